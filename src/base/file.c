@@ -1,0 +1,313 @@
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+
+static int fail_errno(clm_error *err, const char *what, const char *path, int number)
+{
+    return fail(err, CLM_ERR_IO, "cannot %s %s: %s", what, path, strerror(number));
+}
+
+int file_map(struct file_map *map, const char *path, clm_error *err)
+{
+    struct stat st;
+    void *data;
+    int rc = -1;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not make it wait */
+
+    *map = (struct file_map){0};
+    if (fd < 0)
+        return fail_errno(err, "open", path, errno);
+    if (fstat(fd, &st)) {
+        fail_errno(err, "look at", path, errno);
+        goto cleanup;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        fail(err, CLM_ERR_IO, "cannot map %s: it is %s, not a file", path,
+             S_ISDIR(st.st_mode) ? "a directory" : "a pipe or device");
+        goto cleanup;
+    }
+    rc = 0;
+    if (st.st_size == 0)
+        goto cleanup;
+    data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED) {
+        rc = fail_errno(err, "map", path, errno);
+        goto cleanup;
+    }
+    map->data = data;
+    map->size = (size_t)st.st_size;
+
+cleanup:
+    close(fd);
+    return rc;
+}
+
+void file_unmap(struct file_map *map)
+{
+    if (map->data)
+        munmap((void *)map->data, map->size);
+    *map = (struct file_map){0};
+}
+
+/* Reads until size bytes are there or the file ends; the number of bytes, or -1 with errno. */
+static ssize_t read_full(int fd, char *out, size_t size)
+{
+    size_t done = 0;
+
+    while (done < size) {
+        ssize_t n = read(fd, out + done, size - done);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+/* Reads fd to its end, in growing pieces: what fstat says of a pipe or of /proc is no size. */
+static char *read_all(int fd, const char *path, size_t first, size_t max, size_t *size,
+                      clm_error *err)
+{
+    size_t capacity = first < max ? first : max;
+    char *data = NULL;
+    size_t n = 0;
+
+    for (;;) {
+        char *grown = capacity < SIZE_MAX - 1 ? mem_resize(data, capacity + 2) : NULL;
+        ssize_t got;
+
+        if (!grown) {
+            fail(err, CLM_ERR_NOMEM, "no memory to read %s: %zu bytes", path, capacity);
+            break;
+        }
+        data = grown;
+        got = read_full(fd, data + n, capacity + 1 - n); /* one more than wanted: is it the end? */
+        if (got < 0) {
+            fail_errno(err, "read", path, errno);
+            break;
+        }
+        n += (size_t)got;
+        if (n > max) {
+            fail(err, CLM_ERR_FORMAT, "%s is larger than %zu bytes, the most that is read", path,
+                 max);
+            break;
+        }
+        if (n <= capacity) {
+            data[n] = '\0';
+            *size = n;
+            return data;
+        }
+        capacity = capacity > max / 2 ? max : capacity * 2;
+    }
+    mem_free(data);
+    return NULL;
+}
+
+char *file_read(const char *path, size_t max, size_t *size, clm_error *err)
+{
+    struct stat st;
+    char *data = NULL;
+    size_t first = 4096;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0) {
+        fail_errno(err, "open", path, errno);
+        return NULL;
+    }
+    if (fstat(fd, &st))
+        fail_errno(err, "look at", path, errno);
+    else if (S_ISDIR(st.st_mode))
+        fail(err, CLM_ERR_IO, "cannot read %s: it is a directory, not a file", path);
+    else {
+        if (S_ISREG(st.st_mode) && st.st_size > 0)
+            first = (size_t)st.st_size;
+        data = read_all(fd, path, first, max, size, err);
+    }
+    close(fd);
+    return data;
+}
+
+bool file_exists(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0;
+}
+
+bool file_is_dir(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+int file_join(char *out, size_t size, const char *folder, const char *name, clm_error *err)
+{
+    size_t length = strlen(folder);
+    const char *slash = length && folder[length - 1] != '/' ? "/" : "";
+    int n = snprintf(out, size, "%s%s%s", folder, slash, name);
+
+    if (n < 0 || (size_t)n >= size)
+        return fail(err, CLM_ERR_ARG, "the path %s%s%s is longer than %zu bytes", folder, slash,
+                    name, size ? size - 1 : 0);
+    return 0;
+}
+
+struct file_writer {
+    int fd;
+    bool failed;
+    char *path;
+    char *temporary;
+};
+
+static void writer_free(file_writer *w)
+{
+    if (w->fd >= 0)
+        close(w->fd);
+    mem_free(w->path);
+    mem_free(w->temporary);
+    mem_free(w);
+}
+
+/* Creates the temporary file, with a name that no other writer has. */
+static int create_temporary(file_writer *w, clm_error *err)
+{
+    size_t size = strlen(w->path) + 48;
+    struct timespec now;
+
+    w->temporary = mem_alloc(size);
+    if (!w->temporary)
+        return fail(err, CLM_ERR_NOMEM, "no memory to write %s", w->path);
+    for (int attempt = 0; attempt < 100; attempt++) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        snprintf(w->temporary, size, "%s.%ld-%09ld%02d.tmp", w->path, (long)getpid(), now.tv_nsec,
+                 attempt);
+        w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (w->fd >= 0)
+            return 0;
+        if (errno != EEXIST)
+            break;
+    }
+    return fail_errno(err, "create a file to write", w->path, errno);
+}
+
+file_writer *file_writer_open(const char *path, clm_error *err)
+{
+    file_writer *w;
+
+    if (file_is_dir(path))
+        return fail_null(err, CLM_ERR_IO, "cannot write %s: it is a directory", path);
+    w = mem_zeroed(1, sizeof *w);
+    if (!w)
+        return fail_null(err, CLM_ERR_NOMEM, "no memory to write %s", path);
+    w->fd = -1;
+    w->path = mem_strdup(path);
+    if (!w->path) {
+        fail(err, CLM_ERR_NOMEM, "no memory to write %s", path);
+        goto failed;
+    }
+    if (create_temporary(w, err))
+        goto failed;
+    return w;
+
+failed:
+    writer_free(w);
+    return NULL;
+}
+
+int file_writer_write(file_writer *w, const void *data, size_t size, clm_error *err)
+{
+    const char *p = data;
+
+    if (w->failed)
+        return fail(err, CLM_ERR_IO, "cannot write %s: an earlier write failed", w->path);
+    while (size) {
+        ssize_t n = write(w->fd, p, size);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            w->failed = true;
+            return fail_errno(err, "write", w->path, errno);
+        }
+        p += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+/* Makes the new name itself durable. Some file systems cannot; the file is whole in any case. */
+static void sync_folder(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char folder[4096] = ".";
+    int fd;
+
+    if (slash) {
+        size_t n = slash == path ? 1 : (size_t)(slash - path);
+
+        if (n >= sizeof folder)
+            return;
+        memcpy(folder, path, n);
+        folder[n] = '\0';
+    }
+    fd = open(folder, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    fsync(fd);
+    close(fd);
+}
+
+int file_writer_commit(file_writer *w, clm_error *err)
+{
+    int rc = -1;
+    int closed;
+
+    if (w->failed) {
+        fail(err, CLM_ERR_IO, "cannot write %s: an earlier write failed", w->path);
+        goto cleanup;
+    }
+    if (fsync(w->fd)) {
+        fail_errno(err, "write", w->path, errno);
+        goto cleanup;
+    }
+    closed = close(w->fd);
+    w->fd = -1;
+    if (closed) {
+        fail_errno(err, "write", w->path, errno);
+        goto cleanup;
+    }
+    if (rename(w->temporary, w->path)) {
+        fail_errno(err, "put in place", w->path, errno);
+        goto cleanup;
+    }
+    sync_folder(w->path);
+    rc = 0;
+
+cleanup:
+    if (rc)
+        unlink(w->temporary);
+    writer_free(w);
+    return rc;
+}
+
+void file_writer_abort(file_writer *w)
+{
+    if (!w)
+        return;
+    unlink(w->temporary);
+    writer_free(w);
+}

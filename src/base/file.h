@@ -1,0 +1,41 @@
+/* base/file.h: files mapped for reading, and files written whole or not at all. */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+/* A file mapped read-only and shared with other processes. An empty file has data NULL, size 0. */
+struct file_map {
+    const uint8_t *data;
+    size_t size;
+};
+
+int file_map(struct file_map *map, const char *path, clm_error *err);
+void file_unmap(struct file_map *map);
+
+/* The whole file as a NUL-terminated string (mem_free), at most max bytes; *size without the NUL.
+ */
+char *file_read(const char *path, size_t max, size_t *size, clm_error *err);
+
+bool file_exists(const char *path);
+bool file_is_dir(const char *path);
+
+/* Joins a folder and a name into out; -1 with the error when it does not fit. */
+int file_join(char *out, size_t size, const char *folder, const char *name, clm_error *err);
+
+/**
+ * A file that appears under its name only when it is complete: writes go to a temporary name
+ * beside it; commit flushes to disk and renames, abort (or commit's failure) removes it.
+ */
+typedef struct file_writer file_writer;
+
+file_writer *file_writer_open(const char *path, clm_error *err);
+int file_writer_write(file_writer *w, const void *data, size_t size, clm_error *err);
+int file_writer_commit(file_writer *w, clm_error *err); /* closes w in either case */
+void file_writer_abort(file_writer *w);                 /* NULL is fine */
+
+#endif

@@ -1,0 +1,326 @@
+#include "base/thread.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/memory.h"
+#include "base/processors.h"
+
+#define MAX_THREADS 1024
+
+/* How long a thread spins before it sleeps. Between two operations of a decode step lie a few
+ * microseconds, waking a sleeper takes some 50. */
+#define SPIN_NS 50000
+#define SPIN_NS_CROWDED 1000 /* with fewer CPUs than threads it keeps others from running */
+
+/* A number that threads wait on until it changes. */
+struct gate {
+    _Alignas(64) atomic_uint value;
+    atomic_int sleepers;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+};
+
+struct range_job {
+    _Alignas(64) atomic_llong next; /* piece that the next free thread takes */
+    int64_t n;
+    int64_t grain;
+    int64_t n_pieces;
+    range_fn fn;
+    void *ctx;
+};
+
+struct thread_pool {
+    struct gate start;   /* changes when a job is there, or it is time to stop */
+    struct gate done;    /* changes when the last worker has finished the job */
+    struct gate barrier; /* changes when the last thread has arrived */
+    struct range_job range;
+    _Alignas(64) atomic_int working; /* workers not done with the job */
+    _Alignas(64) atomic_int arrived; /* threads waiting at the barrier */
+    /* Written between jobs, read by workers after start has changed. */
+    _Alignas(64) thread_fn fn;
+    void *ctx;
+    bool stop;
+    int n_threads;
+    int n_started; /* workers: threads 1 to n_started */
+    int64_t spin_ns;
+    struct worker *workers;
+};
+
+struct worker {
+    thread_pool *pool;
+    int thread;
+    pthread_t handle;
+};
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static int gate_init(struct gate *g)
+{
+    int rc;
+
+    atomic_init(&g->value, 0);
+    atomic_init(&g->sleepers, 0);
+    rc = pthread_mutex_init(&g->mutex, NULL);
+    if (rc)
+        return rc;
+    rc = pthread_cond_init(&g->changed, NULL);
+    if (rc)
+        pthread_mutex_destroy(&g->mutex);
+    return rc;
+}
+
+static void gate_release(struct gate *g)
+{
+    pthread_cond_destroy(&g->changed);
+    pthread_mutex_destroy(&g->mutex);
+}
+
+static unsigned gate_value(struct gate *g)
+{
+    return atomic_load_explicit(&g->value, memory_order_acquire);
+}
+
+/* Spins until the value is not old any more; false when spin_ns went by. */
+static bool gate_spin(struct gate *g, unsigned old, int64_t spin_ns)
+{
+    int64_t deadline = 0;
+
+    for (;;) {
+        for (int i = 0; i < 32; i++) {
+            if (gate_value(g) != old)
+                return true;
+            relax();
+        }
+        if (!deadline)
+            deadline = now_ns() + spin_ns;
+        else if (now_ns() > deadline)
+            return false;
+    }
+}
+
+/*
+ * A sleeper counts itself before it looks at the value a last time, an opener changes the value
+ * before it looks for sleepers: in the one order of all sequentially consistent operations, one of
+ * them sees the other.
+ */
+static void gate_wait(struct gate *g, unsigned old, int64_t spin_ns)
+{
+    if (gate_spin(g, old, spin_ns))
+        return;
+    pthread_mutex_lock(&g->mutex);
+    atomic_fetch_add(&g->sleepers, 1);
+    while (atomic_load(&g->value) == old)
+        pthread_cond_wait(&g->changed, &g->mutex);
+    atomic_fetch_sub(&g->sleepers, 1);
+    pthread_mutex_unlock(&g->mutex);
+}
+
+static void gate_open(struct gate *g)
+{
+    atomic_fetch_add(&g->value, 1);
+    if (atomic_load(&g->sleepers) == 0)
+        return;
+    pthread_mutex_lock(&g->mutex);
+    pthread_cond_broadcast(&g->changed);
+    pthread_mutex_unlock(&g->mutex);
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    thread_pool *pool = w->pool;
+
+    for (unsigned seen = 0;; seen++) {
+        gate_wait(&pool->start, seen, pool->spin_ns);
+        if (pool->stop)
+            return NULL;
+        pool->fn(pool->ctx, w->thread, pool->n_threads);
+        if (atomic_fetch_sub(&pool->working, 1) == 1)
+            gate_open(&pool->done);
+    }
+}
+
+/* Workers take no signals: Ctrl-C belongs to the thread that called. */
+static int start_workers(thread_pool *pool)
+{
+    sigset_t all, before;
+    int rc = 0;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (int i = 1; i < pool->n_threads && !rc; i++) {
+        struct worker *w = &pool->workers[i - 1];
+
+        *w = (struct worker){.pool = pool, .thread = i};
+        rc = pthread_create(&w->handle, NULL, worker_main, w);
+        if (!rc)
+            pool->n_started = i;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
+static thread_pool *pool_new(int n_threads)
+{
+    thread_pool *pool = mem_alloc_aligned(sizeof *pool);
+
+    if (!pool)
+        return NULL;
+    memset(pool, 0, sizeof *pool);
+    pool->workers = mem_zeroed((size_t)n_threads, sizeof *pool->workers);
+    if (!pool->workers)
+        goto no_workers;
+    if (gate_init(&pool->start))
+        goto no_start;
+    if (gate_init(&pool->done))
+        goto no_done;
+    if (gate_init(&pool->barrier))
+        goto no_barrier;
+    atomic_init(&pool->range.next, 0);
+    atomic_init(&pool->working, 0);
+    atomic_init(&pool->arrived, 0);
+    pool->n_threads = n_threads;
+    pool->spin_ns = processors_allowed() < n_threads ? SPIN_NS_CROWDED : SPIN_NS;
+    return pool;
+
+no_barrier:
+    gate_release(&pool->done);
+no_done:
+    gate_release(&pool->start);
+no_start:
+    mem_free(pool->workers);
+no_workers:
+    mem_free_aligned(pool);
+    return NULL;
+}
+
+thread_pool *thread_pool_open(int n_threads, clm_error *err)
+{
+    thread_pool *pool;
+    int rc;
+
+    if (n_threads < 0 || n_threads > MAX_THREADS)
+        return fail_null(err, CLM_ERR_ARG, "%d threads: give 1 to %d, or 0 for one per core",
+                         n_threads, MAX_THREADS);
+    if (n_threads == 0)
+        n_threads = thread_count_default();
+    if (n_threads > MAX_THREADS)
+        n_threads = MAX_THREADS;
+    pool = pool_new(n_threads);
+    if (!pool)
+        return fail_null(err, CLM_ERR_NOMEM, "no memory for a pool of %d threads", n_threads);
+    rc = start_workers(pool);
+    if (rc) {
+        fail(err, CLM_ERR_NOMEM, "cannot start thread %d of %d: %s; ask for fewer",
+             pool->n_started + 2, n_threads, strerror(rc));
+        thread_pool_close(pool);
+        return NULL;
+    }
+    return pool;
+}
+
+void thread_pool_close(thread_pool *pool)
+{
+    if (!pool)
+        return;
+    pool->stop = true;
+    gate_open(&pool->start);
+    for (int i = 0; i < pool->n_started; i++)
+        pthread_join(pool->workers[i].handle, NULL);
+    gate_release(&pool->barrier);
+    gate_release(&pool->done);
+    gate_release(&pool->start);
+    mem_free(pool->workers);
+    mem_free_aligned(pool);
+}
+
+int thread_pool_size(const thread_pool *pool)
+{
+    return pool->n_threads;
+}
+
+void thread_pool_run(thread_pool *pool, thread_fn fn, void *ctx)
+{
+    unsigned done = gate_value(&pool->done);
+
+    if (pool->n_threads == 1) {
+        fn(ctx, 0, 1);
+        return;
+    }
+    pool->fn = fn;
+    pool->ctx = ctx;
+    atomic_store_explicit(&pool->working, pool->n_threads - 1, memory_order_relaxed);
+    gate_open(&pool->start);
+    fn(ctx, 0, pool->n_threads);
+    gate_wait(&pool->done, done, pool->spin_ns);
+}
+
+static void range_thread(void *ctx, int thread, int n_threads)
+{
+    struct range_job *job = ctx;
+
+    (void)n_threads;
+    for (;;) {
+        int64_t piece = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
+        int64_t begin, left;
+
+        if (piece >= job->n_pieces)
+            return;
+        begin = piece * job->grain;
+        left = job->n - begin;
+        job->fn(job->ctx, begin, begin + (left < job->grain ? left : job->grain), thread);
+    }
+}
+
+void thread_pool_for(thread_pool *pool, int64_t n, int64_t grain, range_fn fn, void *ctx)
+{
+    struct range_job *job = &pool->range;
+
+    if (n <= 0)
+        return;
+    if (grain < 1)
+        grain = 1;
+    if (n <= grain) {
+        fn(ctx, 0, n, 0);
+        return;
+    }
+    job->n = n;
+    job->grain = grain;
+    job->n_pieces = (n - 1) / grain + 1;
+    job->fn = fn;
+    job->ctx = ctx;
+    atomic_store_explicit(&job->next, 0, memory_order_relaxed);
+    thread_pool_run(pool, range_thread, job);
+}
+
+void thread_pool_barrier(thread_pool *pool)
+{
+    unsigned phase = gate_value(&pool->barrier);
+
+    if (atomic_fetch_add(&pool->arrived, 1) + 1 < pool->n_threads) {
+        gate_wait(&pool->barrier, phase, pool->spin_ns);
+        return;
+    }
+    atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+    gate_open(&pool->barrier);
+}

@@ -1,0 +1,33 @@
+/* base/utf8.h: UTF-8, byte by byte, with every input allowed. */
+#ifndef BASE_UTF8_H
+#define BASE_UTF8_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define UTF8_REPLACEMENT 0xFFFD
+#define UTF8_MAX 4
+
+/**
+ * Decode the character at s[0..n), n >= 1, into *c and return its length in bytes. An invalid or
+ * cut sequence gives UTF8_REPLACEMENT and the length of its maximal invalid part (Unicode 3.9,
+ * table 3-8: what a decoder replaces by one U+FFFD), at least 1.
+ */
+size_t utf8_decode(const char *s, size_t n, int32_t *c);
+
+/* Writes c (a scalar value; others become U+FFFD) to out[0..4) and returns the length. */
+size_t utf8_encode(int32_t c, char *out);
+
+bool utf8_valid(const char *s, size_t n);
+
+/* Bytes at the end of s that begin a character which is not complete yet: 0 to 3. */
+size_t utf8_incomplete_tail(const char *s, size_t n);
+
+/* The length a lead byte announces: 1 to 4; 1 for a byte that cannot lead. */
+size_t utf8_length(unsigned char lead);
+
+/* Makes s safe to show on one line: bytes of control characters and of invalid UTF-8 become '?'. */
+void utf8_make_printable(char *s);
+
+#endif
