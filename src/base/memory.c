@@ -28,25 +28,31 @@ bool mem_fails_now(void)
     return true;
 }
 
+/* No object is larger than this, and sanitizers abort where an allocator would just say no. */
+static bool too_large(size_t size)
+{
+    return size > PTRDIFF_MAX;
+}
+
 void *mem_alloc(size_t size)
 {
-    if (mem_fails_now())
+    if (mem_fails_now() || too_large(size))
         return NULL;
     return malloc(size ? size : 1);
 }
 
 void *mem_zeroed(size_t count, size_t size)
 {
-    if (mem_fails_now())
+    size_t total;
+
+    if (mem_fails_now() || !size_mul(count, size, &total) || too_large(total))
         return NULL;
-    if (!count || !size)
-        return calloc(1, 1);
-    return calloc(count, size); /* calloc checks the product */
+    return calloc(total ? total : 1, 1);
 }
 
 void *mem_resize(void *old, size_t size)
 {
-    if (mem_fails_now())
+    if (mem_fails_now() || too_large(size))
         return NULL;
     return realloc(old, size ? size : 1);
 }
@@ -68,11 +74,9 @@ char *mem_strdup(const char *s)
 
 void *mem_alloc_aligned(size_t size)
 {
-    size_t padded;
+    size_t padded = (size ? size : 1) + ALIGNMENT - 1;
 
-    if (mem_fails_now())
-        return NULL;
-    if (!size_add(size ? size : 1, ALIGNMENT - 1, &padded))
+    if (mem_fails_now() || too_large(size))
         return NULL;
     return aligned_alloc(ALIGNMENT, padded & ~(size_t)(ALIGNMENT - 1));
 }
