@@ -1,0 +1,76 @@
+/* cache/kv_cache.h: what sequences remember of attention: keys and values in blocks of one pool.
+ *
+ * Layers that see equally far back share a group. A group has one pool; a block of it holds
+ * KV_BLOCK_TOKENS tokens of every layer of the group. A sequence holds, per group, a table of the
+ * blocks it uses. Blocks are counted: forks share them until one of them writes (copy on write). A
+ * group with a sliding window lets go of the blocks that no later token can see.
+ */
+#ifndef CACHE_KV_CACHE_H
+#define CACHE_KV_CACHE_H
+
+#include "device/device.h"
+
+#define KV_BLOCK_TOKENS 32
+
+struct kv_layer_spec {
+    int n_kv_heads, k_dim, v_dim;
+    int window; /* 0: everything */
+};
+
+typedef struct kv_cache kv_cache;
+typedef struct kv_sequence_cache kv_seq;
+
+/**
+ * A cache for the layers of a model on a device. type: F32, F16 or BF16. max_bytes bounds all
+ * blocks together, in use or not (0: no bound but memory). Memory is taken as sequences grow, in
+ * slabs, and kept until close; only under the bound a group gives up slabs without use to another.
+ * The cache must outlive its sequences. One thread at a time for a cache and all its sequences.
+ */
+kv_cache *kv_cache_open(device *d, const struct kv_layer_spec *layers, int n_layers,
+                        enum dtype type, size_t max_bytes, clm_error *err);
+void kv_cache_close(kv_cache *c); /* NULL is fine */
+
+int kv_cache_groups(const kv_cache *c);
+int kv_cache_group_of(const kv_cache *c, int layer);
+/* How device operations find a layer's keys and values; changes when the cache has grown. */
+const struct kv_layer *kv_cache_layer(const kv_cache *c, int layer);
+
+size_t kv_cache_bytes_used(const kv_cache *c);      /* of blocks that some sequence holds */
+size_t kv_cache_bytes_held(const kv_cache *c);      /* taken from the device */
+size_t kv_cache_bytes_per_token(const kv_cache *c); /* of a sequence inside all windows */
+
+kv_seq *kv_seq_open(kv_cache *c, clm_error *err);
+void kv_seq_close(kv_seq *s); /* NULL is fine */
+int kv_seq_length(const kv_seq *s);
+
+/* A sequence with the same past, sharing its blocks; NULL with *err. Room that s has reserved stays
+ * with s. */
+kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err);
+
+/**
+ * Make room for n more tokens at the end: new blocks, and copies of shared ones that would be
+ * written. CLM_ERR_FULL (the bound) and CLM_ERR_NOMEM leave the sequence as it was. After success
+ * the tokens can be stored and kv_seq_commit be called without any failure.
+ */
+int kv_seq_reserve(kv_seq *s, int n, clm_error *err);
+
+/* n of the reserved tokens are stored: the length grows, windows let go of what lies behind them
+ * and behind the KV_BLOCK_TOKENS tokens before. Room for the others stays reserved. */
+void kv_seq_commit(kv_seq *s, int n);
+
+/* Forget all but the first n tokens, and room reserved; -1 with CLM_ERR_ARG where a window has
+ * already let go of what a continuation from n needs (the sequence is left as it was: evaluate it
+ * again from the start). That is never so where n is 0, or at most KV_BLOCK_TOKENS behind the
+ * greatest length that the sequence, or the one it was forked from, has had since it was empty. */
+int kv_seq_trim(kv_seq *s, int n, clm_error *err);
+bool kv_seq_can_trim(const kv_seq *s, int n);
+
+/* The table of a group, in host memory: block of token p is blocks[p / KV_BLOCK_TOKENS -
+ * first_block], reserved tokens included. */
+struct kv_table {
+    const int32_t *blocks;
+    int n_blocks, first_block;
+};
+struct kv_table kv_seq_table(const kv_seq *s, int group);
+
+#endif

@@ -1,0 +1,648 @@
+/* The cache against a plain model of it: every sequence is an array of tags, one per token. The
+ * tags are written into the blocks and read back the way device kernels address them. */
+#include "cache/kv_cache.h"
+
+#include <limits.h>
+#include <string.h>
+
+#include "fake_device.h"
+#include "testing.h"
+
+enum { MAX_LAYERS = 6, MAX_SEQUENCES = 12, MAX_LENGTH = 700, MAX_GROUPS = 4 };
+
+struct layout {
+    const char *name;
+    enum dtype type;
+    int n_layers;
+    struct kv_layer_spec layers[MAX_LAYERS];
+};
+
+static const struct layout layouts[] = {
+    {"full", DTYPE_F16, 2, {{2, 8, 8, 0}, {2, 8, 8, 0}}},
+    {"full, odd sizes", DTYPE_BF16, 3, {{1, 5, 3, 0}, {3, 7, 1, 0}, {2, 1, 9, 0}}},
+    {"window 6 and full", DTYPE_F32, 3, {{1, 4, 4, 6}, {1, 4, 4, 0}, {1, 4, 4, 6}}},
+    {"window 33 and full", DTYPE_F16, 2, {{2, 4, 4, 0}, {1, 8, 4, 33}}},
+    {"window 64 only", DTYPE_F32, 1, {{1, 2, 2, 64}}},
+    {"windows 1, 32, 65", DTYPE_F16, 4, {{1, 4, 4, 1}, {1, 4, 4, 65}, {2, 4, 4, 32}, {1, 2, 2, 1}}},
+    {"window without end", DTYPE_F32, 2, {{1, 2, 2, INT_MAX}, {1, 2, 2, 0}}},
+    {"no layers", DTYPE_F16, 0, {{0}}},
+};
+
+struct model {
+    kv_seq *seq;
+    int length;
+    int longest; /* since it was empty: how far windows have moved */
+    uint32_t tags[MAX_LENGTH];
+};
+
+struct world {
+    const struct layout *layout;
+    struct fake_device device;
+    kv_cache *cache;
+    size_t max_bytes;
+    struct model sequences[MAX_SEQUENCES];
+    int n_sequences;
+    uint32_t next_tag;
+    long n_full;
+};
+
+/* Contents of blocks */
+
+/* What every number of the row of a token holds: both halves for a 4-byte type. */
+static uint16_t mark(uint32_t tag, int layer, int head, bool value)
+{
+    uint32_t x = tag * 0x9E3779B1u + (uint32_t)(layer * 64 + head * 2 + value) * 0x85EBCA77u;
+
+    return (uint16_t)(x >> 16 ^ x);
+}
+
+static uint16_t *row_at(const struct kv_layer *l, struct kv_table t, int position, int head,
+                        bool value)
+{
+    int32_t id = t.blocks[position / l->block_tokens - t.first_block];
+    char *slab = l->slabs[id >> l->slab_shift];
+    char *block = slab + (size_t)(id & ((1 << l->slab_shift) - 1)) * l->block_bytes;
+    size_t row = (size_t)head * (size_t)l->block_tokens + (size_t)(position % l->block_tokens);
+    size_t offset = value ? l->v_offset : l->k_offset;
+    size_t dim = (size_t)(value ? l->v_dim : l->k_dim);
+
+    CHECK(position / l->block_tokens - t.first_block < t.n_blocks, "position %d", position);
+    return (uint16_t *)(block + offset + row * dim * dtype_size(l->type));
+}
+
+static size_t row_halves(const struct kv_layer *l, bool value)
+{
+    return (size_t)(value ? l->v_dim : l->k_dim) * dtype_size(l->type) / 2;
+}
+
+static void write_token(struct world *w, struct model *m, int position, uint32_t tag)
+{
+    for (int i = 0; i < w->layout->n_layers; i++) {
+        const struct kv_layer *l = kv_cache_layer(w->cache, i);
+        struct kv_table t = kv_seq_table(m->seq, kv_cache_group_of(w->cache, i));
+
+        for (int head = 0; head < l->n_kv_heads; head++)
+            for (int value = 0; value < 2; value++) {
+                uint16_t *row = row_at(l, t, position, head, value);
+
+                for (size_t j = 0; j < row_halves(l, value); j++)
+                    row[j] = mark(tag, i, head, value);
+            }
+    }
+}
+
+static void check_token(const struct world *w, const struct model *m, int layer, int position)
+{
+    const struct kv_layer *l = kv_cache_layer(w->cache, layer);
+    struct kv_table t = kv_seq_table(m->seq, kv_cache_group_of(w->cache, layer));
+
+    for (int head = 0; head < l->n_kv_heads; head++)
+        for (int value = 0; value < 2; value++) {
+            const uint16_t *row = row_at(l, t, position, head, value);
+            uint16_t want = mark(m->tags[position], layer, head, value);
+
+            for (size_t j = 0; j < row_halves(l, value); j++)
+                CHECK(row[j] == want, "%s: layer %d, position %d of %d, head %d", w->layout->name,
+                      layer, position, m->length, head);
+        }
+}
+
+static int visible_from(int window, int position)
+{
+    return window && position >= window ? position - window + 1 : 0;
+}
+
+/* All that the next token of the sequence will see is there, and little else. */
+static void check_sequence(const struct world *w, const struct model *m)
+{
+    CHECK(kv_seq_length(m->seq) == m->length, "%d, not %d", kv_seq_length(m->seq), m->length);
+    for (int i = 0; i < w->layout->n_layers; i++)
+        for (int p = visible_from(w->layout->layers[i].window, m->length); p < m->length; p++)
+            check_token(w, m, i, p);
+}
+
+/* Bytes of the different blocks in the tables of all sequences. */
+static size_t bytes_in_tables(const struct world *w)
+{
+    size_t bytes = 0;
+
+    for (int g = 0; g < kv_cache_groups(w->cache); g++) {
+        static uint8_t seen[1 << 16];
+        size_t block_bytes = 0;
+
+        memset(seen, 0, sizeof seen);
+        for (int i = 0; i < w->layout->n_layers; i++)
+            if (kv_cache_group_of(w->cache, i) == g)
+                block_bytes = kv_cache_layer(w->cache, i)->block_bytes;
+        for (int s = 0; s < w->n_sequences; s++) {
+            struct kv_table t = kv_seq_table(w->sequences[s].seq, g);
+
+            for (int i = 0; i < t.n_blocks; i++) {
+                CHECK(t.blocks[i] >= 0 && t.blocks[i] < (int)sizeof seen, "block %d", t.blocks[i]);
+                bytes += seen[t.blocks[i]] ? 0 : block_bytes;
+                seen[t.blocks[i]] = 1;
+            }
+        }
+    }
+    return bytes;
+}
+
+static void check_bytes(const struct world *w)
+{
+    size_t used = kv_cache_bytes_used(w->cache), held = kv_cache_bytes_held(w->cache);
+
+    CHECK(used == bytes_in_tables(w), "%zu bytes used, %zu in tables", used, bytes_in_tables(w));
+    CHECK(used <= held, "%zu of %zu", used, held);
+    CHECK(held <= w->device.bytes, "%zu held, %zu taken", held, w->device.bytes);
+    CHECK(!w->max_bytes || held <= w->max_bytes, "%zu held, bound %zu", held, w->max_bytes);
+}
+
+static void check_world(const struct world *w)
+{
+    for (int s = 0; s < w->n_sequences; s++)
+        check_sequence(w, &w->sequences[s]);
+    check_bytes(w);
+}
+
+/* Operations, done to the cache and to the model */
+
+static struct world *open_world(const struct layout *layout, size_t max_bytes)
+{
+    clm_error err = {0};
+    struct world *w = malloc(sizeof *w);
+
+    CHECK(w, "no memory");
+    *w = (struct world){.layout = layout, .max_bytes = max_bytes, .next_tag = 1};
+    w->device.base.ops = &fake_ops;
+    w->cache = kv_cache_open(&w->device.base, layout->layers, layout->n_layers, layout->type,
+                             max_bytes, &err);
+    CHECK(w->cache, "%s: %s", layout->name, err.message);
+    return w;
+}
+
+static void close_world(struct world *w)
+{
+    for (int s = 0; s < w->n_sequences; s++)
+        kv_seq_close(w->sequences[s].seq);
+    w->n_sequences = 0;
+    CHECK(kv_cache_bytes_used(w->cache) == 0, "%zu bytes", kv_cache_bytes_used(w->cache));
+    kv_cache_close(w->cache);
+    CHECK(w->device.n_blocks == 0, "%ld blocks of memory are left", w->device.n_blocks);
+    free(w);
+}
+
+static struct model *add_sequence(struct world *w)
+{
+    clm_error err = {0};
+    struct model *m = &w->sequences[w->n_sequences];
+
+    m->seq = kv_seq_open(w->cache, &err);
+    if (!m->seq) {
+        CHECK(err.code == CLM_ERR_NOMEM, "%s", err.message);
+        return NULL;
+    }
+    m->length = m->longest = 0;
+    w->n_sequences++;
+    return m;
+}
+
+static void close_sequence(struct world *w, int s)
+{
+    kv_seq_close(w->sequences[s].seq);
+    w->sequences[s] = w->sequences[--w->n_sequences];
+}
+
+static bool fork_sequence(struct world *w, int s)
+{
+    clm_error err = {0};
+    size_t used = kv_cache_bytes_used(w->cache);
+    struct model *m = &w->sequences[w->n_sequences];
+
+    *m = w->sequences[s];
+    m->seq = kv_seq_fork(w->sequences[s].seq, &err);
+    CHECK(kv_cache_bytes_used(w->cache) == used, "a fork took blocks");
+    if (!m->seq) {
+        CHECK(err.code == CLM_ERR_NOMEM, "%s", err.message);
+        return false;
+    }
+    w->n_sequences++;
+    return true;
+}
+
+/* The ids in the tables of a sequence, to see that an operation that failed left them alone. */
+static uint64_t tables_hash(const struct world *w, const struct model *m)
+{
+    uint64_t hash = (uint64_t)kv_seq_length(m->seq);
+
+    for (int g = 0; g < kv_cache_groups(w->cache); g++) {
+        struct kv_table t = kv_seq_table(m->seq, g);
+
+        hash = hash * 31 + (uint64_t)t.n_blocks;
+        hash = hash * 31 + (uint64_t)t.first_block;
+        for (int i = 0; i < t.n_blocks; i++)
+            hash = hash * 1000003 + (uint64_t)t.blocks[i];
+    }
+    return hash;
+}
+
+/* Room for n tokens, the first n_stored of which are written and committed. */
+static int append(struct world *w, struct model *m, int n, int n_stored)
+{
+    clm_error err = {0};
+    uint64_t before = tables_hash(w, m);
+
+    if (kv_seq_reserve(m->seq, n, &err)) {
+        CHECK(err.code == CLM_ERR_NOMEM || (err.code == CLM_ERR_FULL && w->max_bytes), "%s",
+              err.message);
+        CHECK(tables_hash(w, m) == before, "a reserve that failed changed the sequence");
+        w->n_full += err.code == CLM_ERR_FULL;
+        return -1;
+    }
+    for (int i = 0; i < n_stored; i++) {
+        m->tags[m->length + i] = w->next_tag;
+        write_token(w, m, m->length + i, w->next_tag++);
+    }
+    kv_seq_commit(m->seq, n_stored);
+    m->length += n_stored;
+    m->longest = m->length > m->longest ? m->length : m->longest;
+    return 0;
+}
+
+/* Whether a trim must, or cannot, be possible; in between a window may or may not have kept a
+ * block. */
+static void check_can_trim(const struct world *w, const struct model *m, int n, bool can)
+{
+    bool always = n == 0 || m->longest - n <= KV_BLOCK_TOKENS, never = n < 0 || n > m->length;
+
+    for (int i = 0; i < w->layout->n_layers; i++) {
+        int window = w->layout->layers[i].window;
+        int kept = visible_from(window, m->longest) - 3 * KV_BLOCK_TOKENS;
+
+        if (window > 1 && n > 0 && visible_from(window, n) < kept)
+            never = true;
+    }
+    if (!never)
+        CHECK(can || !always, "%s: cannot trim %d to %d", w->layout->name, m->length, n);
+    CHECK(!never || !can, "%s: can trim %d to %d", w->layout->name, m->length, n);
+}
+
+static void trim(struct world *w, struct model *m, int n)
+{
+    clm_error err = {0};
+    bool can = kv_seq_can_trim(m->seq, n);
+    uint64_t before = tables_hash(w, m);
+
+    check_can_trim(w, m, n, can);
+    if (kv_seq_trim(m->seq, n, &err)) {
+        CHECK(!can && err.code == CLM_ERR_ARG, "%s", err.message);
+        CHECK(tables_hash(w, m) == before, "a trim that failed changed the sequence");
+        return;
+    }
+    CHECK(can, "trimmed %d to %d", m->length, n);
+    m->length = n;
+    if (n == 0)
+        m->longest = 0;
+}
+
+static int some_length(int most)
+{
+    static const int usual[] = {1, 1, 1, 2, 5, 31, 32, 33, 64, 100};
+    int n = usual[random_below(COUNT(usual))];
+
+    return n < most ? n : most;
+}
+
+static void random_operation(struct world *w)
+{
+    int s = w->n_sequences ? (int)random_below((size_t)w->n_sequences) : 0;
+    struct model *m = &w->sequences[s];
+    size_t what = random_below(100);
+
+    if (!w->n_sequences || (what < 4 && w->n_sequences < MAX_SEQUENCES)) {
+        add_sequence(w);
+    } else if (what < 10 && w->n_sequences < MAX_SEQUENCES) {
+        fork_sequence(w, s);
+    } else if (what < 16) {
+        close_sequence(w, s);
+    } else if (what < 28) {
+        /* Often a little, as speculation does; sometimes to anywhere, or beyond the end. */
+        int back = what < 20 ? m->length + 2 : 40;
+
+        trim(w, m, m->length + 1 - (int)random_below((size_t)back + 1));
+    } else {
+        int n = some_length(MAX_LENGTH - m->length);
+
+        append(w, m, n, random_below(4) ? n : (int)random_below((size_t)n + 1));
+    }
+}
+
+/* Tests */
+
+static void test_random_operations(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(layouts); i++) {
+        struct world *w;
+
+        w = open_world(&layouts[i], 0);
+        for (int step = 0; step < 4000; step++) {
+            random_operation(w);
+            if (step % 16 == 0)
+                check_world(w);
+        }
+        check_world(w);
+        close_world(w);
+    }
+}
+
+static void test_bound(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(layouts); i++) {
+        struct world *w;
+        size_t bytes;
+
+        if (!layouts[i].n_layers)
+            continue;
+        w = open_world(&layouts[i], 0);
+        bytes = kv_cache_bytes_per_token(w->cache) * KV_BLOCK_TOKENS;
+        close_world(w);
+        for (size_t n_blocks = 1; n_blocks < 100; n_blocks += 33) {
+            w = open_world(&layouts[i], n_blocks * bytes + bytes / 3);
+            for (int step = 0; step < 1500; step++) {
+                random_operation(w);
+                if (step % 16 == 0)
+                    check_world(w);
+            }
+            CHECK(n_blocks > 1 || w->n_full > 0, "%s: %zu blocks were never too few",
+                  layouts[i].name, n_blocks);
+            close_world(w);
+        }
+    }
+}
+
+/* With one group the bound can be used up to the last block, and no further. */
+static void test_bound_is_used(void **state)
+{
+    struct world *w;
+    clm_error err = {0};
+    struct model *m;
+    size_t block_bytes;
+
+    (void)state;
+    w = open_world(&layouts[0], 0);
+    block_bytes = kv_cache_bytes_per_token(w->cache) * KV_BLOCK_TOKENS;
+    close_world(w);
+    w = open_world(&layouts[0], 5 * block_bytes);
+    m = add_sequence(w);
+    CHECK(append(w, m, 5 * KV_BLOCK_TOKENS, 5 * KV_BLOCK_TOKENS) == 0, "5 blocks do not fit");
+    CHECK(kv_seq_reserve(m->seq, 1, &err) && err.code == CLM_ERR_FULL, "a sixth block fits");
+    CHECK(strstr(err.message, "bound"), "%s", err.message);
+    fork_sequence(w, 0);
+    trim(w, m, 4 * KV_BLOCK_TOKENS + 1);
+    CHECK(append(w, m, 1, 1), "a copy of a shared block fits");
+    close_sequence(w, 1);
+    CHECK(append(w, m, 1, 1) == 0, "a block of its own must not be copied");
+    check_world(w);
+    close_world(w);
+}
+
+/* Under a bound, blocks that short sequences held in the group of a window serve a long one later.
+ */
+static void test_groups_give_to_each_other(void **state)
+{
+    static const struct layout layout = {
+        "window 32 and full", DTYPE_F32, 2, {{1, 4, 4, 32}, {1, 4, 4, 0}}};
+    struct world *w;
+    size_t block_bytes;
+    struct model *m;
+
+    (void)state;
+    w = open_world(&layout, 0);
+    block_bytes = kv_cache_bytes_per_token(w->cache) * KV_BLOCK_TOKENS / 2;
+    close_world(w);
+    w = open_world(&layout, 20 * block_bytes);
+    for (int i = 0; i < 10; i++)
+        CHECK(append(w, add_sequence(w), KV_BLOCK_TOKENS, KV_BLOCK_TOKENS) == 0, "%d", i);
+    while (w->n_sequences)
+        close_sequence(w, 0);
+    m = add_sequence(w);
+    for (int i = 0; i < 16 * KV_BLOCK_TOKENS; i++)
+        CHECK(append(w, m, 1, 1) == 0, "%d tokens", i);
+    check_world(w);
+    CHECK(kv_cache_bytes_used(w->cache) >= 16 * block_bytes, "%zu", kv_cache_bytes_used(w->cache));
+    close_world(w);
+}
+
+/* A copy of a shared block is made when it would be written, once, and not for whole blocks. */
+static void test_copy_on_write(void **state)
+{
+    struct world *w;
+
+    (void)state;
+    w = open_world(&layouts[0], 0);
+    append(w, add_sequence(w), 40, 40);
+    fork_sequence(w, 0);
+    fork_sequence(w, 0);
+    CHECK(w->device.n_copies == 0, "a fork copied");
+    append(w, &w->sequences[0], 1, 1);
+    append(w, &w->sequences[0], 1, 1);
+    CHECK(w->device.n_copies == 1, "%ld copies", w->device.n_copies);
+    append(w, &w->sequences[1], 1, 1);
+    CHECK(w->device.n_copies == 2, "%ld copies", w->device.n_copies);
+    append(w, &w->sequences[2], 1, 1); /* the last one has it for itself */
+    CHECK(w->device.n_copies == 2, "%ld copies", w->device.n_copies);
+    append(w, &w->sequences[2], 23, 23);
+    fork_sequence(w, 2);
+    append(w, &w->sequences[3], 5, 5); /* at the start of a block */
+    CHECK(w->device.n_copies == 2, "%ld copies", w->device.n_copies);
+    check_world(w);
+    close_world(w);
+}
+
+static void test_windows_let_go(void **state)
+{
+    static const int windows[] = {1, 6, 32, 33, 64};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(windows); i++) {
+        struct layout layout = {"window", DTYPE_F16, 1, {{1, 4, 4, windows[i]}}};
+        struct world *w;
+        struct model *m;
+
+        w = open_world(&layout, 0);
+        m = add_sequence(w);
+        for (int length = 0; length < MAX_LENGTH - 1; length++) {
+            struct kv_table t;
+            /* The window, the tokens that a trim may take back, and two blocks partly used. */
+            int most = (windows[i] + KV_BLOCK_TOKENS) / KV_BLOCK_TOKENS + 2;
+
+            append(w, m, 1, 1);
+            t = kv_seq_table(m->seq, 0);
+            CHECK(t.n_blocks <= most, "window %d, length %d: %d blocks", windows[i], m->length,
+                  t.n_blocks);
+        }
+        check_world(w);
+        close_world(w);
+    }
+}
+
+/* Tokens one by one: no allocation but when a sequence needs a new slab or a longer table. */
+static void test_no_allocation_per_token(void **state)
+{
+    static const struct layout layout = {"windows", DTYPE_F16, 2, {{1, 4, 4, 33}, {1, 4, 4, 100}}};
+    struct world *w;
+    kv_seq *s;
+    clm_error err = {0};
+
+    (void)state;
+    w = open_world(&layout, 0);
+    s = kv_seq_open(w->cache, &err);
+    CHECK(s, "%s", err.message);
+    mem_fail_after(-1);
+    for (int i = 0; i < 20000; i++) {
+        if (i == 1000)
+            mem_fail_after(0);
+        CHECK(kv_seq_reserve(s, 1, &err) == 0, "token %d: %s", i, err.message);
+        kv_seq_commit(s, 1);
+    }
+    CHECK(!mem_fail_after(-1), "an allocation was made");
+    kv_seq_close(s);
+    close_world(w);
+}
+
+/* The n-th allocation fails, whatever it is for: the operation reports it and can be repeated. */
+static void torture(struct world *w, long n)
+{
+    mem_fail_after(n);
+    while (w->n_sequences < 2)
+        add_sequence(w);
+    for (int s = 0; s < 2; s++) {
+        while (append(w, &w->sequences[s], 70, 70))
+            check_world(w);
+        while (!fork_sequence(w, s))
+            check_world(w);
+        while (append(w, &w->sequences[s], 150, 150))
+            check_world(w);
+        trim(w, &w->sequences[s], w->sequences[s].length - 3);
+        while (append(w, &w->sequences[s + 2], 3, 1))
+            check_world(w);
+    }
+    check_world(w);
+}
+
+static void test_failing_allocations(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(layouts); i++) {
+        struct world *w;
+        bool failed = true;
+
+        for (long n = 0; failed; n++) {
+            w = open_world(&layouts[i], 0);
+            torture(w, n);
+            failed = mem_fail_after(-1);
+            close_world(w);
+        }
+    }
+}
+
+static void test_failing_open(void **state)
+{
+    (void)state;
+    for (long n = 0;; n++) {
+        struct fake_device d = {.base.ops = &fake_ops};
+        clm_error err = {0};
+        kv_cache *c;
+        bool failed;
+
+        mem_fail_after(n);
+        c = kv_cache_open(&d.base, layouts[3].layers, layouts[3].n_layers, DTYPE_F16, 0, &err);
+        failed = mem_fail_after(-1);
+        CHECK(failed == !c, "allocation %ld", n);
+        CHECK(c || err.code == CLM_ERR_NOMEM, "%s", err.message);
+        kv_cache_close(c);
+        if (!failed)
+            break;
+    }
+}
+
+static void test_wrong_arguments(void **state)
+{
+    static const struct kv_layer_spec bad[] = {{0, 8, 8, 0},  {1, 0, 8, 0},
+                                               {1, 8, 0, 0},  {1, 8, 8, -1},
+                                               {-1, 8, 8, 0}, {INT_MAX, INT_MAX, INT_MAX, 0}};
+    struct world *w;
+    clm_error err = {0};
+    struct model *m;
+
+    (void)state;
+    w = open_world(&layouts[2], 0);
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        err = (clm_error){0};
+        CHECK(!kv_cache_open(&w->device.base, &bad[i], 1, DTYPE_F16, 0, &err), "%zu opened", i);
+        CHECK(err.code == CLM_ERR_ARG && strstr(err.message, "layer 0"), "%s", err.message);
+    }
+    err = (clm_error){0};
+    CHECK(!kv_cache_open(&w->device.base, layouts[0].layers, 2, DTYPE_I32, 0, &err), "opened");
+    CHECK(err.code == CLM_ERR_ARG, "%s", err.message);
+    m = add_sequence(w);
+    append(w, m, 10, 10);
+    err = (clm_error){0};
+    CHECK(kv_seq_reserve(m->seq, -1, &err) && err.code == CLM_ERR_ARG, "%s", err.message);
+    err = (clm_error){0};
+    CHECK(kv_seq_reserve(m->seq, INT_MAX, &err) && err.code == CLM_ERR_FULL, "%s", err.message);
+    CHECK(kv_seq_reserve(m->seq, 0, NULL) == 0, "no tokens");
+    trim(w, m, -1);
+    trim(w, m, 11);
+    kv_seq_close(NULL);
+    kv_cache_close(NULL);
+    check_world(w);
+    close_world(w);
+}
+
+/* Layers of one window share a group, blocks do not waste more than the alignment of their parts.
+ */
+static void test_layout(void **state)
+{
+    static const struct kv_layer_spec big[] = {{8, 128, 128, 0}, {8, 128, 128, 0}};
+    struct fake_device d = {.base.ops = &fake_ops};
+    clm_error err = {0};
+    struct world *w;
+    kv_cache *c = kv_cache_open(&d.base, big, 2, DTYPE_F16, 0, &err);
+    kv_seq *s = kv_seq_open(c, &err);
+
+    (void)state;
+    CHECK(kv_cache_bytes_per_token(c) == 2 * 2 * 8 * 128 * 2, "%zu", kv_cache_bytes_per_token(c));
+    CHECK(kv_cache_bytes_held(c) == 0, "memory is taken before it is needed");
+    CHECK(kv_seq_reserve(s, 1, &err) == 0, "%s", err.message);
+    CHECK(kv_cache_bytes_held(c) <= (size_t)2 << 20, "%zu for one token", kv_cache_bytes_held(c));
+    kv_seq_close(s);
+    kv_cache_close(c);
+    w = open_world(&layouts[5], 0);
+    CHECK(kv_cache_groups(w->cache) == 3, "%d groups", kv_cache_groups(w->cache));
+    CHECK(kv_cache_group_of(w->cache, 0) == kv_cache_group_of(w->cache, 3), "windows of 1");
+    CHECK(kv_cache_group_of(w->cache, 0) != kv_cache_group_of(w->cache, 1), "windows 1 and 65");
+    append(w, add_sequence(w), 1, 1);
+    CHECK(kv_cache_bytes_held(w->cache) < 100000, "%zu", kv_cache_bytes_held(w->cache));
+    close_world(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_wrong_arguments),
+        cmocka_unit_test(test_copy_on_write),
+        cmocka_unit_test(test_windows_let_go),
+        cmocka_unit_test(test_no_allocation_per_token),
+        cmocka_unit_test(test_random_operations),
+        cmocka_unit_test(test_bound),
+        cmocka_unit_test(test_bound_is_used),
+        cmocka_unit_test(test_groups_give_to_each_other),
+        cmocka_unit_test(test_failing_open),
+        cmocka_unit_test(test_failing_allocations),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
