@@ -1,0 +1,157 @@
+/* device/cpu/device.c: opening the CPU as a device: its kernels, its threads, its memory. */
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "device/cpu/cpu.h"
+#include "device/cpu/ops.h"
+
+static void *cpu_alloc(device *d, size_t size, clm_error *err)
+{
+    void *p = mem_alloc_aligned(size ? size : 1);
+
+    (void)d;
+    return p ? p : fail_null(err, CLM_ERR_NOMEM, "cpu: no memory for %zu bytes", size);
+}
+
+static void cpu_free(device *d, void *p)
+{
+    (void)d;
+    mem_free_aligned(p);
+}
+
+static void cpu_copy(device *d, void *to, const void *from, size_t size)
+{
+    (void)d;
+    if (size)
+        memcpy(to, from, size);
+}
+
+static const void *cpu_map(device *d, const void *data, size_t size, clm_error *err)
+{
+    (void)d;
+    (void)size;
+    (void)err;
+    return data;
+}
+
+static int cpu_sync(device *d, clm_error *err)
+{
+    struct cpu_device *c = cpu_device_of(d);
+    size_t size = atomic_exchange(&c->scratch_failed, 0);
+
+    if (size)
+        fail(&c->failure, CLM_ERR_NOMEM, "cpu: no memory for %zu bytes of scratch", size);
+    if (!c->failure.code)
+        return 0;
+    fail(err, c->failure.code, "%s", c->failure.message);
+    c->failure = (clm_error){0};
+    return -1;
+}
+
+static void cpu_close(device *d)
+{
+    struct cpu_device *c = cpu_device_of(d);
+
+    if (!c)
+        return;
+    for (int i = 0; c->scratch && i <= thread_pool_size(c->pool); i++)
+        mem_free_aligned(c->scratch[i]);
+    mem_free(c->scratch);
+    mem_free(c->scratch_size);
+    thread_pool_close(c->pool);
+    mem_free(c);
+}
+
+static void cpu_set_exact(device *d, bool exact)
+{
+    cpu_device_of(d)->exact = exact;
+}
+
+void *cpu_scratch(struct cpu_device *d, int thread, size_t size)
+{
+    if (size > d->scratch_size[thread] || !d->scratch[thread]) {
+        mem_free_aligned(d->scratch[thread]);
+        d->scratch[thread] = mem_alloc_aligned(size ? size : 1);
+        d->scratch_size[thread] = d->scratch[thread] ? size : 0;
+        if (!d->scratch[thread])
+            atomic_store(&d->scratch_failed, size ? size : 1);
+    }
+    return d->scratch[thread];
+}
+
+static const struct device_ops cpu_ops = {
+    .name = "cpu",
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .copy = cpu_copy,
+    .map = cpu_map,
+    .sync = cpu_sync,
+    .close = cpu_close,
+    .set_exact = cpu_set_exact,
+    .measure = cpu_measure,
+    .embed = cpu_embed,
+    .matmul = cpu_matmul,
+    .matmul_experts = cpu_matmul_experts,
+    .combine_experts = cpu_combine_experts,
+    .route = cpu_route,
+    .rms_norm = cpu_rms_norm,
+    .layer_norm = cpu_layer_norm,
+    .add = cpu_add,
+    .scale = cpu_scale,
+    .activate = cpu_activate,
+    .glu = cpu_glu,
+    .softcap = cpu_softcap,
+    .rope_table = cpu_rope_table,
+    .rope = cpu_rope,
+    .kv_store = cpu_kv_store,
+    .attend = cpu_attend,
+    .gather_rows = cpu_gather_rows,
+    .argmax = cpu_argmax,
+};
+
+static int open_device(struct cpu_device *c, int n_threads, clm_error *err)
+{
+    unsigned allowed;
+
+    if (cpu_isa_limit(&allowed, err))
+        return -1;
+    c->base.ops = &cpu_ops;
+    c->isa = cpu_isa_detect();
+    cpu_vector_kernels_init(&c->vector, c->isa);
+    cpu_matmul_kernels_init(&c->matmul, c->isa);
+    c->pool = thread_pool_open(n_threads, err);
+    if (!c->pool)
+        return -1;
+    size_t n = (size_t)thread_pool_size(c->pool) + 1;
+    c->scratch = mem_zeroed(n, sizeof *c->scratch);
+    c->scratch_size = mem_zeroed(n, sizeof *c->scratch_size);
+    if (!c->scratch || !c->scratch_size)
+        return fail(err, CLM_ERR_NOMEM, "cpu: no memory to keep track of %zu threads", n - 1);
+    return 0;
+}
+
+device *device_cpu_open(int n_threads, clm_error *err)
+{
+    struct cpu_device *c = mem_zeroed(1, sizeof *c);
+
+    if (!c)
+        return fail_null(err, CLM_ERR_NOMEM, "cpu: no memory for the device");
+    if (open_device(c, n_threads, err)) {
+        cpu_close(&c->base);
+        return NULL;
+    }
+    return &c->base;
+}
+
+const char *device_cpu_isa(const device *d)
+{
+    return cpu_isa_name(((const struct cpu_device *)d)->isa);
+}
+
+int device_cpu_threads(const device *d)
+{
+    return thread_pool_size(((const struct cpu_device *)d)->pool);
+}

@@ -1,0 +1,120 @@
+/* device/cpu/isa.c: which instruction sets this processor, and its operating system, can run. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "device/cpu/cpu.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* Register state that the operating system saves, from XCR0: SSE and AVX halves; opmask and ZMM. */
+#define XCR0_AVX 0x06u
+#define XCR0_AVX512 0xE6u
+
+static uint64_t xgetbv(void)
+{
+    uint32_t low, high;
+
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+static bool has(uint32_t reg, uint32_t bits)
+{
+    return (reg & bits) == bits;
+}
+
+/* Intel SDM volume 2, CPUID: leaf 1, and leaf 7 sub-leaves 0 and 1. */
+static unsigned detect(void)
+{
+    const uint32_t fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29; /* 1.ecx */
+    const uint32_t avx2 = 1u << 5, bmi2 = 1u << 8;                     /* 7.0.ebx */
+    const uint32_t avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* 7.0.ebx: F DQ BW VL */
+    const uint32_t vnni = 1u << 11, bf16 = 1u << 5;                    /* 7.0.ecx, 7.1.eax */
+    uint32_t eax, ebx, ecx, edx, ebx7, ecx7;
+
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !has(ecx, fma | osxsave | avx | f16c))
+        return CPU_SCALAR;
+    uint64_t state = xgetbv();
+    if ((state & XCR0_AVX) != XCR0_AVX || !__get_cpuid_count(7, 0, &eax, &ebx7, &ecx7, &edx) ||
+        !has(ebx7, avx2 | bmi2))
+        return CPU_SCALAR;
+    if ((state & XCR0_AVX512) != XCR0_AVX512 || !has(ebx7, avx512) || !has(ecx7, vnni) || eax < 1 ||
+        !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !has(eax, bf16))
+        return CPU_AVX2;
+    return CPU_AVX2 | CPU_AVX512;
+}
+
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+static unsigned detect(void)
+{
+    const unsigned long needed = HWCAP_ASIMD | HWCAP_ASIMDHP | HWCAP_ASIMDDP;
+
+    return (getauxval(AT_HWCAP) & needed) == needed ? CPU_NEON : CPU_SCALAR;
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+/* Every Apple processor of this kind has dot products and half precision. */
+static unsigned detect(void)
+{
+    return CPU_NEON;
+}
+
+#else
+
+static unsigned detect(void)
+{
+    return CPU_SCALAR;
+}
+
+#endif
+
+static const struct {
+    const char *name;
+    unsigned allowed;
+} limits[] = {
+    {"scalar", CPU_SCALAR},
+    {"avx2", CPU_AVX2},
+    {"avx512", CPU_AVX2 | CPU_AVX512},
+    {"neon", CPU_NEON},
+};
+
+int cpu_isa_limit(unsigned *allowed, clm_error *err)
+{
+    const char *name = getenv("CLM_CPU");
+
+    *allowed = CPU_AVX2 | CPU_AVX512 | CPU_NEON;
+    if (!name || !*name)
+        return 0;
+    for (size_t i = 0; i < COUNT(limits); i++)
+        if (strcmp(name, limits[i].name) == 0) {
+            *allowed = limits[i].allowed;
+            return 0;
+        }
+    return fail(err, CLM_ERR_ARG,
+                "CLM_CPU=%s: expected scalar, avx2, avx512 or neon; unset it to let "
+                "the processor decide",
+                name);
+}
+
+unsigned cpu_isa_detect(void)
+{
+    unsigned allowed;
+
+    cpu_isa_limit(&allowed, NULL);
+    return detect() & allowed;
+}
+
+const char *cpu_isa_name(unsigned isa)
+{
+    if (isa & CPU_AVX512)
+        return "avx512";
+    if (isa & CPU_AVX2)
+        return "avx2";
+    return isa & CPU_NEON ? "neon" : "scalar";
+}

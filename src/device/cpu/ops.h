@@ -1,0 +1,34 @@
+/* device/cpu/ops.h: the operations of the CPU's table, by the file they are in; contracts in
+ * device.h. */
+#ifndef DEVICE_CPU_OPS_H
+#define DEVICE_CPU_OPS_H
+
+#include "device/device.h"
+
+/* cpu/vector_ops.c */
+void cpu_rms_norm(device *d, tensor *y, const tensor *x, const float *w, int n, float eps);
+void cpu_layer_norm(device *d, tensor *y, const tensor *x, const float *w, const float *b, int n,
+                    float eps);
+void cpu_add(device *d, tensor *y, const tensor *x, float scale);
+void cpu_scale(device *d, tensor *x, float scale);
+void cpu_activate(device *d, tensor *y, const tensor *x, enum activation act);
+void cpu_glu(device *d, tensor *y, const tensor *gate, const tensor *up, enum activation act);
+void cpu_softcap(device *d, tensor *x, float cap);
+void cpu_rope_table(device *d, tensor *table, const int32_t *positions, const float *inv_freq,
+                    float mscale);
+void cpu_rope(device *d, tensor *x, int head_dim, const tensor *table, bool interleaved);
+void cpu_gather_rows(device *d, tensor *y, const tensor *x, const int32_t *rows);
+void cpu_argmax(device *d, int32_t *ids, const tensor *x);
+
+/* cpu/attention.c */
+void cpu_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *batch,
+                  const tensor *k, const tensor *v);
+void cpu_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,
+                const struct kv_batch *batch, const struct attend_params *p);
+
+/* cpu/router.c */
+void cpu_combine_experts(device *d, tensor *y, const tensor *x, const tensor *weights);
+void cpu_route(device *d, tensor *ids, tensor *weights, const tensor *logits,
+               const struct router_params *p);
+
+#endif

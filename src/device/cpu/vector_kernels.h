@@ -1,0 +1,111 @@
+/* device/cpu/vector_kernels.h: the inner loops of the CPU device besides matrix products.
+ *
+ * Scalar fills every slot and is the definition; an instruction set then replaces what it does
+ * better. Buffers may have any alignment of their element type and any size n >= 0; nothing is read
+ * or written past n. Elementwise kernels give each number the same result wherever it lies in the
+ * buffer, so that work may be cut anywhere.
+ */
+#ifndef DEVICE_CPU_VECTOR_KERNELS_H
+#define DEVICE_CPU_VECTOR_KERNELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "device/device.h"
+
+/* Types a cache may hold: F32, F16, BF16, the first of enum dtype. */
+#define CPU_KV_TYPES 3
+_Static_assert(DTYPE_F32 == 0 && DTYPE_F16 == 1 && DTYPE_BF16 == 2,
+               "cache types index kernel slots");
+
+/* Keys that attention treats at once: those at positions [64 c, 64 c + 64) of a sequence. */
+#define CPU_ATTEND_CHUNK 64
+
+struct cpu_vector_kernels {
+    /* y[i] = x[i] w[i] / sqrt(mean(x^2) + eps), n >= 1; w may be NULL (ones), y may be x.
+     * arXiv:1910.07467 */
+    void (*rms_norm)(float *y, const float *x, const float *w, int n, float eps);
+
+    /* y[i] = (x[i] - mean) / sqrt(var + eps) w[i] + b[i], n >= 1; w, b may be NULL, y may be x.
+     * arXiv:1607.06450 */
+    void (*layer_norm)(float *y, const float *x, const float *w, const float *b, int n, float eps);
+
+    void (*add)(float *y, const float *x, int n, float scale); /* y[i] += scale x[i] */
+    void (*scale)(float *x, int n, float scale);               /* x[i] *= scale */
+
+    /* y[i] = act(x[i]); y may be x. */
+    void (*activate)(float *y, const float *x, int n, enum activation act);
+
+    /* y[i] = act(gate[i]) up[i]; y may be gate or up. arXiv:2002.05202 */
+    void (*glu)(float *y, const float *gate, const float *up, int n, enum activation act);
+
+    void (*softcap)(float *x, int n, float cap); /* x[i] = cap tanh(x[i] / cap) */
+
+    /* (a, b) = (a cos[i] - b sin[i], a sin[i] + b cos[i]) for the pairs (x[i], x[i + n]), or
+     * (x[2i], x[2i + 1]). arXiv:2104.09864 */
+    void (*rope_halves)(float *x, const float *cos, const float *sin, int n);
+    void (*rope_pairs)(float *x, const float *cos, const float *sin, int n);
+
+    /* From and to the types of a cache. Storing rounds to nearest even, to F16 it saturates. */
+    void (*load[CPU_KV_TYPES])(float *to, const void *from, int n);
+    void (*store[CPU_KV_TYPES])(void *to, const float *from, int n);
+
+    int (*argmax)(const float *x, int n); /* n >= 1; the first on ties; 0 if x holds a NaN */
+
+    /* --- Attention over one chunk of keys; see attention.c. ---
+     *
+     * Many queries at once: keys and values are packed into panels, each query row then meets them
+     * in tiles of tile_rows by panel numbers. A panel is [depth, panel] numbers; panel divides
+     * CPU_ATTEND_CHUNK and is at most that. */
+    int panel, tile_rows;
+
+    /* Panel j / panel gets key j as column j % panel: to[(j / panel * dim + i) * panel + j % panel]
+     * = keys[j, i] for keys [n_keys, dim] and j = first + key, first + n_keys <= CPU_ATTEND_CHUNK.
+     */
+    void (*pack_keys[CPU_KV_TYPES])(float *to, const void *keys, int first, int n_keys, int dim);
+
+    /* The panels lie across the dimensions: to[(i / panel * CPU_ATTEND_CHUNK + j) * panel + i %
+     * panel] = values[j, i], zeros for i in [dim, dim rounded up to a panel). */
+    void (*pack_values[CPU_KV_TYPES])(float *to, const void *values, int first, int n_keys,
+                                      int dim);
+
+    /* For p in [0, n_panels): c[r, p * panel + j] (+)= sum_k a[r, k] b[p * b_stride + k * panel +
+     * j], in order of k; rows of c are ldc numbers apart, of a lda. n_rows in [1, tile_rows]. */
+    void (*product)(float *c, int ldc, const float *a, int lda, const float *b, int b_stride,
+                    int n_rows, int n_panels, int depth, bool accumulate);
+
+    /* s[j] = cap tanh(s[j]), of n scores. */
+    void (*cap_scores)(float *s, int n, float cap);
+
+    /* The step of the online softmax in base 2. Of n scores s (a multiple of panel) those outside
+     * of [begin, end), begin < end, are hidden. With M = max(*max, visible s): s[j] = 2^(s[j] - M),
+     * 0 where hidden; *sum = *sum 2^(*max - M) + sum_j s[j]; *max = M. Returns 2^(*max - M) of the
+     * old max. arXiv:1805.02867 */
+    float (*softmax_step)(float *s, int n, int begin, int end, float *max, float *sum);
+
+    /* Few queries: straight from the cache. s[r, j] = sum_i q[r, i] keys[j, i] for keys [n_keys,
+     * dim]; q is padded with zeros to a multiple of panel. */
+    void (*scores[CPU_KV_TYPES])(float *s, int lds, const float *q, int ldq, int n_rows,
+                                 const void *keys, int n_keys, int dim);
+
+    /* y[r, i] += sum_j s[r, j] values[j, i] for values [n_keys, dim] */
+    void (*weigh[CPU_KV_TYPES])(float *y, int ldy, const float *s, int lds, int n_rows,
+                                const void *values, int n_keys, int dim);
+};
+
+/* Scalar, then what the others of a set of enum cpu_isa bits improve; the processor must have them.
+ */
+void cpu_vector_kernels_init(struct cpu_vector_kernels *k, unsigned isa);
+
+void cpu_vector_kernels_scalar(struct cpu_vector_kernels *k);
+void cpu_vector_kernels_avx2(struct cpu_vector_kernels *k);
+void cpu_vector_kernels_avx512(struct cpu_vector_kernels *k);
+void cpu_vector_kernels_neon(struct cpu_vector_kernels *k);
+
+/* The attention slots; called by the functions above. */
+void cpu_attention_kernels_scalar(struct cpu_vector_kernels *k);
+void cpu_attention_kernels_avx2(struct cpu_vector_kernels *k);
+void cpu_attention_kernels_avx512(struct cpu_vector_kernels *k);
+void cpu_attention_kernels_neon(struct cpu_vector_kernels *k);
+
+#endif

@@ -1,0 +1,300 @@
+/* device/cpu/vector_ops.c: the operations that treat rows one by one, cut over the threads.
+ *
+ * Waking the pool and meeting again costs some microseconds. An operation is cut into pieces of at
+ * least LIGHT or HEAVY numbers, each worth about ten of them, so that a single row of most models
+ * stays on the caller.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "device/cpu/cpu.h"
+#include "device/cpu/ops.h"
+
+enum {
+    LIGHT = 32768, /* a multiplication or so per number */
+    HEAVY = 8192,  /* an exponential or so */
+    SEGMENT = 4096 /* long rows are cut, a whole number of vectors each */
+};
+
+static float *row_of(const tensor *x, int64_t row)
+{
+    return (float *)x->data + row * x->stride;
+}
+
+static int64_t grain(int64_t work, int64_t numbers_per_item)
+{
+    return numbers_per_item >= work ? 1 : work / (numbers_per_item > 0 ? numbers_per_item : 1);
+}
+
+/* --- Elementwise: any piece of any row alone. --- */
+
+struct map_call {
+    const struct cpu_vector_kernels *k;
+    void (*fn)(const struct map_call *call, float *y, const float *a, const float *b, int n);
+    const tensor *y, *a, *b; /* b may be missing */
+    float scale;
+    enum activation act;
+    int n_segments; /* of a row */
+};
+
+static void map_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct map_call *call = ctx;
+
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t row = i / call->n_segments;
+        int column = (int)(i % call->n_segments) * SEGMENT;
+        int n = call->y->cols - column < SEGMENT ? call->y->cols - column : SEGMENT;
+
+        call->fn(call, row_of(call->y, row) + column, row_of(call->a, row) + column,
+                 call->b ? row_of(call->b, row) + column : NULL, n);
+    }
+}
+
+static void map(device *d, struct map_call *call, int64_t work)
+{
+    struct cpu_device *c = cpu_device_of(d);
+    int cols = call->y->cols;
+
+    call->k = &c->vector;
+    call->n_segments = (int)(((int64_t)cols + SEGMENT - 1) / SEGMENT);
+    thread_pool_for(c->pool, (int64_t)call->y->rows * call->n_segments,
+                    grain(work, cols < SEGMENT ? cols : SEGMENT), map_range, call);
+}
+
+static void map_add(const struct map_call *call, float *y, const float *a, const float *b, int n)
+{
+    (void)b;
+    call->k->add(y, a, n, call->scale);
+}
+
+static void map_scale(const struct map_call *call, float *y, const float *a, const float *b, int n)
+{
+    (void)a;
+    (void)b;
+    call->k->scale(y, n, call->scale);
+}
+
+static void map_activate(const struct map_call *call, float *y, const float *a, const float *b,
+                         int n)
+{
+    (void)b;
+    call->k->activate(y, a, n, call->act);
+}
+
+static void map_glu(const struct map_call *call, float *y, const float *a, const float *b, int n)
+{
+    call->k->glu(y, a, b, n, call->act);
+}
+
+static void map_softcap(const struct map_call *call, float *y, const float *a, const float *b,
+                        int n)
+{
+    (void)a;
+    (void)b;
+    call->k->softcap(y, n, call->scale);
+}
+
+void cpu_add(device *d, tensor *y, const tensor *x, float scale)
+{
+    map(d, &(struct map_call){.fn = map_add, .y = y, .a = x, .scale = scale}, LIGHT);
+}
+
+void cpu_scale(device *d, tensor *x, float scale)
+{
+    map(d, &(struct map_call){.fn = map_scale, .y = x, .a = x, .scale = scale}, LIGHT);
+}
+
+void cpu_activate(device *d, tensor *y, const tensor *x, enum activation act)
+{
+    map(d, &(struct map_call){.fn = map_activate, .y = y, .a = x, .act = act}, HEAVY);
+}
+
+void cpu_glu(device *d, tensor *y, const tensor *gate, const tensor *up, enum activation act)
+{
+    map(d, &(struct map_call){.fn = map_glu, .y = y, .a = gate, .b = up, .act = act}, HEAVY);
+}
+
+void cpu_softcap(device *d, tensor *x, float cap)
+{
+    map(d, &(struct map_call){.fn = map_softcap, .y = x, .a = x, .scale = cap}, HEAVY);
+}
+
+/* --- Norms: any group of any row alone. --- */
+
+struct norm_call {
+    const struct cpu_vector_kernels *k;
+    const tensor *y, *x;
+    const float *w, *b;
+    int n, n_groups;
+    float eps;
+};
+
+static void rms_norm_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct norm_call *call = ctx;
+
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t row = i / call->n_groups, column = i % call->n_groups * call->n;
+
+        call->k->rms_norm(row_of(call->y, row) + column, row_of(call->x, row) + column, call->w,
+                          call->n, call->eps);
+    }
+}
+
+static void layer_norm_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct norm_call *call = ctx;
+
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t row = i / call->n_groups, column = i % call->n_groups * call->n;
+
+        call->k->layer_norm(row_of(call->y, row) + column, row_of(call->x, row) + column, call->w,
+                            call->b, call->n, call->eps);
+    }
+}
+
+static void norm(device *d, struct norm_call *call, range_fn fn)
+{
+    struct cpu_device *c = cpu_device_of(d);
+
+    if (call->n < 1)
+        return;
+    call->k = &c->vector;
+    call->n_groups = call->x->cols / call->n;
+    thread_pool_for(c->pool, (int64_t)call->x->rows * call->n_groups, grain(LIGHT, call->n), fn,
+                    call);
+}
+
+void cpu_rms_norm(device *d, tensor *y, const tensor *x, const float *w, int n, float eps)
+{
+    norm(d, &(struct norm_call){.y = y, .x = x, .w = w, .n = n, .eps = eps}, rms_norm_range);
+}
+
+void cpu_layer_norm(device *d, tensor *y, const tensor *x, const float *w, const float *b, int n,
+                    float eps)
+{
+    norm(d, &(struct norm_call){.y = y, .x = x, .w = w, .b = b, .n = n, .eps = eps},
+         layer_norm_range);
+}
+
+/* --- Rotary positions. --- */
+
+struct rope_table_call {
+    const tensor *table;
+    const int32_t *positions;
+    const float *inv_freq;
+    float mscale;
+};
+
+static void rope_table_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct rope_table_call *call = ctx;
+    int n = call->table->cols / 2;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++)
+        for (int i = 0; i < n; i++) {
+            float angle = (float)call->positions[t] * call->inv_freq[i];
+
+            row_of(call->table, t)[i] = call->mscale * cosf(angle);
+            row_of(call->table, t)[n + i] = call->mscale * sinf(angle);
+        }
+}
+
+void cpu_rope_table(device *d, tensor *table, const int32_t *positions, const float *inv_freq,
+                    float mscale)
+{
+    struct rope_table_call call = {table, positions, inv_freq, mscale};
+
+    /* A sine takes the time of some ten exponentials. */
+    thread_pool_for(cpu_device_of(d)->pool, table->rows, grain(HEAVY / 8, table->cols),
+                    rope_table_range, &call);
+}
+
+struct rope_call {
+    void (*rotate)(float *x, const float *cos, const float *sin, int n);
+    const tensor *x, *table;
+    int head_dim;
+};
+
+static void rope_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct rope_call *call = ctx;
+    int n = call->table->cols / 2, n_heads = call->x->cols / call->head_dim;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        const float *cos = row_of(call->table, t);
+
+        for (int h = 0; h < n_heads; h++)
+            call->rotate(row_of(call->x, t) + (int64_t)h * call->head_dim, cos, cos + n, n);
+    }
+}
+
+void cpu_rope(device *d, tensor *x, int head_dim, const tensor *table, bool interleaved)
+{
+    struct cpu_device *c = cpu_device_of(d);
+    struct rope_call call = {
+        .rotate = interleaved ? c->vector.rope_pairs : c->vector.rope_halves,
+        .x = x,
+        .table = table,
+        .head_dim = head_dim,
+    };
+
+    thread_pool_for(c->pool, x->rows, grain(LIGHT, x->cols), rope_range, &call);
+}
+
+/* --- Choosing rows, and numbers of a row. --- */
+
+struct gather_call {
+    const tensor *y, *x;
+    const int32_t *rows;
+};
+
+static void gather_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct gather_call *call = ctx;
+    size_t size = dtype_size(call->x->type);
+
+    (void)thread;
+    for (int64_t i = begin; i < end; i++)
+        memcpy((char *)call->y->data + (size_t)(i * call->y->stride) * size,
+               (const char *)call->x->data + (size_t)(call->rows[i] * call->x->stride) * size,
+               (size_t)call->y->cols * size);
+}
+
+void cpu_gather_rows(device *d, tensor *y, const tensor *x, const int32_t *rows)
+{
+    struct gather_call call = {y, x, rows};
+
+    if (y->cols > 0)
+        thread_pool_for(cpu_device_of(d)->pool, y->rows, grain(LIGHT, y->cols), gather_range,
+                        &call);
+}
+
+struct argmax_call {
+    const struct cpu_vector_kernels *k;
+    int32_t *ids;
+    const tensor *x;
+};
+
+static void argmax_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct argmax_call *call = ctx;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++)
+        call->ids[t] = call->k->argmax(row_of(call->x, t), call->x->cols);
+}
+
+void cpu_argmax(device *d, int32_t *ids, const tensor *x)
+{
+    struct cpu_device *c = cpu_device_of(d);
+    struct argmax_call call = {&c->vector, ids, x};
+
+    thread_pool_for(c->pool, x->rows, grain(LIGHT, x->cols), argmax_range, &call);
+}

@@ -1,0 +1,520 @@
+/* attend and kv_store against the formula in double precision, on random paged caches; and, in
+ * exact mode, against themselves: however a batch is cut, a row's result has the same bits. */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/number.h"
+#include "device/cpu/cpu.h"
+
+#include "testing.h"
+
+enum { MAX_SEQUENCES = 4, MAX_TOKENS = 2600 };
+
+struct shape {
+    enum dtype type;
+    int n_heads, n_kv_heads, k_dim, v_dim;
+    int block_tokens, slab_shift;
+    int window;
+    float softcap;
+    bool sinks;
+    int n_sequences;
+    int before[MAX_SEQUENCES]; /* tokens in the cache already */
+    int n_rows[MAX_SEQUENCES];
+};
+
+/* A cache with sequences in it, and what was put there. */
+struct world {
+    struct shape shape;
+    struct kv_layer kv;
+    struct attend_params params;
+    float sinks[64];
+    void **slabs;
+    int n_slabs;
+    int32_t *blocks[MAX_SEQUENCES];
+    float *q[MAX_SEQUENCES], *k[MAX_SEQUENCES], *v[MAX_SEQUENCES]; /* rows by position */
+    struct kv_sequence sequences[MAX_SEQUENCES];
+};
+
+static float *floats(size_t n)
+{
+    float *x = mem_alloc_aligned((n + 1) * sizeof *x);
+
+    assert_non_null(x);
+    random_floats(x, n);
+    return x;
+}
+
+static float through(float x, enum dtype type)
+{
+    if (type == DTYPE_F16)
+        return f16_to_f32(f32_to_f16(x));
+    return type == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(x)) : x;
+}
+
+static int total(const struct shape *s, int sequence)
+{
+    return s->before[sequence] + s->n_rows[sequence];
+}
+
+/* Slabs of garbage: bytes 0xFF read as NaN in every type. */
+static void make_pool(struct world *w, int n_blocks)
+{
+    int per_slab = 1 << w->shape.slab_shift;
+
+    w->n_slabs = (n_blocks + per_slab - 1) / per_slab;
+    w->slabs = mem_zeroed((size_t)w->n_slabs, sizeof *w->slabs);
+    assert_non_null(w->slabs);
+    for (int i = 0; i < w->n_slabs; i++) {
+        w->slabs[i] = mem_alloc_aligned((size_t)per_slab * w->kv.block_bytes);
+        assert_non_null(w->slabs[i]);
+        memset(w->slabs[i], 0xFF, (size_t)per_slab * w->kv.block_bytes);
+    }
+    w->kv.slabs = w->slabs;
+}
+
+/* Every sequence gets blocks from all over the pool. */
+static void make_blocks(struct world *w)
+{
+    int n[MAX_SEQUENCES], n_blocks = 0, next = 0;
+
+    for (int i = 0; i < w->shape.n_sequences; i++) {
+        n[i] = (total(&w->shape, i) + w->shape.block_tokens - 1) / w->shape.block_tokens;
+        n_blocks += n[i];
+    }
+    int32_t *order = mem_zeroed((size_t)n_blocks + 1, sizeof *order);
+    assert_non_null(order);
+    for (int i = 0; i < n_blocks; i++) {
+        int j = (int)random_below((size_t)i + 1);
+
+        order[i] = order[j];
+        order[j] = i;
+    }
+    for (int i = 0; i < w->shape.n_sequences; i++) {
+        w->blocks[i] = mem_zeroed((size_t)n[i] + 1, sizeof **w->blocks);
+        assert_non_null(w->blocks[i]);
+        for (int j = 0; j < n[i]; j++)
+            w->blocks[i][j] = order[next++];
+    }
+    mem_free(order);
+    make_pool(w, n_blocks);
+}
+
+static void make_world(struct world *w, const struct shape *s)
+{
+    size_t size = dtype_size(s->type), row = (size_t)s->n_kv_heads * (size_t)s->block_tokens * size;
+
+    *w = (struct world){.shape = *s};
+    w->kv = (struct kv_layer){
+        .type = s->type,
+        .n_kv_heads = s->n_kv_heads,
+        .k_dim = s->k_dim,
+        .v_dim = s->v_dim,
+        .block_tokens = s->block_tokens,
+        .slab_shift = s->slab_shift,
+        .k_offset = 3 * size, /* other layers come before; nothing is aligned */
+        .v_offset = (3 + 5) * size + row * (size_t)s->k_dim,
+        .block_bytes = (3 + 5 + 7) * size + row * (size_t)(s->k_dim + s->v_dim),
+    };
+    w->params = (struct attend_params){
+        .n_heads = s->n_heads,
+        .scale = 2.5f / sqrtf((float)s->k_dim),
+        .softcap = s->softcap,
+        .window = s->window,
+        .sinks = s->sinks ? w->sinks : NULL,
+    };
+    random_floats(w->sinks, COUNT(w->sinks));
+    make_blocks(w);
+    for (int i = 0; i < s->n_sequences; i++) {
+        size_t n = (size_t)total(s, i);
+
+        w->q[i] = floats(n * (size_t)(s->n_heads * s->k_dim));
+        w->k[i] = floats(n * (size_t)(s->n_kv_heads * s->k_dim));
+        w->v[i] = floats(n * (size_t)(s->n_kv_heads * s->v_dim));
+    }
+}
+
+static void free_world(struct world *w)
+{
+    for (int i = 0; i < w->n_slabs; i++)
+        mem_free_aligned(w->slabs[i]);
+    mem_free(w->slabs);
+    for (int i = 0; i < w->shape.n_sequences; i++) {
+        mem_free(w->blocks[i]);
+        mem_free_aligned(w->q[i]);
+        mem_free_aligned(w->k[i]);
+        mem_free_aligned(w->v[i]);
+    }
+}
+
+/* The table of a sequence whose next row is at position: blocks that no row from there on can see
+ * are let go of, and their numbers are nonsense. */
+static int32_t *released(const struct world *w, int sequence, int position, int *first_block)
+{
+    size_t n = (size_t)(total(&w->shape, sequence) / w->shape.block_tokens + 1);
+    int first = w->shape.window > 0 ? position - w->shape.window + 1 : 0;
+    int32_t *blocks = mem_zeroed(n, sizeof *blocks);
+
+    assert_non_null(blocks);
+    memcpy(blocks, w->blocks[sequence], n * sizeof *blocks);
+    *first_block = first > 0 ? first / w->shape.block_tokens : 0;
+    for (int i = 0; i < *first_block; i++)
+        blocks[i] = INT32_MAX;
+    return blocks;
+}
+
+struct part {
+    int sequence, position, n_rows;
+};
+
+/* Stores, and attends unless out is NULL, for some parts in one batch. y of a part goes to out[sequence] by
+ * position. */
+static void run_parts(device *d, struct world *w, const struct part *parts, int n_parts,
+                      float **out)
+{
+    const struct shape *s = &w->shape;
+    struct kv_sequence sequences[MAX_SEQUENCES + 1];
+    int32_t *blocks[MAX_SEQUENCES];
+    int q_cols = s->n_heads * s->k_dim, k_cols = s->n_kv_heads * s->k_dim;
+    int v_cols = s->n_kv_heads * s->v_dim, y_cols = s->n_heads * s->v_dim;
+    int n_rows = 0;
+
+    for (int i = 0; i < n_parts; i++)
+        n_rows += parts[i].n_rows;
+    float *q = floats((size_t)n_rows * (size_t)(q_cols + 1)),
+          *k = floats((size_t)n_rows * (size_t)k_cols);
+    float *v = floats((size_t)n_rows * (size_t)v_cols),
+          *y = floats((size_t)n_rows * (size_t)y_cols);
+    tensor tq = {q, DTYPE_F32, n_rows, q_cols, q_cols + 1},
+           tk = {k, DTYPE_F32, n_rows, k_cols, k_cols};
+    tensor tv = {v, DTYPE_F32, n_rows, v_cols, v_cols}, ty = {y, DTYPE_F32, n_rows, y_cols, y_cols};
+    int row = n_rows; /* the last sequence has the first rows: order is free */
+
+    for (int i = 0; i < n_parts; i++) {
+        const struct part *p = &parts[i];
+        int first_block;
+
+        row -= p->n_rows;
+        blocks[i] = released(w, p->sequence, p->position, &first_block);
+        sequences[i] =
+            (struct kv_sequence){row, p->n_rows, p->position, first_block, blocks[i] + first_block};
+        for (int t = 0; t < p->n_rows; t++) {
+            int64_t at = p->position + t;
+
+            memcpy(q + (int64_t)(row + t) * (q_cols + 1), w->q[p->sequence] + at * q_cols,
+                   (size_t)q_cols * sizeof *q);
+            memcpy(k + (int64_t)(row + t) * k_cols, w->k[p->sequence] + at * k_cols,
+                   (size_t)k_cols * sizeof *k);
+            memcpy(v + (int64_t)(row + t) * v_cols, w->v[p->sequence] + at * v_cols,
+                   (size_t)v_cols * sizeof *v);
+        }
+    }
+    sequences[n_parts] = (struct kv_sequence){0}; /* a sequence without rows */
+    struct kv_batch batch = {sequences, n_parts + 1, n_rows};
+    d->ops->kv_store(d, &w->kv, &batch, &tk, &tv);
+    if (out)
+        d->ops->attend(d, &ty, &tq, &w->kv, &batch, &w->params);
+    assert_int_equal(d->ops->sync(d, NULL), 0);
+    for (int i = 0; out && i < n_parts; i++)
+        memcpy(out[parts[i].sequence] + (int64_t)parts[i].position * y_cols,
+               y + (int64_t)sequences[i].row * y_cols,
+               (size_t)(parts[i].n_rows * y_cols) * sizeof *y);
+    for (int i = 0; i < n_parts; i++)
+        mem_free(blocks[i]);
+    mem_free_aligned(q);
+    mem_free_aligned(k);
+    mem_free_aligned(v);
+    mem_free_aligned(y);
+}
+
+static void fill_history(device *d, struct world *w)
+{
+    for (int i = 0; i < w->shape.n_sequences; i++)
+        if (w->shape.before[i] > 0)
+            run_parts(d, w, &(struct part){i, 0, w->shape.before[i]}, 1, NULL);
+}
+
+/* y [v_dim] of one row and head by the formula; returns the largest sum_i |q_i k_i| scale, from
+ * which the tolerance follows. */
+static double reference(const struct world *w, int sequence, int position, int head, double *y)
+{
+    const struct shape *s = &w->shape;
+    int kv_head = head / (s->n_heads / s->n_kv_heads);
+    const float *q = w->q[sequence] + ((int64_t)position * s->n_heads + head) * s->k_dim;
+    double sum = 0, largest = 0, max = s->sinks ? (double)w->sinks[head] : -HUGE_VAL;
+    static double scores[MAX_TOKENS];
+    int first = s->window > 0 && position >= s->window ? position - s->window + 1 : 0;
+
+    for (int j = first; j <= position; j++) {
+        const float *k = w->k[sequence] + ((int64_t)j * s->n_kv_heads + kv_head) * s->k_dim;
+        double score = 0, size = 0;
+
+        for (int i = 0; i < s->k_dim; i++) {
+            score += (double)q[i] * (double)through(k[i], s->type);
+            size += fabs((double)q[i] * (double)through(k[i], s->type));
+        }
+        score *= (double)w->params.scale;
+        if (s->softcap > 0)
+            score = (double)s->softcap * tanh(score / (double)s->softcap);
+        scores[j] = score;
+        max = fmax(max, score);
+        largest = fmax(largest, size * (double)w->params.scale);
+    }
+    for (int i = 0; i < s->v_dim; i++)
+        y[i] = 0;
+    for (int j = first; j <= position; j++) {
+        const float *v = w->v[sequence] + ((int64_t)j * s->n_kv_heads + kv_head) * s->v_dim;
+        double p = exp(scores[j] - max);
+
+        sum += p;
+        for (int i = 0; i < s->v_dim; i++)
+            y[i] += p * (double)through(v[i], s->type);
+    }
+    if (s->sinks)
+        sum += exp((double)w->sinks[head] - max);
+    for (int i = 0; i < s->v_dim; i++)
+        y[i] /= sum;
+    return largest;
+}
+
+/* A score is off by at most (k_dim + 8) half epsilons of sum |q k| (products, sums, scaling,
+ * softcap), a weight relatively by that and some 8 roundings and errors of exp2, and as many as
+ * keys in either sum; y is a mean of values within [-1, 1], so it is off by the relative errors of
+ * numerator and denominator. */
+static void check_rows(const struct world *w, int sequence, const float *got, const char *what)
+{
+    const struct shape *s = &w->shape;
+    double y[512];
+
+    for (int t = s->before[sequence]; t < total(s, sequence); t++)
+        for (int h = 0; h < s->n_heads; h++) {
+            double size = reference(w, sequence, t, h, y);
+            double score_error = (s->k_dim + 8) * size;
+            double tolerance = 2 * (score_error + 2 * (t + 1) + 16) * (double)FLT_EPSILON / 2;
+
+            for (int i = 0; i < s->v_dim; i++) {
+                double g = (double)got[((int64_t)t * s->n_heads + h) * s->v_dim + i];
+
+                CHECK(fabs(g - y[i]) <= tolerance, "%s: row %d head %d dim %d: %g, expected %g",
+                      what, t, h, i, g, y[i]);
+            }
+        }
+}
+
+static float *outputs(const struct world *w, float **out)
+{
+    for (int i = 0; i < w->shape.n_sequences; i++)
+        out[i] = floats((size_t)total(&w->shape, i) * (size_t)(w->shape.n_heads * w->shape.v_dim));
+    return out[0];
+}
+
+static void free_outputs(const struct world *w, float **out)
+{
+    for (int i = 0; i < w->shape.n_sequences; i++)
+        mem_free_aligned(out[i]);
+}
+
+static void run_whole(device *d, struct world *w, float **out)
+{
+    struct part parts[MAX_SEQUENCES];
+
+    fill_history(d, w);
+    for (int i = 0; i < w->shape.n_sequences; i++)
+        parts[i] = (struct part){i, w->shape.before[i], w->shape.n_rows[i]};
+    run_parts(d, w, parts, w->shape.n_sequences, out);
+}
+
+/* Each sequence by itself, in chunks of at most some rows. */
+static void run_chunks(device *d, struct world *w, int max_rows, float **out)
+{
+    fill_history(d, w);
+    for (int i = 0; i < w->shape.n_sequences; i++)
+        for (int at = w->shape.before[i]; at < total(&w->shape, i);) {
+            int left = total(&w->shape, i) - at;
+            int n = 1 + (int)random_below((size_t)max_rows);
+
+            n = n < left ? n : left;
+            run_parts(d, w, &(struct part){i, at, n}, 1, out);
+            at += n;
+        }
+}
+
+static void compare_bits(const struct world *w, float **a, float **b, const char *what)
+{
+    int cols = w->shape.n_heads * w->shape.v_dim;
+
+    for (int i = 0; i < w->shape.n_sequences; i++) {
+        int64_t from = (int64_t)w->shape.before[i] * cols, n = (int64_t)w->shape.n_rows[i] * cols;
+
+        for (int64_t j = from; j < from + n; j++)
+            CHECK(f32_bits(a[i][j]) == f32_bits(b[i][j]), "%s: sequence %d row %d: %a and %a", what,
+                  i, (int)(j / cols), (double)a[i][j], (double)b[i][j]);
+    }
+}
+
+static const struct shape shapes[] = {
+    /* One token, one head; then odd sizes of everything. */
+    {DTYPE_F32, 1, 1, 4, 4, 1, 0, 0, 0, false, 1, {0}, {1}},
+    {DTYPE_F32, 3, 1, 12, 5, 3, 1, 0, 0, false, 2, {7, 0}, {5, 9}},
+    {DTYPE_F16, 4, 2, 80, 80, 16, 2, 0, 0, true, 3, {40, 0, 100}, {1, 70, 3}},
+    {DTYPE_BF16, 6, 6, 96, 32, 7, 0, 0, 30, false, 2, {0, 65}, {66, 1}},
+    {DTYPE_F16, 8, 2, 64, 64, 32, 3, 0, 0, false, 4, {300, 0, 17, 63}, {1, 150, 40, 1}},
+    /* Windows smaller and larger than a block and a chunk; sinks and caps. */
+    {DTYPE_F16, 2, 1, 112, 112, 16, 1, 5, 0, false, 2, {130, 0}, {1, 40}},
+    {DTYPE_BF16, 4, 4, 16, 24, 8, 4, 64, 20, true, 3, {200, 1, 0}, {20, 1, 130}},
+    {DTYPE_F32, 5, 5, 33, 31, 20, 2, 100, 0, true, 2, {99, 260}, {3, 50}},
+    {DTYPE_F16, 4, 1, 256, 256, 32, 2, 128, 50, false, 2, {190, 0}, {2, 30}},
+    /* Many heads on one kv head; long contexts that are cut into ranges. */
+    {DTYPE_F16, 40, 1, 64, 48, 16, 5, 0, 0, true, 2, {70, 5}, {1, 4}},
+    {DTYPE_F16, 4, 2, 32, 32, 32, 4, 0, 0, true, 3, {2500, 1023, 1024}, {1, 3, 1}},
+    {DTYPE_BF16, 2, 2, 16, 16, 24, 4, 1100, 0, false, 2, {2300, 1020}, {2, 6}},
+};
+
+static void check_shape(device *d1, device *d2, const struct shape *s)
+{
+    struct world w;
+    float *one[MAX_SEQUENCES], *two[MAX_SEQUENCES];
+
+    make_world(&w, s);
+    outputs(&w, one);
+    outputs(&w, two);
+    for (int exact = 0; exact < 2; exact++) {
+        d1->ops->set_exact(d1, exact);
+        d2->ops->set_exact(d2, exact);
+        run_whole(d1, &w, one);
+        for (int i = 0; i < s->n_sequences; i++)
+            check_rows(&w, i, one[i], exact ? "exact" : "fast");
+        run_whole(d2, &w, two);
+        compare_bits(&w, one, two, "another number of threads");
+        run_chunks(d2, &w, 40, two);
+        for (int i = 0; i < s->n_sequences; i++)
+            check_rows(&w, i, two[i], exact ? "exact, in chunks" : "fast, in chunks");
+        if (exact) {
+            compare_bits(&w, one, two, "alone, in chunks");
+            run_chunks(d1, &w, 1, two);
+            compare_bits(&w, one, two, "alone, token by token");
+        }
+    }
+    free_outputs(&w, one);
+    free_outputs(&w, two);
+    free_world(&w);
+}
+
+/* All instruction sets this processor has, one after another. */
+static void for_each_isa(void (*check)(device *d1, device *d2))
+{
+    unsigned sets[] = {CPU_SCALAR, CPU_AVX2, CPU_AVX2 | CPU_AVX512, CPU_NEON};
+    clm_error err = {0};
+
+    for (size_t i = 0; i < COUNT(sets); i++) {
+        if ((cpu_isa_detect() & sets[i]) != sets[i])
+            continue;
+        print_message("%s\n", cpu_isa_name(sets[i]));
+        device *d1 = device_cpu_open(1, &err), *d2 = device_cpu_open(2, &err);
+        CHECK(d1 && d2, "%s", err.message);
+        cpu_vector_kernels_init(&cpu_device_of(d1)->vector, sets[i]);
+        cpu_vector_kernels_init(&cpu_device_of(d2)->vector, sets[i]);
+        check(d1, d2);
+        d1->ops->close(d1);
+        d2->ops->close(d2);
+    }
+}
+
+static void check_shapes(device *d1, device *d2)
+{
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        check_shape(d1, d2, &shapes[i]);
+}
+
+static void test_shapes(void **state)
+{
+    (void)state;
+    for_each_isa(check_shapes);
+}
+
+static int one_of(const int *choices, size_t n)
+{
+    return choices[random_below(n)];
+}
+
+static void random_shape(struct shape *s)
+{
+    static const int dims[] = {4, 8, 12, 15, 16, 17, 31, 32, 48, 64, 80, 100, 128};
+    static const int groups[] = {1, 1, 2, 3, 4, 7, 8};
+    static const int blocks[] = {1, 5, 8, 16, 32, 64, 100};
+    static const int windows[] = {0, 0, 0, 1, 2, 17, 63, 64, 65, 130};
+
+    *s = (struct shape){.type = (enum dtype)random_below(CPU_KV_TYPES)};
+    s->n_kv_heads = 1 + (int)random_below(3);
+    s->n_heads = s->n_kv_heads * one_of(groups, COUNT(groups));
+    s->k_dim = one_of(dims, COUNT(dims));
+    s->v_dim = random_below(2) ? s->k_dim : one_of(dims, COUNT(dims));
+    s->block_tokens = one_of(blocks, COUNT(blocks));
+    s->slab_shift = (int)random_below(4);
+    s->window = one_of(windows, COUNT(windows));
+    s->softcap = random_below(3) ? 0 : 5;
+    s->sinks = random_below(2);
+    s->n_sequences = 1 + (int)random_below(MAX_SEQUENCES);
+    for (int i = 0; i < s->n_sequences; i++) {
+        s->before[i] = random_below(2) ? (int)random_below(150) : 0;
+        s->n_rows[i] = random_below(2) ? 1 + (int)random_below(90) : 1;
+    }
+}
+
+static void check_random_shapes(device *d1, device *d2)
+{
+    for (int i = 0; i < 12; i++) {
+        struct shape s;
+
+        random_shape(&s);
+        check_shape(d1, d2, &s);
+    }
+}
+
+static void test_random_shapes(void **state)
+{
+    (void)state;
+    for_each_isa(check_random_shapes);
+}
+
+/* Without memory for scratch the operation does nothing and sync says so, once. */
+static void test_no_memory(void **state)
+{
+    struct shape s = {DTYPE_F16, 2, 1, 16, 16, 8, 1, 0, 0, false, 1, {0}, {20}};
+    clm_error err = {0};
+    device *d = device_cpu_open(1, &err);
+    float y[20 * 32] = {0}, q[20 * 32] = {0};
+    struct world w;
+
+    (void)state;
+    assert_non_null(d);
+    make_world(&w, &s);
+    struct kv_sequence sequence = {0, 20, 0, 0, w.blocks[0]};
+    struct kv_batch batch = {&sequence, 1, 20};
+    tensor ty = {y, DTYPE_F32, 20, 32, 32}, tq = {q, DTYPE_F32, 20, 32, 32};
+    for (long n = 0; n < 2; n++) {
+        mem_fail_after(n);
+        d->ops->attend(d, &ty, &tq, &w.kv, &batch, &w.params);
+        CHECK(mem_fail_after(-1), "allocation %ld did not happen", n);
+        assert_int_equal(d->ops->sync(d, &err), -1);
+        assert_int_equal(err.code, CLM_ERR_NOMEM);
+        err = (clm_error){0};
+        assert_int_equal(d->ops->sync(d, &err), 0);
+    }
+    d->ops->attend(d, &ty, &tq, &w.kv, &batch, &w.params);
+    assert_int_equal(d->ops->sync(d, &err), 0);
+    free_world(&w);
+    d->ops->close(d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_random_shapes),
+        cmocka_unit_test(test_no_memory),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
