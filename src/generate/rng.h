@@ -1,0 +1,36 @@
+/* generate/rng.h: the random numbers of one request: the same seed gives the same numbers. */
+#ifndef GENERATE_RNG_H
+#define GENERATE_RNG_H
+
+#include <stdint.h>
+
+/* splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014): a counter,
+ * scrambled. The seed is scrambled too, so that neighbouring seeds do not share a sequence. */
+struct rng {
+    uint64_t state;
+};
+
+static inline uint64_t rng_scramble(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+static inline void rng_seed(struct rng *r, uint64_t seed)
+{
+    r->state = rng_scramble(seed ^ 0xD1B54A32D192ED03u);
+}
+
+static inline uint64_t rng_next(struct rng *r)
+{
+    return rng_scramble(r->state += 0x9E3779B97F4A7C15u);
+}
+
+/* Uniform in [0, 1), a multiple of 2^-53. */
+static inline double rng_unit(struct rng *r)
+{
+    return (double)(rng_next(r) >> 11) * 0x1p-53;
+}
+
+#endif
