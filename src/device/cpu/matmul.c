@@ -1,0 +1,349 @@
+/* device/cpu/matmul.c: matrix products cut into tiles for the threads, and rows sorted by expert.
+ *
+ * A call becomes tasks, one per matrix: the jobs of the call, times the experts that were chosen.
+ * All of them run in one go of the pool: first the threads put x into the forms that the tasks
+ * want, strip by strip, then they take tiles of outputs, task after task, until none is left.
+ */
+#include <stdatomic.h>
+#include <string.h>
+
+#include "device/cpu/cpu.h"
+
+/* What a tile should take. Long enough that taking it costs nothing, short enough that the threads
+ * finish together. */
+#define TILE_NS 15000
+#define SERIAL_NS 4000 /* less work than this is not worth waking anyone */
+
+/* Roughly, per thread: what it streams and what it multiplies in a nanosecond. */
+#define BYTES_PER_NS 10
+#define PRODUCTS_PER_NS 60
+
+#define ALIGNMENT 64
+
+struct item {
+    struct cpu_task task;
+    const struct cpu_product *product;
+    int form; /* of call.forms, -1: none */
+    int tile_cols;
+    int64_t end_tile; /* tiles of this item and all before it */
+};
+
+/* x in the form that some products want. */
+struct form {
+    const struct cpu_product *product;
+    const struct cpu_task *task; /* one that takes it */
+    int group_size;
+    size_t strip_bytes;
+    int n_strips;
+    int64_t end_strip;
+    uint8_t *data;
+};
+
+struct call {
+    struct cpu_device *d;
+    struct item *items;
+    struct form *forms;
+    int n_items, n_forms;
+    void *scratch; /* of thread 0 */
+    int64_t n_strips, n_tiles;
+    double ns; /* how long it may take a thread */
+    _Alignas(64) atomic_llong next_strip;
+    _Alignas(64) atomic_llong next_tile;
+};
+
+/* The rows that go through the same matrix. */
+struct row_group {
+    int expert;
+    int n_rows;
+    const int32_t *x_rows, *y_rows;
+};
+
+static size_t padded(size_t size)
+{
+    return (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+static void prepare_strips(struct call *c)
+{
+    const struct form *f = c->forms;
+    int64_t first = 0; /* strip of f */
+
+    for (;;) {
+        int64_t strip = atomic_fetch_add_explicit(&c->next_strip, 1, memory_order_relaxed);
+
+        if (strip >= c->n_strips)
+            return;
+        for (; strip >= f->end_strip; f++)
+            first = f->end_strip;
+
+        int64_t i = strip - first;
+        int row = (int)i * f->product->strip_rows;
+        int n = f->task->n_rows - row;
+
+        if (n > f->product->strip_rows)
+            n = f->product->strip_rows;
+        f->product->prepare(f->data + (size_t)i * f->strip_bytes, f->task, row, n);
+    }
+}
+
+static void multiply_tiles(struct call *c, void *scratch)
+{
+    const struct item *item = c->items;
+    int64_t first = 0; /* tile of item */
+
+    for (;;) {
+        int64_t tile = atomic_fetch_add_explicit(&c->next_tile, 1, memory_order_relaxed);
+
+        if (tile >= c->n_tiles)
+            return;
+        for (; tile >= item->end_tile; item++)
+            first = item->end_tile;
+
+        int begin = (int)(tile - first) * item->tile_cols;
+        int end = item->task.w->n_out - begin < item->tile_cols ? item->task.w->n_out
+                                                                : begin + item->tile_cols;
+
+        item->product->multiply(&item->task, begin, end, scratch);
+    }
+}
+
+static void run_call(void *ctx, int thread, int n_threads)
+{
+    struct call *c = ctx;
+    void *scratch = thread == 0 ? c->scratch : cpu_scratch(c->d, thread, CPU_PRODUCT_SCRATCH);
+
+    if (c->n_strips > 0) {
+        prepare_strips(c);
+        if (n_threads > 1)
+            thread_pool_barrier(c->d->pool);
+    }
+    if (scratch) /* else the call has failed, and what the others do is not looked at */
+        multiply_tiles(c, scratch);
+}
+
+/* How long one output takes, roughly. */
+static double output_ns(const struct weight *w, int n_rows)
+{
+    double bytes = (double)(weight_row_bytes(w) + weight_scale_row_bytes(w));
+
+    return bytes / BYTES_PER_NS + (double)n_rows * w->n_in / PRODUCTS_PER_NS;
+}
+
+static void cut_into_tiles(struct call *c, struct item *item)
+{
+    const struct weight *w = item->task.w;
+    int panel = item->product->panel_cols;
+    double ns = output_ns(w, item->task.n_rows);
+    int cols = w->n_out / (2 * thread_pool_size(c->d->pool));
+
+    if (cols > TILE_NS / ns)
+        cols = (int)(TILE_NS / ns);
+    item->tile_cols = (cols / panel + (cols < panel)) * panel;
+    c->n_tiles += (w->n_out + item->tile_cols - 1) / item->tile_cols;
+    c->ns += ns * w->n_out;
+    item->end_tile = c->n_tiles;
+}
+
+/* The form of x that item wants: one that another item of the same rows has asked for, or a new
+ * one. */
+static int find_form(struct call *c, const struct item *item)
+{
+    const struct cpu_product *product = item->product;
+    const struct weight *w = item->task.w;
+    struct form *f;
+
+    if (!product->prepare)
+        return -1;
+    for (int i = c->n_forms; i-- > 0;) {
+        f = &c->forms[i];
+        if (f->task->x_rows != item->task.x_rows || f->task->n_rows != item->task.n_rows)
+            break;
+        if (f->product->prepare == product->prepare && f->group_size == w->group_size)
+            return i;
+    }
+    f = &c->forms[c->n_forms];
+    *f = (struct form){
+        .product = product,
+        .task = &item->task,
+        .group_size = w->group_size,
+        .strip_bytes = product->strip_bytes(w->n_in, w->group_size),
+        .n_strips = (item->task.n_rows + product->strip_rows - 1) / product->strip_rows,
+    };
+    c->n_strips += f->n_strips;
+    f->end_strip = c->n_strips;
+    return c->n_forms++;
+}
+
+static void add_item(struct call *c, const struct cpu_task *task)
+{
+    struct item *item = &c->items[c->n_items++];
+
+    *item = (struct item){
+        .task = *task,
+        .product = c->d->matmul.choose(task->w, task->n_rows, c->d->exact),
+    };
+    item->form = find_form(c, item);
+    cut_into_tiles(c, item);
+}
+
+/* Items of all jobs for every group of rows. */
+static void add_items(struct call *c, const struct matmul_job *jobs, int n_jobs,
+                      const struct row_group *groups, int n_groups, const tensor *x)
+{
+    for (int g = 0; g < n_groups; g++)
+        for (int j = 0; j < n_jobs; j++) {
+            const struct weight *w = &jobs[j].w[groups[g].expert];
+            const float *bias = jobs[j].bias;
+
+            add_item(c, &(struct cpu_task){
+                            .w = w,
+                            .bias = bias ? bias + (int64_t)groups[g].expert * w->n_out : NULL,
+                            .x = x->data,
+                            .x_stride = x->stride,
+                            .x_rows = groups[g].x_rows,
+                            .y = jobs[j].y->data,
+                            .y_stride = jobs[j].y->stride,
+                            .y_rows = groups[g].y_rows,
+                            .n_rows = groups[g].n_rows,
+                        });
+        }
+}
+
+static int place_strips(struct call *c)
+{
+    size_t size = 0;
+    uint8_t *memory;
+
+    if (c->n_forms == 0)
+        return 0;
+    for (int i = 0; i < c->n_forms; i++)
+        size += c->forms[i].strip_bytes * (size_t)c->forms[i].n_strips;
+    memory = cpu_scratch(c->d, thread_pool_size(c->d->pool), size);
+    if (!memory)
+        return -1;
+    for (int i = 0; i < c->n_forms; i++) {
+        c->forms[i].data = memory;
+        memory += c->forms[i].strip_bytes * (size_t)c->forms[i].n_strips;
+    }
+    for (int i = 0; i < c->n_items; i++)
+        if (c->items[i].form >= 0)
+            c->items[i].task.prepared = c->forms[c->items[i].form].data;
+    return 0;
+}
+
+/* items and forms have room for n_jobs * n_groups; scratch is that of thread 0. */
+static void multiply(struct cpu_device *d, const struct matmul_job *jobs, int n_jobs,
+                     const struct row_group *groups, int n_groups, const tensor *x,
+                     struct item *items, struct form *forms, void *scratch)
+{
+    struct call c = {.d = d, .items = items, .forms = forms, .scratch = scratch};
+
+    add_items(&c, jobs, n_jobs, groups, n_groups, x);
+    if (place_strips(&c))
+        return;
+    if (c.ns < SERIAL_NS)
+        run_call(&c, 0, 1);
+    else
+        thread_pool_run(d->pool, run_call, &c);
+}
+
+#define MAX_JOBS 8 /* that need no memory for their list */
+
+void cpu_matmul(device *dev, const struct matmul_job *jobs, int n_jobs, const tensor *x)
+{
+    struct cpu_device *d = cpu_device_of(dev);
+    struct item items[MAX_JOBS];
+    struct form forms[MAX_JOBS];
+    struct row_group all = {.n_rows = x->rows};
+    void *scratch = x->rows > 0 ? cpu_scratch(d, 0, CPU_PRODUCT_SCRATCH) : NULL;
+
+    for (; scratch && n_jobs > 0; jobs += MAX_JOBS, n_jobs -= MAX_JOBS)
+        multiply(d, jobs, n_jobs < MAX_JOBS ? n_jobs : MAX_JOBS, &all, 1, x, items, forms, scratch);
+}
+
+/* Rows t * k + j sorted by the expert ids[t, j]: the groups, in order of the experts. order and
+ * sources [T * k]: rows of y, and of x. */
+static int group_rows(struct row_group *groups, int32_t *order, int32_t *sources, int32_t *ends,
+                      int n_experts, const tensor *ids, bool x_per_expert)
+{
+    int k = ids->cols, n = 0;
+
+    memset(ends, 0, (size_t)(n_experts + 1) * sizeof *ends);
+    for (int t = 0; t < ids->rows; t++)
+        for (int j = 0; j < k; j++)
+            ends[((const int32_t *)ids->data)[t * ids->stride + j] + 1]++;
+    for (int e = 0; e < n_experts; e++) {
+        int32_t first = ends[e], count = ends[e + 1];
+
+        ends[e + 1] += first;
+        if (count)
+            groups[n++] = (struct row_group){e, count, sources + first, order + first};
+    }
+    for (int t = 0; t < ids->rows; t++)
+        for (int j = 0; j < k; j++) {
+            int32_t at = ends[((const int32_t *)ids->data)[t * ids->stride + j]]++;
+
+            order[at] = t * k + j;
+            sources[at] = x_per_expert ? t * k + j : t;
+        }
+    return n;
+}
+
+void cpu_matmul_experts(device *dev, const struct matmul_job *jobs, int n_jobs, int n_experts,
+                        const tensor *x, const tensor *ids)
+{
+    struct cpu_device *d = cpu_device_of(dev);
+    size_t n_rows = (size_t)ids->rows * (size_t)ids->cols;
+    size_t max_groups = n_rows < (size_t)n_experts ? n_rows : (size_t)n_experts;
+    size_t n_items = max_groups * (size_t)n_jobs;
+    size_t items_size = padded(n_items * sizeof(struct item));
+    size_t forms_size = padded(n_items * sizeof(struct form));
+    size_t groups_size = padded(max_groups * sizeof(struct row_group));
+    size_t lists_size = (2 * n_rows + (size_t)n_experts + 1) * sizeof(int32_t);
+    uint8_t *scratch;
+
+    if (n_rows == 0)
+        return;
+    scratch =
+        cpu_scratch(d, 0, CPU_PRODUCT_SCRATCH + items_size + forms_size + groups_size + lists_size);
+    if (!scratch)
+        return;
+
+    struct item *items = (struct item *)(scratch + CPU_PRODUCT_SCRATCH);
+    struct form *forms = (struct form *)((uint8_t *)items + items_size);
+    struct row_group *groups = (struct row_group *)((uint8_t *)forms + forms_size);
+    int32_t *order = (int32_t *)((uint8_t *)groups + groups_size);
+    int n_groups = group_rows(groups, order, order + n_rows, order + 2 * n_rows, n_experts, ids,
+                              x->rows != ids->rows);
+
+    multiply(d, jobs, n_jobs, groups, n_groups, x, items, forms, scratch);
+}
+
+struct embedding {
+    struct cpu_device *d;
+    tensor *y;
+    const struct weight *w;
+    const int32_t *ids;
+    float scale;
+};
+
+static void embed_rows(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct embedding *e = ctx;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        float *y = (float *)e->y->data + t * e->y->stride;
+
+        e->d->matmul.dequantise(y, e->w, e->ids[t], 0, e->w->n_in);
+        for (int i = 0; i < e->w->n_in; i++)
+            y[i] *= e->scale;
+    }
+}
+
+void cpu_embed(device *dev, tensor *y, const struct weight *w, const int32_t *ids, float scale)
+{
+    struct embedding e = {cpu_device_of(dev), y, w, ids, scale};
+
+    thread_pool_for(e.d->pool, y->rows, 8, embed_rows, &e);
+}

@@ -1,0 +1,108 @@
+/* device/cpu/matmul_scalar.c: matrix products in plain C: every format, any processor. */
+#include "base/number.h"
+#include "device/cpu/matmul_kernels.h"
+
+#define BLOCK 512 /* numbers of a row of weights that are dequantised at a time */
+#define LANES 8   /* sums side by side, which a compiler may keep in vectors */
+
+/* The piece is a matrix of one short row. */
+static void dequantise(float *out, const struct weight *w, int o, int k, int n)
+{
+    struct weight piece = weight_rows(w, o, 1);
+    struct weight before = piece;
+
+    before.n_in = k;
+    piece.n_in = n;
+    piece.data = (const uint8_t *)piece.data + weight_row_bytes(&before);
+    if (piece.scales)
+        piece.scales = (const uint8_t *)piece.scales + weight_scale_row_bytes(&before);
+    if (piece.biases)
+        piece.biases = (const uint8_t *)piece.biases + weight_scale_row_bytes(&before);
+    weight_row_f32(out, &piece, 0);
+}
+
+static float dot(const float *x, const float *w, int n)
+{
+    float sums[LANES] = {0}, sum = 0;
+    int i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            sums[l] += x[i + l] * w[i + l];
+    for (; i < n; i++)
+        sums[i % LANES] += x[i] * w[i];
+    for (int l = 0; l < LANES; l++)
+        sum += sums[l];
+    return sum;
+}
+
+static void multiply(const struct cpu_task *t, int begin, int end, void *scratch)
+{
+    float *w = scratch;
+    int n_in = t->w->n_in;
+
+    for (int o = begin; o < end; o++)
+        for (int k = 0; k < n_in; k += BLOCK) {
+            int n = n_in - k < BLOCK ? n_in - k : BLOCK;
+
+            dequantise(w, t->w, o, k, n);
+            for (int r = 0; r < t->n_rows; r++) {
+                float *y = cpu_task_y(t, r) + o;
+                float before = k > 0 ? *y : t->bias ? t->bias[o] : 0;
+
+                *y = before + dot(cpu_task_x(t, r) + k, w, n);
+            }
+        }
+}
+
+static const struct cpu_product *choose(const struct weight *w, int n_rows, bool exact)
+{
+    static const struct cpu_product product = {
+        .name = "scalar",
+        .panel_cols = 1,
+        .multiply = multiply,
+    };
+
+    (void)w;
+    (void)n_rows;
+    (void)exact;
+    return &product;
+}
+
+static uint64_t read_all(const void *data, size_t size)
+{
+    const uint8_t *p = data;
+    uint64_t sums[4] = {0};
+
+    for (size_t i = 0; i < size; i += 32)
+        for (int l = 0; l < 4; l++)
+            sums[l] += load_le64(p + i + 8 * l);
+    return sums[0] ^ sums[1] ^ sums[2] ^ sums[3];
+}
+
+static double f32_burst(void)
+{
+    float sums[32] = {0};
+    volatile float factor = 0.5f, sink;
+    float f = *(volatile float *)&factor;
+    const int n = 4000;
+
+    for (int i = 0; i < n; i++)
+        for (int l = 0; l < 32; l++)
+            sums[l] = sums[l] * f + f;
+    for (int l = 1; l < 32; l++)
+        sums[0] += sums[l];
+    sink = sums[0];
+    (void)sink;
+    return 2.0 * 32 * n;
+}
+
+void cpu_matmul_kernels_scalar(struct cpu_matmul_kernels *k)
+{
+    *k = (struct cpu_matmul_kernels){
+        .dequantise = dequantise,
+        .choose = choose,
+        .read = read_all,
+        .f32_burst = f32_burst,
+    };
+}

@@ -1,0 +1,125 @@
+/* device/cpu/measure.c: how fast this machine reads and computes, found out by doing it. */
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/memory.h"
+#include "device/cpu/cpu.h"
+
+#define READ_SIZE ((size_t)512 << 20) /* far beyond any cache */
+#define PIECE ((size_t)1 << 20)
+#define SECONDS 0.3
+
+struct reading {
+    struct cpu_device *d;
+    uint8_t *data;
+    atomic_llong next;
+    atomic_ullong sum;
+};
+
+struct bursts {
+    double (*burst)(void);
+    double seconds;
+    double *speeds; /* [threads] operations per second */
+};
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Every thread brings its own part into memory. */
+static void touch(void *ctx, int thread, int n_threads)
+{
+    struct reading *r = ctx;
+    size_t part = READ_SIZE / (size_t)n_threads;
+
+    memset(r->data + (size_t)thread * part, thread + 1, part);
+}
+
+static void read_pieces(void *ctx, int thread, int n_threads)
+{
+    struct reading *r = ctx;
+    uint64_t sum = 0;
+
+    (void)thread;
+    (void)n_threads;
+    for (;;) {
+        long long piece = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
+
+        if ((size_t)piece >= READ_SIZE / PIECE)
+            break;
+        sum += r->d->matmul.read(r->data + (size_t)piece * PIECE, PIECE);
+    }
+    atomic_fetch_add(&r->sum, sum);
+}
+
+/* Bytes per second of the best pass; 0 without memory. */
+static double measure_read(struct cpu_device *d)
+{
+    struct reading r = {.d = d, .data = mem_alloc_aligned(READ_SIZE)};
+    double best = 0;
+
+    if (!r.data)
+        return 0;
+    thread_pool_run(d->pool, touch, &r);
+    for (double begin = now(), last = begin; last - begin < SECONDS;) {
+        atomic_store(&r.next, 0);
+        thread_pool_run(d->pool, read_pieces, &r);
+        double end = now();
+        double speed = (double)READ_SIZE / (end - last);
+
+        best = speed > best ? speed : best;
+        last = end;
+    }
+    mem_free_aligned(r.data);
+    return best;
+}
+
+static void run_bursts(void *ctx, int thread, int n_threads)
+{
+    struct bursts *b = ctx;
+    double done = 0, begin = now(), elapsed;
+
+    (void)n_threads;
+    do {
+        done += b->burst();
+        elapsed = now() - begin;
+    } while (elapsed < b->seconds);
+    b->speeds[thread] = done / elapsed;
+}
+
+/* Operations per second over all threads, the best of some short runs. */
+static double measure_bursts(struct cpu_device *d, double (*burst)(void))
+{
+    enum { RUNS = 6 };
+    int n = thread_pool_size(d->pool);
+    struct bursts b = {burst, SECONDS / RUNS, cpu_scratch(d, 0, (size_t)n * sizeof(double))};
+    double best = 0;
+
+    if (!burst || !b.speeds)
+        return 0;
+    for (int run = 0; run < RUNS; run++) {
+        double total = 0;
+
+        thread_pool_run(d->pool, run_bursts, &b);
+        for (int i = 0; i < n; i++)
+            total += b.speeds[i];
+        best = total > best ? total : best;
+    }
+    return best;
+}
+
+void cpu_measure(device *dev, struct device_limits *limits)
+{
+    struct cpu_device *d = cpu_device_of(dev);
+
+    *limits = (struct device_limits){
+        .read_bytes_per_second = measure_read(d),
+        .f32_flops_per_second = measure_bursts(d, d->matmul.f32_burst),
+        .int8_ops_per_second = measure_bursts(d, d->matmul.int8_burst),
+    };
+}

@@ -1,0 +1,210 @@
+#include "device/weight.h"
+
+#include "base/memory.h"
+#include "base/number.h"
+
+static bool is_quantised(enum weight_format format)
+{
+    return format >= WEIGHT_AFFINE;
+}
+
+static size_t scale_size(const struct weight *w)
+{
+    return w->format == WEIGHT_AFFINE ? dtype_size(w->scale_type) : 1;
+}
+
+size_t weight_row_bytes(const struct weight *w)
+{
+    size_t n = (size_t)w->n_in;
+
+    switch (w->format) {
+    case WEIGHT_F32:
+        return 4 * n;
+    case WEIGHT_F16:
+    case WEIGHT_BF16:
+        return 2 * n;
+    case WEIGHT_AFFINE:
+        return n * (size_t)w->bits / 8;
+    case WEIGHT_MXFP4:
+    case WEIGHT_NVFP4:
+        return n / 2;
+    case WEIGHT_MXFP8:
+        return n;
+    case WEIGHT_FORMATS:
+        break;
+    }
+    return 0;
+}
+
+size_t weight_scale_row_bytes(const struct weight *w)
+{
+    if (!is_quantised(w->format))
+        return 0;
+    return (size_t)(w->n_in / w->group_size) * scale_size(w);
+}
+
+size_t weight_bytes(const struct weight *w)
+{
+    size_t per_group = w->format == WEIGHT_AFFINE ? 2 : 1; /* a bias beside the scale */
+
+    return (size_t)w->n_out * (weight_row_bytes(w) + per_group * weight_scale_row_bytes(w));
+}
+
+struct weight weight_rows(const struct weight *w, int first, int n)
+{
+    struct weight part = *w;
+    size_t scales = (size_t)first * weight_scale_row_bytes(w);
+
+    part.n_out = n;
+    part.data = (const uint8_t *)w->data + (size_t)first * weight_row_bytes(w);
+    if (w->scales)
+        part.scales = (const uint8_t *)w->scales + scales;
+    if (w->biases)
+        part.biases = (const uint8_t *)w->biases + scales;
+    return part;
+}
+
+static float load_float(const uint8_t *p, enum dtype type)
+{
+    if (type == DTYPE_F32)
+        return bits_f32(load_le32(p));
+    return type == DTYPE_F16 ? f16_to_f32(load_le16(p)) : bf16_to_f32(load_le16(p));
+}
+
+/* Value i of a little-endian stream of values of some bits each. Where 32 is a multiple of bits
+ * this is also value i of the words. */
+static unsigned stream_value(const uint8_t *stream, int bits, int i)
+{
+    size_t at = (size_t)i * (size_t)bits;
+    unsigned shift = at % 8;
+    unsigned v = stream[at / 8] >> shift;
+
+    if (shift + (unsigned)bits > 8)
+        v |= (unsigned)stream[at / 8 + 1] << (8 - shift);
+    return v & ((1u << bits) - 1);
+}
+
+static void affine_row(float *out, const struct weight *w, const uint8_t *data, int o)
+{
+    size_t size = dtype_size(w->scale_type);
+    size_t first = (size_t)o * weight_scale_row_bytes(w);
+    const uint8_t *scales = (const uint8_t *)w->scales + first;
+    const uint8_t *biases = (const uint8_t *)w->biases + first;
+
+    for (int i = 0; i < w->n_in; i++) {
+        size_t group = (size_t)(i / w->group_size) * size;
+        float product =
+            (float)stream_value(data, w->bits, i) * load_float(scales + group, w->scale_type);
+
+        out[i] = product + load_float(biases + group, w->scale_type);
+    }
+}
+
+static void microscaled_row(float *out, const struct weight *w, const uint8_t *data, int o)
+{
+    const uint8_t *scales = (const uint8_t *)w->scales + (size_t)o * weight_scale_row_bytes(w);
+
+    for (int i = 0; i < w->n_in; i++) {
+        uint8_t s = scales[i / w->group_size];
+        float scale = w->format == WEIGHT_NVFP4 ? f8_e4m3_to_f32(s) : e8m0_to_f32(s);
+
+        if (w->format == WEIGHT_MXFP8)
+            out[i] = f8_e4m3_to_f32(data[i]) * scale;
+        else
+            out[i] = f4_e2m1_to_f32(stream_value(data, 4, i)) * scale;
+    }
+}
+
+static void dense_row(float *out, const struct weight *w, const uint8_t *data)
+{
+    enum dtype type = w->format == WEIGHT_F32   ? DTYPE_F32
+                      : w->format == WEIGHT_F16 ? DTYPE_F16
+                                                : DTYPE_BF16;
+    size_t size = dtype_size(type);
+
+    for (int i = 0; i < w->n_in; i++)
+        out[i] = load_float(data + (size_t)i * size, type);
+}
+
+void weight_row_f32(float *out, const struct weight *w, int o)
+{
+    const uint8_t *data = (const uint8_t *)w->data + (size_t)o * weight_row_bytes(w);
+
+    if (!is_quantised(w->format))
+        dense_row(out, w, data);
+    else if (w->format == WEIGHT_AFFINE)
+        affine_row(out, w, data, o);
+    else
+        microscaled_row(out, w, data, o);
+}
+
+const char *weight_format_name(enum weight_format format)
+{
+    static const char *const names[WEIGHT_FORMATS] = {
+        [WEIGHT_F32] = "f32",       [WEIGHT_F16] = "f16",     [WEIGHT_BF16] = "bf16",
+        [WEIGHT_AFFINE] = "affine", [WEIGHT_MXFP4] = "mxfp4", [WEIGHT_NVFP4] = "nvfp4",
+        [WEIGHT_MXFP8] = "mxfp8",
+    };
+
+    return format >= 0 && format < WEIGHT_FORMATS ? names[format] : "unknown";
+}
+
+static int check_affine(const struct weight *w, const char *name, clm_error *err)
+{
+    int g = w->group_size;
+
+    if (w->bits < 2 || w->bits > 8 || w->bits == 7)
+        return fail(err, CLM_ERR_UNSUPPORTED,
+                    "%s: quantised to %d bits; 2, 3, 4, 5, 6 and 8 are known", name, w->bits);
+    if (g != 32 && g != 64 && g != 128)
+        return fail(err, CLM_ERR_UNSUPPORTED,
+                    "%s: quantised in groups of %d; 32, 64 and 128 are known", name, g);
+    if (w->scale_type != DTYPE_F32 && w->scale_type != DTYPE_F16 && w->scale_type != DTYPE_BF16)
+        return fail(err, CLM_ERR_UNSUPPORTED, "%s: scales of type %s; F32, F16 and BF16 are known",
+                    name, dtype_name(w->scale_type));
+    if (!w->biases)
+        return fail(err, CLM_ERR_FORMAT, "%s: affine quantised, but without biases", name);
+    return 0;
+}
+
+static int check_microscaled(const struct weight *w, const char *name, clm_error *err)
+{
+    int bits = w->format == WEIGHT_MXFP8 ? 8 : 4;
+    int group = w->format == WEIGHT_NVFP4 ? 16 : 32;
+
+    if (w->bits != bits || w->group_size != group)
+        return fail(err, CLM_ERR_FORMAT, "%s: %s of %d bits in groups of %d; it has %d and %d",
+                    name, weight_format_name(w->format), w->bits, w->group_size, bits, group);
+    return 0;
+}
+
+static int check_quantised(const struct weight *w, const char *name, clm_error *err)
+{
+    if (w->format == WEIGHT_AFFINE ? check_affine(w, name, err) : check_microscaled(w, name, err))
+        return -1;
+    if (!w->scales)
+        return fail(err, CLM_ERR_FORMAT, "%s: quantised, but without scales", name);
+    if (w->n_in % w->group_size)
+        return fail(err, CLM_ERR_FORMAT, "%s: rows of %d numbers do not divide into groups of %d",
+                    name, w->n_in, w->group_size);
+    return 0;
+}
+
+int weight_check(const struct weight *w, const char *name, clm_error *err)
+{
+    size_t n;
+
+    if ((int)w->format < 0 || w->format >= WEIGHT_FORMATS)
+        return fail(err, CLM_ERR_UNSUPPORTED, "%s: weights in an unknown format (%d)", name,
+                    (int)w->format);
+    if (w->n_out < 1 || w->n_in < 1)
+        return fail(err, CLM_ERR_FORMAT, "%s: a matrix of %d x %d; both must be at least 1", name,
+                    w->n_out, w->n_in);
+    /* 16 bytes a number is more than any format takes. */
+    if (!size_mul((size_t)w->n_out, 16, &n) || !size_mul(n, (size_t)w->n_in, &n))
+        return fail(err, CLM_ERR_FORMAT, "%s: a matrix of %d x %d does not fit in memory", name,
+                    w->n_out, w->n_in);
+    if (!w->data)
+        return fail(err, CLM_ERR_FORMAT, "%s: a matrix without data", name);
+    return is_quantised(w->format) ? check_quantised(w, name, err) : 0;
+}
