@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Install to a temporary prefix and use what lies there, as a stranger would.
+
+The command runs from there and finds the installed model, pkg-config finds the library, every
+program of examples/ compiles against it and runs.
+"""
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+FILES = [
+    "bin/clm",
+    "include/clm/clm.h",
+    "share/man/man1/clm.1",
+    "share/bash-completion/completions/clm",
+    "share/zsh/site-functions/_clm",
+    "share/fish/vendor_completions.d/clm.fish",
+    "share/clm/storyteller-4bit/config.json",
+    "share/clm/storyteller-4bit/model.safetensors",
+    "share/clm/storyteller-4bit/tokenizer.json",
+]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("cmake", "build", "source", "cc", "flags", "version"):
+        parser.add_argument("--" + name, required=True)
+    return parser.parse_args()
+
+
+def run(*command, **options):
+    """The output of a command that must succeed."""
+    command = [str(word) for word in command]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=300, **options)
+    if done.returncode:
+        sys.exit("%s: exit status %d\n%s%s" % (" ".join(command), done.returncode, done.stdout,
+                                               done.stderr))
+    return done.stdout
+
+
+def check(condition, message):
+    if not condition:
+        sys.exit(message)
+
+
+def check_command(prefix, version):
+    said = run(prefix / "bin/clm", "--version")
+    check(version in said, "clm --version says %r, not %s" % (said, version))
+    story = run(prefix / "bin/clm", "generate", "-m", prefix / "share/clm/storyteller-4bit",
+                "--prompt", "Tell me a story.", "--max-tokens", "8", "--seed", "1")
+    check(len(story.split()) >= 3, "the installed clm tells %r" % story)
+
+
+def check_library(prefix, options):
+    found = [p.parent for p in prefix.rglob("clm.pc")]
+    check(len(found) == 1, "clm.pc is in %s" % found)
+    environment = dict(os.environ, PKG_CONFIG_PATH=str(found[0]))
+
+    def ask(*question):
+        return run("pkg-config", *question, "clm", env=environment).split()
+
+    check(ask("--modversion") == [options.version], "clm.pc has another version")
+    check(pathlib.Path(ask("--variable=modeldir")[0]).resolve() ==
+          (prefix / "share/clm/storyteller-4bit").resolve(), "clm.pc names another model")
+    examples = sorted(pathlib.Path(options.source, "examples").glob("*.c"))
+    check(examples, "there are no examples")
+    for example in examples:
+        program = prefix / ("example_" + example.stem)
+        run(options.cc, "-std=c17", "-Wall", "-Wextra", "-Werror", *options.flags.split(),
+            *ask("--cflags"), example, "-o", program, *ask("--libs"))
+        said = run(program, prefix / "share/clm/storyteller-4bit", "Tell me a story.")
+        check(len(said.split()) >= 3, "%s says %r" % (example.name, said))
+
+
+def main():
+    options = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = pathlib.Path(folder, "prefix")
+        run(options.cmake, "--install", options.build, "--prefix", prefix)
+        for name in FILES:
+            check((prefix / name).is_file(), "%s was not installed" % name)
+        check_command(prefix, options.version)
+        check_library(prefix, options)
+
+        # A package is made with DESTDIR: the tree goes below it, for the prefix that was chosen.
+        staged = pathlib.Path(folder, "staged")
+        run(options.cmake, "--install", options.build, "--prefix", "/opt/clm",
+            env=dict(os.environ, DESTDIR=str(staged)))
+        for name in FILES:
+            check((staged / "opt/clm" / name).is_file(), "%s is not below DESTDIR" % name)
+
+
+main()

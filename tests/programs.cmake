@@ -1,0 +1,52 @@
+# Tests that are not cmocka programs: the tree, the command from outside, the installed files.
+
+# The first python3 may be one without numpy beside a system's that has it.
+foreach(candidate python3 /usr/bin/python3)
+  execute_process(COMMAND ${candidate} -c "import numpy" RESULT_VARIABLE result OUTPUT_QUIET ERROR_QUIET)
+  if(result EQUAL 0)
+    set(CLM_PYTHON ${candidate})
+    break()
+  endif()
+endforeach()
+if(NOT CLM_PYTHON)
+  message(FATAL_ERROR "the tests need python3 with numpy: run scripts/install-packages.sh --tests")
+endif()
+
+set(tests ${CMAKE_CURRENT_SOURCE_DIR})
+add_test(NAME layers COMMAND ${CLM_PYTHON} ${tests}/layers.py ${CMAKE_SOURCE_DIR})
+add_test(NAME layers_self_test COMMAND ${CLM_PYTHON} ${tests}/layers.py --self-test)
+
+if(NOT TARGET clm_command)
+  return()
+endif()
+
+# Every tests/cli/test_*.py gets the path of the command; it exits 77 to be skipped.
+file(GLOB scripts CONFIGURE_DEPENDS cli/test_*.py)
+foreach(script ${scripts})
+  get_filename_component(name ${script} NAME_WE)
+  string(REPLACE "test_" "cli_" name ${name})
+  add_test(NAME ${name} COMMAND ${CLM_PYTHON} ${script} $<TARGET_FILE:clm_command>)
+  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77)
+endforeach()
+
+add_test(NAME options COMMAND ${CLM_PYTHON} ${tests}/options.py $<TARGET_FILE:clm_command>
+         ${CMAKE_SOURCE_DIR})
+
+# The examples, built as part of the tree and run on the bundled model.
+file(GLOB examples CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/examples/*.c)
+foreach(source ${examples})
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(example_${name} ${source})
+  target_link_libraries(example_${name} PRIVATE clm clm_options)
+  add_test(NAME example_${name}
+           COMMAND example_${name} ${CMAKE_SOURCE_DIR}/models/storyteller-4bit "Tell me a story.")
+  set_tests_properties(example_${name} PROPERTIES PASS_REGULAR_EXPRESSION "[a-z]+ [a-z]+ [a-z]+")
+endforeach()
+
+set(flags "")
+if(CLM_SANITIZE)
+  set(flags "-fsanitize=${CLM_SANITIZE}")
+endif()
+add_test(NAME install COMMAND ${CLM_PYTHON} ${tests}/install.py --cmake ${CMAKE_COMMAND}
+         --build ${CMAKE_BINARY_DIR} --source ${CMAKE_SOURCE_DIR} --cc ${CMAKE_C_COMPILER}
+         --flags=${flags} --version ${PROJECT_VERSION})
