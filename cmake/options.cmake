@@ -1,0 +1,44 @@
+# Warnings, sanitizers, and which instruction sets this processor family can be built for.
+add_library(clm_options INTERFACE)
+target_compile_options(clm_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wvla -Wundef
+  -Wdouble-promotion -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wwrite-strings
+  -fno-math-errno -fno-trapping-math -ffp-contract=off)
+target_compile_definitions(clm_options INTERFACE _GNU_SOURCE)
+if(CLM_WERROR)
+  target_compile_options(clm_options INTERFACE -Werror)
+endif()
+if(CLM_SANITIZE)
+  add_compile_options(-fsanitize=${CLM_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${CLM_SANITIZE})
+endif()
+if(CLM_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=address,undefined)
+endif()
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(CLM_ISA avx2 avx512)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  set(CLM_ISA neon)
+endif()
+set(CLM_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi2 -ffp-contract=fast)
+set(CLM_ISA_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16
+    -mavx2 -mfma -mf16c -mbmi2 -ffp-contract=fast)
+set(CLM_ISA_FLAGS_neon -march=armv8.2-a+dotprod+fp16 -ffp-contract=fast)
+
+# Leaves out files of instruction sets that are not this processor's, and gives the others their
+# flags: a file's name ends in the set it is written for (rms_norm_avx2.c).
+function(clm_select_isa result)
+  set(kept "")
+  foreach(source ${ARGN})
+    if(source MATCHES "_(avx2|avx512|neon)\\.c$")
+      if(NOT CMAKE_MATCH_1 IN_LIST CLM_ISA)
+        continue()
+      endif()
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${CLM_ISA_FLAGS_${CMAKE_MATCH_1}}")
+    endif()
+    list(APPEND kept ${source})
+  endforeach()
+  set(${result} ${kept} PARENT_SCOPE)
+endfunction()
