@@ -1,0 +1,39 @@
+/* device/weight.h: matrices as checkpoints store them: sizes, slices, and the value of one element.
+ *
+ *     format   data, per row                                        scales (and biases), per group
+ *     F32 ..   n_in numbers                                         -
+ *     AFFINE   n_in * bits / 32 little-endian u32 words:            scale_type; w = q * scale + bias
+ *              bits 2, 4, 8: 32 / bits values a word, low bits first;
+ *              bits 3, 5, 6: values lie end to end in a little-endian
+ *              stream of bits, first value in the lowest bits
+ *     MXFP4    two e2m1 a byte, the first in the low nibble         e8m0; w = e2m1(q) * 2^(s - 127)
+ *     NVFP4    as MXFP4, groups of 16                               e4m3; w = e2m1(q) * e4m3(s)
+ *     MXFP8    one e4m3 a byte                                      e8m0
+ *
+ * MLX quantisation: mlx.core.quantize; OCP Microscaling Formats (MX) v1.0.
+ */
+#ifndef DEVICE_WEIGHT_H
+#define DEVICE_WEIGHT_H
+
+#include "device/device.h"
+
+/* Bytes of a row of data, and of a row of scales. */
+size_t weight_row_bytes(const struct weight *w);
+size_t weight_scale_row_bytes(const struct weight *w);
+
+/* Bytes of the whole matrix, scales and biases included. */
+size_t weight_bytes(const struct weight *w);
+
+/* Rows [first, first + n) as a matrix of their own, sharing memory. */
+struct weight weight_rows(const struct weight *w, int first, int n);
+
+/* Row o as f32, by the definition above, each value rounded to f32 as q * scale + bias is (two roundings):
+ * what every other kernel is measured against. */
+void weight_row_f32(float *out, const struct weight *w, int o);
+
+const char *weight_format_name(enum weight_format format);
+
+/* -1 with *err unless the fields are of one of the formats: known bits and groups, n_in fitting. */
+int weight_check(const struct weight *w, const char *name, clm_error *err);
+
+#endif
