@@ -1,0 +1,51 @@
+/* nn/linear.c: products with weights, and norms. */
+#include "nn/nn.h"
+
+#define MAX_JOBS 4
+
+void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y)
+{
+    struct matmul_job jobs[MAX_JOBS];
+
+    for (int i = 0; i < n; i++) {
+        y[i] = pass_tensor(p, DTYPE_F32, x->rows, l[i]->w.n_out);
+        jobs[i] = (struct matmul_job){.y = y[i], .w = &l[i]->w, .bias = l[i]->bias};
+    }
+    if (!p->failed)
+        p->ops->matmul(p->dev, jobs, n, x);
+}
+
+tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x)
+{
+    tensor *y;
+
+    nn_linears(p, &l, 1, x, &y);
+    return y;
+}
+
+static void norm_into(pass *p, const struct nn_norm *norm, tensor *y, const tensor *x, int n)
+{
+    if (p->failed)
+        return;
+    if (norm->spec->kind == NORM_RMS)
+        p->ops->rms_norm(p->dev, y, x, norm->w, n, norm->spec->eps);
+    else
+        p->ops->layer_norm(p->dev, y, x, norm->w, norm->b, n, norm->spec->eps);
+}
+
+tensor *nn_norm(pass *p, const struct nn_norm *norm, const tensor *x, int n)
+{
+    tensor *y;
+
+    if (norm->spec->kind == NORM_NONE)
+        return pass_row_range(p, x, 0, x->rows);
+    y = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
+    norm_into(p, norm, y, x, n);
+    return y;
+}
+
+void nn_norm_inplace(pass *p, const struct nn_norm *norm, tensor *x, int n)
+{
+    if (norm->spec->kind != NORM_NONE)
+        norm_into(p, norm, x, x, n);
+}

@@ -1,0 +1,26 @@
+/* nn/nn.h: the building blocks, each written once, run on any device. Shapes outermost first: T
+ * rows (tokens), H heads, K kv heads, D head_dim. Results are temporaries of the pass. */
+#ifndef NN_NN_H
+#define NN_NN_H
+
+#include "nn/pass.h"
+
+/* nn/linear.c */
+tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x); /* [T, n_out] */
+/* n products of one x, each weight read once; y[i] [T, n_out of l[i]]. n <= 4 */
+void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y);
+/* Over each group of n numbers of a row; x itself when the norm is NORM_NONE. */
+tensor *nn_norm(pass *p, const struct nn_norm *norm, const tensor *x, int n);
+void nn_norm_inplace(pass *p, const struct nn_norm *norm, tensor *x, int n);
+
+/* nn/attention.c, mlp.c, moe.c: x [T, hidden_size] -> [T, hidden_size] */
+tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x);
+tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
+tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x);
+
+/* nn/forward.c: all layers. Gives the logits [n_logits, vocab_size] of the rows listed in
+ * logit_rows (host memory), or NULL when there are none. The pass keeps them until its memory is
+ * rewound. */
+tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits);
+
+#endif

@@ -1,0 +1,67 @@
+/* nn/pass.h: one forward pass: where its temporaries come from, and what its rows are.
+ *
+ * A pass carries the error: after the first failure tensors have no rows, so that every operation
+ * on them is no work, and the one check is pass_done.
+ */
+#ifndef NN_PASS_H
+#define NN_PASS_H
+
+#include "base/arena.h"
+#include "cache/kv_cache.h"
+#include "nn/weights.h"
+
+typedef struct pass pass;
+
+/* What the rows of the pass are. */
+struct pass_rows {
+    const int32_t *tokens;     /* [T] device memory */
+    const int32_t *positions;  /* [T] device memory */
+    int n_rows;                /* T >= 1 */
+    const struct kv_batch *kv; /* [groups of the cache], at least one */
+};
+
+struct pass {
+    device *dev;
+    const struct device_ops *ops;
+    const struct nn_model *model;
+    kv_cache *cache;
+    struct pass_rows rows;
+    tensor **rope_tables; /* [model->n_ropes] */
+    arena *host;          /* small things in host memory, rewound with the rest */
+    struct pass_memory *memory;
+    clm_error *err;
+    bool failed;
+};
+
+/* Device memory for temporaries, kept from pass to pass. */
+struct pass_memory *pass_memory_open(device *d, clm_error *err);
+void pass_memory_close(struct pass_memory *m); /* NULL is fine */
+size_t
+pass_memory_peak(const struct pass_memory *m); /* most bytes of device memory in use at once */
+
+void pass_init(pass *p, device *d, const struct nn_model *model, kv_cache *cache,
+               struct pass_memory *memory, clm_error *err);
+
+/* A temporary [rows, cols], contents undefined; with no rows once the pass has failed. */
+tensor *pass_tensor(pass *p, enum dtype type, int rows, int cols);
+
+/* Bytes of device memory that are no tensor; NULL once the pass has failed. */
+void *pass_bytes(pass *p, size_t size);
+
+/* Host numbers as device memory of the pass. */
+const void *pass_upload(pass *p, const void *data, size_t size);
+
+/* Rows [first, first + n) of a tensor, sharing memory. */
+tensor *pass_row_range(pass *p, const tensor *t, int first, int n);
+
+/* Give back all temporaries taken since the mark. */
+struct pass_mark {
+    size_t host, device;
+};
+struct pass_mark pass_mark(const pass *p);
+void pass_rewind(pass *p, struct pass_mark mark);
+
+/* Waits for the device; -1 when anything failed. */
+int pass_done(pass *p);
+
+#endif

@@ -1,0 +1,143 @@
+/* nn/spec.c: building and checking specs. */
+#include "nn/spec.h"
+
+#include <math.h>
+
+#define MAX_SIZE                                                                                   \
+    (1 << 24) /* of a hidden size, vocabulary, ...: products of two fit 64 bits with room */
+#define MAX_LAYERS 4096
+#define MAX_HEADS 4096
+#define MAX_HEAD_DIM 4096
+#define MAX_EXPERTS 65536
+
+struct branch_spec *layer_add(struct layer_spec *l, struct branch_spec b)
+{
+    struct branch_spec *place =
+        &l->branches[l->n_branches < LAYER_MAX_BRANCHES ? l->n_branches++ : LAYER_MAX_BRANCHES - 1];
+
+    *place = b;
+    return place;
+}
+
+struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_spec attention)
+{
+    return (struct branch_spec){
+        .pre_norm = pre_norm, .op = OP_ATTENTION, .scale = 1, .attention = attention};
+}
+
+struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp)
+{
+    return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MLP, .scale = 1, .mlp = mlp};
+}
+
+struct branch_spec branch_moe(struct norm_spec pre_norm, struct moe_spec moe)
+{
+    return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MOE, .scale = 1, .moe = moe};
+}
+
+static int check_range(int layer, const char *what, int64_t value, int64_t low, int64_t high,
+                       clm_error *err)
+{
+    if (value >= low && value <= high)
+        return 0;
+    if (layer < 0)
+        return fail(err, CLM_ERR_FORMAT, "config: %s is %lld; it must be %lld to %lld", what,
+                    (long long)value, (long long)low, (long long)high);
+    return fail(err, CLM_ERR_FORMAT, "config: %s of layer %d is %lld; it must be %lld to %lld",
+                what, layer, (long long)value, (long long)low, (long long)high);
+}
+
+static int check_norm(int layer, const struct norm_spec *n, clm_error *err)
+{
+    if (n->kind != NORM_NONE && !(n->eps >= 0 && isfinite(n->eps)))
+        return fail(err, CLM_ERR_FORMAT, "config: a norm of layer %d has eps %g; it must be >= 0",
+                    layer, (double)n->eps);
+    return 0;
+}
+
+static int check_rope(int layer, const struct rope_spec *r, int head_dim, clm_error *err)
+{
+    if (r->kind == ROPE_NONE)
+        return 0;
+    if (check_range(layer, "the rotary part of a head", r->dims, 2, head_dim, err))
+        return -1;
+    if (r->dims % 2 || (r->kind == ROPE_PROPORTIONAL && head_dim % 2))
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: %d rotary dimensions in layer %d: the number must be even", r->dims,
+                    layer);
+    if (!(r->theta > 0) || !isfinite(r->theta))
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: rope_theta of layer %d is %g; it must be positive", layer, r->theta);
+    if (!(r->factor > 0) || !isfinite(r->factor))
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: the rope factor of layer %d is %g; it must be positive", layer,
+                    r->factor);
+    return 0;
+}
+
+static int check_attention(int layer, const struct attention_spec *a, clm_error *err)
+{
+    if (check_range(layer, "num_attention_heads", a->n_heads, 1, MAX_HEADS, err) ||
+        check_range(layer, "num_key_value_heads", a->n_kv_heads, 1, a->n_heads, err) ||
+        check_range(layer, "head_dim", a->head_dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "sliding_window", a->window, 0, INT32_MAX, err))
+        return -1;
+    if (a->n_heads % a->n_kv_heads)
+        return fail(
+            err, CLM_ERR_FORMAT,
+            "config: num_attention_heads %d of layer %d is no multiple of num_key_value_heads %d",
+            a->n_heads, layer, a->n_kv_heads);
+    if (!isfinite(a->scale) || !(a->softcap >= 0) || !isfinite(a->softcap))
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: attention of layer %d has scale %g and soft-cap %g", layer,
+                    (double)a->scale, (double)a->softcap);
+    if (check_norm(layer, &a->q_norm, err) || check_norm(layer, &a->k_norm, err))
+        return -1;
+    return check_rope(layer, &a->rope, a->head_dim, err);
+}
+
+static int check_mlp(int layer, const struct mlp_spec *m, clm_error *err)
+{
+    return check_range(layer, "intermediate_size", m->intermediate_size, 1, MAX_SIZE, err);
+}
+
+static int check_moe(int layer, const struct moe_spec *m, clm_error *err)
+{
+    if (check_range(layer, "the number of experts", m->router.n_experts, 1, MAX_EXPERTS, err) ||
+        check_range(layer, "num_experts_per_tok", m->router.n_experts_per_token, 1,
+                    m->router.n_experts, err))
+        return -1;
+    return check_mlp(layer, &m->expert, err);
+}
+
+static int check_branch(int layer, const struct branch_spec *b, clm_error *err)
+{
+    if (check_norm(layer, &b->pre_norm, err) || check_norm(layer, &b->post_norm, err))
+        return -1;
+    if (!isfinite(b->scale))
+        return fail(err, CLM_ERR_FORMAT, "config: a residual of layer %d is scaled by %g", layer,
+                    (double)b->scale);
+    switch (b->op) {
+    case OP_ATTENTION:
+        return check_attention(layer, &b->attention, err);
+    case OP_MLP:
+        return check_mlp(layer, &b->mlp, err);
+    case OP_MOE:
+        return check_moe(layer, &b->moe, err);
+    }
+    return fail(err, CLM_ERR_FORMAT, "config: layer %d has an operation of no known kind", layer);
+}
+
+int spec_check(const struct spec *s, clm_error *err)
+{
+    if (check_range(-1, "vocab_size", s->vocab_size, 1, MAX_SIZE, err) ||
+        check_range(-1, "hidden_size", s->hidden_size, 1, MAX_SIZE, err) ||
+        check_range(-1, "num_hidden_layers", s->n_layers, 1, MAX_LAYERS, err) ||
+        check_range(-1, "max_position_embeddings", s->context_length, 0, INT32_MAX, err))
+        return -1;
+    for (int i = 0; i < s->n_layers; i++)
+        for (int b = 0; b < s->layers[i].n_branches; b++)
+            if (check_branch(i, &s->layers[i].branches[b], err))
+                return -1;
+    return 0;
+}

@@ -1,0 +1,116 @@
+/* nn/spec.h: an architecture as data: layers of residual branches, and the numbers inside each
+ * block.
+ *
+ *     x += scale * post_norm(op(pre_norm(x)))        for each branch of each layer, in order
+ *
+ * A family file fills these from its config.json; everything that runs a model reads them. Strings
+ * and arrays live in the arena of the model.
+ */
+#ifndef NN_SPEC_H
+#define NN_SPEC_H
+
+#include "device/device.h"
+
+enum norm_kind { NORM_NONE, NORM_RMS, NORM_LAYER };
+
+struct norm_spec {
+    enum norm_kind kind;
+    float eps;
+    float offset; /* added to the stored weight: 1 where checkpoints hold w - 1 */
+    bool bias;    /* NORM_LAYER with a bias */
+};
+
+enum rope_kind {
+    ROPE_NONE,        /* no positions here */
+    ROPE_DEFAULT,     /* theta^(-2i / dims) */
+    ROPE_LINEAR,      /* positions divided by factor */
+    ROPE_DYNAMIC,     /* theta grows with the length of the sequence beyond max_positions */
+    ROPE_LLAMA3,      /* long wavelengths divided by factor, a smooth step between */
+    ROPE_YARN,        /* arXiv:2309.00071 */
+    ROPE_LONGROPE,    /* a factor per pair, arXiv:2402.13753 */
+    ROPE_PROPORTIONAL /* exponents over the whole head, the pairs beyond dims do not turn */
+};
+
+struct rope_spec {
+    enum rope_kind kind;
+    int head_dim;
+    int dims;         /* the first dims of a head turn; even */
+    bool interleaved; /* pairs (2i, 2i + 1); else (i, i + dims / 2) */
+    double theta;
+    double factor;
+    double max_positions, original_max_positions;
+    double low_freq_factor, high_freq_factor;            /* llama3 */
+    double beta_fast, beta_slow, mscale, mscale_all_dim; /* yarn */
+    double attention_factor; /* multiplies cos and sin when > 0, else the kind's own formula */
+    const double *factors;   /* [dims / 2] longrope */
+    bool no_truncate;        /* yarn: keep the bounds of the ramp unrounded */
+};
+
+struct attention_spec {
+    int n_heads, n_kv_heads, head_dim;
+    bool qkv_bias, o_bias;
+    struct norm_spec q_norm, k_norm; /* over head_dim, before rope */
+    struct rope_spec rope;
+    float scale;   /* of q k^T */
+    float softcap; /* 0: none */
+    int window;    /* 0: all that came before */
+};
+
+struct mlp_spec {
+    int intermediate_size;
+    enum activation activation;
+    bool gated; /* down(act(gate(x)) * up(x)), else down(act(up(x))) */
+    bool bias;
+};
+
+struct moe_spec {
+    struct router_params router;
+    struct mlp_spec expert; /* each of router.n_experts */
+};
+
+enum op_kind { OP_ATTENTION, OP_MLP, OP_MOE };
+
+struct branch_spec {
+    struct norm_spec pre_norm, post_norm;
+    enum op_kind op;
+    float scale;
+    union {
+        struct attention_spec attention;
+        struct mlp_spec mlp;
+        struct moe_spec moe;
+    };
+};
+
+#define LAYER_MAX_BRANCHES 4
+
+struct layer_spec {
+    int n_branches;
+    struct branch_spec branches[LAYER_MAX_BRANCHES];
+};
+
+struct spec {
+    const char *model_type;
+    int vocab_size, hidden_size, n_layers;
+    int context_length; /* positions the model was made for; 0: the config does not say */
+    struct layer_spec *layers;
+    struct norm_spec final_norm;
+    bool tie_word_embeddings;
+    bool tie_by_file;    /* the config does not say: tied unless the checkpoint has a head */
+    float embed_scale;   /* multiplies embeddings */
+    float logit_softcap; /* 0: none */
+};
+
+/* Append a branch; a layer holds at most LAYER_MAX_BRANCHES. Returns it, for what differs from the
+ * usual. */
+struct branch_spec *layer_add(struct layer_spec *l, struct branch_spec b);
+
+/* Branches in their usual form: norm before, scale 1, no norm after. */
+struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_spec attention);
+struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp);
+struct branch_spec branch_moe(struct norm_spec pre_norm, struct moe_spec moe);
+
+/* -1 with *err unless every number is in range and fits the others (heads divide, dims are even,
+ * ...). */
+int spec_check(const struct spec *s, clm_error *err);
+
+#endif

@@ -1,0 +1,276 @@
+/* nn/weights.c: the places of a model's weights, and the model without them. */
+#include "nn/weights.h"
+
+#include <string.h>
+
+#include "nn/rope.h"
+
+static const char *const role_names[ROLE_COUNT] = {
+    [ROLE_EMBED_TOKENS] = "embed_tokens",
+    [ROLE_LM_HEAD] = "lm_head",
+    [ROLE_FINAL_NORM] = "final norm",
+    [ROLE_PRE_NORM] = "norm before",
+    [ROLE_POST_NORM] = "norm after",
+    [ROLE_Q_PROJ] = "q_proj",
+    [ROLE_K_PROJ] = "k_proj",
+    [ROLE_V_PROJ] = "v_proj",
+    [ROLE_O_PROJ] = "o_proj",
+    [ROLE_Q_NORM] = "q_norm",
+    [ROLE_K_NORM] = "k_norm",
+    [ROLE_GATE_PROJ] = "gate_proj",
+    [ROLE_UP_PROJ] = "up_proj",
+    [ROLE_DOWN_PROJ] = "down_proj",
+    [ROLE_ROUTER] = "router",
+    [ROLE_EXPERT_GATE] = "experts' gate_proj",
+    [ROLE_EXPERT_UP] = "experts' up_proj",
+    [ROLE_EXPERT_DOWN] = "experts' down_proj",
+};
+
+const char *weight_role_name(enum weight_role role)
+{
+    return role_names[role];
+}
+
+/* A walk over the places: where it is, and whom it tells. */
+struct walk {
+    nn_slot_fn fn;
+    void *ctx;
+    int layer, branch;
+    int hidden_size;
+};
+
+static int visit_matrix(struct walk *w, enum weight_role role, struct nn_linear *l, int n_out,
+                        int n_in, bool bias)
+{
+    return w->fn(w->ctx, &(struct nn_slot){
+                             .layer = w->layer,
+                             .branch = w->branch,
+                             .role = role,
+                             .n_out = n_out,
+                             .n_in = n_in,
+                             .weight = &l->w,
+                             .bias = bias ? &l->bias : NULL,
+                         });
+}
+
+static int visit_experts(struct walk *w, enum weight_role role, struct nn_experts *e, int n_experts,
+                         int n_out, int n_in, bool bias)
+{
+    return w->fn(w->ctx, &(struct nn_slot){
+                             .layer = w->layer,
+                             .branch = w->branch,
+                             .role = role,
+                             .n_out = n_out,
+                             .n_in = n_in,
+                             .n_experts = n_experts,
+                             .weight = e->w,
+                             .bias = bias ? &e->bias : NULL,
+                         });
+}
+
+static int visit_norm(struct walk *w, enum weight_role role, struct nn_norm *n, int size)
+{
+    if (n->spec->kind == NORM_NONE)
+        return 0;
+    return w->fn(w->ctx, &(struct nn_slot){
+                             .layer = w->layer,
+                             .branch = w->branch,
+                             .role = role,
+                             .n_out = size,
+                             .vector = &n->w,
+                             .bias = n->spec->bias ? &n->b : NULL,
+                             .offset = n->spec->offset,
+                         });
+}
+
+static int visit_attention(struct walk *w, struct nn_attention *a)
+{
+    const struct attention_spec *s = a->spec;
+    int q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim, rc = 0;
+
+    rc = rc ? rc : visit_matrix(w, ROLE_Q_PROJ, &a->q_proj, q, w->hidden_size, s->qkv_bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_K_PROJ, &a->k_proj, kv, w->hidden_size, s->qkv_bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_V_PROJ, &a->v_proj, kv, w->hidden_size, s->qkv_bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_O_PROJ, &a->o_proj, w->hidden_size, q, s->o_bias);
+    rc = rc ? rc : visit_norm(w, ROLE_Q_NORM, &a->q_norm, s->head_dim);
+    rc = rc ? rc : visit_norm(w, ROLE_K_NORM, &a->k_norm, s->head_dim);
+    return rc;
+}
+
+static int visit_mlp(struct walk *w, struct nn_mlp *m)
+{
+    const struct mlp_spec *s = m->spec;
+    int n = s->intermediate_size, rc = 0;
+
+    if (s->gated)
+        rc = visit_matrix(w, ROLE_GATE_PROJ, &m->gate_proj, n, w->hidden_size, s->bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_UP_PROJ, &m->up_proj, n, w->hidden_size, s->bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_DOWN_PROJ, &m->down_proj, w->hidden_size, n, s->bias);
+    return rc;
+}
+
+static int visit_moe(struct walk *w, struct nn_moe *m)
+{
+    const struct mlp_spec *s = &m->spec->expert;
+    int n = s->intermediate_size, e = m->spec->router.n_experts, rc;
+
+    rc = visit_matrix(w, ROLE_ROUTER, &m->router, e, w->hidden_size, false);
+    if (!rc && s->gated)
+        rc = visit_experts(w, ROLE_EXPERT_GATE, &m->gate_proj, e, n, w->hidden_size, s->bias);
+    rc = rc ? rc : visit_experts(w, ROLE_EXPERT_UP, &m->up_proj, e, n, w->hidden_size, s->bias);
+    rc = rc ? rc : visit_experts(w, ROLE_EXPERT_DOWN, &m->down_proj, e, w->hidden_size, n, s->bias);
+    return rc;
+}
+
+static int visit_branch(struct walk *w, struct nn_branch *b)
+{
+    int rc = visit_norm(w, ROLE_PRE_NORM, &b->pre_norm, w->hidden_size);
+
+    if (rc)
+        return rc;
+    switch (b->spec->op) {
+    case OP_ATTENTION:
+        rc = visit_attention(w, &b->attention);
+        break;
+    case OP_MLP:
+        rc = visit_mlp(w, &b->mlp);
+        break;
+    case OP_MOE:
+        rc = visit_moe(w, &b->moe);
+        break;
+    }
+    return rc ? rc : visit_norm(w, ROLE_POST_NORM, &b->post_norm, w->hidden_size);
+}
+
+int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
+{
+    const struct spec *s = m->spec;
+    struct walk w = {
+        .fn = fn, .ctx = ctx, .layer = -1, .branch = -1, .hidden_size = s->hidden_size};
+    int rc;
+
+    rc =
+        visit_matrix(&w, ROLE_EMBED_TOKENS, &m->embed_tokens, s->vocab_size, s->hidden_size, false);
+    if (!rc && !s->tie_word_embeddings)
+        rc = visit_matrix(&w, ROLE_LM_HEAD, &m->lm_head, s->vocab_size, s->hidden_size, false);
+    rc = rc ? rc : visit_norm(&w, ROLE_FINAL_NORM, &m->final_norm, s->hidden_size);
+    for (int i = 0; i < s->n_layers; i++) {
+        for (int b = 0; b < m->layers[i].n_branches; b++) {
+            w.layer = i;
+            w.branch = b;
+            rc = rc ? rc : visit_branch(&w, &m->layers[i].branches[b]);
+        }
+    }
+    return rc;
+}
+
+static bool rope_equal(const struct rope_spec *a, const struct rope_spec *b)
+{
+    return a->kind == b->kind && a->head_dim == b->head_dim && a->dims == b->dims &&
+           a->theta == b->theta && a->factor == b->factor && a->max_positions == b->max_positions &&
+           a->original_max_positions == b->original_max_positions &&
+           a->low_freq_factor == b->low_freq_factor && a->high_freq_factor == b->high_freq_factor &&
+           a->beta_fast == b->beta_fast && a->beta_slow == b->beta_slow && a->mscale == b->mscale &&
+           a->mscale_all_dim == b->mscale_all_dim && a->attention_factor == b->attention_factor &&
+           a->factors == b->factors && a->no_truncate == b->no_truncate;
+}
+
+/* The table for these angles, made when there is none yet; -1 for no rope, -2 with *err. */
+static int rope_table_of(struct nn_model *m, const struct rope_spec *s, device *d, arena *a,
+                         clm_error *err)
+{
+    int n = rope_turning(s) / 2;
+    struct nn_rope *r = &m->ropes[m->n_ropes];
+    float *inv_freq;
+    void *on_device;
+
+    if (s->kind == ROPE_NONE)
+        return -1;
+    for (int i = 0; i < m->n_ropes; i++)
+        if (rope_equal(&m->ropes[i].spec, s))
+            return i;
+    *r = (struct nn_rope){.spec = *s, .mscale = rope_mscale(s)};
+    if (s->kind != ROPE_DYNAMIC) {
+        inv_freq = arena_array(a, float, n);
+        if (!inv_freq)
+            return fail(err, CLM_ERR_NOMEM, "rotary angles: no memory for %d numbers", n) - 1;
+        rope_inv_freq(inv_freq, s, 0);
+        on_device = d->ops->alloc(d, (size_t)n * sizeof(float), err);
+        if (!on_device)
+            return -2;
+        d->ops->upload(d, on_device, inv_freq, (size_t)n * sizeof(float));
+        r->inv_freq = on_device;
+    }
+    return m->n_ropes++;
+}
+
+static int new_experts(struct nn_moe *m, arena *a)
+{
+    int n = m->spec->router.n_experts;
+
+    m->gate_proj.w = arena_array(a, struct weight, n);
+    m->up_proj.w = arena_array(a, struct weight, n);
+    m->down_proj.w = arena_array(a, struct weight, n);
+    return m->gate_proj.w && m->up_proj.w && m->down_proj.w ? 0 : -1;
+}
+
+static int new_branch(struct nn_model *m, struct nn_branch *b, const struct branch_spec *s,
+                      device *d, arena *a, clm_error *err)
+{
+    b->spec = s;
+    b->pre_norm.spec = &s->pre_norm;
+    b->post_norm.spec = &s->post_norm;
+    switch (s->op) {
+    case OP_ATTENTION:
+        b->attention.spec = &s->attention;
+        b->attention.q_norm.spec = &s->attention.q_norm;
+        b->attention.k_norm.spec = &s->attention.k_norm;
+        b->attention.cache_layer = m->n_cache_layers++;
+        b->attention.rope = rope_table_of(m, &s->attention.rope, d, a, err);
+        return b->attention.rope == -2 ? -1 : 0;
+    case OP_MLP:
+        b->mlp.spec = &s->mlp;
+        return 0;
+    case OP_MOE:
+        b->moe.spec = &s->moe;
+        if (new_experts(&b->moe, a))
+            return fail(err, CLM_ERR_NOMEM, "%d experts: no memory", s->moe.router.n_experts);
+        return 0;
+    }
+    return 0;
+}
+
+struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_error *err)
+{
+    struct nn_model *m = arena_array(a, struct nn_model, 1);
+
+    if (m) {
+        m->spec = spec;
+        m->final_norm.spec = &spec->final_norm;
+        m->layers = arena_array(a, struct nn_layer, spec->n_layers);
+        m->ropes = arena_array(a, struct nn_rope, spec->n_layers * LAYER_MAX_BRANCHES + 1);
+    }
+    if (!m || !m->layers || !m->ropes)
+        return fail_null(err, CLM_ERR_NOMEM, "a model of %d layers: no memory", spec->n_layers);
+    for (int i = 0; i < spec->n_layers; i++) {
+        m->layers[i].n_branches = spec->layers[i].n_branches;
+        for (int b = 0; b < m->layers[i].n_branches; b++) {
+            if (new_branch(m, &m->layers[i].branches[b], &spec->layers[i].branches[b], d, a, err)) {
+                nn_model_release(m, d);
+                return NULL;
+            }
+        }
+    }
+    return m;
+}
+
+void nn_model_release(struct nn_model *m, device *d)
+{
+    if (!m)
+        return;
+    for (int i = 0; i < m->n_ropes; i++) {
+        d->ops->free(d, (void *)(uintptr_t)m->ropes[i].inv_freq);
+        m->ropes[i].inv_freq = NULL;
+    }
+    m->n_ropes = 0;
+}

@@ -1,0 +1,128 @@
+/* nn/weights.h: the weights of a model in the shape of its spec, and the list of all their places.
+ *
+ * The list (nn_slots) is what loading, random weights, inspection and checks walk: a block says
+ * once, in nn_*_slots, which weights it has and of what size.
+ */
+#ifndef NN_WEIGHTS_H
+#define NN_WEIGHTS_H
+
+#include "base/arena.h"
+#include "nn/spec.h"
+
+struct nn_linear {
+    struct weight w;
+    const float *bias; /* [n_out] in device memory, or NULL */
+};
+
+struct nn_norm {
+    const struct norm_spec *spec;
+    const float *w, *b; /* in device memory */
+};
+
+struct nn_attention {
+    const struct attention_spec *spec;
+    int cache_layer; /* which layer of the cache is this one's */
+    int rope;        /* which of the model's tables; -1: none */
+    struct nn_linear q_proj, k_proj, v_proj, o_proj;
+    struct nn_norm q_norm, k_norm;
+};
+
+struct nn_mlp {
+    const struct mlp_spec *spec;
+    struct nn_linear gate_proj, up_proj, down_proj;
+};
+
+struct nn_experts {
+    struct weight *w;  /* [n_experts], alike in all but their pointers */
+    const float *bias; /* [n_experts, n_out] or NULL */
+};
+
+struct nn_moe {
+    const struct moe_spec *spec;
+    struct nn_linear router;
+    struct nn_experts gate_proj, up_proj, down_proj;
+};
+
+struct nn_branch {
+    const struct branch_spec *spec;
+    struct nn_norm pre_norm, post_norm;
+    union {
+        struct nn_attention attention;
+        struct nn_mlp mlp;
+        struct nn_moe moe;
+    };
+};
+
+struct nn_layer {
+    int n_branches;
+    struct nn_branch branches[LAYER_MAX_BRANCHES];
+};
+
+/* One kind of rotary table, shared by all layers whose spec says the same. */
+struct nn_rope {
+    struct rope_spec spec;
+    const float *inv_freq; /* device memory; NULL for ROPE_DYNAMIC, which differs by sequence */
+    float mscale;
+};
+
+struct nn_model {
+    const struct spec *spec;
+    struct nn_linear embed_tokens, lm_head; /* tied: lm_head is a copy of embed_tokens */
+    struct nn_norm final_norm;
+    struct nn_layer *layers;
+    struct nn_rope *ropes;
+    int n_ropes;
+    int n_cache_layers;
+};
+
+/* The places of weights within a branch. The order within a block is that of checkpoints' lists. */
+enum weight_role {
+    ROLE_EMBED_TOKENS,
+    ROLE_LM_HEAD,
+    ROLE_FINAL_NORM,
+    ROLE_PRE_NORM,
+    ROLE_POST_NORM,
+    ROLE_Q_PROJ,
+    ROLE_K_PROJ,
+    ROLE_V_PROJ,
+    ROLE_O_PROJ,
+    ROLE_Q_NORM,
+    ROLE_K_NORM,
+    ROLE_GATE_PROJ,
+    ROLE_UP_PROJ,
+    ROLE_DOWN_PROJ,
+    ROLE_ROUTER,
+    ROLE_EXPERT_GATE,
+    ROLE_EXPERT_UP,
+    ROLE_EXPERT_DOWN,
+    ROLE_COUNT
+};
+
+const char *weight_role_name(enum weight_role role); /* "q_proj", ... */
+
+/* One place. A matrix has n_in > 0 and goes to weight[0 .. max(1, n_experts)); a vector has n_in 0
+ * and goes to *vector as f32 with offset added. bias is where its bias must go; NULL: it has none.
+ */
+struct nn_slot {
+    int layer, branch; /* -1, -1 outside of layers */
+    enum weight_role role;
+    int n_out, n_in, n_experts;
+    struct weight *weight;
+    const float **vector;
+    const float **bias;
+    float offset;
+};
+
+typedef int (*nn_slot_fn)(void *ctx, const struct nn_slot *slot);
+
+/* Call fn for every place of the model; stops at the first that is not 0 and returns it. */
+int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx);
+
+/* The structure without weights: layers, expert arrays, cache numbering, rope tables (on device d).
+ * The spec must have passed spec_check and outlive the result. NULL with *err. */
+struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_error *err);
+
+/* Gives back the device memory that nn_model_new took; the rest is the arena's. NULL is fine. */
+void nn_model_release(struct nn_model *m, device *d);
+
+#endif
