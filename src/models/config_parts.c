@@ -1,0 +1,251 @@
+/* models/config_parts.c: the parts of a config.json that many families share, in the schema of
+ * transformers before and since version 5. */
+#include <math.h>
+#include <string.h>
+
+#include "models/family.h"
+
+struct norm_spec config_rms_norm(config *c)
+{
+    return (struct norm_spec){.kind = NORM_RMS, .eps = (float)config_float(c, "rms_norm_eps")};
+}
+
+float attention_scale(int head_dim)
+{
+    return (float)(1 / sqrt(head_dim > 0 ? head_dim : 1));
+}
+
+struct rope_spec rope_plain(int head_dim, double theta)
+{
+    return (struct rope_spec){.kind = ROPE_DEFAULT,
+                              .head_dim = head_dim,
+                              .dims = head_dim,
+                              .theta = theta,
+                              .factor = 1,
+                              .mscale = 1};
+}
+
+static enum rope_kind rope_kind_named(config *c, const char *key, const char *name)
+{
+    static const struct {
+        const char *name;
+        enum rope_kind kind;
+    } kinds[] = {
+        {"default", ROPE_DEFAULT},
+        {"mrope", ROPE_DEFAULT}, /* with text alone its three positions are one */
+        {"linear", ROPE_LINEAR},
+        {"dynamic", ROPE_DYNAMIC},
+        {"llama3", ROPE_LLAMA3},
+        {"yarn", ROPE_YARN},
+        {"deepseek_yarn", ROPE_YARN},
+        {"longrope", ROPE_LONGROPE},
+        {"su", ROPE_LONGROPE},
+        {"proportional", ROPE_PROPORTIONAL},
+    };
+
+    for (size_t i = 0; i < COUNT(kinds); i++)
+        if (strcmp(name, kinds[i].name) == 0)
+            return kinds[i].kind;
+    config_fail(c, key, "unknown rope type \"%s\"", name);
+    return ROPE_DEFAULT;
+}
+
+/* The length the model was trained at before its rope was stretched: beside the scaling, or at the
+ * top. */
+static double original_positions(config *c, config *scaling, double otherwise)
+{
+    const char *key = "original_max_position_embeddings";
+
+    otherwise = config_float_or(scaling, key, otherwise);
+    otherwise = config_float_or(c, key, otherwise);
+    if (!(otherwise > 1))
+        config_fail(c, key, "it is %g; it must be above 1", otherwise);
+    return otherwise;
+}
+
+static void read_longrope(struct rope_spec *r, config *scaling, arena *a)
+{
+    const double *factors;
+    double *copy = arena_array(a, double, r->dims / 2 + 1);
+    int n = config_floats(scaling, "long_factor", &factors);
+
+    config_ignore(scaling, "short_factor", "short_mscale", "long_mscale", NULL);
+    if (n != r->dims / 2) {
+        config_fail(scaling, "long_factor", "%d numbers; %d pairs of a head turn", n < 0 ? 0 : n,
+                    r->dims / 2);
+        return;
+    }
+    for (int i = 0; copy && i < n; i++) {
+        copy[i] = factors[i];
+        if (!(factors[i] > 0))
+            config_fail(scaling, "long_factor", "%g is not positive", factors[i]);
+    }
+    if (!copy)
+        fail(config_error(scaling), CLM_ERR_NOMEM, "rope factors: no memory");
+    r->factors = copy;
+}
+
+/* What the kinds beyond the default ask for. mlx-lm stretches longrope by its long factors whatever
+ * the length of the prompt, and clm with it: a cached prefix then never changes its rotation. */
+static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena *a)
+{
+    const char *type = config_string_or(scaling, "rope_type", "default");
+
+    type = config_string_or(scaling, "type", type);
+    r->kind = rope_kind_named(scaling, "rope_type", type);
+    r->max_positions = config_float_or(c, "max_position_embeddings", 2048);
+    switch (r->kind) {
+    case ROPE_NONE:
+    case ROPE_DEFAULT:
+        config_ignore(scaling, "mrope_section", "mrope_interleaved", NULL);
+        return;
+    case ROPE_LINEAR:
+        r->factor = config_float(scaling, "factor");
+        config_ignore(scaling, "long_factor", "short_factor", NULL);
+        return;
+    case ROPE_DYNAMIC:
+        r->factor = config_float(scaling, "factor");
+        r->max_positions =
+            config_float_or(scaling, "original_max_position_embeddings", r->max_positions);
+        return;
+    case ROPE_LLAMA3:
+        r->factor = config_float(scaling, "factor");
+        r->low_freq_factor = config_float_or(scaling, "low_freq_factor", 1);
+        r->high_freq_factor = config_float_or(scaling, "high_freq_factor", 4);
+        r->original_max_positions = original_positions(c, scaling, 8192);
+        if (!(r->low_freq_factor > 0 && r->high_freq_factor > r->low_freq_factor))
+            config_fail(scaling, "high_freq_factor",
+                        "it is %g; it must be above low_freq_factor, %g", r->high_freq_factor,
+                        r->low_freq_factor);
+        return;
+    case ROPE_YARN:
+        r->factor = config_float(scaling, "factor");
+        r->original_max_positions = original_positions(c, scaling, 4096);
+        r->beta_fast = config_float_or(scaling, "beta_fast", 32);
+        r->beta_slow = config_float_or(scaling, "beta_slow", 1);
+        r->mscale = config_float_or(scaling, "mscale", 1);
+        r->mscale_all_dim = config_float_or(scaling, "mscale_all_dim", 0);
+        r->attention_factor = config_float_or(scaling, "attention_factor", 0);
+        r->no_truncate = !config_bool_or(scaling, "truncate", true);
+        if (!(r->beta_fast > 0 && r->beta_slow > 0))
+            config_fail(scaling, "beta_fast", "beta_fast and beta_slow must be positive");
+        return;
+    case ROPE_LONGROPE:
+        r->original_max_positions = original_positions(c, scaling, 0);
+        r->attention_factor = config_float_or(scaling, "attention_factor", 0);
+        config_ignore(scaling, "factor", NULL);
+        read_longrope(r, scaling, a);
+        return;
+    case ROPE_PROPORTIONAL:
+        r->factor = config_float_or(scaling, "factor", 1);
+        return;
+    }
+}
+
+/* The object that describes the rope, or NULL; with one for each type of layer, that of layer_type.
+ */
+static config *rope_object(config *c, const char *layer_type)
+{
+    const char *key = config_has(c, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+    config *all = config_object(c, key);
+    const char *first = all ? config_key(all, 0) : NULL;
+    config *one;
+
+    if (!first || config_kind(all, first) != CONFIG_OBJECT)
+        return all;
+    if (!layer_type)
+        layer_type = "full_attention";
+    one = config_object(all, layer_type);
+    if (!one)
+        config_fail(c, key, "it has no entry for \"%s\"", layer_type);
+    return one;
+}
+
+struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, double theta,
+                             arena *a)
+{
+    struct rope_spec r = rope_plain(head_dim, theta);
+    config *scaling = rope_object(c, layer_type);
+    double part = config_float_or(c, "partial_rotary_factor", 1);
+
+    r.theta = config_float_or(c, "rope_theta", theta);
+    r.interleaved = config_bool_or(c, "rope_traditional", false);
+    r.interleaved = config_bool_or(c, "rope_interleave", r.interleaved);
+    if (scaling) {
+        r.theta = config_float_or(scaling, "rope_theta", r.theta);
+        part = config_float_or(scaling, "partial_rotary_factor", part);
+    }
+    if (!(part > 0 && part <= 1))
+        config_fail(c, "partial_rotary_factor", "it is %g; it must be above 0, and 1 at most",
+                    part);
+    else
+        r.dims = (int)(head_dim * part);
+    if (scaling)
+        read_scaling(&r, c, scaling, a);
+    return r;
+}
+
+double config_cap(config *c, const char *key, double otherwise)
+{
+    return config_is_null(c, key) ? 0 : config_float_or(c, key, otherwise);
+}
+
+int config_window(config *c, int layer, int otherwise)
+{
+    const char *const *types;
+    int n = config_strings(c, "layer_types", &types);
+
+    if (n < 0)
+        return otherwise;
+    if (layer >= n) {
+        config_fail(c, "layer_types", "it has %d entries, too few for layer %d", n, layer);
+        return 0;
+    }
+    if (strcmp(types[layer], "full_attention") == 0)
+        return 0;
+    if (strcmp(types[layer], "sliding_attention") == 0)
+        return config_int_in(c, "sliding_window", 1, INT32_MAX);
+    config_fail(c, "layer_types", "layer %d is of the unknown type \"%s\"", layer, types[layer]);
+    return 0;
+}
+
+enum activation config_activation(config *c, const char *key, enum activation otherwise)
+{
+    static const struct {
+        const char *name;
+        enum activation activation;
+    } known[] = {
+        {"silu", ACT_SILU},           {"swish", ACT_SILU},
+        {"gelu", ACT_GELU},           {"gelu_new", ACT_GELU_TANH},
+        {"gelu_fast", ACT_GELU_TANH}, {"gelu_pytorch_tanh", ACT_GELU_TANH},
+        {"relu", ACT_RELU},           {"relu2", ACT_RELU2},
+    };
+    const char *name = config_string_or(c, key, NULL);
+
+    if (!name)
+        return otherwise;
+    for (size_t i = 0; i < COUNT(known); i++)
+        if (strcmp(name, known[i].name) == 0)
+            return known[i].activation;
+    config_fail(c, key, "unknown activation \"%s\"", name);
+    return otherwise;
+}
+
+int config_common(struct spec *s, config *c, bool tied, arena *a)
+{
+    s->vocab_size = s->vocab_size > 0 ? config_int_or(c, "vocab_size", s->vocab_size)
+                                      : config_int(c, "vocab_size");
+    s->hidden_size = config_int_in(c, "hidden_size", 1, 1 << 24);
+    s->n_layers = config_int_in(c, "num_hidden_layers", 1, 4096);
+    s->context_length = config_int_or(c, "max_position_embeddings", 0);
+    s->tie_by_file = !config_has(c, "tie_word_embeddings");
+    s->tie_word_embeddings = config_bool_or(c, "tie_word_embeddings", tied);
+    s->embed_scale = 1;
+    if (config_error(c)->code)
+        return -1;
+    s->layers = arena_array(a, struct layer_spec, s->n_layers);
+    if (!s->layers)
+        return fail(config_error(c), CLM_ERR_NOMEM, "the specification of %d layers: no memory",
+                    s->n_layers);
+    return 0;
+}

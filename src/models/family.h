@@ -1,0 +1,105 @@
+/* models/family.h: what a family file is made of: a spec function and a table of weight names. */
+#ifndef MODELS_FAMILY_H
+#define MODELS_FAMILY_H
+
+#include "format/config.h"
+#include "nn/spec.h"
+#include "nn/weights.h"
+
+/* Where the tensors of a pattern go. branch is within the layer that the pattern's '*' names. */
+struct weight_target {
+    enum { TARGET_NONE, TARGET_SLOTS, TARGET_SPLIT, TARGET_IGNORE } kind;
+    int branch;
+    enum weight_role first; /* the role of the pattern's first alternative, or of the first part */
+    int n;                  /* TARGET_SPLIT: parts, that lie one after another in the rows */
+};
+
+/**
+ * A rule. The pattern is a tensor's name without its last part ("weight", "bias", "scales",
+ * "biases"):
+ * '*' is the number of a layer, '#' the number of an expert, '{a,b,c}' alternatives that go to
+ * consecutive roles, and a trailing '**' is anything, dots included. The first rule that matches
+ * counts.
+ */
+struct weight_rule {
+    const char *pattern;
+    struct weight_target to;
+};
+
+#define SLOTS(b, role)                                                                             \
+    {                                                                                              \
+        .kind = TARGET_SLOTS, .branch = (b), .first = (role)                                       \
+    }
+#define SPLIT(b, role, parts)                                                                      \
+    {                                                                                              \
+        .kind = TARGET_SPLIT, .branch = (b), .first = (role), .n = (parts)                         \
+    }
+
+#define EMBED_TOKENS SLOTS(-1, ROLE_EMBED_TOKENS)
+#define LM_HEAD SLOTS(-1, ROLE_LM_HEAD)
+#define FINAL_NORM SLOTS(-1, ROLE_FINAL_NORM)
+#define PRE_NORM(b) SLOTS(b, ROLE_PRE_NORM)
+#define POST_NORM(b) SLOTS(b, ROLE_POST_NORM)
+#define ATTENTION(b) SLOTS(b, ROLE_Q_PROJ)       /* {q,k,v,o} */
+#define ATTENTION_NORMS(b) SLOTS(b, ROLE_Q_NORM) /* {q,k} */
+#define ATTENTION_QKV(b) SPLIT(b, ROLE_Q_PROJ, 3)
+#define MLP(b) SLOTS(b, ROLE_GATE_PROJ) /* {gate,up,down} */
+#define MLP_GATE_UP(b) SPLIT(b, ROLE_GATE_PROJ, 2)
+#define ROUTER(b) SLOTS(b, ROLE_ROUTER)
+#define EXPERTS(b) SLOTS(b, ROLE_EXPERT_GATE) /* {gate,up,down}, stacked or by '#' */
+#define IGNORE                                                                                     \
+    {                                                                                              \
+        .kind = TARGET_IGNORE                                                                      \
+    }
+
+struct weight_prefix {
+    const char *from, *to; /* a name that begins with from begins with to instead */
+};
+
+struct family {
+    const char *name;            /* "Llama" */
+    const char *model_types[12]; /* as config.json says */
+    /* Fill s (zeroed) from c; arrays from a. -1 when c has failed. */
+    int (*spec)(struct spec *s, config *c, arena *a);
+    const struct weight_rule *weights;    /* ends with a NULL pattern */
+    const struct weight_prefix *prefixes; /* ends with a NULL from; NULL: none */
+};
+
+/* models/config_parts.c: what many families read alike. Nothing needs checking before the end: a
+ * config carries its error. */
+
+/* RMS norm with rms_norm_eps. */
+struct norm_spec config_rms_norm(config *c);
+
+/* The rotary positions of heads of head_dim numbers, from either schema: rope_parameters, or
+ * rope_theta with rope_scaling. layer_type picks an object of rope_parameters where it holds one
+ * for each type of layer; NULL: the model has one rope. theta is the default of rope_theta. Unknown
+ * types are an error. */
+struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, double theta,
+                             arena *a);
+
+/* Unscaled rope over dims numbers of a head. */
+struct rope_spec rope_plain(int head_dim, double theta);
+
+/* 1 / sqrt(head_dim) */
+float attention_scale(int head_dim);
+
+/* A soft-cap: otherwise when absent, 0 (none) when null. */
+double config_cap(config *c, const char *key, double otherwise);
+
+/* sliding_window where layer_types calls the layer "sliding_attention", 0 for "full_attention";
+ * without layer_types: otherwise. */
+int config_window(config *c, int layer, int otherwise);
+
+/* The activation named by key; an unknown name is an error. */
+enum activation config_activation(config *c, const char *key, enum activation otherwise);
+
+/* vocab_size, hidden_size, num_hidden_layers, max_position_embeddings, tie_word_embeddings (tied
+ * where it and the file say nothing; a vocab_size that s already has is the default), and the
+ * layers, all empty. -1 when c has failed. */
+int config_common(struct spec *s, config *c, bool tied, arena *a);
+
+extern const struct family family_llama, family_gemma, family_gemma2, family_gemma3, family_mixtral,
+    family_phi3, family_qwen;
+
+#endif

@@ -1,0 +1,67 @@
+/* models/llama.c: the Llama family (Llama 2 and 3, Mistral).
+ *
+ *     x += attention(rms_norm(x))
+ *     x += down(silu(gate(n)) * up(n)),  n = rms_norm(x)
+ *
+ * LLaMA, arXiv:2302.13971; grouped queries, 2305.13245; rotary, 2104.09864; SwiGLU, 2002.05202;
+ * Mistral 7B, 2310.06825.
+ */
+#include <string.h>
+
+#include "models/family.h"
+
+static int llama_spec(struct spec *s, config *c, arena *a)
+{
+    bool mistral = strcmp(config_string_or(c, "model_type", ""), "mistral") == 0;
+    bool bias = config_bool_or(c, "attention_bias", false);
+    struct norm_spec norm = config_rms_norm(c);
+    int n_heads = config_int_in(c, "num_attention_heads", 1, 4096);
+    struct attention_spec attention = {
+        .n_heads = n_heads,
+        .n_kv_heads = config_int_or(c, "num_key_value_heads", n_heads),
+        .qkv_bias = bias,
+        .o_bias = bias,
+    };
+    struct mlp_spec mlp = {
+        .intermediate_size = config_int(c, "intermediate_size"),
+        .activation = config_activation(c, "hidden_act", ACT_SILU),
+        .gated = true,
+        .bias = config_bool_or(c, "mlp_bias", false),
+    };
+    /* Mistral slides everywhere; Llama's config may carry the key, but only layer_types gives it a
+     * meaning. */
+    int window = config_int_or(c, "sliding_window", 0);
+
+    if (config_common(s, c, true, a))
+        return -1;
+    attention.head_dim = config_int_or(c, "head_dim", s->hidden_size / n_heads);
+    attention.scale = attention_scale(attention.head_dim);
+    attention.rope = config_rope(c, NULL, attention.head_dim, 10000, a);
+    s->final_norm = norm;
+    for (int i = 0; i < s->n_layers; i++) {
+        attention.window = config_window(c, i, mistral ? window : 0);
+        layer_add(&s->layers[i], branch_attention(norm, attention));
+        layer_add(&s->layers[i], branch_mlp(norm, mlp));
+    }
+    config_ignore(c, "pretraining_tp", NULL);
+    return 0;
+}
+
+static const struct weight_rule llama_weights[] = {
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.input_layernorm", PRE_NORM(0)},
+    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
+    {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
+    {"model.norm", FINAL_NORM},
+    {"lm_head", LM_HEAD},
+    {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
+    {NULL, IGNORE},
+};
+
+const struct family family_llama = {
+    .name = "Llama, Mistral",
+    .model_types = {"llama", "mistral"},
+    .spec = llama_spec,
+    .weights = llama_weights,
+};

@@ -1,0 +1,69 @@
+/* models/mixtral.c: Mixtral: Mistral with a mixture of experts in place of the feed-forward.
+ *
+ *     x += attention(rms_norm(x))
+ *     x += sum over the 2 best experts e of softmax(router)_e w2_e(silu(w1_e(n)) * w3_e(n)),  n =
+ * rms_norm(x)
+ *
+ * arXiv:2401.04088
+ */
+#include "models/family.h"
+
+static int mixtral_spec(struct spec *s, config *c, arena *a)
+{
+    struct norm_spec norm = config_rms_norm(c);
+    int n_heads = config_int_in(c, "num_attention_heads", 1, 4096);
+    struct attention_spec attention = {
+        .n_heads = n_heads,
+        .n_kv_heads = config_int_or(c, "num_key_value_heads", n_heads),
+        .window = config_int_or(c, "sliding_window", 0),
+    };
+    struct moe_spec moe = {
+        .router =
+            {
+                .score = ROUTER_SOFTMAX_SELECTED,
+                .n_experts = config_int_or(c, "num_local_experts", 8),
+                .n_experts_per_token = config_int_or(c, "num_experts_per_tok", 2),
+                .scale = 1,
+            },
+        .expert =
+            {
+                .intermediate_size = config_int(c, "intermediate_size"),
+                .activation = config_activation(c, "hidden_act", ACT_SILU),
+                .gated = true,
+            },
+    };
+
+    if (config_common(s, c, false, a))
+        return -1;
+    attention.head_dim = config_int_or(c, "head_dim", s->hidden_size / n_heads);
+    attention.scale = attention_scale(attention.head_dim);
+    attention.rope = config_rope(c, NULL, attention.head_dim, 1000000, a);
+    s->final_norm = norm;
+    for (int i = 0; i < s->n_layers; i++) {
+        layer_add(&s->layers[i], branch_attention(norm, attention));
+        layer_add(&s->layers[i], branch_moe(norm, moe));
+    }
+    config_ignore(c, "router_jitter_noise", "router_aux_loss_coef", "output_router_logits", NULL);
+    return 0;
+}
+
+static const struct weight_rule mixtral_weights[] = {
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.input_layernorm", PRE_NORM(0)},
+    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
+    {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.block_sparse_moe.gate", ROUTER(1)},
+    {"model.layers.*.block_sparse_moe.switch_mlp.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.block_sparse_moe.experts.#.{w1,w3,w2}", EXPERTS(1)},
+    {"model.norm", FINAL_NORM},
+    {"lm_head", LM_HEAD},
+    {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
+    {NULL, IGNORE},
+};
+
+const struct family family_mixtral = {
+    .name = "Mixtral",
+    .model_types = {"mixtral"},
+    .spec = mixtral_spec,
+    .weights = mixtral_weights,
+};

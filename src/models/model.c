@@ -1,0 +1,196 @@
+/* models/model.c: opening a model: config, spec, weights. */
+#include "models/model.h"
+
+#include <string.h>
+
+#include "base/file.h"
+#include "device/weight.h"
+#include "models/bind.h"
+#include "models/family.h"
+#include "models/registry.h"
+
+void *model_alloc(struct model *m, size_t size, clm_error *err)
+{
+    void *p;
+
+    if (m->n_owned == m->owned_capacity) {
+        size_t capacity = m->owned_capacity ? 2 * m->owned_capacity : 64;
+        void **grown = mem_resize(m->owned, capacity * sizeof *grown);
+
+        if (!grown)
+            return fail_null(err, CLM_ERR_NOMEM, "weights: no memory");
+        m->owned = grown;
+        m->owned_capacity = capacity;
+    }
+    p = m->dev->ops->alloc(m->dev, size, err);
+    if (p)
+        m->owned[m->n_owned++] = p;
+    return p;
+}
+
+void model_close(struct model *m)
+{
+    if (!m)
+        return;
+    nn_model_release(m->nn, m->dev);
+    for (size_t i = 0; i < m->n_owned; i++)
+        m->dev->ops->free(m->dev, m->owned[i]);
+    mem_free(m->owned);
+    checkpoint_close(m->weights);
+    config_close(m->config);
+    arena_close(m->memory);
+    mem_free(m);
+}
+
+static const struct family *find_family(config *c, clm_error *err)
+{
+    const char *type = config_string(c, "model_type");
+    const struct family *f;
+    const char *nearest;
+
+    if (config_error(c)->code) {
+        config_done(c, err);
+        return NULL;
+    }
+    f = model_family_find(type);
+    if (f)
+        return f;
+    nearest = model_type_nearest(type);
+    if (nearest)
+        return fail_null(
+            err, CLM_ERR_UNSUPPORTED,
+            "%s: unknown model_type \"%s\"; did you mean \"%s\"? `clm models` lists all",
+            config_path(c), type, nearest);
+    return fail_null(err, CLM_ERR_UNSUPPORTED,
+                     "%s: unknown model_type \"%s\"; `clm models` lists those that are supported",
+                     config_path(c), type);
+}
+
+/* m->config is open: spec and structure from it. */
+static int describe(struct model *m, clm_error *err)
+{
+    m->family = find_family(m->config, err);
+    if (!m->family)
+        return -1;
+    m->spec = arena_array(m->memory, struct spec, 1);
+    if (!m->spec)
+        return fail(err, CLM_ERR_NOMEM, "%s: no memory", config_path(m->config));
+    m->family->spec(m->spec, m->config, m->memory);
+    m->spec->model_type = config_string(m->config, "model_type");
+    config_ignore(m->config, "quantization", "quantization_config", NULL);
+    if (config_done(m->config, err) || spec_check(m->spec, err))
+        return -1;
+    if (m->spec->tie_by_file && m->weights)
+        m->spec->tie_word_embeddings = !checkpoint_has_head(m->family, m->weights);
+    m->nn = nn_model_new(m->spec, m->dev, m->memory, err);
+    return m->nn ? 0 : -1;
+}
+
+static struct model *new_model(device *d, clm_error *err)
+{
+    struct model *m = mem_zeroed(1, sizeof *m);
+
+    if (m) {
+        m->dev = d;
+        m->memory = arena_open(0);
+    }
+    if (!m || !m->memory) {
+        mem_free(m);
+        return fail_null(err, CLM_ERR_NOMEM, "model: no memory");
+    }
+    return m;
+}
+
+/* With tied embeddings the head is the embedding. */
+static void tie(struct model *m)
+{
+    if (m->spec->tie_word_embeddings)
+        m->nn->lm_head = m->nn->embed_tokens;
+}
+
+static int open_files(struct model *m, const char *path, const struct log *log, clm_error *err)
+{
+    char name[4096];
+
+    if (!file_is_dir(path))
+        return fail(err, CLM_ERR_IO, "%s: %s", path,
+                    file_exists(path)
+                        ? "a model is a directory with config.json and safetensors files"
+                        : "no such file or directory");
+    if (file_join(name, sizeof name, path, "config.json", err))
+        return -1;
+    m->config = config_open(name, log, err);
+    if (!m->config)
+        return -1;
+    m->weights = checkpoint_open(path, log, err);
+    return m->weights ? 0 : -1;
+}
+
+struct model *model_open(const char *path, device *d, const struct log *log, clm_error *err)
+{
+    struct model *m = new_model(d, err);
+
+    if (!m)
+        return NULL;
+    if (open_files(m, path, log, err) || describe(m, err) || model_bind(m, path, err)) {
+        model_close(m);
+        return NULL;
+    }
+    tie(m);
+    return m;
+}
+
+struct model *model_random(const char *config_text, const char *name, struct model_format format,
+                           device *d, const struct log *log, clm_error *err)
+{
+    struct model *m = new_model(d, err);
+
+    if (!m)
+        return NULL;
+    m->config = config_parse(config_text, strlen(config_text), name, log, err);
+    if (!m->config || describe(m, err) || model_bind_random(m, format, err)) {
+        model_close(m);
+        return NULL;
+    }
+    tie(m);
+    return m;
+}
+
+struct reading {
+    const struct model *m;
+    double bytes, products;
+};
+
+static int add_reading(void *ctx, const struct nn_slot *s)
+{
+    struct reading *r = ctx;
+    double part = 1;
+
+    if (!s->n_in)
+        return 0;
+    if (s->role == ROLE_EMBED_TOKENS && !r->m->spec->tie_word_embeddings) {
+        r->bytes += (double)weight_bytes(s->weight) / s->n_out;
+        return 0;
+    }
+    if (s->n_experts)
+        part = r->m->spec->layers[s->layer].branches[s->branch].moe.router.n_experts_per_token;
+    r->bytes += part * (double)weight_bytes(s->weight);
+    r->products += part * s->n_out * s->n_in;
+    return 0;
+}
+
+size_t model_bytes_per_token(const struct model *m)
+{
+    struct reading r = {.m = m};
+
+    nn_slots(m->nn, add_reading, &r);
+    return (size_t)r.bytes;
+}
+
+double model_flops_per_token(const struct model *m)
+{
+    struct reading r = {.m = m};
+
+    nn_slots(m->nn, add_reading, &r);
+    return 2 * r.products;
+}

@@ -1,0 +1,56 @@
+/* models/model.h: a checkpoint opened: its spec, and its weights bound to it. */
+#ifndef MODELS_MODEL_H
+#define MODELS_MODEL_H
+
+#include "base/log.h"
+#include "format/checkpoint.h"
+#include "format/config.h"
+#include "nn/weights.h"
+
+struct model {
+    arena *memory;
+    config *config;
+    checkpoint *weights; /* NULL for random weights */
+    device *dev;         /* the caller's */
+    struct spec *spec;
+    struct nn_model *nn;
+    const struct family *family;
+    void **owned; /* device memory: vectors, random weights */
+    size_t n_owned, owned_capacity;
+    size_t weight_bytes; /* of all matrices and vectors that were bound */
+};
+
+/**
+ * Open the checkpoint of a directory on a device. Errors name the file and the key or tensor:
+ * CLM_ERR_IO, CLM_ERR_FORMAT (a config that contradicts itself or the tensors), CLM_ERR_UNSUPPORTED
+ * (an architecture, rope type or activation that clm does not have).
+ */
+struct model *model_open(const char *path, device *d, const struct log *log, clm_error *err);
+
+/* How random weights are stored: a dense type, or affine bits in groups. */
+struct model_format {
+    enum weight_format format;
+    int bits, group_size;
+};
+
+/**
+ * A model of a real shape without a checkpoint: the config is parsed as if it lay in a directory,
+ * the weights are random numbers of a size that keeps activations finite. For benchmarks.
+ */
+struct model *model_random(const char *config_text, const char *name, struct model_format format,
+                           device *d, const struct log *log, clm_error *err);
+
+void model_close(struct model *m); /* NULL is fine */
+
+/* Bytes of weights that one token of a single sequence makes the device read: all matrices, of
+ * stacked experts only those chosen, of the embedding one row (unless it is the head too). */
+size_t model_bytes_per_token(const struct model *m);
+
+/* Multiplications and additions (2 per weight) of one token, likewise. */
+double model_flops_per_token(const struct model *m);
+
+/* Families: the i-th, NULL past the last; and the one that serves a model_type, or NULL. */
+const struct family *model_family(int i);
+const struct family *model_family_find(const char *model_type);
+
+#endif

@@ -1,0 +1,138 @@
+/* models/names.c: matching tensor names with patterns. */
+#include "models/names.h"
+
+#include <string.h>
+
+#define MAX_TENSOR_NAME 512
+
+/* A number of at most 9 digits at *s; -1 when there is none. */
+static int read_number(const char **s)
+{
+    int n = 0, digits = 0;
+
+    for (; **s >= '0' && **s <= '9'; (*s)++, digits++) {
+        if (digits == 9)
+            return -1;
+        n = n * 10 + (**s - '0');
+    }
+    return digits ? n : -1;
+}
+
+/* The alternative of "{a,b,c}" that s begins with; *s and *pattern move behind it. -1: none. A
+ * longer alternative wins over one that it begins with. */
+static int read_alternative(const char **s, const char **pattern)
+{
+    const char *p = *pattern + 1;
+    int found = -1;
+    size_t longest = 0;
+
+    for (int i = 0;; i++) {
+        size_t n = strcspn(p, ",}");
+
+        if (strncmp(*s, p, n) == 0 && (found < 0 || n > longest)) {
+            found = i;
+            longest = n;
+        }
+        p += n;
+        if (*p++ != ',')
+            break;
+    }
+    *s += longest;
+    *pattern = p;
+    return found;
+}
+
+static bool match(const char *pattern, const char *s, struct tensor_place *place)
+{
+    place->layer = place->expert = -1;
+    place->alternative = 0;
+    while (*pattern) {
+        if (strcmp(pattern, "**") == 0)
+            return true;
+        if (*pattern == '*' || *pattern == '#') {
+            int n = read_number(&s);
+
+            if (n < 0)
+                return false;
+            *(*pattern++ == '*' ? &place->layer : &place->expert) = n;
+        } else if (*pattern == '{') {
+            place->alternative = read_alternative(&s, &pattern);
+            if (place->alternative < 0)
+                return false;
+        } else if (*pattern++ != *s++) {
+            return false;
+        }
+    }
+    return *s == '\0';
+}
+
+static enum tensor_part part_of(const char *suffix)
+{
+    static const char *const names[] = {"weight", "bias", "scales", "biases"};
+
+    for (int i = 0; i < (int)COUNT(names); i++)
+        if (strcmp(suffix, names[i]) == 0)
+            return (enum tensor_part)i;
+    return PART_OTHER;
+}
+
+/* The name with the family's prefix replaced; false when it is too long to be any model's. */
+static bool without_prefix(const struct family *f, const char *name, char *out)
+{
+    const char *to = "";
+
+    for (const struct weight_prefix *p = f->prefixes; p && p->from; p++) {
+        if (strncmp(name, p->from, strlen(p->from)) == 0) {
+            name += strlen(p->from);
+            to = p->to;
+            break;
+        }
+    }
+    if (strlen(to) + strlen(name) >= MAX_TENSOR_NAME)
+        return false;
+    strcpy(out, to);
+    strcat(out, name);
+    return true;
+}
+
+struct tensor_place tensor_place(const struct family *f, const char *name)
+{
+    char whole[MAX_TENSOR_NAME], module[MAX_TENSOR_NAME];
+    struct tensor_place place = {.part = PART_OTHER};
+    char *dot;
+
+    if (!without_prefix(f, name, whole))
+        return place;
+    strcpy(module, whole);
+    dot = strrchr(module, '.');
+    if (dot)
+        place.part = part_of(dot + 1);
+    if (dot && place.part != PART_OTHER)
+        *dot = '\0';
+    for (const struct weight_rule *r = f->weights; r->pattern; r++) {
+        bool any = strstr(r->pattern, "**") != NULL;
+
+        if (match(r->pattern, any ? whole : module, &place)) {
+            place.to = r->to;
+            return place;
+        }
+    }
+    place.to = (struct weight_target){.kind = TARGET_NONE};
+    return place;
+}
+
+const char *pattern_of(const struct family *f, int branch, enum weight_role role)
+{
+    for (const struct weight_rule *r = f->weights; r->pattern; r++) {
+        int n = r->to.kind == TARGET_SPLIT ? r->to.n : 1;
+
+        if (r->to.kind != TARGET_SLOTS && r->to.kind != TARGET_SPLIT)
+            continue;
+        if (r->to.kind == TARGET_SLOTS && strchr(r->pattern, '{'))
+            for (const char *p = strchr(r->pattern, '{'); *p != '}'; p++)
+                n += *p == ',';
+        if (r->to.branch == branch && role >= r->to.first && (int)role < (int)r->to.first + n)
+            return r->pattern;
+    }
+    return NULL;
+}

@@ -1,0 +1,24 @@
+/* models/names.h: reading tensor names by the rules of a family. */
+#ifndef MODELS_NAMES_H
+#define MODELS_NAMES_H
+
+#include "models/family.h"
+
+enum tensor_part { PART_WEIGHT, PART_BIAS, PART_SCALES, PART_BIASES, PART_OTHER };
+
+/* What a tensor is for. */
+struct tensor_place {
+    struct weight_target to; /* TARGET_NONE: no rule matches */
+    int layer;               /* -1: the pattern has no '*' */
+    int expert;              /* -1: the pattern has no '#' */
+    int alternative;         /* which of {a,b,c}; 0 without */
+    enum tensor_part part;
+};
+
+struct tensor_place tensor_place(const struct family *f, const char *name);
+
+/* The pattern whose tensors go to this role of this branch, for messages; NULL when there is none.
+ */
+const char *pattern_of(const struct family *f, int branch, enum weight_role role);
+
+#endif

@@ -1,0 +1,116 @@
+/* models/qwen.c: Qwen 2, 2.5 and 3, dense and with experts.
+ *
+ *     x += attention(rms_norm(x))     Qwen 2: biases on q, k, v; Qwen 3: rms_norm of each head's q
+ * and k x += mlp(rms_norm(x))           qwen3_moe: a mixture of experts in most layers
+ *
+ * Qwen2, arXiv:2407.10671; Qwen3, 2505.09388
+ */
+#include <string.h>
+
+#include "models/family.h"
+
+/* Which layers slide: none unless use_sliding_window; then those that layer_types says, or those
+ * from max_window_layers on; with experts, all. */
+static int window_of(config *c, bool moe, int layer)
+{
+    int window = config_int_or(c, "sliding_window", 0);
+    int first = config_int_or(c, "max_window_layers", 28);
+
+    if (!config_bool_or(c, "use_sliding_window", false))
+        return config_window(c, layer, 0) ? window : 0;
+    return config_window(c, layer, moe || layer >= first ? window : 0);
+}
+
+static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
+{
+    struct moe_spec moe = {.expert = mlp};
+
+    moe.expert.intermediate_size = config_int(c, "moe_intermediate_size");
+    moe.router = (struct router_params){
+        .score = ROUTER_SOFTMAX_ALL,
+        .n_experts =
+            config_int(c, config_has(c, "num_experts") ? "num_experts" : "num_local_experts"),
+        .n_experts_per_token = config_int(c, "num_experts_per_tok"),
+        .normalize = config_bool_or(c, "norm_topk_prob", false),
+        .scale = 1,
+    };
+    config_ignore(c, "num_local_experts", "router_aux_loss_coef", "output_router_logits", NULL);
+    return moe;
+}
+
+/* A layer has experts unless it is listed as dense or falls between the steps. */
+static bool is_sparse(config *c, int layer)
+{
+    const int *dense;
+    int n_dense = config_ints(c, "mlp_only_layers", &dense);
+    int step = config_int_or(c, "decoder_sparse_step", 1);
+
+    if (step < 1)
+        return config_fail(c, "decoder_sparse_step", "it is %d; it must be positive", step);
+    for (int i = 0; i < n_dense; i++)
+        if (dense[i] == layer)
+            return false;
+    return (layer + 1) % step == 0;
+}
+
+static int qwen_spec(struct spec *s, config *c, arena *a)
+{
+    const char *type = config_string_or(c, "model_type", "");
+    bool qwen2 = strcmp(type, "qwen2") == 0, moe = strcmp(type, "qwen3_moe") == 0;
+    struct norm_spec norm = config_rms_norm(c), none = {0};
+    bool bias = config_bool_or(c, "attention_bias", false);
+    int n_heads = config_int_in(c, "num_attention_heads", 1, 4096);
+    struct attention_spec attention = {
+        .n_heads = n_heads,
+        .n_kv_heads = config_int_or(c, "num_key_value_heads", n_heads),
+        .qkv_bias = qwen2 || bias,
+        .o_bias = !qwen2 && bias,
+        .q_norm = qwen2 ? none : norm,
+        .k_norm = qwen2 ? none : norm,
+    };
+    struct mlp_spec mlp = {
+        .intermediate_size = config_int(c, "intermediate_size"),
+        .activation = config_activation(c, "hidden_act", ACT_SILU),
+        .gated = true,
+    };
+    struct moe_spec experts = moe ? read_moe(c, mlp) : (struct moe_spec){0};
+
+    if (config_common(s, c, qwen2, a))
+        return -1;
+    attention.head_dim = config_int_or(c, "head_dim", s->hidden_size / n_heads);
+    attention.scale = attention_scale(attention.head_dim);
+    attention.rope = config_rope(c, NULL, attention.head_dim, 1000000, a);
+    s->final_norm = norm;
+    for (int i = 0; i < s->n_layers; i++) {
+        attention.window = window_of(c, moe, i);
+        layer_add(&s->layers[i], branch_attention(norm, attention));
+        if (moe && is_sparse(c, i))
+            layer_add(&s->layers[i], branch_moe(norm, experts));
+        else
+            layer_add(&s->layers[i], branch_mlp(norm, mlp));
+    }
+    return 0;
+}
+
+static const struct weight_rule qwen_weights[] = {
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.input_layernorm", PRE_NORM(0)},
+    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
+    {"model.layers.*.self_attn.{q,k}_norm", ATTENTION_NORMS(0)},
+    {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
+    {"model.layers.*.mlp.gate", ROUTER(1)},
+    {"model.layers.*.mlp.switch_mlp.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.mlp.experts.#.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.norm", FINAL_NORM},
+    {"lm_head", LM_HEAD},
+    {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
+    {NULL, IGNORE},
+};
+
+const struct family family_qwen = {
+    .name = "Qwen 2, Qwen 3",
+    .model_types = {"qwen2", "qwen3", "qwen3_moe"},
+    .spec = qwen_spec,
+    .weights = qwen_weights,
+};

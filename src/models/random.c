@@ -1,0 +1,158 @@
+/* models/random.c: weights of random numbers, for benchmarks at real shapes. */
+#include <math.h>
+#include <string.h>
+
+#include "base/number.h"
+#include "device/weight.h"
+#include "models/bind.h"
+
+#define BLOCK ((size_t)1 << 20) /* bytes made anew for each weight; larger ones repeat them */
+
+struct filler {
+    struct model *m;
+    struct model_format format;
+    uint8_t *block;
+    uint64_t state;
+    clm_error *err;
+};
+
+/* splitmix64 */
+static uint64_t next_random(struct filler *f)
+{
+    uint64_t z = f->state += 0x9E3779B97F4A7C15u;
+
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+/* Uniform, with standard deviation sigma. */
+static float random_number(struct filler *f, float sigma)
+{
+    float u = (float)(next_random(f) >> 40) / (float)(1 << 24); /* [0, 1) */
+
+    return (u - 0.5f) * 3.4641016f * sigma;
+}
+
+static size_t store_number(uint8_t *to, enum weight_format format, float x)
+{
+    uint16_t half = format == WEIGHT_BF16 ? f32_to_bf16(x) : f32_to_f16(x);
+
+    if (format == WEIGHT_F32) {
+        memcpy(to, &x, sizeof x);
+        return sizeof x;
+    }
+    memcpy(to, &half, sizeof half);
+    return sizeof half;
+}
+
+/* size bytes on the device, all made of the first n of the block. */
+static void *place(struct filler *f, size_t size, size_t n)
+{
+    uint8_t *to = model_alloc(f->m, size, f->err);
+
+    for (size_t at = 0; to && at < size; at += n)
+        f->m->dev->ops->upload(f->m->dev, to + at, f->block, size - at < n ? size - at : n);
+    return to;
+}
+
+static void *random_bits(struct filler *f, size_t size)
+{
+    size_t n = size < BLOCK ? size : BLOCK;
+
+    for (size_t i = 0; i < n; i += 8)
+        store_le64(f->block + i, next_random(f));
+    return place(f, size, n);
+}
+
+static void *repeated(struct filler *f, size_t size, enum weight_format format, float value)
+{
+    size_t n = size < BLOCK ? size : BLOCK;
+
+    for (size_t i = 0; i < n;)
+        i += store_number(f->block + i, format, value);
+    return place(f, size, n);
+}
+
+/* q uniform in [0, 2^bits) with scale and bias such that weights have mean 0 and the given
+ * deviation. */
+static int fill_affine(struct filler *f, struct weight *w, float sigma)
+{
+    float levels = (float)(1 << w->bits);
+    float scale = sigma * 3.4641016f / levels;
+    size_t rows = (size_t)w->n_out;
+
+    w->scale_type = DTYPE_BF16;
+    w->data = random_bits(f, weight_row_bytes(w) * rows);
+    w->scales = repeated(f, weight_scale_row_bytes(w) * rows, WEIGHT_BF16, scale);
+    w->biases =
+        repeated(f, weight_scale_row_bytes(w) * rows, WEIGHT_BF16, -scale * (levels - 1) / 2);
+    return w->data && w->scales && w->biases ? 0 : -1;
+}
+
+static int fill_dense(struct filler *f, struct weight *w, float sigma)
+{
+    size_t size = weight_row_bytes(w) * (size_t)w->n_out;
+    size_t n = size < BLOCK ? size : BLOCK;
+
+    for (size_t i = 0; i < n;)
+        i += store_number(f->block + i, w->format, random_number(f, sigma));
+    w->data = place(f, size, n);
+    return w->data ? 0 : -1;
+}
+
+static int fill_matrix(struct filler *f, const struct nn_slot *s)
+{
+    int n = s->n_experts ? s->n_experts : 1;
+    float sigma = 1 / sqrtf((float)s->n_in);
+
+    for (int e = 0; e < n; e++) {
+        struct weight *w = &s->weight[e];
+
+        *w = (struct weight){.format = f->format.format, .n_out = s->n_out, .n_in = s->n_in};
+        if (w->format == WEIGHT_AFFINE) {
+            w->bits = f->format.bits;
+            w->group_size = f->format.group_size;
+            w->scale_type = DTYPE_BF16;
+        } else if (w->format != WEIGHT_F32 && w->format != WEIGHT_F16 && w->format != WEIGHT_BF16) {
+            return fail(f->err, CLM_ERR_UNSUPPORTED, "random weights: format %s is not made",
+                        weight_format_name(w->format));
+        }
+        if (weight_check(w, weight_role_name(s->role), f->err) ||
+            (w->format == WEIGHT_AFFINE ? fill_affine(f, w, sigma) : fill_dense(f, w, sigma)))
+            return -1;
+        f->m->weight_bytes += weight_bytes(w);
+    }
+    return 0;
+}
+
+/* Norms keep what they get: ones (offset included); biases are zeros. */
+static int fill_vector(struct filler *f, const struct nn_slot *s, float value, const float **vector)
+{
+    size_t size = (size_t)s->n_out * (size_t)(s->n_experts ? s->n_experts : 1) * sizeof(float);
+
+    *vector = repeated(f, size, WEIGHT_F32, value);
+    return *vector ? 0 : -1;
+}
+
+static int fill_slot(void *ctx, const struct nn_slot *s)
+{
+    struct filler *f = ctx;
+
+    if (s->bias && fill_vector(f, s, 0, s->bias))
+        return -1;
+    return s->n_in ? fill_matrix(f, s) : fill_vector(f, s, 1, s->vector);
+}
+
+int model_bind_random(struct model *m, struct model_format format, clm_error *err)
+{
+    struct filler f = {
+        .m = m, .format = format, .state = 1, .err = err, .block = mem_alloc(BLOCK + 8)};
+    int rc;
+
+    if (!f.block)
+        return fail(err, CLM_ERR_NOMEM, "random weights: no memory");
+    rc = nn_slots(m->nn, fill_slot, &f);
+    mem_free(f.block);
+    return rc;
+}
