@@ -1,0 +1,303 @@
+/* engine/engine.c: from a ragged batch to one forward pass. */
+#include "engine/engine.h"
+
+#include <string.h>
+
+#include "nn/nn.h"
+
+#define DEFAULT_MAX_ROWS 512
+
+/* A host array that grows and is kept. */
+struct buffer {
+    void *data;
+    size_t size;
+};
+
+struct engine {
+    struct model *model;
+    device *dev;
+    kv_cache *cache;
+    struct pass_memory *memory;
+    int max_rows;
+    struct buffer tokens, positions, logit_rows, sequences, batches, logits;
+};
+
+static void *buffer_need(struct buffer *b, size_t count, size_t size, clm_error *err)
+{
+    size_t need;
+    void *grown;
+
+    if (!size_mul(count, size, &need))
+        return fail_null(err, CLM_ERR_NOMEM, "engine: %zu items of %zu bytes are too many", count,
+                         size);
+    if (need <= b->size && b->data)
+        return b->data;
+    grown = mem_resize(b->data, need + need / 2 + 64);
+    if (!grown)
+        return fail_null(err, CLM_ERR_NOMEM, "engine: no memory for %zu bytes", need);
+    b->data = grown;
+    b->size = need + need / 2 + 64;
+    return grown;
+}
+
+/* One layer of the cache for each attention, in the order of the model. */
+static kv_cache *open_cache(const struct model *m, const struct engine_options *o, clm_error *err)
+{
+    int n = m->nn->n_cache_layers;
+    struct kv_layer_spec *layers = mem_zeroed((size_t)n + 1, sizeof *layers);
+    enum dtype type = o->cache_type_set ? o->cache_type : o->exact ? DTYPE_F32 : DTYPE_F16;
+    kv_cache *cache;
+
+    if (!layers)
+        return fail_null(err, CLM_ERR_NOMEM, "engine: no memory");
+    for (int i = 0; i < m->spec->n_layers; i++) {
+        for (int b = 0; b < m->nn->layers[i].n_branches; b++) {
+            const struct nn_branch *branch = &m->nn->layers[i].branches[b];
+            const struct attention_spec *a = &branch->spec->attention;
+
+            if (branch->spec->op == OP_ATTENTION)
+                layers[branch->attention.cache_layer] = (struct kv_layer_spec){
+                    .n_kv_heads = a->n_kv_heads,
+                    .k_dim = a->head_dim,
+                    .v_dim = a->head_dim,
+                    .window = a->window,
+                };
+        }
+    }
+    cache = kv_cache_open(m->dev, layers, n, type, o->cache_bytes, err);
+    mem_free(layers);
+    return cache;
+}
+
+engine *engine_open(struct model *m, const struct engine_options *options, clm_error *err)
+{
+    struct engine_options o = options ? *options : (struct engine_options){0};
+    engine *e = mem_zeroed(1, sizeof *e);
+
+    if (!e)
+        return fail_null(err, CLM_ERR_NOMEM, "engine: no memory");
+    e->model = m;
+    e->dev = m->dev;
+    e->max_rows = o.max_rows > 0 ? o.max_rows : DEFAULT_MAX_ROWS;
+    e->dev->ops->set_exact(e->dev, o.exact);
+    e->cache = open_cache(m, &o, err);
+    if (e->cache)
+        e->memory = pass_memory_open(e->dev, err);
+    if (!e->memory) {
+        engine_close(e);
+        return NULL;
+    }
+    return e;
+}
+
+void engine_close(engine *e)
+{
+    if (!e)
+        return;
+    pass_memory_close(e->memory);
+    kv_cache_close(e->cache);
+    mem_free(e->tokens.data);
+    mem_free(e->positions.data);
+    mem_free(e->logit_rows.data);
+    mem_free(e->sequences.data);
+    mem_free(e->batches.data);
+    mem_free(e->logits.data);
+    mem_free(e);
+}
+
+kv_cache *engine_cache(engine *e)
+{
+    return e->cache;
+}
+
+struct model *engine_model(engine *e)
+{
+    return e->model;
+}
+
+size_t engine_activation_peak(const engine *e)
+{
+    return pass_memory_peak(e->memory);
+}
+
+int engine_max_rows(const engine *e)
+{
+    return e->max_rows;
+}
+
+/* What a step is made of, counted and checked. */
+struct step {
+    const struct engine_input *inputs;
+    int n_inputs, n_rows, n_logits;
+};
+
+static int check_input(const engine *e, const struct engine_input *in, clm_error *err)
+{
+    int vocab_size = e->model->spec->vocab_size;
+
+    if (!in->seq || in->n_tokens < 1 || in->n_logits < 0 || in->n_logits > in->n_tokens)
+        return fail(err, CLM_ERR_ARG, "engine: an input of %d tokens with logits of %d",
+                    in->n_tokens, in->n_logits);
+    if (in->n_tokens > INT32_MAX - kv_seq_length(in->seq))
+        return fail(err, CLM_ERR_FULL, "engine: a sequence of more than %d tokens", INT32_MAX);
+    for (int i = 0; i < in->n_tokens; i++)
+        if (in->tokens[i] < 0 || in->tokens[i] >= vocab_size)
+            return fail(err, CLM_ERR_ARG, "engine: token %d is outside the vocabulary of %d",
+                        in->tokens[i], vocab_size);
+    return 0;
+}
+
+static int check_step(const engine *e, struct step *s, clm_error *err)
+{
+    for (int i = 0; i < s->n_inputs; i++) {
+        const struct engine_input *in = &s->inputs[i];
+
+        if (check_input(e, in, err))
+            return -1;
+        for (int j = 0; j < i; j++)
+            if (s->inputs[j].seq == in->seq)
+                return fail(err, CLM_ERR_ARG, "engine: inputs %d and %d are of one sequence", j, i);
+        if (in->n_tokens > e->max_rows - s->n_rows)
+            return fail(err, CLM_ERR_ARG, "engine: a step of more than %d tokens", e->max_rows);
+        s->n_rows += in->n_tokens;
+        s->n_logits += in->n_logits;
+    }
+    return s->n_rows > 0 ? 0 : fail(err, CLM_ERR_ARG, "engine: a step without tokens");
+}
+
+/* Room in the cache for every input; on failure what was reserved is given back. */
+static int reserve(const struct step *s, clm_error *err)
+{
+    for (int i = 0; i < s->n_inputs; i++) {
+        if (kv_seq_reserve(s->inputs[i].seq, s->inputs[i].n_tokens, err)) {
+            for (int j = 0; j < i; j++)
+                kv_seq_commit(s->inputs[j].seq, 0);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The host arrays of a step. */
+struct rows {
+    int32_t *tokens, *positions, *logit_rows;
+    struct kv_batch *batches;      /* [groups] */
+    struct kv_sequence *sequences; /* [groups, n_inputs] */
+};
+
+static int lay_out(engine *e, const struct step *s, struct rows *r, clm_error *err)
+{
+    size_t groups = (size_t)kv_cache_groups(e->cache), n_batches = groups ? groups : 1;
+    int row = 0, logit = 0;
+
+    r->tokens = buffer_need(&e->tokens, (size_t)s->n_rows, sizeof(int32_t), err);
+    r->positions = buffer_need(&e->positions, (size_t)s->n_rows, sizeof(int32_t), err);
+    r->logit_rows = buffer_need(&e->logit_rows, (size_t)s->n_logits, sizeof(int32_t), err);
+    r->batches = buffer_need(&e->batches, n_batches, sizeof(struct kv_batch), err);
+    r->sequences = buffer_need(&e->sequences, n_batches * (size_t)s->n_inputs,
+                               sizeof(struct kv_sequence), err);
+    if (!r->tokens || !r->positions || !r->logit_rows || !r->batches || !r->sequences)
+        return -1;
+    for (int i = 0; i < s->n_inputs; i++) {
+        const struct engine_input *in = &s->inputs[i];
+        int position = kv_seq_length(in->seq);
+
+        for (size_t g = 0; g < n_batches; g++)
+            r->sequences[g * (size_t)s->n_inputs + (size_t)i] =
+                (struct kv_sequence){.row = row, .n_rows = in->n_tokens, .position = position};
+        memcpy(r->tokens + row, in->tokens, (size_t)in->n_tokens * sizeof(int32_t));
+        for (int t = 0; t < in->n_tokens; t++)
+            r->positions[row + t] = position + t;
+        row += in->n_tokens;
+        for (int l = in->n_logits; l > 0; l--)
+            r->logit_rows[logit++] = row - l;
+    }
+    for (size_t g = 0; g < n_batches; g++)
+        r->batches[g] = (struct kv_batch){.sequences = r->sequences + g * (size_t)s->n_inputs,
+                                          .n_sequences = s->n_inputs,
+                                          .n_rows = s->n_rows};
+    return 0;
+}
+
+/* Block tables go to the device with the pass. */
+static void upload_tables(const engine *e, const struct step *s, const struct rows *r, pass *p)
+{
+    for (int g = 0; g < kv_cache_groups(e->cache); g++) {
+        for (int i = 0; i < s->n_inputs; i++) {
+            struct kv_table table = kv_seq_table(s->inputs[i].seq, g);
+            struct kv_sequence *seq = &r->sequences[g * s->n_inputs + i];
+
+            seq->first_block = table.first_block;
+            seq->blocks = pass_upload(p, table.blocks, (size_t)table.n_blocks * sizeof(int32_t));
+        }
+    }
+}
+
+static int run(engine *e, const struct step *s, const struct rows *r, float *logits, clm_error *err)
+{
+    size_t bytes = (size_t)s->n_rows * sizeof(int32_t);
+    pass p;
+    tensor *out;
+
+    pass_init(&p, e->dev, e->model->nn, e->cache, e->memory, err);
+    p.rows = (struct pass_rows){
+        .tokens = pass_upload(&p, r->tokens, bytes),
+        .positions = pass_upload(&p, r->positions, bytes),
+        .n_rows = s->n_rows,
+        .kv = r->batches,
+    };
+    upload_tables(e, s, r, &p);
+    out = nn_forward(&p, r->logit_rows, s->n_logits);
+    if (pass_done(&p))
+        return -1;
+    if (out)
+        e->dev->ops->download(e->dev, logits, out->data,
+                              (size_t)out->rows * (size_t)out->cols * sizeof(float));
+    return 0;
+}
+
+int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
+                clm_error *err)
+{
+    struct step s = {.inputs = inputs, .n_inputs = n_inputs};
+    struct rows r;
+    float *out;
+
+    if (check_step(e, &s, err) || reserve(&s, err))
+        return -1;
+    out = buffer_need(&e->logits, (size_t)s.n_logits * (size_t)e->model->spec->vocab_size,
+                      sizeof(float), err);
+    if (!out || lay_out(e, &s, &r, err) || run(e, &s, &r, out, err)) {
+        for (int i = 0; i < n_inputs; i++)
+            kv_seq_commit(inputs[i].seq, 0);
+        return -1;
+    }
+    for (int i = 0; i < n_inputs; i++)
+        kv_seq_commit(inputs[i].seq, inputs[i].n_tokens);
+    if (logits)
+        *logits = out;
+    return 0;
+}
+
+int engine_prefill(engine *e, kv_seq *seq, const int32_t *tokens, int n_tokens, int chunk,
+                   bool (*progress)(void *ctx, int done, int total), void *ctx,
+                   const float **logits, clm_error *err)
+{
+    if (n_tokens < 1)
+        return fail(err, CLM_ERR_ARG, "engine: a prompt without tokens");
+    if (chunk < 1 || chunk > e->max_rows)
+        chunk = e->max_rows;
+    for (int done = 0; done < n_tokens;) {
+        int n = n_tokens - done < chunk ? n_tokens - done : chunk;
+        struct engine_input in = {
+            .seq = seq, .tokens = tokens + done, .n_tokens = n, .n_logits = done + n == n_tokens};
+
+        if (engine_step(e, &in, 1, logits, err))
+            return -1;
+        done += n;
+        if (progress && !progress(ctx, done, n_tokens) && done < n_tokens)
+            return fail(err, CLM_ERR_CANCELLED, "prompt: stopped after %d of %d tokens", done,
+                        n_tokens);
+    }
+    return 0;
+}

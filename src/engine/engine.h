@@ -1,0 +1,60 @@
+/* engine/engine.h: evaluates ragged batches: tokens of any number of sequences, laid end to end. */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "cache/kv_cache.h"
+#include "models/model.h"
+
+typedef struct engine engine;
+
+/* Zero in every field means the default. */
+struct engine_options {
+    bool exact;            /* no approximations, cache in f32 */
+    enum dtype cache_type; /* with cache_type_set: F32, F16 or BF16; default F16, F32 when exact */
+    bool cache_type_set;
+    size_t cache_bytes; /* bound of the cache; default: none */
+    int max_rows; /* tokens of one step at most; longer inputs are cut into chunks; default 512 */
+};
+
+/* The model and its device stay the caller's and must outlive the engine. One thread at a time. */
+engine *engine_open(struct model *m, const struct engine_options *options, clm_error *err);
+void engine_close(engine *e); /* NULL is fine */
+
+kv_cache *engine_cache(engine *e);
+struct model *engine_model(engine *e);
+size_t engine_activation_peak(const engine *e); /* bytes of temporaries at the highest point */
+
+/* A part of a batch: n_tokens >= 1 tokens to append to a sequence, and of how many of its last rows
+ * the logits are wanted. A sequence appears at most once in a batch. */
+struct engine_input {
+    kv_seq *seq;
+    const int32_t *tokens;
+    int n_tokens;
+    int n_logits; /* 0 .. n_tokens */
+};
+
+/**
+ * Evaluate a batch in one step (the caller keeps the sum of n_tokens within max_rows).
+ *
+ * logits  set to [sum of n_logits, vocab_size] f32 in host memory, input after input, valid until
+ * the next step; may be NULL when no logits are asked.
+ *
+ * Errors: CLM_ERR_ARG (a token outside the vocabulary, ...), CLM_ERR_FULL, CLM_ERR_NOMEM leave
+ * every sequence as it was. After CLM_ERR_DEVICE the sequences of the batch can only be closed.
+ */
+int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
+                clm_error *err);
+
+/* Tokens per chunk of engine_prefill. */
+int engine_max_rows(const engine *e);
+
+/**
+ * Append a prompt of any length in chunks of at most max_rows (or chunk, when > 0) and give the
+ * logits after its last token. progress, when not NULL, is told the tokens done after each chunk;
+ * it returns false to stop: CLM_ERR_CANCELLED, with the sequence holding what was done.
+ */
+int engine_prefill(engine *e, kv_seq *seq, const int32_t *tokens, int n_tokens, int chunk,
+                   bool (*progress)(void *ctx, int done, int total), void *ctx,
+                   const float **logits, clm_error *err);
+
+#endif
