@@ -91,11 +91,13 @@ install_debian() {
     else # it would ask for a password, and there is no one to answer
         stop "sudo sh -c '$command'"
     fi
+    # clang's libFuzzer and sanitizers come in a recommended package, whose name has the version in it.
+    case $names in *clang*) lean= ;; *) lean=--no-install-recommends ;; esac
     echo "Installing $names"
     $as_root apt-get -q update || stop "${as_root:+sudo }apt-get update"
     # shellcheck disable=SC2086 # the names are words
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends \
-        $names || stop "${as_root:+sudo }apt-get install -y $names"
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y $lean $names ||
+        stop "${as_root:+sudo }apt-get install -y $names"
     left=$(missing debian)
     [ -z "$left" ] || stop "${as_root:+sudo }apt-get install --reinstall $left"
 }
