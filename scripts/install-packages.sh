@@ -94,7 +94,7 @@ install_debian() {
     # clang's libFuzzer and sanitizers come in a recommended package, whose name has the version in it.
     case $names in *clang*) lean= ;; *) lean=--no-install-recommends ;; esac
     echo "Installing $names"
-    $as_root apt-get -q update || stop "${as_root:+sudo }apt-get update"
+    $as_root apt-get -q update || echo "The package lists may be old: apt-get update failed." >&2
     # shellcheck disable=SC2086 # the names are words
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y $lean $names ||
         stop "${as_root:+sudo }apt-get install -y $names"
