@@ -142,11 +142,10 @@ static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena 
     }
 }
 
-/* The object that describes the rope, or NULL; with one for each type of layer, that of layer_type.
- */
-static config *rope_object(config *c, const char *layer_type)
+/* The object of key that describes the rope, or NULL; with one for each type of layer, that of
+ * layer_type. */
+static config *rope_object(config *c, const char *key, const char *layer_type)
 {
-    const char *key = config_has(c, "rope_parameters") ? "rope_parameters" : "rope_scaling";
     config *all = config_object(c, key);
     const char *first = all ? config_key(all, 0) : NULL;
     config *one;
@@ -161,11 +160,9 @@ static config *rope_object(config *c, const char *layer_type)
     return one;
 }
 
-struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, double theta,
-                             arena *a)
+static struct rope_spec read_rope(config *c, config *scaling, int head_dim, double theta, arena *a)
 {
     struct rope_spec r = rope_plain(head_dim, theta);
-    config *scaling = rope_object(c, layer_type);
     double part = config_float_or(c, "partial_rotary_factor", 1);
 
     r.theta = config_float_or(c, "rope_theta", theta);
@@ -183,6 +180,19 @@ struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, do
     if (scaling)
         read_scaling(&r, c, scaling, a);
     return r;
+}
+
+struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, double theta,
+                             arena *a)
+{
+    const char *key = config_has(c, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+
+    return read_rope(c, rope_object(c, key, layer_type), head_dim, theta, a);
+}
+
+struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, arena *a)
+{
+    return read_rope(c, rope_object(c, "rope_parameters", NULL), head_dim, theta, a);
 }
 
 double config_cap(config *c, const char *key, double otherwise)

@@ -78,6 +78,10 @@ struct norm_spec config_rms_norm(config *c);
 struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, double theta,
                              arena *a);
 
+/* The same for families in which mlx-lm knows no scaling: rope_parameters count, a rope_scaling of
+ * the old schema does not and is named in the warning of unused keys. */
+struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, arena *a);
+
 /* Unscaled rope over dims numbers of a head. */
 struct rope_spec rope_plain(int head_dim, double theta);
 

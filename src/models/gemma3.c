@@ -96,6 +96,7 @@ static int gemma3_spec(struct spec *s, config *c, arena *a)
     config_ignore(c, "vision_config", "mm_tokens_per_image", "image_token_index", "boi_token_index",
                   "eoi_token_index", NULL);
     config_ignore(c, "tie_word_embeddings", NULL); /* the text's own counts, else the file */
+    config_ignore(text, "model_type", NULL);
     s->vocab_size = config_int_or(c, "vocab_size", 262208);
     return text_spec(s, text, 8, 4, a);
 }

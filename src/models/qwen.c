@@ -79,7 +79,8 @@ static int qwen_spec(struct spec *s, config *c, arena *a)
         return -1;
     attention.head_dim = config_int_or(c, "head_dim", s->hidden_size / n_heads);
     attention.scale = attention_scale(attention.head_dim);
-    attention.rope = config_rope(c, NULL, attention.head_dim, 1000000, a);
+    attention.rope = moe ? config_rope_parameters(c, attention.head_dim, 1000000, a)
+                         : config_rope(c, NULL, attention.head_dim, 1000000, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         attention.window = window_of(c, moe, i);
