@@ -1,0 +1,186 @@
+#include "format/hub.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+
+static const char prefix[] = "models--";
+
+static const char *variable(const char *name)
+{
+    const char *value = getenv(name);
+
+    return value && *value ? value : NULL;
+}
+
+int hub_cache(char *out, size_t size, clm_error *err)
+{
+    static const struct {
+        const char *variable, *below;
+    } places[] = {
+        {"HF_HUB_CACHE", NULL},
+        {"HF_HOME", "hub"},
+        {"XDG_CACHE_HOME", "huggingface/hub"},
+        {"HOME", ".cache/huggingface/hub"},
+    };
+
+    for (size_t i = 0; i < COUNT(places); i++) {
+        const char *folder = variable(places[i].variable);
+
+        if (folder && places[i].below)
+            return file_join(out, size, folder, places[i].below, err);
+        if (folder && strlen(folder) < size) {
+            memcpy(out, folder, strlen(folder) + 1);
+            return 0;
+        }
+    }
+    return fail(err, CLM_ERR_IO, "no place for a hub cache: neither HF_HUB_CACHE nor HOME is set");
+}
+
+static bool is_name_part(const char *s, size_t n)
+{
+    if (n == 0 || s[0] == '.' || s[0] == '-')
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", s[i]))
+            return false;
+    return true;
+}
+
+bool hub_is_name(const char *name)
+{
+    size_t first = strcspn(name, "/"), all = strlen(name);
+
+    if (all > 128 || !is_name_part(name, first))
+        return false;
+    return first == all || is_name_part(name + first + 1, all - first - 1);
+}
+
+/* The cache's folder of a model: "org/name" is "models--org--name". */
+static int model_folder(char *out, size_t size, const char *cache, const char *name, clm_error *err)
+{
+    const char *slash = strchr(name, '/');
+    int n = slash ? snprintf(out, size, "%s/%s%.*s--%s", cache, prefix, (int)(slash - name), name,
+                             slash + 1)
+                  : snprintf(out, size, "%s/%s%s", cache, prefix, name);
+
+    if (n < 0 || (size_t)n >= size)
+        return fail(err, CLM_ERR_IO, "the path of %s in the hub cache is too long", name);
+    return 0;
+}
+
+/* The revision that refs/main names; false when there is none that could be one. */
+static bool main_revision(char out[65], const char *folder)
+{
+    char path[PATH_MAX];
+    size_t size, n;
+    char *text;
+
+    if (file_join(path, sizeof path, folder, "refs/main", NULL))
+        return false;
+    text = file_read(path, 4096, &size, NULL);
+    if (!text)
+        return false;
+    n = strspn(text, "0123456789abcdefABCDEF");
+    if (n > 0 && n <= 64 && text[n + strspn(text + n, " \r\n")] == '\0')
+        snprintf(out, 65, "%.*s", (int)n, text);
+    else
+        n = 0;
+    mem_free(text);
+    return n > 0;
+}
+
+/* The most recently changed folder below snapshots; false when there is none. */
+static bool newest_snapshot(char *out, size_t size, const char *snapshots)
+{
+    DIR *dir = opendir(snapshots);
+    time_t newest = 0;
+    bool found = false;
+
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        char path[PATH_MAX];
+        struct stat st;
+
+        if (e->d_name[0] == '.' || file_join(path, sizeof path, snapshots, e->d_name, NULL) ||
+            stat(path, &st) || !S_ISDIR(st.st_mode) || (found && st.st_mtime <= newest))
+            continue;
+        newest = st.st_mtime;
+        found = strlen(path) < size;
+        if (found)
+            memcpy(out, path, strlen(path) + 1);
+    }
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
+static bool find_snapshot(char *out, size_t size, const char *folder)
+{
+    char snapshots[PATH_MAX], revision[65];
+
+    if (file_join(snapshots, sizeof snapshots, folder, "snapshots", NULL))
+        return false;
+    if (main_revision(revision, folder) && file_join(out, size, snapshots, revision, NULL) == 0 &&
+        file_is_dir(out))
+        return true;
+    return newest_snapshot(out, size, snapshots);
+}
+
+int hub_find(char *out, size_t size, const char *name, clm_error *err)
+{
+    char cache[PATH_MAX], folder[PATH_MAX];
+
+    if (!hub_is_name(name))
+        return fail(err, CLM_ERR_ARG, "%s is no name of a model on the hub", name);
+    if (hub_cache(cache, sizeof cache, err) ||
+        model_folder(folder, sizeof folder, cache, name, err))
+        return -1;
+    if (find_snapshot(out, size, folder))
+        return 0;
+    return fail(err, CLM_ERR_IO, "the hub cache %s does not hold %s", cache, name);
+}
+
+static int is_model(const struct dirent *e)
+{
+    return strncmp(e->d_name, prefix, strlen(prefix)) == 0;
+}
+
+/* "models--org--name" as "org/name": the first "--" is the slash. */
+static bool name_of(char *out, size_t size, const char *entry)
+{
+    const char *rest = entry + strlen(prefix), *dashes = strstr(rest, "--");
+    int n = dashes ? snprintf(out, size, "%.*s/%s", (int)(dashes - rest), rest, dashes + 2)
+                   : snprintf(out, size, "%s", rest);
+
+    return n > 0 && (size_t)n < size && hub_is_name(out);
+}
+
+int hub_each(int (*fn)(void *ctx, const char *name, const char *dir), void *ctx, clm_error *err)
+{
+    char cache[PATH_MAX];
+    struct dirent **entries;
+    int n, rc = 0;
+
+    if (hub_cache(cache, sizeof cache, err))
+        return -1;
+    n = scandir(cache, &entries, is_model, alphasort);
+    if (n < 0)
+        return 0;
+    for (int i = 0; i < n; i++) {
+        char folder[PATH_MAX], dir[PATH_MAX], name[256];
+
+        if (rc == 0 && name_of(name, sizeof name, entries[i]->d_name) &&
+            file_join(folder, sizeof folder, cache, entries[i]->d_name, NULL) == 0 &&
+            find_snapshot(dir, sizeof dir, folder))
+            rc = fn(ctx, name, dir);
+        free(entries[i]);
+    }
+    free(entries);
+    return rc;
+}

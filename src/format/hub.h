@@ -1,0 +1,33 @@
+/* format/hub.h: models in the local cache of the Hugging Face hub.
+ *
+ *     <cache>/models--<org>--<name>/refs/main               the revision, a hash
+ *     <cache>/models--<org>--<name>/snapshots/<revision>/   the model's files
+ *
+ * <cache> is $HF_HUB_CACHE, $HF_HOME/hub, $XDG_CACHE_HOME/huggingface/hub or
+ * ~/.cache/huggingface/hub, the first that is set.
+ */
+#ifndef FORMAT_HUB_H
+#define FORMAT_HUB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+/* The cache's folder, which need not exist. */
+int hub_cache(char *out, size_t size, clm_error *err);
+
+/* Could this be a name on the hub: "model" or "org/model", of letters, digits, '.', '_' and '-'? */
+bool hub_is_name(const char *name);
+
+/* The folder of a model's main revision, or of its newest one when the cache names no main.
+ * CLM_ERR_IO when the cache does not hold the model. */
+int hub_find(char *out, size_t size, const char *name, clm_error *err);
+
+/**
+ * Call fn for every model of the cache that has a snapshot, in order of name. Stops at the first
+ * result that is not 0 and returns it; a cache that is not there holds no models.
+ */
+int hub_each(int (*fn)(void *ctx, const char *name, const char *dir), void *ctx, clm_error *err);
+
+#endif
