@@ -1,0 +1,58 @@
+/* generate/generate.h: one prompt to a stream of tokens and text. */
+#ifndef GENERATE_GENERATE_H
+#define GENERATE_GENERATE_H
+
+#include "engine/engine.h"
+#include "generate/sampler.h"
+#include "tokenizer/tokenizer.h"
+
+/* One token as it comes. Text that a later token may still change comes with that one; with the
+ * last token comes all that is left. End tokens have no text of their own. */
+struct generated {
+    int32_t token;
+    float logprob;    /* see struct sample */
+    const char *text; /* [size], not NUL-terminated; valid during the call */
+    size_t size;
+};
+
+enum finish_reason {
+    FINISH_STOP,     /* an end token */
+    FINISH_LENGTH,   /* max_tokens, or the context is full */
+    FINISH_CANCELLED /* a callback said so */
+};
+
+struct generate_options {
+    int max_tokens;                      /* >= 1 */
+    int prefill_step_size;               /* prompt tokens of one step; 0: as many as a step takes */
+    const struct token_list *end_tokens; /* may be NULL */
+    void *ctx;                           /* of all callbacks; each may be NULL */
+    /* Prompt tokens done, after each step of the prompt. */
+    void (*progress)(void *ctx, int done, int total);
+    /* Asked between steps; true ends the text with the token at hand. */
+    bool (*interrupted)(void *ctx);
+    /* false ends at once, with no further call. */
+    bool (*token)(void *ctx, const struct generated *g);
+};
+
+struct generate_result {
+    enum finish_reason finish;
+    int prompt_tokens, generated_tokens; /* an end token counts */
+    double prompt_seconds;               /* until the first token was chosen */
+    double generation_seconds;           /* from then until the last */
+};
+
+/**
+ * Append prompt [n] to a sequence and generate from there. All generated tokens but the last are
+ * appended too.
+ *
+ * Errors: CLM_ERR_ARG (an empty prompt, max_tokens below 1), CLM_ERR_FULL (the prompt does not fit
+ * the model's context) before anything is evaluated; otherwise what engine, sampler and tokenizer
+ * report, *r then says how far it came.
+ */
+int generate(engine *e, kv_seq *seq, sampler *s, const tokenizer *t, const int32_t *prompt,
+             size_t n, const struct generate_options *o, struct generate_result *r, clm_error *err);
+
+/* "stop", "length", "cancelled" */
+const char *finish_reason_name(enum finish_reason reason);
+
+#endif
