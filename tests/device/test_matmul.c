@@ -208,7 +208,7 @@ enum accuracy { EXACT, WHOLE, INT8 };
  * 32767. */
 static double tolerance(const float *x, const float *w, int n, enum accuracy accuracy)
 {
-    double sum = 0, max_w = 0, sum_w = 0, step = 0, error = 0;
+    double sum = 0, max_w = 0, step = 0, error = 0;
 
     for (int g = 0; g < n; g += 128) {
         double max_x = 0, group_w = 0;
@@ -221,7 +221,6 @@ static double tolerance(const float *x, const float *w, int n, enum accuracy acc
         }
         step = accuracy == EXACT ? 0 : accuracy == WHOLE ? max_x / 32767 : max_x / 127;
         error += group_w * step / 2;
-        sum_w += group_w;
     }
     return error + (80 + n / 512.0) * 0.5 * (double)FLT_EPSILON * sum * 3 * max_w + 1e-30;
 }

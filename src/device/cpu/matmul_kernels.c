@@ -5,5 +5,10 @@
 void cpu_matmul_kernels_init(struct cpu_matmul_kernels *k, unsigned isa)
 {
     cpu_matmul_kernels_scalar(k);
+#if defined(__x86_64__)
+    if (isa & CPU_AVX2)
+        cpu_matmul_kernels_avx2(k);
+#else
     (void)isa;
+#endif
 }

@@ -1,0 +1,79 @@
+/* device/cpu/matmul_avx2.c: which kernel for which product, and how fast the processor is at its
+ * best. */
+#include "device/cpu/matmul_avx2.h"
+
+#define FEW_DENSE 6 /* rows, up to which converting weights again for every 3 rows is cheaper */
+
+static const struct cpu_product *choose(const struct weight *w, int n_rows, bool exact)
+{
+    (void)exact;
+    if (w->format <= WEIGHT_BF16 && n_rows <= FEW_DENSE)
+        return &avx2_product_dense;
+    return &avx2_product_f32;
+}
+
+/* Four streams, one per quarter, each prefetched: more lines under way than one stream gets. */
+static uint64_t read_all(const void *data, size_t size)
+{
+    const uint8_t *p = data;
+    __m256i sums[4];
+
+    for (int i = 0; i < 4; i++)
+        sums[i] = _mm256_setzero_si256();
+    for (size_t i = 0; i < size; i += 256) {
+        for (int j = 0; j < 8; j++)
+            sums[j % 4] = _mm256_xor_si256(sums[j % 4],
+                                           _mm256_loadu_si256((const __m256i *)(p + i + 32 * j)));
+        for (int j = 0; j < 4; j++)
+            _mm_prefetch((const char *)(p + i + 2048 + 64 * j), _MM_HINT_T0);
+    }
+    sums[0] =
+        _mm256_xor_si256(_mm256_xor_si256(sums[0], sums[1]), _mm256_xor_si256(sums[2], sums[3]));
+    return (uint64_t)_mm256_extract_epi64(sums[0], 0) ^ (uint64_t)_mm256_extract_epi64(sums[0], 1) ^
+           (uint64_t)_mm256_extract_epi64(sums[0], 2) ^ (uint64_t)_mm256_extract_epi64(sums[0], 3);
+}
+
+#define CHAINS 12 /* independent sums, enough to hide the latency */
+#define ROUNDS 4000
+
+static double f32_burst(void)
+{
+    __m256 sums[CHAINS], f = _mm256_set1_ps(0.5f);
+
+    for (int i = 0; i < CHAINS; i++)
+        sums[i] = _mm256_set1_ps((float)i);
+    for (int n = 0; n < ROUNDS; n++)
+        for (int i = 0; i < CHAINS; i++) {
+            sums[i] = _mm256_fmadd_ps(sums[i], f, f);
+            __asm__("" : "+x"(sums[i]));
+        }
+    return 2.0 * 8 * CHAINS * ROUNDS;
+}
+
+/* Bytes by bytes into 16 bits, pairs of these into 32, added up. */
+static double int8_burst(void)
+{
+    __m256i sums[CHAINS], a = _mm256_set1_epi8(3), ones = _mm256_set1_epi16(1);
+
+    for (int i = 0; i < CHAINS; i++)
+        sums[i] = _mm256_set1_epi32(i);
+    for (int n = 0; n < ROUNDS; n++)
+        for (int i = 0; i < CHAINS; i++) {
+            __m256i products = _mm256_madd_epi16(_mm256_maddubs_epi16(a, sums[i]), ones);
+
+            sums[i] = _mm256_add_epi32(sums[i], products);
+            __asm__("" : "+x"(sums[i]));
+        }
+    return 2.0 * 32 * CHAINS * ROUNDS;
+}
+
+void cpu_matmul_kernels_avx2(struct cpu_matmul_kernels *k)
+{
+    *k = (struct cpu_matmul_kernels){
+        .dequantise = avx2_dequantise,
+        .choose = choose,
+        .read = read_all,
+        .f32_burst = f32_burst,
+        .int8_burst = int8_burst,
+    };
+}

@@ -1,0 +1,122 @@
+/* device/cpu/matmul_avx2.h: what the matrix kernels for AVX2 share. Only for files built with its flags.
+ */
+#ifndef DEVICE_CPU_MATMUL_AVX2_H
+#define DEVICE_CPU_MATMUL_AVX2_H
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "device/cpu/matmul_kernels.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* dequantise_avx2.c */
+
+/* out[i] = the i-th of n scales or biases as f32; out has room for n rounded up to 8. */
+void avx2_scales(float *out, const void *scales, enum dtype type, int n);
+enum dtype avx2_scale_type(const struct weight *w);
+void avx2_dequantise(float *out, const struct weight *w, int o, int k, int n);
+
+/* product_f32_avx2.c */
+extern const struct cpu_product avx2_product_f32;
+extern const struct cpu_product avx2_product_dense;
+
+static inline const uint8_t *weight_data(const struct weight *w, int o)
+{
+    return (const uint8_t *)w->data + (size_t)o * weight_row_bytes(w);
+}
+
+/* Scales (or biases) of row o, from that of value k. */
+static inline const uint8_t *weight_scale(const struct weight *w, const void *scales, int o, int k)
+{
+    size_t row = weight_scale_row_bytes(w);
+
+    return (const uint8_t *)scales + (size_t)o * row +
+           (size_t)(k / w->group_size) * (row / (size_t)(w->n_in / w->group_size));
+}
+
+/* The first n of 8 lanes. */
+INLINE __m256i first_lanes(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+/* 32 values of the given bits, end to end in 4 * bits bytes, as bytes. */
+INLINE __m256i codes32(const uint8_t *p, const int bits)
+{
+    __m256i v;
+
+    if (bits == 8)
+        return _mm256_loadu_si256((const __m256i *)p);
+    if (bits == 4) {
+        v = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
+        v = _mm256_or_si256(v, _mm256_slli_epi16(v, 4));
+        return _mm256_and_si256(v, _mm256_set1_epi8(0x0F));
+    }
+    /* 8 values are as many bytes as a value has bits: one such run into every 64 bits, the lower
+     * half of them from p, the upper half from skip bytes later: so no byte beyond the last is
+     * touched. */
+    const int skip = bits == 6 ? 8 : bits == 2 ? 0 : 4;
+    const char z = -1, b = (char)bits, u = (char)(2 * bits - skip);
+    __m128i low, high;
+
+    if (bits < 4) {
+        low = _mm_loadl_epi64((const __m128i *)p);
+        high = _mm_loadl_epi64((const __m128i *)(p + skip));
+    } else {
+        low = _mm_loadu_si128((const __m128i *)p);
+        high = _mm_loadu_si128((const __m128i *)(p + skip));
+    }
+#define AT(start, i) ((i) < bits ? (char)((start) + (i)) : z)
+#define RUN(start)                                                                                 \
+    AT(start, 0), AT(start, 1), AT(start, 2), AT(start, 3), AT(start, 4), AT(start, 5), z, z
+    v = _mm256_shuffle_epi8(_mm256_set_m128i(high, low),
+                            _mm256_setr_epi8(RUN(0), RUN(b), RUN(u), RUN(u + b)));
+#undef RUN
+#undef AT
+    /* Halve each run of values: 64 bits into two of 32, these into four of 16, into eight of 8. */
+    __m256i half = _mm256_set1_epi64x((1ll << 4 * bits) - 1);
+    v = _mm256_or_si256(
+        _mm256_and_si256(v, half),
+        _mm256_andnot_si256(_mm256_set1_epi64x(0xFFFFFFFF), _mm256_slli_epi64(v, 32 - 4 * bits)));
+    half = _mm256_set1_epi32((1 << 2 * bits) - 1);
+    v = _mm256_or_si256(
+        _mm256_and_si256(v, half),
+        _mm256_andnot_si256(_mm256_set1_epi32(0xFFFF), _mm256_slli_epi32(v, 16 - 2 * bits)));
+    half = _mm256_set1_epi16((short)((1 << bits) - 1));
+    return _mm256_or_si256(
+        _mm256_and_si256(v, half),
+        _mm256_and_si256(_mm256_slli_epi16(v, 8 - bits), _mm256_slli_epi16(half, 8)));
+}
+
+/* Twice the value of an e2m1 code. */
+INLINE __m256i e2m1_doubled(__m256i codes)
+{
+    const __m256i table = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
+
+    return _mm256_shuffle_epi8(table, codes);
+}
+
+/* 8 e4m3 values. As f16 they are 2^8 too small: the bias of the exponent is 7 here and 15 there. */
+INLINE __m256 e4m3_to_f32(__m128i bytes)
+{
+    __m128i v = _mm_cvtepu8_epi16(bytes);
+    __m128i magnitude = _mm_and_si128(v, _mm_set1_epi16(0x7F));
+    __m128i nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7F));
+    __m128i half = _mm_or_si128(_mm_slli_epi16(magnitude, 7),
+                                _mm_slli_epi16(_mm_andnot_si128(_mm_set1_epi16(0x7F), v), 8));
+
+    half = _mm_or_si128(half, _mm_and_si128(nan, _mm_set1_epi16(0x7E00)));
+    return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256));
+}
+
+/* The sums of four vectors, each ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). */
+INLINE __m128 sums4(__m256 a, __m256 b, __m256 c, __m256 d)
+{
+    __m256 t = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+
+    return _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+}
+
+#endif
