@@ -1,0 +1,67 @@
+/* tests/engine/rig.h: a model on a CPU device with an engine, and a step of one sequence. */
+#ifndef RIG_H
+#define RIG_H
+
+#include <string.h>
+
+#include "engine/engine.h"
+#include "testing.h"
+
+struct rig {
+    device *dev;
+    struct model *model;
+    engine *engine;
+    int vocab_size;
+};
+
+static inline void rig_close(struct rig *r)
+{
+    engine_close(r->engine);
+    model_close(r->model);
+    if (r->dev)
+        r->dev->ops->close(r->dev);
+    *r = (struct rig){0};
+}
+
+/* -1 with *err when the checkpoint is refused. */
+static inline int rig_open(struct rig *r, const char *path, int n_threads, bool exact,
+                           clm_error *err)
+{
+    struct engine_options options = {.exact = exact};
+
+    *r = (struct rig){.dev = device_cpu_open(n_threads, err)};
+    if (r->dev)
+        r->dev->ops->set_exact(r->dev, exact);
+    if (r->dev)
+        r->model = model_open(path, r->dev, NULL, err);
+    if (r->model)
+        r->engine = engine_open(r->model, &options, err);
+    if (!r->engine) {
+        rig_close(r);
+        return -1;
+    }
+    r->vocab_size = r->model->spec->vocab_size;
+    return 0;
+}
+
+static inline kv_seq *rig_sequence(struct rig *r)
+{
+    clm_error err = {0};
+    kv_seq *s = kv_seq_open(engine_cache(r->engine), &err);
+
+    CHECK(s, "%s", err.message);
+    return s;
+}
+
+/* Append n tokens in one step; out [n, vocab_size] gets the logits of every one. */
+static inline void rig_feed(struct rig *r, kv_seq *seq, const int32_t *tokens, int n, float *out)
+{
+    struct engine_input input = {.seq = seq, .tokens = tokens, .n_tokens = n, .n_logits = n};
+    const float *logits;
+    clm_error err = {0};
+
+    CHECK(engine_step(r->engine, &input, 1, &logits, &err) == 0, "%s", err.message);
+    memcpy(out, logits, (size_t)n * (size_t)r->vocab_size * sizeof *out);
+}
+
+#endif
