@@ -1,0 +1,62 @@
+/* format/json_scan.h: reading JSON of a known shape in place, where a document would cost too much.
+ *
+ * A safetensors header of 50000 tensors is half a million JSON values; as a document they take a
+ * quarter of a second and 50 MB (docs/json-library.md). The scanner goes over the text once and
+ * keeps nothing. All functions return 0, or -1 with the error, which names the file and the byte.
+ */
+#ifndef FORMAT_JSON_SCAN_H
+#define FORMAT_JSON_SCAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#define JSON_SCAN_MAX_DEPTH 512
+
+struct json_scan {
+    const char *at, *end; /* what is left */
+    const char *begin;
+    const char *name; /* the source, in messages */
+    char *pool;       /* decoded strings go here; room for as many bytes as the text has */
+    clm_error *err;
+};
+
+/* Is this the next character after white space? It is not consumed. False at the end. */
+bool json_scan_peek(struct json_scan *s, char c);
+
+/* Takes exactly this character, after white space. */
+int json_scan_expect(struct json_scan *s, char c);
+
+/**
+ * Steps from item to item of an object or array whose opening bracket was taken:
+ *
+ *     if (json_scan_expect(&s, '{'))
+ *         return -1;
+ *     for (bool first = true; (more = json_scan_more(&s, '}', &first)) > 0;)
+ *         ...
+ *
+ * 1: an item follows; 0: the closing bracket was taken; -1: neither.
+ */
+int json_scan_more(struct json_scan *s, char close, bool *first);
+
+/* A string, decoded into the pool with a NUL behind it; it may hold NULs itself. */
+int json_scan_string(struct json_scan *s, const char **string, size_t *size);
+
+/* A string used as key, and the colon after it. A NUL inside is an error. */
+int json_scan_key(struct json_scan *s, const char **key);
+
+/* A whole number in [0, 2^64): no sign, fraction or exponent. */
+int json_scan_u64(struct json_scan *s, uint64_t *value);
+
+/* Any value, checked and forgotten. */
+int json_scan_skip(struct json_scan *s);
+
+/* Nothing but white space is left. */
+int json_scan_finish(struct json_scan *s);
+
+/* The error at the present place: "NAME: byte N: expected ...". Returns -1. */
+int json_scan_fail(struct json_scan *s, const char *expected);
+
+#endif
