@@ -168,8 +168,8 @@ struct part {
     int sequence, position, n_rows;
 };
 
-/* Stores, and attends unless out is NULL, for some parts in one batch. y of a part goes to out[sequence] by
- * position. */
+/* Stores, and attends unless out is NULL, for some parts in one batch. y of a part goes to
+ * out[sequence] by position. */
 static void run_parts(device *d, struct world *w, const struct part *parts, int n_parts,
                       float **out)
 {

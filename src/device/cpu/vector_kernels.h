@@ -50,7 +50,7 @@ struct cpu_vector_kernels {
     void (*load[CPU_KV_TYPES])(float *to, const void *from, int n);
     void (*store[CPU_KV_TYPES])(void *to, const float *from, int n);
 
-    int (*argmax)(const float *x, int n); /* n >= 1; the first on ties; 0 if x holds a NaN */
+    int (*argmax)(const float *x, int n); /* n >= 1; the first on ties; with NaNs any in [0, n) */
 
     /* --- Attention over one chunk of keys; see attention.c. ---
      *
@@ -88,7 +88,8 @@ struct cpu_vector_kernels {
     void (*scores[CPU_KV_TYPES])(float *s, int lds, const float *q, int ldq, int n_rows,
                                  const void *keys, int n_keys, int dim);
 
-    /* y[r, i] += sum_j s[r, j] values[j, i] for values [n_keys, dim] */
+    /* y[r, i] += sum_j s[r, j] values[j, i] for values [n_keys, dim]; y is padded to a multiple of
+     * panel, and keeps zeros there. */
     void (*weigh[CPU_KV_TYPES])(float *y, int ldy, const float *s, int lds, int n_rows,
                                 const void *values, int n_keys, int dim);
 };

@@ -172,12 +172,9 @@ static int argmax(const float *x, int n)
 {
     int best = 0;
 
-    for (int i = 0; i < n; i++) {
-        if (isnan(x[i]))
-            return 0;
+    for (int i = 1; i < n; i++)
         if (x[i] > x[best])
             best = i;
-    }
     return best;
 }
 

@@ -1,0 +1,652 @@
+/* The row kernels of every instruction set this processor has, against the formulas in double
+ * precision, at sizes around the vector width, unaligned, with canaries around what may be written.
+ */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/number.h"
+#include "device/cpu/cpu.h"
+
+#include "testing.h"
+
+enum { MAX_N = 1100 };
+#define CANARY 12345.678f
+#define EPSILON ((double)FLT_EPSILON)
+
+static const int sizes[] = {1,  2,  3,  4,  5,  7,  8,  9,  12, 15,  16,  17,  23,
+                            24, 31, 32, 33, 47, 63, 64, 65, 80, 127, 128, 129, MAX_N};
+
+/* Room for MAX_N numbers (and as many again) behind a canary, at any alignment of a float. */
+struct buffer {
+    float data[2 * MAX_N + 32];
+};
+
+static float *place(struct buffer *b, int offset)
+{
+    for (size_t i = 0; i < COUNT(b->data); i++)
+        b->data[i] = CANARY;
+    return b->data + 8 + offset;
+}
+
+static void check_canaries(const struct buffer *b, const float *x, int n, const char *what)
+{
+    int begin = (int)(x - b->data);
+
+    for (int i = 0; i < (int)COUNT(b->data); i++)
+        CHECK((begin <= i && i < begin + n) || b->data[i] == CANARY, "%s, n %d: wrote at %d", what,
+              n, i - begin);
+}
+
+static void check_close(float got, double want, double tolerance, const char *what, int n, int i)
+{
+    CHECK(fabs((double)got - want) <= tolerance, "%s, n %d, i %d: %.9g, expected %.9g within %.2g",
+          what, n, i, (double)got, want, tolerance);
+}
+
+/* --- Norms --- */
+
+/* Two sums of n squares, each within n/2 epsilons, halved by the root; five roundings. */
+static void check_rms_norm(const struct cpu_vector_kernels *k, int n, int offset, bool weighted)
+{
+    struct buffer bx, bw, by;
+    float *x = place(&bx, offset), *w = place(&bw, 3 - offset), *y = place(&by, 1);
+    double sum = 0, tolerance = ((double)n / 2 + 5) * EPSILON;
+
+    random_floats(x, (size_t)n);
+    random_floats(w, (size_t)n);
+    for (int i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    double factor = 1 / sqrt(sum / n + 1e-5);
+    k->rms_norm(y, x, weighted ? w : NULL, n, 1e-5f);
+    for (int i = 0; i < n; i++) {
+        double want = (double)x[i] * factor * (weighted ? (double)w[i] : 1);
+
+        check_close(y[i], want, tolerance * fabs(want), "rms_norm", n, i);
+    }
+    check_canaries(&by, y, n, "rms_norm");
+    k->rms_norm(x, x, weighted ? w : NULL, n, 1e-5f);
+    CHECK(memcmp(x, y, (size_t)n * sizeof *x) == 0, "rms_norm, n %d: differs in place", n);
+    check_canaries(&bx, x, n, "rms_norm in place");
+}
+
+/* The mean is off by n/2 epsilons of the mean magnitude, which moves x - mean and the variance; the
+ * rest as above. */
+static void check_layer_norm(const struct cpu_vector_kernels *k, int n, int offset, bool weighted)
+{
+    struct buffer bx, bw, bb, by;
+    float *x = place(&bx, offset), *w = place(&bw, 2), *b = place(&bb, 3 - offset),
+          *y = place(&by, 1);
+    double sum = 0, squares = 0, magnitude = 0;
+
+    random_floats(x, (size_t)n);
+    random_floats(w, (size_t)n);
+    random_floats(b, (size_t)n);
+    for (int i = 0; i < n; i++) {
+        sum += (double)x[i];
+        magnitude += fabs((double)x[i]) / n;
+    }
+    for (int i = 0; i < n; i++)
+        squares += ((double)x[i] - sum / n) * ((double)x[i] - sum / n);
+    double factor = 1 / sqrt(squares / n + 1e-3);
+    k->layer_norm(y, x, weighted ? w : NULL, weighted ? b : NULL, n, 1e-3f);
+    for (int i = 0; i < n; i++) {
+        double normal = ((double)x[i] - sum / n) * factor;
+        double want = weighted ? normal * (double)w[i] + (double)b[i] : normal;
+        double mean_error = ((double)n / 2 + 1) * EPSILON * magnitude * factor;
+        double tolerance = 2 * mean_error + ((double)n / 2 + 6) * EPSILON * fabs(normal) +
+                           EPSILON * fabs(want) + fabs(normal) * mean_error;
+
+        check_close(y[i], want, tolerance, "layer_norm", n, i);
+    }
+    check_canaries(&by, y, n, "layer_norm");
+    k->layer_norm(x, x, weighted ? w : NULL, weighted ? b : NULL, n, 1e-3f);
+    CHECK(memcmp(x, y, (size_t)n * sizeof *x) == 0, "layer_norm, n %d: differs in place", n);
+}
+
+static void check_norms(const struct cpu_vector_kernels *k)
+{
+    for (size_t s = 0; s < COUNT(sizes); s++)
+        for (int offset = 0; offset < 4; offset++) {
+            check_rms_norm(k, sizes[s], offset, offset % 2);
+            check_layer_norm(k, sizes[s], offset, offset % 2);
+        }
+}
+
+/* --- Elementwise --- */
+
+static void check_add_scale(const struct cpu_vector_kernels *k)
+{
+    struct buffer bx, by;
+
+    for (size_t s = 0; s < COUNT(sizes); s++)
+        for (int offset = 0; offset < 4; offset++) {
+            int n = sizes[s];
+            float *x = place(&bx, offset), *y = place(&by, 3 - offset), before[MAX_N];
+
+            random_floats(x, (size_t)n);
+            random_floats(y, (size_t)n);
+            memcpy(before, y, (size_t)n * sizeof *y);
+            k->add(y, x, n, 0.7f);
+            for (int i = 0; i < n; i++) { /* one or two roundings */
+                double product = (double)0.7f * (double)x[i], want = (double)before[i] + product;
+
+                check_close(y[i], want, EPSILON / 2 * (fabs(product) + fabs(want)) * 1.01, "add", n,
+                            i);
+            }
+            check_canaries(&by, y, n, "add");
+            memcpy(before, x, (size_t)n * sizeof *x);
+            k->scale(x, n, 0.7f);
+            for (int i = 0; i < n; i++)
+                CHECK(x[i] == before[i] * 0.7f, "scale, n %d, i %d", n, i);
+            check_canaries(&bx, x, n, "scale");
+        }
+}
+
+static double exact_activation(double x, enum activation act)
+{
+    double u;
+
+    switch (act) {
+    case ACT_SILU:
+        return x / (1 + exp(-x));
+    case ACT_GELU:
+        return 0.5 * x * erfc(-x * M_SQRT1_2);
+    case ACT_GELU_TANH:
+        u = sqrt(2 / M_PI) * (x + (double)0.044715f * x * x * x);
+        return x / (1 + exp(-2 * u)); /* = x (1 + tanh(u)) / 2 */
+    case ACT_RELU:
+        return fmax(x, 0);
+    case ACT_RELU2:
+        return fmax(x, 0) * fmax(x, 0);
+    case ACT_COUNT:
+        break;
+    }
+    return NAN;
+}
+
+/* Relative errors in epsilons. exp: 2, see vector_math.h, then a sum and a quotient. The exponent
+ * of gelu_tanh is a rounded polynomial (3 epsilons) and its error is multiplied by its size. gelu:
+ * exp, three products and a quotient of half an epsilon each, and a polynomial in t whose terms are
+ * at most 2.5 times its value: 2.5 (from the 9 steps, most of them small), t itself 1, the fit 0.5.
+ * A result that should be below 2^-125 times x may be anything as small. */
+static double activation_tolerance(double x, enum activation act)
+{
+    double u = sqrt(2 / M_PI) * fabs(x + 0.044715 * x * x * x),
+           want = fabs(exact_activation(x, act));
+
+    switch (act) {
+    case ACT_SILU:
+        return 3 * EPSILON * want + ldexp(fabs(x), -124);
+    case ACT_GELU:
+        return 8 * EPSILON * want + ldexp(fabs(x), -124);
+    case ACT_GELU_TANH:
+        return (3 + 3 * 2 * u) * EPSILON * want + ldexp(fabs(x), -124);
+    default:
+        return EPSILON / 2 * want + (double)FLT_MIN;
+    }
+}
+
+/* n numbers of all magnitudes from 1e-6 to 120 with either sign, and special ones. */
+static void spread(float *x, int n)
+{
+    static const float special[] = {0.0f,    -0.0f, 120.0f, -120.0f, 13.3f,   -13.3f, 0.625f,
+                                    -0.625f, 88.8f, -88.8f, 1e-30f,  -1e-30f, 3e4f,   -3e4f};
+
+    for (int i = 0; i < n; i++) {
+        double magnitude = 1e-6 * pow(1.2e8, (double)(random_u64() >> 11) * 0x1p-53);
+
+        x[i] = (float)(random_below(2) ? magnitude : -magnitude);
+        if (random_below(20) == 0)
+            x[i] = special[random_below(COUNT(special))];
+    }
+}
+
+static void check_activation(const struct cpu_vector_kernels *k, enum activation act, int n,
+                             int offset)
+{
+    static const char *names[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2"};
+    struct buffer bx, bu, by;
+    float *x = place(&bx, offset), *up = place(&bu, 3 - offset), *y = place(&by, 1), first[MAX_N];
+
+    spread(x, n);
+    random_floats(up, (size_t)n);
+    k->activate(y, x, n, act);
+    for (int i = 0; i < n; i++)
+        check_close(y[i], exact_activation((double)x[i], act),
+                    activation_tolerance((double)x[i], act), names[act], n, i);
+    check_canaries(&by, y, n, names[act]);
+    memcpy(first, y, (size_t)n * sizeof *y);
+
+    /* Each number has its result wherever it lies. */
+    k->activate(y, x + n / 2, n - n / 2, act);
+    for (int i = n / 2; i < n; i++)
+        CHECK(f32_bits(y[i - n / 2]) == f32_bits(first[i]), "%s depends on the place", names[act]);
+
+    k->glu(y, x, up, n, act);
+    for (int i = 0; i < n; i++)
+        CHECK(y[i] == first[i] * up[i], "glu %s, n %d, i %d", names[act], n, i);
+    check_canaries(&by, y, n, names[act]);
+    k->glu(up, x, up, n, act);
+    CHECK(memcmp(up, y, (size_t)n * sizeof *y) == 0, "glu %s, n %d: differs in place", names[act],
+          n);
+    check_canaries(&bu, up, n, names[act]);
+    k->activate(x, x, n, act);
+    CHECK(memcmp(x, first, (size_t)n * sizeof *x) == 0, "%s, n %d: differs in place", names[act],
+          n);
+    check_canaries(&bx, x, n, names[act]);
+}
+
+static void check_activations(const struct cpu_vector_kernels *k)
+{
+    for (enum activation act = 0; act < ACT_COUNT; act++)
+        for (int round = 0; round < 20; round++)
+            for (size_t s = 0; s < COUNT(sizes); s++)
+                check_activation(k, act, sizes[s], round % 4);
+}
+
+/* tanh itself: where it is 1 - 2 / (e^2x + 1), x > 5/8, the error of exp and two roundings count
+ * less than half, then a rounding; below, the fit and three roundings, most of them of small terms.
+ * The quotient by the cap and the product add one epsilon. */
+static void check_softcap(const struct cpu_vector_kernels *k)
+{
+    struct buffer bx;
+
+    for (int round = 0; round < 20; round++)
+        for (size_t s = 0; s < COUNT(sizes); s++) {
+            int n = sizes[s];
+            float *x = place(&bx, round % 4), before[MAX_N], cap = round % 2 ? 30.0f : 1.0f;
+
+            spread(x, n);
+            memcpy(before, x, (size_t)n * sizeof *x);
+            k->softcap(x, n, cap);
+            for (int i = 0; i < n; i++) {
+                double want = (double)cap * tanh((double)before[i] / (double)cap);
+
+                check_close(x[i], want, 3.5 * EPSILON * fabs(want), "softcap", n, i);
+            }
+            check_canaries(&bx, x, n, "softcap");
+            memcpy(x, before, (size_t)n * sizeof *x);
+            k->cap_scores(x, n / k->panel * k->panel, 2.5f);
+            for (int i = 0; i < n / k->panel * k->panel; i++) {
+                double want = 2.5 * tanh((double)before[i]);
+
+                check_close(x[i], want, 3 * EPSILON * fabs(want), "cap_scores", n, i);
+            }
+        }
+}
+
+/* --- Rotation, conversion, argmax --- */
+
+static void check_rope(const struct cpu_vector_kernels *k, int n, int offset, bool pairs)
+{
+    struct buffer bx, bc, bs;
+    float *x = place(&bx, offset), *cosines = place(&bc, 1), *sines = place(&bs, 2),
+          before[2 * MAX_N];
+
+    random_floats(x, (size_t)(2 * n));
+    random_floats(cosines, (size_t)n);
+    random_floats(sines, (size_t)n);
+    memcpy(before, x, (size_t)(2 * n) * sizeof *x);
+    (pairs ? k->rope_pairs : k->rope_halves)(x, cosines, sines, n);
+    for (int i = 0; i < n; i++) {
+        int at = pairs ? 2 * i : i, other = pairs ? 2 * i + 1 : i + n;
+        double a = (double)before[at], b = (double)before[other];
+        double c = (double)cosines[i], s = (double)sines[i];
+
+        /* Two products and a sum, each rounded. */
+        check_close(x[at], a * c - b * s, EPSILON * (fabs(a * c) + fabs(b * s)), "rope", n, at);
+        check_close(x[other], a * s + b * c, EPSILON * (fabs(a * s) + fabs(b * c)), "rope", n,
+                    other);
+    }
+    check_canaries(&bx, x, 2 * n, "rope");
+}
+
+static void check_ropes(const struct cpu_vector_kernels *k)
+{
+    for (size_t s = 0; s < COUNT(sizes); s++)
+        for (int offset = 0; offset < 4; offset++) {
+            check_rope(k, sizes[s], offset, false);
+            check_rope(k, sizes[s], offset, true);
+        }
+}
+
+static bool same(float a, float b)
+{
+    return f32_bits(a) == f32_bits(b) || (isnan(a) && isnan(b));
+}
+
+/* Every 16-bit number, in pieces of odd sizes. */
+static void check_loads(const struct cpu_vector_kernels *k)
+{
+    static uint16_t from[1 << 16];
+    struct buffer b;
+
+    for (int i = 0; i < 1 << 16; i++)
+        from[i] = (uint16_t)i;
+    for (int at = 0, s = 0; at < 1 << 16; s++) {
+        int n = sizes[s % (int)COUNT(sizes)];
+        float *to = place(&b, s % 4);
+
+        n = n < (1 << 16) - at ? n : (1 << 16) - at;
+        for (enum dtype type = DTYPE_F16; type <= DTYPE_BF16; type++) {
+            k->load[type](to, from + at, n);
+            for (int i = 0; i < n; i++)
+                CHECK(same(to[i], type == DTYPE_F16 ? f16_to_f32(from[at + i])
+                                                    : bf16_to_f32(from[at + i])),
+                      "%s 0x%04X", dtype_name(type), at + i);
+            check_canaries(&b, to, n, "load");
+        }
+        at += n;
+    }
+}
+
+/* Any bits, and ties between two neighbours of the smaller type. */
+static void check_stores(const struct cpu_vector_kernels *k)
+{
+    struct buffer bx;
+    uint16_t to[MAX_N + 2];
+
+    for (int round = 0; round < 200; round++) {
+        int n = sizes[round % (int)COUNT(sizes)];
+        float *x = place(&bx, round % 4);
+
+        for (int i = 0; i < n; i++)
+            x[i] = bits_f32((uint32_t)random_u64() & (random_below(2) ? 0xFFFFFFFFu : 0xFFFFF000u));
+        for (int i = 0; i < n; i += 5)
+            x[i] = bits_f32((0x38000000u + (uint32_t)random_below(0x10000000u)) & 0xFFFFF000u);
+        for (enum dtype type = DTYPE_F16; type <= DTYPE_BF16; type++) {
+            memset(to, 0xA5, sizeof to);
+            k->store[type](to + 1, x, n);
+            for (int i = 0; i < n; i++) {
+                float clipped = fminf(fmaxf(x[i], -65504.0f), 65504.0f);
+                uint16_t want = type == DTYPE_F16 ? f32_to_f16(clipped) : f32_to_bf16(x[i]);
+                float got_f32 = type == DTYPE_F16 ? f16_to_f32(to[i + 1]) : bf16_to_f32(to[i + 1]);
+
+                CHECK(isnan(x[i]) ? isnan(got_f32) : to[i + 1] == want,
+                      "%s of %a: 0x%04X, expected 0x%04X", dtype_name(type), (double)x[i],
+                      to[i + 1], want);
+            }
+            CHECK(to[0] == 0xA5A5 && to[n + 1] == 0xA5A5, "store, n %d: wrote outside", n);
+        }
+    }
+}
+
+static void check_argmax(const struct cpu_vector_kernels *k)
+{
+    struct buffer b;
+
+    for (int round = 0; round < 2000; round++) {
+        int n = sizes[round % (int)COUNT(sizes)], best = 0;
+        float *x = place(&b, round % 4);
+
+        for (int i = 0; i < n; i++)
+            x[i] = -1.0f - (float)random_below(round % 3 ? 5 : 100000);
+        for (int i = 0; i < n; i++)
+            best = x[i] > x[best] ? i : best;
+        int got = k->argmax(x, n);
+        CHECK(got == best, "n %d: %d, expected %d", n, got, best);
+        x[random_below((size_t)n)] = NAN;
+        got = k->argmax(x, n);
+        CHECK(got >= 0 && got < n, "n %d with NaN: %d", n, got);
+    }
+}
+
+/* --- Attention over a chunk --- */
+
+static const int dims[] = {1, 4, 5, 8, 12, 16, 17, 31, 32, 33, 64, 80, 96, 100};
+
+enum { MAX_DIM = 128, CHUNK = CPU_ATTEND_CHUNK };
+
+/* numbers [n, dim] of a type, and what they are as f32 */
+static void random_numbers(void *to, float *values, enum dtype type, int n)
+{
+    random_floats(values, (size_t)n);
+    for (int i = 0; i < n; i++)
+        if (type == DTYPE_F32) {
+            ((float *)to)[i] = values[i];
+        } else {
+            uint16_t h = type == DTYPE_F16 ? f32_to_f16(values[i]) : f32_to_bf16(values[i]);
+
+            ((uint16_t *)to)[i] = h;
+            values[i] = type == DTYPE_F16 ? f16_to_f32(h) : bf16_to_f32(h);
+        }
+}
+
+static void check_pack(const struct cpu_vector_kernels *k, enum dtype type, int dim, int first,
+                       int n)
+{
+    static float cache[CHUNK * MAX_DIM], values[CHUNK * MAX_DIM], got[CHUNK * MAX_DIM * 2];
+    int padded = (dim + k->panel - 1) / k->panel * k->panel;
+
+    random_numbers(cache, values, type, n * dim);
+    for (size_t i = 0; i < COUNT(got); i++)
+        got[i] = CANARY;
+    k->pack_keys[type](got, cache, first, n, dim);
+    for (int j = first; j < first + n; j++)
+        for (int i = 0; i < dim; i++) {
+            float *at = &got[(j / k->panel * dim + i) * k->panel + j % k->panel];
+
+            CHECK(*at == values[(j - first) * dim + i], "pack_keys: dim %d, key %d, %d", dim, j, i);
+            *at = CANARY;
+        }
+    for (size_t i = 0; i < COUNT(got); i++)
+        CHECK(got[i] == CANARY, "pack_keys: dim %d, keys [%d, +%d): wrote at %zu", dim, first, n,
+              i);
+    k->pack_values[type](got, cache, first, n, dim);
+    for (int j = first; j < first + n; j++)
+        for (int i = 0; i < padded; i++) {
+            float *at = &got[(i / k->panel * CHUNK + j) * k->panel + i % k->panel];
+
+            CHECK(*at == (i < dim ? values[(j - first) * dim + i] : 0),
+                  "pack_values: dim %d, key %d, %d", dim, j, i);
+            *at = CANARY;
+        }
+    for (size_t i = 0; i < COUNT(got); i++)
+        CHECK(got[i] == CANARY, "pack_values: dim %d, keys [%d, +%d): wrote at %zu", dim, first, n,
+              i);
+}
+
+static void check_packs(const struct cpu_vector_kernels *k)
+{
+    for (size_t d = 0; d < COUNT(dims); d++)
+        for (int round = 0; round < 30; round++) {
+            int first = (int)random_below(CHUNK),
+                n = 1 + (int)random_below((size_t)(CHUNK - first));
+
+            check_pack(k, (enum dtype)(round % CPU_KV_TYPES), dims[d], round ? first : 0,
+                       round ? n : CHUNK);
+        }
+}
+
+/* depth products and as many sums, each rounded: depth + 1 half epsilons of the sum of magnitudes.
+ */
+static void check_product(const struct cpu_vector_kernels *k, int n_rows, int n_panels, int depth,
+                          bool accumulate)
+{
+    static float a[16 * MAX_DIM], b[CHUNK * MAX_DIM], before[16 * (CHUNK + 1)], c[16 * (CHUNK + 1)];
+    int lda = depth + 3, ldc = CHUNK + 1, n = n_panels * k->panel;
+
+    random_floats(a, COUNT(a));
+    random_floats(b, COUNT(b));
+    random_floats(before, COUNT(before));
+    memcpy(c, before, sizeof c);
+    k->product(c, ldc, a, lda, b, depth * k->panel, n_rows, n_panels, depth, accumulate);
+    for (int r = 0; r < 16; r++)
+        for (int j = 0; j < ldc; j++) {
+            const float *column = b + j / k->panel * depth * k->panel + j % k->panel;
+            double want = accumulate ? (double)before[r * ldc + j] : 0, size = fabs(want);
+
+            if (r >= n_rows || j >= n) {
+                CHECK(c[r * ldc + j] == before[r * ldc + j], "product: wrote at %d, %d", r, j);
+                continue;
+            }
+            for (int i = 0; i < depth; i++) {
+                want += (double)a[r * lda + i] * (double)column[i * k->panel];
+                size += fabs((double)a[r * lda + i] * (double)column[i * k->panel]);
+            }
+            check_close(c[r * ldc + j], want, (depth + 1) * EPSILON / 2 * size, "product", depth,
+                        j);
+        }
+}
+
+static void check_products(const struct cpu_vector_kernels *k)
+{
+    CHECK(k->panel <= CHUNK && CHUNK % k->panel == 0 && k->tile_rows <= 16, "panel %d", k->panel);
+    for (int rows = 1; rows <= k->tile_rows; rows++)
+        for (int panels = 1; panels <= CHUNK / k->panel; panels++)
+            for (int round = 0; round < 6; round++)
+                check_product(k, rows, panels, dims[random_below(COUNT(dims))], round % 2);
+}
+
+/* A power of two is within 2 epsilons, its exponent (one rounding of a number up to 60) within 60 *
+ * ln(2) / 2 epsilons; the sum within n / 2 more. */
+static void check_softmax(const struct cpu_vector_kernels *k, int n, int begin, int end,
+                          float start)
+{
+    float s[CHUNK + 1], before[CHUNK], max = start, sum = start > -INFINITY ? 1.5f : 0;
+    double want_max = (double)start, want_sum = 0, tolerance = (2 + 60 * M_LN2 / 2 + 1) * EPSILON;
+
+    random_floats(before, (size_t)n);
+    for (int j = 0; j < n; j++)
+        before[j] = before[j] * 30 + (float)random_below(2) * -200;
+    for (int j = 0; j < n; j++)
+        s[j] = begin <= j && j < end ? before[j] : j % 2 ? NAN : 1000;
+    s[n] = CANARY;
+    for (int j = begin; j < end; j++)
+        want_max = fmax(want_max, (double)before[j]);
+    float factor = k->softmax_step(s, n, begin, end, &max, &sum);
+    for (int j = 0; j < n; j++) {
+        double want = begin <= j && j < end ? exp2((double)before[j] - want_max) : 0;
+
+        want_sum += want;
+        check_close(s[j], want, tolerance * want + 0x1p-125, "softmax_step", n, j);
+        CHECK((begin <= j && j < end) || s[j] == 0, "softmax_step: key %d of [%d, %d)", j, begin,
+              end);
+    }
+    double want_factor = exp2((double)start - want_max);
+    want_sum += want_factor * (start > -INFINITY ? 1.5 : 0);
+    CHECK((double)max == want_max && s[n] == CANARY, "softmax_step: max %g", (double)max);
+    check_close(factor, want_factor, tolerance * want_factor + 0x1p-125, "softmax factor", n, 0);
+    check_close(sum, want_sum, (tolerance + n * EPSILON / 2) * want_sum, "softmax sum", n, 0);
+}
+
+static void check_softmaxes(const struct cpu_vector_kernels *k)
+{
+    for (int n = k->panel; n <= CHUNK; n += k->panel)
+        for (int round = 0; round < 100; round++) {
+            int begin = (int)random_below((size_t)n),
+                end = begin + 1 + (int)random_below((size_t)(n - begin));
+
+            check_softmax(k, n, begin, end,
+                          round % 3 == 0 ? -INFINITY : (float)random_below(60) - 30);
+        }
+}
+
+static void check_direct(const struct cpu_vector_kernels *k, enum dtype type, int dim, int rows,
+                         int n)
+{
+    static float cache[CHUNK * MAX_DIM], values[CHUNK * MAX_DIM], q[16 * MAX_DIM];
+    static float s[16 * (CHUNK + 1)], y[16 * MAX_DIM], before[16 * MAX_DIM];
+    int padded = (dim + k->panel - 1) / k->panel * k->panel, lds = CHUNK + 1;
+
+    random_numbers(cache, values, type, n * dim);
+    random_floats(q, COUNT(q));
+    random_floats(before, COUNT(before));
+    for (int r = 0; r < rows; r++)
+        for (int i = dim; i < padded; i++)
+            q[r * padded + i] = before[r * padded + i] = 0;
+    memcpy(y, before, sizeof y);
+    for (size_t i = 0; i < COUNT(s); i++)
+        s[i] = CANARY;
+    k->scores[type](s, lds, q, padded, rows, cache, n, dim);
+    for (int r = 0; r < 16; r++)
+        for (int j = 0; j < lds; j++) {
+            double want = 0, size = 0;
+
+            for (int i = 0; r < rows && j < n && i < dim; i++) {
+                want += (double)q[r * padded + i] * (double)values[j * dim + i];
+                size += fabs((double)q[r * padded + i] * (double)values[j * dim + i]);
+            }
+            if (r < rows && j < n)
+                check_close(s[r * lds + j], want, (dim + 1) * EPSILON / 2 * size, "scores", dim, j);
+            else
+                CHECK(s[r * lds + j] == CANARY, "scores: wrote at %d, %d of %d, %d", r, j, rows, n);
+        }
+    random_floats(s, COUNT(s));
+    k->weigh[type](y, padded, s, lds, rows, cache, n, dim);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < padded; i++) {
+            double want = (double)before[r * padded + i], size = fabs(want);
+
+            for (int j = 0; j < n && i < dim; j++) {
+                want += (double)s[r * lds + j] * (double)values[j * dim + i];
+                size += fabs((double)s[r * lds + j] * (double)values[j * dim + i]);
+            }
+            check_close(y[r * padded + i], want, (n + 1) * EPSILON / 2 * size, "weigh", dim, i);
+        }
+    CHECK(memcmp(y + rows * padded, before + rows * padded,
+                 (size_t)(16 * MAX_DIM - rows * padded) * sizeof *y) == 0,
+          "weigh: wrote after %d rows of %d", rows, dim);
+}
+
+static void check_directs(const struct cpu_vector_kernels *k)
+{
+    for (size_t d = 0; d < COUNT(dims); d++)
+        for (int rows = 1; rows <= 9; rows++)
+            for (enum dtype type = DTYPE_F32; type <= DTYPE_BF16; type++)
+                check_direct(k, type, dims[d], rows, 1 + (int)random_below(CHUNK));
+}
+
+/* --- */
+
+static void for_each_isa(void (*check)(const struct cpu_vector_kernels *k))
+{
+    static const unsigned sets[] = {CPU_SCALAR, CPU_AVX2, CPU_AVX2 | CPU_AVX512, CPU_NEON};
+
+    for (size_t i = 0; i < COUNT(sets); i++) {
+        struct cpu_vector_kernels k;
+
+        if ((cpu_isa_detect() & sets[i]) != sets[i])
+            continue;
+        print_message("%s ", cpu_isa_name(sets[i]));
+        cpu_vector_kernels_init(&k, sets[i]);
+        check(&k);
+    }
+    print_message("\n");
+}
+
+#define TEST_OF(name)                                                                              \
+    static void test_##name(void **state)                                                          \
+    {                                                                                              \
+        (void)state;                                                                               \
+        for_each_isa(check_##name);                                                                \
+    }
+
+TEST_OF(norms)
+TEST_OF(add_scale)
+TEST_OF(activations)
+TEST_OF(softcap)
+TEST_OF(ropes)
+TEST_OF(loads)
+TEST_OF(stores)
+TEST_OF(argmax)
+TEST_OF(packs)
+TEST_OF(products)
+TEST_OF(softmaxes)
+TEST_OF(directs)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_norms),       cmocka_unit_test(test_add_scale),
+        cmocka_unit_test(test_activations), cmocka_unit_test(test_softcap),
+        cmocka_unit_test(test_ropes),       cmocka_unit_test(test_loads),
+        cmocka_unit_test(test_stores),      cmocka_unit_test(test_argmax),
+        cmocka_unit_test(test_packs),       cmocka_unit_test(test_products),
+        cmocka_unit_test(test_softmaxes),   cmocka_unit_test(test_directs),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
