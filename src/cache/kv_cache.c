@@ -456,6 +456,15 @@ static int64_t window_start(int window, int64_t p)
     return start > 0 ? start : 0;
 }
 
+/* Blocks behind the last token go back to the pool. */
+static void drop_unused(kv_seq *s, int g)
+{
+    struct holding *h = &s->groups[g];
+    int unused = h->first_block + h->n_blocks - blocks_for(s->length);
+
+    drop_last(h, &s->cache->groups[g].pool, unused < h->n_blocks ? unused : h->n_blocks);
+}
+
 void kv_seq_commit(kv_seq *s, int n)
 {
     s->length += n;
@@ -467,6 +476,7 @@ void kv_seq_commit(kv_seq *s, int n)
         int behind = (int)(start / KV_BLOCK_TOKENS) - h->first_block;
 
         assert(n == 0 || h->first_block + h->n_blocks >= blocks_for(s->length));
+        drop_unused(s, g);
         if (behind > 0)
             drop_first(h, &s->cache->groups[g].pool, behind);
     }
@@ -499,9 +509,8 @@ int kv_seq_trim(kv_seq *s, int n, clm_error *err)
     s->length = n;
     for (int g = 0; g < s->cache->n_groups; g++) {
         struct holding *h = &s->groups[g];
-        int excess = h->first_block + h->n_blocks - blocks_for(n);
 
-        drop_last(h, &s->cache->groups[g].pool, excess < h->n_blocks ? excess : h->n_blocks);
+        drop_unused(s, g);
         if (h->n_blocks == 0)
             h->first_block = n / KV_BLOCK_TOKENS;
     }

@@ -54,8 +54,9 @@ kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err);
  */
 int kv_seq_reserve(kv_seq *s, int n, clm_error *err);
 
-/* n of the reserved tokens are stored: the length grows, windows let go of what lies behind them
- * and behind the KV_BLOCK_TOKENS tokens before. Room for the others stays reserved. */
+/* n of the reserved tokens are stored, 0 when the step has failed: the length grows, windows let go
+ * of what lies behind them and behind the KV_BLOCK_TOKENS tokens before. Room for the others is
+ * given back. */
 void kv_seq_commit(kv_seq *s, int n);
 
 /* Forget all but the first n tokens, and room reserved; -1 with CLM_ERR_ARG where a window has

@@ -116,6 +116,13 @@ static int visible_from(int window, int position)
 static void check_sequence(const struct world *w, const struct model *m)
 {
     CHECK(kv_seq_length(m->seq) == m->length, "%d, not %d", kv_seq_length(m->seq), m->length);
+    for (int g = 0; g < kv_cache_groups(w->cache); g++) {
+        struct kv_table t = kv_seq_table(m->seq, g);
+        int end = (m->length + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+
+        CHECK(!t.n_blocks || t.first_block + t.n_blocks == end, "%s: blocks of %d tokens end at %d",
+              w->layout->name, m->length, t.first_block + t.n_blocks);
+    }
     for (int i = 0; i < w->layout->n_layers; i++)
         for (int p = visible_from(w->layout->layers[i].window, m->length); p < m->length; p++)
             check_token(w, m, i, p);
