@@ -434,11 +434,10 @@ static void check_folder(const char *folder, int at_least)
     CHECK(n_fixtures - before >= at_least, "%d fixtures in %s", n_fixtures - before, goldens);
 }
 
-static void test_fixtures(void **state)
+static void check_all(void)
 {
-    (void)state;
-    SKIP_IF_NO_SHARED();
     n_failures = n_fixtures = 0;
+    worst_distance = 0;
     check_folder("models", 91);
     check_folder("models_hf", 10);
     print_message("%d fixtures; the farthest is %s: %.2g deviations\n", n_fixtures, worst_name,
@@ -446,10 +445,54 @@ static void test_fixtures(void **state)
     CHECK(n_failures == 0, "%d differences", n_failures);
 }
 
+static void test_best_kernels(void **state)
+{
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    check_all();
+}
+
+/* Held down to the kernels of one instruction set, which this processor must have. */
+static void check_held_down(const char *isa)
+{
+    clm_error err = {0};
+    device *d;
+    bool has;
+
+    setenv("CLM_CPU", isa, 1);
+    d = device_cpu_open(1, &err);
+    CHECK(d, "%s", err.message);
+    has = !strcmp(device_cpu_isa(d), isa);
+    d->ops->close(d);
+    if (has)
+        check_all();
+    unsetenv("CLM_CPU");
+    if (!has) {
+        print_message("no %s kernels here\n", isa);
+        skip();
+    }
+}
+
+static void test_scalar_kernels(void **state)
+{
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    check_held_down("scalar");
+}
+
+static void test_avx2_kernels(void **state)
+{
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    check_held_down("avx2");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fixtures),
+        cmocka_unit_test(test_best_kernels),
+        cmocka_unit_test(test_scalar_kernels),
+        cmocka_unit_test(test_avx2_kernels),
     };
 
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
