@@ -2,17 +2,22 @@
  * best. */
 #include "device/cpu/matmul_avx2.h"
 
-#define FEW_DENSE 6 /* rows, up to which converting weights again for every 3 rows is cheaper */
+/* Rows up to which weights are better unpacked again for every few rows than put into panels. */
+#define FEW_DENSE 6
+#define FEW_INTEGER 4
 
 static const struct cpu_product *choose(const struct weight *w, int n_rows, bool exact)
 {
-    (void)exact;
-    if (w->format <= WEIGHT_BF16 && n_rows <= FEW_DENSE)
-        return &avx2_product_dense;
-    return &avx2_product_f32;
+    if (w->format <= WEIGHT_BF16)
+        return n_rows <= FEW_DENSE ? &avx2_product_dense : &avx2_product_f32;
+    if (exact || w->format == WEIGHT_MXFP8 || n_rows > FEW_INTEGER)
+        return &avx2_product_f32;
+    return w->format == WEIGHT_MXFP4 || (w->format == WEIGHT_AFFINE && w->bits == 4)
+               ? &avx2_gemv_nibbles
+               : &avx2_gemv;
 }
 
-/* Four streams, one per quarter, each prefetched: more lines under way than one stream gets. */
+/* Prefetched: more lines under way than the processor fetches by itself. */
 static uint64_t read_all(const void *data, size_t size)
 {
     const uint8_t *p = data;
@@ -43,10 +48,11 @@ static double f32_burst(void)
     for (int i = 0; i < CHAINS; i++)
         sums[i] = _mm256_set1_ps((float)i);
     for (int n = 0; n < ROUNDS; n++)
-        for (int i = 0; i < CHAINS; i++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < CHAINS; i++)
             sums[i] = _mm256_fmadd_ps(sums[i], f, f);
-            __asm__("" : "+x"(sums[i]));
-        }
+    for (int i = 0; i < CHAINS; i++)
+        __asm__ volatile("" : : "x"(sums[i])); /* wanted */
     return 2.0 * 8 * CHAINS * ROUNDS;
 }
 
@@ -58,12 +64,14 @@ static double int8_burst(void)
     for (int i = 0; i < CHAINS; i++)
         sums[i] = _mm256_set1_epi32(i);
     for (int n = 0; n < ROUNDS; n++)
+#pragma GCC unroll 12
         for (int i = 0; i < CHAINS; i++) {
             __m256i products = _mm256_madd_epi16(_mm256_maddubs_epi16(a, sums[i]), ones);
 
             sums[i] = _mm256_add_epi32(sums[i], products);
-            __asm__("" : "+x"(sums[i]));
         }
+    for (int i = 0; i < CHAINS; i++)
+        __asm__ volatile("" : : "x"(sums[i])); /* wanted */
     return 2.0 * 32 * CHAINS * ROUNDS;
 }
 

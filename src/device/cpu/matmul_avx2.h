@@ -1,4 +1,5 @@
-/* device/cpu/matmul_avx2.h: what the matrix kernels for AVX2 share. Only for files built with its flags.
+/* device/cpu/matmul_avx2.h: what the matrix kernels for AVX2 share. Only for files built with its
+ * flags.
  */
 #ifndef DEVICE_CPU_MATMUL_AVX2_H
 #define DEVICE_CPU_MATMUL_AVX2_H
@@ -17,9 +18,15 @@ void avx2_scales(float *out, const void *scales, enum dtype type, int n);
 enum dtype avx2_scale_type(const struct weight *w);
 void avx2_dequantise(float *out, const struct weight *w, int o, int k, int n);
 
-/* product_f32_avx2.c */
-extern const struct cpu_product avx2_product_f32;
-extern const struct cpu_product avx2_product_dense;
+/* quantise_avx2.c: x = *step q for n numbers, a multiple of 16; returns *step times the sum of q.
+ */
+float avx2_quantise_i16(int16_t *q, const float *x, int n, float *step);
+float avx2_quantise_i8(int8_t *q, const float *x, int n, float *step);
+
+extern const struct cpu_product avx2_product_f32;   /* any format, exact */
+extern const struct cpu_product avx2_product_dense; /* f32, f16, bf16, exact; few rows */
+extern const struct cpu_product avx2_gemv;          /* affine but 4 bits, and nvfp4; few rows */
+extern const struct cpu_product avx2_gemv_nibbles;  /* affine of 4 bits, mxfp4; few rows */
 
 static inline const uint8_t *weight_data(const struct weight *w, int o)
 {
