@@ -1,0 +1,52 @@
+/* tokenizer/bpe.h: byte pair encoding, arXiv:1508.07909, with the options of tokenizer.json. */
+#ifndef TOKENIZER_BPE_H
+#define TOKENIZER_BPE_H
+
+#include <stdatomic.h>
+
+#include "tokenizer/map.h"
+#include "tokenizer/reader.h"
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/vocab.h"
+
+struct bpe {
+    const struct vocab *vocab;
+    struct pair_map merges; /* pair of ids -> rank, id of the two joined */
+    struct span prefix;     /* continuing_subword_prefix, "" for none */
+    struct span suffix;     /* end_of_word_suffix */
+    bool has_unk;           /* an unk_token is named ... */
+    int32_t unk;            /* ... and this is its id, -1 where the vocabulary lacks it */
+    bool fuse_unk;
+    bool byte_fallback;
+    bool ignore_merges;
+    bool raw;                  /* words come as bytes, and are meant in the byte-level alphabet */
+    size_t longest;            /* bytes of the longest token */
+    int32_t byte_ids[256];     /* of a byte's byte-level character, -1: none */
+    int32_t fallback_ids[256]; /* of <0xNN> */
+    int32_t *char_ids;         /* of characters below U+10000; NULL where prefix or suffix matter */
+    /* Per id, found out on first use: whether the token's text is encoded to the token alone.
+     * Every thread finds the same, so a lost update costs time and nothing else. */
+    _Atomic unsigned char *whole;
+};
+
+/* Working memory of one thread; start from {0}. */
+struct bpe_scratch {
+    uint32_t *ids;
+    int32_t *next;
+    int32_t *previous;
+    uint64_t *heap;
+    size_t capacity;
+    struct strbuf text;
+};
+
+/* model is the "model" object; vocab is complete and stays where it is. */
+int bpe_open(struct bpe *b, const json *model, const struct vocab *vocab, struct reader *r);
+/* Say how words will come, before the first bpe_encode. */
+int bpe_prepare(struct bpe *b, bool raw, struct reader *r);
+void bpe_close(struct bpe *b); /* a zeroed one is fine */
+
+int bpe_encode(const struct bpe *b, struct bpe_scratch *scratch, const char *word, size_t n,
+               struct token_list *out, clm_error *err);
+void bpe_scratch_release(struct bpe_scratch *scratch);
+
+#endif

@@ -1,0 +1,593 @@
+/* tokenizer/decode.c: tokens through the stages of a decoder. */
+#include "tokenizer/decode.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/utf8.h"
+#include "tokenizer/byte_level.h"
+
+/* A string up to this size is found in fragments by keeping back what may be its beginning. */
+#define LONGEST_HELD 256
+
+struct stage_state {
+    size_t count;        /* tokens so far; strip: characters taken off the start */
+    bool started;        /* strip: past the start; byte fallback, bpe, ctc: something is held */
+    bool broken;         /* byte fallback: the run is no text, whatever follows */
+    struct strbuf held;  /* kept back */
+    struct strbuf text;  /* what is being passed on */
+    struct strbuf other; /* for the steps of a cleanup */
+};
+
+struct decode_state {
+    const struct decoder *d;
+    struct matcher matcher;
+    struct strbuf *out;
+    clm_error *err;
+    struct stage_state stages[];
+};
+
+struct decode_state *decode_state_open(const struct decoder *d, clm_error *err)
+{
+    struct decode_state *x = mem_zeroed(1, sizeof *x + d->n_stages * sizeof x->stages[0]);
+
+    if (!x)
+        return fail_null(err, CLM_ERR_NOMEM, "no memory to decode tokens");
+    x->d = d;
+    return x;
+}
+
+void decode_state_close(struct decode_state *x)
+{
+    for (size_t i = 0; x && i < x->d->n_stages; i++) {
+        strbuf_release(&x->stages[i].held);
+        strbuf_release(&x->stages[i].text);
+        strbuf_release(&x->stages[i].other);
+    }
+    if (x)
+        matcher_release(&x->matcher);
+    mem_free(x);
+}
+
+static int push(struct decode_state *x, size_t i, const char *s, size_t n);
+
+/* The text of a stage as one token, or one fragment, for the next. */
+static int push_text(struct decode_state *x, size_t i, const struct strbuf *text)
+{
+    return push(x, i + 1, text->data ? text->data : "", text->size);
+}
+
+static int push_held(struct decode_state *x, size_t i)
+{
+    struct strbuf *held = &x->stages[i].held;
+    int rc = push_text(x, i, held);
+
+    strbuf_clear(held);
+    return rc;
+}
+
+static bool starts_with(const char *s, size_t n, const struct span *prefix)
+{
+    return n >= prefix->n && !memcmp(s, prefix->s, prefix->n);
+}
+
+/* Append s with every occurrence of from replaced. */
+static void replace_all(struct strbuf *out, const char *s, size_t n, struct span from,
+                        struct span to)
+{
+    const char *end = s + n, *found;
+
+    while (from.n && (found = memmem(s, (size_t)(end - s), from.s, from.n)) != NULL) {
+        strbuf_add(out, s, (size_t)(found - s));
+        strbuf_add(out, to.s, to.n);
+        s = found + from.n;
+    }
+    strbuf_add(out, s, (size_t)(end - s));
+}
+
+/* The text of the stage, cleaned up. */
+static void clean_up(struct stage_state *st)
+{
+    for (size_t i = 0; i < CLEANUP_COUNT; i++) {
+        struct span from = {decode_cleanup[i][0], strlen(decode_cleanup[i][0])};
+        struct span to = {decode_cleanup[i][1], strlen(decode_cleanup[i][1])};
+        struct strbuf swap = st->text;
+
+        if (!swap.size || !memmem(swap.data, swap.size, from.s, from.n))
+            continue;
+        strbuf_clear(&st->other);
+        replace_all(&st->other, swap.data, swap.size, from, to);
+        st->text = st->other;
+        st->other = swap;
+    }
+}
+
+/* Replace */
+
+static int replace_text(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    const struct decode_stage *d = &x->d->stages[i];
+    struct strbuf *text = &x->stages[i].text;
+    struct search search = search_start(&d->pattern, &x->matcher, s, n);
+    size_t last = 0;
+    int rc = 0;
+
+    strbuf_clear(text);
+    while (n && (rc = search_next(&search, x->err)) > 0) {
+        strbuf_add(text, s + last, search.begin - last);
+        strbuf_add(text, d->content.s, d->content.n);
+        last = search.end;
+    }
+    if (rc)
+        return rc;
+    strbuf_add(text, s + last, n - last);
+    return push_text(x, i, text);
+}
+
+/* How much of the end of s may be the beginning of the string. */
+static size_t partial_match(const char *s, size_t n, const struct span *string)
+{
+    size_t most = string->n - 1 < n ? string->n - 1 : n;
+
+    while (most && memcmp(s + n - most, string->s, most))
+        most--;
+    return most;
+}
+
+static int replace_fragment(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    const struct decode_stage *d = &x->d->stages[i];
+    struct stage_state *st = &x->stages[i];
+    size_t last = 0, keep;
+    const char *found;
+
+    strbuf_add(&st->held, s, n);
+    if (d->pattern.regex || d->pattern.fast || !d->pattern.string.n ||
+        d->pattern.string.n > LONGEST_HELD || st->held.failed)
+        return 0;
+    strbuf_clear(&st->text);
+    s = st->held.data;
+    n = st->held.size;
+    while (n > last &&
+           (found = memmem(s + last, n - last, d->pattern.string.s, d->pattern.string.n)) != NULL) {
+        strbuf_add(&st->text, s + last, (size_t)(found - s) - last);
+        strbuf_add(&st->text, d->content.s, d->content.n);
+        last = (size_t)(found - s) + d->pattern.string.n;
+    }
+    keep = n > last ? partial_match(s + last, n - last, &d->pattern.string) : 0;
+    strbuf_add(&st->text, s + last, n - last - keep);
+    if (last || keep < n) {
+        memmove(st->held.data, s + n - keep, keep);
+        st->held.size = keep;
+        st->held.data[keep] = '\0';
+    }
+    return st->text.size ? push_text(x, i, &st->text) : 0;
+}
+
+/* Byte fallback */
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = (char)(c | 32);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The byte of <0xNN>, or -1. The reference's number reader takes a sign too. */
+static int byte_token(const char *s, size_t n)
+{
+    int high, low;
+
+    if (n != 6 || memcmp(s, "<0x", 3) || s[5] != '>')
+        return -1;
+    high = s[3] == '+' ? 0 : hex_value(s[3]);
+    low = hex_value(s[4]);
+    return high < 0 || low < 0 ? -1 : high << 4 | low;
+}
+
+static int push_replacement(struct decode_state *x, size_t i)
+{
+    return push(x, i + 1, "\xEF\xBF\xBD", 3);
+}
+
+/* A run of bytes is text as a whole or not at all; once it cannot be, nothing is kept. */
+static int add_byte(struct decode_state *x, size_t i, int byte)
+{
+    struct stage_state *st = &x->stages[i];
+    size_t n, tail;
+
+    if (st->broken)
+        return push_replacement(x, i);
+    strbuf_add_char(&st->held, (char)byte);
+    if (st->held.failed)
+        return 0;
+    st->started = true;
+    /* Only the last few bytes can have become wrong: the rest was looked at before. */
+    n = st->held.size - st->count;
+    tail = utf8_incomplete_tail(st->held.data + st->count, n);
+    if (utf8_valid(st->held.data + st->count, n - tail)) {
+        st->count += n - tail;
+        return 0;
+    }
+    st->broken = true;
+    for (size_t k = st->held.size; k-- > 0;) {
+        if (push_replacement(x, i))
+            return -1;
+    }
+    strbuf_clear(&st->held);
+    return 0;
+}
+
+static int end_bytes(struct decode_state *x, size_t i)
+{
+    struct stage_state *st = &x->stages[i];
+    bool broken = st->broken, complete = st->count == st->held.size, started = st->started;
+
+    st->broken = st->started = false;
+    st->count = 0;
+    if (broken || !started)
+        return 0;
+    if (complete)
+        return push_held(x, i);
+    for (size_t k = st->held.size; k-- > 0;) {
+        if (push_replacement(x, i))
+            return -1;
+    }
+    strbuf_clear(&st->held);
+    return 0;
+}
+
+static int byte_fallback(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    int byte = byte_token(s, n);
+
+    if (byte >= 0)
+        return add_byte(x, i, byte);
+    return end_bytes(x, i) ? -1 : push(x, i + 1, s, n);
+}
+
+/* The one token there is can only be a byte while it is short. */
+static int byte_fallback_fragment(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    struct stage_state *st = &x->stages[i];
+
+    if (st->started)
+        return push(x, i + 1, s, n);
+    strbuf_add(&st->held, s, n);
+    if (st->held.size <= 6)
+        return 0;
+    st->started = true;
+    return push_held(x, i);
+}
+
+/* Strip */
+
+static int strip_token(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    const struct decode_stage *d = &x->d->stages[i];
+
+    for (size_t k = 0; k < d->start && starts_with(s, n, &d->content); k++) {
+        s += d->content.n;
+        n -= d->content.n;
+    }
+    for (size_t k = 0; k < d->stop && n >= d->content.n; k++) {
+        if (memcmp(s + n - d->content.n, d->content.s, d->content.n))
+            break;
+        n -= d->content.n;
+    }
+    return push(x, i + 1, s, n);
+}
+
+/* Held back are up to stop characters at the end that might go. */
+static int strip_fragment(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    const struct decode_stage *d = &x->d->stages[i];
+    struct stage_state *st = &x->stages[i];
+    size_t keep = 0;
+
+    while (!st->started && n) {
+        if (st->count == d->start || !starts_with(s, n, &d->content)) {
+            st->started = true;
+            break;
+        }
+        st->count++;
+        s += d->content.n;
+        n -= d->content.n;
+    }
+    if (!d->stop)
+        return n ? push(x, i + 1, s, n) : 0;
+    strbuf_add(&st->held, s, n);
+    if (st->held.failed)
+        return 0;
+    s = st->held.data;
+    n = st->held.size;
+    for (size_t k = 0; k < d->stop && n - keep >= d->content.n; k++) {
+        if (memcmp(s + n - keep - d->content.n, d->content.s, d->content.n))
+            break;
+        keep += d->content.n;
+    }
+    if (keep == n)
+        return 0;
+    strbuf_clear(&st->text);
+    strbuf_add(&st->text, s, n - keep);
+    memmove(st->held.data, s + n - keep, keep);
+    st->held.size = keep;
+    st->held.data[keep] = '\0';
+    return push_text(x, i, &st->text);
+}
+
+/* Byte level */
+
+/* Bytes as text, each longest invalid part as one U+FFFD. */
+static int push_lossy(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    struct strbuf *text = &x->stages[i].text;
+
+    if (!n)
+        return 0;
+    if (utf8_valid(s, n))
+        return push(x, i + 1, s, n);
+    strbuf_clear(text);
+    for (size_t k = 0; k < n;) {
+        int32_t c;
+        size_t size = utf8_decode(s + k, n - k, &c);
+        char one[UTF8_MAX];
+
+        strbuf_add(text, one, utf8_encode(c, one));
+        k += size;
+    }
+    return push_text(x, i, text);
+}
+
+static int byte_level(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    struct stage_state *st = &x->stages[i];
+    size_t tail;
+    ptrdiff_t size;
+    int rc;
+
+    strbuf_clear(&st->other);
+    strbuf_add(&st->other, s, n); /* as many bytes as it can have, to be written over */
+    if (st->other.failed)
+        return 0;
+    size = n ? byte_level_read(s, n, st->other.data) : 0;
+    strbuf_add(&st->held, size < 0 ? s : st->other.data, size < 0 ? n : (size_t)size);
+    if (st->held.failed)
+        return 0;
+    tail = st->held.size ? utf8_incomplete_tail(st->held.data, st->held.size) : 0;
+    rc = push_lossy(x, i, st->held.data, st->held.size - tail);
+    if (tail)
+        memmove(st->held.data, st->held.data + st->held.size - tail, tail);
+    st->held.size = tail;
+    return rc;
+}
+
+static int end_byte_level(struct decode_state *x, size_t i)
+{
+    struct stage_state *st = &x->stages[i];
+    struct strbuf whole = st->held;
+    int rc;
+
+    if (x->d->stages[i].fused) { /* all the text there is, read at once */
+        st->held = (struct strbuf){0};
+        rc = byte_level(x, i, whole.data ? whole.data : "", whole.size);
+        strbuf_release(&whole);
+        if (rc)
+            return rc;
+    }
+    rc = push_lossy(x, i, st->held.data, st->held.size);
+    strbuf_clear(&st->held);
+    return rc;
+}
+
+/* Metaspace */
+
+static int metaspace(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    const struct decode_stage *d = &x->d->stages[i];
+    struct stage_state *st = &x->stages[i];
+    bool drop = d->drop_first && (d->fused || st->count == 0);
+
+    st->count = 1;
+    strbuf_clear(&st->text);
+    replace_all(&st->text, s, n, d->mark, drop ? (struct span){"", 0} : (struct span){" ", 1});
+    return push_text(x, i, &st->text);
+}
+
+/* WordPiece, BPE, CTC, and none */
+
+static int wordpiece(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    const struct decode_stage *d = &x->d->stages[i];
+    struct stage_state *st = &x->stages[i];
+    bool inside = starts_with(s, n, &d->mark), first = st->count == 0;
+
+    st->count = 1;
+    strbuf_clear(&st->text);
+    if (!first && inside) {
+        s += d->mark.n;
+        n -= d->mark.n;
+    } else if (!first) {
+        strbuf_add_char(&st->text, ' ');
+    }
+    strbuf_add(&st->text, s, n);
+    if (d->cleanup)
+        clean_up(st);
+    return push_text(x, i, &st->text);
+}
+
+static int push_bpe(struct decode_state *x, size_t i, const char *s, size_t n, const char *space)
+{
+    struct strbuf *text = &x->stages[i].text;
+
+    strbuf_clear(text);
+    replace_all(text, s, n, x->d->stages[i].mark, (struct span){space, strlen(space)});
+    return push_text(x, i, text);
+}
+
+/* What a suffix becomes depends on whether a token follows. Where no stage follows that would look
+ * at whole tokens, what comes before the suffix goes out at once. */
+static int bpe(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    const struct decode_stage *d = &x->d->stages[i];
+    struct stage_state *st = &x->stages[i];
+    const char *suffix = NULL;
+
+    if (st->started && push_bpe(x, i, st->held.data, st->held.size, " "))
+        return -1;
+    strbuf_clear(&st->held);
+    st->started = true;
+    if (i + 1 == x->d->n_stages) {
+        suffix = n ? memmem(s, n, d->mark.s, d->mark.n) : NULL;
+        if (push(x, i + 1, s, suffix ? (size_t)(suffix - s) : n))
+            return -1;
+        n = suffix ? n - (size_t)(suffix - s) : 0;
+        s = suffix;
+    }
+    if (n)
+        strbuf_add(&st->held, s, n);
+    return 0;
+}
+
+static int ctc(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    const struct decode_stage *d = &x->d->stages[i];
+    struct stage_state *st = &x->stages[i];
+    struct strbuf swap;
+
+    if (st->started && st->held.size == n && (!n || !memcmp(st->held.data, s, n)))
+        return 0;
+    strbuf_clear(&st->held);
+    strbuf_add(&st->held, s, n);
+    st->started = true;
+    strbuf_clear(&st->text);
+    replace_all(&st->text, s, n, d->pad, (struct span){"", 0});
+    if (d->cleanup) {
+        clean_up(st);
+        strbuf_clear(&st->other);
+        replace_all(&st->other, st->text.data ? st->text.data : "", st->text.size, d->mark,
+                    (struct span){" ", 1});
+        swap = st->text;
+        st->text = st->other;
+        st->other = swap;
+    }
+    return st->text.size ? push_text(x, i, &st->text) : 0;
+}
+
+static int join(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    if (x->stages[i].count++ && push(x, i + 1, " ", 1))
+        return -1;
+    return push(x, i + 1, s, n);
+}
+
+static int hold(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    strbuf_add(&x->stages[i].held, s, n);
+    return 0;
+}
+
+/* A token, or a fragment of the one token, comes to stage i. */
+static int push(struct decode_state *x, size_t i, const char *s, size_t n)
+{
+    bool fused;
+
+    if (i == x->d->n_stages) {
+        strbuf_add(x->out, s, n);
+        return 0;
+    }
+    fused = x->d->stages[i].fused;
+    switch (x->d->stages[i].kind) {
+    case DECODE_REPLACE:
+        return fused ? replace_fragment(x, i, s, n) : replace_text(x, i, s, n);
+    case DECODE_BYTE_FALLBACK:
+        return fused ? byte_fallback_fragment(x, i, s, n) : byte_fallback(x, i, s, n);
+    case DECODE_FUSE:
+        return n ? push(x, i + 1, s, n) : 0;
+    case DECODE_STRIP:
+        return fused ? strip_fragment(x, i, s, n) : strip_token(x, i, s, n);
+    case DECODE_BYTE_LEVEL:
+        return fused ? hold(x, i, s, n) : byte_level(x, i, s, n);
+    case DECODE_METASPACE:
+        return metaspace(x, i, s, n);
+    case DECODE_WORDPIECE:
+        return wordpiece(x, i, s, n);
+    case DECODE_BPE:
+        return bpe(x, i, s, n);
+    case DECODE_CTC:
+        return ctc(x, i, s, n);
+    case DECODE_JOIN:
+        return join(x, i, s, n);
+    }
+    return 0;
+}
+
+/* There are no more tokens: pass on what stage i keeps. */
+static int finish_stage(struct decode_state *x, size_t i)
+{
+    const struct decode_stage *d = &x->d->stages[i];
+    struct stage_state *st = &x->stages[i];
+    int byte;
+
+    switch (d->kind) {
+    case DECODE_REPLACE:
+        if (!d->fused || !st->held.size)
+            return 0;
+        return d->pattern.regex || d->pattern.fast || d->pattern.string.n > LONGEST_HELD ||
+                       !d->pattern.string.n
+                   ? replace_text(x, i, st->held.data, st->held.size)
+                   : push_held(x, i);
+    case DECODE_BYTE_FALLBACK:
+        if (!d->fused)
+            return end_bytes(x, i);
+        byte = st->started || !st->held.size ? -1 : byte_token(st->held.data, st->held.size);
+        if (byte < 0)
+            return st->held.size ? push_held(x, i) : 0;
+        st->held.data[0] = (char)byte;
+        return byte < 0x80 ? push(x, i + 1, st->held.data, 1) : push_replacement(x, i);
+    case DECODE_BYTE_LEVEL:
+        return end_byte_level(x, i);
+    case DECODE_BPE:
+        return st->held.size ? push_bpe(x, i, st->held.data, st->held.size, "") : 0;
+    default: /* what Strip and CTC keep is dropped */
+        return 0;
+    }
+}
+
+static int check_memory(struct decode_state *x)
+{
+    bool failed = x->out->failed;
+
+    for (size_t i = 0; i < x->d->n_stages; i++)
+        failed |= x->stages[i].held.failed | x->stages[i].text.failed | x->stages[i].other.failed;
+    return failed ? fail(x->err, CLM_ERR_NOMEM, "no memory to decode tokens") : 0;
+}
+
+int decode_push(struct decode_state *x, const char *token, size_t n, struct strbuf *out,
+                clm_error *err)
+{
+    x->out = out;
+    x->err = err;
+    return push(x, 0, token, n) ? -1 : check_memory(x);
+}
+
+int decode_finish(struct decode_state *x, struct strbuf *out, clm_error *err)
+{
+    int rc = 0;
+
+    x->out = out;
+    x->err = err;
+    for (size_t i = 0; i < x->d->n_stages && !rc; i++)
+        rc = finish_stage(x, i);
+    rc = rc ? rc : check_memory(x);
+    for (size_t i = 0; i < x->d->n_stages; i++) {
+        struct stage_state *st = &x->stages[i];
+
+        strbuf_clear(&st->held);
+        st->count = 0;
+        st->started = st->broken = false;
+        st->held.failed = st->text.failed = st->other.failed = false;
+    }
+    return rc;
+}

@@ -1,0 +1,18 @@
+/* tokenizer/postprocess.h: what a "post_processor" puts around the tokens of a text. */
+#ifndef TOKENIZER_POSTPROCESS_H
+#define TOKENIZER_POSTPROCESS_H
+
+#include "tokenizer/reader.h"
+
+#define POST_TEXT (-1) /* in the place of an id: the tokens of the text */
+
+/* Ids and POST_TEXT in order. */
+struct postprocessor {
+    int32_t *items;
+    size_t count;
+};
+
+int postprocessor_open(struct postprocessor *p, const json *v, struct reader *r);
+void postprocessor_close(struct postprocessor *p);
+
+#endif

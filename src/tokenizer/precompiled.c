@@ -1,0 +1,151 @@
+/* tokenizer/precompiled.c: reading the table and looking characters up in its trie. */
+#include "tokenizer/precompiled.h"
+
+#include <string.h>
+#include <utf8proc.h>
+
+#include "base/number.h"
+#include "base/utf8.h"
+
+/* A grapheme of this many bytes is looked up character by character only. */
+#define LONG_GRAPHEME 6
+
+static int base64_value(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+/* out has room for n / 4 * 3 bytes; their number, or -1. */
+static ptrdiff_t base64_read(const char *s, size_t n, unsigned char *out)
+{
+    size_t size = 0;
+
+    if (n % 4)
+        return -1;
+    for (size_t i = 0; i < n; i += 4) {
+        int bytes = i + 4 < n || s[i + 3] != '=' ? 3 : s[i + 2] != '=' ? 2 : 1;
+        uint32_t group = 0;
+
+        for (int k = 0; k < 4; k++) {
+            int value = k <= bytes ? base64_value(s[i + (size_t)k]) : 0;
+
+            if (value < 0)
+                return -1;
+            group = group << 6 | (uint32_t)value;
+        }
+        for (int k = 0; k < bytes; k++)
+            out[size++] = (unsigned char)(group >> (16 - 8 * k));
+    }
+    return (ptrdiff_t)size;
+}
+
+int precompiled_open(struct precompiled *p, const char *text, size_t n, struct reader *r)
+{
+    unsigned char *data = arena_array(r->memory, unsigned char, n / 4 * 3 + 1);
+    ptrdiff_t size;
+    uint32_t trie_size;
+
+    if (!data)
+        return no_memory(r);
+    size = base64_read(text, n, data);
+    trie_size = size >= 4 ? load_le32(data) : 0;
+    if (size < 4 || trie_size > (size_t)size - 4 || trie_size % 4 || !trie_size)
+        return fail(r->err, CLM_ERR_FORMAT,
+                    "%s: %s: precompiled_charsmap of %zu characters is not a table", r->name,
+                    r->part, n);
+    p->trie = data + 4;
+    p->n_units = trie_size / 4;
+    p->texts = (const char *)data + 4 + trie_size;
+    p->text_size = (size_t)size - 4 - trie_size + 1; /* with the arena's zero behind it */
+    return 0;
+}
+
+static bool unit_at(const struct precompiled *p, size_t at, uint32_t *unit)
+{
+    if (at >= p->n_units)
+        return false;
+    *unit = load_le32(p->trie + 4 * at);
+    return true;
+}
+
+static size_t unit_offset(uint32_t unit)
+{
+    return (size_t)(unit >> 10) << ((unit & 0x200) >> 6);
+}
+
+/* The replacement of the shortest beginning of s that has one, or NULL. */
+static const char *look_up(const struct precompiled *p, const char *s, size_t n)
+{
+    uint32_t unit;
+    size_t at;
+
+    if (!unit_at(p, 0, &unit))
+        return NULL;
+    at = unit_offset(unit);
+    for (size_t i = 0; i < n && s[i]; i++) {
+        unsigned char c = (unsigned char)s[i];
+
+        at ^= c;
+        if (!unit_at(p, at, &unit) || (unit & 0x800000FFu) != c)
+            return NULL;
+        at ^= unit_offset(unit);
+        if (unit >> 8 & 1) {
+            if (!unit_at(p, at, &unit) || (unit & 0x7FFFFFFF) >= p->text_size)
+                return NULL;
+            return p->texts + (unit & 0x7FFFFFFF);
+        }
+    }
+    return NULL;
+}
+
+static void apply_grapheme(const struct precompiled *p, const char *s, size_t n, struct strbuf *out,
+                           bool first, bool *cut)
+{
+    const char *replacement = n < LONG_GRAPHEME ? look_up(p, s, n) : NULL;
+
+    if (replacement) {
+        strbuf_add_str(out, replacement);
+        *cut |= first && !*replacement;
+        return;
+    }
+    for (size_t i = 0; i < n;) {
+        int32_t c;
+        size_t size = utf8_decode(s + i, n - i, &c);
+
+        replacement = look_up(p, s + i, size);
+        if (replacement)
+            strbuf_add_str(out, replacement);
+        else
+            strbuf_add(out, s + i, size);
+        *cut |= first && !i && replacement && !*replacement;
+        i += size;
+    }
+}
+
+void precompiled_apply(const struct precompiled *p, const char *s, size_t n, struct strbuf *out,
+                       bool *cut)
+{
+    utf8proc_int32_t state = 0;
+    int32_t before = -1;
+    size_t begin = 0;
+
+    for (size_t i = 0; i < n;) {
+        int32_t c;
+        size_t size = utf8_decode(s + i, n - i, &c);
+
+        if (before >= 0 && utf8proc_grapheme_break_stateful(before, c, &state)) {
+            apply_grapheme(p, s + begin, i - begin, out, begin == 0, cut);
+            begin = i;
+        }
+        before = c;
+        i += size;
+    }
+    if (begin < n)
+        apply_grapheme(p, s + begin, n - begin, out, begin == 0, cut);
+}

@@ -1,0 +1,246 @@
+/* tokenizer/tokenizer.c: putting a tokenizer together from the files of a model directory. */
+#include "tokenizer/tokenizer.h"
+
+#include <string.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "tokenizer/tokenizer_config.h"
+#include "tokenizer/tokenizer_parts.h"
+#include "tokenizer/unicode.h"
+
+void tokenizer_close(tokenizer *t)
+{
+    if (!t)
+        return;
+    added_close(&t->added);
+    normalizer_close(&t->normalizer);
+    pretokenizer_close(&t->pretokenizer);
+    model_close(&t->model);
+    postprocessor_close(&t->postprocessor);
+    decoder_close(&t->decoder);
+    arena_close(t->memory);
+    mem_free(t);
+}
+
+static int read_added(tokenizer *t, const json *v, struct reader *r)
+{
+    int64_t next_id = added_next_id(&t->added, &t->model.vocab);
+
+    r->part = "added_tokens";
+    if (json_is_null(v))
+        return 0;
+    if (json_kind(v) != JSON_ARRAY)
+        return fail(r->err, CLM_ERR_FORMAT, "%s: added_tokens is not a list", r->name);
+    for (size_t i = 0; i < json_size(v); i++) {
+        struct added_token token = {0};
+
+        if (added_token_read(&token, json_at(v, i), r) ||
+            added_add(&t->added, &token, &t->model.vocab, &next_id, r))
+            return -1;
+    }
+    return 0;
+}
+
+/* Tokens that are searched in normalized text are normalized themselves. */
+static int normalize_added(tokenizer *t, struct reader *r)
+{
+    struct normal_scratch scratch = {0};
+    int rc = 0;
+
+    for (size_t i = 0; i < t->added.count && !rc; i++) {
+        struct added_token *token = &t->added.tokens[i];
+        struct span normal;
+        bool cut;
+
+        if (!token->normalized || !t->normalizer.n_stages)
+            continue;
+        rc = normalize(&t->normalizer, &scratch, token->content.s, token->content.n, &normal, &cut,
+                       r->err);
+        if (!rc) {
+            token->normal = span_copy(r, normal.s, normal.n);
+            rc = token->normal.s ? 0 : -1;
+        }
+    }
+    normal_scratch_release(&scratch);
+    return rc;
+}
+
+/* A byte level stage at the end leaves bytes to the model, if that can do with them. */
+static bool ends_in_bytes(const tokenizer *t)
+{
+    const struct pretokenizer *p = &t->pretokenizer;
+
+    return p->n_stages && p->stages[p->n_stages - 1].kind == PRE_BYTE_LEVEL &&
+           model_takes_bytes(&t->model);
+}
+
+static int build(tokenizer *t, const json *file, const json *config, const json *map,
+                 struct reader *r)
+{
+    bool cleanup = false;
+
+    if (model_open(&t->model, json_get(file, "model"), r) ||
+        normalizer_open(&t->normalizer, json_get(file, "normalizer"), t->table, r) ||
+        pretokenizer_open(&t->pretokenizer, json_get(file, "pre_tokenizer"), t->table, r) ||
+        postprocessor_open(&t->postprocessor, json_get(file, "post_processor"), r) ||
+        read_added(t, json_get(file, "added_tokens"), r) ||
+        tokenizer_config_read(t, config, map, &cleanup, r) || normalize_added(t, r) ||
+        added_finish(&t->added, r))
+        return -1;
+    if (decoder_open(&t->decoder, json_get(file, "decoder"), cleanup && t->model.kind != MODEL_BPE,
+                     r))
+        return -1;
+    t->pretokenizer.raw_bytes = ends_in_bytes(t);
+    return model_prepare(&t->model, t->pretokenizer.raw_bytes, r);
+}
+
+static tokenizer *build_new(const json *file, const json *config, const json *map, const char *name,
+                            clm_error *err)
+{
+    tokenizer *t = mem_zeroed(1, sizeof *t);
+    struct reader r = {.name = name, .part = "tokenizer", .err = err};
+
+    if (t)
+        t->memory = arena_open(0);
+    if (t && t->memory)
+        t->table = arena_array(t->memory, uint8_t, UNICODE_TABLE_SIZE);
+    if (!t || !t->table) {
+        tokenizer_close(t);
+        return fail_null(err, CLM_ERR_NOMEM, "%s: no memory for the tokenizer", name);
+    }
+    unicode_table_fill(t->table);
+    r.memory = t->memory;
+    if (build(t, file, config, map, &r)) {
+        tokenizer_close(t);
+        return NULL;
+    }
+    return t;
+}
+
+tokenizer *tokenizer_parse(const char *text, size_t size, const char *config, size_t config_size,
+                           const char *name, clm_error *err)
+{
+    json *file = json_parse(text, size, name, err);
+    json *second = file && config ? json_parse(config, config_size, name, err) : NULL;
+    tokenizer *t = NULL;
+
+    if (file && (second || !config))
+        t = build_new(file, second, NULL, name, err);
+    json_free(file);
+    json_free(second);
+    return t;
+}
+
+/* A file that need not be there: 0 and NULL then. */
+static int read_optional(json **v, const char *dir, const char *name, clm_error *err)
+{
+    char path[4096];
+
+    *v = NULL;
+    if (file_join(path, sizeof path, dir, name, err))
+        return -1;
+    if (!file_exists(path))
+        return 0;
+    *v = json_parse_file(path, err);
+    return *v ? 0 : -1;
+}
+
+static int read_template_file(tokenizer *t, const char *dir, clm_error *err)
+{
+    char path[4096];
+    size_t size;
+    char *text;
+    int rc;
+
+    if (file_join(path, sizeof path, dir, "chat_template.jinja", err))
+        return -1;
+    if (!file_exists(path))
+        return 0;
+    text = file_read(path, 16 << 20, &size, err);
+    if (!text)
+        return -1;
+    rc = tokenizer_template_set(t, "default", text, size, err);
+    mem_free(text);
+    return rc;
+}
+
+tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err)
+{
+    char path[4096];
+    json *file = NULL, *config = NULL, *map = NULL;
+    tokenizer *t = NULL;
+
+    (void)log;
+    if (file_join(path, sizeof path, dir, "tokenizer.json", err))
+        return NULL;
+    if (!file_exists(path))
+        return fail_null(err, CLM_ERR_IO,
+                         "%s: no tokenizer.json: give a model directory that holds one", dir);
+    file = json_parse_file(path, err);
+    if (!file || read_optional(&config, dir, "tokenizer_config.json", err) ||
+        read_optional(&map, dir, "special_tokens_map.json", err))
+        goto cleanup;
+    t = build_new(file, config, map, path, err);
+    if (t && read_template_file(t, dir, err)) {
+        tokenizer_close(t);
+        t = NULL;
+    }
+
+cleanup:
+    json_free(file);
+    json_free(config);
+    json_free(map);
+    return t;
+}
+
+size_t tokenizer_vocab_size(const tokenizer *t)
+{
+    size_t n = t->model.vocab.n_ids;
+
+    for (size_t i = 0; i < t->added.count; i++) {
+        if ((size_t)t->added.tokens[i].id >= n)
+            n = (size_t)t->added.tokens[i].id + 1;
+    }
+    return n;
+}
+
+const char *tokenizer_token(const tokenizer *t, int32_t id, size_t *size)
+{
+    const struct added_token *added = added_by_id(&t->added, id);
+
+    if (!added)
+        return vocab_text(&t->model.vocab, id, size);
+    if (size)
+        *size = added->content.n;
+    return added->content.s;
+}
+
+int32_t tokenizer_find(const tokenizer *t, const char *token, size_t size)
+{
+    const struct added_token *added = added_find(&t->added, token, size);
+
+    return added ? added->id : vocab_find(&t->model.vocab, token, size);
+}
+
+bool tokenizer_is_special(const tokenizer *t, int32_t id)
+{
+    const struct added_token *added = added_by_id(&t->added, id);
+
+    return added && added->special;
+}
+
+int32_t tokenizer_role(const tokenizer *t, enum token_role role)
+{
+    return t->roles[role];
+}
+
+size_t tokenizer_template_count(const tokenizer *t)
+{
+    return t->n_templates;
+}
+
+const struct tokenizer_template *tokenizer_template_at(const tokenizer *t, size_t i)
+{
+    return &t->templates[i];
+}

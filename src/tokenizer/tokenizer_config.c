@@ -1,0 +1,173 @@
+/* tokenizer/tokenizer_config.c: what surrounds tokenizer.json. */
+#include "tokenizer/tokenizer_config.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+
+#define MAX_TEMPLATES 64
+
+int added_token_read(struct added_token *token, const json *v, struct reader *r)
+{
+    *token = (struct added_token){0};
+    if (read_string(r, v, "content", &token->content) ||
+        read_bool_or(r, v, "single_word", false, &token->single_word) ||
+        read_bool_or(r, v, "lstrip", false, &token->lstrip) ||
+        read_bool_or(r, v, "rstrip", false, &token->rstrip) ||
+        read_bool_or(r, v, "special", false, &token->special))
+        return -1;
+    return read_bool_or(r, v, "normalized", !token->special, &token->normalized);
+}
+
+/* A token is given as its text or as an object with it. 1: read, 0: none, -1. */
+static int read_role(struct added_token *token, const json *v, struct reader *r)
+{
+    size_t n;
+    const char *s = json_string(v, &n);
+
+    *token = (struct added_token){.special = true};
+    if (s) {
+        token->content = span_copy(r, s, n);
+        return token->content.s ? 1 : -1;
+    }
+    if (json_kind(v) != JSON_OBJECT)
+        return 0;
+    if (added_token_read(token, v, r))
+        return -1;
+    token->special = true;
+    return 1;
+}
+
+static int add_new(tokenizer *t, const struct added_token *token, int64_t *next_id,
+                   struct reader *r)
+{
+    if (added_find(&t->added, token->content.s, token->content.n))
+        return 0;
+    return added_add(&t->added, token, &t->model.vocab, next_id, r);
+}
+
+/* {"0": {"content": ...}, ...}: ids are given anew, in the order of those in the file. */
+static int read_added_decoder(tokenizer *t, const json *v, int64_t *next_id, struct reader *r)
+{
+    struct added_token token;
+
+    if (json_kind(v) != JSON_OBJECT)
+        return 0;
+    for (struct json_iter it = json_first(v); json_next(&it);) {
+        if (added_token_read(&token, it.value, r) || add_new(t, &token, next_id, r))
+            return -1;
+    }
+    return 0;
+}
+
+static const json *look_up(const json *config, const json *map, const char *key)
+{
+    const json *v = json_get(config, key);
+
+    return json_is_null(v) ? json_get(map, key) : v;
+}
+
+static int read_roles(tokenizer *t, const json *config, const json *map, int64_t *next_id,
+                      struct reader *r)
+{
+    static const char *const keys[TOKEN_ROLES] = {
+        "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"};
+    /* New ids are given in this order. */
+    static const enum token_role order[TOKEN_ROLES] = {TOKEN_BOS, TOKEN_EOS, TOKEN_UNK, TOKEN_SEP,
+                                                       TOKEN_PAD, TOKEN_CLS, TOKEN_MASK};
+
+    for (size_t i = 0; i < TOKEN_ROLES; i++) {
+        struct added_token token;
+        int rc = read_role(&token, look_up(config, map, keys[order[i]]), r);
+
+        if (rc < 0 || (rc && add_new(t, &token, next_id, r)))
+            return -1;
+        if (rc)
+            t->roles[order[i]] = tokenizer_find(t, token.content.s, token.content.n);
+    }
+    return 0;
+}
+
+/* additional_special_tokens, as transformers 5 names it extra_special_tokens: a list or named. */
+static int read_extra(tokenizer *t, const json *v, int64_t *next_id, struct reader *r)
+{
+    struct added_token token;
+    int rc = 0;
+
+    for (size_t i = 0; json_kind(v) == JSON_ARRAY && i < json_size(v) && rc >= 0; i++) {
+        rc = read_role(&token, json_at(v, i), r);
+        if (rc > 0)
+            rc = add_new(t, &token, next_id, r);
+    }
+    if (json_kind(v) != JSON_OBJECT)
+        return rc < 0 ? -1 : 0;
+    for (struct json_iter it = json_first(v); rc >= 0 && json_next(&it);) {
+        rc = read_role(&token, it.value, r);
+        if (rc > 0)
+            rc = add_new(t, &token, next_id, r);
+    }
+    return rc < 0 ? -1 : 0;
+}
+
+int tokenizer_template_set(tokenizer *t, const char *name, const char *text, size_t size,
+                           clm_error *err)
+{
+    struct tokenizer_template *place = NULL;
+
+    if (!t->templates)
+        t->templates = arena_array(t->memory, struct tokenizer_template, MAX_TEMPLATES);
+    for (size_t i = 0; i < t->n_templates; i++) {
+        if (!strcmp(t->templates[i].name, name))
+            place = &t->templates[i];
+    }
+    if (!place && t->n_templates == MAX_TEMPLATES)
+        return fail(err, CLM_ERR_UNSUPPORTED, "more than %d chat templates", MAX_TEMPLATES);
+    if (t->templates && !place)
+        place = &t->templates[t->n_templates];
+    if (place) {
+        place->name = arena_strdup(t->memory, name);
+        place->text = arena_strndup(t->memory, text, size);
+        place->size = size;
+    }
+    if (!place || !place->name || !place->text)
+        return fail(err, CLM_ERR_NOMEM, "no memory for a chat template of %zu bytes", size);
+    t->n_templates += place == &t->templates[t->n_templates];
+    return 0;
+}
+
+static int read_templates(tokenizer *t, const json *v, struct reader *r)
+{
+    size_t size;
+    const char *text = json_string(v, &size);
+
+    if (text)
+        return tokenizer_template_set(t, "default", text, size, r->err);
+    for (size_t i = 0; i < json_size(v); i++) {
+        const char *name = json_string(json_get(json_at(v, i), "name"), NULL);
+
+        text = json_string(json_get(json_at(v, i), "template"), &size);
+        if (!name || !text)
+            return fail(r->err, CLM_ERR_FORMAT, "%s: chat_template %zu has no name or no template",
+                        r->name, i);
+        if (tokenizer_template_set(t, name, text, size, r->err))
+            return -1;
+    }
+    return 0;
+}
+
+int tokenizer_config_read(tokenizer *t, const json *config, const json *map, bool *cleanup,
+                          struct reader *r)
+{
+    int64_t next_id = added_next_id(&t->added, &t->model.vocab);
+
+    r->part = "tokenizer_config.json";
+    for (size_t i = 0; i < TOKEN_ROLES; i++)
+        t->roles[i] = -1;
+    *cleanup = json_bool(json_get(config, "clean_up_tokenization_spaces"), false);
+    if (read_added_decoder(t, json_get(config, "added_tokens_decoder"), &next_id, r) ||
+        read_roles(t, config, map, &next_id, r) ||
+        read_extra(t, look_up(config, map, "additional_special_tokens"), &next_id, r) ||
+        read_extra(t, look_up(config, map, "extra_special_tokens"), &next_id, r))
+        return -1;
+    return read_templates(t, json_get(config, "chat_template"), r);
+}

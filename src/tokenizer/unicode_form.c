@@ -1,0 +1,176 @@
+/* tokenizer/unicode_form.c: the normalization forms of UAX #15, from utf8proc's tables.
+ *
+ * Decomposed characters collect in a buffer; runs of combining marks are sorted by class with a
+ * counting sort, so that no run is long enough to hurt; then utf8proc composes.
+ *
+ * The reference's tables are those of Unicode 12: a character that got its decomposition later
+ * stays as it is.
+ */
+#include <string.h>
+#include <utf8proc.h>
+
+#include "base/memory.h"
+#include "base/utf8.h"
+#include "tokenizer/normalize.h"
+#include "tokenizer/unicode.h"
+
+#define MAX_DECOMPOSED 32 /* characters of one: U+FDFA has 18 */
+#define SHORT_RUN 16
+
+static bool has_no_decomposition(int32_t c)
+{
+    static const struct {
+        int32_t first, last;
+    } later[] = {{0x32FF, 0x32FF},   {0xA7F1, 0xA7F4},   {0xAB69, 0xAB69},   {0x10781, 0x107BA},
+                 {0x11938, 0x11938}, {0x1E030, 0x1E06D}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9},
+                 {0x105C9, 0x105C9}, {0x105E4, 0x105E4}, {0x11383, 0x113C8}, {0x16121, 0x16128},
+                 {0x16D68, 0x16D6A}, {0x1CCD6, 0x1CCF9}};
+
+    for (size_t i = 0; i < COUNT(later); i++) {
+        if (c >= later[i].first && c <= later[i].last)
+            return true;
+    }
+    return false;
+}
+
+static int reserve(struct normal_scratch *x, size_t n, clm_error *err)
+{
+    size_t capacity = x->capacity ? x->capacity : 256, bytes;
+    void *p = NULL;
+
+    if (n <= x->capacity)
+        return 0;
+    while (capacity < n)
+        capacity *= 2;
+    if (size_mul(capacity, sizeof *x->characters, &bytes))
+        p = mem_resize(x->characters, bytes);
+    if (!p)
+        return fail(err, CLM_ERR_NOMEM, "a text of %zu characters", n);
+    x->characters = p;
+    x->capacity = capacity;
+    return 0;
+}
+
+static int combining_class(int32_t c)
+{
+    return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+}
+
+static void sort_short(int32_t *c, size_t n)
+{
+    for (size_t i = 1; i < n; i++) {
+        int32_t moved = c[i];
+        int class = combining_class(moved);
+        size_t k = i;
+
+        for (; k > 0 && combining_class(c[k - 1]) > class; k--)
+            c[k] = c[k - 1];
+        c[k] = moved;
+    }
+}
+
+static int sort_long(int32_t *c, size_t n, clm_error *err)
+{
+    size_t starts[257] = {0};
+    int32_t *sorted = mem_alloc(n * sizeof *sorted);
+
+    if (!sorted)
+        return fail(err, CLM_ERR_NOMEM, "a run of %zu combining marks", n);
+    for (size_t i = 0; i < n; i++)
+        starts[combining_class(c[i]) + 1]++;
+    for (int class = 0; class < 256; class ++)
+        starts[class + 1] += starts[class];
+    for (size_t i = 0; i < n; i++)
+        sorted[starts[combining_class(c[i])]++] = c[i];
+    memcpy(c, sorted, n * sizeof *c);
+    mem_free(sorted);
+    return 0;
+}
+
+/* Put the marks between two starters into canonical order. */
+static int order_marks(int32_t *c, size_t n, clm_error *err)
+{
+    for (size_t i = 0; i < n;) {
+        size_t begin = i;
+
+        while (i < n && combining_class(c[i]))
+            i++;
+        if (i - begin > SHORT_RUN) {
+            if (sort_long(c + begin, i - begin, err))
+                return -1;
+        } else {
+            sort_short(c + begin, i - begin);
+        }
+        i += i == begin;
+    }
+    return 0;
+}
+
+static int decompose(struct normal_scratch *x, const char *s, size_t size, int options, size_t *n,
+                     clm_error *err)
+{
+    *n = 0;
+    for (size_t i = 0; i < size;) {
+        int32_t c;
+        utf8proc_ssize_t added = 1;
+        int boundary = 0;
+
+        i += utf8_decode(s + i, size - i, &c);
+        if (reserve(x, *n + MAX_DECOMPOSED, err))
+            return -1;
+        if (c < 0xA0 || has_no_decomposition(c))
+            x->characters[*n] = c;
+        else
+            added = utf8proc_decompose_char(c, x->characters + *n, MAX_DECOMPOSED,
+                                            (utf8proc_option_t)options, &boundary);
+        if (added < 0 || added > MAX_DECOMPOSED)
+            return fail(err, CLM_ERR_UNSUPPORTED, "a character that cannot be decomposed: U+%04X",
+                        (unsigned)c);
+        *n += (size_t)added;
+    }
+    return 0;
+}
+
+/* Nothing below changes under a form: of the composed ones all up to U+02FF, of compatibility and
+ * decomposition all of ASCII. */
+static bool is_inert(enum normal_kind form, const char *s, size_t size)
+{
+    unsigned char limit = form == NORMAL_NFC ? 0xCC : 0x80; /* 0xCC leads U+0300 and on */
+
+    for (size_t i = 0; i < size; i++) {
+        if ((unsigned char)s[i] >= limit)
+            return false;
+    }
+    return true;
+}
+
+int unicode_form(enum normal_kind form, struct normal_scratch *x, const char *s, size_t size,
+                 struct strbuf *out, clm_error *err)
+{
+    bool compose = form == NORMAL_NFC || form == NORMAL_NFKC;
+    int options = UTF8PROC_DECOMPOSE;
+    utf8proc_ssize_t composed;
+    size_t n;
+
+    if (is_inert(form, s, size)) {
+        strbuf_add(out, s, size);
+        return 0;
+    }
+    if (form == NORMAL_NFKC || form == NORMAL_NFKD)
+        options |= UTF8PROC_COMPAT;
+    if (decompose(x, s, size, options, &n, err) || order_marks(x->characters, n, err))
+        return -1;
+    if (compose) {
+        composed = utf8proc_normalize_utf32(x->characters, (utf8proc_ssize_t)n,
+                                            UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+        if (composed < 0)
+            return fail(err, CLM_ERR_UNSUPPORTED, "a text that cannot be composed");
+        n = (size_t)composed;
+    }
+    for (size_t i = 0; i < n; i++) {
+        char text[UTF8_MAX];
+
+        strbuf_add(out, text, utf8_encode(x->characters[i], text));
+    }
+    return 0;
+}
