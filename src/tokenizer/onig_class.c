@@ -165,7 +165,7 @@ static int add_property(struct onig *o, const char *name, struct strbuf *items)
         strbuf_add_str(items, "\\x{0}-\\x{7F}");
     else if (!strcasecmp(name, "cntrl"))
         strbuf_add_str(items, "\\p{Cc}");
-    else if (strlen(name) > 3 && isupper((unsigned char)name[0]) &&
+    else if (strlen(name) > 1 && isupper((unsigned char)name[0]) &&
              strcasecmp(name, "Alphabetic") && strcasecmp(name, "Uppercase") &&
              strcasecmp(name, "Lowercase")) {
         /* A script; what PCRE2 does not know as one fails when the expression is compiled. */
