@@ -323,7 +323,7 @@ static int check_frame(const uint8_t *data, size_t size, size_t *header, const c
     if (n > MAX_HEADER)
         return fail(err, CLM_ERR_FORMAT, "%s: a header of %llu bytes; the format allows %u", name,
                     (unsigned long long)n, MAX_HEADER);
-    if (n < 2 || data[8] != '{')
+    if (!n || data[8] != '{')
         return fail(err, CLM_ERR_FORMAT, "%s: the header is not a JSON object", name);
     if (!utf8_valid((const char *)data + 8, (size_t)n))
         return fail(err, CLM_ERR_FORMAT, "%s: the header is not valid UTF-8", name);
