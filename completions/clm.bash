@@ -1,43 +1,35 @@
-# bash completion for clm
+# bash completion for clm, made by scripts/describe.py from what clm help says
 
 _clm_options() {
     case $1 in
-    generate)
-        echo "-m --model -p --prompt -n --max-tokens --temp --top-p --top-k --min-p --seed" \
-            "--extra-eos-token --ignore-chat-template --system-prompt --prefill-response --json" \
-            "--exact --threads --prefill-step-size --verbose"
-        ;;
-    bench)
-        echo "-m --model --shape --bits --mode -p --prompt-tokens -n --generation-tokens" \
-            "-r --repetitions --threads --exact --json"
-        ;;
-    tokenize) echo "-m --model --no-special" ;;
-    detokenize) echo "-m --model --skip-special" ;;
-    logits)
-        echo "-m --model --tokens --decode --prefill-step-size --out --exact --threads"
-        ;;
-    inspect) echo "-m --model --json" ;;
-    perplexity) echo "-m --model --file --window --exact --threads" ;;
-    models | help) ;;
-    "") echo "--version" ;;
+    generate) echo "-m --model -t --threads --exact --cache-type -p --prompt --ignore-chat-template -n --max-tokens --temp --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --seed --extra-eos-token --prefill-step-size --json --verbose -h --help" ;;
+    bench) echo "-m --model -t --threads --exact --cache-type -s --shape -b --bits --group-size --layers -p --prompt -n --generate -d --depth -r --repetitions --prefill-step-size --json -h --help" ;;
+    perplexity) echo "-m --model -t --threads --exact --cache-type -w --window -n --max-tokens --json -h --help" ;;
+    tokenize) echo "-m --model --no-special -h --help" ;;
+    detokenize) echo "-m --model --skip-special -h --help" ;;
+    logits) echo "-m --model -t --threads --exact --cache-type --tokens --decode --prefill-step-size -o --out -h --help" ;;
+    inspect) echo "-m --model -t --threads --exact --cache-type --json -h --help" ;;
+    models) echo "--json -h --help" ;;
+    help) echo "-h --help" ;;
+    *) echo "--version --help" ;;
     esac
-    echo "--help"
 }
 
-# What the option before the cursor wants; fails where it wants nothing that can be guessed.
+# What may follow an option; fails where nothing can be guessed.
 _clm_value() {
     case $1 in
-    -m | --model | --file | --out) compopt -o filenames 2>/dev/null && COMPREPLY=($(compgen -f -- "$2")) ;;
-    --shape) COMPREPLY=($(compgen -W "$_clm_shapes" -- "$2")) ;;
-    --bits) COMPREPLY=($(compgen -W "2 3 4 5 6 8 16 32" -- "$2")) ;;
-    --mode) COMPREPLY=($(compgen -W "affine mxfp4 nvfp4 mxfp8" -- "$2")) ;;
+    --model | --out | -m | -o) _clm_files "$2" ;;
+    --bits) COMPREPLY=($(compgen -W "2 3 4 5 6 8 16" -- "$2")) ;;
+    --cache-type) COMPREPLY=($(compgen -W "auto f32 f16 bf16" -- "$2")) ;;
+    --group-size) COMPREPLY=($(compgen -W "32 64 128" -- "$2")) ;;
+    --shape) COMPREPLY=($(compgen -W "llama-3.2-1b llama-3.1-8b qwen3-0.6b qwen3-30b-a3b gemma-3-4b tinyllama-1.1b storyteller" -- "$2")) ;;
+    --verbose) COMPREPLY=($(compgen -W "true false" -- "$2")) ;;
     *) return 1 ;;
     esac
 }
 
 _clm() {
-    local commands="generate bench tokenize detokenize logits inspect models perplexity help"
-    local _clm_shapes="llama-3.2-1b llama-3.1-8b qwen3-0.6b qwen3-30b-a3b gemma-3-4b"
+    local commands="generate bench perplexity tokenize detokenize logits inspect models help"
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=""
 
     COMPREPLY=()
@@ -47,7 +39,18 @@ _clm() {
     fi
     case $word in
     -*) COMPREPLY=($(compgen -W "$(_clm_options "$command")" -- "$word")) ;;
-    *) _clm_value "$before" "$word" ;;
+    *) _clm_value "$before" "$word" || _clm_operand "$command" "$word" ;;
+    esac
+}
+
+_clm_files() {
+    compopt -o filenames 2>/dev/null
+    COMPREPLY=($(compgen -f -- "$1"))
+}
+
+_clm_operand() {
+    case $1 in
+    perplexity) _clm_files "$2" ;;
     esac
 }
 

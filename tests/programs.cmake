@@ -29,8 +29,9 @@ foreach(script ${scripts})
   set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77)
 endforeach()
 
-add_test(NAME options COMMAND ${CLM_PYTHON} ${tests}/options.py $<TARGET_FILE:clm_command>
-         ${CMAKE_SOURCE_DIR})
+# The manual page and the completions say what `clm help` says.
+add_test(NAME descriptions COMMAND ${CLM_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/describe.py --check
+         $<TARGET_FILE:clm_command>)
 
 # The examples, built as part of the tree and run on the bundled model.
 file(GLOB examples CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/examples/*.c)
