@@ -90,8 +90,14 @@ void strbuf_release(struct strbuf *b)
     *b = (struct strbuf){0};
 }
 
-/* How JSON writes an ASCII character that cannot stand for itself, else NULL. */
-static const char *json_escape(unsigned char c, char unicode[static 7])
+/* Unicode's own line ends: JSON allows them in a string, readers of lines would cut there. */
+static bool ends_line(int32_t c)
+{
+    return c == 0x85 || c == 0x2028 || c == 0x2029;
+}
+
+/* How JSON writes a character that cannot stand for itself, else NULL. */
+static const char *json_escape(int32_t c, char unicode[static 7])
 {
     switch (c) {
     case '"':
@@ -111,9 +117,9 @@ static const char *json_escape(unsigned char c, char unicode[static 7])
     default:
         break;
     }
-    if (c >= 0x20)
+    if (c >= 0x20 && !ends_line(c))
         return NULL;
-    snprintf(unicode, 7, "\\u%04x", c);
+    snprintf(unicode, 7, "\\u%04x", (unsigned)c & 0xFFFF);
     return unicode;
 }
 
@@ -126,7 +132,7 @@ void strbuf_add_json(struct strbuf *b, const char *s, size_t n)
     while (i < n) {
         int32_t c;
         size_t length = utf8_decode(s + i, n - i, &c);
-        const char *escape = c < 0x80 ? json_escape((unsigned char)c, unicode) : NULL;
+        const char *escape = json_escape(c, unicode);
 
         if (escape) {
             strbuf_add(b, s + begin, i - begin);

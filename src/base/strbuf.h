@@ -20,7 +20,8 @@ void strbuf_addf(struct strbuf *b, const char *format, ...) __attribute__((forma
 void strbuf_clear(struct strbuf *b);   /* keeps the memory */
 void strbuf_release(struct strbuf *b); /* back to {0} */
 
-/* The string as JSON would write it, with quotes; invalid UTF-8 becomes U+FFFD. */
+/* The string as JSON would write it, with quotes, on one line whatever it holds; invalid UTF-8
+ * becomes U+FFFD. */
 void strbuf_add_json(struct strbuf *b, const char *s, size_t n);
 
 #endif

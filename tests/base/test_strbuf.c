@@ -58,6 +58,8 @@ static void test_json(void **state)
         {"\b\f\n\r\t", 5, "\"\\b\\f\\n\\r\\t\""},
         {"a\0\x01\x1f\x7f", 5, "\"a\\u0000\\u0001\\u001f\x7f\""},
         {"\xC3\xA9\xF0\x9F\x90\xB1", 6, "\"\xC3\xA9\xF0\x9F\x90\xB1\""},
+        {"\xC2\x85\xE2\x80\xA8\xE2\x80\xA9\xE2\x80\xAA", 11,
+         "\"\\u0085\\u2028\\u2029\xE2\x80\xAA\""},
         {"a\xFFz", 3, "\"a\xEF\xBF\xBDz\""},
         {"\xE2\x82", 2, "\"\xEF\xBF\xBD\""},
         {"\xC3\"", 2, "\"\xEF\xBF\xBD\\\"\""},
