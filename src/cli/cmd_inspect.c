@@ -1,0 +1,222 @@
+/* cli/cmd_inspect.c: the spec of a model, its tensors, and what it would take to run it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/command.h"
+#include "cli/describe.h"
+#include "cli/memory_need.h"
+#include "cli/output.h"
+#include "cli/session.h"
+#include "models/family.h"
+
+struct inspect_args {
+    struct model_options model;
+    bool json;
+};
+
+struct totals {
+    double parameters;
+    double cache_per_token, cache_for_context; /* bytes */
+};
+
+static int add_parameters(void *ctx, const struct nn_slot *slot)
+{
+    double n = (double)slot->n_out * (slot->n_in > 0 ? slot->n_in : 1);
+
+    *(double *)ctx += n * (slot->n_experts > 0 ? slot->n_experts : 1);
+    if (slot->bias)
+        *(double *)ctx += (double)slot->n_out * (slot->n_experts > 0 ? slot->n_experts : 1);
+    return 0;
+}
+
+static struct totals count_totals(struct session *s, const struct model_options *o)
+{
+    const struct spec *spec = s->model->spec;
+    struct totals t = {.cache_per_token =
+                           (double)kv_cache_bytes_per_token(engine_cache(s->engine))};
+
+    t.cache_for_context =
+        memory_of_cache(spec, dtype_size(model_options_cache(o)), spec->context_length);
+    nn_slots(s->model->nn, add_parameters, &t.parameters);
+    return t;
+}
+
+static void describe_summary(struct fields *f, const struct session *s, const struct totals *t)
+{
+    const struct spec *spec = s->model->spec;
+
+    field_string(f, "path", s->dir);
+    field_string(f, "family", s->model->family->name);
+    field_string(f, "model_type", spec->model_type);
+    field_count(f, "vocab_size", spec->vocab_size);
+    field_count(f, "hidden_size", spec->hidden_size);
+    field_count(f, "n_layers", spec->n_layers);
+    field_count(f, "context_length", spec->context_length);
+    field_bool(f, "tie_word_embeddings", spec->tie_word_embeddings);
+    field_count(f, "parameters", t->parameters);
+    field_count(f, "weight_bytes", (double)s->model->weight_bytes);
+    field_count(f, "weight_bytes_per_token", (double)model_bytes_per_token(s->model));
+    field_count(f, "cache_bytes_per_token", t->cache_per_token);
+    field_count(f, "cache_bytes_for_context", t->cache_for_context);
+    field_count(f, "memory_needed", (double)s->model->weight_bytes + t->cache_for_context);
+}
+
+static void add_shape(struct strbuf *b, const struct checkpoint_tensor *t)
+{
+    strbuf_add_char(b, '[');
+    for (int i = 0; i < t->n_dims; i++)
+        strbuf_addf(b, i ? ", %lld" : "%lld", (long long)t->shape[i]);
+    strbuf_add_char(b, ']');
+}
+
+static void add_json_tensor(struct fields *f, const struct checkpoint_tensor *t)
+{
+    field_open(f, NULL, '{');
+    field_string(f, "name", t->name);
+    field_string(f, "type", dtype_name(t->type));
+    strbuf_add_str(f->out, ", \"shape\": ");
+    add_shape(f->out, t);
+    field_count(f, "bytes", (double)t->size);
+    field_close(f, '}');
+}
+
+static void add_json(struct strbuf *b, const struct session *s, const struct totals *t)
+{
+    struct fields f = {.out = b, .json = true};
+    const struct model *m = s->model;
+
+    field_open(&f, NULL, '{');
+    describe_summary(&f, s, t);
+    field_open(&f, "layers", '[');
+    for (int i = 0; i < m->spec->n_layers; i++) {
+        field_open(&f, NULL, '[');
+        describe_layer(&f, &m->spec->layers[i]);
+        field_close(&f, ']');
+    }
+    field_close(&f, ']');
+    field_open(&f, "tensors", '[');
+    for (size_t i = 0; i < checkpoint_count(m->weights); i++)
+        add_json_tensor(&f, checkpoint_at(m->weights, i));
+    field_close(&f, ']');
+    field_close(&f, '}');
+    strbuf_add_char(b, '\n');
+}
+
+/* 8.00 MB and the like. */
+static void add_bytes(struct strbuf *b, double bytes)
+{
+    static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
+    int unit = 0;
+
+    while (bytes >= 1000 && unit < 4) {
+        bytes /= 1000;
+        unit++;
+    }
+    strbuf_addf(b, unit ? "%.2f %s" : "%.0f %s", bytes, units[unit]);
+}
+
+/* Layers that say the same stand in one line. */
+static void add_layers(struct strbuf *b, const struct spec *s)
+{
+    struct strbuf text[2] = {{0}};
+    int first = 0;
+
+    for (int i = 0; i <= s->n_layers; i++) {
+        struct strbuf *now = &text[i % 2], *before = &text[1 - i % 2];
+        struct fields f = {.out = now};
+
+        strbuf_clear(now);
+        if (i < s->n_layers)
+            describe_layer(&f, &s->layers[i]);
+        if (i == 0 || (i < s->n_layers && now->size == before->size && now->data &&
+                       memcmp(now->data, before->data, now->size) == 0))
+            continue;
+        if (first == i - 1)
+            strbuf_addf(b, "layer %d: ", first);
+        else
+            strbuf_addf(b, "layers %d-%d: ", first, i - 1);
+        strbuf_add(b, before->data ? before->data : "", before->size);
+        strbuf_add_char(b, '\n');
+        first = i;
+    }
+    b->failed |= text[0].failed || text[1].failed;
+    strbuf_release(&text[0]);
+    strbuf_release(&text[1]);
+}
+
+static void add_tensors(struct strbuf *b, const checkpoint *c)
+{
+    int width = 0;
+
+    for (size_t i = 0; i < checkpoint_count(c); i++) {
+        int n = (int)strlen(checkpoint_at(c, i)->name);
+
+        width = n > width ? n : width;
+    }
+    for (size_t i = 0; i < checkpoint_count(c); i++) {
+        const struct checkpoint_tensor *t = checkpoint_at(c, i);
+
+        strbuf_addf(b, "%-*s  %-7s  %12zu  ", width, t->name, dtype_name(t->type), t->size);
+        add_shape(b, t);
+        strbuf_add_char(b, '\n');
+    }
+}
+
+static void add_text(struct strbuf *b, const struct session *s, const struct totals *t)
+{
+    const struct spec *spec = s->model->spec;
+
+    strbuf_addf(b, "%s\n", s->dir);
+    strbuf_addf(b, "family %s, model_type %s\n", s->model->family->name, spec->model_type);
+    strbuf_addf(b, "%.0f parameters, vocabulary %d, hidden size %d, %d layers, context %d%s\n",
+                t->parameters, spec->vocab_size, spec->hidden_size, spec->n_layers,
+                spec->context_length, spec->tie_word_embeddings ? ", tied embeddings" : "");
+    add_layers(b, spec);
+    strbuf_add_str(b, "weights ");
+    add_bytes(b, (double)s->model->weight_bytes);
+    strbuf_add_str(b, ", of which a token reads ");
+    add_bytes(b, (double)model_bytes_per_token(s->model));
+    strbuf_add_str(b, "\ncache ");
+    add_bytes(b, t->cache_per_token);
+    strbuf_add_str(b, " a token, ");
+    add_bytes(b, t->cache_for_context);
+    strbuf_add_str(b, " for a full context\nmemory needed ");
+    add_bytes(b, (double)s->model->weight_bytes + t->cache_for_context);
+    strbuf_addf(b, "\n\n%zu tensors:\n", checkpoint_count(s->model->weights));
+    add_tensors(b, s->model->weights);
+}
+
+static int inspect_run(const void *args, clm_error *err)
+{
+    const struct inspect_args *a = args;
+    struct session s = {0};
+    struct strbuf b = {0};
+    struct totals totals;
+    int rc = session_open(&s, &a->model, 0, err);
+
+    if (rc == 0) {
+        totals = count_totals(&s, &a->model);
+        if (a->json)
+            add_json(&b, &s, &totals);
+        else
+            add_text(&b, &s, &totals);
+        rc = output_buffer(&b, err);
+    }
+    strbuf_release(&b);
+    session_close(&s);
+    return rc;
+}
+
+static const struct option inspect_options[] = {
+    {TABLE_OPTION(struct inspect_args, model, options_running)},
+    {FLAG_OPTION("json", 0, struct inspect_args, json, "write one JSON object")},
+    {0},
+};
+
+const struct command command_inspect = {
+    .name = "inspect",
+    .summary = "a model's spec, tensors and memory",
+    .options = inspect_options,
+    .args_size = sizeof(struct inspect_args),
+    .run = inspect_run,
+};

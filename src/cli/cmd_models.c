@@ -1,0 +1,181 @@
+/* cli/cmd_models.c: what is supported, and what is in the local cache. */
+#include <dirent.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "cli/command.h"
+#include "cli/describe.h"
+#include "cli/locate.h"
+#include "cli/output.h"
+#include "format/hub.h"
+#include "format/json.h"
+#include "models/family.h"
+#include "models/model.h"
+
+struct models_args {
+    bool json;
+};
+
+struct listing {
+    struct strbuf *out;
+    struct fields fields;
+    bool json;
+    int n;
+};
+
+/* Bytes of the files of a folder, through the links that the hub cache makes. */
+static double folder_bytes(const char *dir)
+{
+    DIR *d = opendir(dir);
+    double sum = 0;
+
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char path[PATH_MAX];
+        struct stat st;
+
+        if (file_join(path, sizeof path, dir, e->d_name, NULL) == 0 && stat(path, &st) == 0 &&
+            S_ISREG(st.st_mode))
+            sum += (double)st.st_size;
+    }
+    if (d)
+        closedir(d);
+    return sum;
+}
+
+/* The model_type of a folder's config.json, "" when there is none. */
+static void read_model_type(char *out, size_t size, const char *dir)
+{
+    char path[PATH_MAX];
+    const char *type;
+    json *c = NULL;
+
+    if (file_join(path, sizeof path, dir, "config.json", NULL) == 0)
+        c = json_parse_file(path, NULL);
+    type = json_string(json_get(c, "model_type"), NULL);
+    snprintf(out, size, "%s", type ? type : "");
+    json_free(c);
+}
+
+static int add_model(void *ctx, const char *name, const char *dir)
+{
+    struct listing *l = ctx;
+    struct fields *f = &l->fields;
+    char type[128];
+    bool supported;
+    double bytes = folder_bytes(dir);
+
+    read_model_type(type, sizeof type, dir);
+    supported = *type && model_family_find(type);
+    l->n++;
+    if (l->json) {
+        field_open(f, NULL, '{');
+        field_string(f, "name", name);
+        field_string(f, "path", dir);
+        field_string(f, "model_type", type);
+        field_bool(f, "supported", supported);
+        field_count(f, "bytes", bytes);
+        field_close(f, '}');
+        return 0;
+    }
+    strbuf_addf(l->out, "  %s  %.2f GB, %s%s\n    %s\n", name, bytes / 1e9,
+                *type ? type : "no config.json", supported || !*type ? "" : " (not supported)",
+                dir);
+    return 0;
+}
+
+static void add_family_json(struct fields *f, const struct family *family)
+{
+    field_open(f, NULL, '{');
+    field_string(f, "name", family->name);
+    field_open(f, "model_types", '[');
+    for (size_t t = 0; t < COUNT(family->model_types) && family->model_types[t]; t++)
+        field_string(f, NULL, family->model_types[t]);
+    field_close(f, ']');
+    field_close(f, '}');
+}
+
+static void add_family_text(struct strbuf *b, const struct family *family)
+{
+    strbuf_addf(b, "  %-10s", family->name);
+    for (size_t t = 0; t < COUNT(family->model_types) && family->model_types[t]; t++)
+        strbuf_addf(b, " %s", family->model_types[t]);
+    strbuf_add_char(b, '\n');
+}
+
+/* The bundled model, and those of the hub cache, where there is one. */
+static void add_on_this_machine(struct listing *l)
+{
+    char dir[PATH_MAX];
+
+    if (locate_model(dir, sizeof dir, NULL, NULL) == 0)
+        add_model(l, "(without -m)", dir);
+    hub_each(add_model, l, NULL);
+}
+
+static void add_cache_name(struct strbuf *b)
+{
+    char cache[PATH_MAX] = "none";
+
+    hub_cache(cache, sizeof cache, NULL);
+    strbuf_addf(b, "\nmodels on this machine (hub cache %s):\n", cache);
+}
+
+static void list_json(struct listing *l)
+{
+    struct fields *f = &l->fields;
+
+    field_open(f, NULL, '{');
+    field_open(f, "families", '[');
+    for (int i = 0; model_family(i); i++)
+        add_family_json(f, model_family(i));
+    field_close(f, ']');
+    field_open(f, "models", '[');
+    add_on_this_machine(l);
+    field_close(f, ']');
+    field_close(f, '}');
+    strbuf_add_char(l->out, '\n');
+}
+
+static void list_text(struct listing *l)
+{
+    strbuf_add_str(l->out, "families, and the model_types in config.json that belong to them:\n");
+    for (int i = 0; model_family(i); i++)
+        add_family_text(l->out, model_family(i));
+    add_cache_name(l->out);
+    add_on_this_machine(l);
+    if (l->n == 0)
+        strbuf_add_str(l->out, "  none\n");
+}
+
+static int models_run(const void *args, clm_error *err)
+{
+    const struct models_args *a = args;
+    struct strbuf b = {0};
+    struct listing l = {.out = &b, .fields = {.out = &b, .json = true}, .json = a->json};
+    int rc;
+
+    if (a->json)
+        list_json(&l);
+    else
+        list_text(&l);
+    rc = output_buffer(&b, err);
+    strbuf_release(&b);
+    return rc;
+}
+
+static const struct option models_options[] = {
+    {FLAG_OPTION("json", 0, struct models_args, json, "write one JSON object")},
+    {0},
+};
+
+const struct command command_models = {
+    .name = "models",
+    .summary = "what is supported, and what is on this machine",
+    .options = models_options,
+    .args_size = sizeof(struct models_args),
+    .run = models_run,
+};

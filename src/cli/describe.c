@@ -1,0 +1,185 @@
+#include "cli/describe.h"
+
+#include <string.h>
+
+static void begin(struct fields *f, const char *name)
+{
+    if (f->begun)
+        strbuf_add_str(f->out, ", ");
+    f->begun = true;
+    if (!name)
+        return;
+    if (f->json)
+        strbuf_add_json(f->out, name, strlen(name));
+    else
+        strbuf_add_str(f->out, name);
+    strbuf_add_str(f->out, f->json ? ": " : " ");
+}
+
+void field_string(struct fields *f, const char *name, const char *value)
+{
+    begin(f, name);
+    if (f->json)
+        strbuf_add_json(f->out, value, strlen(value));
+    else
+        strbuf_add_str(f->out, value);
+}
+
+void field_count(struct fields *f, const char *name, double value)
+{
+    begin(f, name);
+    strbuf_addf(f->out, "%.0f", value);
+}
+
+void field_real(struct fields *f, const char *name, double value)
+{
+    begin(f, name);
+    strbuf_addf(f->out, "%.6g", value);
+}
+
+void field_bool(struct fields *f, const char *name, bool value)
+{
+    if (f->json) {
+        begin(f, name);
+        strbuf_add_str(f->out, value ? "true" : "false");
+    } else if (value) {
+        begin(f, NULL);
+        strbuf_add_str(f->out, name);
+    }
+}
+
+void field_open(struct fields *f, const char *name, char bracket)
+{
+    begin(f, name);
+    strbuf_add_char(f->out, f->json ? bracket : '(');
+    f->begun = false;
+}
+
+void field_close(struct fields *f, char bracket)
+{
+    strbuf_add_char(f->out, f->json ? bracket : ')');
+    f->begun = true;
+}
+
+static const char *rope_name(enum rope_kind kind)
+{
+    switch (kind) {
+    case ROPE_NONE:
+        return "none";
+    case ROPE_DEFAULT:
+        return "default";
+    case ROPE_LINEAR:
+        return "linear";
+    case ROPE_DYNAMIC:
+        return "dynamic";
+    case ROPE_LLAMA3:
+        return "llama3";
+    case ROPE_YARN:
+        return "yarn";
+    case ROPE_LONGROPE:
+        return "longrope";
+    case ROPE_PROPORTIONAL:
+        return "proportional";
+    }
+    return "unknown";
+}
+
+static const char *activation_name(enum activation a)
+{
+    switch (a) {
+    case ACT_SILU:
+        return "silu";
+    case ACT_GELU:
+        return "gelu";
+    case ACT_GELU_TANH:
+        return "gelu_tanh";
+    case ACT_RELU:
+        return "relu";
+    case ACT_RELU2:
+        return "relu2";
+    case ACT_COUNT:
+        break;
+    }
+    return "unknown";
+}
+
+static const char *norm_name(enum norm_kind kind)
+{
+    return kind == NORM_RMS ? "rms" : kind == NORM_LAYER ? "layer" : "none";
+}
+
+static void describe_rope(struct fields *f, const struct rope_spec *r)
+{
+    field_open(f, "rope", '{');
+    field_string(f, "type", rope_name(r->kind));
+    if (r->kind != ROPE_NONE) {
+        field_count(f, "dims", r->dims);
+        field_real(f, "theta", r->theta);
+        if (r->kind != ROPE_DEFAULT)
+            field_real(f, "factor", r->factor);
+        field_bool(f, "interleaved", r->interleaved);
+    }
+    field_close(f, '}');
+}
+
+static void describe_attention(struct fields *f, const struct attention_spec *a)
+{
+    field_count(f, "n_heads", a->n_heads);
+    field_count(f, "n_kv_heads", a->n_kv_heads);
+    field_count(f, "head_dim", a->head_dim);
+    field_real(f, "scale", (double)a->scale);
+    if (a->window > 0)
+        field_count(f, "window", a->window);
+    if (a->softcap > 0)
+        field_real(f, "softcap", (double)a->softcap);
+    field_bool(f, "qkv_bias", a->qkv_bias);
+    field_bool(f, "o_bias", a->o_bias);
+    field_bool(f, "qk_norm", a->q_norm.kind != NORM_NONE);
+    describe_rope(f, &a->rope);
+}
+
+static void describe_mlp(struct fields *f, const struct mlp_spec *m)
+{
+    field_count(f, "intermediate_size", m->intermediate_size);
+    field_string(f, "activation", activation_name(m->activation));
+    field_bool(f, "gated", m->gated);
+    field_bool(f, "bias", m->bias);
+}
+
+static void describe_moe(struct fields *f, const struct moe_spec *m)
+{
+    field_count(f, "n_experts", m->router.n_experts);
+    field_count(f, "n_experts_per_token", m->router.n_experts_per_token);
+    field_bool(f, "normalize", m->router.normalize);
+    describe_mlp(f, &m->expert);
+}
+
+static void describe_branch(struct fields *f, const struct branch_spec *b)
+{
+    static const char *const names[] = {"attention", "mlp", "moe"};
+
+    field_open(f, f->json ? NULL : names[b->op], '{');
+    if (f->json)
+        field_string(f, "op", names[b->op]);
+    field_string(f, "pre_norm", norm_name(b->pre_norm.kind));
+    if (b->post_norm.kind != NORM_NONE)
+        field_string(f, "post_norm", norm_name(b->post_norm.kind));
+    switch (b->op) {
+    case OP_ATTENTION:
+        describe_attention(f, &b->attention);
+        break;
+    case OP_MLP:
+        describe_mlp(f, &b->mlp);
+        break;
+    case OP_MOE:
+        describe_moe(f, &b->moe);
+        break;
+    }
+    field_close(f, '}');
+}
+
+void describe_layer(struct fields *f, const struct layer_spec *l)
+{
+    for (int i = 0; i < l->n_branches; i++)
+        describe_branch(f, &l->branches[i]);
+}

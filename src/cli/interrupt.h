@@ -1,0 +1,11 @@
+/* cli/interrupt.h: Ctrl-C. */
+#ifndef CLI_INTERRUPT_H
+#define CLI_INTERRUPT_H
+
+#include <stdbool.h>
+
+/* From now on the first Ctrl-C is only noted; the second ends the program as it always does. */
+void interrupt_watch(void);
+bool interrupt_seen(void);
+
+#endif

@@ -1,0 +1,106 @@
+#include "cli/locate.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "format/hub.h"
+
+#define BUNDLED "storyteller-4bit"
+
+static int copy_path(char *out, size_t size, const char *path, clm_error *err)
+{
+    int n = snprintf(out, size, "%s", path);
+
+    if (n < 0 || (size_t)n >= size)
+        return fail(err, CLM_ERR_IO, "the path %.60s... is too long", path);
+    return 0;
+}
+
+static int refuse_file(const char *name, clm_error *err)
+{
+    size_t n = strlen(name);
+
+    if (n > 5 && strcmp(name + n - 5, ".gguf") == 0)
+        return fail(err, CLM_ERR_UNSUPPORTED,
+                    "%s: GGUF files are not supported yet; give a folder with config.json, "
+                    "tokenizer.json and safetensors files",
+                    name);
+    return fail(
+        err, CLM_ERR_IO,
+        "%s is a file; give the model's folder, with config.json and safetensors files in it",
+        name);
+}
+
+static int locate_name(char *out, size_t size, const char *name, clm_error *err)
+{
+    char cache[PATH_MAX] = "";
+
+    if (hub_is_name(name) && hub_find(out, size, name, NULL) == 0)
+        return 0;
+    if (!hub_is_name(name))
+        return fail(err, CLM_ERR_IO, "%s: no such folder; give a model's folder or org/model",
+                    name);
+    hub_cache(cache, sizeof cache, NULL);
+    if (!strchr(name, '/'))
+        return fail(err, CLM_ERR_IO,
+                    "%s: no such folder, and no model of that name in the hub cache %s; give a "
+                    "model's folder or org/model",
+                    name, cache);
+    return fail(err, CLM_ERR_IO,
+                "%s: neither a folder nor in the hub cache %s; get it with: hf download %s", name,
+                cache, name);
+}
+
+/* share/clm beside the bin that this program lies in. */
+static bool beside_program(char *out, size_t size)
+{
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    char *slash;
+
+    if (n <= 0)
+        return false;
+    self[n] = '\0';
+    slash = strrchr(self, '/');
+    if (!slash)
+        return false;
+    *slash = '\0';
+    n = snprintf(out, size, "%s/../share/clm/" BUNDLED, self);
+    return n > 0 && (size_t)n < size && file_is_dir(out);
+}
+
+static int locate_bundled(char *out, size_t size, clm_error *err)
+{
+    static const char *const places[] = {CLM_SOURCE_MODEL, CLM_INSTALLED_MODEL};
+
+    if (beside_program(out, size))
+        return 0;
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+        if (file_is_dir(places[i]))
+            return copy_path(out, size, places[i], err);
+    return fail(err, CLM_ERR_IO,
+                "the model that comes with clm is not in %s; install it, set "
+                "CLM_MODEL, or give a model with -m",
+                CLM_INSTALLED_MODEL);
+}
+
+int locate_model(char *out, size_t size, const char *name, clm_error *err)
+{
+    const char *chosen = getenv("CLM_MODEL");
+
+    if (!name && chosen && *chosen)
+        name = chosen;
+    if (!name)
+        return locate_bundled(out, size, err);
+    if (!*name)
+        return fail(err, CLM_ERR_ARG, "--model is empty; give a model's folder or org/model");
+    if (file_is_dir(name))
+        return copy_path(out, size, name, err);
+    if (file_exists(name))
+        return refuse_file(name, err);
+    return locate_name(out, size, name, err);
+}

@@ -1,0 +1,116 @@
+/* cli/main.c: finds the command, reads its options, runs it, says what failed. */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "cli/command.h"
+#include "cli/output.h"
+
+const struct command *const commands[] = {
+    &command_generate,   &command_bench,
+    &command_perplexity, &command_tokenize,
+    &command_detokenize, &command_logits,
+    &command_inspect,    &command_models,
+    &command_help,       NULL,
+};
+
+const struct command *command_find(const char *name)
+{
+    for (int i = 0; commands[i]; i++)
+        if (strcmp(commands[i]->name, name) == 0)
+            return commands[i];
+    return NULL;
+}
+
+const struct command *command_nearest(const char *name)
+{
+    const struct command *best = NULL;
+    int best_distance = 4; /* farther is no misspelling */
+
+    for (int i = 0; commands[i]; i++) {
+        int distance = edit_distance(name, commands[i]->name);
+
+        if (distance < best_distance && distance < (int)strlen(commands[i]->name)) {
+            best = commands[i];
+            best_distance = distance;
+        }
+    }
+    return best;
+}
+
+static int report(const struct command *c, const clm_error *err)
+{
+    char line[sizeof err->message + 64];
+
+    if (err->code != CLM_ERR_ARG) {
+        output_error(err->message);
+        return STATUS_FAILED;
+    }
+    snprintf(line, sizeof line, "%s (see clm help%s%s)", err->message, c ? " " : "",
+             c ? c->name : "");
+    output_error(line);
+    return STATUS_USAGE;
+}
+
+static int run_command(const struct command *c, int argc, char *const *argv)
+{
+    clm_error err = {0};
+    int status = -1;
+    arena *a = arena_open(0);
+    void *args = a ? arena_zeroed(a, 1, c->args_size ? c->args_size : 1) : NULL;
+
+    if (!args) {
+        fail(&err, CLM_ERR_NOMEM, "no memory for the command line");
+        goto cleanup;
+    }
+    if (c->defaults)
+        c->defaults(args);
+    status = options_parse(c->options, &c->operands, argc, argv, args, a, &err);
+    if (status == 1)
+        help_command(c);
+    status = status ? (status > 0 ? STATUS_DONE : -1) : c->run(args, &err);
+    if (status >= 0 && output_flush(&err))
+        status = -1;
+
+cleanup:
+    arena_close(a);
+    return status < 0 ? report(c, &err) : status;
+}
+
+static int unknown_command(const char *name)
+{
+    const struct command *nearest = command_nearest(name);
+    clm_error err = {0};
+
+    if (nearest)
+        fail(&err, CLM_ERR_ARG, "unknown command %s; did you mean %s?", name, nearest->name);
+    else
+        fail(&err, CLM_ERR_ARG, "unknown command %s", name);
+    return report(NULL, &err);
+}
+
+static int overview(bool version)
+{
+    clm_error err = {0};
+
+    if (version)
+        printf("clm %s\n", CLM_VERSION);
+    else
+        help_overview();
+    return output_flush(&err) ? report(NULL, &err) : STATUS_DONE;
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "--help";
+    const struct command *c;
+
+    output_init();
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        return overview(false);
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
+        return overview(true);
+    c = command_find(name);
+    return c ? run_command(c, argc - 2, argv + 2) : unknown_command(name);
+}

@@ -1,0 +1,162 @@
+#include "cli/memory_need.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "device/weight.h"
+#include "models/family.h"
+
+/* The number behind a key of a file of lines, "MemAvailable: 123 kB", or of a file that holds
+ * nothing but a number (key ""); -1 without. */
+static double number_in(const char *path, const char *key)
+{
+    size_t size;
+    char *text = file_read(path, 65536, &size, NULL), *at = text ? strstr(text, key) : NULL, *end;
+    double value = -1;
+
+    if (at) {
+        at += strlen(key);
+        value = strtod(at, &end);
+        if (end == at)
+            value = -1;
+    }
+    mem_free(text);
+    return value;
+}
+
+/* A control group's limit, what it uses, and what of that is cached files that can be let go. */
+struct group {
+    const char *limit, *used, *statistics, *cached;
+};
+
+/* What a control group leaves; -1 when it sets no limit (its file then says "max"). */
+static double group_leaves(const struct group *g)
+{
+    double limit = number_in(g->limit, ""), used = number_in(g->used, "");
+    double cached = number_in(g->statistics, g->cached);
+
+    if (limit < 0 || used < 0 || limit >= 9e18)
+        return -1;
+    used -= cached > 0 ? cached : 0;
+    return limit > used ? limit - used : 0;
+}
+
+size_t memory_available(void)
+{
+    static const struct group groups[] = {
+        {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat",
+         "\nfile "},
+        {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+         "/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.stat",
+         "\ntotal_cache "},
+    };
+    double bytes = number_in("/proc/meminfo", "MemAvailable:") * 1024;
+
+    for (size_t i = 0; i < COUNT(groups); i++) {
+        double left = group_leaves(&groups[i]);
+
+        if (left >= 0 && (bytes < 0 || left < bytes))
+            bytes = left;
+    }
+    return bytes > 0 ? (size_t)bytes : 0;
+}
+
+double memory_of_cache(const struct spec *s, size_t number_size, int length)
+{
+    double sum = 0;
+
+    for (int l = 0; l < s->n_layers; l++) {
+        for (int b = 0; b < s->layers[l].n_branches; b++) {
+            const struct branch_spec *branch = &s->layers[l].branches[b];
+            const struct attention_spec *a = &branch->attention;
+            int seen = length;
+
+            if (branch->op != OP_ATTENTION)
+                continue;
+            if (a->window > 0 && a->window < length)
+                seen = a->window;
+            sum += 2.0 * a->n_kv_heads * a->head_dim * (double)number_size * seen;
+        }
+    }
+    return sum;
+}
+
+struct need {
+    struct model_format format;
+    double bytes;
+};
+
+static int add_slot(void *ctx, const struct nn_slot *slot)
+{
+    struct need *n = ctx;
+    struct weight w = {
+        .format = n->format.format,
+        .n_out = slot->n_out,
+        .n_in = slot->n_in > 0 ? slot->n_in : 1,
+        .bits = n->format.bits,
+        .group_size = n->format.group_size,
+        .scale_type = DTYPE_BF16,
+    };
+    double copies = slot->n_experts > 0 ? slot->n_experts : 1;
+
+    n->bytes += copies * (slot->n_in > 0 ? (double)weight_bytes(&w) : 4.0 * slot->n_out);
+    return 0;
+}
+
+/* The spec of a config, in the arena. */
+static int read_spec(struct spec *s, config *c, arena *a, clm_error *err)
+{
+    const char *type = config_string(c, "model_type");
+    const struct family *f = config_error(c)->code ? NULL : model_family_find(type);
+
+    if (f)
+        f->spec(s, c, a);
+    if (config_done(c, err))
+        return -1;
+    if (!f)
+        return fail(err, CLM_ERR_UNSUPPORTED, "%s: unknown model_type %s", config_path(c), type);
+    return spec_check(s, err);
+}
+
+static int compare(double weights, double cache, const char *name, clm_error *err)
+{
+    double available = (double)memory_available(), need = weights + cache;
+
+    /* Activations, tokenizer and the program itself are small beside the weights: a tenth covers
+     * them. */
+    if (available == 0 || 1.1 * need <= available)
+        return 0;
+    return fail(err, CLM_ERR_NOMEM,
+                "%s needs %.1f GB of memory for weights and %.1f GB for the cache, and %.1f GB are "
+                "available; use fewer --bits, or --layers",
+                name, weights / 1e9, cache / 1e9, available / 1e9);
+}
+
+int memory_need_check(const char *config_text, const char *name, struct model_format format,
+                      device *d, int length, clm_error *err)
+{
+    struct need need = {.format = format};
+    struct spec spec = {0};
+    struct nn_model *nn = NULL;
+    arena *a = arena_open(0);
+    config *c = a ? config_parse(config_text, strlen(config_text), name, NULL, err) : NULL;
+    int rc = -1;
+
+    if (!a)
+        fail(err, CLM_ERR_NOMEM, "no memory for the shape");
+    if (!c || read_spec(&spec, c, a, err))
+        goto cleanup;
+    nn = nn_model_new(&spec, d, a, err);
+    if (!nn)
+        goto cleanup;
+    nn_slots(nn, add_slot, &need);
+    rc = compare(need.bytes, memory_of_cache(&spec, sizeof(float), length), name, err);
+
+cleanup:
+    nn_model_release(nn, d);
+    config_close(c);
+    arena_close(a);
+    return rc;
+}

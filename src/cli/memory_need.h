@@ -1,0 +1,22 @@
+/* cli/memory_need.h: will it fit? Asked before anything large is allocated. */
+#ifndef CLI_MEMORY_NEED_H
+#define CLI_MEMORY_NEED_H
+
+#include "models/model.h"
+
+/* Bytes that this process may still take: what the system calls available, within the limits of the
+ * control group. 0: unknown. */
+size_t memory_available(void);
+
+/* Bytes of the cache of one sequence of length tokens, with numbers of the given size: windows let
+ * go of what lies behind them. */
+double memory_of_cache(const struct spec *s, size_t number_size, int length);
+
+/**
+ * CLM_ERR_NOMEM, with the numbers, when random weights of a config in a format, and the cache of
+ * length tokens in f32, exceed what is available. name stands for the config in messages.
+ */
+int memory_need_check(const char *config_text, const char *name, struct model_format format,
+                      device *d, int length, clm_error *err);
+
+#endif

@@ -1,0 +1,348 @@
+#include "cli/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct parser {
+    const struct option *table;
+    const struct operands *operands;
+    int argc, at; /* argv[at] is next */
+    char *const *argv;
+    char *args;
+    arena *memory;
+    clm_error *err;
+};
+
+/* An option found: its line in a table, and where its value goes. */
+struct place {
+    const struct option *option;
+    char *value;
+};
+
+static bool is_end(const struct option *o)
+{
+    return !o->name && o->kind != OPTION_GROUP;
+}
+
+/* By name [size], or by letter when name is NULL. */
+static struct place find_option(const struct option *table, char *args, const char *name,
+                                size_t size, char letter)
+{
+    for (const struct option *o = table; !is_end(o); o++) {
+        if (o->kind == OPTION_GROUP) {
+            struct place p = find_option(o->group, args + o->offset, name, size, letter);
+
+            if (p.option)
+                return p;
+        } else if (name ? strlen(o->name) == size && strncmp(o->name, name, size) == 0
+                        : o->letter == letter) {
+            return (struct place){o, args + o->offset};
+        }
+    }
+    return (struct place){0};
+}
+
+int edit_distance(const char *a, const char *b)
+{
+    int row[64], n = (int)strlen(b);
+
+    if (n >= (int)(sizeof row / sizeof row[0]) || strlen(a) >= 64)
+        return INT_MAX;
+    for (int j = 0; j <= n; j++)
+        row[j] = j;
+    for (int i = 1; a[i - 1]; i++) {
+        int diagonal = row[0];
+
+        row[0] = i;
+        for (int j = 1; j <= n; j++) {
+            int change = diagonal + (a[i - 1] != b[j - 1]);
+            int step = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+
+            diagonal = row[j];
+            row[j] = change < step ? change : step;
+        }
+    }
+    return row[n];
+}
+
+static void nearest_option(const struct option *table, const char *name, const char **best,
+                           int *best_distance)
+{
+    for (const struct option *o = table; !is_end(o); o++) {
+        if (o->kind == OPTION_GROUP) {
+            nearest_option(o->group, name, best, best_distance);
+            continue;
+        }
+        int distance = edit_distance(name, o->name);
+
+        if (distance < *best_distance) {
+            *best = o->name;
+            *best_distance = distance;
+        }
+    }
+}
+
+static int unknown_option(struct parser *p, const char *name)
+{
+    const char *best = NULL;
+    int distance = 4; /* farther is no misspelling */
+    char plain[64];
+    size_t size = strcspn(name, "=");
+
+    if (size < sizeof plain) {
+        memcpy(plain, name, size);
+        plain[size] = '\0';
+        nearest_option(p->table, plain, &best, &distance);
+    }
+    if (best && distance < (int)strlen(best))
+        return fail(p->err, CLM_ERR_ARG, "unknown option --%.*s; did you mean --%s?", (int)size,
+                    name, best);
+    return fail(p->err, CLM_ERR_ARG, "unknown option --%.*s", (int)size, name);
+}
+
+static int parse_int(const struct option *o, int *out, const char *text, clm_error *err)
+{
+    char *end;
+    long long value;
+
+    errno = 0;
+    value = strtoll(text, &end, 10);
+    if (end == text || *end || errno || value < (long long)o->low || value > (long long)o->high)
+        return fail(err, CLM_ERR_ARG, "--%s must be a whole number from %.0f to %.0f, not %s",
+                    o->name, o->low, o->high, text);
+    *out = (int)value;
+    return 0;
+}
+
+static int parse_real(const struct option *o, double *out, const char *text, clm_error *err)
+{
+    char *end;
+    double value = strtod(text, &end);
+
+    if (end == text || *end || !(value >= o->low && value <= o->high) || !isfinite(value))
+        return fail(err, CLM_ERR_ARG, "--%s must be a number from %g to %g, not %s", o->name,
+                    o->low, o->high, text);
+    *out = value;
+    return 0;
+}
+
+static int parse_seed(const struct option *o, struct seed *out, const char *text, clm_error *err)
+{
+    char *end;
+
+    errno = 0;
+    out->value = strtoull(text, &end, 10);
+    if (!isdigit((unsigned char)text[0]) || *end || errno)
+        return fail(err, CLM_ERR_ARG, "--%s must be a whole number below 2^64, not %s", o->name,
+                    text);
+    out->given = true;
+    return 0;
+}
+
+static int parse_bool(const struct option *o, bool *out, const char *text, clm_error *err)
+{
+    static const char *const names[] = {"false", "true", "f", "t", "0", "1", "no", "yes"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcasecmp(text, names[i]) == 0) {
+            *out = i % 2;
+            return 0;
+        }
+    }
+    return fail(err, CLM_ERR_ARG, "--%s must be true or false, not %s", o->name, text);
+}
+
+static int parse_choice(const struct option *o, int *out, const char *text, clm_error *err)
+{
+    char all[128] = "";
+
+    for (int i = 0; o->choices[i]; i++) {
+        if (strcmp(o->choices[i], text) == 0) {
+            *out = i;
+            return 0;
+        }
+        if (i > 0)
+            strncat(all, ", ", sizeof all - strlen(all) - 1);
+        strncat(all, o->choices[i], sizeof all - strlen(all) - 1);
+    }
+    return fail(err, CLM_ERR_ARG, "--%s must be one of %s, not %s", o->name, all, text);
+}
+
+static int parse_ids(const struct option *o, struct ids *out, const char *text, arena *a,
+                     clm_error *err)
+{
+    size_t commas = 0;
+
+    for (const char *s = text; *s; s++)
+        commas += *s == ',';
+    out->n = 0;
+    if (commas >= INT_MAX)
+        return fail(err, CLM_ERR_ARG, "--%s: too many ids", o->name);
+    out->items = arena_array(a, int32_t, commas + 1);
+    if (!out->items)
+        return fail(err, CLM_ERR_NOMEM, "no memory for %zu ids", commas + 1);
+    while (*text) {
+        char *end;
+        long long id;
+
+        errno = 0;
+        id = strtoll(text, &end, 10);
+        if (end == text || (*end && *end != ',') || errno || id < 0 || id > INT32_MAX ||
+            (*end == ',' && !end[1]))
+            return fail(err, CLM_ERR_ARG,
+                        "--%s must be token ids with commas between them, not \"%.40s\"", o->name,
+                        text);
+        out->items[out->n++] = (int32_t)id;
+        text = end + (*end == ',');
+    }
+    return 0;
+}
+
+static int add_string(struct strings *list, const char *text, arena *a, clm_error *err)
+{
+    const char **items = arena_array(a, const char *, (size_t)list->n + 1);
+
+    if (!items)
+        return fail(err, CLM_ERR_NOMEM, "no memory for the command line");
+    if (list->n)
+        memcpy(items, list->items, (size_t)list->n * sizeof *items);
+    items[list->n++] = text;
+    list->items = items;
+    return 0;
+}
+
+static int parse_value(struct parser *p, struct place at, const char *text)
+{
+    const struct option *o = at.option;
+
+    switch (o->kind) {
+    case OPTION_BOOL:
+        return parse_bool(o, (bool *)at.value, text, p->err);
+    case OPTION_INT:
+        return parse_int(o, (int *)(void *)at.value, text, p->err);
+    case OPTION_REAL:
+        return parse_real(o, (double *)(void *)at.value, text, p->err);
+    case OPTION_SEED:
+        return parse_seed(o, (struct seed *)(void *)at.value, text, p->err);
+    case OPTION_CHOICE:
+        return parse_choice(o, (int *)(void *)at.value, text, p->err);
+    case OPTION_IDS:
+        return parse_ids(o, (struct ids *)(void *)at.value, text, p->memory, p->err);
+    case OPTION_STRINGS:
+        return add_string((struct strings *)(void *)at.value, text, p->memory, p->err);
+    case OPTION_STRING:
+        *(const char **)(void *)at.value = text;
+        return 0;
+    case OPTION_FLAG:
+    case OPTION_GROUP:
+        break;
+    }
+    return fail(p->err, CLM_ERR_ARG, "--%s takes no value", o->name);
+}
+
+/* text is the value that stands in the same argument, or NULL: it is the next one. */
+static int take_option(struct parser *p, struct place at, const char *text)
+{
+    const struct option *o = at.option;
+
+    if (o->kind == OPTION_FLAG) {
+        if (text)
+            return fail(p->err, CLM_ERR_ARG, "--%s takes no value", o->name);
+        *(bool *)at.value = true;
+        return 0;
+    }
+    if (!text) {
+        if (p->at == p->argc)
+            return fail(p->err, CLM_ERR_ARG, "--%s needs a value: --%s %s", o->name, o->name,
+                        o->value);
+        text = p->argv[p->at++];
+    }
+    if (parse_value(p, at, text))
+        return -1;
+    while (o->kind == OPTION_STRINGS && p->at < p->argc && p->argv[p->at][0] != '-')
+        if (parse_value(p, at, p->argv[p->at++]))
+            return -1;
+    return 0;
+}
+
+static int take_long(struct parser *p, const char *name)
+{
+    size_t size = strcspn(name, "=");
+    struct place at = find_option(p->table, p->args, name, size, 0);
+
+    if (!at.option)
+        return unknown_option(p, name);
+    return take_option(p, at, name[size] ? name + size + 1 : NULL);
+}
+
+/* The letters of one argument: flags, of which the last may be an option with its value behind it.
+ */
+static int take_letters(struct parser *p, const char *letters)
+{
+    for (; *letters; letters++) {
+        struct place at = find_option(p->table, p->args, NULL, 0, *letters);
+
+        if (!at.option)
+            return fail(p->err, CLM_ERR_ARG, "unknown option -%c", *letters);
+        if (at.option->kind != OPTION_FLAG)
+            return take_option(p, at, letters[1] ? letters + 1 : NULL);
+        if (take_option(p, at, NULL))
+            return -1;
+    }
+    return 0;
+}
+
+static int take_operand(struct parser *p, const char *text)
+{
+    struct strings *list = (struct strings *)(void *)(p->args + p->operands->offset);
+
+    if (!p->operands->name)
+        return fail(p->err, CLM_ERR_ARG, "there is no use for \"%s\"", text);
+    if (list->n == p->operands->max)
+        return fail(p->err, CLM_ERR_ARG, "\"%s\" is one %s too many", text, p->operands->name);
+    return add_string(list, text, p->memory, p->err);
+}
+
+static bool asks_for_help(const char *argument)
+{
+    return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
+}
+
+static int check_operands(const struct parser *p)
+{
+    const struct operands *o = p->operands;
+
+    if (o->name && ((struct strings *)(void *)(p->args + o->offset))->n < o->min)
+        return fail(p->err, CLM_ERR_ARG, "%s is missing", o->name);
+    return 0;
+}
+
+int options_parse(const struct option *table, const struct operands *operands, int argc,
+                  char *const *argv, void *args, arena *a, clm_error *err)
+{
+    struct parser p = {table, operands, argc, 0, argv, args, a, err};
+    bool only_operands = false;
+
+    while (p.at < argc) {
+        const char *argument = argv[p.at++];
+        int rc = 0;
+
+        if (only_operands || argument[0] != '-' || !argument[1])
+            rc = take_operand(&p, argument);
+        else if (asks_for_help(argument))
+            return 1;
+        else if (strcmp(argument, "--") == 0)
+            only_operands = true;
+        else if (argument[1] == '-')
+            rc = take_long(&p, argument + 2);
+        else
+            rc = take_letters(&p, argument + 1);
+        if (rc)
+            return -1;
+    }
+    return check_operands(&p);
+}

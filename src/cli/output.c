@@ -1,0 +1,48 @@
+#include "cli/output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+void output_init(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            (void)open("/dev/null",
+                       fd == 0 ? O_WRONLY : O_RDONLY); /* of no use, as it was before */
+    signal(SIGPIPE, SIG_IGN);
+}
+
+int output_flush(clm_error *err)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 0;
+    return fail(err, CLM_ERR_IO, "cannot write to standard output: %s",
+                errno ? strerror(errno) : "an earlier write failed");
+}
+
+int output_text(const char *text, size_t size, clm_error *err)
+{
+    fwrite(text, 1, size, stdout);
+    return output_flush(err);
+}
+
+int output_buffer(struct strbuf *b, clm_error *err)
+{
+    int rc;
+
+    if (b->failed)
+        return fail(err, CLM_ERR_NOMEM, "no memory for the output");
+    rc = output_text(b->data ? b->data : "", b->size, err);
+    strbuf_clear(b);
+    return rc;
+}
+
+void output_error(const char *message)
+{
+    fprintf(stderr, "clm: %s\n", message);
+}

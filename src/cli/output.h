@@ -1,0 +1,27 @@
+/* cli/output.h: standard output, written so that a full disk or a closed pipe is noticed and said
+ * once. */
+#ifndef CLI_OUTPUT_H
+#define CLI_OUTPUT_H
+
+#include "base/error.h"
+#include "base/strbuf.h"
+
+/* At the start of main: a closed pipe is an error of write(), and descriptors 0, 1 and 2 are taken,
+ * so that no file opened later becomes "standard output". */
+void output_init(void);
+
+/* Hand everything written so far to the system; -1 with *err when that, or an earlier write,
+ * failed. */
+int output_flush(clm_error *err);
+
+/* Write a line, or any text, and flush it. */
+int output_text(const char *text, size_t size, clm_error *err);
+
+/* The same for what a buffer holds, which is then empty; a buffer without memory is an error too.
+ */
+int output_buffer(struct strbuf *b, clm_error *err);
+
+/* "clm: ..." on standard error. */
+void output_error(const char *message);
+
+#endif

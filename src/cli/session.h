@@ -1,0 +1,40 @@
+/* cli/session.h: what commands have in common: which model, on how many threads, with what cache.
+ */
+#ifndef CLI_SESSION_H
+#define CLI_SESSION_H
+
+#include "cli/options.h"
+#include "engine/engine.h"
+#include "tokenizer/tokenizer.h"
+
+struct model_options {
+    const char *model;
+    int threads;
+    bool exact;
+    int cache_type; /* 0: the engine's choice */
+};
+
+extern const struct option option_model[];    /* --model, for a struct model_options */
+extern const struct option options_running[]; /* --model and how to run it */
+
+/* Where warnings of the library go: standard error. */
+extern const struct log cli_log;
+
+struct session {
+    char dir[4096];
+    device *dev;
+    struct model *model;
+    engine *engine;
+    tokenizer *tokenizer;
+};
+
+/* Find the folder and open device, model and engine; max_rows 0: the engine's choice. */
+int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err);
+/* Find the folder, unless that is done, and open the tokenizer. */
+int session_open_tokenizer(struct session *s, const struct model_options *o, clm_error *err);
+void session_close(struct session *s); /* a zeroed one is fine */
+
+/* The type that --cache-type names; without it that of --exact or the engine's usual one. */
+enum dtype model_options_cache(const struct model_options *o);
+
+#endif
