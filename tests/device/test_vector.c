@@ -163,7 +163,7 @@ static double exact_activation(double x, enum activation act)
     case ACT_COUNT:
         break;
     }
-    return NAN;
+    return (double)NAN;
 }
 
 /* Relative errors in epsilons. exp: 2, see vector_math.h, then a sum and a quotient. The exponent
@@ -560,7 +560,7 @@ static void check_direct(const struct cpu_vector_kernels *k, enum dtype type, in
     memcpy(y, before, sizeof y);
     for (size_t i = 0; i < COUNT(s); i++)
         s[i] = CANARY;
-    k->scores[type](s, lds, q, padded, rows, cache, n, dim);
+    k->scores[type](s, lds, q, padded, rows, cache, n, dim, rows % 2 ? cache : NULL);
     for (int r = 0; r < 16; r++)
         for (int j = 0; j < lds; j++) {
             double want = 0, size = 0;
@@ -575,7 +575,7 @@ static void check_direct(const struct cpu_vector_kernels *k, enum dtype type, in
                 CHECK(s[r * lds + j] == CANARY, "scores: wrote at %d, %d of %d, %d", r, j, rows, n);
         }
     random_floats(s, COUNT(s));
-    k->weigh[type](y, padded, s, lds, rows, cache, n, dim);
+    k->weigh[type](y, padded, s, lds, rows, cache, n, dim, rows % 2 ? cache : NULL);
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < padded; i++) {
             double want = (double)before[r * padded + i], size = fabs(want);

@@ -238,6 +238,7 @@ struct state {
     const struct attend_call *call;
     const struct piece *piece;
     int n_queries;
+    int base;         /* position of the chunk that is visited */
     float *q;         /* [n_queries, k_cols], scaled, padded with zeros */
     float *s;         /* [n_queries, CHUNK] */
     float *acc;       /* [n_queries, v_cols] */
@@ -309,25 +310,26 @@ static void begin_piece(struct state *st)
     memset(st->acc, 0, (size_t)st->n_queries * (size_t)call->v_cols * sizeof *st->acc);
 }
 
-/* Keys [begin, end) of the chunk at position base that query may see, in numbers of the chunk. */
+/* Keys of the chunk, counted from its base. */
 struct span {
     int begin, end;
 };
 
-static struct span visible(const struct state *st, int query, int base)
+/* Those that query may see. */
+static struct span visible(const struct state *st, int query)
 {
     int position = position_of(st, query);
     int first = max_int(first_visible(st->call, st->piece->s, position), st->piece->first_key);
     int end = min_int(position + 1, st->piece->end_key);
 
-    return (struct span){max_int(first - base, 0), min_int(end - base, CHUNK)};
+    return (struct span){max_int(first - st->base, 0), min_int(end - st->base, CHUNK)};
 }
 
 /* The step of the softmax for one query, over the scores [from, from + n) of a chunk. */
-static void soften(struct state *st, int query, int base, int from, int n)
+static void soften(struct state *st, int query, int from, int n)
 {
     const struct attend_call *call = st->call;
-    struct span seen = visible(st, query, base);
+    struct span seen = visible(st, query);
     float *s = st->s + (int64_t)query * CHUNK + from;
     float *acc = st->acc + (int64_t)query * call->v_cols;
 
@@ -346,13 +348,13 @@ static void soften(struct state *st, int query, int base, int from, int n)
 /* Calls fn for every stretch of the keys [begin, end) of a chunk that lies in one block. */
 typedef void (*stretch_fn)(struct state *st, char *block, int place, int key, int n);
 
-static void for_stretches(struct state *st, int base, struct span keys, stretch_fn fn)
+static void for_stretches(struct state *st, struct span keys, stretch_fn fn)
 {
     const struct kv_layer *kv = st->call->kv;
 
     for (int key = keys.begin; key < keys.end;) {
         int place;
-        char *block = block_of(kv, st->piece->s, base + key, &place);
+        char *block = block_of(kv, st->piece->s, st->base + key, &place);
         int n = min_int(kv->block_tokens - place, keys.end - key);
 
         fn(st, block, place, key, n);
@@ -376,12 +378,12 @@ static void pack_stretch(struct state *st, char *block, int place, int key, int 
 
 /* The queries [first, first + n) of a register tile; they see keys between those of the first and
  * of the last of them. Hidden keys have weight 0, which leaves the sums as they are. */
-static void packed_tile(struct state *st, int base, int first, int n)
+static void packed_tile(struct state *st, int first, int n)
 {
     const struct attend_call *call = st->call;
     const struct cpu_vector_kernels *k = call->kernels;
     int panel = k->panel, k_dim = call->kv->k_dim;
-    struct span keys = {visible(st, first, base).begin, visible(st, first + n - 1, base).end};
+    struct span keys = {visible(st, first).begin, visible(st, first + n - 1).end};
     float *s = st->s + (int64_t)first * CHUNK;
 
     if (keys.begin >= keys.end)
@@ -391,52 +393,64 @@ static void packed_tile(struct state *st, int base, int first, int n)
                st->keys + (int64_t)from * k_dim, k_dim * panel, n, (to - from) / panel, k_dim,
                false);
     for (int i = first; i < first + n; i++)
-        soften(st, i, base, from, to - from);
+        soften(st, i, from, to - from);
     k->product(st->acc + (int64_t)first * call->v_cols, call->v_cols, s + keys.begin, CHUNK,
                st->values + (int64_t)keys.begin * panel, CHUNK * panel, n, call->v_cols / panel,
                keys.end - keys.begin, true);
 }
 
-static void packed_chunk(struct state *st, int base, struct span keys)
+static void packed_chunk(struct state *st, struct span keys)
 {
     int rows = st->call->kernels->tile_rows;
 
-    for_stretches(st, base, keys, pack_stretch);
+    for_stretches(st, keys, pack_stretch);
     for (int i = 0; i < st->n_queries; i += rows)
-        packed_tile(st, base, i, min_int(rows, st->n_queries - i));
+        packed_tile(st, i, min_int(rows, st->n_queries - i));
 }
 
 /* --- A chunk, the direct way --- */
 
+/* The values of the stretch are wanted next, */
 static void score_stretch(struct state *st, char *block, int place, int key, int n)
 {
     const struct attend_call *call = st->call;
     const struct kv_layer *kv = call->kv;
+    int head = st->piece->kv_head;
 
-    call->kernels->scores[kv->type](
-        st->s + key, CHUNK, st->q, call->k_cols, st->n_queries,
-        head_row(block, kv, kv->k_offset, st->piece->kv_head, place, kv->k_dim), n, kv->k_dim);
+    call->kernels->scores[kv->type](st->s + key, CHUNK, st->q, call->k_cols, st->n_queries,
+                                    head_row(block, kv, kv->k_offset, head, place, kv->k_dim), n,
+                                    kv->k_dim,
+                                    head_row(block, kv, kv->v_offset, head, place, kv->v_dim));
 }
 
+/* and then the keys of the next chunk. */
 static void weigh_stretch(struct state *st, char *block, int place, int key, int n)
 {
     const struct attend_call *call = st->call;
     const struct kv_layer *kv = call->kv;
+    int head = st->piece->kv_head, next = st->base + key + CHUNK;
+    const void *ahead = NULL;
 
-    call->kernels->weigh[kv->type](
-        st->acc, call->v_cols, st->s + key, CHUNK, st->n_queries,
-        head_row(block, kv, kv->v_offset, st->piece->kv_head, place, kv->v_dim), n, kv->v_dim);
+    if (next + n <= st->piece->end_key) {
+        int next_place;
+        char *next_block = block_of(kv, st->piece->s, next, &next_place);
+
+        ahead = head_row(next_block, kv, kv->k_offset, head, next_place, kv->k_dim);
+    }
+    call->kernels->weigh[kv->type](st->acc, call->v_cols, st->s + key, CHUNK, st->n_queries,
+                                   head_row(block, kv, kv->v_offset, head, place, kv->v_dim), n,
+                                   kv->v_dim, ahead);
 }
 
-static void direct_chunk(struct state *st, int base, struct span keys)
+static void direct_chunk(struct state *st, struct span keys)
 {
     int panel = st->call->kernels->panel;
     int from = keys.begin / panel * panel, to = (int)round_up(keys.end, panel);
 
-    for_stretches(st, base, keys, score_stretch);
+    for_stretches(st, keys, score_stretch);
     for (int i = 0; i < st->n_queries; i++)
-        soften(st, i, base, from, to - from);
-    for_stretches(st, base, keys, weigh_stretch);
+        soften(st, i, from, to - from);
+    for_stretches(st, keys, weigh_stretch);
 }
 
 /* --- attend: results --- */
@@ -485,14 +499,15 @@ static void attend_piece(const struct attend_call *call, const struct piece *pie
         return;
     lay_out(&st, scratch);
     begin_piece(&st);
-    for (int base = piece->first_key / CHUNK * CHUNK; base < piece->end_key; base += CHUNK) {
-        struct span keys = {max_int(piece->first_key - base, 0),
-                            min_int(piece->end_key - base, CHUNK)};
+    st.base = piece->first_key / CHUNK * CHUNK;
+    for (; st.base < piece->end_key; st.base += CHUNK) {
+        struct span keys = {max_int(piece->first_key - st.base, 0),
+                            min_int(piece->end_key - st.base, CHUNK)};
 
         if (piece->direct)
-            direct_chunk(&st, base, keys);
+            direct_chunk(&st, keys);
         else
-            packed_chunk(&st, base, keys);
+            packed_chunk(&st, keys);
     }
     end_piece(&st);
 }

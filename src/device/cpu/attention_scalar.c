@@ -114,13 +114,15 @@ static void weigh(float *y, int ldy, const float *s, int lds, int n_rows, const 
         pack_values(to, values, type, first, n_keys, dim);                                         \
     }                                                                                              \
     static void scores_##suffix(float *s, int lds, const float *q, int ldq, int n_rows,            \
-                                const void *keys, int n_keys, int dim)                             \
+                                const void *keys, int n_keys, int dim, const void *ahead)          \
     {                                                                                              \
+        (void)ahead;                                                                               \
         scores(s, lds, q, ldq, n_rows, keys, type, n_keys, dim);                                   \
     }                                                                                              \
     static void weigh_##suffix(float *y, int ldy, const float *s, int lds, int n_rows,             \
-                               const void *values, int n_keys, int dim)                            \
+                               const void *values, int n_keys, int dim, const void *ahead)         \
     {                                                                                              \
+        (void)ahead;                                                                               \
         weigh(y, ldy, s, lds, n_rows, values, type, n_keys, dim);                                  \
     }
 

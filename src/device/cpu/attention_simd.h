@@ -31,9 +31,10 @@ INLINE vf cache_load(const void *p, enum dtype type)
     return type == DTYPE_BF16 ? vf_load_bf16(p) : vf_load(p);
 }
 
+/* The first n numbers, 0 < n <= VF_LANES; n is a constant where it matters. */
 INLINE vf cache_load_n(const void *p, int n, enum dtype type)
 {
-    if (n >= VF_LANES)
+    if (n == VF_LANES)
         return cache_load(p, type);
     if (type == DTYPE_F16)
         return vf_load_f16_n(p, n);
@@ -42,20 +43,26 @@ INLINE vf cache_load_n(const void *p, int n, enum dtype type)
 
 /* --- Packing --- */
 
-/* VF_LANES keys, to as many columns of their panel. */
-INLINE void pack_key_columns(float *to, const void *keys, int dim, enum dtype type)
+/* n of the numbers of VF_LANES keys, to as many columns of their panel. */
+INLINE void pack_square(float *to, const void *keys, int dim, int n, enum dtype type)
 {
     vf v[VF_LANES];
 
-    for (int i = 0; i < dim; i += VF_LANES) {
-        int n = dim - i < VF_LANES ? dim - i : VF_LANES;
+    for (int j = 0; j < VF_LANES; j++)
+        v[j] = cache_load_n(numbers_at(keys, (int64_t)j * dim, type), n, type);
+    vf_transpose(v);
+    for (int j = 0; j < n; j++)
+        vf_store(to + j * PANEL, v[j]);
+}
 
-        for (int j = 0; j < VF_LANES; j++)
-            v[j] = cache_load_n(numbers_at(keys, (int64_t)j * dim + i, type), n, type);
-        vf_transpose(v);
-        for (int j = 0; j < n; j++)
-            vf_store(to + (int64_t)(i + j) * PANEL, v[j]);
-    }
+INLINE void pack_key_columns(float *to, const void *keys, int dim, enum dtype type)
+{
+    int i = 0;
+
+    for (; i + VF_LANES <= dim; i += VF_LANES)
+        pack_square(to + (int64_t)i * PANEL, numbers_at(keys, i, type), dim, VF_LANES, type);
+    if (i < dim)
+        pack_square(to + (int64_t)i * PANEL, numbers_at(keys, i, type), dim, dim - i, type);
 }
 
 INLINE void pack_key_column(float *to, const void *key, int dim, enum dtype type)
@@ -88,20 +95,31 @@ INLINE void pack_keys(float *to, const void *keys, int first, int n_keys, int di
     }
 }
 
+/* Numbers [i, i + n) of every value, to lanes [i, i + VF_LANES) of its row. */
+INLINE void pack_value_lanes(float *to, const void *values, int i, int n, int n_keys, int dim,
+                             enum dtype type)
+{
+    to += (int64_t)(i / PANEL) * CPU_ATTEND_CHUNK * PANEL + i % PANEL;
+    for (int key = 0; key < n_keys; key++)
+        vf_store(to + (int64_t)key * PANEL,
+                 n > 0 ? cache_load_n(numbers_at(values, (int64_t)key * dim + i, type), n, type)
+                       : vf_set(0));
+}
+
 INLINE void pack_values(float *to, const void *values, int first, int n_keys, int dim,
                         enum dtype type)
 {
-    for (int key = 0; key < n_keys; key++) {
-        const void *from = numbers_at(values, (int64_t)key * dim, type);
-        float *row = to + (int64_t)(first + key) * PANEL;
-        int i = 0;
+    int i = 0;
 
-        for (; i < dim; i += VF_LANES)
-            vf_store(row + (int64_t)(i / PANEL) * CPU_ATTEND_CHUNK * PANEL + i % PANEL,
-                     cache_load_n(numbers_at(from, i, type), dim - i, type));
-        for (; i % PANEL; i += VF_LANES)
-            vf_store(row + (int64_t)(i / PANEL) * CPU_ATTEND_CHUNK * PANEL + i % PANEL, vf_set(0));
+    to += (int64_t)first * PANEL;
+    for (; i + VF_LANES <= dim; i += VF_LANES)
+        pack_value_lanes(to, values, i, VF_LANES, n_keys, dim, type);
+    if (i < dim) {
+        pack_value_lanes(to, values, i, dim - i, n_keys, dim, type);
+        i += VF_LANES;
     }
+    for (; i % PANEL; i += VF_LANES)
+        pack_value_lanes(to, values, i, 0, n_keys, dim, type);
 }
 
 /* --- Products of packed panels --- */
@@ -178,27 +196,43 @@ static float simd_softmax_step(float *s, int n, int begin, int end, float *max, 
 
 /* --- Straight from the cache --- */
 
-/* The scores of rows queries and keys keys, keys at most 4. */
+INLINE void prefetch(const void *p, int n, enum dtype type)
+{
+    int size = n * (type == DTYPE_F32 ? 4 : 2);
+
+    for (int i = 0; i < size; i += 64)
+        __builtin_prefetch((const char *)p + i);
+}
+
+/* The part of the scores of rows queries and n_keys keys that comes from n numbers of each. */
+INLINE void score_step(vf sum[SCORE_ROWS][4], const float *q, int64_t ldq, const void *keys,
+                       int dim, int n, enum dtype type, int rows, int n_keys)
+{
+    vf key[4];
+
+    for (int j = 0; j < n_keys; j++)
+        key[j] = cache_load_n(numbers_at(keys, (int64_t)j * dim, type), n, type);
+    for (int r = 0; r < rows; r++) {
+        vf query = vf_load(q + r * ldq);
+
+        for (int j = 0; j < n_keys; j++)
+            sum[r][j] = vf_fma(query, key[j], sum[r][j]);
+    }
+}
+
 INLINE void score_block(float *s, int64_t lds, const float *q, int64_t ldq, const void *keys,
                         int dim, enum dtype type, int rows, int n_keys)
 {
     vf sum[SCORE_ROWS][4];
+    int i = 0;
 
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < 4; j++)
-            sum[r][j] = vf_set(0);
-    for (int i = 0; i < dim; i += VF_LANES) {
-        vf key[4];
-
         for (int j = 0; j < n_keys; j++)
-            key[j] = cache_load_n(numbers_at(keys, (int64_t)j * dim + i, type), dim - i, type);
-        for (int r = 0; r < rows; r++) {
-            vf query = vf_load(q + r * ldq + i);
-
-            for (int j = 0; j < n_keys; j++)
-                sum[r][j] = vf_fma(query, key[j], sum[r][j]);
-        }
-    }
+            sum[r][j] = vf_set(0);
+    for (; i + VF_LANES <= dim; i += VF_LANES)
+        score_step(sum, q + i, ldq, numbers_at(keys, i, type), dim, VF_LANES, type, rows, n_keys);
+    if (i < dim)
+        score_step(sum, q + i, ldq, numbers_at(keys, i, type), dim, dim - i, type, rows, n_keys);
     for (int r = 0; r < rows; r++)
         if (n_keys == 4)
             vf_store_4_sums(s + r * lds, sum[r]);
@@ -207,84 +241,95 @@ INLINE void score_block(float *s, int64_t lds, const float *q, int64_t ldq, cons
                 s[r * lds + j] = vf_sum(sum[r][j]);
 }
 
+/* ahead: where n_keys rows will be read next, or NULL; asked for bit by bit, while this goes on. */
 INLINE void score_rows(float *s, int64_t lds, const float *q, int64_t ldq, const void *keys,
-                       int n_keys, int dim, enum dtype type, int rows)
+                       int n_keys, int dim, enum dtype type, int rows, const void *ahead)
 {
     int j = 0;
 
-    for (; j + 4 <= n_keys; j += 4)
+    for (; j + 4 <= n_keys; j += 4) {
+        if (ahead)
+            prefetch(numbers_at(ahead, (int64_t)j * dim, type), 4 * dim, type);
         score_block(s + j, lds, q, ldq, numbers_at(keys, (int64_t)j * dim, type), dim, type, rows,
                     4);
+    }
     for (; j < n_keys; j++)
         score_block(s + j, lds, q, ldq, numbers_at(keys, (int64_t)j * dim, type), dim, type, rows,
                     1);
 }
 
 INLINE void scores(float *s, int lds, const float *q, int ldq, int n_rows, const void *keys,
-                   int n_keys, int dim, enum dtype type)
+                   int n_keys, int dim, enum dtype type, const void *ahead)
 {
     int r = 0;
 
     for (; r + SCORE_ROWS <= n_rows; r += SCORE_ROWS)
         score_rows(s + (int64_t)r * lds, lds, q + (int64_t)r * ldq, ldq, keys, n_keys, dim, type,
-                   SCORE_ROWS);
+                   SCORE_ROWS, r == 0 ? ahead : NULL);
     for (; r < n_rows; r++)
-        score_rows(s + (int64_t)r * lds, lds, q + (int64_t)r * ldq, ldq, keys, n_keys, dim, type,
-                   1);
+        score_rows(s + (int64_t)r * lds, lds, q + (int64_t)r * ldq, ldq, keys, n_keys, dim, type, 1,
+                   r == 0 ? ahead : NULL);
 }
 
-/* y[r, i..] += sum_j s[r, j] values[j, i..] for so many rows and vectors. */
+/* y[r, 0..] += sum_j s[r, j] values[j, 0..] for so many rows and vectors, n numbers of the last
+ * one. */
 INLINE void weigh_block(float *y, int64_t ldy, const float *s, int64_t lds, const void *values,
-                        int n_keys, int dim, int i, enum dtype type, int rows, int vectors)
+                        int n_keys, int dim, enum dtype type, int rows, int vectors, int n,
+                        const void *ahead)
 {
     vf sum[4][4];
 
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++)
-            sum[r][v] = vf_load(y + r * ldy + i + v * VF_LANES);
+            sum[r][v] = vf_load(y + r * ldy + v * VF_LANES);
     for (int j = 0; j < n_keys; j++) {
         vf value[4];
 
-        for (int v = 0; v < vectors; v++) {
-            int at = i + v * VF_LANES;
-
-            value[v] =
-                cache_load_n(numbers_at(values, (int64_t)j * dim + at, type), dim - at, type);
-        }
+        if (ahead)
+            prefetch(numbers_at(ahead, (int64_t)j * dim, type), dim, type);
+        for (int v = 0; v < vectors; v++)
+            value[v] = cache_load_n(numbers_at(values, (int64_t)j * dim + v * VF_LANES, type),
+                                    v == vectors - 1 ? n : VF_LANES, type);
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++)
                 sum[r][v] = vf_fma(vf_set(s[r * lds + j]), value[v], sum[r][v]);
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++)
-            vf_store(y + r * ldy + i + v * VF_LANES, sum[r][v]);
+            vf_store(y + r * ldy + v * VF_LANES, sum[r][v]);
 }
 
 INLINE void weigh_rows(float *y, int64_t ldy, const float *s, int64_t lds, const void *values,
-                       int n_keys, int dim, enum dtype type, int rows, int vectors)
+                       int n_keys, int dim, enum dtype type, int rows, int vectors,
+                       const void *ahead)
 {
     int i = 0;
 
-    for (; i + vectors * VF_LANES <= dim; i += vectors * VF_LANES)
-        weigh_block(y, ldy, s, lds, values, n_keys, dim, i, type, rows, vectors);
-    for (; i < dim; i += VF_LANES)
-        weigh_block(y, ldy, s, lds, values, n_keys, dim, i, type, rows, 1);
+    for (; i + vectors * VF_LANES <= dim; i += vectors * VF_LANES, ahead = NULL)
+        weigh_block(y + i, ldy, s, lds, numbers_at(values, i, type), n_keys, dim, type, rows,
+                    vectors, VF_LANES, ahead);
+    for (; i + VF_LANES <= dim; i += VF_LANES)
+        weigh_block(y + i, ldy, s, lds, numbers_at(values, i, type), n_keys, dim, type, rows, 1,
+                    VF_LANES, NULL);
+    if (i < dim)
+        weigh_block(y + i, ldy, s, lds, numbers_at(values, i, type), n_keys, dim, type, rows, 1,
+                    dim - i, NULL);
 }
 
 INLINE void weigh(float *y, int ldy, const float *s, int lds, int n_rows, const void *values,
-                  int n_keys, int dim, enum dtype type)
+                  int n_keys, int dim, enum dtype type, const void *ahead)
 {
     int r = 0;
 
-    for (; r + 4 <= n_rows; r += 4)
+    for (; r + 4 <= n_rows; r += 4, ahead = NULL)
         weigh_rows(y + (int64_t)r * ldy, ldy, s + (int64_t)r * lds, lds, values, n_keys, dim, type,
-                   4, 2);
-    for (; r + 2 <= n_rows; r += 2)
+                   4, 2, ahead);
+    for (; r + 2 <= n_rows; r += 2, ahead = NULL)
         weigh_rows(y + (int64_t)r * ldy, ldy, s + (int64_t)r * lds, lds, values, n_keys, dim, type,
-                   2, 4);
-    for (; r < n_rows; r++)
+                   2, 4, ahead);
+    for (; r < n_rows; r++, ahead = NULL)
         weigh_rows(y + (int64_t)r * ldy, ldy, s + (int64_t)r * lds, lds, values, n_keys, dim, type,
-                   1, 4);
+                   1, 4, ahead);
 }
 
 /* The kernels that read the cache, for one of its types. */
@@ -299,14 +344,14 @@ INLINE void weigh(float *y, int ldy, const float *s, int lds, int n_rows, const 
         pack_values(to, values, first, n_keys, dim, type);                                         \
     }                                                                                              \
     static void scores_##suffix(float *s, int lds, const float *q, int ldq, int n_rows,            \
-                                const void *keys, int n_keys, int dim)                             \
+                                const void *keys, int n_keys, int dim, const void *ahead)          \
     {                                                                                              \
-        scores(s, lds, q, ldq, n_rows, keys, n_keys, dim, type);                                   \
+        scores(s, lds, q, ldq, n_rows, keys, n_keys, dim, type, ahead);                            \
     }                                                                                              \
     static void weigh_##suffix(float *y, int ldy, const float *s, int lds, int n_rows,             \
-                               const void *values, int n_keys, int dim)                            \
+                               const void *values, int n_keys, int dim, const void *ahead)         \
     {                                                                                              \
-        weigh(y, ldy, s, lds, n_rows, values, n_keys, dim, type);                                  \
+        weigh(y, ldy, s, lds, n_rows, values, n_keys, dim, type, ahead);                           \
     }
 
 FOR_TYPE(f32, DTYPE_F32)

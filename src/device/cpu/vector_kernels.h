@@ -84,14 +84,15 @@ struct cpu_vector_kernels {
     float (*softmax_step)(float *s, int n, int begin, int end, float *max, float *sum);
 
     /* Few queries: straight from the cache. s[r, j] = sum_i q[r, i] keys[j, i] for keys [n_keys,
-     * dim]; q is padded with zeros to a multiple of panel. */
+     * dim]; q is padded with zeros to a multiple of panel. ahead: rows that will be read next, as
+     * many and as long as these, to be prefetched; or NULL. */
     void (*scores[CPU_KV_TYPES])(float *s, int lds, const float *q, int ldq, int n_rows,
-                                 const void *keys, int n_keys, int dim);
+                                 const void *keys, int n_keys, int dim, const void *ahead);
 
     /* y[r, i] += sum_j s[r, j] values[j, i] for values [n_keys, dim]; y is padded to a multiple of
-     * panel, and keeps zeros there. */
+     * panel, and keeps zeros there. ahead as above. */
     void (*weigh[CPU_KV_TYPES])(float *y, int ldy, const float *s, int lds, int n_rows,
-                                const void *values, int n_keys, int dim);
+                                const void *values, int n_keys, int dim, const void *ahead);
 };
 
 /* Scalar, then what the others of a set of enum cpu_isa bits improve; the processor must have them.
