@@ -105,11 +105,28 @@ static int unused(const struct binder *b, const struct checkpoint_tensor *t)
                 b->path, t->name, b->m->spec->model_type);
 }
 
+/* The tensor that is already where the part of a slot would go: that of the same expert, the stack
+ * of all, or, for a stack, that of any. */
+static const struct checkpoint_tensor *rival(const struct binder *b, int slot, int expert, int part)
+{
+    const struct piece *pieces = b->pieces[slot];
+    int n = b->slots[slot].n_experts;
+
+    if (expert >= 0 || !n)
+        return pieces[0].stacked ? pieces[0].part[part]
+                                 : pieces[expert < 0 ? 0 : expert].part[part];
+    for (int e = 0; e < n; e++)
+        if (pieces[e].part[part])
+            return pieces[e].part[part];
+    return NULL;
+}
+
 /* The tensor goes to one place. */
 static int reach(struct binder *b, const struct checkpoint_tensor *t,
                  const struct tensor_place *place, int role, int64_t row, int64_t rows)
 {
     int slot = b->index[index_of(place->layer, place->to.branch, role)];
+    const struct checkpoint_tensor *other;
     struct piece *piece;
     int expert = place->expert < 0 ? 0 : place->expert;
 
@@ -119,10 +136,11 @@ static int reach(struct binder *b, const struct checkpoint_tensor *t,
         return fail(b->err, CLM_ERR_FORMAT,
                     "%s: tensor %s is of expert %d; config.json says %d experts", b->path, t->name,
                     expert, b->slots[slot].n_experts);
-    piece = &b->pieces[slot][expert];
-    if (piece->part[place->part])
+    other = rival(b, slot, place->expert, (int)place->part);
+    if (other)
         return fail(b->err, CLM_ERR_FORMAT, "%s: tensors %s and %s are the same weight", b->path,
-                    piece->part[place->part]->name, t->name);
+                    other->name, t->name);
+    piece = &b->pieces[slot][expert];
     piece->part[place->part] = t;
     piece->row = row;
     piece->rows = rows;
@@ -389,9 +407,11 @@ static int set_vector(struct binder *b, const struct nn_slot *s, const struct pi
         data = slice(b, t, p, s, e, 0);
         if (!data)
             return -1;
-        if (!dtype_to_f32(values + (size_t)e * n, data, t->type, n))
-            return fail(b->err, CLM_ERR_UNSUPPORTED, "%s: tensor %s is %s; it must hold numbers",
-                        b->path, t->name, dtype_name(t->type));
+        if ((t->type != DTYPE_F32 && t->type != DTYPE_F16 && t->type != DTYPE_BF16) ||
+            !dtype_to_f32(values + (size_t)e * n, data, t->type, n))
+            return fail(b->err, CLM_ERR_UNSUPPORTED,
+                        "%s: tensor %s is %s; clm reads F32, F16 and BF16 vectors", b->path,
+                        t->name, dtype_name(t->type));
     }
     for (size_t i = 0; offset != 0 && i < total; i++)
         values[i] += offset;
@@ -405,14 +425,26 @@ static int set_vector(struct binder *b, const struct nn_slot *s, const struct pi
     return 0;
 }
 
+/* No tensor may have reached a place that has no use for it. */
+static int check_parts(const struct binder *b, const struct nn_slot *s, const struct piece *p)
+{
+    if (p->part[PART_BIAS] && !s->bias)
+        return fail(b->err, CLM_ERR_FORMAT, "%s: tensor %s is there; config.json says no bias",
+                    b->path, p->part[PART_BIAS]->name);
+    if (p->part[PART_SCALES] && !s->n_in)
+        return unused(b, p->part[PART_SCALES]);
+    if (p->part[PART_BIASES] && !p->part[PART_SCALES])
+        return unused(b, p->part[PART_BIASES]);
+    return 0;
+}
+
 static int set_slot(struct binder *b, const struct nn_slot *s, const struct piece *pieces)
 {
     int n = s->n_experts ? s->n_experts : 1;
 
-    for (int e = 0; e < n && !s->bias; e++)
-        if (pieces[e].part[PART_BIAS])
-            return fail(b->err, CLM_ERR_FORMAT, "%s: tensor %s is there; config.json says no bias",
-                        b->path, pieces[e].part[PART_BIAS]->name);
+    for (int e = 0; e < n; e++)
+        if (check_parts(b, s, &pieces[e]))
+            return -1;
     if (s->bias && set_vector(b, s, pieces, PART_BIAS, 0, s->bias))
         return -1;
     if (s->n_in)
@@ -462,7 +494,7 @@ int model_bind(struct model *m, const char *path, clm_error *err)
     for (int i = 0; i < b.n_slots; i++)
         if (set_slot(&b, &b.slots[i], b.pieces[i]))
             goto cleanup;
-    rc = 0;
+    rc = config_done(m->config, err); /* of the entries that were read on the way */
 
 cleanup:
     arena_close(b.memory);
