@@ -1,0 +1,334 @@
+/* tests/models/tiny.h: small checkpoints of every family, made in memory, written to a folder. */
+#ifndef TINY_H
+#define TINY_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/number.h"
+#include "format/safetensors.h"
+
+/* The sizes that the configs below speak of. */
+enum {
+    TINY_VOCAB = 40,
+    TINY_HIDDEN = 32,
+    TINY_LAYERS = 2,
+    TINY_HEAD = 8,
+    TINY_HEADS = 4,
+    TINY_KV_HEADS = 2,
+    TINY_MLP = 64,
+    TINY_EXPERTS = 4,
+    TINY_EXPERT_MLP = 32,
+    TINY_QKV = (TINY_HEADS + 2 * TINY_KV_HEADS) * TINY_HEAD,
+    TINY_MAX_TENSORS = 160
+};
+
+/* "%d" in a name is the layer; '#' an expert. cols 0: a vector. stack: so many matrices in one
+ * tensor. */
+struct tiny_row {
+    const char *name;
+    int rows, cols, stack;
+};
+
+struct tiny_family {
+    const char *name; /* of the case; several may share a model_type */
+    const char *config;
+    const struct tiny_row *tables[5]; /* each ends with a NULL name */
+    int bits;                         /* matrices are MLX affine in groups of 32; 0: bfloat16 */
+};
+
+#define TINY_CONFIG(type, more)                                                                    \
+    "{\"model_type\": \"" type "\", \"vocab_size\": 40, \"hidden_size\": 32, "                     \
+    "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, "           \
+    "\"head_dim\": 8, \"intermediate_size\": 64, \"rms_norm_eps\": 1e-05, "                        \
+    "\"rope_theta\": 10000.0, \"max_position_embeddings\": 128" more "}"
+
+static const struct tiny_row tiny_common[] = {
+    {"model.embed_tokens", TINY_VOCAB, TINY_HIDDEN, 0},
+    {"model.norm", TINY_HIDDEN, 0, 0},
+    {"model.layers.%d.input_layernorm", TINY_HIDDEN, 0, 0},
+    {"model.layers.%d.post_attention_layernorm", TINY_HIDDEN, 0, 0},
+    {"model.layers.%d.self_attn.o_proj", TINY_HIDDEN, TINY_HEADS *TINY_HEAD, 0},
+    {NULL, 0, 0, 0},
+};
+
+static const struct tiny_row tiny_qkv[] = {
+    {"model.layers.%d.self_attn.q_proj", TINY_HEADS *TINY_HEAD, TINY_HIDDEN, 0},
+    {"model.layers.%d.self_attn.k_proj", TINY_KV_HEADS *TINY_HEAD, TINY_HIDDEN, 0},
+    {"model.layers.%d.self_attn.v_proj", TINY_KV_HEADS *TINY_HEAD, TINY_HIDDEN, 0},
+    {NULL, 0, 0, 0},
+};
+
+static const struct tiny_row tiny_mlp[] = {
+    {"model.layers.%d.mlp.gate_proj", TINY_MLP, TINY_HIDDEN, 0},
+    {"model.layers.%d.mlp.up_proj", TINY_MLP, TINY_HIDDEN, 0},
+    {"model.layers.%d.mlp.down_proj", TINY_HIDDEN, TINY_MLP, 0},
+    {NULL, 0, 0, 0},
+};
+
+static const struct tiny_row tiny_head[] = {
+    {"lm_head", TINY_VOCAB, TINY_HIDDEN, 0},
+    {NULL, 0, 0, 0},
+};
+
+static const struct tiny_row tiny_gemma2[] = {
+    {"model.layers.%d.pre_feedforward_layernorm", TINY_HIDDEN, 0, 0},
+    {"model.layers.%d.post_feedforward_layernorm", TINY_HIDDEN, 0, 0},
+    {NULL, 0, 0, 0},
+};
+
+static const struct tiny_row tiny_qk_norm[] = {
+    {"model.layers.%d.self_attn.q_norm", TINY_HEAD, 0, 0},
+    {"model.layers.%d.self_attn.k_norm", TINY_HEAD, 0, 0},
+    {NULL, 0, 0, 0},
+};
+
+static const struct tiny_row tiny_mixtral[] = {
+    {"model.layers.%d.block_sparse_moe.gate", TINY_EXPERTS, TINY_HIDDEN, 0},
+    {"model.layers.%d.block_sparse_moe.experts.#.w1", TINY_MLP, TINY_HIDDEN, 0},
+    {"model.layers.%d.block_sparse_moe.experts.#.w2", TINY_HIDDEN, TINY_MLP, 0},
+    {"model.layers.%d.block_sparse_moe.experts.#.w3", TINY_MLP, TINY_HIDDEN, 0},
+    {NULL, 0, 0, 0},
+};
+
+static const struct tiny_row tiny_phi3[] = {
+    {"model.layers.%d.self_attn.qkv_proj", TINY_QKV, TINY_HIDDEN, 0},
+    {"model.layers.%d.mlp.gate_up_proj", 2 * TINY_MLP, TINY_HIDDEN, 0},
+    {"model.layers.%d.mlp.down_proj", TINY_HIDDEN, TINY_MLP, 0},
+    {NULL, 0, 0, 0},
+};
+
+static const struct tiny_row tiny_qwen2[] = {
+    {"model.layers.%d.self_attn.q_proj.bias", TINY_HEADS *TINY_HEAD, 0, 0},
+    {"model.layers.%d.self_attn.k_proj.bias", TINY_KV_HEADS *TINY_HEAD, 0, 0},
+    {"model.layers.%d.self_attn.v_proj.bias", TINY_KV_HEADS *TINY_HEAD, 0, 0},
+    {NULL, 0, 0, 0},
+};
+
+static const struct tiny_row tiny_qwen3_moe[] = {
+    {"model.layers.%d.mlp.gate", TINY_EXPERTS, TINY_HIDDEN, 0},
+    {"model.layers.%d.mlp.switch_mlp.gate_proj", TINY_EXPERT_MLP, TINY_HIDDEN, TINY_EXPERTS},
+    {"model.layers.%d.mlp.switch_mlp.up_proj", TINY_EXPERT_MLP, TINY_HIDDEN, TINY_EXPERTS},
+    {"model.layers.%d.mlp.switch_mlp.down_proj", TINY_HIDDEN, TINY_EXPERT_MLP, TINY_EXPERTS},
+    {NULL, 0, 0, 0},
+};
+
+#define TINY_MOE                                                                                   \
+    ", \"num_experts\": 4, \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 32, "            \
+    "\"norm_topk_prob\": true, \"decoder_sparse_step\": 1, \"mlp_only_layers\": []"
+
+static const struct tiny_family tiny_families[] = {
+    {"llama",
+     TINY_CONFIG("llama", ", \"tie_word_embeddings\": false"),
+     {tiny_common, tiny_qkv, tiny_mlp, tiny_head},
+     0},
+    {"llama_4bit",
+     TINY_CONFIG("llama", ", \"tie_word_embeddings\": true, \"quantization\": {\"group_size\": 32, "
+                          "\"bits\": 4, \"model.layers.1.mlp.up_proj\": {\"group_size\": 32, "
+                          "\"bits\": 4}}"),
+     {tiny_common, tiny_qkv, tiny_mlp},
+     4},
+    {"mistral",
+     TINY_CONFIG("mistral", ", \"tie_word_embeddings\": true, \"sliding_window\": 5, "
+                            "\"hidden_act\": \"silu\""),
+     {tiny_common, tiny_qkv, tiny_mlp},
+     0},
+    {"gemma",
+     TINY_CONFIG("gemma", ", \"hidden_act\": \"gelu_pytorch_tanh\""),
+     {tiny_common, tiny_qkv, tiny_mlp},
+     0},
+    {"gemma2",
+     TINY_CONFIG("gemma2", ", \"query_pre_attn_scalar\": 8, \"attn_logit_softcapping\": 50.0, "
+                           "\"final_logit_softcapping\": 30.0, \"sliding_window\": 4, "
+                           "\"layer_types\": [\"sliding_attention\", \"full_attention\"]"),
+     {tiny_common, tiny_qkv, tiny_mlp, tiny_gemma2},
+     0},
+    {"gemma3_text",
+     TINY_CONFIG("gemma3_text", ", \"query_pre_attn_scalar\": 8, \"sliding_window\": 4, "
+                                "\"sliding_window_pattern\": 2, \"rope_local_base_freq\": 1000.0, "
+                                "\"rope_scaling\": {\"factor\": 8.0, \"rope_type\": \"linear\"}"),
+     {tiny_common, tiny_qkv, tiny_mlp, tiny_gemma2, tiny_qk_norm},
+     0},
+    {"mixtral",
+     TINY_CONFIG("mixtral", ", \"tie_word_embeddings\": true, \"num_local_experts\": 4, "
+                            "\"num_experts_per_tok\": 2"),
+     {tiny_common, tiny_qkv, tiny_mixtral},
+     0},
+    {"phi3",
+     TINY_CONFIG("phi3",
+                 ", \"tie_word_embeddings\": true, \"original_max_position_embeddings\": 64, "
+                 "\"rope_scaling\": {\"type\": \"longrope\", "
+                 "\"long_factor\": [1.0, 1.5, 2.0, 4.0], "
+                 "\"short_factor\": [1.0, 1.0, 1.0, 1.0]}"),
+     {tiny_common, tiny_phi3},
+     0},
+    {"qwen2",
+     TINY_CONFIG("qwen2", ", \"tie_word_embeddings\": true, \"use_sliding_window\": false, "
+                          "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, "
+                          "\"original_max_position_embeddings\": 32}"),
+     {tiny_common, tiny_qkv, tiny_mlp, tiny_qwen2},
+     0},
+    {"qwen3",
+     TINY_CONFIG("qwen3", ", \"tie_word_embeddings\": true, \"attention_bias\": false"),
+     {tiny_common, tiny_qkv, tiny_mlp, tiny_qk_norm},
+     0},
+    {"qwen3_moe",
+     TINY_CONFIG("qwen3_moe", ", \"tie_word_embeddings\": true" TINY_MOE),
+     {tiny_common, tiny_qkv, tiny_qk_norm, tiny_qwen3_moe},
+     0},
+};
+
+/* Tensors that own their names and data. */
+struct tiny {
+    char *config;
+    struct checkpoint_tensor tensors[TINY_MAX_TENSORS];
+    size_t n_tensors;
+};
+
+static inline void tiny_die(const char *what)
+{
+    fprintf(stderr, "tiny checkpoint: %s\n", what);
+    abort();
+}
+
+static inline const struct tiny_family *tiny_find_family(const char *name)
+{
+    for (size_t i = 0; i < COUNT(tiny_families); i++)
+        if (!strcmp(tiny_families[i].name, name))
+            return &tiny_families[i];
+    tiny_die(name);
+    return NULL;
+}
+
+/* Numbers small enough that nothing overflows, and not all alike. */
+static inline void tiny_fill(struct checkpoint_tensor *t, void *data)
+{
+    uint32_t x = (uint32_t)t->size;
+
+    for (size_t i = 0; i < t->size / 2; i++) {
+        x = x * 1664525 + 1013904223;
+        ((uint16_t *)data)[i] =
+            t->type == DTYPE_U32 ? (uint16_t)(x >> 16) : f32_to_bf16((float)(int32_t)x * 0x1p-34f);
+    }
+}
+
+/* A tensor of type BF16 or U32, its name module + part; dims may be 0: there is no such dimension.
+ */
+static inline struct checkpoint_tensor *tiny_add(struct tiny *t, const char *module,
+                                                 const char *part, enum dtype type, int stack,
+                                                 int rows, int cols)
+{
+    struct checkpoint_tensor *added = &t->tensors[t->n_tensors++];
+    char *name = malloc(strlen(module) + strlen(part) + 1);
+    void *data;
+
+    if (t->n_tensors > TINY_MAX_TENSORS || !name)
+        tiny_die("too many tensors");
+    strcpy(name, module);
+    strcat(name, part);
+    *added = (struct checkpoint_tensor){.name = name, .type = type, .size = dtype_size(type)};
+    for (int i = 0; i < 3; i++) {
+        int dim = (const int[]){stack, rows, cols}[i];
+
+        if (dim) {
+            added->shape[added->n_dims++] = dim;
+            added->size *= (size_t)dim;
+        }
+    }
+    data = malloc(added->size);
+    if (!data)
+        tiny_die("no memory");
+    tiny_fill(added, data);
+    added->data = data;
+    return added;
+}
+
+static inline void tiny_add_row(struct tiny *t, const struct tiny_row *r, const char *name,
+                                int bits)
+{
+    size_t n = strlen(name);
+    bool named = n > 5 && !strcmp(name + n - 5, ".bias");
+
+    if (bits && r->cols) {
+        tiny_add(t, name, ".weight", DTYPE_U32, r->stack, r->rows, r->cols * bits / 32);
+        tiny_add(t, name, ".scales", DTYPE_BF16, r->stack, r->rows, r->cols / 32);
+        tiny_add(t, name, ".biases", DTYPE_BF16, r->stack, r->rows, r->cols / 32);
+    } else {
+        tiny_add(t, name, named ? "" : ".weight", DTYPE_BF16, r->stack, r->rows, r->cols);
+    }
+}
+
+/* The row once for every layer and expert that its name asks for. */
+static inline void tiny_add_rows(struct tiny *t, const struct tiny_row *r, int bits)
+{
+    int n_layers = strstr(r->name, "%d") ? TINY_LAYERS : 1;
+    const char *expert = strchr(r->name, '#');
+
+    for (int layer = 0; layer < n_layers; layer++)
+        for (int e = 0; e < (expert ? TINY_EXPERTS : 1); e++) {
+            char name[128], *at;
+
+            snprintf(name, sizeof name, "%s", r->name);
+            if ((at = strstr(name, "%d"))) {
+                at[0] = (char)('0' + layer);
+                memmove(at + 1, at + 2, strlen(at + 2) + 1);
+            }
+            if ((at = strchr(name, '#')))
+                *at = (char)('0' + e);
+            tiny_add_row(t, r, name, bits);
+        }
+}
+
+static inline void tiny_open(struct tiny *t, const struct tiny_family *f)
+{
+    *t = (struct tiny){.config = mem_strdup(f->config)};
+    for (size_t i = 0; i < COUNT(f->tables) && f->tables[i]; i++)
+        for (const struct tiny_row *r = f->tables[i]; r->name; r++)
+            tiny_add_rows(t, r, f->bits);
+}
+
+static inline void tiny_free_tensor(struct checkpoint_tensor *w)
+{
+    free((void *)(uintptr_t)w->name);
+    free((void *)(uintptr_t)w->data);
+}
+
+static inline void tiny_close(struct tiny *t)
+{
+    for (size_t i = 0; i < t->n_tensors; i++)
+        tiny_free_tensor(&t->tensors[i]);
+    mem_free(t->config);
+    *t = (struct tiny){0};
+}
+
+static inline struct checkpoint_tensor *tiny_find(struct tiny *t, const char *name)
+{
+    for (size_t i = 0; i < t->n_tensors; i++)
+        if (!strcmp(t->tensors[i].name, name))
+            return &t->tensors[i];
+    tiny_die(name);
+    return NULL;
+}
+
+static inline void tiny_remove(struct tiny *t, const char *name)
+{
+    struct checkpoint_tensor *w = tiny_find(t, name);
+
+    tiny_free_tensor(w);
+    *w = t->tensors[--t->n_tensors];
+}
+
+/* model.safetensors in a folder that is there. */
+static inline void tiny_write_weights(const struct tiny *t, const char *folder)
+{
+    char path[4096];
+    clm_error err = {0};
+
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    if (safetensors_write(path, t->tensors, t->n_tensors, NULL, 0, &err))
+        tiny_die(err.message);
+}
+
+#endif
