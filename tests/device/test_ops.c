@@ -1,0 +1,339 @@
+/* The CPU device: opening, memory, errors; and the row operations on tensors of every form:
+ * strided, in place, of one row and of many, on one thread and on two. What the kernels compute is
+ * tested in test_vector.c; here, that every number of a tensor goes through them once. */
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/number.h"
+#include "device/cpu/cpu.h"
+
+#include "testing.h"
+
+static device *open_cpu(int n_threads)
+{
+    clm_error err = {0};
+    device *d = device_cpu_open(n_threads, &err);
+
+    CHECK(d, "%s", err.message);
+    return d;
+}
+
+/* --- Tensors with gaps between their rows, which must stay as they are. --- */
+
+enum { GAP = 5 };
+#define CANARY 12345.678f
+
+static tensor new_tensor(int rows, int cols)
+{
+    tensor t = {NULL, DTYPE_F32, rows, cols, cols + GAP};
+    size_t n = (size_t)rows * (size_t)(cols + GAP) + 1;
+    float *x = mem_alloc_aligned(n * sizeof *x);
+
+    assert_non_null(x);
+    random_floats(x, n);
+    for (int r = 0; r < rows; r++)
+        for (int i = cols; i < cols + GAP; i++)
+            x[(size_t)r * (size_t)(cols + GAP) + (size_t)i] = CANARY;
+    t.data = x;
+    return t;
+}
+
+static tensor copy_of(const tensor *x)
+{
+    tensor t = new_tensor(x->rows, x->cols);
+
+    memcpy(t.data, x->data, (size_t)x->rows * (size_t)x->stride * sizeof(float));
+    return t;
+}
+
+static void free_tensor(tensor *t)
+{
+    mem_free_aligned(t->data);
+}
+
+static float *row_of(const tensor *t, int row)
+{
+    return (float *)t->data + row * t->stride;
+}
+
+static void check_same(const tensor *got, const tensor *want, const char *what)
+{
+    for (int r = 0; r < got->rows; r++)
+        for (int i = 0; i < got->cols + GAP; i++) {
+            float expected = i < got->cols ? row_of(want, r)[i] : CANARY;
+
+            CHECK(f32_bits(row_of(got, r)[i]) == f32_bits(expected),
+                  "%s: %d x %d, row %d, %d: %g and %g", what, got->rows, got->cols, r, i,
+                  (double)row_of(got, r)[i], (double)expected);
+        }
+}
+
+static const int shapes[][2] = {{0, 8},   {1, 1},     {1, 40},   {3, 4100},
+                                {70, 96}, {2, 20000}, {40, 4096}};
+
+#define FOR_SHAPES(rows, cols)                                                                     \
+    for (size_t s_ = 0; s_ < COUNT(shapes); s_++)                                                  \
+        for (int rows = shapes[s_][0], cols = shapes[s_][1], once_ = 1; once_; once_ = 0)
+
+static void check_elementwise(device *d)
+{
+    const struct cpu_vector_kernels *k = &cpu_device_of(d)->vector;
+
+    FOR_SHAPES(rows, cols)
+    {
+        tensor x = new_tensor(rows, cols), up = new_tensor(rows, cols), y = new_tensor(rows, cols);
+        tensor want = copy_of(&y);
+
+        for (int r = 0; r < rows; r++)
+            k->add(row_of(&want, r), row_of(&x, r), cols, 0.3f);
+        d->ops->add(d, &y, &x, 0.3f);
+        check_same(&y, &want, "add");
+        for (int r = 0; r < rows; r++)
+            k->scale(row_of(&want, r), cols, 1.7f);
+        d->ops->scale(d, &y, 1.7f);
+        check_same(&y, &want, "scale");
+        for (int r = 0; r < rows; r++)
+            k->softcap(row_of(&want, r), cols, 3);
+        d->ops->softcap(d, &y, 3);
+        check_same(&y, &want, "softcap");
+        for (int r = 0; r < rows; r++)
+            k->activate(row_of(&want, r), row_of(&x, r), cols, ACT_GELU);
+        d->ops->activate(d, &y, &x, ACT_GELU);
+        check_same(&y, &want, "activate");
+        for (int r = 0; r < rows; r++)
+            k->glu(row_of(&want, r), row_of(&x, r), row_of(&up, r), cols, ACT_SILU);
+        d->ops->glu(d, &y, &x, &up, ACT_SILU);
+        check_same(&y, &want, "glu");
+        d->ops->glu(d, &x, &x, &up, ACT_SILU);
+        check_same(&x, &want, "glu in place");
+        free_tensor(&x);
+        free_tensor(&up);
+        free_tensor(&y);
+        free_tensor(&want);
+    }
+}
+
+static void check_norms(device *d)
+{
+    const struct cpu_vector_kernels *k = &cpu_device_of(d)->vector;
+
+    FOR_SHAPES(rows, cols)
+    for (int groups = 1; groups <= 4; groups += 3) {
+        int n = cols / groups;
+
+        if (n * groups != cols)
+            continue;
+        tensor x = new_tensor(rows, cols), w = new_tensor(2, n), y = new_tensor(rows, cols);
+        tensor want = copy_of(&y);
+
+        for (int r = 0; r < rows; r++)
+            for (int g = 0; g < groups; g++)
+                k->rms_norm(row_of(&want, r) + g * n, row_of(&x, r) + g * n, w.data, n, 1e-6f);
+        d->ops->rms_norm(d, &y, &x, w.data, n, 1e-6f);
+        check_same(&y, &want, "rms_norm");
+        for (int r = 0; r < rows; r++)
+            for (int g = 0; g < groups; g++)
+                k->layer_norm(row_of(&want, r) + g * n, row_of(&x, r) + g * n, w.data,
+                              row_of(&w, 1), n, 1e-6f);
+        d->ops->layer_norm(d, &x, &x, w.data, row_of(&w, 1), n, 1e-6f);
+        check_same(&x, &want, "layer_norm in place");
+        free_tensor(&x);
+        free_tensor(&w);
+        free_tensor(&y);
+        free_tensor(&want);
+    }
+}
+
+static void check_choices(device *d)
+{
+    FOR_SHAPES(rows, cols)
+    {
+        tensor x = new_tensor(rows, cols), y = new_tensor(rows + 3, cols);
+        int32_t chosen[128] = {0}, ids[128];
+
+        if (rows == 0)
+            y.rows = 0;
+        for (int r = 0; r < y.rows; r++)
+            chosen[r] = (int32_t)random_below((size_t)rows);
+        d->ops->gather_rows(d, &y, &x, chosen);
+        for (int r = 0; r < y.rows; r++)
+            CHECK(memcmp(row_of(&y, r), row_of(&x, chosen[r]), (size_t)cols * sizeof(float)) == 0 &&
+                      row_of(&y, r)[cols] == CANARY,
+                  "gather_rows: row %d", r);
+        d->ops->argmax(d, ids, &x);
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < cols; i++)
+                CHECK(row_of(&x, r)[i] < row_of(&x, r)[ids[r]] + (i >= ids[r] ? 1e-9f : 0) ||
+                          row_of(&x, r)[i] == row_of(&x, r)[ids[r]],
+                      "argmax: row %d: %d, not %d", r, ids[r], i);
+        free_tensor(&x);
+        free_tensor(&y);
+    }
+}
+
+/* The angle is one f32 product; cosine, sine and scaling are each within an epsilon. */
+static void check_rope(device *d, int rows, int n, int head_dim, int n_heads, bool interleaved)
+{
+    const struct cpu_vector_kernels *k = &cpu_device_of(d)->vector;
+    tensor table = new_tensor(rows, 2 * n), x = new_tensor(rows, n_heads * head_dim),
+           want = copy_of(&x);
+    int32_t positions[64];
+    float frequencies[64];
+
+    for (int i = 0; i < n; i++)
+        frequencies[i] = powf(10000, -(float)i / (float)n);
+    for (int t = 0; t < rows; t++)
+        positions[t] = t % 3 ? (int32_t)random_below(100000) : t;
+    d->ops->rope_table(d, &table, positions, frequencies, 1.3f);
+    for (int t = 0; t < rows; t++) {
+        for (int i = 0; i < n; i++) {
+            double angle = (double)((float)positions[t] * frequencies[i]);
+
+            CHECK(fabs((double)row_of(&table, t)[i] - (double)1.3f * cos(angle)) < 4e-7 &&
+                      fabs((double)row_of(&table, t)[n + i] - (double)1.3f * sin(angle)) < 4e-7,
+                  "rope_table: position %d, %d", positions[t], i);
+        }
+        for (int h = 0; h < n_heads; h++)
+            (interleaved ? k->rope_pairs : k->rope_halves)(
+                row_of(&want, t) + h * head_dim, row_of(&table, t), row_of(&table, t) + n, n);
+    }
+    d->ops->rope(d, &x, head_dim, &table, interleaved);
+    check_same(&x, &want, "rope");
+    free_tensor(&table);
+    free_tensor(&x);
+    free_tensor(&want);
+}
+
+static void check_ropes(device *d)
+{
+    for (int interleaved = 0; interleaved < 2; interleaved++) {
+        check_rope(d, 0, 4, 8, 2, interleaved);
+        check_rope(d, 1, 32, 64, 8, interleaved);
+        check_rope(d, 64, 32, 64, 32, interleaved);
+        check_rope(d, 33, 20, 80, 3, interleaved); /* only a part of each head */
+        check_rope(d, 9, 3, 7, 5, interleaved);
+    }
+}
+
+static void test_rows(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 2; threads++) {
+        device *d = open_cpu(threads);
+
+        check_elementwise(d);
+        check_norms(d);
+        check_choices(d);
+        check_ropes(d);
+        assert_int_equal(d->ops->sync(d, NULL), 0);
+        d->ops->close(d);
+    }
+}
+
+/* --- The device itself --- */
+
+static void test_memory(void **state)
+{
+    device *d = open_cpu(1);
+    clm_error err = {0};
+    char a[100], b[100] = {0};
+
+    (void)state;
+    for (size_t size = 0; size < 5000; size += 777) {
+        char *p = d->ops->alloc(d, size, &err);
+
+        CHECK(p && (uintptr_t)p % 64 == 0, "%zu bytes", size);
+        d->ops->free(d, p);
+    }
+    d->ops->free(d, NULL);
+    CHECK(!d->ops->alloc(d, SIZE_MAX / 2, &err) && err.code == CLM_ERR_NOMEM, "half of everything");
+    memset(a, 'x', sizeof a);
+    char *p = d->ops->alloc(d, 200, NULL), *q = d->ops->alloc(d, 200, NULL);
+    assert_true(p && q);
+    d->ops->upload(d, p, a, sizeof a);
+    d->ops->copy(d, q, p, sizeof a);
+    d->ops->download(d, b, q, sizeof a);
+    CHECK(memcmp(a, b, sizeof a) == 0, "there and back");
+    d->ops->upload(d, NULL, NULL, 0);
+    CHECK(d->ops->map(d, a, sizeof a, NULL) == a, "a view of what is there");
+    d->ops->free(d, p);
+    d->ops->free(d, q);
+    d->ops->close(d);
+}
+
+/* The n-th allocation fails, until none is left to fail. Counting processors can do without. */
+static void test_open_without_memory(void **state)
+{
+    bool failed = true;
+
+    (void)state;
+    for (long n = 0; failed; n++) {
+        clm_error err = {0};
+
+        mem_fail_after(n);
+        device *d = device_cpu_open(2, &err);
+        failed = mem_fail_after(-1);
+        CHECK(d || (failed && err.code == CLM_ERR_NOMEM), "allocation %ld: %s", n, err.message);
+        if (d)
+            d->ops->close(d);
+    }
+}
+
+static void test_scratch(void **state)
+{
+    device *d = open_cpu(1);
+    struct cpu_device *c = cpu_device_of(d);
+    clm_error err = {0};
+
+    (void)state;
+    for (int thread = 0; thread <= 1; thread++) {
+        char *p = cpu_scratch(c, thread, 1000), *q = cpu_scratch(c, thread, 10);
+
+        CHECK(p && p == q && (uintptr_t)p % 64 == 0, "thread %d", thread);
+        memset(p, 1, 1000);
+    }
+    CHECK(!cpu_scratch(c, 0, SIZE_MAX / 2), "half of everything");
+    assert_int_equal(d->ops->sync(d, &err), -1);
+    CHECK(err.code == CLM_ERR_NOMEM, "%s", err.message);
+    assert_int_equal(d->ops->sync(d, NULL), 0);
+    assert_non_null(cpu_scratch(c, 0, 0));
+    d->ops->close(d);
+}
+
+static void test_choice(void **state)
+{
+    static const char *names[] = {"scalar", "avx2", "avx512", "neon"};
+    const char *before = getenv("CLM_CPU");
+    char *kept = before ? mem_strdup(before) : NULL;
+    clm_error err = {0};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(names); i++) {
+        setenv("CLM_CPU", names[i], 1);
+        device *d = open_cpu(1);
+        CHECK(i != 0 || strcmp(device_cpu_isa(d), "scalar") == 0, "%s", device_cpu_isa(d));
+        CHECK(i != 1 || strcmp(device_cpu_isa(d), "avx512") != 0, "%s", device_cpu_isa(d));
+        assert_int_equal(device_cpu_threads(d), 1);
+        d->ops->close(d);
+    }
+    setenv("CLM_CPU", "sse9", 1);
+    CHECK(!device_cpu_open(1, &err) && err.code == CLM_ERR_ARG && strstr(err.message, "sse9"), "%s",
+          err.message);
+    if (kept)
+        setenv("CLM_CPU", kept, 1);
+    else
+        unsetenv("CLM_CPU");
+    mem_free(kept);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows),    cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_scratch), cmocka_unit_test(test_open_without_memory),
+        cmocka_unit_test(test_choice),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

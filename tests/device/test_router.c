@@ -1,0 +1,193 @@
+/* route and combine_experts against what they say, in double precision. */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "device/cpu/cpu.h"
+
+#include "testing.h"
+
+enum { MAX_EXPERTS = 160, MAX_K = 12, MAX_ROWS = 70 };
+
+static device *open_cpu(int n_threads)
+{
+    clm_error err = {0};
+    device *d = device_cpu_open(n_threads, &err);
+
+    CHECK(d, "%s", err.message);
+    return d;
+}
+
+/* Score of every expert, from all of a row's logits. */
+static void scores_of(double *scores, const float *logits, const struct router_params *p)
+{
+    double sum = 0;
+
+    for (int i = 0; i < p->n_experts; i++)
+        sum += exp((double)logits[i]);
+    for (int i = 0; i < p->n_experts; i++) {
+        double x = (double)logits[i];
+
+        scores[i] = p->score == ROUTER_SIGMOID       ? 1 / (1 + exp(-x))
+                    : p->score == ROUTER_SOFTMAX_ALL ? exp(x) / sum
+                                                     : x;
+    }
+}
+
+/* Logits are whole numbers below 4 in magnitude, or eighths: equal ones are exactly equal, and
+ * scores of different ones differ by far more than rounding. */
+static void check_row(const int32_t *ids, const float *weights, const float *logits,
+                      const struct router_params *p)
+{
+    double scores[MAX_EXPERTS], want[MAX_K], sum = 0;
+    bool taken[MAX_EXPERTS] = {false};
+    int k = p->n_experts_per_token;
+
+    scores_of(scores, logits, p);
+    for (int j = 0; j < k; j++) {
+        int best = -1;
+
+        for (int i = 0; i < p->n_experts; i++)
+            if (!taken[i] && (best < 0 || logits[i] > logits[best]))
+                best = i;
+        taken[best] = true;
+        CHECK(ids[j] == best, "expert %d of %d: %d, expected %d", j, k, ids[j], best);
+        want[j] = p->score == ROUTER_SOFTMAX_SELECTED ? exp(scores[best]) : scores[best];
+        sum += want[j];
+    }
+    for (int j = 0; j < k; j++) {
+        /* exp within an epsilon, sums of up to n_experts terms, two quotients and a product. */
+        double tolerance = ((double)p->n_experts / 2 + 6) * (double)FLT_EPSILON;
+        bool divided = p->normalize || p->score == ROUTER_SOFTMAX_SELECTED;
+        double w = (divided ? want[j] / sum : want[j]) * (double)p->scale;
+
+        CHECK(fabs((double)weights[j] - w) <= tolerance * w, "weight %d: %g, expected %g", j,
+              (double)weights[j], w);
+    }
+}
+
+static void check_route(device *d, const struct router_params *p, int n_rows)
+{
+    static float logits[MAX_ROWS * (MAX_EXPERTS + 3)], weights[MAX_ROWS * (MAX_K + 1)];
+    static int32_t ids[MAX_ROWS * (MAX_K + 2)];
+    int k = p->n_experts_per_token;
+    tensor tl = {logits, DTYPE_F32, n_rows, p->n_experts, p->n_experts + 3};
+    tensor ti = {ids, DTYPE_I32, n_rows, k, k + 2}, tw = {weights, DTYPE_F32, n_rows, k, k + 1};
+
+    for (size_t i = 0; i < COUNT(logits); i++)
+        logits[i] = ((float)random_below(64) - 32) * 0.125f;
+    memset(ids, 0x7F, sizeof ids);
+    for (size_t i = 0; i < COUNT(weights); i++)
+        weights[i] = -7;
+    d->ops->route(d, &ti, &tw, &tl, p);
+    assert_int_equal(d->ops->sync(d, NULL), 0);
+    for (int t = 0; t < n_rows; t++) {
+        check_row(ids + t * ti.stride, weights + t * tw.stride, logits + t * tl.stride, p);
+        CHECK(ids[t * ti.stride + k] == 0x7F7F7F7F && weights[t * tw.stride + k] == -7,
+              "row %d: wrote past the end", t);
+    }
+}
+
+static void test_route(void **state)
+{
+    static const int experts[][2] = {{1, 1}, {2, 1}, {8, 2}, {8, 8}, {64, 6}, {128, 8}, {160, 12}};
+    device *d = open_cpu(2);
+
+    (void)state;
+    for (size_t e = 0; e < COUNT(experts); e++)
+        for (enum router_score score = ROUTER_SOFTMAX_ALL; score <= ROUTER_SIGMOID; score++)
+            for (int normalize = 0; normalize < 2; normalize++)
+                for (int n_rows = 1; n_rows <= MAX_ROWS; n_rows += 23) {
+                    struct router_params p = {score, experts[e][0], experts[e][1], normalize,
+                                              normalize ? 2.5f : 1.0f};
+
+                    check_route(d, &p, n_rows);
+                }
+    d->ops->close(d);
+}
+
+/* Whatever the logits, the experts are there and all different. */
+static void test_route_any_input(void **state)
+{
+    static const float odd[] = {0, -INFINITY, INFINITY, NAN, 1e30f, -1e30f, 100, -100};
+    device *d = open_cpu(1);
+
+    (void)state;
+    for (int round = 0; round < 3000; round++) {
+        float logits[9], weights[4];
+        int32_t ids[4];
+        tensor tl = {logits, DTYPE_F32, 1, 9, 9}, ti = {ids, DTYPE_I32, 1, 4, 4};
+        tensor tw = {weights, DTYPE_F32, 1, 4, 4};
+        struct router_params p = {(enum router_score)(round % 3), 9, 4, round % 2, 1};
+
+        for (int i = 0; i < 9; i++)
+            logits[i] = odd[random_below(COUNT(odd))];
+        d->ops->route(d, &ti, &tw, &tl, &p);
+        for (int i = 0; i < 4; i++) {
+            CHECK(ids[i] >= 0 && ids[i] < 9, "expert %d", ids[i]);
+            for (int j = 0; j < i; j++)
+                CHECK(ids[i] != ids[j], "expert %d twice", ids[i]);
+        }
+    }
+    d->ops->close(d);
+}
+
+static void check_combine(device *d, int n_rows, int k, int n)
+{
+    size_t size = (size_t)n_rows * (size_t)k * (size_t)(n + 1);
+    float *x = mem_alloc_aligned(size * sizeof *x), *weights = mem_alloc_aligned(size * sizeof *x);
+    float *y = mem_alloc_aligned((size_t)n_rows * (size_t)(n + 2) * sizeof *y);
+
+    assert_true(x && weights && y);
+    random_floats(x, size);
+    random_floats(weights, (size_t)(n_rows * k));
+    for (int i = 0; i < n_rows * (n + 2); i++)
+        y[i] = -7;
+    tensor tx = {x, DTYPE_F32, n_rows * k, n, n + 1}, tw = {weights, DTYPE_F32, n_rows, k, k};
+    tensor ty = {y, DTYPE_F32, n_rows, n, n + 2};
+    d->ops->combine_experts(d, &ty, &tx, &tw);
+    assert_int_equal(d->ops->sync(d, NULL), 0);
+    for (int t = 0; t < n_rows; t++)
+        for (int o = 0; o < n + 2; o++) {
+            double want = 0, sum = 0;
+
+            for (int j = 0; o < n && j < k; j++) {
+                double term = (double)weights[t * k + j] * (double)x[(t * k + j) * (n + 1) + o];
+
+                want += term;
+                sum += fabs(term);
+            }
+            if (o < n)
+                CHECK(fabs((double)y[t * (n + 2) + o] - want) <= k * (double)FLT_EPSILON * sum,
+                      "row %d, %d", t, o);
+            else
+                CHECK(y[t * (n + 2) + o] == -7, "row %d: wrote past the end", t);
+        }
+    mem_free_aligned(x);
+    mem_free_aligned(weights);
+    mem_free_aligned(y);
+}
+
+static void test_combine(void **state)
+{
+    device *d = open_cpu(2);
+
+    (void)state;
+    check_combine(d, 1, 1, 1);
+    check_combine(d, 3, 2, 7);
+    check_combine(d, 33, 8, 130);
+    check_combine(d, 50, 4, 2048);
+    d->ops->close(d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_route),
+        cmocka_unit_test(test_route_any_input),
+        cmocka_unit_test(test_combine),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
