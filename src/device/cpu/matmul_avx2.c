@@ -10,8 +10,10 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
 {
     if (w->format <= WEIGHT_BF16)
         return n_rows <= FEW_DENSE ? &avx2_product_dense : &avx2_product_f32;
-    if (exact || w->format == WEIGHT_MXFP8 || n_rows > FEW_INTEGER)
+    if (exact || w->format == WEIGHT_MXFP8)
         return &avx2_product_f32;
+    if (n_rows > FEW_INTEGER)
+        return w->format == WEIGHT_AFFINE && w->bits > 5 ? &avx2_gemm_i16 : &avx2_gemm_i8;
     return w->format == WEIGHT_MXFP4 || (w->format == WEIGHT_AFFINE && w->bits == 4)
                ? &avx2_gemv_nibbles
                : &avx2_gemv;

@@ -27,6 +27,8 @@ extern const struct cpu_product avx2_product_f32;   /* any format, exact */
 extern const struct cpu_product avx2_product_dense; /* f32, f16, bf16, exact; few rows */
 extern const struct cpu_product avx2_gemv;          /* affine but 4 bits, and nvfp4; few rows */
 extern const struct cpu_product avx2_gemv_nibbles;  /* affine of 4 bits, mxfp4; few rows */
+extern const struct cpu_product avx2_gemm_i8;       /* affine up to 5 bits, mxfp4, nvfp4 */
+extern const struct cpu_product avx2_gemm_i16;      /* affine of 6 and 8 bits */
 
 static inline const uint8_t *weight_data(const struct weight *w, int o)
 {
