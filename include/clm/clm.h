@@ -1,4 +1,5 @@
-/* clm.h: the public interface. Open a model, keep sequences on it, evaluate tokens, sample, make text. */
+/* clm.h: the public interface. Open a model, keep sequences on it, evaluate tokens, sample, make
+ * text. */
 #ifndef CLM_CLM_H
 #define CLM_CLM_H
 
@@ -33,6 +34,171 @@ typedef struct clm_error {
     int code;
     char message[500];
 } clm_error;
+
+/**
+ * A model: weights, tokenizer, and the device they run on. It is opened from a folder with
+ * config.json, tokenizer.json and safetensors files, as Hugging Face and MLX write it. Weights are
+ * mapped, not read.
+ *
+ * Threads: a model and all that is opened on it (engines, sequences) run one call at a time.
+ * Encoding, decoding and the functions that only tell something may be called from any thread at
+ * any time. Everything opened on a model must be closed before it.
+ */
+typedef struct clm_model clm_model;
+
+/* Zero in every field means the default. */
+typedef struct clm_model_options {
+    int n_threads; /* 0: one per physical core */
+    /* Told of every warning, a line each; NULL: no one is. */
+    void (*warn)(void *ctx, const char *message);
+    void *warn_ctx;
+} clm_model_options;
+
+/**
+ * Open the model of a folder. options may be NULL.
+ *
+ * Errors: CLM_ERR_IO, CLM_ERR_FORMAT (files that contradict themselves or each other),
+ * CLM_ERR_UNSUPPORTED (an architecture or tokenizer that clm does not have), CLM_ERR_NOMEM.
+ * Returns the model, or NULL with *err filled.
+ */
+CLM_API clm_model *clm_model_open(const char *path, const clm_model_options *options,
+                                  clm_error *err);
+CLM_API void clm_model_close(clm_model *m); /* NULL is fine */
+
+CLM_API int clm_model_vocab_size(const clm_model *m);             /* logits of a token */
+CLM_API int clm_model_context_length(const clm_model *m);         /* 0: the model does not say */
+CLM_API bool clm_model_is_end(const clm_model *m, int32_t token); /* does it end a text? */
+
+/**
+ * The tokens of a text.
+ *
+ * text         [size] UTF-8; what is not UTF-8 is read as U+FFFD.
+ * add_special  wrap them as the model expects a text: a begin token, say.
+ * tokens       [capacity] may be NULL when capacity is 0.
+ *
+ * Returns how many tokens the text has, of which the first `capacity` were stored: call again with
+ * more room when it is larger. -1 with *err filled.
+ */
+CLM_API int clm_model_tokenize(const clm_model *m, const char *text, size_t size, bool add_special,
+                               int32_t *tokens, int capacity, clm_error *err);
+
+/**
+ * Text from tokens as they come. One thread at a time.
+ *
+ * Each call gives the text [*size] that the token makes certain: whole characters, often the
+ * token's own text, sometimes none; it is owned by d and valid until the next call. _finish gives
+ * what was kept back, after which d starts anew.
+ */
+typedef struct clm_detokenizer clm_detokenizer;
+
+CLM_API clm_detokenizer *clm_detokenizer_open(const clm_model *m, bool skip_special,
+                                              clm_error *err);
+CLM_API void clm_detokenizer_close(clm_detokenizer *d); /* NULL is fine */
+CLM_API int clm_detokenizer_add(clm_detokenizer *d, int32_t token, const char **text, size_t *size,
+                                clm_error *err);
+CLM_API int clm_detokenizer_finish(clm_detokenizer *d, const char **text, size_t *size,
+                                   clm_error *err);
+
+/* An engine evaluates tokens. It holds the cache of all its sequences. */
+typedef struct clm_engine clm_engine;
+
+enum clm_cache_type { CLM_CACHE_AUTO, CLM_CACHE_F32, CLM_CACHE_F16, CLM_CACHE_BF16 };
+
+/* Zero in every field means the default. */
+typedef struct clm_engine_options {
+    bool exact;                     /* no approximations; the cache is F32 unless said otherwise */
+    enum clm_cache_type cache_type; /* AUTO: F16 */
+    size_t cache_bytes;             /* bound of the cache; 0: none */
+    int max_rows;                   /* tokens of one step at most; 0: 512 */
+} clm_engine_options;
+
+/* One engine with `exact` and one without exclude each other on a model: the last one opened
+ * counts. */
+CLM_API clm_engine *clm_engine_open(clm_model *m, const clm_engine_options *options,
+                                    clm_error *err);
+CLM_API void clm_engine_close(clm_engine *e); /* NULL is fine; its sequences must be closed */
+
+/* What has been evaluated so far, in an engine's cache. */
+typedef struct clm_sequence clm_sequence;
+
+CLM_API clm_sequence *clm_sequence_open(clm_engine *e, clm_error *err);
+CLM_API void clm_sequence_close(clm_sequence *s); /* NULL is fine */
+CLM_API int clm_sequence_length(const clm_sequence *s);
+
+/* A sequence with the same past, which both share in memory until one of them goes on. */
+CLM_API clm_sequence *clm_sequence_fork(const clm_sequence *s, clm_error *err);
+
+/* Forget all but the first n tokens. CLM_ERR_ARG, and no change, when n is beyond the end, or a
+ * sliding window has let go of what a continuation from there needs. */
+CLM_API int clm_sequence_trim(clm_sequence *s, int n, clm_error *err);
+
+/**
+ * Evaluate n tokens at the end of a sequence and give the logits after the last one.
+ *
+ * tokens  [n] ids in [0, vocab_size), n >= 1; more than a step takes are evaluated in several.
+ * logits  set to [vocab_size] f32, unnormalised; owned by the engine, valid until its next call.
+ *
+ * Errors: CLM_ERR_ARG (a token is out of range) and CLM_ERR_FULL (no room for n more) leave s as it
+ * was unless n exceeds max_rows; after CLM_ERR_DEVICE s can only be closed. Returns 0, or -1 with
+ * *err filled.
+ */
+CLM_API int clm_sequence_eval(clm_sequence *s, const int32_t *tokens, int n, const float **logits,
+                              clm_error *err);
+
+/* A part of a step: tokens [n_tokens] to append to a sequence, and of how many of its last ones the
+ * logits are wanted, 0 to n_tokens. */
+typedef struct clm_input {
+    clm_sequence *sequence;
+    const int32_t *tokens;
+    int n_tokens;
+    int n_logits;
+} clm_input;
+
+/**
+ * Evaluate tokens of several sequences in one step, in which each weight is read once.
+ *
+ * inputs  [n], 1 <= n; all of this engine, each sequence at most once, no more than max_rows tokens
+ *         together.
+ * logits  set to [sum of n_logits, vocab_size] f32, input after input; owned by the engine, valid
+ * until its next call. May be NULL when none are asked for.
+ *
+ * Errors leave every sequence as it was, except CLM_ERR_DEVICE: they can then only be closed.
+ */
+CLM_API int clm_engine_step(clm_engine *e, const clm_input *inputs, int n, const float **logits,
+                            clm_error *err);
+
+/* Chooses tokens. The meaning of each field is that of mlx-lm's option of the same name; start from
+ * clm_sampler_defaults(): the most likely token. */
+typedef struct clm_sampler_options {
+    double temp;
+    double top_p, min_p;
+    int top_k;
+    double xtc_probability, xtc_threshold;
+    double repetition_penalty, presence_penalty, frequency_penalty;
+    int penalty_context; /* how many tokens the penalties look back; 0: all */
+    uint64_t seed;       /* the same seed, the same tokens */
+} clm_sampler_options;
+
+typedef struct clm_sampler clm_sampler;
+
+CLM_API clm_sampler_options clm_sampler_defaults(void);
+
+/* options may be NULL. CLM_ERR_ARG names the option that is out of range. One thread at a time. */
+CLM_API clm_sampler *clm_sampler_open(const clm_model *m, const clm_sampler_options *options,
+                                      clm_error *err);
+CLM_API void clm_sampler_close(clm_sampler *s); /* NULL is fine */
+
+/**
+ * Choose a token.
+ *
+ * logits   [vocab_size], left as they are.
+ * history  [n] the tokens so far, for the penalties; may be NULL without any.
+ * logprob  set to the token's log-probability before filters and temperature; may be NULL.
+ *
+ * Returns the token, or -1 with *err filled.
+ */
+CLM_API int32_t clm_sampler_next(clm_sampler *s, const float *logits, const int32_t *history,
+                                 size_t n, float *logprob, clm_error *err);
 
 #ifdef __cplusplus
 }
