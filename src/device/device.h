@@ -178,6 +178,12 @@ struct device_ops {
     /* x *= scale */
     void (*scale)(device *d, tensor *x, float scale);
 
+    /* x[t, i] *= w[i]; w [cols] in device memory. */
+    void (*scale_columns)(device *d, tensor *x, const float *w);
+
+    /* x held within [low, high]. */
+    void (*clamp)(device *d, tensor *x, float low, float high);
+
     /* y = act(x); in place. */
     void (*activate)(device *d, tensor *y, const tensor *x, enum activation act);
 

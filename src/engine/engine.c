@@ -133,13 +133,17 @@ struct step {
 
 static int check_input(const engine *e, const struct engine_input *in, clm_error *err)
 {
-    int vocab_size = e->model->spec->vocab_size;
+    const struct spec *spec = e->model->spec;
+    int vocab_size = spec->vocab_size;
+    int room = spec->n_positions ? spec->n_positions - spec->position_offset : INT32_MAX;
 
     if (!in->seq || in->n_tokens < 1 || in->n_logits < 0 || in->n_logits > in->n_tokens)
         return fail(err, CLM_ERR_ARG, "engine: an input of %d tokens with logits of %d",
                     in->n_tokens, in->n_logits);
-    if (in->n_tokens > INT32_MAX - kv_seq_length(in->seq))
-        return fail(err, CLM_ERR_FULL, "engine: a sequence of more than %d tokens", INT32_MAX);
+    if (in->n_tokens > room - kv_seq_length(in->seq))
+        return fail(err, CLM_ERR_FULL,
+                    "engine: a sequence of more than %d tokens; the model has no more positions",
+                    room);
     for (int i = 0; i < in->n_tokens; i++)
         if (in->tokens[i] < 0 || in->tokens[i] >= vocab_size)
             return fail(err, CLM_ERR_ARG, "engine: token %d is outside the vocabulary of %d",

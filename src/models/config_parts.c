@@ -251,6 +251,7 @@ int config_common(struct spec *s, config *c, bool tied, arena *a)
     s->tie_by_file = !config_has(c, "tie_word_embeddings");
     s->tie_word_embeddings = config_bool_or(c, "tie_word_embeddings", tied);
     s->embed_scale = 1;
+    s->logit_scale = 1;
     if (config_error(c)->code)
         return -1;
     s->layers = arena_array(a, struct layer_spec, s->n_layers);

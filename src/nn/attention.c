@@ -2,6 +2,50 @@
  * values. Attention, arXiv:1706.03762; grouped queries, 2305.13245. */
 #include "nn/nn.h"
 
+/* Each head by itself, or all of them together. */
+static void qk_norm(pass *p, const struct nn_norm *norm, tensor *x, const struct attention_spec *s)
+{
+    struct nn_norm plain = {.spec = norm->spec};
+
+    if (norm->spec->kind == NORM_NONE)
+        return;
+    if (s->qk_norm_span != QK_NORM_EACH) {
+        nn_norm_inplace(p, norm, x, s->qk_norm_span == QK_NORM_ALL ? x->cols : s->head_dim);
+        return;
+    }
+    nn_norm_inplace(p, &plain, x, s->head_dim);
+    if (!p->failed && norm->w)
+        p->ops->scale_columns(p->dev, x, norm->w);
+}
+
+static void turn(pass *p, const struct nn_attention *a, tensor *x)
+{
+    const struct attention_spec *s = a->spec;
+
+    if (a->rope >= 0 && !p->failed)
+        p->ops->rope(p->dev, x, s->head_dim, p->rope_tables[a->rope], s->rope.interleaved);
+}
+
+/* Clipped, normed and turned, in the order that the spec says. */
+static void prepare(pass *p, const struct nn_attention *a, tensor *q, tensor *k, tensor *v)
+{
+    const struct attention_spec *s = a->spec;
+    tensor *all[] = {q, k, v};
+
+    for (int i = 0; i < 3 && s->clip_qkv > 0 && !p->failed; i++)
+        p->ops->clamp(p->dev, all[i], -s->clip_qkv, s->clip_qkv);
+    if (s->qk_norm_after_rope) {
+        turn(p, a, q);
+        turn(p, a, k);
+    }
+    qk_norm(p, &a->q_norm, q, s);
+    qk_norm(p, &a->k_norm, k, s);
+    if (!s->qk_norm_after_rope) {
+        turn(p, a, q);
+        turn(p, a, k);
+    }
+}
+
 tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x)
 {
     const struct attention_spec *s = a->spec;
@@ -12,6 +56,7 @@ tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x)
         .scale = s->scale,
         .softcap = s->softcap,
         .window = s->window,
+        .sinks = a->sinks,
     };
     tensor *qkv[3], *q, *k, *v, *y;
 
@@ -19,15 +64,10 @@ tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x)
     q = qkv[0]; /* [T, H, D] */
     k = qkv[1]; /* [T, K, D] */
     v = qkv[2]; /* [T, K, D] */
-    nn_norm_inplace(p, &a->q_norm, q, s->head_dim);
-    nn_norm_inplace(p, &a->k_norm, k, s->head_dim);
+    prepare(p, a, q, k, v);
     y = pass_tensor(p, DTYPE_F32, x->rows, q->cols);
     if (p->failed)
         return y;
-    if (a->rope >= 0) {
-        p->ops->rope(p->dev, q, s->head_dim, p->rope_tables[a->rope], s->rope.interleaved);
-        p->ops->rope(p->dev, k, s->head_dim, p->rope_tables[a->rope], s->rope.interleaved);
-    }
     p->ops->kv_store(p->dev, kv, rows, k, v);
     p->ops->attend(p->dev, y, q, kv, rows, &params);
     return nn_linear(p, &a->o_proj, y);

@@ -1,4 +1,5 @@
 /* nn/forward.c: all layers, one branch after another; temporaries live as long as their branch. */
+#include "device/weight.h"
 #include "nn/nn.h"
 #include "nn/rope.h"
 
@@ -50,27 +51,69 @@ static void rope_tables(pass *p)
     }
 }
 
-/* x += scale * post_norm(op(pre_norm(x))) */
-static void run_branch(pass *p, const struct nn_branch *b, tensor *x)
+static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x)
 {
-    tensor *n = nn_norm(p, &b->pre_norm, x, x->cols);
-    tensor *y = NULL;
-
     switch (b->spec->op) {
     case OP_ATTENTION:
-        y = nn_attention(p, &b->attention, n);
-        break;
+        return nn_attention(p, &b->attention, x);
     case OP_MLP:
-        y = nn_mlp(p, &b->mlp, n);
-        break;
+        return nn_mlp(p, &b->mlp, x);
     case OP_MOE:
-        y = nn_moe(p, &b->moe, n);
-        break;
+        return nn_moe(p, &b->moe, x);
     }
-    if (p->failed || !y)
+    return NULL;
+}
+
+/* x += scale * post_norm(op(pre_norm(x))) for n branches that all read the same x. */
+static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x)
+{
+    tensor *y[LAYER_MAX_BRANCHES], *normed = NULL;
+
+    for (int i = 0; i < n; i++) {
+        if (!b[i].spec->shared_norm)
+            normed = nn_norm(p, &b[i].pre_norm, x, x->cols);
+        y[i] = run_op(p, &b[i], normed);
+        if (p->failed)
+            return;
+        nn_norm_inplace(p, &b[i].post_norm, y[i], y[i]->cols);
+    }
+    for (int i = 0; i < n; i++)
+        p->ops->add(p->dev, x, y[i], b[i].spec->scale);
+}
+
+static void run_layer(pass *p, const struct nn_layer *l, tensor *x)
+{
+    for (int first = 0, n; first < l->n_branches && !p->failed; first += n) {
+        struct pass_mark mark = pass_mark(p);
+
+        for (n = 1; first + n < l->n_branches && l->branches[first + n].spec->parallel; n++)
+            ;
+        run_branches(p, &l->branches[first], n, x);
+        pass_rewind(p, mark);
+    }
+}
+
+/* Embeddings, scaled, with learned positions added, normed. */
+static void embed(pass *p, tensor *x)
+{
+    const struct nn_model *m = p->model;
+    struct pass_mark mark = pass_mark(p);
+
+    if (p->failed)
         return;
-    nn_norm_inplace(p, &b->post_norm, y, y->cols);
-    p->ops->add(p->dev, x, y, b->spec->scale);
+    p->ops->embed(p->dev, x, &m->embed_tokens.w, p->rows.tokens, m->spec->embed_scale);
+    if (m->spec->n_positions) {
+        tensor *learned = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
+        struct weight rows = weight_rows(&m->positions.w, m->spec->position_offset,
+                                         m->spec->n_positions - m->spec->position_offset);
+
+        if (!p->failed) {
+            p->ops->embed(p->dev, learned, &rows, p->rows.positions, 1);
+            p->ops->add(p->dev, x, learned, 1);
+        }
+    }
+    nn_norm_inplace(p, &m->embed_norm, x, x->cols);
+    pass_rewind(p, mark);
 }
 
 /* The final norm and the head, for the asked rows alone. */
@@ -84,6 +127,8 @@ static tensor *head(pass *p, const tensor *x, const int32_t *logit_rows, int n_l
         p->ops->gather_rows(p->dev, last, x, rows);
     nn_norm_inplace(p, &p->model->final_norm, last, last->cols);
     logits = nn_linear(p, &p->model->lm_head, last);
+    if (!p->failed && p->model->spec->logit_scale != 1)
+        p->ops->scale(p->dev, logits, p->model->spec->logit_scale);
     if (!p->failed && p->model->spec->logit_softcap > 0)
         p->ops->softcap(p->dev, logits, p->model->spec->logit_softcap);
     return logits;
@@ -95,16 +140,9 @@ tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
     const struct spec *s = m->spec;
     tensor *x = pass_tensor(p, DTYPE_F32, p->rows.n_rows, s->hidden_size); /* [T, hidden_size] */
 
-    if (!p->failed)
-        p->ops->embed(p->dev, x, &m->embed_tokens.w, p->rows.tokens, s->embed_scale);
+    embed(p, x);
     rope_tables(p);
-    for (int i = 0; i < s->n_layers; i++) {
-        for (int b = 0; b < m->layers[i].n_branches && !p->failed; b++) {
-            struct pass_mark mark = pass_mark(p);
-
-            run_branch(p, &m->layers[i].branches[b], x);
-            pass_rewind(p, mark);
-        }
-    }
+    for (int i = 0; i < s->n_layers && !p->failed; i++)
+        run_layer(p, &m->layers[i], x);
     return n_logits > 0 && !p->failed ? head(p, x, logit_rows, n_logits) : NULL;
 }

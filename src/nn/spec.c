@@ -135,6 +135,16 @@ int spec_check(const struct spec *s, clm_error *err)
         check_range(-1, "num_hidden_layers", s->n_layers, 1, MAX_LAYERS, err) ||
         check_range(-1, "max_position_embeddings", s->context_length, 0, INT32_MAX, err))
         return -1;
+    if (s->n_positions &&
+        check_range(-1, "the number of positions", s->n_positions - s->position_offset,
+                    s->context_length > 0 ? s->context_length : 1, MAX_SIZE, err))
+        return -1;
+    if (!isfinite(s->embed_scale) || !isfinite(s->logit_scale) || !(s->logit_softcap >= 0))
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: embeddings are scaled by %g, logits by %g, capped at %g",
+                    (double)s->embed_scale, (double)s->logit_scale, (double)s->logit_softcap);
+    if (check_norm(-1, &s->embed_norm, err) || check_norm(-1, &s->final_norm, err))
+        return -1;
     for (int i = 0; i < s->n_layers; i++)
         for (int b = 0; b < s->layers[i].n_branches; b++)
             if (check_branch(i, &s->layers[i].branches[b], err))

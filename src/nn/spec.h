@@ -16,8 +16,9 @@ enum norm_kind { NORM_NONE, NORM_RMS, NORM_LAYER };
 struct norm_spec {
     enum norm_kind kind;
     float eps;
-    float offset; /* added to the stored weight: 1 where checkpoints hold w - 1 */
-    bool bias;    /* NORM_LAYER with a bias */
+    float offset;    /* added to the stored weight: 1 where checkpoints hold w - 1 */
+    bool bias;       /* NORM_LAYER with a bias */
+    bool weightless; /* nothing is stored: all weights are 1 */
 };
 
 enum rope_kind {
@@ -46,14 +47,25 @@ struct rope_spec {
     bool no_truncate;        /* yarn: keep the bounds of the ramp unrounded */
 };
 
+/* What a norm of queries and keys spans. */
+enum qk_norm_span {
+    QK_NORM_HEAD, /* each head alone, all with the same weights [head_dim] */
+    QK_NORM_EACH, /* each head alone, with weights of its own [n_heads, head_dim] */
+    QK_NORM_ALL   /* all heads of a token at once, weights [n_heads * head_dim] */
+};
+
 struct attention_spec {
     int n_heads, n_kv_heads, head_dim;
     bool qkv_bias, o_bias;
-    struct norm_spec q_norm, k_norm; /* over head_dim, before rope */
+    struct norm_spec q_norm, k_norm;
+    enum qk_norm_span qk_norm_span;
+    bool qk_norm_after_rope;
+    float clip_qkv; /* q, k and v are held within [-clip_qkv, clip_qkv]; 0: not */
     struct rope_spec rope;
     float scale;   /* of q k^T */
     float softcap; /* 0: none */
     int window;    /* 0: all that came before */
+    bool sinks;    /* a learned logit per head joins the denominator */
 };
 
 struct mlp_spec {
@@ -74,6 +86,9 @@ struct branch_spec {
     struct norm_spec pre_norm, post_norm;
     enum op_kind op;
     float scale;
+    bool parallel; /* reads what the branch before it read, not its result */
+    bool
+        shared_norm; /* parallel, and normed as the branch before it was: pre_norm is not its own */
     union {
         struct attention_spec attention;
         struct mlp_spec mlp;
@@ -95,9 +110,14 @@ struct spec {
     struct layer_spec *layers;
     struct norm_spec final_norm;
     bool tie_word_embeddings;
-    bool tie_by_file;    /* the config does not say: tied unless the checkpoint has a head */
+    bool tie_by_file; /* the config does not say: tied unless the checkpoint has a head */
+    bool lm_head_bias;
     float embed_scale;   /* multiplies embeddings */
+    float logit_scale;   /* multiplies logits, before the soft-cap */
     float logit_softcap; /* 0: none */
+    int n_positions;     /* learned positions: rows of their table; 0: none */
+    int position_offset; /* position p has row p + position_offset */
+    struct norm_spec embed_norm;
 };
 
 /* Append a branch; a layer holds at most LAYER_MAX_BRANCHES. Returns it, for what differs from the

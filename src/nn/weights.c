@@ -7,6 +7,9 @@
 
 static const char *const role_names[ROLE_COUNT] = {
     [ROLE_EMBED_TOKENS] = "embed_tokens",
+    [ROLE_POSITIONS] = "table of positions",
+    [ROLE_EMBED_NORM] = "norm of embeddings",
+    [ROLE_SINKS] = "attention sinks",
     [ROLE_LM_HEAD] = "lm_head",
     [ROLE_FINAL_NORM] = "final norm",
     [ROLE_PRE_NORM] = "norm before",
@@ -68,9 +71,21 @@ static int visit_experts(struct walk *w, enum weight_role role, struct nn_expert
                          });
 }
 
+/* A vector of its own: neither bias nor part of a norm. */
+static int visit_vector(struct walk *w, enum weight_role role, const float **v, int size)
+{
+    return w->fn(w->ctx, &(struct nn_slot){
+                             .layer = w->layer,
+                             .branch = w->branch,
+                             .role = role,
+                             .n_out = size,
+                             .vector = v,
+                         });
+}
+
 static int visit_norm(struct walk *w, enum weight_role role, struct nn_norm *n, int size)
 {
-    if (n->spec->kind == NORM_NONE)
+    if (n->spec->kind == NORM_NONE || n->spec->weightless)
         return 0;
     return w->fn(w->ctx, &(struct nn_slot){
                              .layer = w->layer,
@@ -87,13 +102,16 @@ static int visit_attention(struct walk *w, struct nn_attention *a)
 {
     const struct attention_spec *s = a->spec;
     int q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim, rc = 0;
+    bool head = s->qk_norm_span == QK_NORM_HEAD;
 
     rc = rc ? rc : visit_matrix(w, ROLE_Q_PROJ, &a->q_proj, q, w->hidden_size, s->qkv_bias);
     rc = rc ? rc : visit_matrix(w, ROLE_K_PROJ, &a->k_proj, kv, w->hidden_size, s->qkv_bias);
     rc = rc ? rc : visit_matrix(w, ROLE_V_PROJ, &a->v_proj, kv, w->hidden_size, s->qkv_bias);
     rc = rc ? rc : visit_matrix(w, ROLE_O_PROJ, &a->o_proj, w->hidden_size, q, s->o_bias);
-    rc = rc ? rc : visit_norm(w, ROLE_Q_NORM, &a->q_norm, s->head_dim);
-    rc = rc ? rc : visit_norm(w, ROLE_K_NORM, &a->k_norm, s->head_dim);
+    rc = rc ? rc : visit_norm(w, ROLE_Q_NORM, &a->q_norm, head ? s->head_dim : q);
+    rc = rc ? rc : visit_norm(w, ROLE_K_NORM, &a->k_norm, head ? s->head_dim : kv);
+    if (!rc && s->sinks)
+        rc = visit_vector(w, ROLE_SINKS, &a->sinks, s->n_heads);
     return rc;
 }
 
@@ -124,8 +142,10 @@ static int visit_moe(struct walk *w, struct nn_moe *m)
 
 static int visit_branch(struct walk *w, struct nn_branch *b)
 {
-    int rc = visit_norm(w, ROLE_PRE_NORM, &b->pre_norm, w->hidden_size);
+    int rc = 0;
 
+    if (!b->spec->shared_norm)
+        rc = visit_norm(w, ROLE_PRE_NORM, &b->pre_norm, w->hidden_size);
     if (rc)
         return rc;
     switch (b->spec->op) {
@@ -151,8 +171,12 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
 
     rc =
         visit_matrix(&w, ROLE_EMBED_TOKENS, &m->embed_tokens, s->vocab_size, s->hidden_size, false);
+    if (!rc && s->n_positions)
+        rc = visit_matrix(&w, ROLE_POSITIONS, &m->positions, s->n_positions, s->hidden_size, false);
+    rc = rc ? rc : visit_norm(&w, ROLE_EMBED_NORM, &m->embed_norm, s->hidden_size);
     if (!rc && !s->tie_word_embeddings)
-        rc = visit_matrix(&w, ROLE_LM_HEAD, &m->lm_head, s->vocab_size, s->hidden_size, false);
+        rc = visit_matrix(&w, ROLE_LM_HEAD, &m->lm_head, s->vocab_size, s->hidden_size,
+                          s->lm_head_bias);
     rc = rc ? rc : visit_norm(&w, ROLE_FINAL_NORM, &m->final_norm, s->hidden_size);
     for (int i = 0; i < s->n_layers; i++) {
         for (int b = 0; b < m->layers[i].n_branches; b++) {
@@ -247,6 +271,7 @@ struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_
     if (m) {
         m->spec = spec;
         m->final_norm.spec = &spec->final_norm;
+        m->embed_norm.spec = &spec->embed_norm;
         m->layers = arena_array(a, struct nn_layer, spec->n_layers);
         m->ropes = arena_array(a, struct nn_rope, spec->n_layers * LAYER_MAX_BRANCHES + 1);
     }

@@ -25,6 +25,7 @@ struct nn_attention {
     int rope;        /* which of the model's tables; -1: none */
     struct nn_linear q_proj, k_proj, v_proj, o_proj;
     struct nn_norm q_norm, k_norm;
+    const float *sinks; /* [n_heads] in device memory, or NULL */
 };
 
 struct nn_mlp {
@@ -68,7 +69,8 @@ struct nn_rope {
 struct nn_model {
     const struct spec *spec;
     struct nn_linear embed_tokens, lm_head; /* tied: lm_head is a copy of embed_tokens */
-    struct nn_norm final_norm;
+    struct nn_linear positions;             /* learned positions */
+    struct nn_norm embed_norm, final_norm;
     struct nn_layer *layers;
     struct nn_rope *ropes;
     int n_ropes;
@@ -78,6 +80,8 @@ struct nn_model {
 /* The places of weights within a branch. The order within a block is that of checkpoints' lists. */
 enum weight_role {
     ROLE_EMBED_TOKENS,
+    ROLE_POSITIONS,
+    ROLE_EMBED_NORM,
     ROLE_LM_HEAD,
     ROLE_FINAL_NORM,
     ROLE_PRE_NORM,
@@ -88,6 +92,7 @@ enum weight_role {
     ROLE_O_PROJ,
     ROLE_Q_NORM,
     ROLE_K_NORM,
+    ROLE_SINKS,
     ROLE_GATE_PROJ,
     ROLE_UP_PROJ,
     ROLE_DOWN_PROJ,

@@ -32,7 +32,7 @@ struct map_call {
     const struct cpu_vector_kernels *k;
     void (*fn)(const struct map_call *call, float *y, const float *a, const float *b, int n);
     const tensor *y, *a, *b; /* b may be missing */
-    float scale;
+    float scale, low, high;
     enum activation act;
     int n_segments; /* of a row */
 };
@@ -104,6 +104,36 @@ void cpu_add(device *d, tensor *y, const tensor *x, float scale)
 void cpu_scale(device *d, tensor *x, float scale)
 {
     map(d, &(struct map_call){.fn = map_scale, .y = x, .a = x, .scale = scale}, LIGHT);
+}
+
+static void map_scale_columns(const struct map_call *call, float *y, const float *a, const float *b,
+                              int n)
+{
+    (void)call;
+    (void)a;
+    for (int i = 0; i < n; i++)
+        y[i] *= b[i];
+}
+
+/* The weights are one row that serves all rows. */
+void cpu_scale_columns(device *d, tensor *x, const float *w)
+{
+    tensor row = {.data = (void *)(uintptr_t)w, .type = DTYPE_F32, .rows = 1, .cols = x->cols};
+
+    map(d, &(struct map_call){.fn = map_scale_columns, .y = x, .a = x, .b = &row}, LIGHT);
+}
+
+static void map_clamp(const struct map_call *call, float *y, const float *a, const float *b, int n)
+{
+    (void)a;
+    (void)b;
+    for (int i = 0; i < n; i++)
+        y[i] = y[i] < call->low ? call->low : y[i] > call->high ? call->high : y[i];
+}
+
+void cpu_clamp(device *d, tensor *x, float low, float high)
+{
+    map(d, &(struct map_call){.fn = map_clamp, .y = x, .a = x, .low = low, .high = high}, LIGHT);
 }
 
 void cpu_activate(device *d, tensor *y, const tensor *x, enum activation act)
