@@ -1,7 +1,7 @@
 /* format/json_scan.h: reading JSON of a known shape in place, where a document would cost too much.
  *
  * A safetensors header of 50000 tensors is half a million JSON values; as a document they take a
- * quarter of a second and 50 MB (docs/json-library.md). The scanner goes over the text once and
+ * quarter of a second and 51 MiB (docs/json-library.md). The scanner goes over the text once and
  * keeps nothing. All functions return 0, or -1 with the error, which names the file and the byte.
  */
 #ifndef FORMAT_JSON_SCAN_H
