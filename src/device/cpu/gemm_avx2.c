@@ -123,30 +123,6 @@ static void prepare_i16(void *strip, const struct cpu_task *t, int first, int n)
 /* --- weights
  * -------------------------------------------------------------------------------------------- */
 
-/* v[i] = the i-th 32 bits of all 8. */
-INLINE void transpose8(__m256i v[8])
-{
-    __m256i t[8], u[8];
-
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        t[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
-        t[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++) {
-        u[4 * i] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        u[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        u[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        u[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        v[i] = _mm256_permute2x128_si256(u[i], u[4 + i], 0x20);
-        v[4 + i] = _mm256_permute2x128_si256(u[i], u[4 + i], 0x31);
-    }
-}
-
 INLINE __m256i unpack32(const uint8_t *p, const int kind)
 {
     const __m256i table = _mm256_broadcastsi128_si256(
@@ -251,27 +227,6 @@ struct sums {
 struct float_sums {
     __m256 a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5;
 };
-
-/* DO(r) for the rows there are; rows is a constant wherever this is used. */
-#define EACH_ROW(rows, DO)                                                                         \
-    do {                                                                                           \
-        DO(0)                                                                                      \
-        if ((rows) > 1) {                                                                          \
-            DO(1)                                                                                  \
-        }                                                                                          \
-        if ((rows) > 2) {                                                                          \
-            DO(2)                                                                                  \
-        }                                                                                          \
-        if ((rows) > 3) {                                                                          \
-            DO(3)                                                                                  \
-        }                                                                                          \
-        if ((rows) > 4) {                                                                          \
-            DO(4)                                                                                  \
-        }                                                                                          \
-        if ((rows) > 5) {                                                                          \
-            DO(5)                                                                                  \
-        }                                                                                          \
-    } while (0)
 
 /* Has v computed here. Left to itself gcc multiplies all and adds later, which takes more registers
  * than there are. */

@@ -3,15 +3,19 @@
 #include "device/cpu/matmul_avx2.h"
 
 /* Rows up to which weights are better unpacked again for every few rows than put into panels. */
-#define FEW_DENSE 6
+#define FEW_DENSE 12
 #define FEW_INTEGER 4
 
 static const struct cpu_product *choose(const struct weight *w, int n_rows, bool exact)
 {
-    if (w->format <= WEIGHT_BF16)
-        return n_rows <= FEW_DENSE ? &avx2_product_dense : &avx2_product_f32;
-    if (exact || w->format == WEIGHT_MXFP8)
+    bool dense = w->format <= WEIGHT_BF16;
+
+    if (dense && n_rows <= FEW_DENSE)
+        return &avx2_product_dense;
+    if (exact || (w->format == WEIGHT_MXFP8 && n_rows <= FEW_DENSE))
         return &avx2_product_f32;
+    if (dense || w->format == WEIGHT_MXFP8)
+        return &avx2_gemm_f32;
     if (n_rows > FEW_INTEGER)
         return w->format == WEIGHT_AFFINE && w->bits > 5 ? &avx2_gemm_i16 : &avx2_gemm_i8;
     return w->format == WEIGHT_MXFP4 || (w->format == WEIGHT_AFFINE && w->bits == 4)

@@ -24,6 +24,7 @@ float avx2_quantise_i16(int16_t *q, const float *x, int n, float *step);
 float avx2_quantise_i8(int8_t *q, const float *x, int n, float *step);
 
 extern const struct cpu_product avx2_product_f32;   /* any format, exact */
+extern const struct cpu_product avx2_gemm_f32;      /* any format, many rows */
 extern const struct cpu_product avx2_product_dense; /* f32, f16, bf16, exact; few rows */
 extern const struct cpu_product avx2_gemv;          /* affine but 4 bits, and nvfp4; few rows */
 extern const struct cpu_product avx2_gemv_nibbles;  /* affine of 4 bits, mxfp4; few rows */
@@ -127,5 +128,50 @@ INLINE __m128 sums4(__m256 a, __m256 b, __m256 c, __m256 d)
 
     return _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
 }
+
+/* v[i] = the i-th 32 bits of all 8. */
+INLINE void transpose8(__m256i v[8])
+{
+    __m256i t[8], u[8];
+
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        u[4 * i] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+        u[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+        u[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+        u[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2x128_si256(u[i], u[4 + i], 0x20);
+        v[4 + i] = _mm256_permute2x128_si256(u[i], u[4 + i], 0x31);
+    }
+}
+
+/* DO(r) for each of up to six rows; rows is a constant wherever this is used. */
+#define EACH_ROW(rows, DO)                                                                         \
+    do {                                                                                           \
+        DO(0)                                                                                      \
+        if ((rows) > 1) {                                                                          \
+            DO(1)                                                                                  \
+        }                                                                                          \
+        if ((rows) > 2) {                                                                          \
+            DO(2)                                                                                  \
+        }                                                                                          \
+        if ((rows) > 3) {                                                                          \
+            DO(3)                                                                                  \
+        }                                                                                          \
+        if ((rows) > 4) {                                                                          \
+            DO(4)                                                                                  \
+        }                                                                                          \
+        if ((rows) > 5) {                                                                          \
+            DO(5)                                                                                  \
+        }                                                                                          \
+    } while (0)
 
 #endif
