@@ -1,0 +1,149 @@
+#include "template/render.h"
+
+#define SMALL 8 /* up to so many entries are looked through without an index */
+
+int dict_reserve(struct render *r, struct dict *d, size_t size)
+{
+    struct dict_entry *entries;
+    size_t slots = 16;
+
+    if (size <= d->capacity)
+        return 0;
+    if (size >= UINT32_MAX / 4)
+        return render_fail(r, "a mapping of more than a billion items");
+    entries = render_alloc(r, size, sizeof *entries);
+    if (!entries)
+        return -1;
+    if (d->size)
+        memcpy(entries, d->entries, d->size * sizeof *entries);
+    d->entries = entries;
+    d->capacity = (uint32_t)size;
+    if (size <= SMALL)
+        return 0;
+    while (slots < size * 2)
+        slots *= 2;
+    d->index = render_alloc(r, slots, sizeof *d->index);
+    if (!d->index) {
+        d->capacity = d->size;
+        return -1;
+    }
+    memset(d->index, 0, slots * sizeof *d->index);
+    d->index_mask = (uint32_t)slots - 1;
+    for (uint32_t i = 0; i < d->size; i++) {
+        uint32_t at = (uint32_t)d->entries[i].hash & d->index_mask;
+
+        while (d->index[at])
+            at = (at + 1) & d->index_mask;
+        d->index[at] = i + 1;
+    }
+    return 0;
+}
+
+struct dict *dict_new(struct render *r, size_t size)
+{
+    struct dict *d = render_alloc(r, 1, sizeof *d);
+
+    if (!d)
+        return NULL;
+    *d = (struct dict){0};
+    return size && dict_reserve(r, d, size) ? NULL : d;
+}
+
+static bool text_key_is(const struct dict_entry *e, const struct value *key, uint64_t hash)
+{
+    return e->hash == hash && e->key.kind == V_STRING && string_same(&e->key, key);
+}
+
+const struct value *dict_get_text(const struct dict *d, const struct value *key, uint64_t hash)
+{
+    if (!d->index) {
+        for (uint32_t i = 0; i < d->size; i++)
+            if (text_key_is(&d->entries[i], key, hash))
+                return &d->entries[i].value;
+        return NULL;
+    }
+    for (uint32_t at = (uint32_t)hash & d->index_mask; d->index[at]; at = (at + 1) & d->index_mask)
+        if (text_key_is(&d->entries[d->index[at] - 1], key, hash))
+            return &d->entries[d->index[at] - 1].value;
+    return NULL;
+}
+
+/* 1 with the entry, 0, or -1. */
+static int find(struct render *r, const struct dict *d, const struct value *key, uint64_t hash,
+                struct dict_entry **out)
+{
+    uint32_t at = d->index ? (uint32_t)hash & d->index_mask : 0;
+
+    for (;;) {
+        struct dict_entry *e;
+        int equal;
+
+        if (d->index ? !d->index[at] : at >= d->size)
+            return 0;
+        e = &d->entries[d->index ? d->index[at] - 1 : at];
+        at = d->index ? (at + 1) & d->index_mask : at + 1;
+        if (e->hash != hash)
+            continue;
+        equal = value_same(&e->key, key) ? 1 : value_equal(r, &e->key, key);
+        if (equal) {
+            *out = e;
+            return equal;
+        }
+        if (render_work(r, 1))
+            return -1;
+    }
+}
+
+int dict_get(struct render *r, const struct dict *d, const struct value *key,
+             const struct value **out)
+{
+    struct dict_entry *e;
+    uint64_t hash;
+    int found;
+
+    if (key->kind == V_STRING) {
+        *out = dict_get_text(d, key, hash_bytes(key->s, key->size));
+        return *out != NULL;
+    }
+    if (value_hash(r, key, &hash))
+        return -1;
+    found = find(r, d, key, hash, &e);
+    if (found > 0)
+        *out = &e->value;
+    return found;
+}
+
+int dict_set_hashed(struct render *r, struct dict *d, const struct value *key, uint64_t hash,
+                    struct value v)
+{
+    struct dict_entry *e;
+    int found = find(r, d, key, hash, &e);
+
+    if (found < 0)
+        return -1;
+    if (found) {
+        e->value = v;
+        return 0;
+    }
+    if (d->size == d->capacity && dict_reserve(r, d, d->size ? 2 * (size_t)d->size : 4))
+        return -1;
+    d->entries[d->size] = (struct dict_entry){*key, v, hash};
+    d->size++;
+    if (d->index) {
+        uint32_t at = (uint32_t)hash & d->index_mask;
+
+        while (d->index[at])
+            at = (at + 1) & d->index_mask;
+        d->index[at] = d->size;
+    }
+    return 0;
+}
+
+int dict_set(struct render *r, struct dict *d, const struct value *key, struct value v)
+{
+    uint64_t hash;
+
+    if (value_hash(r, key, &hash))
+        return -1;
+    return dict_set_hashed(r, d, key, hash, v);
+}

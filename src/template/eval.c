@@ -1,0 +1,447 @@
+#include "template/render.h"
+
+static int eval_name(struct render *r, const struct node *n, struct value *out)
+{
+    struct frame *f = r->frame;
+
+    for (unsigned i = 0; i < n->name.variable.hops; i++)
+        f = f->outer;
+    *out = f->slots[n->name.variable.slot];
+    if (out->kind == V_MISSING)
+        *out = value_undefined(UNDEFINED_NAME, n->name.name.s, n->name.name.size, 0);
+    return 0;
+}
+
+static int eval_list(struct render *r, const struct node *n, struct value *out)
+{
+    struct list *l = list_new(r, n->list.size);
+
+    if (!l)
+        return -1;
+    for (uint32_t i = 0; i < n->list.size; i++)
+        if (eval(r, n->list.items[i], &l->items[i]))
+            return -1;
+    *out = n->kind == N_TUPLE ? value_tuple(l) : value_list(l);
+    return 0;
+}
+
+static int eval_dict(struct render *r, const struct node *n, struct value *out)
+{
+    struct dict *d = dict_new(r, n->list.size / 2);
+
+    if (!d)
+        return -1;
+    for (uint32_t i = 0; i < n->list.size; i += 2) {
+        struct value key, v;
+
+        if (eval(r, n->list.items[i], &key) || eval(r, n->list.items[i + 1], &v) ||
+            dict_set(r, d, &key, v))
+            return -1;
+    }
+    *out = value_dict(d);
+    return 0;
+}
+
+static int eval_optional(struct render *r, const struct node *n, struct value *out)
+{
+    *out = value_none();
+    return n ? eval(r, n, out) : 0;
+}
+
+static int eval_getitem(struct render *r, const struct node *n, struct value *out)
+{
+    const struct node *key = n->pair.right;
+    struct value object, index, stop, step;
+
+    if (eval(r, n->pair.left, &object))
+        return -1;
+    if (key->kind != N_SLICE) {
+        if (eval(r, key, &index))
+            return -1;
+        r->line = n->line;
+        return get_item(r, &object, &index, out);
+    }
+    if (eval_optional(r, key->slice.start, &index) || eval_optional(r, key->slice.stop, &stop) ||
+        eval_optional(r, key->slice.step, &step))
+        return -1;
+    r->line = n->line;
+    return get_slice(r, &object, &index, &stop, &step, out);
+}
+
+static int eval_getattr(struct render *r, const struct node *n, struct value *out)
+{
+    struct value object;
+
+    if (eval(r, n->attr.object, &object))
+        return -1;
+    if (object.kind == V_DICT && !n->attr.methods) {
+        const struct value *found = dict_get_text(object.dict, &n->attr.name, n->attr.hash);
+
+        if (found) {
+            *out = *found;
+            return 0;
+        }
+    }
+    r->line = n->line;
+    return get_attribute(r, &object, &n->attr.name, n->attr.hash, n->attr.methods, out);
+}
+
+static int eval_compare(struct render *r, const struct node *n, struct value *out)
+{
+    struct value left, right;
+    int holds = 1;
+
+    if (eval(r, n->compare.first, &left))
+        return -1;
+    for (uint32_t i = 0; i < n->compare.rest.size && holds; i++) {
+        if (eval(r, n->compare.rest.items[i], &right))
+            return -1;
+        r->line = n->line;
+        holds = value_compare(r, &left, &right, n->compare.ops[i]);
+        if (holds < 0)
+            return -1;
+        left = right;
+    }
+    *out = value_bool(holds);
+    return 0;
+}
+
+static int eval_concat(struct render *r, const struct node *n, struct value *out)
+{
+    struct value sum = value_string("", 0);
+
+    for (uint32_t i = 0; i < n->list.size; i++) {
+        struct value v, text;
+
+        if (eval(r, n->list.items[i], &v) || to_string(r, &v, &text) ||
+            string_join2(r, &sum, &text, &sum))
+            return -1;
+    }
+    sum.flags &= (uint8_t)~STRING_MARKUP;
+    *out = sum;
+    return 0;
+}
+
+static int eval_cond(struct render *r, const struct node *n, struct value *out)
+{
+    static const char hint[] =
+        "the inline if-expression evaluated to false and no else section was "
+        "defined.";
+    struct value test;
+
+    if (eval(r, n->cond.test, &test))
+        return -1;
+    if (truth(&test))
+        return eval(r, n->cond.then, out);
+    if (n->cond.otherwise)
+        return eval(r, n->cond.otherwise, out);
+    *out = value_undefined(UNDEFINED_HINT, hint, sizeof hint - 1, 0);
+    return 0;
+}
+
+/* ---- arguments ---- */
+
+static int add_star(struct render *r, const struct node *n, struct list_builder *b)
+{
+    struct value v, item;
+    struct iter it;
+    int more;
+
+    if (eval(r, n, &v) || iter_begin(r, &v, &it))
+        return -1;
+    while ((more = iter_next(r, &it, &item)) > 0)
+        if (list_add(r, b, item))
+            return -1;
+    return more;
+}
+
+static int add_star_star(struct render *r, const struct node *n, struct named_value **named,
+                         uint32_t *size)
+{
+    struct named_value *all;
+    struct value v;
+
+    if (eval(r, n, &v))
+        return -1;
+    if (v.kind != V_DICT)
+        return render_fail(r, "argument after ** must be a mapping, not %s", type_name(&v));
+    all = render_alloc(r, (size_t)*size + v.dict->size + 1, sizeof *all);
+    if (!all)
+        return -1;
+    if (*size)
+        memcpy(all, *named, *size * sizeof *all);
+    for (uint32_t i = 0; i < v.dict->size; i++) {
+        if (v.dict->entries[i].key.kind != V_STRING)
+            return render_fail(r, "keywords must be strings");
+        all[*size + i] = (struct named_value){v.dict->entries[i].key, v.dict->entries[i].value};
+    }
+    *size += v.dict->size;
+    *named = all;
+    return 0;
+}
+
+static int eval_named(struct render *r, const struct arguments *a, const struct value *caller,
+                      struct args *out)
+{
+    struct named_value *named = NULL;
+    uint32_t n = 0;
+
+    if (a->n_keywords || caller) {
+        named = render_alloc(r, (size_t)a->n_keywords + 1, sizeof *named);
+        if (!named)
+            return -1;
+    }
+    for (; n < a->n_keywords; n++) {
+        named[n].name = a->keywords[n].name;
+        if (eval(r, a->keywords[n].value, &named[n].value))
+            return -1;
+    }
+    if (caller)
+        named[n++] = (struct named_value){value_string("caller", 6), *caller};
+    if (a->star_star && add_star_star(r, a->star_star, &named, &n))
+        return -1;
+    out->named = named;
+    out->n_named = n;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t j = 0; j < i; j++)
+            if (string_same(&named[i].name, &named[j].name))
+                return render_fail(r, "keyword argument repeated: %.*s", (int)named[i].name.size,
+                                   named[i].name.s);
+    return 0;
+}
+
+static int eval_args(struct render *r, const struct arguments *a, const struct value *caller,
+                     struct args *out)
+{
+    struct list_builder b = {0};
+
+    *out = (struct args){0};
+    if (a->positional.size) {
+        b.room = a->positional.size;
+        b.items = render_alloc(r, b.room, sizeof *b.items);
+        if (!b.items)
+            return -1;
+        for (; b.size < b.room; b.size++)
+            if (eval(r, a->positional.items[b.size], &b.items[b.size]))
+                return -1;
+    }
+    if (a->star && add_star(r, a->star, &b))
+        return -1;
+    out->positional = b.items;
+    out->n_positional = (uint32_t)b.size;
+    if (!a->n_keywords && !a->star_star && !caller)
+        return 0;
+    return eval_named(r, a, caller, out);
+}
+
+/* The callee of a call. Where it is a method, *builtin and *self are set, and no object is made. */
+static int eval_callee(struct render *r, const struct node *n, const struct builtin **builtin,
+                       struct value *callee)
+{
+    *builtin = NULL;
+    if (n->kind != N_GETATTR || !n->attr.methods)
+        return eval(r, n, callee);
+    if (eval(r, n->attr.object, callee))
+        return -1;
+    *builtin = method_for(n->attr.methods, callee->kind);
+    if (*builtin && (*builtin)->fn)
+        return 0;
+    *builtin = NULL;
+    r->line = n->line;
+    struct value object = *callee;
+    return get_attribute(r, &object, &n->attr.name, n->attr.hash, n->attr.methods, callee);
+}
+
+/* keep: text that a macro makes may stay in the output; *kept says that it did. */
+static int eval_call(struct render *r, const struct node *n, const struct value *caller, bool keep,
+                     bool *kept, struct value *out)
+{
+    const struct builtin *builtin;
+    struct value callee;
+    struct args args;
+
+    if (eval_callee(r, n->call.subject, &builtin, &callee) ||
+        eval_args(r, n->call.arguments, caller, &args))
+        return -1;
+    r->line = n->line;
+    if (builtin)
+        return call_builtin(r, builtin, callee, &args, out);
+    if (callee.kind == V_MACRO) {
+        *kept = keep;
+        return call_macro(r, callee.macro, &args, keep, out);
+    }
+    return call_value(r, &callee, &args, out);
+}
+
+int eval_filtered(struct render *r, const struct node *n, const struct value *body,
+                  struct value *out)
+{
+    struct value subject;
+    struct args args;
+
+    if (n->call.subject ? (n->call.subject->kind == N_FILTER && body
+                               ? eval_filtered(r, n->call.subject, body, &subject)
+                               : eval(r, n->call.subject, &subject))
+                        : (subject = *body, 0))
+        return -1;
+    if (eval_args(r, n->call.arguments, NULL, &args))
+        return -1;
+    r->line = n->line;
+    if (!n->call.builtin)
+        return render_fail(r, "No %s named '%.*s' found.", n->kind == N_FILTER ? "filter" : "test",
+                           (int)n->call.name.size, n->call.name.s);
+    return call_builtin(r, n->call.builtin, subject, &args, out);
+}
+
+static int eval_binary(struct render *r, const struct node *n, struct value *out)
+{
+    struct value a, b;
+
+    if (eval(r, n->pair.left, &a) || eval(r, n->pair.right, &b))
+        return -1;
+    if (n->kind == N_ADD && a.kind == V_STRING && b.kind == V_STRING &&
+        !((a.flags | b.flags) & STRING_MARKUP))
+        return string_join2(r, &a, &b, out);
+    r->line = n->line;
+    return operate(r, n->kind, &a, &b, out);
+}
+
+static int eval_inner(struct render *r, const struct node *n, struct value *out)
+{
+    bool kept;
+
+    switch ((enum node_kind)n->kind) {
+    case N_TUPLE:
+    case N_LIST:
+        return eval_list(r, n, out);
+    case N_DICT:
+        return eval_dict(r, n, out);
+    case N_GETATTR:
+        return eval_getattr(r, n, out);
+    case N_GETITEM:
+        return eval_getitem(r, n, out);
+    case N_CALL:
+        return eval_call(r, n, NULL, false, &kept, out);
+    case N_FILTER:
+    case N_TEST:
+        return eval_filtered(r, n, NULL, out);
+    case N_COND:
+        return eval_cond(r, n, out);
+    case N_AND:
+        return eval(r, n->pair.left, out) || (truth(out) && eval(r, n->pair.right, out)) ? -1 : 0;
+    case N_OR:
+        return eval(r, n->pair.left, out) || (!truth(out) && eval(r, n->pair.right, out)) ? -1 : 0;
+    case N_NOT:
+        if (eval(r, n->pair.left, out))
+            return -1;
+        *out = value_bool(!truth(out));
+        return 0;
+    case N_NEG:
+    case N_POS: {
+        struct value v;
+
+        return eval(r, n->pair.left, &v) || negate(r, &v, n->kind == N_NEG, out) ? -1 : 0;
+    }
+    case N_CONCAT:
+        return eval_concat(r, n, out);
+    case N_COMPARE:
+        return eval_compare(r, n, out);
+    case N_SLICE:
+        r->line = n->line;
+        return render_fail(r, "a slice cannot be used here");
+    default:
+        return eval_binary(r, n, out);
+    }
+}
+
+int eval(struct render *r, const struct node *n, struct value *out)
+{
+    int rc;
+
+    if (n->kind == N_CONST) {
+        *out = n->value;
+        return 0;
+    }
+    if (n->kind == N_NAME)
+        return eval_name(r, n, out);
+    if (render_work(r, 1) || render_enter(r))
+        return -1;
+    rc = eval_inner(r, n, out);
+    render_leave(r);
+    return rc;
+}
+
+/* ---- output ---- */
+
+/* a + b + c, where all are strings, goes out piece by piece. 1: it did; 0: *sum holds the value
+ * of what is no such sum. */
+static int emit_sum(struct render *r, const struct node *n, struct value *sum)
+{
+    struct value b;
+    int out;
+
+    if (n->kind != N_ADD)
+        return eval(r, n, sum);
+    if (render_enter(r))
+        return -1;
+    out = emit_sum(r, n->pair.left, sum);
+    render_leave(r);
+    if (out < 0 || eval(r, n->pair.right, &b))
+        return -1;
+    r->line = n->line;
+    if (!out &&
+        (sum->kind != V_STRING || b.kind != V_STRING || ((sum->flags | b.flags) & STRING_MARKUP))) {
+        struct value a = *sum;
+
+        return operate(r, N_ADD, &a, &b, sum);
+    }
+    if (!out && emit(r, sum->s, sum->size))
+        return -1;
+    if (b.kind != V_STRING || (b.flags & STRING_MARKUP)) {
+        /* The left side is out already, but only its type matters for what happens now. */
+        struct value a = value_string("", 0);
+
+        if (operate(r, N_ADD, &a, &b, &b))
+            return -1;
+    }
+    return emit(r, b.s, b.size) ? -1 : 1;
+}
+
+int emit_call(struct render *r, const struct node *n, const struct value *caller)
+{
+    struct value v;
+    bool kept = false;
+
+    if (render_work(r, 1) || render_enter(r) || eval_call(r, n, caller, true, &kept, &v))
+        return -1;
+    render_leave(r);
+    return kept ? 0 : emit_str(r, &v);
+}
+
+int emit_expression(struct render *r, const struct node *n)
+{
+    struct value v;
+    int out;
+
+    r->line = n->line;
+    switch (n->kind) {
+    case N_CONST:
+        return emit_str(r, &n->value);
+    case N_ADD:
+        out = emit_sum(r, n, &v);
+        return out ? (out < 0 ? -1 : 0) : emit_str(r, &v);
+    case N_CALL:
+        return emit_call(r, n, NULL);
+    case N_COND: {
+        struct value test;
+
+        if (eval(r, n->cond.test, &test))
+            return -1;
+        if (truth(&test))
+            return emit_expression(r, n->cond.then);
+        return n->cond.otherwise ? emit_expression(r, n->cond.otherwise) : 0;
+    }
+    default:
+        return eval(r, n, &v) || emit_str(r, &v) ? -1 : 0;
+    }
+}

@@ -1,0 +1,44 @@
+/* template/heap.h: the memory of one rendering: taken piece by piece, given back all at once.
+ *
+ * Values of a template never die before the rendering does, so nothing is counted. Unlike the
+ * arena of base/ pieces are small (16 bytes and up), not cleared, and bounded in total.
+ */
+#ifndef TEMPLATE_HEAP_H
+#define TEMPLATE_HEAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define HEAP_TAILS 4
+
+struct heap_chunk;
+
+struct heap {
+    char *at, *end; /* the free part of the newest chunk */
+    struct heap_chunk *chunks;
+    size_t used, limit; /* bytes in chunks */
+    bool over_limit;    /* an allocation failed because of the limit, not for want of memory */
+    /* Strings that were built by adding at the end, and may be continued in place. */
+    struct heap_tail {
+        char *end, *limit;
+    } tails[HEAP_TAILS];
+    unsigned next_tail;
+};
+
+void theap_init(struct heap *h, size_t limit);
+void theap_release(struct heap *h);
+
+/* size bytes, 16-byte aligned, not cleared; NULL without memory or over the limit. */
+void *theap_alloc(struct heap *h, size_t size);
+
+/* The same, unaligned, for bytes of strings. */
+char *theap_bytes(struct heap *h, size_t size);
+
+/**
+ * A string of a and b, one after the other. Where a is the end of what was built here before, b
+ * is added behind it in place: building a string piece by piece costs its length, not its square.
+ */
+const char *theap_join(struct heap *h, const char *a, size_t n_a, const char *b, size_t n_b);
+
+#endif

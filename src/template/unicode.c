@@ -1,0 +1,274 @@
+#include "template/unicode.h"
+
+#include <utf8proc.h>
+
+#include "base/utf8.h"
+
+static bool in_ranges(const struct unicode_range *ranges, size_t n, int32_t c)
+{
+    size_t low = 0, high = n;
+
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+
+        if (c > ranges[middle].last)
+            low = middle + 1;
+        else if (c < ranges[middle].first)
+            high = middle;
+        else
+            return true;
+    }
+    return false;
+}
+
+static const struct unicode_special *find_special(const struct unicode_special *table, size_t n,
+                                                  int32_t c)
+{
+    size_t low = 0, high = n;
+
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+
+        if (c > table[middle].c)
+            low = middle + 1;
+        else if (c < table[middle].c)
+            high = middle;
+        else
+            return &table[middle];
+    }
+    return NULL;
+}
+
+bool unicode_is_space(int32_t c)
+{
+    if (c < 0x80)
+        return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F);
+    return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
+           c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+bool unicode_is_line_end(int32_t c)
+{
+    return (c >= 10 && c <= 13) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 ||
+           c == 0x2029;
+}
+
+bool unicode_is_alpha(int32_t c)
+{
+    utf8proc_category_t category;
+
+    if (c < 0x80)
+        return (c | 32) >= 'a' && (c | 32) <= 'z';
+    category = utf8proc_category(c);
+    return category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO;
+}
+
+bool unicode_is_mark(int32_t c)
+{
+    utf8proc_category_t category = utf8proc_category(c);
+
+    return category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC ||
+           category == UTF8PROC_CATEGORY_PC;
+}
+
+bool unicode_is_decimal(int32_t c)
+{
+    return c < 0x80 ? c >= '0' && c <= '9' : utf8proc_category(c) == UTF8PROC_CATEGORY_ND;
+}
+
+bool unicode_is_digit(int32_t c)
+{
+    return unicode_is_decimal(c) || (c >= 0x80 && in_ranges(unicode_digits, n_unicode_digits, c));
+}
+
+bool unicode_is_numeric(int32_t c)
+{
+    return unicode_is_digit(c) || (c >= 0x80 && in_ranges(unicode_numerics, n_unicode_numerics, c));
+}
+
+bool unicode_is_alnum(int32_t c)
+{
+    return unicode_is_alpha(c) || unicode_is_numeric(c);
+}
+
+bool unicode_is_lower(int32_t c)
+{
+    if (c < 0x80)
+        return c >= 'a' && c <= 'z';
+    return utf8proc_category(c) == UTF8PROC_CATEGORY_LL ||
+           in_ranges(unicode_other_lower, n_unicode_other_lower, c);
+}
+
+bool unicode_is_upper(int32_t c)
+{
+    if (c < 0x80)
+        return c >= 'A' && c <= 'Z';
+    return utf8proc_category(c) == UTF8PROC_CATEGORY_LU ||
+           in_ranges(unicode_other_upper, n_unicode_other_upper, c);
+}
+
+bool unicode_is_title(int32_t c)
+{
+    return c >= 0x80 && utf8proc_category(c) == UTF8PROC_CATEGORY_LT;
+}
+
+bool unicode_is_printable(int32_t c)
+{
+    if (c < 0x80)
+        return c >= 0x20 && c < 0x7F;
+    switch (utf8proc_category(c)) {
+    case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_ZS:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+        return false;
+    default:
+        return true;
+    }
+}
+
+static int special(const struct unicode_special *table, size_t n, int32_t c, int32_t out[3])
+{
+    const struct unicode_special *s = c < 0x80 ? NULL : find_special(table, n, c);
+    int used = 0;
+
+    while (s && used < 3 && s->to[used]) {
+        out[used] = s->to[used];
+        used++;
+    }
+    return used;
+}
+
+int unicode_upper(int32_t c, int32_t out[3])
+{
+    int n = special(unicode_special_upper, n_unicode_special_upper, c, out);
+
+    if (n)
+        return n;
+    out[0] = c < 0x80 ? (c >= 'a' && c <= 'z' ? c - 32 : c) : utf8proc_toupper(c);
+    return 1;
+}
+
+int unicode_lower(int32_t c, int32_t out[3])
+{
+    if (c == 0x130) { /* I with a dot above: i and the dot */
+        out[0] = 'i';
+        out[1] = 0x307;
+        return 2;
+    }
+    out[0] = c < 0x80 ? (c >= 'A' && c <= 'Z' ? c + 32 : c) : utf8proc_tolower(c);
+    return 1;
+}
+
+int unicode_title(int32_t c, int32_t out[3])
+{
+    int n = special(unicode_special_title, n_unicode_special_title, c, out);
+
+    if (n)
+        return n;
+    out[0] = c < 0x80 ? (c >= 'a' && c <= 'z' ? c - 32 : c) : utf8proc_totitle(c);
+    return 1;
+}
+
+int unicode_fold(int32_t c, int32_t out[3])
+{
+    int n = special(unicode_special_fold, n_unicode_special_fold, c, out);
+
+    return n ? n : unicode_lower(c, out);
+}
+
+bool unicode_is_cased(int32_t c)
+{
+    return unicode_is_lower(c) || unicode_is_upper(c) || unicode_is_title(c);
+}
+
+bool unicode_is_case_ignorable(int32_t c)
+{
+    switch (c) { /* Word_Break MidLetter, MidNumLet, Single_Quote */
+    case '\'':
+    case '.':
+    case ':':
+    case 0xB7:
+    case 0x387:
+    case 0x55F:
+    case 0x5F4:
+    case 0x2018:
+    case 0x2019:
+    case 0x2024:
+    case 0x2027:
+    case 0xFE13:
+    case 0xFE52:
+    case 0xFE55:
+    case 0xFF07:
+    case 0xFF0E:
+    case 0xFF1A:
+        return true;
+    default:
+        break;
+    }
+    switch (utf8proc_category(c)) {
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_SK:
+        return true;
+    default:
+        return false;
+    }
+}
+
+const char *unicode_skip_space(const char *s, const char *end)
+{
+    while (s < end) {
+        int32_t c;
+        size_t n = utf8_decode(s, (size_t)(end - s), &c);
+
+        if (!unicode_is_space(c))
+            break;
+        s += n;
+    }
+    return s;
+}
+
+const char *unicode_strip_end(const char *s, const char *end)
+{
+    while (end > s) {
+        const char *last = end - 1;
+        int32_t c;
+
+        while (last > s && ((unsigned char)*last & 0xC0) == 0x80)
+            last--;
+        utf8_decode(last, (size_t)(end - last), &c);
+        if (!unicode_is_space(c))
+            break;
+        end = last;
+    }
+    return end;
+}
+
+size_t unicode_count(const char *s, size_t size)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < size; i++)
+        n += ((unsigned char)s[i] & 0xC0) != 0x80;
+    return n;
+}
+
+size_t unicode_offset(const char *s, size_t size, size_t n)
+{
+    size_t i = 0;
+
+    while (n && i < size) {
+        i++;
+        while (i < size && ((unsigned char)s[i] & 0xC0) == 0x80)
+            i++;
+        n--;
+    }
+    return i;
+}
