@@ -8,10 +8,17 @@
 
 /* Where the tensors of a pattern go. branch is within the layer that the pattern's '*' names. */
 struct weight_target {
-    enum { TARGET_NONE, TARGET_SLOTS, TARGET_SPLIT, TARGET_IGNORE } kind;
+    enum {
+        TARGET_NONE,
+        TARGET_SLOTS,   /* each alternative of the pattern to a role of its own, from first on */
+        TARGET_SPLIT,   /* n roles from first on, whose rows lie one after another */
+        TARGET_GROUPED, /* q, k and v, by kv head: its query heads, its key head, its value head */
+        TARGET_IGNORE
+    } kind;
     int branch;
-    enum weight_role first; /* the role of the pattern's first alternative, or of the first part */
-    int n;                  /* TARGET_SPLIT: parts, that lie one after another in the rows */
+    enum weight_role first;
+    int n;
+    bool transposed; /* matrices are stored [n_in, n_out] */
 };
 
 /**
@@ -35,6 +42,15 @@ struct weight_rule {
         .kind = TARGET_SPLIT, .branch = (b), .first = (role), .n = (parts)                         \
     }
 
+#define TRANSPOSED_SLOTS(b, role)                                                                  \
+    {                                                                                              \
+        .kind = TARGET_SLOTS, .branch = (b), .first = (role), .transposed = true                   \
+    }
+#define TRANSPOSED_SPLIT(b, role, parts)                                                           \
+    {                                                                                              \
+        .kind = TARGET_SPLIT, .branch = (b), .first = (role), .n = (parts), .transposed = true     \
+    }
+
 #define EMBED_TOKENS SLOTS(-1, ROLE_EMBED_TOKENS)
 #define LM_HEAD SLOTS(-1, ROLE_LM_HEAD)
 #define FINAL_NORM SLOTS(-1, ROLE_FINAL_NORM)
@@ -43,6 +59,10 @@ struct weight_rule {
 #define ATTENTION(b) SLOTS(b, ROLE_Q_PROJ)       /* {q,k,v,o} */
 #define ATTENTION_NORMS(b) SLOTS(b, ROLE_Q_NORM) /* {q,k} */
 #define ATTENTION_QKV(b) SPLIT(b, ROLE_Q_PROJ, 3)
+#define ATTENTION_GROUPED_QKV(b)                                                                   \
+    {                                                                                              \
+        .kind = TARGET_GROUPED, .branch = (b), .first = ROLE_Q_PROJ, .n = 3                        \
+    }
 #define MLP(b) SLOTS(b, ROLE_GATE_PROJ) /* {gate,up,down} */
 #define MLP_GATE_UP(b) SPLIT(b, ROLE_GATE_PROJ, 2)
 #define ROUTER(b) SLOTS(b, ROLE_ROUTER)

@@ -124,9 +124,9 @@ struct tensor_place tensor_place(const struct family *f, const char *name)
 const char *pattern_of(const struct family *f, int branch, enum weight_role role)
 {
     for (const struct weight_rule *r = f->weights; r->pattern; r++) {
-        int n = r->to.kind == TARGET_SPLIT ? r->to.n : 1;
+        int n = r->to.kind == TARGET_SLOTS ? 1 : r->to.n;
 
-        if (r->to.kind != TARGET_SLOTS && r->to.kind != TARGET_SPLIT)
+        if (r->to.kind == TARGET_NONE || r->to.kind == TARGET_IGNORE)
             continue;
         if (r->to.kind == TARGET_SLOTS && strchr(r->pattern, '{'))
             for (const char *p = strchr(r->pattern, '{'); *p != '}'; p++)

@@ -118,6 +118,8 @@ static int fill_matrix(struct filler *f, const struct nn_slot *s)
             return fail(f->err, CLM_ERR_UNSUPPORTED, "random weights: format %s is not made",
                         weight_format_name(w->format));
         }
+        w->data = w->scales = w->biases =
+            f->block; /* the check wants to see that there is something */
         if (weight_check(w, weight_role_name(s->role), f->err) ||
             (w->format == WEIGHT_AFFINE ? fill_affine(f, w, sigma) : fill_dense(f, w, sigma)))
             return -1;

@@ -1,0 +1,352 @@
+/* models/fill.c: from the tensors that reached a place to its weight. */
+#include <stdio.h>
+#include <string.h>
+
+#include "device/weight.h"
+#include "models/bind.h"
+#include "models/pieces.h"
+
+/* "[2, 3]" into out. */
+static const char *shape_text(char *out, size_t size, const struct checkpoint_tensor *t)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (int i = 0; i < t->n_dims && used + 24 < size; i++)
+        used += (size_t)snprintf(out + used, size - used, "%s%lld", i ? ", " : "",
+                                 (long long)t->shape[i]);
+    return out;
+}
+
+static int wrong_shape(const struct binder *b, const struct checkpoint_tensor *t,
+                       const char *expected)
+{
+    char have[128];
+
+    return fail(b->err, CLM_ERR_FORMAT, "%s: tensor %s has shape [%s]; config.json asks for %s",
+                b->path, t->name, shape_text(have, sizeof have, t), expected);
+}
+
+static int missing(const struct binder *b, const struct nn_slot *s, int expert, const char *part)
+{
+    const char *pattern = pattern_of(b->m->family, s->branch, s->role);
+    char where[64] = "";
+
+    if (s->layer >= 0 && s->n_experts)
+        snprintf(where, sizeof where, " of layer %d, expert %d", s->layer, expert);
+    else if (s->layer >= 0)
+        snprintf(where, sizeof where, " of layer %d", s->layer);
+    return fail(b->err, CLM_ERR_FORMAT, "%s: no tensor holds the %s of %s%s (%s)", b->path, part,
+                weight_role_name(s->role), where,
+                pattern ? pattern : "this layout has no name for it");
+}
+
+/* One expert of a tensor whose last two dimensions are rows and cols (cols 0: the last one is
+ * rows), after checking that it is [experts,] rows[, cols], or cols, rows for transposed ones.
+ * NULL: *err. */
+static const uint8_t *expert_of(const struct binder *b, const struct checkpoint_tensor *t,
+                                const struct piece *p, const struct nn_slot *s, int expert,
+                                int64_t cols)
+{
+    int64_t rows = p->rows ? p->rows : s->n_out;
+    bool turned = p->transposed && cols > 0;
+    int64_t first = turned ? cols : rows, second = turned ? rows : cols;
+    int at = p->stacked, n_dims = at + 1 + (cols > 0);
+    size_t bytes = dtype_size(t->type) * (size_t)rows * (size_t)(cols > 0 ? cols : 1);
+    char expected[96];
+
+    if (cols == 0 && !at && t->size == bytes)
+        return t->data; /* a vector, however it is folded */
+    if (t->n_dims == n_dims && (!at || t->shape[0] == s->n_experts) && t->shape[at] == first &&
+        (cols == 0 || t->shape[at + 1] == second))
+        return (const uint8_t *)t->data + (size_t)(at ? expert : 0) * bytes;
+    if (at)
+        snprintf(expected, sizeof expected, cols ? "[%d, %lld, %lld]" : "[%d, %lld]", s->n_experts,
+                 (long long)first, (long long)second);
+    else
+        snprintf(expected, sizeof expected, cols ? "[%lld, %lld]" : "[%lld]", (long long)first,
+                 (long long)second);
+    wrong_shape(b, t, expected);
+    return NULL;
+}
+
+/* Copy the place's rows, each of row_bytes, from where they lie scattered. */
+static void gather(uint8_t *to, const uint8_t *from, const struct piece *p, int n_out,
+                   size_t row_bytes)
+{
+    int64_t block = p->stride ? p->block : n_out;
+
+    for (int64_t done = 0, at = p->row; done < n_out; done += block, at += p->stride)
+        memcpy(to + (size_t)done * row_bytes, from + (size_t)at * row_bytes,
+               (size_t)block * row_bytes);
+}
+
+/* The same from a matrix [n_in, rows]: number i of output row o is number o of stored row i. */
+static void transpose(uint8_t *to, const uint8_t *from, const struct piece *p, int n_out, int n_in,
+                      size_t size)
+{
+    size_t rows = (size_t)(p->rows ? p->rows : n_out);
+
+    for (int o = 0; o < n_out; o++)
+        for (int i = 0; i < n_in; i++)
+            memcpy(to + ((size_t)o * (size_t)n_in + (size_t)i) * size,
+                   from + ((size_t)i * rows + (size_t)(p->row + o)) * size, size);
+}
+
+/**
+ * The place's part of a tensor as device memory: mapped where its rows lie together as they are,
+ * else put together in memory of the model. cols counts numbers of the tensor's type in a row.
+ */
+static const void *place_rows(const struct binder *b, const struct checkpoint_tensor *t,
+                              const struct piece *p, const struct nn_slot *s, int expert,
+                              int64_t cols)
+{
+    const uint8_t *from = expert_of(b, t, p, s, expert, cols);
+    device *d = b->m->dev;
+    size_t row_bytes = dtype_size(t->type) * (size_t)cols, size = row_bytes * (size_t)s->n_out;
+    void *to;
+    uint8_t *copy;
+
+    if (!from)
+        return NULL;
+    if (!p->stride && !p->transposed)
+        return d->ops->map(d, from + (size_t)p->row * row_bytes, size, b->err);
+    to = model_alloc(b->m, size, b->err);
+    copy = to ? mem_alloc(size) : NULL;
+    if (!copy)
+        return fail_null(b->err, CLM_ERR_NOMEM, "%s: no memory to put %s together", b->path,
+                         t->name);
+    if (p->transposed)
+        transpose(copy, from, p, s->n_out, s->n_in, dtype_size(t->type));
+    else
+        gather(copy, from, p, s->n_out, row_bytes);
+    d->ops->upload(d, to, copy, size);
+    mem_free(copy);
+    return to;
+}
+
+/* Bits and groups follow from the shapes, since n_in is known. */
+static int read_quantised(const struct binder *b, struct weight *w, const struct piece *p)
+{
+    const struct checkpoint_tensor *q = p->part[PART_WEIGHT], *s = p->part[PART_SCALES];
+    int64_t words = q->n_dims ? q->shape[q->n_dims - 1] : 0;
+    int64_t groups = s->n_dims ? s->shape[s->n_dims - 1] : 0;
+
+    if (q->type != DTYPE_U32)
+        return fail(b->err, CLM_ERR_FORMAT, "%s: tensor %s is %s; with scales it must be U32",
+                    b->path, q->name, dtype_name(q->type));
+    if (words <= 0 || groups <= 0 || words > w->n_in || 32 * words % w->n_in || w->n_in % groups)
+        return fail(
+            b->err, CLM_ERR_FORMAT,
+            "%s: tensor %s packs %lld words and %lld groups in a row; config.json says %d inputs",
+            b->path, q->name, (long long)words, (long long)groups, w->n_in);
+    w->bits = (int)(32 * words / w->n_in);
+    w->group_size = (int)(w->n_in / groups);
+    w->scale_type = s->type;
+    if (s->type != DTYPE_U8) {
+        w->format = WEIGHT_AFFINE;
+        return 0;
+    }
+    w->format = w->bits == 8 ? WEIGHT_MXFP8 : w->group_size == 16 ? WEIGHT_NVFP4 : WEIGHT_MXFP4;
+    return 0;
+}
+
+static const char *mode_name(enum weight_format format)
+{
+    switch (format) {
+    case WEIGHT_MXFP4:
+        return "mxfp4";
+    case WEIGHT_NVFP4:
+        return "nvfp4";
+    case WEIGHT_MXFP8:
+        return "mxfp8";
+    default:
+        return "affine";
+    }
+}
+
+/* What config.json says of this very tensor must agree with what it is. */
+static int check_entry(const struct binder *b, const struct weight *w,
+                       const struct checkpoint_tensor *t)
+{
+    config *all = config_object(b->m->config, "quantization");
+    size_t n = strlen(t->name) > 7 ? strlen(t->name) - 7 : 0; /* without ".weight" */
+    char *module = arena_strndup(b->memory, t->name, n);
+    config *entry;
+    int bits, group_size;
+    const char *mode;
+
+    if (!module)
+        return fail(b->err, CLM_ERR_NOMEM, "%s: no memory", b->path);
+    if (!all || config_kind(all, module) != CONFIG_OBJECT)
+        return 0;
+    entry = config_object(all, module);
+    bits = config_int_or(entry, "bits", w->bits);
+    group_size = config_int_or(entry, "group_size", w->group_size);
+    mode = config_string_or(entry, "mode", mode_name(w->format));
+    if (bits == w->bits && group_size == w->group_size && strcmp(mode, mode_name(w->format)) == 0)
+        return 0;
+    return fail(
+        b->err, CLM_ERR_FORMAT,
+        "%s: %s holds %s %d-bit groups of %d; its entry in config.json says %s %d-bit groups of %d",
+        b->path, t->name, mode_name(w->format), w->bits, w->group_size, mode, bits, group_size);
+}
+
+static int set_quantised(const struct binder *b, struct weight *w, const struct piece *p,
+                         const struct nn_slot *s, int expert)
+{
+    const struct checkpoint_tensor *q = p->part[PART_WEIGHT], *biases = p->part[PART_BIASES];
+    int64_t words, groups;
+
+    if (read_quantised(b, w, p))
+        return -1;
+    if (p->transposed)
+        return fail(b->err, CLM_ERR_UNSUPPORTED, "%s: tensor %s is quantised and transposed",
+                    b->path, q->name);
+    words = (int64_t)w->n_in * w->bits / 32;
+    groups = w->n_in / w->group_size;
+    if (w->format == WEIGHT_AFFINE) {
+        if (!biases)
+            return missing(b, s, expert, "quantisation biases");
+        if (biases->type != w->scale_type)
+            return fail(b->err, CLM_ERR_FORMAT, "%s: tensor %s is %s, its scales are %s", b->path,
+                        biases->name, dtype_name(biases->type), dtype_name(w->scale_type));
+        w->biases = place_rows(b, biases, p, s, expert, groups);
+    }
+    w->data = place_rows(b, q, p, s, expert, words);
+    w->scales = place_rows(b, p->part[PART_SCALES], p, s, expert, groups);
+    if (!w->data || !w->scales || (w->format == WEIGHT_AFFINE && !w->biases))
+        return -1;
+    return weight_check(w, q->name, b->err) || check_entry(b, w, q) ? -1 : 0;
+}
+
+static int set_dense(const struct binder *b, struct weight *w, const struct piece *p,
+                     const struct nn_slot *s, int expert)
+{
+    const struct checkpoint_tensor *t = p->part[PART_WEIGHT];
+
+    switch (t->type) {
+    case DTYPE_F32:
+        w->format = WEIGHT_F32;
+        break;
+    case DTYPE_F16:
+        w->format = WEIGHT_F16;
+        break;
+    case DTYPE_BF16:
+        w->format = WEIGHT_BF16;
+        break;
+    default:
+        return fail(b->err, CLM_ERR_UNSUPPORTED,
+                    "%s: tensor %s is %s; clm reads F32, F16, BF16 and MLX quantised matrices",
+                    b->path, t->name, dtype_name(t->type));
+    }
+    w->data = place_rows(b, t, p, s, expert, s->n_in);
+    return w->data ? 0 : -1;
+}
+
+static int set_matrix(struct binder *b, const struct nn_slot *s, const struct piece *pieces)
+{
+    int n = s->n_experts ? s->n_experts : 1;
+
+    for (int e = 0; e < n; e++) {
+        const struct piece *p = &pieces[pieces[0].stacked ? 0 : e];
+        struct weight *w = &s->weight[e];
+
+        if (!p->part[PART_WEIGHT])
+            return missing(b, s, e, "weight");
+        *w = (struct weight){.n_out = s->n_out, .n_in = s->n_in};
+        if (p->part[PART_SCALES] ? set_quantised(b, w, p, s, e) : set_dense(b, w, p, s, e))
+            return -1;
+        if (w->format != s->weight[0].format || w->bits != s->weight[0].bits ||
+            w->group_size != s->weight[0].group_size || w->scale_type != s->weight[0].scale_type)
+            return fail(b->err, CLM_ERR_UNSUPPORTED,
+                        "%s: tensor %s is stored unlike the other experts of its layer", b->path,
+                        p->part[PART_WEIGHT]->name);
+        b->m->weight_bytes += weight_bytes(w);
+    }
+    return 0;
+}
+
+/* The numbers of one expert's vector, side by side. NULL: *err. */
+static const uint8_t *vector_of(struct binder *b, const struct checkpoint_tensor *t,
+                                const struct piece *p, const struct nn_slot *s, int expert)
+{
+    const uint8_t *from = expert_of(b, t, p, s, expert, 0);
+    size_t size = dtype_size(t->type);
+    uint8_t *copy;
+
+    if (!from || !p->stride)
+        return from ? from + (size_t)p->row * size : NULL;
+    copy = arena_zeroed(b->memory, (size_t)s->n_out, size);
+    if (!copy)
+        return fail_null(b->err, CLM_ERR_NOMEM, "%s: no memory for %s", b->path, t->name);
+    gather(copy, from, p, s->n_out, size);
+    return copy;
+}
+
+/* A vector of n_out numbers (of each expert) as f32 on the device, offset added. */
+static int set_vector(struct binder *b, const struct nn_slot *s, const struct piece *pieces,
+                      enum tensor_part part, float offset, const float **vector)
+{
+    int n_experts = s->n_experts ? s->n_experts : 1;
+    size_t n = (size_t)s->n_out, total = n * (size_t)n_experts;
+    size_t mark = arena_mark(b->memory);
+    float *values = arena_array(b->memory, float, total);
+    void *on_device;
+
+    if (!values)
+        return fail(b->err, CLM_ERR_NOMEM, "%s: no memory for %zu numbers", b->path, total);
+    for (int e = 0; e < n_experts; e++) {
+        const struct piece *p = &pieces[pieces[0].stacked ? 0 : e];
+        const struct checkpoint_tensor *t = p->part[part];
+        const uint8_t *data;
+
+        if (!t)
+            return missing(b, s, e, part == PART_BIAS ? "bias" : "weight");
+        data = vector_of(b, t, p, s, e);
+        if (!data)
+            return -1;
+        if ((t->type != DTYPE_F32 && t->type != DTYPE_F16 && t->type != DTYPE_BF16) ||
+            !dtype_to_f32(values + (size_t)e * n, data, t->type, n))
+            return fail(b->err, CLM_ERR_UNSUPPORTED,
+                        "%s: tensor %s is %s; clm reads F32, F16 and BF16 vectors", b->path,
+                        t->name, dtype_name(t->type));
+    }
+    for (size_t i = 0; offset != 0 && i < total; i++)
+        values[i] += offset;
+    on_device = model_alloc(b->m, total * sizeof(float), b->err);
+    if (!on_device)
+        return -1;
+    b->m->dev->ops->upload(b->m->dev, on_device, values, total * sizeof(float));
+    b->m->weight_bytes += total * sizeof(float);
+    *vector = on_device;
+    arena_rewind(b->memory, mark);
+    return 0;
+}
+
+/* No tensor may have reached a place that has no use for it. */
+static int check_parts(const struct binder *b, const struct nn_slot *s, const struct piece *p)
+{
+    if (p->part[PART_BIAS] && !s->bias)
+        return fail(b->err, CLM_ERR_FORMAT, "%s: tensor %s is there; config.json says no bias",
+                    b->path, p->part[PART_BIAS]->name);
+    if (p->part[PART_SCALES] && !s->n_in)
+        return binder_unused(b, p->part[PART_SCALES]);
+    if (p->part[PART_BIASES] && !p->part[PART_SCALES])
+        return binder_unused(b, p->part[PART_BIASES]);
+    return 0;
+}
+
+int binder_fill(struct binder *b, const struct nn_slot *s, const struct piece *pieces)
+{
+    int n = s->n_experts ? s->n_experts : 1;
+
+    for (int e = 0; e < n; e++)
+        if (check_parts(b, s, &pieces[e]))
+            return -1;
+    if (s->bias && set_vector(b, s, pieces, PART_BIAS, 0, s->bias))
+        return -1;
+    if (s->n_in)
+        return set_matrix(b, s, pieces);
+    return set_vector(b, s, pieces, PART_WEIGHT, s->offset, s->vector);
+}
