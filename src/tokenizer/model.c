@@ -88,7 +88,7 @@ static int open_wordpiece(struct model *m, const json *v, struct reader *r)
     return 0;
 }
 
-int model_open(struct model *m, const json *v, struct reader *r)
+int text_model_open(struct model *m, const json *v, struct reader *r)
 {
     const json *vocab = json_get(v, "vocab");
     int rc = -1;
@@ -111,11 +111,11 @@ int model_open(struct model *m, const json *v, struct reader *r)
 
 cleanup:
     if (rc)
-        model_close(m);
+        text_model_close(m);
     return rc;
 }
 
-void model_close(struct model *m)
+void text_model_close(struct model *m)
 {
     bpe_close(&m->bpe);
     unigram_close(&m->unigram);

@@ -29,8 +29,8 @@ struct model_scratch {
     struct strbuf text;
 };
 
-int model_open(struct model *m, const json *v, struct reader *r);
-void model_close(struct model *m); /* a zeroed one is fine */
+int text_model_open(struct model *m, const json *v, struct reader *r);
+void text_model_close(struct model *m); /* a zeroed one is fine */
 
 /* Whether the model can take words as bytes that are meant in the byte-level alphabet; and the
  * decision, before the first model_encode. */

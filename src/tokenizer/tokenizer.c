@@ -16,7 +16,7 @@ void tokenizer_close(tokenizer *t)
     added_close(&t->added);
     normalizer_close(&t->normalizer);
     pretokenizer_close(&t->pretokenizer);
-    model_close(&t->model);
+    text_model_close(&t->model);
     postprocessor_close(&t->postprocessor);
     decoder_close(&t->decoder);
     arena_close(t->memory);
@@ -80,7 +80,7 @@ static int build(tokenizer *t, const json *file, const json *config, const json 
 {
     bool cleanup = false;
 
-    if (model_open(&t->model, json_get(file, "model"), r) ||
+    if (text_model_open(&t->model, json_get(file, "model"), r) ||
         normalizer_open(&t->normalizer, json_get(file, "normalizer"), t->table, r) ||
         pretokenizer_open(&t->pretokenizer, json_get(file, "pre_tokenizer"), t->table, r) ||
         postprocessor_open(&t->postprocessor, json_get(file, "post_processor"), r) ||
