@@ -1,7 +1,5 @@
 # What `make install` puts where, and the pkg-config file that says so.
-if(TARGET clm_command)
-  install(TARGETS clm_command RUNTIME)
-endif()
+install(TARGETS clm_command RUNTIME)
 install(TARGETS clm ARCHIVE)
 install(FILES include/clm/clm.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/clm)
 install(FILES docs/clm.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)

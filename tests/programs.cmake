@@ -16,10 +16,6 @@ set(tests ${CMAKE_CURRENT_SOURCE_DIR})
 add_test(NAME layers COMMAND ${CLM_PYTHON} ${tests}/layers.py ${CMAKE_SOURCE_DIR})
 add_test(NAME layers_self_test COMMAND ${CLM_PYTHON} ${tests}/layers.py --self-test)
 
-if(NOT TARGET clm_command)
-  return()
-endif()
-
 # Every tests/cli/test_*.py gets the path of the command; it exits 77 to be skipped.
 file(GLOB scripts CONFIGURE_DEPENDS cli/test_*.py)
 foreach(script ${scripts})
