@@ -43,11 +43,13 @@ int added_add(struct added *a, const struct added_token *token, const struct voc
     if (known) {
         struct added_token *same = &a->tokens[known - a->tokens];
         bool special = same->special || token->special;
+        bool normalized = same->ever_normalized || token->normalized;
 
         id = same->id;
         *same = *token;
         same->id = (int32_t)id;
         same->special = special;
+        same->ever_normalized = normalized;
         return 0;
     }
     id = vocab_find(vocab, token->content.s, token->content.n);
@@ -60,6 +62,7 @@ int added_add(struct added *a, const struct added_token *token, const struct voc
         pair_map_set(&a->by_id, (uint32_t)id, 0, (uint32_t)a->count, 0, r->err))
         return -1;
     a->tokens[a->count] = *token;
+    a->tokens[a->count].ever_normalized = token->normalized;
     a->tokens[a->count++].id = (int32_t)id;
     return 0;
 }
@@ -70,10 +73,15 @@ int added_finish(struct added *a, struct reader *r)
         struct added_token *token = &a->tokens[i];
         const struct added_token *named;
 
+        token->decoded = token->normal.s ? token->normal : token->content;
         if (!token->normalized || !token->normal.s)
             token->normal = token->content;
+        if (!token->normal.n)
+            return fail(r->err, CLM_ERR_UNSUPPORTED,
+                        "%s: the normalizer leaves nothing of added token \"%.80s\"", r->name,
+                        token->content.s);
         /* Whether it is left out is decided by the text that would be written. */
-        named = added_find(a, token->normal.s, token->normal.n);
+        named = added_find(a, token->decoded.s, token->decoded.n);
         token->skipped = named && named->special;
         if (trie_add(token->normalized ? &a->normalized : &a->raw, token->normal.s, token->normal.n,
                      (int32_t)i, r->err))
@@ -198,8 +206,11 @@ int added_split(const struct added *a, bool normalized, const char *s, size_t n,
         }
         if (token->rstrip)
             end = spaces_after(s, n, end);
-        if ((done < begin && add_part(out, done, begin, -1, err)) ||
-            add_part(out, begin, end, place, err))
+        if (done < begin && add_part(out, done, begin, -1, err))
+            return -1;
+        /* One that lies in the spaces an earlier one took along is dropped, if it reaches out to
+         * the left for spaces itself: nothing is left of it. */
+        if (begin < end && add_part(out, begin, end, place, err))
             return -1;
         done = end;
     }

@@ -9,12 +9,14 @@
 
 struct added_token {
     struct span content;
-    struct span normal; /* what a normalized token is searched as, and decoded as; else content */
+    struct span normal;  /* what a normalized token is searched as; else content */
+    struct span decoded; /* what goes into the decoder */
     int32_t id;
     bool single_word; /* no word character beside it */
     bool lstrip;      /* takes the spaces on its left along */
     bool rstrip;
-    bool normalized; /* searched in the normalized text */
+    bool normalized;      /* searched in the normalized text */
+    bool ever_normalized; /* a token of the list said so, which decoding remembers */
     bool special;
     bool skipped; /* left out of decoded text when special tokens are */
 };

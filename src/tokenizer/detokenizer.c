@@ -12,8 +12,8 @@ static const char *decoded_text(const tokenizer *t, int32_t id, bool skip_specia
         return vocab_text(&t->model.vocab, id, n);
     if (skip_special && added->skipped)
         return NULL;
-    *n = added->normal.n;
-    return added->normal.s;
+    *n = added->decoded.n;
+    return added->decoded.s;
 }
 
 int detokenizer_init(struct detokenizer *d, const tokenizer *t, bool skip_special, clm_error *err)

@@ -26,12 +26,12 @@ static void encoding_release(struct encoding *x)
     mem_free(x->inner.items);
 }
 
-/* Normalized text without added tokens. */
-static int encode_words(struct encoding *x, const char *s, size_t n, bool at_start)
+/* Normalized text without added tokens, whose first head bytes stand for the first character. */
+static int encode_words(struct encoding *x, const char *s, size_t n, size_t head)
 {
     const struct pieces *pieces;
 
-    if (pretokenize(&x->t->pretokenizer, &x->pre, s, n, at_start, &pieces, x->err))
+    if (pretokenize(&x->t->pretokenizer, &x->pre, s, n, head, &pieces, x->err))
         return -1;
     for (size_t i = 0; i < pieces->count; i++) {
         const struct piece *piece = &pieces->items[i];
@@ -44,12 +44,11 @@ static int encode_words(struct encoding *x, const char *s, size_t n, bool at_sta
 }
 
 /* Raw text without the added tokens that are not normalized. */
-static int encode_part(struct encoding *x, const char *s, size_t n, bool at_start)
+static int encode_part(struct encoding *x, const char *s, size_t n, size_t head)
 {
     struct span text;
-    bool cut = false;
 
-    if (normalize(&x->t->normalizer, &x->normal, s, n, &text, &cut, x->err))
+    if (normalize(&x->t->normalizer, &x->normal, s, n, &text, &head, x->err))
         return -1;
     x->inner.count = 0;
     if (added_split(&x->t->added, true, text.s, text.n, &x->inner, x->err))
@@ -60,7 +59,7 @@ static int encode_part(struct encoding *x, const char *s, size_t n, bool at_star
         if (part->token >= 0)
             token_list_add(x->out, x->t->added.tokens[part->token].id);
         else if (encode_words(x, text.s + part->begin, part->end - part->begin,
-                              at_start && !cut && !part->begin))
+                              head > part->begin ? head - part->begin : 0))
             return -1;
     }
     return 0;
@@ -68,6 +67,9 @@ static int encode_part(struct encoding *x, const char *s, size_t n, bool at_star
 
 static int encode_text(struct encoding *x, const char *s, size_t n)
 {
+    int32_t c;
+    size_t first = n ? utf8_decode(s, n, &c) : 0;
+
     x->outer.count = 0;
     if (added_split(&x->t->added, false, s, n, &x->outer, x->err))
         return -1;
@@ -76,7 +78,7 @@ static int encode_text(struct encoding *x, const char *s, size_t n)
 
         if (part->token >= 0)
             token_list_add(x->out, x->t->added.tokens[part->token].id);
-        else if (encode_part(x, s + part->begin, part->end - part->begin, !part->begin))
+        else if (encode_part(x, s + part->begin, part->end - part->begin, part->begin ? 0 : first))
             return -1;
     }
     return 0;

@@ -93,21 +93,24 @@ static void add_unless_nonspacing(struct strbuf *out, int32_t c)
 
 /* Each character on its own. */
 static int each(void (*add)(struct strbuf *, int32_t), const char *s, size_t n, struct strbuf *out,
-                bool *cut)
+                size_t *head)
 {
+    size_t of_head = 0;
+
     for (size_t i = 0; i < n;) {
         int32_t c;
-        size_t before = out->size, size = utf8_decode(s + i, n - i, &c);
 
+        i += utf8_decode(s + i, n - i, &c);
         add(out, c);
-        *cut |= !i && out->size == before;
-        i += size;
+        if (i <= *head)
+            of_head = out->size;
     }
+    *head = of_head;
     return 0;
 }
 
 static int strip(const struct normal_stage *st, const char *s, size_t n, struct strbuf *out,
-                 bool *cut)
+                 size_t *head)
 {
     size_t begin = 0, end = 0;
 
@@ -123,82 +126,104 @@ static int strip(const struct normal_stage *st, const char *s, size_t n, struct 
     }
     if (!st->right)
         end = n;
-    *cut |= begin > 0;
+    *head = *head > begin ? *head - begin : 0;
     if (end > begin)
         strbuf_add(out, s + begin, end - begin);
     return 0;
 }
 
 static int replace(const struct normal_stage *st, struct normal_scratch *x, const char *s, size_t n,
-                   struct strbuf *out, bool *cut, clm_error *err)
+                   struct strbuf *out, size_t *head, clm_error *err)
 {
     struct search search = search_start(&st->pattern, &x->matcher, s, n);
-    size_t last = 0;
+    size_t last = 0, of_head = *head;
     int rc = 0;
 
     while (n && (rc = search_next(&search, err)) > 0) {
         strbuf_add(out, s + last, search.begin - last);
+        /* What comes in stands for the last character that went. */
+        if (search.end <= *head)
+            of_head += st->content.n - (search.end - search.begin);
+        else if (search.begin < *head)
+            of_head -= *head - search.begin;
         strbuf_add(out, st->content.s, st->content.n);
-        *cut |= !search.begin && search.end && !st->content.n;
         last = search.end;
     }
     strbuf_add(out, s + last, n - last);
+    *head = of_head;
     return rc;
 }
 
-static int run_stage(const struct normal_stage *st, struct normal_scratch *x, const char *s,
-                     size_t n, struct strbuf *out, bool *cut, clm_error *err)
+static int change_form(enum normal_kind form, struct normal_scratch *x, const char *s, size_t n,
+                       struct strbuf *out, size_t *head, clm_error *err)
 {
+    int rc = *head ? unicode_form(form, x, s, *head, out, err) : 0;
+
+    *head = out->size;
+    strbuf_clear(out);
+    return rc ? rc : unicode_form(form, x, s, n, out, err);
+}
+
+static int run_stage(const struct normal_stage *st, struct normal_scratch *x, const char *s,
+                     size_t n, struct strbuf *out, size_t *head, clm_error *err)
+{
+    size_t of_head;
+
     switch (st->kind) {
     case NORMAL_NFC:
     case NORMAL_NFD:
     case NORMAL_NFKC:
     case NORMAL_NFKD:
-        return unicode_form(st->kind, x, s, n, out, err);
+        return change_form(st->kind, x, s, n, out, head, err);
     case NORMAL_LOWERCASE:
-        return each(add_lower, s, n, out, cut);
+        return each(add_lower, s, n, out, head);
     case NORMAL_STRIP:
-        return strip(st, s, n, out, cut);
+        return strip(st, s, n, out, head);
     case NORMAL_STRIP_ACCENTS:
-        return each(add_unless_combining, s, n, out, cut);
+        return each(add_unless_combining, s, n, out, head);
     case NORMAL_STRIP_NONSPACING:
-        return each(add_unless_nonspacing, s, n, out, cut);
+        return each(add_unless_nonspacing, s, n, out, head);
     case NORMAL_REPLACE:
-        return replace(st, x, s, n, out, cut, err);
+        return replace(st, x, s, n, out, head, err);
     case NORMAL_PREPEND:
         if (n)
             strbuf_add(out, st->content.s, st->content.n);
+        *head += *head ? st->content.n : 0;
         strbuf_add(out, s, n);
         return 0;
     case NORMAL_NMT:
-        return each(add_nmt, s, n, out, cut);
+        return each(add_nmt, s, n, out, head);
     case NORMAL_BERT_CLEAN:
-        return each(add_clean, s, n, out, cut);
+        return each(add_clean, s, n, out, head);
     case NORMAL_BERT_CHINESE:
-        return each(add_chinese, s, n, out, cut);
+        return each(add_chinese, s, n, out, head);
     case NORMAL_BYTE_LEVEL:
-        byte_level_write(out, s, n);
+        byte_level_write(out, s, *head);
+        of_head = out->size;
+        byte_level_write(out, s + *head, n - *head);
+        *head = of_head;
         return 0;
     case NORMAL_PRECOMPILED:
-        precompiled_apply(&st->map, s, n, out, cut);
+        precompiled_apply(&st->map, s, n, out, head);
         return 0;
     }
     return 0;
 }
 
 int normalize(const struct normalizer *n, struct normal_scratch *x, const char *s, size_t size,
-              struct span *out, bool *cut, clm_error *err)
+              struct span *out, size_t *head, clm_error *err)
 {
     *out = (struct span){s, size};
     for (size_t i = 0; i < n->n_stages; i++) {
         struct strbuf *to = &x->text[i & 1];
 
         strbuf_clear(to);
-        if (run_stage(&n->stages[i], x, out->s, out->n, to, cut, err))
+        if (run_stage(&n->stages[i], x, out->s, out->n, to, head, err))
             return -1;
         if (to->failed)
             return fail(err, CLM_ERR_NOMEM, "a text of %zu bytes", size);
         *out = (struct span){to->data ? to->data : "", to->size};
+        *head = *head < out->n ? *head : out->n;
     }
     return 0;
 }

@@ -50,11 +50,11 @@ void normalizer_close(struct normalizer *n);
 
 /**
  * The normal form of s[0..size). *out points into the scratch, or at s itself where there is
- * nothing to do. *cut is set where something at the beginning went away without a trace, else left
- * alone.
+ * nothing to do. *head comes as the number of bytes of s that stand for the first character of the
+ * whole text, and becomes that of *out.
  */
 int normalize(const struct normalizer *n, struct normal_scratch *scratch, const char *s,
-              size_t size, struct span *out, bool *cut, clm_error *err);
+              size_t size, struct span *out, size_t *head, clm_error *err);
 void normal_scratch_release(struct normal_scratch *scratch);
 
 /* The forms of Unicode, appended; decided in unicode_form.c. */

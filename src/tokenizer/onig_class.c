@@ -72,15 +72,18 @@ static void add_category(struct strbuf *items, const char *category)
     add_ranges(items, category, false);
 }
 
-static void add_word_items(struct strbuf *items)
+static void add_word_items(struct strbuf *items, bool in_class)
 {
     static const char *const categories[] = {"L", "M", "Nd", "Nl", "Pc"};
 
     for (size_t i = 0; i < COUNT(categories); i++)
         add_category(items, categories[i]);
-    /* Alphabetic symbols, and six of Latin-1 that Oniguruma counts in. */
+    /* Alphabetic symbols */
     strbuf_add_str(items, "\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}"
-                          "\\x{1F170}-\\x{1F189}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}");
+                          "\\x{1F170}-\\x{1F189}");
+    /* Outside of brackets Oniguruma counts six numbers of Latin-1 in. */
+    if (!in_class)
+        strbuf_add_str(items, "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}");
 }
 
 static const struct {
@@ -141,7 +144,7 @@ static const char *category_of(const char *name)
     return NULL;
 }
 
-static int add_property(struct onig *o, const char *name, struct strbuf *items)
+static int add_property(struct onig *o, const char *name, bool in_class, struct strbuf *items)
 {
     const char *category = category_of(name);
     static const char *const refused[] = {"C",          "Cn", "Any",       "Assigned", "Other",
@@ -158,7 +161,7 @@ static int add_property(struct onig *o, const char *name, struct strbuf *items)
     else if (!strcasecmp(name, "digit"))
         add_category(items, "Nd");
     else if (!strcasecmp(name, "word"))
-        add_word_items(items);
+        add_word_items(items, in_class);
     else if (!strcasecmp(name, "xdigit"))
         strbuf_add_str(items, HEX_ITEMS);
     else if (!strcasecmp(name, "ascii"))
@@ -178,7 +181,7 @@ static int add_property(struct onig *o, const char *name, struct strbuf *items)
 }
 
 /* Reads {^Name}, o->at behind 'p' or 'P'. */
-static int read_property(struct onig *o, bool *negated, struct strbuf *items)
+static int read_property(struct onig *o, bool in_class, bool *negated, struct strbuf *items)
 {
     char name[48];
     size_t n = 0;
@@ -198,14 +201,14 @@ static int read_property(struct onig *o, bool *negated, struct strbuf *items)
     if (o->at >= o->n)
         return onig_unsupported(o, "an open brace");
     name[n] = '\0';
-    if (add_property(o, name, items))
+    if (add_property(o, name, in_class, items))
         return -1;
     o->at++;
     return 0;
 }
 
 /* The items of \s and its like; 1, 0 for another escape, -1. */
-static int shorthand_items(struct onig *o, bool *negated, struct strbuf *items)
+static int shorthand_items(struct onig *o, bool in_class, bool *negated, struct strbuf *items)
 {
     char kind = o->at < o->n ? o->s[o->at] : '\0';
 
@@ -221,7 +224,7 @@ static int shorthand_items(struct onig *o, bool *negated, struct strbuf *items)
         break;
     case 'w':
     case 'W':
-        add_word_items(items);
+        add_word_items(items, in_class);
         break;
     case 'h':
     case 'H':
@@ -230,7 +233,7 @@ static int shorthand_items(struct onig *o, bool *negated, struct strbuf *items)
     case 'p':
     case 'P':
         o->at++;
-        return read_property(o, negated, items) ? -1 : 1;
+        return read_property(o, in_class, negated, items) ? -1 : 1;
     default:
         return 0;
     }
@@ -249,7 +252,7 @@ int onig_shorthand(struct onig *o, struct strbuf *out)
 {
     struct strbuf items = {0};
     bool negated;
-    int rc = shorthand_items(o, &negated, &items);
+    int rc = shorthand_items(o, false, &negated, &items);
 
     if (rc > 0)
         add_bracketed(out, &items, negated);
@@ -362,7 +365,7 @@ static int read_posix(struct onig *o, struct set *set)
 
         if (left >= n + 4 && !memcmp(s + 2, names[i], n) && !memcmp(s + 2 + n, ":]", 2)) {
             o->at += n + 4;
-            return add_property(o, names[i], &set->items) ? -1 : 1;
+            return add_property(o, names[i], true, &set->items) ? -1 : 1;
         }
     }
     return onig_unsupported(o, "this bracket expression");
@@ -387,7 +390,7 @@ static int read_class_shorthand(struct onig *o, struct set *set)
 {
     struct strbuf items = {0}, expression = {0};
     bool negated;
-    int rc = shorthand_items(o, &negated, &items);
+    int rc = shorthand_items(o, true, &negated, &items);
 
     if (rc > 0 && !negated)
         strbuf_add(&set->items, items.data, items.size);

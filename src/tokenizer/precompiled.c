@@ -104,14 +104,12 @@ static const char *look_up(const struct precompiled *p, const char *s, size_t n)
     return NULL;
 }
 
-static void apply_grapheme(const struct precompiled *p, const char *s, size_t n, struct strbuf *out,
-                           bool first, bool *cut)
+static void apply_grapheme(const struct precompiled *p, const char *s, size_t n, struct strbuf *out)
 {
     const char *replacement = n < LONG_GRAPHEME ? look_up(p, s, n) : NULL;
 
     if (replacement) {
         strbuf_add_str(out, replacement);
-        *cut |= first && !*replacement;
         return;
     }
     for (size_t i = 0; i < n;) {
@@ -123,29 +121,31 @@ static void apply_grapheme(const struct precompiled *p, const char *s, size_t n,
             strbuf_add_str(out, replacement);
         else
             strbuf_add(out, s + i, size);
-        *cut |= first && !i && replacement && !*replacement;
         i += size;
     }
 }
 
 void precompiled_apply(const struct precompiled *p, const char *s, size_t n, struct strbuf *out,
-                       bool *cut)
+                       size_t *head)
 {
     utf8proc_int32_t state = 0;
     int32_t before = -1;
-    size_t begin = 0;
+    size_t begin = 0, start = out->size;
+    bool inside = *head > 0; /* the head is not passed yet */
 
-    for (size_t i = 0; i < n;) {
-        int32_t c;
-        size_t size = utf8_decode(s + i, n - i, &c);
+    for (size_t i = 0; i <= n && n;) {
+        int32_t c = 0;
+        size_t size = i < n ? utf8_decode(s + i, n - i, &c) : 1;
 
-        if (before >= 0 && utf8proc_grapheme_break_stateful(before, c, &state)) {
-            apply_grapheme(p, s + begin, i - begin, out, begin == 0, cut);
+        if (i == n || (before >= 0 && utf8proc_grapheme_break_stateful(before, c, &state))) {
+            apply_grapheme(p, s + begin, i - begin, out);
             begin = i;
+            if (inside && begin >= *head) {
+                *head = out->size - start;
+                inside = false;
+            }
         }
         before = c;
         i += size;
     }
-    if (begin < n)
-        apply_grapheme(p, s + begin, n - begin, out, begin == 0, cut);
 }

@@ -22,8 +22,8 @@ struct precompiled {
 int precompiled_open(struct precompiled *p, const char *text, size_t n, struct reader *r);
 
 /* Append s[0..n) with its replacements: of a grapheme of up to five bytes as a whole, else of its
- * characters. Whether the first one was replaced by nothing goes to *cut. */
+ * characters. *head is as for normalize(). */
 void precompiled_apply(const struct precompiled *p, const char *s, size_t n, struct strbuf *out,
-                       bool *cut);
+                       size_t *head);
 
 #endif

@@ -9,7 +9,7 @@
 #include "tokenizer/scripts.h"
 #include "tokenizer/unicode.h"
 
-int pieces_add(struct pieces *p, size_t begin, size_t size, bool at_start, clm_error *err)
+int pieces_add(struct pieces *p, size_t begin, size_t size, size_t head, clm_error *err)
 {
     if (!size)
         return 0;
@@ -24,9 +24,16 @@ int pieces_add(struct pieces *p, size_t begin, size_t size, bool at_start, clm_e
         p->items = items;
         p->capacity = capacity;
     }
-    p->items[p->count++] =
-        (struct piece){.begin = (uint32_t)begin, .size = (uint32_t)size, .at_start = at_start};
+    p->items[p->count++] = (struct piece){.begin = (uint32_t)begin,
+                                          .size = (uint32_t)size,
+                                          .head = (uint32_t)(head < size ? head : size)};
     return 0;
+}
+
+/* How much of the head is left at an offset into the piece. */
+static size_t head_at(struct piece piece, size_t offset)
+{
+    return piece.head > offset ? piece.head - offset : 0;
 }
 
 static int add_match(struct pre_scratch *x, size_t begin, size_t end, bool is_match, clm_error *err)
@@ -139,8 +146,8 @@ static int split_piece(const struct pre_stage *st, struct pre_scratch *x, struct
 
         if (st->behavior == SPLIT_REMOVED && m->is_match)
             continue;
-        if (pieces_add(out, piece.begin + m->begin, m->end - m->begin,
-                       piece.at_start && m->begin == 0, err))
+        if (pieces_add(out, piece.begin + m->begin, m->end - m->begin, head_at(piece, m->begin),
+                       err))
             return -1;
     }
     return 0;
@@ -157,7 +164,7 @@ static int fixed_length_piece(const struct pre_stage *st, struct pieces *out, co
         i += utf8_decode(s + piece.begin + i, piece.size - i, &c);
         if (++count < st->length && i < piece.size)
             continue;
-        if (pieces_add(out, piece.begin + begin, i - begin, piece.at_start && !begin, err))
+        if (pieces_add(out, piece.begin + begin, i - begin, head_at(piece, begin), err))
             return -1;
         begin = i;
         count = 0;
@@ -180,7 +187,7 @@ static int scripts_piece(struct pieces *out, const char *s, struct piece piece, 
         if (script != SCRIPT_ANY) {
             if (script != last) {
                 if (begin != SIZE_MAX &&
-                    pieces_add(out, piece.begin + begin, i - begin, piece.at_start && !begin, err))
+                    pieces_add(out, piece.begin + begin, i - begin, head_at(piece, begin), err))
                     return -1;
                 begin = i;
             }
@@ -190,7 +197,7 @@ static int scripts_piece(struct pieces *out, const char *s, struct piece piece, 
     }
     if (begin == SIZE_MAX)
         return 0;
-    return pieces_add(out, piece.begin + begin, piece.size - begin, piece.at_start && !begin, err);
+    return pieces_add(out, piece.begin + begin, piece.size - begin, head_at(piece, begin), err);
 }
 
 static int words_piece(struct pieces *out, const char *s, struct piece piece, clm_error *err)
@@ -205,7 +212,7 @@ static int words_piece(struct pieces *out, const char *s, struct piece piece, cl
 
         if (kind != (int)last) {
             if (last != SPACE &&
-                pieces_add(out, piece.begin + begin, i - begin, piece.at_start && !begin, err))
+                pieces_add(out, piece.begin + begin, i - begin, head_at(piece, begin), err))
                 return -1;
             begin = i;
             last = kind;
@@ -220,13 +227,16 @@ static struct piece rewrite_metaspace(const struct pre_stage *st, struct pieces 
                                       struct piece piece)
 {
     const struct span *mark = &st->replacement;
-    struct piece result = {.begin = (uint32_t)out->text.size, .at_start = piece.at_start};
+    struct piece result = {.begin = (uint32_t)out->text.size, .head = piece.head};
     const char *at = s + piece.begin, *end = at + piece.size;
     bool marked = *at == ' ' || (piece.size >= mark->n && !memcmp(at, mark->s, mark->n));
 
-    if (!marked &&
-        (st->scheme == PREPEND_ALWAYS || (st->scheme == PREPEND_FIRST && piece.at_start)))
+    if (!marked && (st->scheme == PREPEND_ALWAYS || (st->scheme == PREPEND_FIRST && piece.head))) {
         strbuf_add(&out->text, mark->s, mark->n);
+        result.head += result.head ? (uint32_t)mark->n : 0;
+    }
+    if (piece.head && *at == ' ')
+        result.head += (uint32_t)mark->n - 1;
     while (at < end) {
         const char *space = memchr(at, ' ', (size_t)(end - at));
 
@@ -242,10 +252,12 @@ static struct piece rewrite_metaspace(const struct pre_stage *st, struct pieces 
 static struct piece rewrite_prefix_space(const struct pre_stage *st, struct pieces *out,
                                          const char *s, struct piece piece)
 {
-    struct piece result = {.begin = (uint32_t)out->text.size, .at_start = piece.at_start};
+    struct piece result = {.begin = (uint32_t)out->text.size, .head = piece.head};
 
     if (st->add_prefix_space && s[piece.begin] != ' ')
         strbuf_add_char(&out->text, ' ');
+    if (piece.head)
+        result.head += (uint32_t)(out->text.size - result.begin);
     strbuf_add(&out->text, s + piece.begin, piece.size);
     result.size = (uint32_t)(out->text.size - result.begin);
     return result;
@@ -266,7 +278,7 @@ static int rewrite(const struct pre_stage *st, struct pre_scratch *x, const stru
         if (out->text.size > INT32_MAX)
             return fail(err, CLM_ERR_ARG, "a text of %zu bytes: too long", out->text.size);
         if (split ? split_piece(st, x, out, out->text.data, piece, err)
-                  : pieces_add(out, piece.begin, piece.size, piece.at_start, err))
+                  : pieces_add(out, piece.begin, piece.size, piece.head, err))
             return -1;
     }
     return 0;
@@ -276,14 +288,18 @@ static int rewrite(const struct pre_stage *st, struct pre_scratch *x, const stru
 static int map_bytes(const struct pieces *in, struct pieces *out, clm_error *err)
 {
     for (size_t i = 0; i < in->count; i++) {
-        size_t begin = out->text.size;
+        const struct piece *piece = &in->items[i];
+        size_t begin = out->text.size, head;
 
-        byte_level_write(&out->text, in->text.data + in->items[i].begin, in->items[i].size);
+        byte_level_write(&out->text, in->text.data + piece->begin, piece->head);
+        head = out->text.size - begin;
+        byte_level_write(&out->text, in->text.data + piece->begin + piece->head,
+                         piece->size - piece->head);
         if (out->text.failed)
             return fail(err, CLM_ERR_NOMEM, "a text of %zu bytes", in->text.size);
         if (out->text.size > INT32_MAX)
             return fail(err, CLM_ERR_ARG, "a text of %zu bytes: too long", out->text.size);
-        if (pieces_add(out, begin, out->text.size - begin, in->items[i].at_start, err))
+        if (pieces_add(out, begin, out->text.size - begin, head, err))
             return -1;
     }
     return 0;
@@ -329,7 +345,7 @@ static int run_stage(const struct pre_stage *st, struct pre_scratch *x, struct p
 }
 
 int pretokenize(const struct pretokenizer *p, struct pre_scratch *x, const char *s, size_t n,
-                bool at_start, const struct pieces **result, clm_error *err)
+                size_t head, const struct pieces **result, clm_error *err)
 {
     struct pieces *in = &x->pieces[0], *out = &x->pieces[1], *swap;
 
@@ -339,7 +355,7 @@ int pretokenize(const struct pretokenizer *p, struct pre_scratch *x, const char 
         return fail(err, CLM_ERR_NOMEM, "a text of %zu bytes", n);
     if (n > INT32_MAX)
         return fail(err, CLM_ERR_ARG, "a text of %zu bytes: too long", n);
-    if (pieces_add(in, 0, n, at_start, err))
+    if (pieces_add(in, 0, n, head, err))
         return -1;
     for (size_t i = 0; i < p->n_stages; i++) {
         const struct pre_stage *st = &p->stages[i];

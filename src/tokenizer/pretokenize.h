@@ -46,11 +46,12 @@ struct pretokenizer {
     bool raw_bytes; /* the last stage is a byte level one whose characters are left as bytes */
 };
 
-/* text[begin..begin+size); at_start: nothing of the original text came before it. */
+/* text[begin..begin+size); the first head bytes of it stand for the first character of the whole
+ * text that was given to be encoded, which is what "first" means to Metaspace. */
 struct piece {
     uint32_t begin;
     uint32_t size;
-    bool at_start;
+    uint32_t head;
 };
 
 /* A text and how it is cut; start from {0}. */
@@ -79,9 +80,9 @@ void pretokenizer_close(struct pretokenizer *p);
 
 /* Cut a text; the pieces are in *out, in the scratch. */
 int pretokenize(const struct pretokenizer *p, struct pre_scratch *scratch, const char *s, size_t n,
-                bool at_start, const struct pieces **out, clm_error *err);
+                size_t head, const struct pieces **out, clm_error *err);
 void pre_scratch_release(struct pre_scratch *scratch);
 
-int pieces_add(struct pieces *p, size_t begin, size_t size, bool at_start, clm_error *err);
+int pieces_add(struct pieces *p, size_t begin, size_t size, size_t head, clm_error *err);
 
 #endif

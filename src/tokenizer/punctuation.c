@@ -54,3 +54,8 @@ bool other_is(int32_t c)
 
     return now != changed(other_changes, COUNT(other_changes), c);
 }
+
+bool combining_class_known(int32_t c)
+{
+    return !changed(unordered, COUNT(unordered), c);
+}

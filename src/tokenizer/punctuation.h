@@ -10,5 +10,7 @@ bool nonspacing_mark_is(int32_t c); /* Mn */
 bool other_is(int32_t c);           /* Cc, Cf, Co; unassigned characters are not */
 /* M in the version (9 or so) of the StripAccents normalizer. */
 bool combining_mark_is(int32_t c);
+/* Whether a mark has its combining class in the version (11 or so) of the normalization forms. */
+bool combining_class_known(int32_t c);
 
 #endif

@@ -51,11 +51,11 @@ static int normalize_added(tokenizer *t, struct reader *r)
     for (size_t i = 0; i < t->added.count && !rc; i++) {
         struct added_token *token = &t->added.tokens[i];
         struct span normal;
-        bool cut;
+        size_t head = 0;
 
-        if (!token->normalized || !t->normalizer.n_stages)
+        if (!token->ever_normalized || !t->normalizer.n_stages)
             continue;
-        rc = normalize(&t->normalizer, &scratch, token->content.s, token->content.n, &normal, &cut,
+        rc = normalize(&t->normalizer, &scratch, token->content.s, token->content.n, &normal, &head,
                        r->err);
         if (!rc) {
             token->normal = span_copy(r, normal.s, normal.n);

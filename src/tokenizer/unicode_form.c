@@ -1,7 +1,7 @@
 /* tokenizer/unicode_form.c: the normalization forms of UAX #15, from utf8proc's tables.
  *
  * Decomposed characters collect in a buffer; runs of combining marks are sorted by class with a
- * counting sort, so that no run is long enough to hurt; then utf8proc composes.
+ * counting sort, so that no run is long enough to hurt; then pairs are composed.
  *
  * The reference's tables are those of Unicode 12: a character that got its decomposition later
  * stays as it is.
@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "base/utf8.h"
 #include "tokenizer/normalize.h"
+#include "tokenizer/punctuation.h"
 #include "tokenizer/unicode.h"
 
 #define MAX_DECOMPOSED 32 /* characters of one: U+FDFA has 18 */
@@ -51,9 +52,10 @@ static int reserve(struct normal_scratch *x, size_t n, clm_error *err)
     return 0;
 }
 
+/* Marks that the reference's tables do not know yet are of class 0. */
 static int combining_class(int32_t c)
 {
-    return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+    return c < 0x300 || !combining_class_known(c) ? 0 : utf8proc_get_property(c)->combining_class;
 }
 
 static void sort_short(int32_t *c, size_t n)
@@ -131,6 +133,48 @@ static int decompose(struct normal_scratch *x, const char *s, size_t size, int o
     return 0;
 }
 
+/* What may be joined to a character before it: marks, and the vowels and ends of Hangul. */
+static bool may_follow(int32_t c)
+{
+    return c >= 0x300 && (unicode_category(c)[0] == 'M' || (c >= 0x1161 && c <= 0x11C2));
+}
+
+/* The character that the pair is, or -1. */
+static int32_t compose_pair(int32_t first, int32_t second)
+{
+    int32_t pair[2] = {first, second};
+
+    if (utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) != 1)
+        return -1;
+    return has_no_decomposition(pair[0]) ? -1 : pair[0];
+}
+
+/* UAX #15: each character that is not blocked from the last starter is joined to it, if it can. */
+static size_t compose(int32_t *c, size_t n)
+{
+    size_t kept = 0, starter = SIZE_MAX;
+    int before = -1; /* class of the character between, -1: there is none */
+
+    for (size_t i = 0; i < n; i++) {
+        int class = combining_class(c[i]);
+        int32_t joined = -1;
+
+        if (starter != SIZE_MAX && before < class + (before < 0) && may_follow(c[i]))
+            joined = compose_pair(c[starter], c[i]);
+        if (joined >= 0) {
+            c[starter] = joined;
+            continue;
+        }
+        before = class;
+        if (!class) {
+            starter = kept;
+            before = -1;
+        }
+        c[kept++] = c[i];
+    }
+    return kept;
+}
+
 /* Nothing below changes under a form: of the composed ones all up to U+02FF, of compatibility and
  * decomposition all of ASCII. */
 static bool is_inert(enum normal_kind form, const char *s, size_t size)
@@ -147,9 +191,7 @@ static bool is_inert(enum normal_kind form, const char *s, size_t size)
 int unicode_form(enum normal_kind form, struct normal_scratch *x, const char *s, size_t size,
                  struct strbuf *out, clm_error *err)
 {
-    bool compose = form == NORMAL_NFC || form == NORMAL_NFKC;
     int options = UTF8PROC_DECOMPOSE;
-    utf8proc_ssize_t composed;
     size_t n;
 
     if (is_inert(form, s, size)) {
@@ -160,13 +202,8 @@ int unicode_form(enum normal_kind form, struct normal_scratch *x, const char *s,
         options |= UTF8PROC_COMPAT;
     if (decompose(x, s, size, options, &n, err) || order_marks(x->characters, n, err))
         return -1;
-    if (compose) {
-        composed = utf8proc_normalize_utf32(x->characters, (utf8proc_ssize_t)n,
-                                            UTF8PROC_COMPOSE | UTF8PROC_STABLE);
-        if (composed < 0)
-            return fail(err, CLM_ERR_UNSUPPORTED, "a text that cannot be composed");
-        n = (size_t)composed;
-    }
+    if (form == NORMAL_NFC || form == NORMAL_NFKC)
+        n = compose(x->characters, n);
     for (size_t i = 0; i < n; i++) {
         char text[UTF8_MAX];
 
