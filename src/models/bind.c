@@ -112,7 +112,7 @@ static struct piece fused_rows(const struct binder *b, const struct tensor_place
     const struct attention_spec *s;
     int64_t d, queries;
 
-    if (place->to.kind == TARGET_SPLIT)
+    if (place->to.kind != TARGET_GROUPED)
         return (struct piece){.rows = all, .row = before};
     s = &b->m->spec->layers[place->layer].branches[place->to.branch].attention;
     d = s->head_dim;
@@ -131,7 +131,8 @@ static int reach_parts(struct binder *b, const struct checkpoint_tensor *t,
 
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < place->to.n; i++) {
-            int role = (int)place->to.first + i;
+            bool back = place->to.kind == TARGET_SPLIT_BACK;
+            int role = (int)place->to.first + (back ? place->to.n - 1 - i : i);
             int slot = b->index[index_of(place->layer, place->to.branch, role)];
 
             if (slot < 0)

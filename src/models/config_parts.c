@@ -10,6 +10,49 @@ struct norm_spec config_rms_norm(config *c)
     return (struct norm_spec){.kind = NORM_RMS, .eps = (float)config_float(c, "rms_norm_eps")};
 }
 
+struct norm_spec config_layer_norm(config *c, const char *key, bool bias)
+{
+    return (struct norm_spec){
+        .kind = NORM_LAYER, .eps = (float)config_float_or(c, key, 1e-5), .bias = bias};
+}
+
+struct attention_spec config_attention(config *c, const struct spec *s, double theta, arena *a)
+{
+    int n_heads = config_int_in(c, "num_attention_heads", 1, 4096);
+    int head_dim = config_int_or(c, "head_dim", s->hidden_size / n_heads);
+    bool bias = config_bool_or(c, "attention_bias", false);
+
+    return (struct attention_spec){
+        .n_heads = n_heads,
+        .n_kv_heads = config_int_or(c, "num_key_value_heads", n_heads),
+        .head_dim = head_dim,
+        .qkv_bias = bias,
+        .o_bias = bias,
+        .scale = attention_scale(head_dim),
+        .rope = config_rope(c, NULL, head_dim, theta, a),
+    };
+}
+
+struct mlp_spec config_gated_mlp(config *c)
+{
+    return (struct mlp_spec){
+        .intermediate_size = config_int(c, "intermediate_size"),
+        .activation = config_activation(c, "hidden_act", ACT_SILU),
+        .gated = true,
+        .bias = config_bool_or(c, "mlp_bias", false),
+    };
+}
+
+void spec_layers(struct spec *s, struct norm_spec norm, struct attention_spec attention,
+                 struct mlp_spec mlp)
+{
+    s->final_norm = norm;
+    for (int i = 0; i < s->n_layers; i++) {
+        layer_add(&s->layers[i], branch_attention(norm, attention));
+        layer_add(&s->layers[i], branch_mlp(norm, mlp));
+    }
+}
+
 float attention_scale(int head_dim)
 {
     return (float)(1 / sqrt(head_dim > 0 ? head_dim : 1));
@@ -241,15 +284,16 @@ enum activation config_activation(config *c, const char *key, enum activation ot
     return otherwise;
 }
 
-int config_common(struct spec *s, config *c, bool tied, arena *a)
+int config_common_named(struct spec *s, config *c, const struct config_keys *keys, bool tied,
+                        arena *a)
 {
-    s->vocab_size = s->vocab_size > 0 ? config_int_or(c, "vocab_size", s->vocab_size)
-                                      : config_int(c, "vocab_size");
-    s->hidden_size = config_int_in(c, "hidden_size", 1, 1 << 24);
-    s->n_layers = config_int_in(c, "num_hidden_layers", 1, 4096);
-    s->context_length = config_int_or(c, "max_position_embeddings", 0);
-    s->tie_by_file = !config_has(c, "tie_word_embeddings");
-    s->tie_word_embeddings = config_bool_or(c, "tie_word_embeddings", tied);
+    s->vocab_size = s->vocab_size > 0 ? config_int_or(c, keys->vocab_size, s->vocab_size)
+                                      : config_int(c, keys->vocab_size);
+    s->hidden_size = config_int_in(c, keys->hidden_size, 1, 1 << 24);
+    s->n_layers = config_int_in(c, keys->n_layers, 1, 4096);
+    s->context_length = config_int_or(c, keys->context_length, 0);
+    s->tie_by_file = !config_has(c, keys->tie);
+    s->tie_word_embeddings = config_bool_or(c, keys->tie, tied);
     s->embed_scale = 1;
     s->logit_scale = 1;
     if (config_error(c)->code)
@@ -259,4 +303,17 @@ int config_common(struct spec *s, config *c, bool tied, arena *a)
         return fail(config_error(c), CLM_ERR_NOMEM, "the specification of %d layers: no memory",
                     s->n_layers);
     return 0;
+}
+
+int config_common(struct spec *s, config *c, bool tied, arena *a)
+{
+    static const struct config_keys keys = {
+        .vocab_size = "vocab_size",
+        .hidden_size = "hidden_size",
+        .n_layers = "num_hidden_layers",
+        .context_length = "max_position_embeddings",
+        .tie = "tie_word_embeddings",
+    };
+
+    return config_common_named(s, c, &keys, tied, a);
 }

@@ -10,8 +10,9 @@
 struct weight_target {
     enum {
         TARGET_NONE,
-        TARGET_SLOTS,   /* each alternative of the pattern to a role of its own, from first on */
-        TARGET_SPLIT,   /* n roles from first on, whose rows lie one after another */
+        TARGET_SLOTS,      /* each alternative of the pattern to a role of its own, from first on */
+        TARGET_SPLIT,      /* n roles from first on, whose rows lie one after another */
+        TARGET_SPLIT_BACK, /* the same, the last role first */
         TARGET_GROUPED, /* q, k and v, by kv head: its query heads, its key head, its value head */
         TARGET_IGNORE
     } kind;
@@ -65,6 +66,10 @@ struct weight_rule {
     }
 #define MLP(b) SLOTS(b, ROLE_GATE_PROJ) /* {gate,up,down} */
 #define MLP_GATE_UP(b) SPLIT(b, ROLE_GATE_PROJ, 2)
+#define MLP_UP_GATE(b)                                                                             \
+    {                                                                                              \
+        .kind = TARGET_SPLIT_BACK, .branch = (b), .first = ROLE_GATE_PROJ, .n = 2                  \
+    }
 #define ROUTER(b) SLOTS(b, ROLE_ROUTER)
 #define EXPERTS(b) SLOTS(b, ROLE_EXPERT_GATE) /* {gate,up,down}, stacked or by '#' */
 #define IGNORE                                                                                     \
@@ -88,8 +93,20 @@ struct family {
 /* models/config_parts.c: what many families read alike. Nothing needs checking before the end: a
  * config carries its error. */
 
-/* RMS norm with rms_norm_eps. */
+/* RMS norm with rms_norm_eps; layer norm with the eps of a key. */
 struct norm_spec config_rms_norm(config *c);
+struct norm_spec config_layer_norm(config *c, const char *key, bool bias);
+
+/* The usual attention: num_attention_heads, num_key_value_heads, head_dim, attention_bias and the
+ * rope, scaled by 1 / sqrt(head_dim); after config_common. theta is the default of rope_theta. */
+struct attention_spec config_attention(config *c, const struct spec *s, double theta, arena *a);
+
+/* The usual gated feed-forward: intermediate_size, hidden_act (silu), mlp_bias. */
+struct mlp_spec config_gated_mlp(config *c);
+
+/* All layers alike: attention, then feed-forward, each with a norm before it. */
+void spec_layers(struct spec *s, struct norm_spec norm, struct attention_spec attention,
+                 struct mlp_spec mlp);
 
 /* The rotary positions of heads of head_dim numbers, from either schema: rope_parameters, or
  * rope_theta with rope_scaling. layer_type picks an object of rope_parameters where it holds one
@@ -123,7 +140,16 @@ enum activation config_activation(config *c, const char *key, enum activation ot
  * layers, all empty. -1 when c has failed. */
 int config_common(struct spec *s, config *c, bool tied, arena *a);
 
-extern const struct family family_llama, family_gemma, family_gemma2, family_gemma3, family_mixtral,
-    family_phi3, family_qwen;
+/* The same for families whose config has other names. */
+struct config_keys {
+    const char *vocab_size, *hidden_size, *n_layers, *context_length, *tie;
+};
+int config_common_named(struct spec *s, config *c, const struct config_keys *keys, bool tied,
+                        arena *a);
+
+extern const struct family family_cohere, family_gemma, family_gemma2, family_gemma3, family_glm,
+    family_gpt2, family_gpt_neox, family_gptj, family_granite, family_llama, family_mixtral,
+    family_olmo, family_olmo2, family_phi, family_phi3, family_qwen, family_stablelm,
+    family_starcoder2;
 
 #endif

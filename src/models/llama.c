@@ -13,30 +13,16 @@
 static int llama_spec(struct spec *s, config *c, arena *a)
 {
     bool mistral = strcmp(config_string_or(c, "model_type", ""), "mistral") == 0;
-    bool bias = config_bool_or(c, "attention_bias", false);
     struct norm_spec norm = config_rms_norm(c);
-    int n_heads = config_int_in(c, "num_attention_heads", 1, 4096);
-    struct attention_spec attention = {
-        .n_heads = n_heads,
-        .n_kv_heads = config_int_or(c, "num_key_value_heads", n_heads),
-        .qkv_bias = bias,
-        .o_bias = bias,
-    };
-    struct mlp_spec mlp = {
-        .intermediate_size = config_int(c, "intermediate_size"),
-        .activation = config_activation(c, "hidden_act", ACT_SILU),
-        .gated = true,
-        .bias = config_bool_or(c, "mlp_bias", false),
-    };
+    struct attention_spec attention;
+    struct mlp_spec mlp = config_gated_mlp(c);
     /* Mistral slides everywhere; Llama's config may carry the key, but only layer_types gives it a
      * meaning. */
     int window = config_int_or(c, "sliding_window", 0);
 
     if (config_common(s, c, true, a))
         return -1;
-    attention.head_dim = config_int_or(c, "head_dim", s->hidden_size / n_heads);
-    attention.scale = attention_scale(attention.head_dim);
-    attention.rope = config_rope(c, NULL, attention.head_dim, 10000, a);
+    attention = config_attention(c, s, 10000, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         attention.window = config_window(c, i, mistral ? window : 0);

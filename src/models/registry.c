@@ -6,8 +6,10 @@
 #include "models/registry.h"
 
 static const struct family *const families[] = {
-    &family_llama,   &family_gemma, &family_gemma2, &family_gemma3,
-    &family_mixtral, &family_phi3,  &family_qwen,
+    &family_cohere,  &family_gemma,    &family_gemma2,     &family_gemma3,  &family_glm,
+    &family_gpt2,    &family_gpt_neox, &family_gptj,       &family_granite, &family_llama,
+    &family_mixtral, &family_olmo,     &family_olmo2,      &family_phi,     &family_phi3,
+    &family_qwen,    &family_stablelm, &family_starcoder2,
 };
 
 const struct family *model_family(int i)

@@ -83,7 +83,9 @@ static int visit_vector(struct walk *w, enum weight_role role, const float **v, 
                          });
 }
 
-static int visit_norm(struct walk *w, enum weight_role role, struct nn_norm *n, int size)
+/* n_parts > 0: weights of their own for each of so many heads. */
+static int visit_norms(struct walk *w, enum weight_role role, struct nn_norm *n, int size,
+                       int n_parts)
 {
     if (n->spec->kind == NORM_NONE || n->spec->weightless)
         return 0;
@@ -92,24 +94,44 @@ static int visit_norm(struct walk *w, enum weight_role role, struct nn_norm *n, 
                              .branch = w->branch,
                              .role = role,
                              .n_out = size,
+                             .n_experts = n_parts,
                              .vector = &n->w,
                              .bias = n->spec->bias ? &n->b : NULL,
                              .offset = n->spec->offset,
                          });
 }
 
+static int visit_norm(struct walk *w, enum weight_role role, struct nn_norm *n, int size)
+{
+    return visit_norms(w, role, n, size, 0);
+}
+
+/* Of n_heads queries or keys. */
+static int visit_head_norm(struct walk *w, enum weight_role role, struct nn_norm *n,
+                           const struct attention_spec *s, int n_heads)
+{
+    switch (s->qk_norm_span) {
+    case QK_NORM_EACH:
+        return visit_norms(w, role, n, s->head_dim, n_heads);
+    case QK_NORM_ALL:
+        return visit_norm(w, role, n, n_heads * s->head_dim);
+    case QK_NORM_HEAD:
+        break;
+    }
+    return visit_norm(w, role, n, s->head_dim);
+}
+
 static int visit_attention(struct walk *w, struct nn_attention *a)
 {
     const struct attention_spec *s = a->spec;
     int q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim, rc = 0;
-    bool head = s->qk_norm_span == QK_NORM_HEAD;
 
     rc = rc ? rc : visit_matrix(w, ROLE_Q_PROJ, &a->q_proj, q, w->hidden_size, s->qkv_bias);
     rc = rc ? rc : visit_matrix(w, ROLE_K_PROJ, &a->k_proj, kv, w->hidden_size, s->qkv_bias);
     rc = rc ? rc : visit_matrix(w, ROLE_V_PROJ, &a->v_proj, kv, w->hidden_size, s->qkv_bias);
     rc = rc ? rc : visit_matrix(w, ROLE_O_PROJ, &a->o_proj, w->hidden_size, q, s->o_bias);
-    rc = rc ? rc : visit_norm(w, ROLE_Q_NORM, &a->q_norm, head ? s->head_dim : q);
-    rc = rc ? rc : visit_norm(w, ROLE_K_NORM, &a->k_norm, head ? s->head_dim : kv);
+    rc = rc ? rc : visit_head_norm(w, ROLE_Q_NORM, &a->q_norm, s, s->n_heads);
+    rc = rc ? rc : visit_head_norm(w, ROLE_K_NORM, &a->k_norm, s, s->n_kv_heads);
     if (!rc && s->sinks)
         rc = visit_vector(w, ROLE_SINKS, &a->sinks, s->n_heads);
     return rc;

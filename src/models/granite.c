@@ -1,0 +1,49 @@
+/* models/granite.c: Granite 3: Llama with multipliers on embeddings, attention, residuals and
+ * logits.
+ *
+ *     x += m attention(rms_norm(x));  x += m mlp(rms_norm(x))
+ *
+ * Power scheduler and multipliers: arXiv:2408.13359
+ */
+#include "models/family.h"
+
+static int granite_spec(struct spec *s, config *c, arena *a)
+{
+    struct norm_spec norm = config_rms_norm(c);
+    float residual = (float)config_float_or(c, "residual_multiplier", 1);
+    double logits = config_float_or(c, "logits_scaling", 1);
+    struct attention_spec attention;
+
+    if (config_common(s, c, true, a))
+        return -1;
+    if (!(logits > 0))
+        return config_fail(c, "logits_scaling", "it is %g; it must be positive", logits);
+    attention = config_attention(c, s, 10000, a);
+    attention.scale = (float)config_float_or(c, "attention_multiplier", 1);
+    s->embed_scale = (float)config_float_or(c, "embedding_multiplier", 1);
+    s->logit_scale = (float)(1 / logits);
+    spec_layers(s, norm, attention, config_gated_mlp(c));
+    for (int i = 0; i < s->n_layers; i++)
+        for (int b = 0; b < s->layers[i].n_branches; b++)
+            s->layers[i].branches[b].scale = residual;
+    return 0;
+}
+
+static const struct weight_rule granite_weights[] = {
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.input_layernorm", PRE_NORM(0)},
+    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
+    {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
+    {"model.norm", FINAL_NORM},
+    {"lm_head", LM_HEAD},
+    {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
+    {NULL, IGNORE},
+};
+
+const struct family family_granite = {
+    .name = "Granite",
+    .model_types = {"granite"},
+    .spec = granite_spec,
+    .weights = granite_weights,
+};
