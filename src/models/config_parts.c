@@ -81,6 +81,7 @@ static enum rope_kind rope_kind_named(config *c, const char *key, const char *na
         {"llama3", ROPE_LLAMA3},
         {"yarn", ROPE_YARN},
         {"deepseek_yarn", ROPE_YARN},
+        {"telechat3-yarn", ROPE_YARN},
         {"longrope", ROPE_LONGROPE},
         {"su", ROPE_LONGROPE},
         {"proportional", ROPE_PROPORTIONAL},
@@ -128,6 +129,21 @@ static void read_longrope(struct rope_spec *r, config *scaling, arena *a)
     r->factors = copy;
 }
 
+/* Hunyuan's dynamic scaling is the same at every length: a larger theta. */
+static void read_alpha(struct rope_spec *r, config *scaling)
+{
+    double alpha = config_float(scaling, "alpha");
+
+    if (!(alpha > 0)) {
+        config_fail(scaling, "alpha", "it is %g; it must be positive", alpha);
+        return;
+    }
+    r->kind = ROPE_DEFAULT;
+    if (r->dims > 2)
+        r->theta *= pow(alpha, r->dims / (r->dims - 2.0));
+    config_ignore(scaling, "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", NULL);
+}
+
 /* What the kinds beyond the default ask for. mlx-lm stretches longrope by its long factors whatever
  * the length of the prompt, and clm with it: a cached prefix then never changes its rotation. */
 static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena *a)
@@ -147,6 +163,10 @@ static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena 
         config_ignore(scaling, "long_factor", "short_factor", NULL);
         return;
     case ROPE_DYNAMIC:
+        if (config_has(scaling, "alpha")) {
+            read_alpha(r, scaling);
+            return;
+        }
         r->factor = config_float(scaling, "factor");
         r->max_positions =
             config_float_or(scaling, "original_max_position_embeddings", r->max_positions);

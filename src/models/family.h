@@ -147,9 +147,16 @@ struct config_keys {
 int config_common_named(struct spec *s, config *c, const struct config_keys *keys, bool tied,
                         arena *a);
 
-extern const struct family family_cohere, family_gemma, family_gemma2, family_gemma3, family_glm,
-    family_gpt2, family_gpt_neox, family_gptj, family_granite, family_llama, family_mixtral,
-    family_olmo, family_olmo2, family_phi, family_phi3, family_qwen, family_stablelm,
-    family_starcoder2;
+/* models/layouts.c: names of Llama's layers (norms before the blocks), and of layers with norms
+ * after. */
+extern const struct weight_rule layout_llama[], layout_post_norm[];
+
+extern const struct family family_cohere, family_ernie4_5, family_exaone, family_exaone4,
+    family_gemma, family_gemma2, family_gemma3, family_glm, family_gpt2, family_gpt_bigcode,
+    family_gpt_neox, family_gptj, family_granite, family_helium, family_hunyuan_dense,
+    family_internlm2, family_internlm3, family_lille, family_llama, family_mimo, family_minicpm,
+    family_mixtral, family_nanochat, family_nemotron, family_olmo, family_olmo2, family_openelm,
+    family_phi, family_phi3, family_qwen, family_qwen1, family_seed_oss, family_smollm3,
+    family_stablelm, family_starcoder2, family_telechat3;
 
 #endif

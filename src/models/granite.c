@@ -29,21 +29,9 @@ static int granite_spec(struct spec *s, config *c, arena *a)
     return 0;
 }
 
-static const struct weight_rule granite_weights[] = {
-    {"model.embed_tokens", EMBED_TOKENS},
-    {"model.layers.*.input_layernorm", PRE_NORM(0)},
-    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
-    {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
-    {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
-    {"model.norm", FINAL_NORM},
-    {"lm_head", LM_HEAD},
-    {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
-    {NULL, IGNORE},
-};
-
 const struct family family_granite = {
     .name = "Granite",
     .model_types = {"granite"},
     .spec = granite_spec,
-    .weights = granite_weights,
+    .weights = layout_llama,
 };

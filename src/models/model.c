@@ -66,6 +66,28 @@ static const struct family *find_family(config *c, clm_error *err)
                      config_path(c), type);
 }
 
+/* Experts are many and each has a record of its own: their number is not believed before the
+ * tensors can hold them, at the least that a weight takes, 2 bits. */
+static int check_experts(const struct model *m, clm_error *err)
+{
+    double bytes = 0;
+
+    for (int i = 0; i < m->spec->n_layers; i++) {
+        for (int b = 0; b < m->spec->layers[i].n_branches; b++) {
+            const struct branch_spec *branch = &m->spec->layers[i].branches[b];
+
+            if (branch->op == OP_MOE)
+                bytes += 0.25 * 2 * branch->moe.router.n_experts *
+                         branch->moe.expert.intermediate_size * m->spec->hidden_size;
+        }
+    }
+    if (bytes <= (double)checkpoint_bytes(m->weights))
+        return 0;
+    return fail(err, CLM_ERR_FORMAT,
+                "%s: experts of more than %.0f bytes; the tensors hold %zu bytes in all",
+                config_path(m->config), bytes, checkpoint_bytes(m->weights));
+}
+
 /* m->config is open: spec and structure from it. */
 static int describe(struct model *m, clm_error *err)
 {
@@ -79,6 +101,8 @@ static int describe(struct model *m, clm_error *err)
     m->spec->model_type = config_string(m->config, "model_type");
     config_ignore(m->config, "quantization", "quantization_config", NULL);
     if (config_done(m->config, err) || spec_check(m->spec, err))
+        return -1;
+    if (m->weights && check_experts(m, err))
         return -1;
     if (m->spec->tie_by_file && m->weights)
         m->spec->tie_word_embeddings = !checkpoint_has_head(m->family, m->weights);

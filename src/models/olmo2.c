@@ -36,22 +36,9 @@ static int olmo2_spec(struct spec *s, config *c, arena *a)
     return 0;
 }
 
-static const struct weight_rule olmo2_weights[] = {
-    {"model.embed_tokens", EMBED_TOKENS},
-    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
-    {"model.layers.*.self_attn.{q,k}_norm", ATTENTION_NORMS(0)},
-    {"model.layers.*.post_attention_layernorm", POST_NORM(0)},
-    {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
-    {"model.layers.*.post_feedforward_layernorm", POST_NORM(1)},
-    {"model.norm", FINAL_NORM},
-    {"lm_head", LM_HEAD},
-    {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
-    {NULL, IGNORE},
-};
-
 const struct family family_olmo2 = {
     .name = "OLMo 2, OLMo 3",
     .model_types = {"olmo2", "olmo3"},
     .spec = olmo2_spec,
-    .weights = olmo2_weights,
+    .weights = layout_post_norm,
 };

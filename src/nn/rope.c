@@ -66,7 +66,7 @@ int rope_turning(const struct rope_spec *s)
     return s->kind == ROPE_PROPORTIONAL ? s->head_dim : s->dims;
 }
 
-void rope_inv_freq(float *inv_freq, const struct rope_spec *s, int length)
+static void speeds(float *inv_freq, const struct rope_spec *s, int length)
 {
     int over = s->kind == ROPE_PROPORTIONAL ? s->head_dim : s->dims; /* of the exponents */
     double theta = s->kind == ROPE_DYNAMIC ? dynamic_theta(s, length) : s->theta;
@@ -88,6 +88,13 @@ void rope_inv_freq(float *inv_freq, const struct rope_spec *s, int length)
     }
     for (int i = s->dims / 2; i < rope_turning(s) / 2; i++)
         inv_freq[i] = 0;
+}
+
+void rope_inv_freq(float *inv_freq, const struct rope_spec *s, int length)
+{
+    speeds(inv_freq, s, length);
+    for (int i = 0; s->backward && i < rope_turning(s) / 2; i++)
+        inv_freq[i] = -inv_freq[i];
 }
 
 static double yarn_mscale(double factor, double mscale)

@@ -37,6 +37,7 @@ struct rope_spec {
     int head_dim;
     int dims;         /* the first dims of a head turn; even */
     bool interleaved; /* pairs (2i, 2i + 1); else (i, i + dims / 2) */
+    bool backward;    /* by negative angles */
     double theta;
     double factor;
     double max_positions, original_max_positions;

@@ -213,7 +213,8 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
 static bool rope_equal(const struct rope_spec *a, const struct rope_spec *b)
 {
     return a->kind == b->kind && a->head_dim == b->head_dim && a->dims == b->dims &&
-           a->theta == b->theta && a->factor == b->factor && a->max_positions == b->max_positions &&
+           a->backward == b->backward && a->theta == b->theta && a->factor == b->factor &&
+           a->max_positions == b->max_positions &&
            a->original_max_positions == b->original_max_positions &&
            a->low_freq_factor == b->low_freq_factor && a->high_freq_factor == b->high_freq_factor &&
            a->beta_fast == b->beta_fast && a->beta_slow == b->beta_slow && a->mscale == b->mscale &&

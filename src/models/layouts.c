@@ -1,0 +1,30 @@
+/* models/layouts.c: tables of names that several families share. */
+#include "models/family.h"
+
+const struct weight_rule layout_llama[] = {
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.input_layernorm", PRE_NORM(0)},
+    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
+    {"model.layers.*.self_attn.{q,k}_norm", ATTENTION_NORMS(0)},
+    {"model.layers.*.self_attn.{query,key}_layernorm", ATTENTION_NORMS(0)},
+    {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
+    {"model.norm", FINAL_NORM},
+    {"lm_head", LM_HEAD},
+    {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
+    {"model.mtp_layers.**", IGNORE},                    /* guesses of further tokens */
+    {NULL, IGNORE},
+};
+
+const struct weight_rule layout_post_norm[] = {
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
+    {"model.layers.*.self_attn.{q,k}_norm", ATTENTION_NORMS(0)},
+    {"model.layers.*.post_attention_layernorm", POST_NORM(0)},
+    {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
+    {"model.layers.*.post_feedforward_layernorm", POST_NORM(1)},
+    {"model.norm", FINAL_NORM},
+    {"lm_head", LM_HEAD},
+    {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
+    {NULL, IGNORE},
+};
