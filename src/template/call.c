@@ -167,7 +167,7 @@ static int fill_defaults(struct render *r, const struct macro_code *code)
             continue;
         if (!p->fallback)
             v = value_undefined(UNDEFINED_NAME, p->name.s, p->name.size, 0);
-        else if (eval(r, p->fallback, &v))
+        else if (eval_node(r, p->fallback, &v))
             return -1;
         r->frame->slots[p->slot] = v;
     }
@@ -190,7 +190,7 @@ int call_macro(struct render *r, const struct macro *m, const struct args *args,
         return -1;
     r->frame = frame;
     scope_enter(r, &code->function.loads);
-    if (fill_defaults(r, code) || run(r, &code->body) == FLOW_ERROR)
+    if (fill_defaults(r, code) || run_nodes(r, &code->body) == FLOW_ERROR)
         return -1;
     r->frame = before;
     r->line = line;

@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "template/bigint.h"
-#include "template/unicode.h"
+#include "template/characters.h"
 
 const char *type_name(const struct value *v)
 {
@@ -35,7 +35,7 @@ const char *type_name(const struct value *v)
     return names[v->kind];
 }
 
-bool truth(const struct value *v)
+bool value_truth(const struct value *v)
 {
     switch (v->kind) {
     case V_MISSING:
@@ -105,7 +105,7 @@ int value_length(struct render *r, const struct value *v, int64_t *out)
     case V_STRING:
         if (render_scan(r, v->size))
             return -1;
-        *out = (int64_t)unicode_count(v->s, v->size);
+        *out = (int64_t)character_count(v->s, v->size);
         return 0;
     case V_BYTES:
         *out = v->size;

@@ -19,7 +19,7 @@ static int eval_list(struct render *r, const struct node *n, struct value *out)
     if (!l)
         return -1;
     for (uint32_t i = 0; i < n->list.size; i++)
-        if (eval(r, n->list.items[i], &l->items[i]))
+        if (eval_node(r, n->list.items[i], &l->items[i]))
             return -1;
     *out = n->kind == N_TUPLE ? value_tuple(l) : value_list(l);
     return 0;
@@ -34,7 +34,7 @@ static int eval_dict(struct render *r, const struct node *n, struct value *out)
     for (uint32_t i = 0; i < n->list.size; i += 2) {
         struct value key, v;
 
-        if (eval(r, n->list.items[i], &key) || eval(r, n->list.items[i + 1], &v) ||
+        if (eval_node(r, n->list.items[i], &key) || eval_node(r, n->list.items[i + 1], &v) ||
             dict_set(r, d, &key, v))
             return -1;
     }
@@ -45,7 +45,7 @@ static int eval_dict(struct render *r, const struct node *n, struct value *out)
 static int eval_optional(struct render *r, const struct node *n, struct value *out)
 {
     *out = value_none();
-    return n ? eval(r, n, out) : 0;
+    return n ? eval_node(r, n, out) : 0;
 }
 
 static int eval_getitem(struct render *r, const struct node *n, struct value *out)
@@ -53,10 +53,10 @@ static int eval_getitem(struct render *r, const struct node *n, struct value *ou
     const struct node *key = n->pair.right;
     struct value object, index, stop, step;
 
-    if (eval(r, n->pair.left, &object))
+    if (eval_node(r, n->pair.left, &object))
         return -1;
     if (key->kind != N_SLICE) {
-        if (eval(r, key, &index))
+        if (eval_node(r, key, &index))
             return -1;
         r->line = n->line;
         return get_item(r, &object, &index, out);
@@ -72,7 +72,7 @@ static int eval_getattr(struct render *r, const struct node *n, struct value *ou
 {
     struct value object;
 
-    if (eval(r, n->attr.object, &object))
+    if (eval_node(r, n->attr.object, &object))
         return -1;
     if (object.kind == V_DICT && !n->attr.methods) {
         const struct value *found = dict_get_text(object.dict, &n->attr.name, n->attr.hash);
@@ -91,10 +91,10 @@ static int eval_compare(struct render *r, const struct node *n, struct value *ou
     struct value left, right;
     int holds = 1;
 
-    if (eval(r, n->compare.first, &left))
+    if (eval_node(r, n->compare.first, &left))
         return -1;
     for (uint32_t i = 0; i < n->compare.rest.size && holds; i++) {
-        if (eval(r, n->compare.rest.items[i], &right))
+        if (eval_node(r, n->compare.rest.items[i], &right))
             return -1;
         r->line = n->line;
         holds = value_compare(r, &left, &right, n->compare.ops[i]);
@@ -113,7 +113,7 @@ static int eval_concat(struct render *r, const struct node *n, struct value *out
     for (uint32_t i = 0; i < n->list.size; i++) {
         struct value v, text;
 
-        if (eval(r, n->list.items[i], &v) || to_string(r, &v, &text) ||
+        if (eval_node(r, n->list.items[i], &v) || to_string(r, &v, &text) ||
             string_join2(r, &sum, &text, &sum))
             return -1;
     }
@@ -129,12 +129,12 @@ static int eval_cond(struct render *r, const struct node *n, struct value *out)
         "defined.";
     struct value test;
 
-    if (eval(r, n->cond.test, &test))
+    if (eval_node(r, n->cond.test, &test))
         return -1;
-    if (truth(&test))
-        return eval(r, n->cond.then, out);
+    if (value_truth(&test))
+        return eval_node(r, n->cond.then, out);
     if (n->cond.otherwise)
-        return eval(r, n->cond.otherwise, out);
+        return eval_node(r, n->cond.otherwise, out);
     *out = value_undefined(UNDEFINED_HINT, hint, sizeof hint - 1, 0);
     return 0;
 }
@@ -147,7 +147,7 @@ static int add_star(struct render *r, const struct node *n, struct list_builder 
     struct iter it;
     int more;
 
-    if (eval(r, n, &v) || iter_begin(r, &v, &it))
+    if (eval_node(r, n, &v) || iter_begin(r, &v, &it))
         return -1;
     while ((more = iter_next(r, &it, &item)) > 0)
         if (list_add(r, b, item))
@@ -161,7 +161,7 @@ static int add_star_star(struct render *r, const struct node *n, struct named_va
     struct named_value *all;
     struct value v;
 
-    if (eval(r, n, &v))
+    if (eval_node(r, n, &v))
         return -1;
     if (v.kind != V_DICT)
         return render_fail(r, "argument after ** must be a mapping, not %s", type_name(&v));
@@ -193,7 +193,7 @@ static int eval_named(struct render *r, const struct arguments *a, const struct 
     }
     for (; n < a->n_keywords; n++) {
         named[n].name = a->keywords[n].name;
-        if (eval(r, a->keywords[n].value, &named[n].value))
+        if (eval_node(r, a->keywords[n].value, &named[n].value))
             return -1;
     }
     if (caller)
@@ -222,7 +222,7 @@ static int eval_args(struct render *r, const struct arguments *a, const struct v
         if (!b.items)
             return -1;
         for (; b.size < b.room; b.size++)
-            if (eval(r, a->positional.items[b.size], &b.items[b.size]))
+            if (eval_node(r, a->positional.items[b.size], &b.items[b.size]))
                 return -1;
     }
     if (a->star && add_star(r, a->star, &b))
@@ -240,8 +240,8 @@ static int eval_callee(struct render *r, const struct node *n, const struct buil
 {
     *builtin = NULL;
     if (n->kind != N_GETATTR || !n->attr.methods)
-        return eval(r, n, callee);
-    if (eval(r, n->attr.object, callee))
+        return eval_node(r, n, callee);
+    if (eval_node(r, n->attr.object, callee))
         return -1;
     *builtin = method_for(n->attr.methods, callee->kind);
     if (*builtin && (*builtin)->fn)
@@ -281,7 +281,7 @@ int eval_filtered(struct render *r, const struct node *n, const struct value *bo
 
     if (n->call.subject ? (n->call.subject->kind == N_FILTER && body
                                ? eval_filtered(r, n->call.subject, body, &subject)
-                               : eval(r, n->call.subject, &subject))
+                               : eval_node(r, n->call.subject, &subject))
                         : (subject = *body, 0))
         return -1;
     if (eval_args(r, n->call.arguments, NULL, &args))
@@ -297,7 +297,7 @@ static int eval_binary(struct render *r, const struct node *n, struct value *out
 {
     struct value a, b;
 
-    if (eval(r, n->pair.left, &a) || eval(r, n->pair.right, &b))
+    if (eval_node(r, n->pair.left, &a) || eval_node(r, n->pair.right, &b))
         return -1;
     if (n->kind == N_ADD && a.kind == V_STRING && b.kind == V_STRING &&
         !((a.flags | b.flags) & STRING_MARKUP))
@@ -328,19 +328,26 @@ static int eval_inner(struct render *r, const struct node *n, struct value *out)
     case N_COND:
         return eval_cond(r, n, out);
     case N_AND:
-        return eval(r, n->pair.left, out) || (truth(out) && eval(r, n->pair.right, out)) ? -1 : 0;
+        return eval_node(r, n->pair.left, out) ||
+                       (value_truth(out) && eval_node(r, n->pair.right, out))
+                   ? -1
+                   : 0;
     case N_OR:
-        return eval(r, n->pair.left, out) || (!truth(out) && eval(r, n->pair.right, out)) ? -1 : 0;
+        return eval_node(r, n->pair.left, out) ||
+                       (!value_truth(out) && eval_node(r, n->pair.right, out))
+                   ? -1
+                   : 0;
     case N_NOT:
-        if (eval(r, n->pair.left, out))
+        if (eval_node(r, n->pair.left, out))
             return -1;
-        *out = value_bool(!truth(out));
+        *out = value_bool(!value_truth(out));
         return 0;
     case N_NEG:
     case N_POS: {
         struct value v;
 
-        return eval(r, n->pair.left, &v) || negate(r, &v, n->kind == N_NEG, out) ? -1 : 0;
+        return eval_node(r, n->pair.left, &v) || operate_unary(r, &v, n->kind == N_NEG, out) ? -1
+                                                                                             : 0;
     }
     case N_CONCAT:
         return eval_concat(r, n, out);
@@ -354,7 +361,7 @@ static int eval_inner(struct render *r, const struct node *n, struct value *out)
     }
 }
 
-int eval(struct render *r, const struct node *n, struct value *out)
+int eval_node(struct render *r, const struct node *n, struct value *out)
 {
     int rc;
 
@@ -381,12 +388,12 @@ static int emit_sum(struct render *r, const struct node *n, struct value *sum)
     int out;
 
     if (n->kind != N_ADD)
-        return eval(r, n, sum);
+        return eval_node(r, n, sum);
     if (render_enter(r))
         return -1;
     out = emit_sum(r, n->pair.left, sum);
     render_leave(r);
-    if (out < 0 || eval(r, n->pair.right, &b))
+    if (out < 0 || eval_node(r, n->pair.right, &b))
         return -1;
     r->line = n->line;
     if (!out &&
@@ -395,7 +402,7 @@ static int emit_sum(struct render *r, const struct node *n, struct value *sum)
 
         return operate(r, N_ADD, &a, &b, sum);
     }
-    if (!out && emit(r, sum->s, sum->size))
+    if (!out && emit_bytes(r, sum->s, sum->size))
         return -1;
     if (b.kind != V_STRING || (b.flags & STRING_MARKUP)) {
         /* The left side is out already, but only its type matters for what happens now. */
@@ -404,7 +411,7 @@ static int emit_sum(struct render *r, const struct node *n, struct value *sum)
         if (operate(r, N_ADD, &a, &b, &b))
             return -1;
     }
-    return emit(r, b.s, b.size) ? -1 : 1;
+    return emit_bytes(r, b.s, b.size) ? -1 : 1;
 }
 
 int emit_call(struct render *r, const struct node *n, const struct value *caller)
@@ -435,13 +442,13 @@ int emit_expression(struct render *r, const struct node *n)
     case N_COND: {
         struct value test;
 
-        if (eval(r, n->cond.test, &test))
+        if (eval_node(r, n->cond.test, &test))
             return -1;
-        if (truth(&test))
+        if (value_truth(&test))
             return emit_expression(r, n->cond.then);
         return n->cond.otherwise ? emit_expression(r, n->cond.otherwise) : 0;
     }
     default:
-        return eval(r, n, &v) || emit_str(r, &v) ? -1 : 0;
+        return eval_node(r, n, &v) || emit_str(r, &v) ? -1 : 0;
     }
 }

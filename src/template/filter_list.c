@@ -18,7 +18,7 @@ FILTER(default)
     (void)r;
     (void)args;
     *out = self;
-    if (self.kind == V_UNDEFINED || (truth(&p[1]) && !truth(&self)))
+    if (self.kind == V_UNDEFINED || (value_truth(&p[1]) && !value_truth(&self)))
         *out = p[0].kind == V_MISSING ? value_string("", 0) : p[0];
     return 0;
 }
@@ -76,7 +76,7 @@ FILTER(last)
     }
     if (self.kind == V_UNDEFINED)
         return undefined_error(r, &self);
-    if (reversed(r, &self, &back, &can))
+    if (iter_reversed(r, &self, &back, &can))
         return -1;
     if (!can)
         return render_fail(r, "'%s' object is not reversible", type_name(&self));
@@ -101,7 +101,7 @@ FILTER(reverse)
     UNUSED;
     if (self.kind == V_STRING)
         return get_slice(r, &self, &none, &none, &minus_one, out);
-    if (reversed(r, &self, out, &can))
+    if (iter_reversed(r, &self, out, &can))
         return -1;
     if (can)
         return 0;
@@ -262,8 +262,8 @@ FILTER(sort)
     struct value list, keys;
 
     (void)args;
-    return to_list(r, &self, &list) || sort_keys(r, &list, &p[2], truth(&p[1]), &keys) ||
-                   sorted_list(r, &list, &keys, truth(&p[0]), out)
+    return to_list(r, &self, &list) || sort_keys(r, &list, &p[2], value_truth(&p[1]), &keys) ||
+                   sorted_list(r, &list, &keys, value_truth(&p[0]), out)
                ? -1
                : 0;
 }
@@ -290,11 +290,12 @@ FILTER(dictsort)
     for (uint32_t i = 0; i < l->size; i++) {
         static const struct value whole;
 
-        if (filter_key(r, &list.list->items[i].list->items[at], &whole, truth(&p[0]), &l->items[i]))
+        if (filter_key(r, &list.list->items[i].list->items[at], &whole, value_truth(&p[0]),
+                       &l->items[i]))
             return -1;
     }
     keys = value_list(l);
-    return sorted_list(r, &list, &keys, truth(&p[2]), out);
+    return sorted_list(r, &list, &keys, value_truth(&p[2]), out);
 }
 
 static int extreme(struct render *r, const struct value *self, const struct value *p,
@@ -310,7 +311,7 @@ static int extreme(struct render *r, const struct value *self, const struct valu
     while ((more = iter_next(r, &it, &item)) > 0) {
         int better;
 
-        if (render_work(r, 1) || filter_key(r, &item, &p[1], truth(&p[0]), &key))
+        if (render_work(r, 1) || filter_key(r, &item, &p[1], value_truth(&p[0]), &key))
             return -1;
         better = best.kind == V_MISSING ? 1 : value_less(r, &key, &best, op);
         if (better < 0)
@@ -360,7 +361,7 @@ FILTER(unique)
 {
     struct iter *inner = render_alloc(r, 1, sizeof *inner);
     struct iter it = {
-        .source = ITER_UNIQUE, .inner = inner, .case_sensitive = truth(&p[0]), .path = p[1]};
+        .source = ITER_UNIQUE, .inner = inner, .case_sensitive = value_truth(&p[0]), .path = p[1]};
 
     (void)args;
     it.seen = dict_new(r, 0);
@@ -397,7 +398,7 @@ static int group_keys(struct render *r, const struct value *list, const struct v
         static const struct value whole;
 
         if (render_work(r, 1) || get_path(r, &list->list->items[i], &p[0], &p[1], &v) ||
-            filter_key(r, &v, &whole, truth(&p[2]), &keys->items[i]))
+            filter_key(r, &v, &whole, value_truth(&p[2]), &keys->items[i]))
             return -1;
     }
     *out = value_list(keys);
@@ -505,7 +506,7 @@ static int begin_inner(struct render *r, const struct value *self, struct iter *
     static const struct value nothing = {.kind = V_UNDEFINED};
 
     it->inner = render_alloc(r, 1, sizeof *it->inner);
-    if (!it->inner || iter_begin(r, truth(self) ? self : &nothing, it->inner))
+    if (!it->inner || iter_begin(r, value_truth(self) ? self : &nothing, it->inner))
         return -1;
     return iter_value(r, it, out);
 }
@@ -516,7 +517,7 @@ FILTER(map)
     struct iter it = {.source = ITER_MAP};
 
     (void)p;
-    if (!truth(&self))
+    if (!value_truth(&self))
         return begin_inner(r, &self, &it, out);
     if (!args->n_positional && attribute) {
         fallback = named_arg(args, "default");
@@ -544,7 +545,7 @@ static int select_items(struct render *r, const struct value *self, const struct
     struct iter it = {.source = ITER_SELECT, .attribute = attribute, .reject = reject};
     uint32_t at = attribute;
 
-    if (!truth(self))
+    if (!value_truth(self))
         return begin_inner(r, self, &it, out);
     if (attribute) {
         if (!args->n_positional)

@@ -4,8 +4,8 @@
 #include <stdio.h>
 
 #include "template/bigint.h"
+#include "template/characters.h"
 #include "template/number.h"
-#include "template/unicode.h"
 
 FILTER(abs)
 {
@@ -22,7 +22,7 @@ FILTER(abs)
         return 0;
     }
     negative = self.kind == V_BIGINT ? self.big->negative : self.i < 0;
-    return negate(r, &self, negative, out);
+    return operate_unary(r, &self, negative, out);
 }
 
 /* The whole part of a finite float. */
@@ -57,7 +57,7 @@ static bool base_prefix(const char *s, const char *end, int64_t *base)
 int text_to_int(struct render *r, const struct value *text, int64_t base, struct value *out,
                 bool *valid)
 {
-    const char *end = text->s + text->size, *s = unicode_skip_space(text->s, end);
+    const char *end = text->s + text->size, *s = character_skip_space(text->s, end);
     char digits[BIGINT_MAX_DIGITS + 1];
     size_t n = 0;
     bool negative, after_digit = false;
@@ -65,7 +65,7 @@ int text_to_int(struct render *r, const struct value *text, int64_t base, struct
     *valid = false;
     if (base && (base < 2 || base > 36))
         return render_fail(r, "int() base must be >= 2 and <= 36, or 0");
-    end = unicode_strip_end(s, end);
+    end = character_strip_end(s, end);
     negative = s < end && *s == '-';
     if (s < end && (*s == '-' || *s == '+'))
         s++;
@@ -96,7 +96,7 @@ int text_to_int(struct render *r, const struct value *text, int64_t base, struct
         if (!b)
             return render_no_memory(r);
         *out = v;
-        if (negative && negate(r, &v, true, out))
+        if (negative && operate_unary(r, &v, true, out))
             return -1;
     }
     *valid = true;
@@ -184,7 +184,7 @@ static int round_integer(struct render *r, const struct value *v, int64_t places
     if (!order) { /* exactly half way: to the even multiple */
         if (operate(r, N_FLOORDIV, &result, &power, &half) || operate(r, N_MOD, &half, &two, &half))
             return -1;
-        order = truth(&half) ? 1 : -1;
+        order = value_truth(&half) ? 1 : -1;
     }
     *out = result;
     return order > 0 ? operate(r, N_ADD, &result, &power, out) : 0;
@@ -244,7 +244,7 @@ static int bytes_value(struct render *r, const struct value *v, double *out)
 FILTER(filesizeformat)
 {
     static const char prefixes[] = "kMGTPEZY";
-    bool binary = truth(&p[0]);
+    bool binary = value_truth(&p[0]);
     double base = binary ? 1024 : 1000, bytes, unit;
     char text[NUMBER_ROOM];
     int i = 0, n;

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "base/utf8.h"
-#include "template/unicode.h"
+#include "template/characters.h"
 
 #define UNUSED ((void)p, (void)args)
 
@@ -131,14 +131,14 @@ static int emit_unescaped(struct render *r, const char *s, size_t n)
 
             if (n - i < size || memcmp(s + i, entities[k].name, size))
                 continue;
-            if (emit(r, s + begin, i - begin) || emit_text(r, entities[k].text))
+            if (emit_bytes(r, s + begin, i - begin) || emit_text(r, entities[k].text))
                 return -1;
             begin = i + size;
             i = begin - 1;
             break;
         }
     }
-    return emit(r, s + begin, n - begin);
+    return emit_bytes(r, s + begin, n - begin);
 }
 
 /* Text without what lies between two marks; an opening mark without a closing one stays. */
@@ -154,11 +154,11 @@ static int without(struct render *r, const struct value *text, const char *open,
 
         if (!to)
             break;
-        if (emit(r, at, (size_t)(from - at)))
+        if (emit_bytes(r, at, (size_t)(from - at)))
             return -1;
         at = to + strlen(close);
     }
-    return emit(r, at, (size_t)(end - at)) || emit_capture(r, mark, out) ? -1 : 0;
+    return emit_bytes(r, at, (size_t)(end - at)) || emit_capture(r, mark, out) ? -1 : 0;
 }
 
 FILTER(striptags)
@@ -224,7 +224,7 @@ static int indentation(struct render *r, const struct value *width, struct value
 FILTER(indent)
 {
     struct value indent, lines;
-    bool blank = truth(&p[2]);
+    bool blank = value_truth(&p[2]);
     size_t mark;
 
     (void)args;
@@ -235,7 +235,7 @@ FILTER(indent)
     if (indentation(r, &p[0], &indent) || string_lines(r, &self, false, &lines))
         return -1;
     mark = emit_mark(r);
-    if (truth(&p[1]) && emit_str(r, &indent))
+    if (value_truth(&p[1]) && emit_str(r, &indent))
         return -1;
     /* Jinja adds a newline first: then there is always one line, and a text that ends in one has
      * an empty line behind it. */
@@ -278,7 +278,7 @@ FILTER(truncate)
         (p[3].kind != V_NONE && arg_int(r, &p[3], "truncate: leeway", &leeway)) ||
         value_length(r, &self, &size))
         return -1;
-    n_end = (int64_t)unicode_count(end.s, end.size);
+    n_end = (int64_t)character_count(end.s, end.size);
     if (length < n_end)
         return render_fail(r, "expected length >= %lld, got %lld", (long long)n_end,
                            (long long)length);
@@ -290,8 +290,8 @@ FILTER(truncate)
     }
     if (self.kind != V_STRING)
         return render_fail(r, "truncate: a string is expected, not %s", type_name(&self));
-    kept = value_string(self.s, unicode_offset(self.s, self.size, (size_t)(length - n_end)));
-    if (!truth(&p[1])) {
+    kept = value_string(self.s, character_offset(self.s, self.size, (size_t)(length - n_end)));
+    if (!value_truth(&p[1])) {
         if (string_split(r, &kept, &space, 1, true, &parts))
             return -1;
         kept = parts.list->items[0];
@@ -301,7 +301,7 @@ FILTER(truncate)
 
 static bool is_word(int32_t c)
 {
-    return c == '_' || unicode_is_alnum(c);
+    return c == '_' || character_is_alnum(c);
 }
 
 FILTER(wordcount)
@@ -338,7 +338,9 @@ static int emit_url(struct render *r, const struct value *v, bool query)
                      (c && strchr("_.-~", c)) || (c == '/' && !query);
 
         snprintf(hex, sizeof hex, "%%%02X", (unsigned char)c);
-        if (plain ? emit(r, &c, 1) : c == ' ' && query ? emit(r, "+", 1) : emit(r, hex, 3))
+        if (plain               ? emit_bytes(r, &c, 1)
+            : c == ' ' && query ? emit_bytes(r, "+", 1)
+                                : emit_bytes(r, hex, 3))
             return -1;
     }
     return render_scan(r, text.size);
@@ -367,8 +369,8 @@ FILTER(urlencode)
             return -1;
         if (parts.list->size != 2)
             return render_fail(r, "urlencode: pairs of key and value are expected");
-        if ((!first && emit(r, "&", 1)) || emit_url(r, &parts.list->items[0], true) ||
-            emit(r, "=", 1) || emit_url(r, &parts.list->items[1], true))
+        if ((!first && emit_bytes(r, "&", 1)) || emit_url(r, &parts.list->items[0], true) ||
+            emit_bytes(r, "=", 1) || emit_url(r, &parts.list->items[1], true))
             return -1;
         first = false;
     }
@@ -387,17 +389,17 @@ static int emit_attribute(struct render *r, const struct value *key, const struc
                                key->s);
     if (to_string(r, v, &text))
         return -1;
-    return emit_escaped(r, key->s, key->size) || emit(r, "=\"", 2) ||
+    return emit_escaped(r, key->s, key->size) || emit_bytes(r, "=\"", 2) ||
                    (text.flags & STRING_MARKUP ? emit_str(r, &text)
                                                : emit_escaped(r, text.s, text.size)) ||
-                   emit(r, "\"", 1)
+                   emit_bytes(r, "\"", 1)
                ? -1
                : 0;
 }
 
 FILTER(xmlattr)
 {
-    bool space = p[0].kind == V_MISSING || truth(&p[0]), first = true;
+    bool space = p[0].kind == V_MISSING || value_truth(&p[0]), first = true;
     size_t mark = emit_mark(r);
 
     (void)args;
@@ -410,7 +412,7 @@ FILTER(xmlattr)
 
         if (e->value.kind == V_NONE || e->value.kind == V_UNDEFINED)
             continue;
-        if (((space || !first) && emit(r, " ", 1)) || emit_attribute(r, &e->key, &e->value))
+        if (((space || !first) && emit_bytes(r, " ", 1)) || emit_attribute(r, &e->key, &e->value))
             return -1;
         first = false;
     }

@@ -4,8 +4,8 @@
 #include <stdio.h>
 
 #include "template/bigint.h"
+#include "template/characters.h"
 #include "template/number.h"
-#include "template/unicode.h"
 
 #define MAX_PRECISION 800
 #define MAX_WIDTH 1000000
@@ -30,7 +30,7 @@ static int pad_field(struct render *r, const struct format_spec *f, size_t mark,
     if (f->width > MAX_WIDTH)
         return render_fail(r, "format: a width of %lld is too large", (long long)f->width);
     room = f->width -
-           (int64_t)unicode_count(r->out->data ? r->out->data + mark : "", emit_mark(r) - mark);
+           (int64_t)character_count(r->out->data ? r->out->data + mark : "", emit_mark(r) - mark);
     if (room <= 0)
         return 0;
     if (emit_capture(r, mark, &text))
@@ -52,8 +52,9 @@ int format_text(struct render *r, const struct format_spec *f, const struct valu
     size_t mark = emit_mark(r), size = text->size;
 
     if (f->precision >= 0)
-        size = unicode_offset(text->s, text->size, (size_t)f->precision);
-    return emit(r, text->s, size) || pad_field(r, f, mark, f->align ? f->align : '<', 0) ? -1 : 0;
+        size = character_offset(text->s, text->size, (size_t)f->precision);
+    return emit_bytes(r, text->s, size) || pad_field(r, f, mark, f->align ? f->align : '<', 0) ? -1
+                                                                                               : 0;
 }
 
 /* Digits with a separator between groups; with '0' padding the zeros are grouped too. */
@@ -71,12 +72,12 @@ static int emit_grouped(struct render *r, const struct format_spec *f, const str
     for (size_t i = 0; i < zeros + whole; i++) {
         size_t left = zeros + whole - i;
 
-        if (i && left % every == 0 && emit(r, &f->group, 1))
+        if (i && left % every == 0 && emit_bytes(r, &f->group, 1))
             return -1;
-        if (emit(r, i < zeros ? "0" : p->digits + (i - zeros), 1))
+        if (emit_bytes(r, i < zeros ? "0" : p->digits + (i - zeros), 1))
             return -1;
     }
-    return emit(r, p->digits + p->n_whole, p->n - p->n_whole);
+    return emit_bytes(r, p->digits + p->n_whole, p->n - p->n_whole);
 }
 
 static int emit_parts(struct render *r, const struct format_spec *f, const struct parts *p)
@@ -85,9 +86,9 @@ static int emit_parts(struct render *r, const struct format_spec *f, const struc
     struct format_spec field = *f;
     size_t head = (p->sign != 0) + strlen(p->prefix);
 
-    if ((p->sign && emit(r, &p->sign, 1)) || emit_text(r, p->prefix))
+    if ((p->sign && emit_bytes(r, &p->sign, 1)) || emit_text(r, p->prefix))
         return -1;
-    if (f->group ? emit_grouped(r, f, p) : emit(r, p->digits, p->n))
+    if (f->group ? emit_grouped(r, f, p) : emit_bytes(r, p->digits, p->n))
         return -1;
     if (f->zero && !f->align)
         field.align = '=';
@@ -119,7 +120,7 @@ static int integer_digits(struct render *r, const struct value *v, int base, boo
             operate(r, N_FLOORDIV, &rest, &radix, &rest))
             return -1;
         text[--at] = (upper ? "0123456789ABCDEF" : "0123456789abcdef")[digit.i];
-    } while (truth(&rest) && at);
+    } while (value_truth(&rest) && at);
     *digits = text + at;
     *n = room - at;
     return 0;
@@ -132,7 +133,7 @@ static int format_integer(struct render *r, const struct format_spec *f, const s
     bool negative = v->kind == V_BIGINT ? v->big->negative : v->i < 0;
     int base = f->type == 'x' || f->type == 'X' ? 16 : f->type == 'o' ? 8 : f->type == 'b' ? 2 : 10;
 
-    if (negative && negate(r, &size, true, &size))
+    if (negative && operate_unary(r, &size, true, &size))
         return -1;
     if (integer_digits(r, &size, base, f->type == 'X', &p.digits, &p.n))
         return -1;

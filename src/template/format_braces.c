@@ -2,7 +2,7 @@
 
 #include "base/utf8.h"
 #include "template/bigint.h"
-#include "template/unicode.h"
+#include "template/characters.h"
 
 /* str.format: numbering of the fields, automatic or by hand, but not both. */
 struct braces {
@@ -224,12 +224,12 @@ static int format_part(struct render *r, struct braces *b, const char *s, const 
 
         while (stop < end && *stop != '{' && *stop != '}')
             stop++;
-        if (render_work(r, 1) || emit(r, s, (size_t)(stop - s)))
+        if (render_work(r, 1) || emit_bytes(r, s, (size_t)(stop - s)))
             return -1;
         if (stop == end)
             break;
         if (!depth && stop + 1 < end && stop[1] == *stop) {
-            if (emit(r, stop, 1))
+            if (emit_bytes(r, stop, 1))
                 return -1;
             s = stop + 2;
             continue;

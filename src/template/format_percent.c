@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "template/bigint.h"
-#include "template/unicode.h"
+#include "template/characters.h"
 
 /* "format % argument" while it is read. */
 struct percent {
@@ -127,7 +127,7 @@ static int convert(struct render *r, struct format_spec *f, const struct value *
         return format_text(r, f, &text);
     case 'c':
         f->align = f->align ? f->align : '>';
-        if (v->kind == V_STRING && unicode_count(v->s, v->size) == 1)
+        if (v->kind == V_STRING && character_count(v->s, v->size) == 1)
             return format_text(r, f, v);
         return format_number(r, f, v);
     case 'd':
@@ -209,7 +209,7 @@ int format_percent(struct render *r, const struct value *format, const struct va
         const char *next = memchr(p.s, '%', (size_t)(p.end - p.s));
         const char *stop = next ? next : p.end;
 
-        if (emit(r, p.s, (size_t)(stop - p.s)))
+        if (emit_bytes(r, p.s, (size_t)(stop - p.s)))
             return -1;
         p.s = stop;
         if (!next)

@@ -151,8 +151,10 @@ GLOBAL(raise_exception)
     (void)out;
     if (to_string(r, &p[0], &text))
         return -1;
-    if (r->options->raised && !r->err->code)
+    if (r->options->raised && !r->err->code) {
+        strbuf_addf(r->options->raised, "%s:%u: ", r->t->name, r->line);
         strbuf_add(r->options->raised, text.s, text.size);
+    }
     return render_fail(r, "%.*s", (int)(text.size < 10000 ? text.size : 10000), text.s);
 }
 
@@ -178,7 +180,7 @@ static int emit_time(struct render *r, const struct tm *now, const char *format,
     spec[n] = '\0';
     size = strftime_l(text, sizeof text, spec, now, c_locale);
     freelocale(c_locale);
-    return emit(r, text, size);
+    return emit_bytes(r, text, size);
 }
 
 static int emit_conversion(struct render *r, const struct tm *now, const char *s, size_t n)
@@ -219,16 +221,16 @@ GLOBAL(strftime_now)
             const char *next = memchr(s, '%', left);
 
             n = next ? (size_t)(next - s) : left;
-            if (emit(r, s, n))
+            if (emit_bytes(r, s, n))
                 return -1;
         } else {
             /* flags and widths between "%" and the letter are the C library's */
             while (n < left && n < 8 && strchr("-_0^#EO123456789", s[n]) && s[n])
                 n++;
             if (n == left || n == 8) {
-                if (emit(r, s, n))
+                if (emit_bytes(r, s, n))
                     return -1;
-            } else if (s[n] & 0x80 ? emit(r, s, ++n) : emit_conversion(r, &now, s, ++n)) {
+            } else if (s[n] & 0x80 ? emit_bytes(r, s, ++n) : emit_conversion(r, &now, s, ++n)) {
                 return -1;
             }
         }

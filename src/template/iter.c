@@ -117,11 +117,13 @@ static int filtered_next(struct render *r, struct iter *it, struct value *out)
             return -1;
         r->frame = it->frame;
         scope_enter(r, &it->loop->test_loads);
-        rc = assign(r, it->loop->test_target, out) || eval(r, it->loop->test, &test) ? -1 : 0;
+        rc = assign_target(r, it->loop->test_target, out) || eval_node(r, it->loop->test, &test)
+                 ? -1
+                 : 0;
         r->frame = before;
         if (rc)
             return -1;
-        if (truth(&test))
+        if (value_truth(&test))
             return 1;
     }
     return more;
@@ -156,7 +158,7 @@ static int select_next(struct render *r, struct iter *it, struct value *out)
             if (call_builtin(r, it->builtin, subject, &it->args, &tested))
                 return -1;
         }
-        if (truth(&tested) != it->reject)
+        if (value_truth(&tested) != it->reject)
             return 1;
     }
     return more;
@@ -327,7 +329,7 @@ int iter_value(struct render *r, const struct iter *it, struct value *out)
     return 0;
 }
 
-int reversed(struct render *r, const struct value *v, struct value *out, bool *can)
+int iter_reversed(struct render *r, const struct value *v, struct value *out, bool *can)
 {
     struct iter it = {.source = ITER_REVERSED, .over = *v};
 

@@ -6,9 +6,9 @@
 #include "base/memory.h"
 #include "base/utf8.h"
 #include "template/bigint.h"
+#include "template/characters.h"
 #include "template/lex_string.h"
 #include "template/number.h"
-#include "template/unicode.h"
 
 #define MAX_NESTING 200
 #define MAX_TEMPLATE ((size_t)1 << 20)
@@ -82,7 +82,7 @@ static const char *skip_space(const char *s, const char *end)
         int32_t c;
         size_t n = utf8_decode(s, (size_t)(end - s), &c);
 
-        if (!unicode_is_space(c))
+        if (!character_is_space(c))
             break;
         s += n;
     }
@@ -99,7 +99,7 @@ static const char *strip_end(const char *s, const char *end)
         while (last > s && ((unsigned char)*last & 0xC0) == 0x80)
             last--;
         utf8_decode(last, (size_t)(end - last), &c);
-        if (!unicode_is_space(c))
+        if (!character_is_space(c))
             break;
         end = last;
     }
@@ -328,7 +328,7 @@ static int lex_number(struct lexer *l)
 
 static bool is_name_start(int32_t c)
 {
-    return c == '_' || unicode_is_alpha(c);
+    return c == '_' || character_is_alpha(c);
 }
 
 /* Takes a name when there is one: 1, else 0; -1 on error. */
@@ -345,7 +345,7 @@ static int lex_name(struct lexer *l)
         if (s == l->end)
             break;
         n = utf8_decode(s, (size_t)(l->end - s), &c);
-    } while (c == '_' || unicode_is_alnum(c) || unicode_is_mark(c));
+    } while (c == '_' || character_is_alnum(c) || character_is_mark(c));
     if (push(l, T_NAME, value_string(l->s, (size_t)(s - l->s))))
         return -1;
     advance(l, s);
@@ -534,8 +534,8 @@ static char *normalize(arena *a, const char *text, size_t *size)
     return copy;
 }
 
-int lex(struct tokens *out, const char *text, size_t size, const char *name, arena *a,
-        clm_error *err)
+int lex_template(struct tokens *out, const char *text, size_t size, const char *name, arena *a,
+                 clm_error *err)
 {
     struct lexer l = {.line = 1, .line_starting = true, .name = name, .memory = a, .err = err};
     const char *next;

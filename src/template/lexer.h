@@ -57,8 +57,8 @@ struct tokens {
 };
 
 /* Everything lives in the arena; name stands for the template in messages. */
-int lex(struct tokens *out, const char *text, size_t size, const char *name, arena *a,
-        clm_error *err);
+int lex_template(struct tokens *out, const char *text, size_t size, const char *name, arena *a,
+                 clm_error *err);
 
 /* How messages show a token of this kind. */
 const char *token_name(enum token_kind kind);

@@ -1,7 +1,7 @@
 #include "template/strings.h"
 
 #include "base/utf8.h"
-#include "template/unicode.h"
+#include "template/characters.h"
 
 #define METHOD(name)                                                                               \
     static int method_##name(struct render *r, struct value self, const struct value *p,           \
@@ -37,14 +37,14 @@ static bool is_ascii(int32_t c)
         return render_scan(r, self.size);                                                          \
     }
 
-CHARACTER_METHOD(isalnum, unicode_is_alnum, false)
-CHARACTER_METHOD(isalpha, unicode_is_alpha, false)
+CHARACTER_METHOD(isalnum, character_is_alnum, false)
+CHARACTER_METHOD(isalpha, character_is_alpha, false)
 CHARACTER_METHOD(isascii, is_ascii, true)
-CHARACTER_METHOD(isdecimal, unicode_is_decimal, false)
-CHARACTER_METHOD(isdigit, unicode_is_digit, false)
-CHARACTER_METHOD(isnumeric, unicode_is_numeric, false)
-CHARACTER_METHOD(isprintable, unicode_is_printable, true)
-CHARACTER_METHOD(isspace, unicode_is_space, false)
+CHARACTER_METHOD(isdecimal, character_is_decimal, false)
+CHARACTER_METHOD(isdigit, character_is_digit, false)
+CHARACTER_METHOD(isnumeric, character_is_numeric, false)
+CHARACTER_METHOD(isprintable, character_is_printable, true)
+CHARACTER_METHOD(isspace, character_is_space, false)
 
 METHOD(islower)
 {
@@ -69,7 +69,7 @@ METHOD(istitle)
 
 static bool is_identifier_part(int32_t c)
 {
-    return c == '_' || unicode_is_alnum(c) || unicode_is_mark(c);
+    return c == '_' || character_is_alnum(c) || character_is_mark(c);
 }
 
 METHOD(isidentifier)
@@ -79,7 +79,7 @@ METHOD(isidentifier)
     UNUSED;
     if (self.size)
         utf8_decode(self.s, self.size, &first);
-    *out = value_bool((first == '_' || unicode_is_alpha(first)) &&
+    *out = value_bool((first == '_' || character_is_alpha(first)) &&
                       string_all(&self, is_identifier_part));
     return render_scan(r, self.size);
 }
@@ -127,7 +127,7 @@ METHOD(rsplit)
 METHOD(splitlines)
 {
     UNUSED;
-    return string_lines(r, &self, truth(&p[0]), out);
+    return string_lines(r, &self, value_truth(&p[0]), out);
 }
 
 METHOD(join)
@@ -164,7 +164,7 @@ static int part(struct render *r, const struct value *s, const struct value *sta
         return 0;
     if (start->kind != V_NONE && arg_int(r, start, "start", &from))
         return -1;
-    size = (int64_t)unicode_count(s->s, s->size);
+    size = (int64_t)character_count(s->s, s->size);
     if (from < 0)
         from = from + size < 0 ? 0 : from + size;
     *offset = from;
@@ -198,7 +198,7 @@ static int find_position(struct render *r, const struct value *self, const struc
     found = back        ? search_back(&in, &what)
             : what.size ? memmem(in.s, in.size, what.s, what.size)
                         : in.s;
-    *out = found && inside ? offset + (int64_t)unicode_count(in.s, (size_t)(found - in.s)) : -1;
+    *out = found && inside ? offset + (int64_t)character_count(in.s, (size_t)(found - in.s)) : -1;
     return 0;
 }
 
@@ -259,7 +259,7 @@ METHOD(text_count)
         part(r, &self, &p[1], &p[2], &in, &offset, &inside) || render_scan(r, self.size))
         return -1;
     if (!what.size) {
-        *out = value_int(inside ? (int64_t)unicode_count(in.s, in.size) + 1 : 0);
+        *out = value_int(inside ? (int64_t)character_count(in.s, in.size) + 1 : 0);
         return 0;
     }
     for (const char *at = in.s, *end = in.s + in.size;
@@ -402,8 +402,8 @@ METHOD(ljust)
 
     UNUSED;
     return arg_int(r, &p[0], "ljust: width", &width) ||
-                   string_pad(r, &self, 0, width - (int64_t)unicode_count(self.s, self.size), &p[1],
-                              out)
+                   string_pad(r, &self, 0, width - (int64_t)character_count(self.s, self.size),
+                              &p[1], out)
                ? -1
                : 0;
 }
@@ -414,8 +414,8 @@ METHOD(rjust)
 
     UNUSED;
     return arg_int(r, &p[0], "rjust: width", &width) ||
-                   string_pad(r, &self, width - (int64_t)unicode_count(self.s, self.size), 0, &p[1],
-                              out)
+                   string_pad(r, &self, width - (int64_t)character_count(self.s, self.size), 0,
+                              &p[1], out)
                ? -1
                : 0;
 }
@@ -433,7 +433,7 @@ METHOD(zfill)
         sign.size = 1;
         rest = value_string(self.s + 1, self.size - 1);
     }
-    return string_pad(r, &rest, width - (int64_t)unicode_count(self.s, self.size), 0, &zero,
+    return string_pad(r, &rest, width - (int64_t)character_count(self.s, self.size), 0, &zero,
                       &rest) ||
                    string_join2(r, &sign, &rest, out)
                ? -1
@@ -459,7 +459,7 @@ METHOD(expandtabs)
                 return -1;
         } else {
             column = self.s[i] == '\n' || self.s[i] == '\r' ? 0 : column + 1;
-            if (emit(r, self.s + i, n))
+            if (emit_bytes(r, self.s + i, n))
                 return -1;
         }
         i += n;
@@ -524,7 +524,7 @@ static int emit_translated(struct render *r, const struct value *table, int32_t 
     if (found < 0)
         return -1;
     if (!found)
-        return emit(r, s, n);
+        return emit_bytes(r, s, n);
     if (to->kind == V_NONE)
         return 0;
     if (to->kind == V_INT && to->i >= 0 && to->i <= 0x10FFFF)

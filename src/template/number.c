@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "template/unicode.h"
+#include "template/characters.h"
 
 #define MAX_PLAIN 1024 /* characters of a number that are looked at */
 
@@ -64,8 +64,8 @@ bool number_from_text(const char *s, size_t n, double *out)
     size_t used = 0, mark;
     bool negative;
 
-    s = unicode_skip_space(s, end);
-    end = unicode_strip_end(s, end);
+    s = character_skip_space(s, end);
+    end = character_strip_end(s, end);
     if (end - s >= MAX_PLAIN - 2)
         return false;
     negative = s < end && *s == '-';

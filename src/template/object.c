@@ -2,8 +2,8 @@
 
 #include "base/utf8.h"
 #include "template/bigint.h"
+#include "template/characters.h"
 #include "template/number.h"
-#include "template/unicode.h"
 
 static int missing_attribute(const struct value *object, const struct value *name,
                              struct value *out)
@@ -198,7 +198,7 @@ static bool character_at(const struct value *s, int64_t n, struct value *out)
     } else if (n >= 0) {
         if ((uint64_t)n >= s->size)
             return false;
-        at += unicode_offset(s->s, s->size, (size_t)n);
+        at += character_offset(s->s, s->size, (size_t)n);
         if (at == end)
             return false;
     } else {
@@ -394,7 +394,7 @@ static int pick_characters(struct render *r, const struct value *object, const s
 
     if (ascii) {
         for (int64_t i = 0; i < s->size; i++)
-            if (emit(r, object->s + s->start + i * s->step, 1))
+            if (emit_bytes(r, object->s + s->start + i * s->step, 1))
                 return -1;
         return emit_capture(r, mark, out);
     }
@@ -408,7 +408,7 @@ static int pick_characters(struct render *r, const struct value *object, const s
     for (int64_t i = 0; i < s->size; i++) {
         const char *const *at = &starts[s->start + i * s->step];
 
-        if (emit(r, at[0], (size_t)(at[1] - at[0])))
+        if (emit_bytes(r, at[0], (size_t)(at[1] - at[0])))
             return -1;
     }
     return emit_capture(r, mark, out);
@@ -419,7 +419,7 @@ static int slice_string(struct render *r, const struct value *object, const stru
 {
     struct value text = *object;
     bool ascii = string_ascii(&text);
-    int64_t size = (int64_t)(ascii ? text.size : unicode_count(text.s, text.size));
+    int64_t size = (int64_t)(ascii ? text.size : character_count(text.s, text.size));
     struct slice s;
 
     if (make_slice(r, start, stop, step, size, &s) || render_scan(r, text.size))
@@ -428,9 +428,10 @@ static int slice_string(struct render *r, const struct value *object, const stru
         if (render_work(r, (uint64_t)s.size) || pick_characters(r, &text, &s, ascii, out))
             return -1;
     } else {
-        size_t from = ascii ? (size_t)s.start : unicode_offset(text.s, text.size, (size_t)s.start);
+        size_t from =
+            ascii ? (size_t)s.start : character_offset(text.s, text.size, (size_t)s.start);
         size_t n = ascii ? (size_t)s.size
-                         : unicode_offset(text.s + from, text.size - from, (size_t)s.size);
+                         : character_offset(text.s + from, text.size - from, (size_t)s.size);
 
         *out = value_string(text.s + from, n);
     }

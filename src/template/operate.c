@@ -369,7 +369,7 @@ int operate(struct render *r, enum node_kind op, const struct value *a, const st
     return type_error(r, op, a, b);
 }
 
-int negate(struct render *r, const struct value *v, bool minus, struct value *out)
+int operate_unary(struct render *r, const struct value *v, bool minus, struct value *out)
 {
     static const struct value zero = {.kind = V_INT};
 

@@ -38,7 +38,7 @@ int render_too_deep(struct render *r)
                 r->max_depth);
 }
 
-int emit(struct render *r, const char *s, size_t n)
+int emit_bytes(struct render *r, const char *s, size_t n)
 {
     struct strbuf *b = r->out;
 
@@ -58,7 +58,7 @@ int emit(struct render *r, const char *s, size_t n)
 
 int emit_text(struct render *r, const char *s)
 {
-    return emit(r, s, strlen(s));
+    return emit_bytes(r, s, strlen(s));
 }
 
 int emit_char(struct render *r, char c, size_t times)
@@ -71,7 +71,7 @@ int emit_char(struct render *r, char c, size_t times)
     while (times) {
         size_t n = times < sizeof many ? times : sizeof many;
 
-        if (emit(r, many, n))
+        if (emit_bytes(r, many, n))
             return -1;
         times -= n;
     }
@@ -82,7 +82,7 @@ int emit_character(struct render *r, int32_t c)
 {
     char bytes[UTF8_MAX];
 
-    return emit(r, bytes, utf8_encode(c, bytes));
+    return emit_bytes(r, bytes, utf8_encode(c, bytes));
 }
 
 int emit_escaped(struct render *r, const char *s, size_t n)
@@ -111,11 +111,11 @@ int emit_escaped(struct render *r, const char *s, size_t n)
         default:
             continue;
         }
-        if (emit(r, s + begin, i - begin) || emit_text(r, escape))
+        if (emit_bytes(r, s + begin, i - begin) || emit_text(r, escape))
             return -1;
         begin = i + 1;
     }
-    return emit(r, s + begin, n - begin);
+    return emit_bytes(r, s + begin, n - begin);
 }
 
 int emit_capture(struct render *r, size_t mark, struct value *out)
@@ -325,20 +325,24 @@ void scope_leave(struct render *r, const struct scope_loads *loads)
 
 /* ---- the whole ---- */
 
-static int load_input(struct render *r, const struct template_variable *variables, size_t n)
+int render_variables(struct render *r, const struct template_variable *variables, size_t n)
 {
-    if (dict_reserve(r, &r->input, n))
-        return -1;
     for (size_t i = 0; i < n; i++) {
-        struct value key = value_cstring(variables[i].name);
         struct value v;
 
         if (json_kind(variables[i].value) == JSON_ABSENT)
             continue;
-        if (json_value(r, variables[i].value, &v) || dict_set(r, &r->input, &key, v))
+        if (json_value(r, variables[i].value, &v) || render_variable(r, variables[i].name, v))
             return -1;
     }
     return 0;
+}
+
+int render_variable(struct render *r, const char *name, struct value v)
+{
+    struct value key = value_cstring(name);
+
+    return dict_set(r, &r->input, &key, v);
 }
 
 static int render_root(struct render *r)
@@ -347,11 +351,12 @@ static int render_root(struct render *r)
     if (!r->frame)
         return -1;
     scope_enter(r, &r->t->root.loads);
-    return run(r, &r->t->body) == FLOW_ERROR ? -1 : 0;
+    return run_nodes(r, &r->t->body) == FLOW_ERROR ? -1 : 0;
 }
 
-int template_render(const template *t, const struct template_variable *variables, size_t n,
-                    const struct template_options *options, struct strbuf *out, clm_error *err)
+int render_with(const template *t, const struct template_options *options,
+                int (*load)(struct render *r, void *ctx), void *ctx, struct strbuf *out,
+                clm_error *err)
 {
     static const struct template_options defaults;
     const struct template_limits *limits;
@@ -370,7 +375,7 @@ int template_render(const template *t, const struct template_variable *variables
     theap_init(&r.heap, limits->memory_bytes ? limits->memory_bytes : (size_t)1 << 30);
     if (r.options->raised)
         strbuf_clear(r.options->raised);
-    rc = load_input(&r, variables, n) || render_root(&r) ? -1 : 0;
+    rc = load(&r, ctx) || render_root(&r) ? -1 : 0;
     theap_release(&r.heap);
     if (rc) {
         out->size = before;
@@ -381,4 +386,24 @@ int template_render(const template *t, const struct template_variable *variables
             *err = own;
     }
     return rc;
+}
+
+struct plain_input {
+    const struct template_variable *variables;
+    size_t n;
+};
+
+static int load_plain(struct render *r, void *ctx)
+{
+    const struct plain_input *input = ctx;
+
+    return render_variables(r, input->variables, input->n);
+}
+
+int template_render(const template *t, const struct template_variable *variables, size_t n,
+                    const struct template_options *options, struct strbuf *out, clm_error *err)
+{
+    struct plain_input input = {variables, n};
+
+    return render_with(t, options, load_plain, &input, out, err);
 }

@@ -73,7 +73,7 @@ static inline void render_leave(struct render *r)
 
 /* ---- output ---- */
 
-int emit(struct render *r, const char *s, size_t n);
+int emit_bytes(struct render *r, const char *s, size_t n);
 int emit_text(struct render *r, const char *s);
 int emit_char(struct render *r, char c, size_t times);
 int emit_character(struct render *r, int32_t c);
@@ -120,7 +120,7 @@ int dict_get(struct render *r, const struct dict *d, const struct value *key,
 /* ---- values ---- */
 
 const char *type_name(const struct value *v);
-bool truth(const struct value *v);
+bool value_truth(const struct value *v);
 bool is_number(const struct value *v); /* bool, int or float */
 int value_hash(struct render *r, const struct value *v, uint64_t *out);
 /* 1, 0, or -1 on error. */
@@ -139,7 +139,7 @@ int undefined_error(struct render *r, const struct value *v); /* -1: it was used
 
 int operate(struct render *r, enum node_kind op, const struct value *a, const struct value *b,
             struct value *out);
-int negate(struct render *r, const struct value *v, bool minus, struct value *out);
+int operate_unary(struct render *r, const struct value *v, bool minus, struct value *out);
 struct value int_value(struct render *r, const struct bigint *b); /* the smaller form */
 const struct bigint *int_big(struct render *r, const struct value *v);
 int to_double(struct render *r, const struct value *v, double *out); /* of a number */
@@ -208,7 +208,7 @@ int to_list(struct render *r, const struct value *v, struct value *out);
 int filter_key(struct render *r, const struct value *item, const struct value *path,
                bool case_sensitive, struct value *out);
 int iter_value(struct render *r, const struct iter *it, struct value *out);
-int reversed(struct render *r, const struct value *v, struct value *out, bool *can);
+int iter_reversed(struct render *r, const struct value *v, struct value *out, bool *can);
 
 /* ---- loops ---- */
 
@@ -246,16 +246,25 @@ void scope_leave(struct render *r, const struct scope_loads *loads);
 
 /* ---- code ---- */
 
-int eval(struct render *r, const struct node *n, struct value *out);
+int eval_node(struct render *r, const struct node *n, struct value *out);
 int eval_filtered(struct render *r, const struct node *n, const struct value *body,
                   struct value *out); /* a filter whose innermost subject is the body */
 int emit_expression(struct render *r, const struct node *n);
 int emit_call(struct render *r, const struct node *n, const struct value *caller);
-int assign(struct render *r, const struct node *target, const struct value *v);
+int assign_target(struct render *r, const struct node *target, const struct value *v);
 enum flow { FLOW_ERROR = -1, FLOW_ON, FLOW_BREAK, FLOW_CONTINUE };
-enum flow run(struct render *r, const struct nodes *list);
+enum flow run_nodes(struct render *r, const struct nodes *list);
 enum flow run_recursive(struct render *r, const struct for_code *code, const struct value *iterable,
                         int64_t depth0, struct frame *outer);
+
+/* ---- the whole ---- */
+
+/* Render what load puts among the variables. */
+int render_with(const template *t, const struct template_options *options,
+                int (*load)(struct render *r, void *ctx), void *ctx, struct strbuf *out,
+                clm_error *err);
+int render_variables(struct render *r, const struct template_variable *variables, size_t n);
+int render_variable(struct render *r, const char *name, struct value v);
 
 /* ---- conversions ---- */
 

@@ -4,8 +4,8 @@
 
 #include "base/utf8.h"
 #include "template/bigint.h"
+#include "template/characters.h"
 #include "template/number.h"
-#include "template/unicode.h"
 
 static int emit_int(struct render *r, int64_t i)
 {
@@ -18,7 +18,7 @@ static int emit_int(struct render *r, int64_t i)
     while (rest /= 10);
     if (i < 0)
         *--at = '-';
-    return emit(r, at, (size_t)(digits + sizeof digits - at));
+    return emit_bytes(r, at, (size_t)(digits + sizeof digits - at));
 }
 
 static int emit_bigint(struct render *r, const struct bigint *b)
@@ -26,14 +26,14 @@ static int emit_bigint(struct render *r, const struct bigint *b)
     char text[9 * (BIGINT_MAX_DIGITS / 9 + 3)];
     size_t n = bigint_to_text(b, text);
 
-    return emit(r, text, n);
+    return emit_bytes(r, text, n);
 }
 
 static int emit_float(struct render *r, double f)
 {
     char text[NUMBER_ROOM];
 
-    return emit(r, text, number_repr(f, text));
+    return emit_bytes(r, text, number_repr(f, text));
 }
 
 /* A character inside a quoted string that cannot stand there as it is. */
@@ -43,18 +43,18 @@ static int emit_escape(struct render *r, int32_t c, char quote)
 
     switch (c) {
     case '\n':
-        return emit(r, "\\n", 2);
+        return emit_bytes(r, "\\n", 2);
     case '\r':
-        return emit(r, "\\r", 2);
+        return emit_bytes(r, "\\r", 2);
     case '\t':
-        return emit(r, "\\t", 2);
+        return emit_bytes(r, "\\t", 2);
     case '\\':
-        return emit(r, "\\\\", 2);
+        return emit_bytes(r, "\\\\", 2);
     default:
         break;
     }
     if (c == quote)
-        return emit(r, quote == '"' ? "\\\"" : "\\'", 2);
+        return emit_bytes(r, quote == '"' ? "\\\"" : "\\'", 2);
     snprintf(text, sizeof text,
              c < 0x100     ? "\\x%02x"
              : c < 0x10000 ? "\\u%04x"
@@ -69,7 +69,7 @@ static int emit_quoted(struct render *r, const char *s, size_t size, bool bytes)
     char quote = single && !has_double ? '"' : '\'';
     size_t begin = 0, i = 0;
 
-    if (render_scan(r, size) || emit(r, &quote, 1))
+    if (render_scan(r, size) || emit_bytes(r, &quote, 1))
         return -1;
     while (i < size) {
         int32_t c = (unsigned char)s[i];
@@ -77,14 +77,15 @@ static int emit_quoted(struct render *r, const char *s, size_t size, bool bytes)
 
         if (c >= 0x80 && !bytes)
             n = utf8_decode(s + i, size - i, &c);
-        if (c == quote || c == '\\' || (bytes ? c < 0x20 || c >= 0x7F : !unicode_is_printable(c))) {
-            if (emit(r, s + begin, i - begin) || emit_escape(r, c, quote))
+        if (c == quote || c == '\\' ||
+            (bytes ? c < 0x20 || c >= 0x7F : !character_is_printable(c))) {
+            if (emit_bytes(r, s + begin, i - begin) || emit_escape(r, c, quote))
                 return -1;
             begin = i + n;
         }
         i += n;
     }
-    return emit(r, s + begin, size - begin) || emit(r, &quote, 1) ? -1 : 0;
+    return emit_bytes(r, s + begin, size - begin) || emit_bytes(r, &quote, 1) ? -1 : 0;
 }
 
 static int emit_items(struct render *r, const struct list *l, const char *open, const char *close)
@@ -92,7 +93,7 @@ static int emit_items(struct render *r, const struct list *l, const char *open, 
     if (emit_text(r, open))
         return -1;
     for (uint32_t i = 0; i < l->size; i++)
-        if ((i && emit(r, ", ", 2)) || emit_repr(r, &l->items[i]))
+        if ((i && emit_bytes(r, ", ", 2)) || emit_repr(r, &l->items[i]))
             return -1;
     return emit_text(r, close);
 }
@@ -102,8 +103,8 @@ static int emit_dict(struct render *r, const struct dict *d)
     if (emit_char(r, '{', 1))
         return -1;
     for (uint32_t i = 0; i < d->size; i++)
-        if ((i && emit(r, ", ", 2)) || emit_repr(r, &d->entries[i].key) || emit(r, ": ", 2) ||
-            emit_repr(r, &d->entries[i].value))
+        if ((i && emit_bytes(r, ", ", 2)) || emit_repr(r, &d->entries[i].key) ||
+            emit_bytes(r, ": ", 2) || emit_repr(r, &d->entries[i].value))
             return -1;
     return emit_char(r, '}', 1);
 }
@@ -121,19 +122,19 @@ static int emit_view(struct render *r, const struct value *v)
     if (emit_text(r, open[v->flags]) || iter_begin(r, v, &it))
         return -1;
     while ((more = iter_next(r, &it, &item)) > 0) {
-        if ((!first && emit(r, ", ", 2)) || emit_repr(r, &item))
+        if ((!first && emit_bytes(r, ", ", 2)) || emit_repr(r, &item))
             return -1;
         first = false;
     }
-    return more < 0 ? -1 : emit(r, "])", 2);
+    return more < 0 ? -1 : emit_bytes(r, "])", 2);
 }
 
 static int emit_range(struct render *r, const struct range *range)
 {
-    if (emit_text(r, "range(") || emit_int(r, range->start) || emit(r, ", ", 2) ||
+    if (emit_text(r, "range(") || emit_int(r, range->start) || emit_bytes(r, ", ", 2) ||
         emit_int(r, range->stop))
         return -1;
-    if (range->step != 1 && (emit(r, ", ", 2) || emit_int(r, range->step)))
+    if (range->step != 1 && (emit_bytes(r, ", ", 2) || emit_int(r, range->step)))
         return -1;
     return emit_char(r, ')', 1);
 }
@@ -233,7 +234,7 @@ int emit_repr(struct render *r, const struct value *v)
 int emit_str(struct render *r, const struct value *v)
 {
     if (v->kind == V_STRING)
-        return emit(r, v->s, v->size);
+        return emit_bytes(r, v->s, v->size);
     if (v->kind == V_UNDEFINED)
         return 0;
     return emit_repr(r, v);

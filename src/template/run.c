@@ -43,7 +43,7 @@ static int assign_tuple(struct render *r, const struct node *target, const struc
         if (!more)
             return render_fail(r, "not enough values to unpack (expected %u, got %u)",
                                target->list.size, i);
-        if (assign(r, target->list.items[i], &item))
+        if (assign_target(r, target->list.items[i], &item))
             return -1;
     }
     more = iter_next(r, &it, &item);
@@ -52,7 +52,7 @@ static int assign_tuple(struct render *r, const struct node *target, const struc
     return more;
 }
 
-int assign(struct render *r, const struct node *target, const struct value *v)
+int assign_target(struct render *r, const struct node *target, const struct value *v)
 {
     struct frame *f = r->frame;
 
@@ -71,7 +71,7 @@ static int run_set(struct render *r, const struct node *n)
     struct value v;
 
     r->line = n->line;
-    return eval(r, n->set.value, &v) || assign(r, n->set.target, &v) ? -1 : 0;
+    return eval_node(r, n->set.value, &v) || assign_target(r, n->set.target, &v) ? -1 : 0;
 }
 
 /* {% set x %}...{% endset %} and {% filter f %}...{% endfilter %} */
@@ -82,7 +82,7 @@ static enum flow run_capture(struct render *r, const struct node *n)
     enum flow flow;
 
     scope_enter(r, n->capture.loads);
-    flow = run(r, &n->capture.body);
+    flow = run_nodes(r, &n->capture.body);
     if (flow != FLOW_ON) { /* the loop around is left: what was made is dropped */
         if (flow != FLOW_ERROR)
             r->out->size = mark;
@@ -97,7 +97,7 @@ static enum flow run_capture(struct render *r, const struct node *n)
             return FLOW_ERROR;
     }
     scope_leave(r, n->capture.loads);
-    if (n->capture.target ? assign(r, n->capture.target, &text) : emit_str(r, &text))
+    if (n->capture.target ? assign_target(r, n->capture.target, &text) : emit_str(r, &text))
         return FLOW_ERROR;
     return FLOW_ON;
 }
@@ -109,10 +109,10 @@ static enum flow run_if(struct render *r, const struct node *n)
         struct value test;
 
         r->line = n->line;
-        if (b->test && eval(r, b->test, &test))
+        if (b->test && eval_node(r, b->test, &test))
             return FLOW_ERROR;
-        if (!b->test || truth(&test))
-            return run(r, &b->body);
+        if (!b->test || value_truth(&test))
+            return run_nodes(r, &b->body);
     }
     return FLOW_ON;
 }
@@ -125,10 +125,11 @@ static enum flow run_with(struct render *r, const struct node *n)
     for (uint32_t i = 0; i < n->with.values.size; i++) {
         struct value v;
 
-        if (eval(r, n->with.values.items[i], &v) || assign(r, n->with.targets.items[i], &v))
+        if (eval_node(r, n->with.values.items[i], &v) ||
+            assign_target(r, n->with.targets.items[i], &v))
             return FLOW_ERROR;
     }
-    flow = run(r, &n->with.body);
+    flow = run_nodes(r, &n->with.body);
     scope_leave(r, n->with.loads);
     return flow;
 }
@@ -188,7 +189,7 @@ static enum flow run_scope(struct render *r, const struct node *n)
     enum flow flow;
 
     scope_enter(r, n->scope.loads);
-    flow = run(r, &n->scope.body);
+    flow = run_nodes(r, &n->scope.body);
     scope_leave(r, n->scope.loads);
     return flow;
 }
@@ -235,9 +236,9 @@ static enum flow run_loop(struct render *r, const struct for_code *code,
         if (render_work(r, 1))
             return FLOW_ERROR;
         scope_enter(r, &code->body_loads);
-        if (assign(r, code->target, &item))
+        if (assign_target(r, code->target, &item))
             return FLOW_ERROR;
-        flow = run(r, &code->body);
+        flow = run_nodes(r, &code->body);
         if (flow == FLOW_ERROR)
             return flow;
         if (flow == FLOW_BREAK)
@@ -252,7 +253,7 @@ static enum flow run_loop(struct render *r, const struct for_code *code,
         return FLOW_ON;
     enum flow flow;
     scope_enter(r, &code->else_loads);
-    flow = run(r, &code->otherwise);
+    flow = run_nodes(r, &code->otherwise);
     scope_leave(r, &code->else_loads);
     return flow;
 }
@@ -280,7 +281,7 @@ static enum flow run_for(struct render *r, const struct node *n)
     struct value iterable;
 
     r->line = n->line;
-    if (eval(r, n->loop->iterable, &iterable))
+    if (eval_node(r, n->loop->iterable, &iterable))
         return FLOW_ERROR;
     if (n->loop->recursive)
         return run_recursive(r, n->loop, &iterable, 0, r->frame);
@@ -325,7 +326,7 @@ static enum flow run_statement(struct render *r, const struct node *n)
     }
 }
 
-enum flow run(struct render *r, const struct nodes *list)
+enum flow run_nodes(struct render *r, const struct nodes *list)
 {
     enum flow flow = FLOW_ON;
 

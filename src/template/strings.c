@@ -1,7 +1,7 @@
 #include "template/strings.h"
 
 #include "base/utf8.h"
-#include "template/unicode.h"
+#include "template/characters.h"
 
 /* ---- letters ---- */
 
@@ -17,8 +17,8 @@ static bool final_sigma(const struct value *s, size_t at)
             p--;
         while (p > begin && ((unsigned char)*p & 0xC0) == 0x80);
         utf8_decode(p, (size_t)(end - p), &c);
-        if (!unicode_is_case_ignorable(c)) {
-            before = unicode_is_cased(c);
+        if (!character_is_case_ignorable(c)) {
+            before = character_is_cased(c);
             break;
         }
     }
@@ -26,8 +26,8 @@ static bool final_sigma(const struct value *s, size_t at)
         return false;
     for (p = s->s + at + 2; p < end;) {
         p += utf8_decode(p, (size_t)(end - p), &c);
-        if (!unicode_is_case_ignorable(c))
-            return !unicode_is_cased(c);
+        if (!character_is_case_ignorable(c))
+            return !character_is_cased(c);
     }
     return true;
 }
@@ -35,7 +35,7 @@ static bool final_sigma(const struct value *s, size_t at)
 static int lower_at(const struct value *s, size_t at, int32_t c, int32_t out[3])
 {
     if (c != 0x3A3)
-        return unicode_lower(c, out);
+        return character_lower(c, out);
     out[0] = final_sigma(s, at) ? 0x3C2 : 0x3C3;
     return 1;
 }
@@ -45,22 +45,22 @@ static int convert(const struct value *s, size_t at, int32_t c, enum letter_case
 {
     switch (how) {
     case CASE_UPPER:
-        return unicode_upper(c, out);
+        return character_upper(c, out);
     case CASE_LOWER:
         return lower_at(s, at, c, out);
     case CASE_TITLE:
-        return after_cased ? lower_at(s, at, c, out) : unicode_title(c, out);
+        return after_cased ? lower_at(s, at, c, out) : character_title(c, out);
     case CASE_CAPITALIZE:
-        return at ? lower_at(s, at, c, out) : unicode_title(c, out);
+        return at ? lower_at(s, at, c, out) : character_title(c, out);
     case CASE_SWAP:
-        if (unicode_is_upper(c))
+        if (character_is_upper(c))
             return lower_at(s, at, c, out);
-        if (unicode_is_lower(c))
-            return unicode_upper(c, out);
+        if (character_is_lower(c))
+            return character_upper(c, out);
         out[0] = c;
         return 1;
     default:
-        return unicode_fold(c, out);
+        return character_fold(c, out);
     }
 }
 
@@ -110,7 +110,7 @@ int string_case(struct render *r, const struct value *s, enum letter_case how, s
         for (int k = 0; k < used; k++)
             if (emit_character(r, to[k]))
                 return -1;
-        cased = how == CASE_TITLE && unicode_is_cased(c);
+        cased = how == CASE_TITLE && character_is_cased(c);
         i += n;
     }
     if (emit_capture(r, mark, out))
@@ -121,7 +121,7 @@ int string_case(struct render *r, const struct value *s, enum letter_case how, s
 
 static bool begins_word(int32_t c)
 {
-    return unicode_is_space(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
+    return character_is_space(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
 }
 
 /* One word: the first character in upper case, the others in lower case. */
@@ -132,7 +132,7 @@ static int emit_word(struct render *r, const char *s, size_t n)
 
     if (!n)
         return 0;
-    head = unicode_offset(s, n, 1);
+    head = character_offset(s, n, 1);
     first = value_string(s, head);
     rest = value_string(s + head, n - head);
     return string_case(r, &first, CASE_UPPER, &first) || string_case(r, &rest, CASE_LOWER, &rest) ||
@@ -150,7 +150,7 @@ int string_title(struct render *r, const struct value *s, struct value *out)
         size_t n = utf8_decode(s->s + i, s->size - i, &c);
 
         if (begins_word(c)) {
-            if (emit_word(r, s->s + begin, i - begin) || emit(r, s->s + i, n))
+            if (emit_word(r, s->s + begin, i - begin) || emit_bytes(r, s->s + i, n))
                 return -1;
             begin = i + n;
         }
@@ -179,7 +179,7 @@ static bool only_case(const struct value *s, bool (*wanted)(int32_t c), bool (*o
         int32_t c;
 
         i += utf8_decode(s->s + i, s->size - i, &c);
-        if (other(c) || unicode_is_title(c))
+        if (other(c) || character_is_title(c))
             return false;
         any |= wanted(c);
     }
@@ -188,12 +188,12 @@ static bool only_case(const struct value *s, bool (*wanted)(int32_t c), bool (*o
 
 bool string_is_lower(const struct value *s)
 {
-    return only_case(s, unicode_is_lower, unicode_is_upper);
+    return only_case(s, character_is_lower, character_is_upper);
 }
 
 bool string_is_upper(const struct value *s)
 {
-    return only_case(s, unicode_is_upper, unicode_is_lower);
+    return only_case(s, character_is_upper, character_is_lower);
 }
 
 bool string_is_title(const struct value *s)
@@ -204,11 +204,11 @@ bool string_is_title(const struct value *s)
         int32_t c;
 
         i += utf8_decode(s->s + i, s->size - i, &c);
-        if (unicode_is_upper(c) || unicode_is_title(c)) {
+        if (character_is_upper(c) || character_is_title(c)) {
             if (after_cased)
                 return false;
             any = after_cased = true;
-        } else if (unicode_is_lower(c)) {
+        } else if (character_is_lower(c)) {
             if (!after_cased)
                 return false;
         } else {
@@ -235,9 +235,9 @@ int string_strip(struct render *r, const struct value *s, const struct value *ch
         return render_fail(r, "strip arg must be None or str, not %s", type_name(chars));
     if (space) {
         if (side & STRIP_LEFT)
-            begin = unicode_skip_space(begin, end);
+            begin = character_skip_space(begin, end);
         if (side & STRIP_RIGHT)
-            end = unicode_strip_end(begin, end);
+            end = character_strip_end(begin, end);
     } else {
         while ((side & STRIP_LEFT) && begin < end) {
             size_t n = utf8_length((unsigned char)*begin);
@@ -273,7 +273,7 @@ int string_pad(struct render *r, const struct value *s, int64_t left, int64_t ri
     size_t n = 1;
 
     if (fill && fill->kind != V_MISSING) {
-        if (fill->kind != V_STRING || unicode_count(fill->s, fill->size) != 1)
+        if (fill->kind != V_STRING || character_count(fill->s, fill->size) != 1)
             return render_fail(r, "The fill character must be exactly one character long");
         c = fill->s;
         n = fill->size;
@@ -283,17 +283,17 @@ int string_pad(struct render *r, const struct value *s, int64_t left, int64_t ri
         return 0;
     }
     if (n == 1) {
-        if ((left > 0 && emit_char(r, *c, (size_t)left)) || emit(r, s->s, s->size) ||
+        if ((left > 0 && emit_char(r, *c, (size_t)left)) || emit_bytes(r, s->s, s->size) ||
             (right > 0 && emit_char(r, *c, (size_t)right)))
             return -1;
     } else {
         for (; left > 0; left--)
-            if (emit(r, c, n))
+            if (emit_bytes(r, c, n))
                 return -1;
-        if (emit(r, s->s, s->size))
+        if (emit_bytes(r, s->s, s->size))
             return -1;
         for (; right > 0; right--)
-            if (emit(r, c, n))
+            if (emit_bytes(r, c, n))
                 return -1;
     }
     if (emit_capture(r, mark, out))
@@ -305,7 +305,7 @@ int string_pad(struct render *r, const struct value *s, int64_t left, int64_t ri
 int string_center(struct render *r, const struct value *s, int64_t width, const struct value *fill,
                   struct value *out)
 {
-    int64_t room = width - (int64_t)unicode_count(s->s, s->size);
+    int64_t room = width - (int64_t)character_count(s->s, s->size);
     int64_t left = room > 0 ? room / 2 + (room & width & 1) : 0;
 
     return string_pad(r, s, left, room - left, fill, out);
@@ -327,7 +327,7 @@ int string_replace(struct render *r, const struct value *s, const struct value *
 
         if (!found)
             break;
-        if (emit(r, at, (size_t)(found - at)) || emit(r, new->s, new->size))
+        if (emit_bytes(r, at, (size_t)(found - at)) || emit_bytes(r, new->s, new->size))
             return -1;
         at = found + old->size;
         if (old->size)
@@ -335,7 +335,7 @@ int string_replace(struct render *r, const struct value *s, const struct value *
         if (at == end) /* an empty string is found between all characters, and at the end */
             break;
         step = utf8_length((unsigned char)*at);
-        if (emit(r, at, step))
+        if (emit_bytes(r, at, step))
             return -1;
         at += step;
     }
@@ -343,7 +343,7 @@ int string_replace(struct render *r, const struct value *s, const struct value *
         *out = *s;
         return 0;
     }
-    if (emit(r, at, (size_t)(end - at)) || emit_capture(r, mark, out))
+    if (emit_bytes(r, at, (size_t)(end - at)) || emit_capture(r, mark, out))
         return -1;
     out->flags = s->flags & STRING_MARKUP;
     return render_scan(r, out->size);
@@ -374,7 +374,7 @@ static const char *find_space(const char *s, const char *end)
         int32_t c;
         size_t n = utf8_decode(s, (size_t)(end - s), &c);
 
-        if (unicode_is_space(c))
+        if (character_is_space(c))
             break;
         s += n;
     }
@@ -388,7 +388,7 @@ static int split_words(struct render *r, const struct value *s, int64_t max, str
     for (;;) {
         const char *stop;
 
-        at = unicode_skip_space(at, end);
+        at = character_skip_space(at, end);
         if (at == end)
             return 0;
         stop = max-- ? find_space(at, end) : end; /* the rest keeps its space at the end */
@@ -410,7 +410,7 @@ static const char *word_start(const char *begin, const char *end)
         while (c_at > begin && ((unsigned char)*c_at & 0xC0) == 0x80)
             c_at--;
         utf8_decode(c_at, (size_t)(end - c_at), &c);
-        if (unicode_is_space(c))
+        if (character_is_space(c))
             break;
         p = c_at;
     }
@@ -425,7 +425,7 @@ static int split_words_right(struct render *r, const struct value *s, int64_t ma
     for (;;) {
         const char *start;
 
-        end = unicode_strip_end(s->s, end);
+        end = character_strip_end(s->s, end);
         if (end == s->s)
             break;
         start = max-- ? word_start(s->s, end) : s->s;
@@ -517,7 +517,7 @@ int string_lines(struct render *r, const struct value *s, bool keep_ends, struct
         int32_t c;
 
         p += utf8_decode(p, (size_t)(end - p), &c);
-        if (!unicode_is_line_end(c))
+        if (!character_is_line_end(c))
             continue;
         if (c == '\r' && p < end && *p == '\n')
             p++;
@@ -543,7 +543,7 @@ int string_join(struct render *r, const struct value *separator, const struct va
     if (iter_begin(r, items, &it))
         return -1;
     while ((more = iter_next(r, &it, &item)) > 0) {
-        if (render_work(r, 1) || (!first && emit(r, separator->s, separator->size)))
+        if (render_work(r, 1) || (!first && emit_bytes(r, separator->s, separator->size)))
             return -1;
         if (!as_text && item.kind != V_STRING)
             return render_fail(r, "sequence item: expected str instance, %s found",

@@ -19,8 +19,8 @@ template *template_parse(const char *text, size_t size, const char *name, clm_er
         return fail_null(err, CLM_ERR_NOMEM, "%s: no memory for the template",
                          name ? name : "template");
     }
-    if (lex(&tokens, text, size, t->name, t->memory, err) || parse_template(t, &tokens, err) ||
-        scope_bind(t, err)) {
+    if (lex_template(&tokens, text, size, t->name, t->memory, err) ||
+        parse_template(t, &tokens, err) || scope_bind(t, err)) {
         template_close(t);
         return NULL;
     }

@@ -28,7 +28,8 @@ struct template_limits {
 struct template_options {
     const struct tm *now; /* what strftime_now shows; NULL: the present, local time */
     struct template_limits limits;
-    struct strbuf *raised; /* NULL, or gets the whole message of raise_exception if that ends it */
+    struct strbuf
+        *raised; /* NULL, or gets the whole message, uncut, when raise_exception ends it */
 };
 
 /* A variable of the template. */

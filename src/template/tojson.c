@@ -33,7 +33,7 @@ static int write_escape(struct render *r, int32_t c)
     if (c < (int32_t)sizeof letters && letters[c]) {
         text[0] = '\\';
         text[1] = letters[c];
-        return emit(r, text, 2);
+        return emit_bytes(r, text, 2);
     }
     if (c < 0x10000)
         snprintf(text, sizeof text, "\\u%04x", (unsigned)c);
@@ -47,7 +47,7 @@ static int write_string(struct writer *w, const char *s, size_t size)
 {
     size_t begin = 0, i = 0;
 
-    if (render_scan(w->r, size) || emit(w->r, "\"", 1))
+    if (render_scan(w->r, size) || emit_bytes(w->r, "\"", 1))
         return -1;
     while (i < size) {
         int32_t c = (unsigned char)s[i];
@@ -59,12 +59,12 @@ static int write_string(struct writer *w, const char *s, size_t size)
         }
         if (c >= 0x80)
             n = utf8_decode(s + i, size - i, &c);
-        if (emit(w->r, s + begin, i - begin) || write_escape(w->r, c))
+        if (emit_bytes(w->r, s + begin, i - begin) || write_escape(w->r, c))
             return -1;
         i += n;
         begin = i;
     }
-    return emit(w->r, s + begin, size - begin) || emit(w->r, "\"", 1) ? -1 : 0;
+    return emit_bytes(w->r, s + begin, size - begin) || emit_bytes(w->r, "\"", 1) ? -1 : 0;
 }
 
 static int write_float(struct writer *w, double f)
@@ -75,24 +75,24 @@ static int write_float(struct writer *w, double f)
         return emit_text(w->r, "NaN");
     if (isinf(f))
         return emit_text(w->r, f < 0 ? "-Infinity" : "Infinity");
-    return emit(w->r, text, number_repr(f, text));
+    return emit_bytes(w->r, text, number_repr(f, text));
 }
 
 static int new_line(struct writer *w)
 {
     if (!w->pretty)
         return 0;
-    if (emit(w->r, "\n", 1))
+    if (emit_bytes(w->r, "\n", 1))
         return -1;
     for (unsigned i = 0; i < w->level; i++)
-        if (emit(w->r, w->indent.s, w->indent.size))
+        if (emit_bytes(w->r, w->indent.s, w->indent.size))
             return -1;
     return 0;
 }
 
 static int separate(struct writer *w, bool first)
 {
-    if (!first && emit(w->r, w->item_separator.s, w->item_separator.size))
+    if (!first && emit_bytes(w->r, w->item_separator.s, w->item_separator.size))
         return -1;
     return new_line(w);
 }
@@ -100,15 +100,15 @@ static int separate(struct writer *w, bool first)
 static int write_list(struct writer *w, const struct list *l)
 {
     if (!l->size)
-        return emit(w->r, "[]", 2);
-    if (emit(w->r, "[", 1))
+        return emit_bytes(w->r, "[]", 2);
+    if (emit_bytes(w->r, "[", 1))
         return -1;
     w->level++;
     for (uint32_t i = 0; i < l->size; i++)
         if (separate(w, !i) || write_value(w, &l->items[i]))
             return -1;
     w->level--;
-    return new_line(w) || emit(w->r, "]", 1) ? -1 : 0;
+    return new_line(w) || emit_bytes(w->r, "]", 1) ? -1 : 0;
 }
 
 static int write_key(struct writer *w, const struct value *key)
@@ -121,7 +121,8 @@ static int write_key(struct writer *w, const struct value *key)
     case V_INT:
     case V_BIGINT:
     case V_FLOAT:
-        return emit(w->r, "\"", 1) || write_value(w, key) || emit(w->r, "\"", 1) ? -1 : 0;
+        return emit_bytes(w->r, "\"", 1) || write_value(w, key) || emit_bytes(w->r, "\"", 1) ? -1
+                                                                                             : 0;
     default:
         return render_fail(w->r, "keys must be str, int, float, bool or None, not %s",
                            type_name(key));
@@ -168,21 +169,22 @@ static int write_dict(struct writer *w, const struct dict *d)
     uint32_t *order = NULL;
 
     if (!d->size)
-        return emit(w->r, "{}", 2);
+        return emit_bytes(w->r, "{}", 2);
     if (w->sort_keys && sorted_order(w->r, d, &order))
         return -1;
-    if (emit(w->r, "{", 1))
+    if (emit_bytes(w->r, "{", 1))
         return -1;
     w->level++;
     for (uint32_t i = 0; i < d->size; i++) {
         const struct dict_entry *e = &d->entries[order ? order[i] : i];
 
         if (separate(w, !i) || write_key(w, &e->key) ||
-            emit(w->r, w->key_separator.s, w->key_separator.size) || write_value(w, &e->value))
+            emit_bytes(w->r, w->key_separator.s, w->key_separator.size) ||
+            write_value(w, &e->value))
             return -1;
     }
     w->level--;
-    return new_line(w) || emit(w->r, "}", 1) ? -1 : 0;
+    return new_line(w) || emit_bytes(w->r, "}", 1) ? -1 : 0;
 }
 
 static int write_value(struct writer *w, const struct value *v)
@@ -255,7 +257,7 @@ static int set_separators(struct writer *w, const struct value *v)
 /* p: ensure_ascii, indent, separators, sort_keys. */
 static int to_json(struct render *r, const struct value *v, const struct value p[4])
 {
-    struct writer w = {.r = r, .ascii = truth(&p[0]), .sort_keys = truth(&p[3])};
+    struct writer w = {.r = r, .ascii = value_truth(&p[0]), .sort_keys = value_truth(&p[3])};
 
     w.indent = value_string("", 0);
     return set_indent(&w, &p[1]) || set_separators(&w, &p[2]) || write_value(&w, v) ? -1 : 0;
@@ -289,9 +291,21 @@ static int json_dict(struct render *r, const json *v, struct value *out)
 {
     struct dict *d = dict_new(r, json_size(v));
     struct json_iter it = json_first(v);
+    size_t size;
+
+    double f;
 
     if (!d)
         return -1;
+    /* how json.h gives what JSON has no word for */
+    if (json_size(v) == 1 && json_string(json_get(v, "__float__"), &size)) {
+        const char *text = json_string(json_get(v, "__float__"), &size);
+
+        if (number_from_text(text, size, &f) && !isfinite(f)) {
+            *out = value_float(f);
+            return 0;
+        }
+    }
     while (json_next(&it)) {
         struct value key = value_string(it.key, it.key_size), item;
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes src/template/unicode_tables.c: what Python's str says of characters and utf8proc does not.
+"""Writes src/template/characters_tables.c: what Python's str says of characters and utf8proc does not.
 
-    python3 scripts/template_unicode.py > src/template/unicode_tables.c
+    python3 scripts/template_characters.py > src/template/characters_tables.c
 """
 import sys
 import unicodedata
@@ -16,7 +16,7 @@ def ranges(name, test):
             out[-1][1] = c
         else:
             out.append([c, c])
-    print("\nconst struct unicode_range %s[] = {" % name)
+    print("\nconst struct character_range %s[] = {" % name)
     line = "   "
     for first, last in out:
         item = " {0x%X, 0x%X}," % (first, last)
@@ -28,7 +28,7 @@ def ranges(name, test):
 
 
 def specials(name, convert, plain=None):
-    print("\nconst struct unicode_special %s[] = {" % name)
+    print("\nconst struct character_special %s[] = {" % name)
     line = "   "
     for c in CHARS:
         to = convert(c)
@@ -42,14 +42,14 @@ def specials(name, convert, plain=None):
     print(line + "\n};\nconst size_t n_%s = sizeof %s / sizeof %s[0];" % (name, name, name))
 
 
-print("/* Made by scripts/template_unicode.py from Unicode %s. */" % unicodedata.unidata_version)
+print("/* Made by scripts/template_characters.py from Unicode %s. */" % unicodedata.unidata_version)
 print("/* clang-format off */")
-print('#include "template/unicode.h"')
+print('#include "template/characters.h"')
 category = unicodedata.category
-ranges("unicode_digits", lambda c: c.isdigit() and not c.isdecimal())
-ranges("unicode_numerics", lambda c: c.isnumeric() and not c.isdigit())
-ranges("unicode_other_lower", lambda c: c.islower() and category(c) != "Ll")
-ranges("unicode_other_upper", lambda c: c.isupper() and category(c) != "Lu")
-specials("unicode_special_upper", str.upper)
-specials("unicode_special_title", str.title)
-specials("unicode_special_fold", str.casefold, str.lower)
+ranges("character_digits", lambda c: c.isdigit() and not c.isdecimal())
+ranges("character_numerics", lambda c: c.isnumeric() and not c.isdigit())
+ranges("character_other_lower", lambda c: c.islower() and category(c) != "Ll")
+ranges("character_other_upper", lambda c: c.isupper() and category(c) != "Lu")
+specials("character_special_upper", str.upper)
+specials("character_special_title", str.title)
+specials("character_special_fold", str.casefold, str.lower)

@@ -1,10 +1,10 @@
-#include "template/unicode.h"
+#include "template/characters.h"
 
 #include <utf8proc.h>
 
 #include "base/utf8.h"
 
-static bool in_ranges(const struct unicode_range *ranges, size_t n, int32_t c)
+static bool in_ranges(const struct character_range *ranges, size_t n, int32_t c)
 {
     size_t low = 0, high = n;
 
@@ -21,8 +21,8 @@ static bool in_ranges(const struct unicode_range *ranges, size_t n, int32_t c)
     return false;
 }
 
-static const struct unicode_special *find_special(const struct unicode_special *table, size_t n,
-                                                  int32_t c)
+static const struct character_special *find_special(const struct character_special *table, size_t n,
+                                                    int32_t c)
 {
     size_t low = 0, high = n;
 
@@ -39,7 +39,7 @@ static const struct unicode_special *find_special(const struct unicode_special *
     return NULL;
 }
 
-bool unicode_is_space(int32_t c)
+bool character_is_space(int32_t c)
 {
     if (c < 0x80)
         return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F);
@@ -47,13 +47,13 @@ bool unicode_is_space(int32_t c)
            c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
-bool unicode_is_line_end(int32_t c)
+bool character_is_line_end(int32_t c)
 {
     return (c >= 10 && c <= 13) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 ||
            c == 0x2029;
 }
 
-bool unicode_is_alpha(int32_t c)
+bool character_is_alpha(int32_t c)
 {
     utf8proc_category_t category;
 
@@ -63,7 +63,7 @@ bool unicode_is_alpha(int32_t c)
     return category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO;
 }
 
-bool unicode_is_mark(int32_t c)
+bool character_is_mark(int32_t c)
 {
     utf8proc_category_t category = utf8proc_category(c);
 
@@ -71,48 +71,50 @@ bool unicode_is_mark(int32_t c)
            category == UTF8PROC_CATEGORY_PC;
 }
 
-bool unicode_is_decimal(int32_t c)
+bool character_is_decimal(int32_t c)
 {
     return c < 0x80 ? c >= '0' && c <= '9' : utf8proc_category(c) == UTF8PROC_CATEGORY_ND;
 }
 
-bool unicode_is_digit(int32_t c)
+bool character_is_digit(int32_t c)
 {
-    return unicode_is_decimal(c) || (c >= 0x80 && in_ranges(unicode_digits, n_unicode_digits, c));
+    return character_is_decimal(c) ||
+           (c >= 0x80 && in_ranges(character_digits, n_character_digits, c));
 }
 
-bool unicode_is_numeric(int32_t c)
+bool character_is_numeric(int32_t c)
 {
-    return unicode_is_digit(c) || (c >= 0x80 && in_ranges(unicode_numerics, n_unicode_numerics, c));
+    return character_is_digit(c) ||
+           (c >= 0x80 && in_ranges(character_numerics, n_character_numerics, c));
 }
 
-bool unicode_is_alnum(int32_t c)
+bool character_is_alnum(int32_t c)
 {
-    return unicode_is_alpha(c) || unicode_is_numeric(c);
+    return character_is_alpha(c) || character_is_numeric(c);
 }
 
-bool unicode_is_lower(int32_t c)
+bool character_is_lower(int32_t c)
 {
     if (c < 0x80)
         return c >= 'a' && c <= 'z';
     return utf8proc_category(c) == UTF8PROC_CATEGORY_LL ||
-           in_ranges(unicode_other_lower, n_unicode_other_lower, c);
+           in_ranges(character_other_lower, n_character_other_lower, c);
 }
 
-bool unicode_is_upper(int32_t c)
+bool character_is_upper(int32_t c)
 {
     if (c < 0x80)
         return c >= 'A' && c <= 'Z';
     return utf8proc_category(c) == UTF8PROC_CATEGORY_LU ||
-           in_ranges(unicode_other_upper, n_unicode_other_upper, c);
+           in_ranges(character_other_upper, n_character_other_upper, c);
 }
 
-bool unicode_is_title(int32_t c)
+bool character_is_title(int32_t c)
 {
     return c >= 0x80 && utf8proc_category(c) == UTF8PROC_CATEGORY_LT;
 }
 
-bool unicode_is_printable(int32_t c)
+bool character_is_printable(int32_t c)
 {
     if (c < 0x80)
         return c >= 0x20 && c < 0x7F;
@@ -131,9 +133,9 @@ bool unicode_is_printable(int32_t c)
     }
 }
 
-static int special(const struct unicode_special *table, size_t n, int32_t c, int32_t out[3])
+static int special(const struct character_special *table, size_t n, int32_t c, int32_t out[3])
 {
-    const struct unicode_special *s = c < 0x80 ? NULL : find_special(table, n, c);
+    const struct character_special *s = c < 0x80 ? NULL : find_special(table, n, c);
     int used = 0;
 
     while (s && used < 3 && s->to[used]) {
@@ -143,9 +145,9 @@ static int special(const struct unicode_special *table, size_t n, int32_t c, int
     return used;
 }
 
-int unicode_upper(int32_t c, int32_t out[3])
+int character_upper(int32_t c, int32_t out[3])
 {
-    int n = special(unicode_special_upper, n_unicode_special_upper, c, out);
+    int n = special(character_special_upper, n_character_special_upper, c, out);
 
     if (n)
         return n;
@@ -153,7 +155,7 @@ int unicode_upper(int32_t c, int32_t out[3])
     return 1;
 }
 
-int unicode_lower(int32_t c, int32_t out[3])
+int character_lower(int32_t c, int32_t out[3])
 {
     if (c == 0x130) { /* I with a dot above: i and the dot */
         out[0] = 'i';
@@ -164,9 +166,9 @@ int unicode_lower(int32_t c, int32_t out[3])
     return 1;
 }
 
-int unicode_title(int32_t c, int32_t out[3])
+int character_title(int32_t c, int32_t out[3])
 {
-    int n = special(unicode_special_title, n_unicode_special_title, c, out);
+    int n = special(character_special_title, n_character_special_title, c, out);
 
     if (n)
         return n;
@@ -174,19 +176,19 @@ int unicode_title(int32_t c, int32_t out[3])
     return 1;
 }
 
-int unicode_fold(int32_t c, int32_t out[3])
+int character_fold(int32_t c, int32_t out[3])
 {
-    int n = special(unicode_special_fold, n_unicode_special_fold, c, out);
+    int n = special(character_special_fold, n_character_special_fold, c, out);
 
-    return n ? n : unicode_lower(c, out);
+    return n ? n : character_lower(c, out);
 }
 
-bool unicode_is_cased(int32_t c)
+bool character_is_cased(int32_t c)
 {
-    return unicode_is_lower(c) || unicode_is_upper(c) || unicode_is_title(c);
+    return character_is_lower(c) || character_is_upper(c) || character_is_title(c);
 }
 
-bool unicode_is_case_ignorable(int32_t c)
+bool character_is_case_ignorable(int32_t c)
 {
     switch (c) { /* Word_Break MidLetter, MidNumLet, Single_Quote */
     case '\'':
@@ -222,20 +224,20 @@ bool unicode_is_case_ignorable(int32_t c)
     }
 }
 
-const char *unicode_skip_space(const char *s, const char *end)
+const char *character_skip_space(const char *s, const char *end)
 {
     while (s < end) {
         int32_t c;
         size_t n = utf8_decode(s, (size_t)(end - s), &c);
 
-        if (!unicode_is_space(c))
+        if (!character_is_space(c))
             break;
         s += n;
     }
     return s;
 }
 
-const char *unicode_strip_end(const char *s, const char *end)
+const char *character_strip_end(const char *s, const char *end)
 {
     while (end > s) {
         const char *last = end - 1;
@@ -244,14 +246,14 @@ const char *unicode_strip_end(const char *s, const char *end)
         while (last > s && ((unsigned char)*last & 0xC0) == 0x80)
             last--;
         utf8_decode(last, (size_t)(end - last), &c);
-        if (!unicode_is_space(c))
+        if (!character_is_space(c))
             break;
         end = last;
     }
     return end;
 }
 
-size_t unicode_count(const char *s, size_t size)
+size_t character_count(const char *s, size_t size)
 {
     size_t n = 0;
 
@@ -260,7 +262,7 @@ size_t unicode_count(const char *s, size_t size)
     return n;
 }
 
-size_t unicode_offset(const char *s, size_t size, size_t n)
+size_t character_offset(const char *s, size_t size, size_t n)
 {
     size_t i = 0;
 
