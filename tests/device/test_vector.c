@@ -515,7 +515,7 @@ static void check_softmax(const struct cpu_vector_kernels *k, int n, int begin, 
         s[j] = begin <= j && j < end ? before[j] : j % 2 ? NAN : 1000;
     s[n] = CANARY;
     for (int j = begin; j < end; j++)
-        want_max = fmax(want_max, (double)before[j]);
+        want_max = (double)before[j] > want_max ? (double)before[j] : want_max;
     float factor = k->softmax_step(s, n, begin, end, &max, &sum);
     for (int j = 0; j < n; j++) {
         double want = begin <= j && j < end ? exp2((double)before[j] - want_max) : 0;

@@ -77,7 +77,7 @@ static inline vf vf_fnma(vf a, vf b, vf c)
     return _mm256_fnmadd_ps(a, b, c);
 }
 
-/* b where either is a NaN. */
+/* A NaN where b is one. */
 static inline vf vf_max(vf a, vf b)
 {
     return _mm256_max_ps(a, b);

@@ -7,6 +7,11 @@ void cpu_vector_kernels_init(struct cpu_vector_kernels *k, unsigned isa)
 #if defined(__x86_64__)
     if (isa & CPU_AVX2)
         cpu_vector_kernels_avx2(k);
+    if (isa & CPU_AVX512)
+        cpu_vector_kernels_avx512(k);
+#elif defined(__aarch64__)
+    if (isa & CPU_NEON)
+        cpu_vector_kernels_neon(k);
 #else
     (void)isa;
 #endif
