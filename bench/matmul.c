@@ -1,7 +1,7 @@
 /* bench/matmul.c: speed of the CPU's matrix products, per format and number of rows, beside what
  * the machine reads and computes at its best.
  *
- *     bench_matmul [-t threads] [-n n_out] [-k n_in] [-r rows,rows,...] [-x] [-c] [format ...]
+ *     bench_matmul [-t threads] [-n n_out] [-k n_in] [-r rows,rows,...] [-x] [-c] [-s] [format ...]
  *
  * A format is f32, f16, bf16, mxfp4, nvfp4, mxfp8 or BITS/GROUP, as 4/64; -x forbids
  * approximations. One line per format and number of rows: the median and the best of repeated calls
@@ -24,7 +24,7 @@
 struct options {
     int n_threads, n_out, n_in;
     int rows[16], n_rows;
-    bool exact;
+    bool exact, shape;
 };
 
 struct matrices {
@@ -89,7 +89,9 @@ static void fill_scales(uint8_t *p, size_t size, enum weight_format format)
                                        : (uint8_t)(format == WEIGHT_NVFP4 ? 0x28 : 120);
 }
 
-static int open_matrices(struct matrices *m, struct weight format, const struct options *o)
+/* As many as there must be for a total of bytes. */
+static int open_matrices(struct matrices *m, struct weight format, const struct options *o,
+                         size_t total)
 {
     clm_error err = {0};
     size_t size, data, scales;
@@ -102,7 +104,7 @@ static int open_matrices(struct matrices *m, struct weight format, const struct 
         return -1;
     }
     size = weight_bytes(&format);
-    m->n = (int)(TOTAL_BYTES / size) + 1;
+    m->n = (int)(total / size) + 1;
     m->w = mem_zeroed((size_t)m->n, sizeof *m->w);
     m->memory = mem_alloc_aligned((size_t)m->n * size + 64);
     if (!m->w || !m->memory) {
@@ -171,15 +173,137 @@ cleanup:
     mem_free_aligned(y.data);
 }
 
+/* --- a model's shape
+ * ---------------------------------------------------------------------------------- */
+
+enum { HIDDEN = 2048, INTERMEDIATE = 8192, KV = 512, VOCAB = 32000, LAYERS = 4 };
+
+/* The matrices of a layer, by the x they share. */
+static const struct {
+    int n_in, n_out[3]; /* 0: no more */
+} stages[] = {
+    {HIDDEN, {HIDDEN, KV, KV}},
+    {HIDDEN, {HIDDEN}},
+    {HIDDEN, {INTERMEDIATE, INTERMEDIATE}},
+    {INTERMEDIATE, {HIDDEN}},
+};
+
+#define MAX_STAGES (LAYERS * 4 + 1)
+
+struct model {
+    struct matrices w[MAX_STAGES][3];
+    int n_in[MAX_STAGES];
+    int n_stages;
+    double bytes, products; /* of a row, without the last stage's */
+};
+
+static int open_model(struct model *m, struct weight format)
+{
+    for (int s = 0; s < MAX_STAGES; s++) {
+        bool last = s == MAX_STAGES - 1;
+
+        m->n_in[s] = last ? HIDDEN : stages[s % 4].n_in;
+        for (int j = 0; j < (last ? 1 : 3); j++) {
+            struct options o = {.n_in = m->n_in[s], .n_out = last ? VOCAB : stages[s % 4].n_out[j]};
+
+            if (o.n_out && open_matrices(&m->w[s][j], format, &o, 1))
+                return -1;
+            if (o.n_out)
+                m->bytes += (double)weight_bytes(m->w[s][j].w);
+            if (!last)
+                m->products += (double)o.n_in * o.n_out;
+        }
+        m->n_stages++;
+    }
+    return 0;
+}
+
+static double time_pass(device *d, const struct model *m, tensor *x, tensor *y, int rows)
+{
+    double start = now();
+
+    for (int s = 0; s < m->n_stages; s++) {
+        struct matmul_job jobs[3];
+        tensor xs = *x, ys[3];
+        int n = 0;
+
+        xs.rows = s == m->n_stages - 1 ? 1 : rows;
+        xs.cols = m->n_in[s];
+        for (; n < 3 && m->w[s][n].w; n++) {
+            ys[n] = y[n];
+            ys[n].rows = xs.rows;
+            ys[n].cols = m->w[s][n].w->n_out;
+            jobs[n] = (struct matmul_job){&ys[n], m->w[s][n].w, NULL};
+        }
+        d->ops->matmul(d, jobs, n, &xs);
+    }
+    return now() - start;
+}
+
+static void time_model_rows(device *d, const struct model *m, const char *name, int rows,
+                            const struct device_limits *limits)
+{
+    static double seconds[MAX_CALLS];
+    size_t size = (size_t)rows * INTERMEDIATE + VOCAB;
+    float *memory = mem_alloc_aligned(4 * size * sizeof *memory);
+    tensor x = {memory, DTYPE_F32, rows, INTERMEDIATE, INTERMEDIATE}, y[3];
+    int n = 0;
+
+    if (!memory)
+        return;
+    for (size_t i = 0; i < size; i++)
+        memory[i] = (float)(int32_t)random_u64() * 0x1p-31f;
+    for (int j = 0; j < 3; j++)
+        y[j] =
+            (tensor){memory + (size_t)(j + 1) * size, DTYPE_F32, rows, INTERMEDIATE, INTERMEDIATE};
+    time_pass(d, m, &x, y, rows);
+    for (double begin = now(); n < MAX_CALLS && (n < 3 || now() - begin < 3 * SECONDS); n++)
+        seconds[n] = time_pass(d, m, &x, y, rows);
+    qsort(seconds, (size_t)n, sizeof *seconds, by_value);
+
+    double median = seconds[n / 2], work = 2 * rows * m->products;
+
+    printf("%-8s %5d rows: %8.2f ms, best %8.2f   %6.2f GB/s %5.2f  %7.1f GFLOP/s %5.2f of f32, "
+           "%5.2f of int8\n",
+           name, rows, 1e3 * median, 1e3 * seconds[0], 1e-9 * m->bytes / median,
+           m->bytes / median / limits->read_bytes_per_second, 1e-9 * work / median,
+           work / median / limits->f32_flops_per_second,
+           work / median / limits->int8_ops_per_second);
+    fflush(stdout);
+    mem_free_aligned(memory);
+}
+
+static void time_model(device *d, struct weight format, const char *name, const struct options *o,
+                       const struct device_limits *limits)
+{
+    static struct model m;
+
+    m = (struct model){0};
+    if (open_model(&m, format) == 0)
+        for (int r = 0; r < o->n_rows; r++)
+            time_model_rows(d, &m, name, o->rows[r], limits);
+    for (int s = 0; s < MAX_STAGES; s++)
+        for (int j = 0; j < 3; j++) {
+            mem_free(m.w[s][j].w);
+            mem_free_aligned(m.w[s][j].memory);
+        }
+}
+
 static void time_format(device *d, const char *name, const struct options *o,
                         const struct device_limits *limits)
 {
     struct matrices m = {0};
     struct weight format;
 
-    if (!parse_format(name, &format))
+    if (!parse_format(name, &format)) {
         fprintf(stderr, "%s: not a format; f32, bf16, 4/64, mxfp4, ... are\n", name);
-    else if (open_matrices(&m, format, o) == 0)
+        return;
+    }
+    if (o->shape) {
+        time_model(d, format, name, o, limits);
+        return;
+    }
+    if (open_matrices(&m, format, o, TOTAL_BYTES) == 0)
         for (int r = 0; r < o->n_rows; r++)
             time_rows(d, &m, name, o->rows[r], limits);
     mem_free(m.w);
@@ -197,7 +321,7 @@ static struct options parse_options(int argc, char **argv)
 {
     struct options o = {.n_out = 2048, .n_in = 2048, .rows = {1, 2, 4, 8, 32, 512}, .n_rows = 6};
 
-    for (int c; (c = getopt(argc, argv, "t:n:k:r:xc")) != -1;)
+    for (int c; (c = getopt(argc, argv, "t:n:k:r:xcs")) != -1;)
         switch (c) {
         case 't':
             o.n_threads = atoi(optarg);
@@ -214,14 +338,18 @@ static struct options parse_options(int argc, char **argv)
         case 'x':
             o.exact = true;
             break;
+        case 's':
+            o.shape = true;
+            break;
         case 'c':
             clock_used = CLOCK_PROCESS_CPUTIME_ID;
             break;
         default:
-            fprintf(stderr,
-                    "usage: %s [-t threads] [-n n_out] [-k n_in] [-r rows,...] [-x] [-c] [format "
-                    "...]\n",
-                    argv[0]);
+            fprintf(
+                stderr,
+                "usage: %s [-t threads] [-n n_out] [-k n_in] [-r rows,...] [-x] [-c] [-s] [format "
+                "...]\n",
+                argv[0]);
             exit(2);
         }
     return o;
