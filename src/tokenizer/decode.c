@@ -434,7 +434,7 @@ static int bpe(struct decode_state *x, size_t i, const char *s, size_t n)
     struct stage_state *st = &x->stages[i];
     const char *suffix = NULL;
 
-    if (st->started && push_bpe(x, i, st->held.data, st->held.size, " "))
+    if (st->started && push_bpe(x, i, st->held.data ? st->held.data : "", st->held.size, " "))
         return -1;
     strbuf_clear(&st->held);
     st->started = true;

@@ -35,7 +35,7 @@ static int read_vocab_object(struct vocab *vocab, const json *v, struct reader *
 {
     if (json_kind(v) != JSON_OBJECT)
         return fail(r->err, CLM_ERR_FORMAT, "%s: model: \"vocab\" is not an object", r->name);
-    if (vocab_init(vocab, json_size(v), json_size(v) * 8, r->err))
+    if (vocab_init(vocab, json_size(v), json_size(v) * 8, r->name, r->err))
         return -1;
     for (struct json_iter it = json_first(v); json_next(&it);) {
         int64_t id = json_int(it.value, -1);
@@ -53,7 +53,7 @@ static int read_vocab_list(struct vocab *vocab, const json *v, struct reader *r)
 {
     if (json_kind(v) != JSON_ARRAY)
         return fail(r->err, CLM_ERR_FORMAT, "%s: model: \"vocab\" is not a list", r->name);
-    if (vocab_init(vocab, json_size(v), json_size(v) * 8, r->err))
+    if (vocab_init(vocab, json_size(v), json_size(v) * 8, r->name, r->err))
         return -1;
     for (size_t i = 0; i < json_size(v); i++) {
         size_t n;

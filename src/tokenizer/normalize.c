@@ -224,6 +224,8 @@ int normalize(const struct normalizer *n, struct normal_scratch *x, const char *
             return fail(err, CLM_ERR_NOMEM, "a text of %zu bytes", size);
         *out = (struct span){to->data ? to->data : "", to->size};
         *head = *head < out->n ? *head : out->n;
+        while (*head && *head < out->n && (out->s[*head] & 0xC0) == 0x80)
+            ++*head; /* a composed character that began in it is in it as a whole */
     }
     return 0;
 }

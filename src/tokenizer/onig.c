@@ -171,11 +171,17 @@ static int read_group(struct translation *t)
             return 0;
         }
     }
-    if (at_text(t, "(?")) {
+    /* What is captured, by number or by name, is never asked for. */
+    if (at_text(t, "(?<")) {
+        const char *end = memchr(o->s + o->at, '>', o->n - o->at);
+
+        if (!end)
+            return onig_unsupported(o, "this group");
+        o->at = (size_t)(end - o->s);
+    } else if (at_text(t, "(?")) {
         o->at += 2;
         return read_options(t);
     }
-    /* What is captured is never asked for. */
     strbuf_add_str(t->out, "(?:");
     o->at++;
     t->n_groups++;

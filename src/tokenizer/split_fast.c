@@ -64,6 +64,11 @@ const struct split_fast *split_fast_find(const char *text, size_t n)
     return NULL;
 }
 
+const char *split_fast_text(size_t i)
+{
+    return i < COUNT(scanners) ? scanners[i].text : NULL;
+}
+
 /* A character, its place and its kind; at the end of the text size is 0. */
 struct seen {
     unsigned bits;

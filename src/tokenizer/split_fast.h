@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* How a family's expression differs from the others; NULL text ends a list. */
+/* How a family's expression differs from the others. */
 struct split_fast {
     const char *text;  /* the expression, exactly */
     bool gpt2;         /* the first of them: its own rules */
@@ -18,6 +18,9 @@ struct split_fast {
 };
 
 const struct split_fast *split_fast_find(const char *text, size_t n); /* NULL: none */
+
+/* The expressions that have a scanner, i = 0, 1, ...; NULL behind the last. */
+const char *split_fast_text(size_t i);
 
 /* The end of the match that starts at s[at], at < n: these expressions match everywhere. */
 size_t split_fast_next(const struct split_fast *f, const uint8_t *table, const char *s, size_t n,

@@ -133,7 +133,7 @@ int unigram_encode(const struct unigram *u, struct unigram_scratch *x, const cha
 
 static int read_scores(struct unigram *u, const json *list, struct reader *r)
 {
-    double least = INFINITY;
+    double least = HUGE_VAL;
 
     u->scores = mem_zeroed(u->vocab->n_ids + 1, sizeof *u->scores);
     if (!u->scores)
@@ -142,7 +142,7 @@ static int read_scores(struct unigram *u, const json *list, struct reader *r)
         size_t n;
         const json *item = json_at(list, i);
         const char *s = json_string(json_at(item, 0), &n);
-        double score = json_real(json_at(item, 1), NAN);
+        double score = json_real(json_at(item, 1), (double)NAN);
 
         if (!isfinite(score))
             return fail(r->err, CLM_ERR_FORMAT, "%s: model: token %zu has no score", r->name, i);

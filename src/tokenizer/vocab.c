@@ -55,9 +55,9 @@ static int grow_slots(struct vocab *v, size_t n, clm_error *err)
     return 0;
 }
 
-int vocab_init(struct vocab *v, size_t n, size_t text_size, clm_error *err)
+int vocab_init(struct vocab *v, size_t n, size_t text_size, const char *name, clm_error *err)
 {
-    *v = (struct vocab){0};
+    *v = (struct vocab){.name = name};
     if (grow((void **)&v->text, &v->text_capacity, text_size, 1, err) ||
         grow((void **)&v->entries, &v->entry_capacity, n, sizeof *v->entries, err) ||
         grow_slots(v, n, err)) {
@@ -97,8 +97,8 @@ static int reserve_id(struct vocab *v, int64_t id, clm_error *err)
 
     if (id < 0 || (uint64_t)id >= (uint64_t)v->entry_capacity * 8 + ID_SLACK)
         return fail(err, CLM_ERR_UNSUPPORTED,
-                    "token id %lld: far outside a vocabulary of %zu tokens", (long long)id,
-                    v->entry_capacity);
+                    "%s: token id %lld is far outside a vocabulary of %zu tokens",
+                    v->name ? v->name : "tokenizer", (long long)id, v->entry_capacity);
     if ((size_t)id < v->n_ids)
         return 0;
     if (grow((void **)&v->entry_of_id, &v->id_capacity, (size_t)id + 1, sizeof *v->entry_of_id,
@@ -117,7 +117,8 @@ int vocab_add(struct vocab *v, const char *s, size_t n, int64_t id, clm_error *e
 
     if (!size_add(v->text_size, n, &text_end) || text_end >= UINT32_MAX ||
         v->n_entries >= INT32_MAX / 2)
-        return fail(err, CLM_ERR_UNSUPPORTED, "a vocabulary of more than 4 GiB");
+        return fail(err, CLM_ERR_UNSUPPORTED, "%s: a vocabulary of more than 4 GiB",
+                    v->name ? v->name : "tokenizer");
     if (grow_slots(v, v->n_entries + 1, err))
         return -1;
     slot = slot_of(v, s, n, h);

@@ -20,6 +20,7 @@ struct vocab_slot {
 
 /* All texts lie end to end in one piece of memory, each with a NUL after it. */
 struct vocab {
+    const char *name; /* of the file, for messages; not kept beyond reading */
     char *text;
     size_t text_size, text_capacity;
     struct vocab_entry *entries;
@@ -32,7 +33,7 @@ struct vocab {
 };
 
 /* Room for n tokens of text_size bytes in all; more is made when needed. */
-int vocab_init(struct vocab *v, size_t n, size_t text_size, clm_error *err);
+int vocab_init(struct vocab *v, size_t n, size_t text_size, const char *name, clm_error *err);
 void vocab_release(struct vocab *v);
 
 /**
