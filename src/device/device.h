@@ -1,12 +1,14 @@
-/* device/device.h: memory and kernels behind one table of functions; the contract of every operation.
+/* device/device.h: memory and kernels behind one table of functions; the contract of every
+ * operation.
  *
- * Activations are tensors of rows: one row per token of the batch. Weights are matrices as they lie in the
- * checkpoint, quantised or not. Operations are queued in order; they return nothing, and the first failure
- * stays with the device until sync reports it, so that a pass is written without a check per line. The CPU
- * runs each operation at once over its thread pool.
+ * Activations are tensors of rows: one row per token of the batch. Weights are matrices as they lie
+ * in the checkpoint, quantised or not. Operations are queued in order; they return nothing, and the
+ * first failure stays with the device until sync reports it, so that a pass is written without a
+ * check per line. The CPU runs each operation at once over its thread pool.
  *
- * Unless a contract says otherwise: sizes are >= 0 and 0 rows is no work; outputs do not overlap inputs,
- * except that y may be exactly x where marked "in place"; all arithmetic accumulates in f32 or better.
+ * Unless a contract says otherwise: sizes are >= 0 and 0 rows is no work; outputs do not overlap
+ * inputs, except that y may be exactly x where marked "in place"; all arithmetic accumulates in f32
+ * or better.
  */
 #ifndef DEVICE_DEVICE_H
 #define DEVICE_DEVICE_H
@@ -16,8 +18,8 @@
 
 typedef struct device device;
 
-/* rows x cols numbers; a row is contiguous and row r starts at data + r * stride numbers, stride >= cols.
- * Where a row holds heads, [T, H, D] means cols = H * D, head after head. */
+/* rows x cols numbers; a row is contiguous and row r starts at data + r * stride numbers, stride >=
+ * cols. Where a row holds heads, [T, H, D] means cols = H * D, head after head. */
 typedef struct tensor {
     void *data; /* device memory */
     enum dtype type;
@@ -30,14 +32,16 @@ enum weight_format {
     WEIGHT_F32,
     WEIGHT_F16,
     WEIGHT_BF16,
-    WEIGHT_AFFINE, /* MLX affine: q * scale + bias per group; bits 2 3 4 5 6 8, groups of 32 64 128 */
+    WEIGHT_AFFINE, /* MLX affine: q * scale + bias per group; bits 2 3 4 5 6 8, groups of 32 64 128
+                    */
     WEIGHT_MXFP4,  /* e2m1 values, groups of 32 with an e8m0 scale */
     WEIGHT_NVFP4,  /* e2m1 values, groups of 16 with an e4m3 scale */
     WEIGHT_MXFP8,  /* e4m3 values, groups of 32 with an e8m0 scale */
     WEIGHT_FORMATS
 };
 
-/* A matrix [n_out, n_in], row-major; any alignment. Pointers are device memory, mapped files included. */
+/* A matrix [n_out, n_in], row-major; any alignment. Pointers are device memory, mapped files
+ * included. */
 struct weight {
     enum weight_format format;
     int n_out, n_in;
@@ -48,11 +52,12 @@ struct weight {
     const void *biases; /* the same shape; WEIGHT_AFFINE only */
 };
 
-/* One product of a matmul call: y[t, o] = sum_i x[t, i] w[o, i] (+ bias[o]) for the x of the call. */
+/* One product of a matmul call: y[t, o] = sum_i x[t, i] w[o, i] (+ bias[o]) for the x of the call.
+ */
 struct matmul_job {
-    tensor *y;             /* [T, n_out] f32 */
+    tensor *y; /* [T, n_out] f32 */
     const struct weight *w;
-    const float *bias;     /* [n_out] or NULL */
+    const float *bias; /* [n_out] or NULL */
 };
 
 enum activation {
@@ -60,15 +65,18 @@ enum activation {
     ACT_GELU,      /* x Phi(x), by erf */
     ACT_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
     ACT_RELU,
-    ACT_RELU2,     /* relu(x)^2 */
+    ACT_RELU2,   /* relu(x)^2 */
+    ACT_SIGMOID, /* 1 / (1 + exp(-x)) */
+    /* of glu alone: (up + 1) g sigmoid(1.702 g), g = min(gate, 7), up held within [-7, 7] */
+    ACT_SWIGLU_CLAMPED,
     ACT_COUNT
 };
 
 /* The keys and values of one layer: where its part of every block of the pool lies.
  *
- * Block b of the pool starts at slabs[b >> slab_shift] + (b & (2^slab_shift - 1)) * block_bytes. In it, at
- * k_offset, lie this layer's keys [n_kv_heads, block_tokens, k_dim], and at v_offset its values
- * [n_kv_heads, block_tokens, v_dim], in numbers of the given type. */
+ * Block b of the pool starts at slabs[b >> slab_shift] + (b & (2^slab_shift - 1)) * block_bytes. In
+ * it, at k_offset, lie this layer's keys [n_kv_heads, block_tokens, k_dim], and at v_offset its
+ * values [n_kv_heads, block_tokens, v_dim], in numbers of the given type. */
 struct kv_layer {
     enum dtype type; /* F32, F16 or BF16; storing rounds to nearest even, to F16 it saturates */
     int n_kv_heads, k_dim, v_dim;
@@ -78,8 +86,8 @@ struct kv_layer {
     size_t block_bytes, k_offset, v_offset;
 };
 
-/* The sequences of a ragged batch as attention sees them: rows [row, row + n_rows) are the tokens at
- * positions [position, position + n_rows) of a sequence whose token p lies in pool block
+/* The sequences of a ragged batch as attention sees them: rows [row, row + n_rows) are the tokens
+ * at positions [position, position + n_rows) of a sequence whose token p lies in pool block
  * blocks[p / block_tokens - first_block], at place p % block_tokens. */
 struct kv_sequence {
     int row, n_rows;
@@ -105,21 +113,32 @@ struct attend_params {
 enum router_score {
     ROUTER_SOFTMAX_ALL,      /* softmax over all experts, then the k largest */
     ROUTER_SOFTMAX_SELECTED, /* the k largest logits, then softmax over these */
-    ROUTER_SIGMOID
+    ROUTER_SIGMOID,
+    ROUTER_SPARSE_MIXER /* k times the largest logit, weighted by a softmax over those near it.
+                           arXiv:2409.12136 */
 };
 
+/* Experts are chosen by score + bias, of the groups kept alone, and weighted by their scores
+ * without it. */
 struct router_params {
     enum router_score score;
     int n_experts, n_experts_per_token; /* 1 <= k <= n_experts */
-    bool normalize;                     /* divide the k weights by their sum */
-    float scale;                        /* and multiply by this */
+    const float *bias;                  /* [n_experts] in device memory, or NULL */
+    int n_groups, n_groups_kept; /* equal groups in order of id, the best kept; the others' scores
+                                  * count as 0. n_groups 0 or 1: no groups */
+    bool group_by_max; /* a group is as good as its best expert; else as its best two together */
+    bool normalize;    /* divide the k weights by max(their sum + eps, floor) */
+    float normalize_eps, normalize_floor;
+    float scale; /* and multiply by this */
+    float
+        jitter; /* ROUTER_SPARSE_MIXER: near is within 2 jitter, relative to the larger magnitude */
 };
 
 /* What the device can do at its best, measured by running it; for benchmarks. */
 struct device_limits {
-    double read_bytes_per_second;  /* sequential reads over all threads, far beyond the caches */
-    double f32_flops_per_second;   /* multiply and add count as two */
-    double int8_ops_per_second;    /* 0 where there is no such path */
+    double read_bytes_per_second; /* sequential reads over all threads, far beyond the caches */
+    double f32_flops_per_second;  /* multiply and add count as two */
+    double int8_ops_per_second;   /* 0 where there is no such path */
 };
 
 struct device_ops {
@@ -139,36 +158,39 @@ struct device_ops {
     int (*sync)(device *d, clm_error *err);
     void (*close)(device *d);
 
-    /* Forbid approximations (quantised activations): results then depend neither on the other rows of a
-     * call nor on the number of threads, bit for bit. */
+    /* Forbid approximations (quantised activations): results then depend neither on the other rows
+     * of a call nor on the number of threads, bit for bit. */
     void (*set_exact)(device *d, bool exact);
     void (*measure)(device *d, struct device_limits *limits);
 
-    /* y[t, :] = scale * w[ids[t], :]. ids [T] in device memory, each in [0, w->n_out). y [T, n_in] f32 */
+    /* y[t, :] = scale * w[ids[t], :]. ids [T] in device memory, each in [0, w->n_out). y [T, n_in]
+     * f32 */
     void (*embed)(device *d, tensor *y, const struct weight *w, const int32_t *ids, float scale);
 
     /* n_jobs products of the same x [T, n_in] f32, in one go: each weight is read once. */
     void (*matmul)(device *d, const struct matmul_job *jobs, int n_jobs, const tensor *x);
 
-    /* Row t * k + j of each job's y is the product with the matrix w[ids[t, j]] of that job, for the experts
-     * ids [T, k] i32 (all different within a row): w points to n_experts weights alike in all but their
-     * pointers, bias to [n_experts, n_out] or NULL. x has T rows, or T * k: one per expert. */
+    /* Row t * k + j of each job's y is the product with the matrix w[ids[t, j]] of that job, for
+     * the experts ids [T, k] i32 (all different within a row): w points to n_experts weights alike
+     * in all but their pointers, bias to [n_experts, n_out] or NULL. x has T rows, or T * k: one
+     * per expert. */
     void (*matmul_experts)(device *d, const struct matmul_job *jobs, int n_jobs, int n_experts,
                            const tensor *x, const tensor *ids);
 
     /* y[t, o] = sum_j weights[t, j] x[t * k + j, o]; weights [T, k] f32, in order of j. */
     void (*combine_experts)(device *d, tensor *y, const tensor *x, const tensor *weights);
 
-    /* The k experts of every row, largest weight first (the lower id on ties), from logits [T, E] f32:
-     * ids [T, k] i32 and weights [T, k] f32. */
+    /* The k experts of every row, largest weight first (the lower id on ties), from logits [T, E]
+     * f32: ids [T, k] i32 and weights [T, k] f32. */
     void (*route)(device *d, tensor *ids, tensor *weights, const tensor *logits,
                   const struct router_params *p);
 
-    /* y = x w / sqrt(mean(x^2) + eps) over each group of n numbers of a row (cols a multiple of n), with
-     * w [n] f32 or NULL. In place. arXiv:1910.07467 */
+    /* y = x w / sqrt(mean(x^2) + eps) over each group of n numbers of a row (cols a multiple of n),
+     * with w [n] f32 or NULL. In place. arXiv:1910.07467 */
     void (*rms_norm)(device *d, tensor *y, const tensor *x, const float *w, int n, float eps);
 
-    /* y = (x - mean) / sqrt(var + eps) w + b, the same way; w, b may be NULL. In place. arXiv:1607.06450 */
+    /* y = (x - mean) / sqrt(var + eps) w + b, the same way; w, b may be NULL. In place.
+     * arXiv:1607.06450 */
     void (*layer_norm)(device *d, tensor *y, const tensor *x, const float *w, const float *b, int n,
                        float eps);
 
@@ -180,6 +202,9 @@ struct device_ops {
 
     /* x[t, i] *= w[i]; w [cols] in device memory. */
     void (*scale_columns)(device *d, tensor *x, const float *w);
+
+    /* x[t, :] *= w[t, 0]; w [T, 1] */
+    void (*scale_rows)(device *d, tensor *x, const tensor *w);
 
     /* x held within [low, high]. */
     void (*clamp)(device *d, tensor *x, float low, float high);
@@ -193,8 +218,9 @@ struct device_ops {
     /* x = cap tanh(x / cap) */
     void (*softcap)(device *d, tensor *x, float cap);
 
-    /* table[t, 0..n) = mscale cos(positions[t] inv_freq[i]), table[t, n..2n) = the sines, n = cols / 2;
-     * the angle is one f32 product. positions [T] i32, inv_freq [n] f32, both in device memory. */
+    /* table[t, 0..n) = mscale cos(positions[t] inv_freq[i]), table[t, n..2n) = the sines, n = cols
+     * / 2; the angle is one f32 product. positions [T] i32, inv_freq [n] f32, both in device
+     * memory. */
     void (*rope_table)(device *d, tensor *table, const int32_t *positions, const float *inv_freq,
                        float mscale);
 
@@ -203,18 +229,20 @@ struct device_ops {
     void (*rope)(device *d, tensor *x, int head_dim, const tensor *table, bool interleaved);
 
     /* Put the rows of k [T, K, k_dim] and v [T, K, v_dim] into their places in the blocks. */
-    void (*kv_store)(device *d, const struct kv_layer *kv, const struct kv_batch *batch, const tensor *k,
-                     const tensor *v);
+    void (*kv_store)(device *d, const struct kv_layer *kv, const struct kv_batch *batch,
+                     const tensor *k, const tensor *v);
 
     /* y[t] = softmax(scale q k^T) v per head over the keys that row t may see, its own included; q
-     * [T, H, k_dim], y [T, H, v_dim]. Blocks visited in order, softmax online: no matrix of scores. */
+     * [T, H, k_dim], y [T, H, v_dim]. Blocks visited in order, softmax online: no matrix of scores.
+     */
     void (*attend)(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,
                    const struct kv_batch *batch, const struct attend_params *p);
 
     /* y[i, :] = x[rows[i], :]; rows [y->rows] i32 in device memory. */
     void (*gather_rows)(device *d, tensor *y, const tensor *x, const int32_t *rows);
 
-    /* ids[t] = the index of the largest of row t, the first on ties. ids [T] i32 in device memory */
+    /* ids[t] = the index of the largest of row t, the first on ties. ids [T] i32 in device memory
+     */
     void (*argmax)(device *d, int32_t *ids, const tensor *x);
 };
 
@@ -222,8 +250,9 @@ struct device {
     const struct device_ops *ops;
 };
 
-/* The CPU, with the best kernels this processor has; n_threads 0: one per physical core. The environment
- * variable CLM_CPU (scalar, avx2, avx512, neon) holds the choice down, for tests and comparisons. */
+/* The CPU, with the best kernels this processor has; n_threads 0: one per physical core. The
+ * environment variable CLM_CPU (scalar, avx2, avx512, neon) holds the choice down, for tests and
+ * comparisons. */
 device *device_cpu_open(int n_threads, clm_error *err);
 
 /* Which kernels: "scalar", "avx2", "avx512", "neon"; and the number of threads. */

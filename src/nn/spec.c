@@ -105,7 +105,18 @@ static int check_moe(int layer, const struct moe_spec *m, clm_error *err)
 {
     if (check_range(layer, "the number of experts", m->router.n_experts, 1, MAX_EXPERTS, err) ||
         check_range(layer, "num_experts_per_tok", m->router.n_experts_per_token, 1,
+                    m->router.n_experts, err) ||
+        check_range(layer, "the number of groups of experts", m->router.n_groups, 0,
                     m->router.n_experts, err))
+        return -1;
+    if (m->router.n_groups > 1 &&
+        (m->router.n_experts % m->router.n_groups || m->router.n_groups_kept < 1 ||
+         m->router.n_groups_kept > m->router.n_groups))
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: %d experts of layer %d in %d groups, %d of them kept",
+                    m->router.n_experts, layer, m->router.n_groups, m->router.n_groups_kept);
+    if (check_range(layer, "the size of the shared expert", m->shared.intermediate_size, 0,
+                    MAX_SIZE, err))
         return -1;
     return check_mlp(layer, &m->expert, err);
 }

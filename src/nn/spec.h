@@ -77,8 +77,12 @@ struct mlp_spec {
 };
 
 struct moe_spec {
-    struct router_params router;
-    struct mlp_spec expert; /* each of router.n_experts */
+    struct router_params router; /* its bias is a weight: router_bias says whether there is one */
+    bool router_bias;            /* added to scores for the choice alone */
+    bool router_logit_bias;      /* a bias of the router's product itself */
+    struct mlp_spec expert;      /* each of router.n_experts */
+    struct mlp_spec shared;      /* one that every token goes to; intermediate_size 0: none */
+    bool shared_gate;            /* its result is multiplied by sigmoid(w x) */
 };
 
 enum op_kind { OP_ATTENTION, OP_MLP, OP_MOE };

@@ -27,6 +27,11 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_EXPERT_GATE] = "experts' gate_proj",
     [ROLE_EXPERT_UP] = "experts' up_proj",
     [ROLE_EXPERT_DOWN] = "experts' down_proj",
+    [ROLE_ROUTER_BIAS] = "bias of the router's choice",
+    [ROLE_SHARED_GATE] = "shared expert's gate_proj",
+    [ROLE_SHARED_UP] = "shared expert's up_proj",
+    [ROLE_SHARED_DOWN] = "shared expert's down_proj",
+    [ROLE_SHARED_EXPERT_GATE] = "gate of the shared expert",
 };
 
 const char *weight_role_name(enum weight_role role)
@@ -137,15 +142,16 @@ static int visit_attention(struct walk *w, struct nn_attention *a)
     return rc;
 }
 
-static int visit_mlp(struct walk *w, struct nn_mlp *m)
+/* Its roles are gate, up and down from first on. */
+static int visit_mlp(struct walk *w, enum weight_role first, struct nn_mlp *m)
 {
     const struct mlp_spec *s = m->spec;
     int n = s->intermediate_size, rc = 0;
 
     if (s->gated)
-        rc = visit_matrix(w, ROLE_GATE_PROJ, &m->gate_proj, n, w->hidden_size, s->bias);
-    rc = rc ? rc : visit_matrix(w, ROLE_UP_PROJ, &m->up_proj, n, w->hidden_size, s->bias);
-    rc = rc ? rc : visit_matrix(w, ROLE_DOWN_PROJ, &m->down_proj, w->hidden_size, n, s->bias);
+        rc = visit_matrix(w, first, &m->gate_proj, n, w->hidden_size, s->bias);
+    rc = rc ? rc : visit_matrix(w, first + 1, &m->up_proj, n, w->hidden_size, s->bias);
+    rc = rc ? rc : visit_matrix(w, first + 2, &m->down_proj, w->hidden_size, n, s->bias);
     return rc;
 }
 
@@ -154,11 +160,17 @@ static int visit_moe(struct walk *w, struct nn_moe *m)
     const struct mlp_spec *s = &m->spec->expert;
     int n = s->intermediate_size, e = m->spec->router.n_experts, rc;
 
-    rc = visit_matrix(w, ROLE_ROUTER, &m->router, e, w->hidden_size, false);
+    rc = visit_matrix(w, ROLE_ROUTER, &m->router, e, w->hidden_size, m->spec->router_logit_bias);
+    if (!rc && m->spec->router_bias)
+        rc = visit_vector(w, ROLE_ROUTER_BIAS, &m->router_bias, e);
     if (!rc && s->gated)
         rc = visit_experts(w, ROLE_EXPERT_GATE, &m->gate_proj, e, n, w->hidden_size, s->bias);
     rc = rc ? rc : visit_experts(w, ROLE_EXPERT_UP, &m->up_proj, e, n, w->hidden_size, s->bias);
     rc = rc ? rc : visit_experts(w, ROLE_EXPERT_DOWN, &m->down_proj, e, w->hidden_size, n, s->bias);
+    if (!rc && m->spec->shared.intermediate_size)
+        rc = visit_mlp(w, ROLE_SHARED_GATE, &m->shared);
+    if (!rc && m->spec->shared_gate)
+        rc = visit_matrix(w, ROLE_SHARED_EXPERT_GATE, &m->shared_gate, 1, w->hidden_size, false);
     return rc;
 }
 
@@ -175,7 +187,7 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
         rc = visit_attention(w, &b->attention);
         break;
     case OP_MLP:
-        rc = visit_mlp(w, &b->mlp);
+        rc = visit_mlp(w, ROLE_GATE_PROJ, &b->mlp);
         break;
     case OP_MOE:
         rc = visit_moe(w, &b->moe);
@@ -280,6 +292,7 @@ static int new_branch(struct nn_model *m, struct nn_branch *b, const struct bran
         return 0;
     case OP_MOE:
         b->moe.spec = &s->moe;
+        b->moe.shared.spec = &s->moe.shared;
         if (new_experts(&b->moe, a))
             return fail(err, CLM_ERR_NOMEM, "%d experts: no memory", s->moe.router.n_experts);
         return 0;

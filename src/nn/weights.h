@@ -41,7 +41,10 @@ struct nn_experts {
 struct nn_moe {
     const struct moe_spec *spec;
     struct nn_linear router;
+    const float *router_bias; /* [n_experts] in device memory, or NULL */
     struct nn_experts gate_proj, up_proj, down_proj;
+    struct nn_mlp shared;
+    struct nn_linear shared_gate; /* [1, hidden_size] */
 };
 
 struct nn_branch {
@@ -97,9 +100,14 @@ enum weight_role {
     ROLE_UP_PROJ,
     ROLE_DOWN_PROJ,
     ROLE_ROUTER,
+    ROLE_ROUTER_BIAS,
     ROLE_EXPERT_GATE,
     ROLE_EXPERT_UP,
     ROLE_EXPERT_DOWN,
+    ROLE_SHARED_GATE,
+    ROLE_SHARED_UP,
+    ROLE_SHARED_DOWN,
+    ROLE_SHARED_EXPERT_GATE,
     ROLE_COUNT
 };
 

@@ -102,6 +102,7 @@ static const struct device_ops cpu_ops = {
     .add = cpu_add,
     .scale = cpu_scale,
     .scale_columns = cpu_scale_columns,
+    .scale_rows = cpu_scale_rows,
     .clamp = cpu_clamp,
     .activate = cpu_activate,
     .glu = cpu_glu,

@@ -12,6 +12,7 @@ void cpu_layer_norm(device *d, tensor *y, const tensor *x, const float *w, const
 void cpu_add(device *d, tensor *y, const tensor *x, float scale);
 void cpu_scale(device *d, tensor *x, float scale);
 void cpu_scale_columns(device *d, tensor *x, const float *w);
+void cpu_scale_rows(device *d, tensor *x, const tensor *w);
 void cpu_clamp(device *d, tensor *x, float low, float high);
 void cpu_activate(device *d, tensor *y, const tensor *x, enum activation act);
 void cpu_glu(device *d, tensor *y, const tensor *gate, const tensor *up, enum activation act);

@@ -8,56 +8,110 @@
 /* Rows a piece: choosing among some hundred experts takes about a microsecond. */
 enum { ROUTE_GRAIN = 16, COMBINE_NUMBERS = 16384 };
 
-/* How the logits of a row become scores. */
-struct scoring {
-    enum router_score kind;
-    float max, sum; /* of ROUTER_SOFTMAX_ALL: the largest logit, and sum_i exp(logit_i - max) */
-};
-
-static struct scoring scoring_of(const float *logits, int n, enum router_score kind)
+/* Logits of a row to scores; a NaN counts as -inf, so that any input gives k different experts. */
+static void score_row(float *scores, const float *logits, const struct router_params *p)
 {
-    struct scoring s = {kind, logits[0], 0};
+    int n = p->n_experts;
+    float max = logits[0], sum = 0;
 
-    if (kind != ROUTER_SOFTMAX_ALL)
-        return s;
     for (int i = 1; i < n; i++)
-        s.max = fmaxf(s.max, logits[i]);
-    for (int i = 0; i < n; i++)
-        s.sum += expf(logits[i] - s.max);
-    return s;
+        max = fmaxf(max, logits[i]);
+    for (int i = 0; i < n && p->score == ROUTER_SOFTMAX_ALL; i++)
+        sum += expf(logits[i] - max);
+    for (int i = 0; i < n; i++) {
+        scores[i] = logits[i];
+        if (p->score == ROUTER_SOFTMAX_ALL)
+            scores[i] = expf(logits[i] - max) / sum;
+        else if (p->score == ROUTER_SIGMOID)
+            scores[i] = 1.0f / (1.0f + expf(-logits[i]));
+        if (isnan(scores[i]))
+            scores[i] = -INFINITY;
+    }
 }
 
-/* A NaN counts as -inf, so that any input gives k different experts. */
-static float score_of(const struct scoring *s, float logit)
-{
-    float score = logit;
-
-    if (s->kind == ROUTER_SOFTMAX_ALL)
-        score = expf(logit - s->max) / s->sum;
-    else if (s->kind == ROUTER_SIGMOID)
-        score = 1.0f / (1.0f + expf(-logit));
-    return isnan(score) ? -INFINITY : score;
-}
-
-/* The k largest of n scores in descending order, the lower index first on ties. */
-static void select_largest(int32_t *ids, float *best, int k, const float *logits, int n,
-                           const struct scoring *s)
+/* The k largest of n numbers in descending order, the lower index first on ties. */
+static void select_largest(int32_t *ids, float *best, int k, const float *x, int n)
 {
     int count = 0;
 
     for (int i = 0; i < n; i++) {
-        float score = score_of(s, logits[i]);
-
-        if (count == k && !(score > best[k - 1]))
+        if (count == k && !(x[i] > best[k - 1]))
             continue;
         int j = count < k ? count++ : k - 1; /* where there is room, or the last place, now lost */
-        for (; j > 0 && score > best[j - 1]; j--) {
+        for (; j > 0 && x[i] > best[j - 1]; j--) {
             best[j] = best[j - 1];
             ids[j] = ids[j - 1];
         }
-        best[j] = score;
+        best[j] = x[i];
         ids[j] = i;
     }
+}
+
+/* How good a group of n experts is. */
+static float group_score(const float *x, int n, bool by_max)
+{
+    float first = -INFINITY, second = -INFINITY;
+
+    for (int i = 0; i < n; i++) {
+        if (x[i] > first) {
+            second = first;
+            first = x[i];
+        } else if (x[i] > second) {
+            second = x[i];
+        }
+    }
+    return by_max || n < 2 ? first : first + second;
+}
+
+/* Scores outside of the best groups become 0; room holds a number for each group. */
+static void keep_groups(float *x, float *room, const struct router_params *p)
+{
+    int size = p->n_experts / p->n_groups;
+
+    for (int g = 0; g < p->n_groups; g++)
+        room[g] = group_score(x + g * size, size, p->group_by_max);
+    for (int dropped = 0; dropped < p->n_groups - p->n_groups_kept; dropped++) {
+        int worst = -1;
+
+        for (int g = 0; g < p->n_groups; g++)
+            if (!isnan(room[g]) && (worst < 0 || room[g] <= room[worst]))
+                worst = g;
+        if (worst < 0)
+            return;
+        room[worst] = NAN;
+        memset(x + worst * size, 0, (size_t)size * sizeof *x);
+    }
+}
+
+/* The softmax at the largest logit over those that are not far below it, then the same without it.
+ */
+static void sparse_mixer(int32_t *ids, float *weights, float *masked, const float *logits,
+                         const struct router_params *p)
+{
+    for (int i = 0; i < p->n_experts; i++)
+        masked[i] = isnan(logits[i]) ? -INFINITY : logits[i];
+    for (int j = 0; j < p->n_experts_per_token; j++) {
+        float top, sum = 0;
+
+        select_largest(&ids[j], &top, 1, masked, p->n_experts);
+        for (int i = 0; i < p->n_experts; i++)
+            if ((top - logits[i]) / fmaxf(fabsf(logits[i]), top) <= 2 * p->jitter)
+                sum += expf(masked[i] - top);
+        weights[j] = 1 / sum;
+        masked[ids[j]] = -INFINITY;
+    }
+}
+
+/* The weights of k experts to what they are multiplied by. */
+static void finish_weights(float *weights, const struct router_params *p)
+{
+    float sum = 0;
+
+    for (int j = 0; j < p->n_experts_per_token; j++)
+        sum += weights[j];
+    sum = fmaxf(sum + p->normalize_eps, p->normalize_floor);
+    for (int j = 0; j < p->n_experts_per_token; j++)
+        weights[j] = p->normalize ? weights[j] / sum * p->scale : weights[j] * p->scale;
 }
 
 /* Logits in descending order to their softmax, in place. */
@@ -71,23 +125,33 @@ static void softmax_descending(float *x, int n)
         x[i] /= sum;
 }
 
-static void route_row(int32_t *ids, float *weights, const float *logits,
+/* room: for the scores, for the scores by which is chosen, and for the groups. */
+static void route_row(int32_t *ids, float *weights, const float *logits, float *room,
                       const struct router_params *p)
 {
-    int k = p->n_experts_per_token;
-    struct scoring scoring = scoring_of(logits, p->n_experts, p->score);
-    float sum = 0;
+    int k = p->n_experts_per_token, n = p->n_experts;
+    float *scores = room, *choice = room + n;
 
-    select_largest(ids, weights, k, logits, p->n_experts, &scoring);
+    if (p->score == ROUTER_SPARSE_MIXER) {
+        sparse_mixer(ids, weights, room, logits, p);
+        finish_weights(weights, p);
+        return;
+    }
+    score_row(scores, logits, p);
+    for (int i = 0; i < n; i++)
+        choice[i] = p->bias ? scores[i] + p->bias[i] : scores[i];
+    if (p->n_groups > 1)
+        keep_groups(choice, room + 2 * n, p);
+    select_largest(ids, weights, k, choice, n);
+    for (int j = 0; j < k; j++)
+        weights[j] = scores[ids[j]];
     if (p->score == ROUTER_SOFTMAX_SELECTED)
         softmax_descending(weights, k);
-    for (int j = 0; j < k; j++)
-        sum += weights[j];
-    for (int j = 0; j < k; j++)
-        weights[j] = p->normalize ? weights[j] / sum * p->scale : weights[j] * p->scale;
+    finish_weights(weights, p);
 }
 
 struct route_call {
+    struct cpu_device *d;
     const tensor *ids, *weights, *logits;
     const struct router_params *p;
 };
@@ -95,18 +159,21 @@ struct route_call {
 static void route_range(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct route_call *call = ctx;
+    size_t n = (size_t)call->p->n_experts;
+    float *room = cpu_scratch(call->d, thread, 3 * n * sizeof(float));
 
-    (void)thread;
+    if (!room)
+        return;
     for (int64_t t = begin; t < end; t++)
         route_row((int32_t *)call->ids->data + t * call->ids->stride,
                   (float *)call->weights->data + t * call->weights->stride,
-                  (const float *)call->logits->data + t * call->logits->stride, call->p);
+                  (const float *)call->logits->data + t * call->logits->stride, room, call->p);
 }
 
 void cpu_route(device *d, tensor *ids, tensor *weights, const tensor *logits,
                const struct router_params *p)
 {
-    struct route_call call = {ids, weights, logits, p};
+    struct route_call call = {cpu_device_of(d), ids, weights, logits, p};
 
     thread_pool_for(cpu_device_of(d)->pool, logits->rows, ROUTE_GRAIN, route_range, &call);
 }

@@ -67,6 +67,11 @@ static inline vf vf_tanh(vf x)
     return vf_select(vf_less(a, vf_set(0.625f)), small, vf_with_sign(large, x));
 }
 
+static inline vf vf_sigmoid(vf x)
+{
+    return vf_div(vf_set(1.0f), vf_add(vf_set(1.0f), vf_exp(vf_sub(vf_set(0.0f), x))));
+}
+
 static inline vf vf_silu(vf x)
 {
     return vf_div(x, vf_add(vf_set(1.0f), vf_exp(vf_sub(vf_set(0.0f), x))));

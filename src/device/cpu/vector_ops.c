@@ -123,6 +123,28 @@ void cpu_scale_columns(device *d, tensor *x, const float *w)
     map(d, &(struct map_call){.fn = map_scale_columns, .y = x, .a = x, .b = &row}, LIGHT);
 }
 
+struct scale_rows_call {
+    const struct cpu_vector_kernels *k;
+    const tensor *x, *w;
+};
+
+static void scale_rows_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct scale_rows_call *call = ctx;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++)
+        call->k->scale(row_of(call->x, t), call->x->cols, *row_of(call->w, t));
+}
+
+void cpu_scale_rows(device *d, tensor *x, const tensor *w)
+{
+    struct cpu_device *c = cpu_device_of(d);
+    struct scale_rows_call call = {&c->vector, x, w};
+
+    thread_pool_for(c->pool, x->rows, grain(LIGHT, x->cols), scale_rows_range, &call);
+}
+
 static void map_clamp(const struct map_call *call, float *y, const float *a, const float *b, int n)
 {
     (void)a;

@@ -85,10 +85,21 @@ static float apply(float x, enum activation act)
         return relu(x);
     case ACT_RELU2:
         return relu(x) * relu(x);
+    case ACT_SIGMOID:
+        return 1.0f / (1.0f + expf(-x));
+    case ACT_SWIGLU_CLAMPED: /* takes two */
     case ACT_COUNT:
         break;
     }
     return x;
+}
+
+/* gpt-oss: both factors are bounded, and up is shifted. */
+static float swiglu_clamped(float gate, float up)
+{
+    gate = fminf(gate, 7.0f);
+    up = fmaxf(-7.0f, fminf(up, 7.0f));
+    return (up + 1.0f) * gate / (1.0f + expf(-1.702f * gate));
 }
 
 static void activate(float *y, const float *x, int n, enum activation act)
@@ -100,7 +111,8 @@ static void activate(float *y, const float *x, int n, enum activation act)
 static void glu(float *y, const float *gate, const float *up, int n, enum activation act)
 {
     for (int i = 0; i < n; i++)
-        y[i] = apply(gate[i], act) * up[i];
+        y[i] = act == ACT_SWIGLU_CLAMPED ? swiglu_clamped(gate[i], up[i])
+                                         : apply(gate[i], act) * up[i];
 }
 
 static void softcap(float *x, int n, float cap)

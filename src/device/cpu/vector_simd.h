@@ -123,10 +123,26 @@ static inline __attribute__((always_inline)) vf vf_activation(vf x, enum activat
     case ACT_RELU2:
         positive = vf_max(x, vf_set(0.0f));
         return vf_mul(positive, positive);
+    case ACT_SIGMOID:
+        return vf_sigmoid(x);
+    case ACT_SWIGLU_CLAMPED: /* takes two */
     case ACT_COUNT:
         break;
     }
     return x;
+}
+
+static void swiglu_clamped_row(float *y, const float *gate, const float *up, int n)
+{
+    vf bound = vf_set(7.0f), low = vf_set(-7.0f), one = vf_set(1.0f);
+
+    for (int i = 0; i < n; i += VF_LANES) {
+        vf g = vf_min(bound, part_load(gate, i, n));
+        vf u = vf_max(low, vf_min(bound, part_load(up, i, n)));
+
+        g = vf_mul(g, vf_sigmoid(vf_mul(vf_set(1.702f), g)));
+        part_store(y, vf_mul(vf_add(u, one), g), i, n);
+    }
 }
 
 /* y = act(x) up, or act(x) where up is NULL; act is a constant here. */
@@ -157,6 +173,12 @@ static void simd_glu(float *y, const float *gate, const float *up, int n, enum a
         break;
     case ACT_RELU2:
         activate_row(y, gate, up, n, ACT_RELU2);
+        break;
+    case ACT_SIGMOID:
+        activate_row(y, gate, up, n, ACT_SIGMOID);
+        break;
+    case ACT_SWIGLU_CLAMPED:
+        swiglu_clamped_row(y, gate, up, n);
         break;
     case ACT_COUNT:
         break;
