@@ -99,8 +99,13 @@ static void test_route(void **state)
         for (enum router_score score = ROUTER_SOFTMAX_ALL; score <= ROUTER_SIGMOID; score++)
             for (int normalize = 0; normalize < 2; normalize++)
                 for (int n_rows = 1; n_rows <= MAX_ROWS; n_rows += 23) {
-                    struct router_params p = {score, experts[e][0], experts[e][1], normalize,
-                                              normalize ? 2.5f : 1.0f};
+                    struct router_params p = {
+                        .score = score,
+                        .n_experts = experts[e][0],
+                        .n_experts_per_token = experts[e][1],
+                        .normalize = normalize,
+                        .scale = normalize ? 2.5f : 1.0f,
+                    };
 
                     check_route(d, &p, n_rows);
                 }
@@ -119,7 +124,11 @@ static void test_route_any_input(void **state)
         int32_t ids[4];
         tensor tl = {logits, DTYPE_F32, 1, 9, 9}, ti = {ids, DTYPE_I32, 1, 4, 4};
         tensor tw = {weights, DTYPE_F32, 1, 4, 4};
-        struct router_params p = {(enum router_score)(round % 3), 9, 4, round % 2, 1};
+        struct router_params p = {.score = (enum router_score)(round % 3),
+                                  .n_experts = 9,
+                                  .n_experts_per_token = 4,
+                                  .normalize = round % 2,
+                                  .scale = 1};
 
         for (int i = 0; i < 9; i++)
             logits[i] = odd[random_below(COUNT(odd))];

@@ -160,10 +160,9 @@ static double exact_activation(double x, enum activation act)
         return fmax(x, 0);
     case ACT_RELU2:
         return fmax(x, 0) * fmax(x, 0);
-    case ACT_COUNT:
-        break;
+    default:
+        return (double)NAN;
     }
-    return (double)NAN;
 }
 
 /* Relative errors in epsilons. exp: 2, see vector_math.h, then a sum and a quotient. The exponent
@@ -240,7 +239,7 @@ static void check_activation(const struct cpu_vector_kernels *k, enum activation
 
 static void check_activations(const struct cpu_vector_kernels *k)
 {
-    for (enum activation act = 0; act < ACT_COUNT; act++)
+    for (enum activation act = ACT_SILU; act <= ACT_RELU2; act++)
         for (int round = 0; round < 20; round++)
             for (size_t s = 0; s < COUNT(sizes); s++)
                 check_activation(k, act, sizes[s], round % 4);
