@@ -74,8 +74,10 @@ FILTER(last)
         *out = no_item("No last item, sequence was empty.");
         return 0;
     }
-    if (self.kind == V_UNDEFINED)
-        return undefined_error(r, &self);
+    if (self.kind == V_UNDEFINED) {
+        *out = no_item("No last item, sequence was empty.");
+        return 0;
+    }
     if (iter_reversed(r, &self, &back, &can))
         return -1;
     if (!can)

@@ -154,11 +154,6 @@ static int put_field(struct render *r, const struct value *v, const struct value
             (f.precision >= 0 && v->kind != V_FLOAT && (!f.type || strchr("dboxXnc", f.type))))
             return render_fail(r, "the format '%.*s' does not suit type '%s'", (int)spec->size,
                                spec->s, type_name(v));
-        if (v->kind == V_BOOL && !f.type) {
-            struct value text = value_cstring(v->i ? "True" : "False");
-
-            return format_text(r, &f, &text);
-        }
         return format_number(r, &f, v);
     }
     if ((f.type && f.type != 's') || f.sign || f.align == '=' || f.group)

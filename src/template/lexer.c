@@ -175,6 +175,8 @@ static int lex_raw(struct lexer *l)
 {
     const char *s = l->s;
 
+    if (s == l->end) /* Jinja too lets the very end pass */
+        return 0;
     while ((s = find(s, l->end, "{%"))) {
         const char *after = match_tag(l, s, "endraw", true);
 
@@ -194,6 +196,8 @@ static int lex_comment(struct lexer *l)
     const char *close = find(l->s, l->end, "#}");
     const char *after;
 
+    if (!close && l->s == l->end)
+        return 0;
     if (!close)
         return lex_fail(l, "Missing end of comment tag.");
     after = close + 2;

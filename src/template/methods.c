@@ -599,6 +599,23 @@ METHOD(copy)
     return 0;
 }
 
+METHOD(fromkeys)
+{
+    struct dict *d = dict_new(r, 0);
+    struct value key;
+    struct iter it;
+    int more;
+
+    UNUSED;
+    if (!d || iter_begin(r, &p[0], &it))
+        return -1;
+    while ((more = iter_next(r, &it, &key)) > 0)
+        if (render_work(r, 1) || dict_set(r, d, &key, p[1].kind == V_MISSING ? value_none() : p[1]))
+            return -1;
+    *out = value_dict(d);
+    return more;
+}
+
 /* ---- lists ---- */
 
 METHOD(item_count)
@@ -721,6 +738,7 @@ static const struct builtin methods[] = {
     {"find", method_find, "sub start end", 1, TEXT},
     {"format", method_format, NULL, 0, TEXT},
     {"format_map", method_format_map, "mapping", 1, TEXT},
+    {"fromkeys", method_fromkeys, "iterable value", 1, DICT | BIT(V_BUILTIN)}, /* dict itself */
     {"get", method_get, "key default", 1, DICT},
     {"index", method_item_index, "value start stop", 1, ITEMS},
     {"index", method_text_index, "sub start end", 1, TEXT},

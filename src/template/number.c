@@ -120,7 +120,8 @@ static void shortest_digits(double f, char *digits, int *exponent)
 {
     char text[64];
 
-    for (int n = 15; n <= 17; n++) {
+    /* 15 digits are the least precision of a number; of the smallest ones it is less */
+    for (int n = fabs(f) < 2.3e-308 ? 1 : 15; n <= 17; n++) {
         size_t size;
 
         number_digits(f, n, digits, exponent);

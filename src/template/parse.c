@@ -139,10 +139,9 @@ static int check_target(struct parser *p, struct node *n)
     return 0;
 }
 
-static struct node *parse_target(struct parser *p, bool namespaces, const char *end)
+static struct node *parse_target(struct parser *p, bool namespaces)
 {
-    struct node *n =
-        parse_tuple(p, (struct tuple_mode){.targets = true, .namespaces = namespaces, .end = end});
+    struct node *n = parse_tuple(p, (struct tuple_mode){.targets = true, .namespaces = namespaces});
 
     return n && !check_target(p, n) ? n : NULL;
 }
@@ -181,7 +180,7 @@ static int parse_function_section(struct parser *p, const char *end, struct node
 
 static struct node *parse_set(struct parser *p, uint32_t line)
 {
-    struct node *target = parse_target(p, true, NULL);
+    struct node *target = parse_target(p, true);
     struct node *n;
 
     if (!target)
@@ -225,12 +224,12 @@ static struct node *clone_target(struct parser *p, const struct node *n)
 
 static int parse_for_head(struct parser *p, struct for_code *loop)
 {
-    loop->target = parse_target(p, false, "in");
+    loop->target = parse_target(p, false);
     if (!loop->target)
         return -1;
     if (!parse_skip_name(p, "in"))
         return parse_fail(p, p->at->line, "expected token 'in' in the for statement");
-    loop->iterable = parse_tuple(p, (struct tuple_mode){.no_condition = true, .end = "recursive"});
+    loop->iterable = parse_tuple(p, (struct tuple_mode){.no_condition = true});
     if (!loop->iterable)
         return -1;
     if (parse_skip_name(p, "if")) {
@@ -315,7 +314,7 @@ static struct node *parse_with(struct parser *p, uint32_t line)
     while (p->at->kind != T_BLOCK_END) {
         if (pairs && parse_expect(p, T_COMMA))
             return NULL;
-        if (parse_push(p, parse_target(p, false, NULL)) || parse_expect(p, T_ASSIGN) ||
+        if (parse_push(p, parse_target(p, false)) || parse_expect(p, T_ASSIGN) ||
             parse_push(p, parse_expression(p, true)))
             return NULL;
         pairs++;

@@ -46,7 +46,6 @@ struct tuple_mode {
     bool namespaces;   /* with a.b among them */
     bool no_condition; /* "a if b" is not taken */
     bool parentheses;  /* () is an empty tuple */
-    const char *end;   /* a name that ends it, or NULL */
 };
 struct node *parse_tuple(struct parser *p, struct tuple_mode mode);
 

@@ -687,10 +687,9 @@ static struct node *parse_primary(struct parser *p, bool namespaces)
     }
 }
 
-static bool tuple_ends(const struct parser *p, const struct tuple_mode *mode)
+static bool tuple_ends(const struct parser *p)
 {
-    return p->at->kind == T_VARIABLE_END || p->at->kind == T_BLOCK_END || p->at->kind == T_RPAREN ||
-           (mode->end && parse_is(p, mode->end));
+    return p->at->kind == T_VARIABLE_END || p->at->kind == T_BLOCK_END || p->at->kind == T_RPAREN;
 }
 
 struct node *parse_tuple(struct parser *p, struct tuple_mode mode)
@@ -704,7 +703,7 @@ struct node *parse_tuple(struct parser *p, struct tuple_mode mode)
     if (parse_enter(p))
         return NULL;
     for (;;) {
-        if (tuple_ends(p, &mode))
+        if (tuple_ends(p))
             break;
         n = mode.targets ? parse_primary(p, mode.namespaces)
                          : parse_expression(p, !mode.no_condition);

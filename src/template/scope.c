@@ -30,6 +30,11 @@ struct scope {
 struct binder {
     struct template *t;
     struct scope *root;
+    unsigned loops; /* around what is being bound, in whatever function */
+    const struct bound_block {
+        struct value name;
+        const struct bound_block *next;
+    } * blocks;
     clm_error *err;
 };
 
@@ -451,6 +456,10 @@ static int bind_name(struct binder *b, struct scope *s, const struct value *text
 
 static int bind_target(struct binder *b, struct scope *s, struct node *n)
 {
+    if (n->kind == N_NAME && b->loops && string_is(&n->name.name, "loop"))
+        return fail(b->err, CLM_ERR_FORMAT,
+                    "%s:%u: Can't assign to special loop variable in for-loop target", b->t->name,
+                    n->line);
     if (n->kind == N_NAME)
         return bind_name(b, s, &n->name.name, &n->name.variable);
     if (n->kind == N_NSREF)
@@ -481,16 +490,6 @@ static int bind_call(struct binder *b, struct scope *s, struct node *n, bool sof
                                                                                               : 0;
 }
 
-static bool stores_loop(const struct node *n)
-{
-    if (n->kind == N_NAME)
-        return string_is(&n->name.name, "loop");
-    for (uint32_t i = 0; n->kind == N_TUPLE && i < n->list.size; i++)
-        if (stores_loop(n->list.items[i]))
-            return true;
-    return false;
-}
-
 /* A function's frame can outlive it when another function inside refers to it. */
 static struct unit inner_unit(struct scope *s, struct function *f)
 {
@@ -511,7 +510,7 @@ static int bind_loop_test(struct binder *b, struct scope *parent, struct unit *u
     return bind_target(b, &s, loop->test_target) || bind(b, &s, loop->test, false) ? -1 : 0;
 }
 
-static int bind_for(struct binder *b, struct scope *s, struct node *n, bool soft)
+static int bind_for_parts(struct binder *b, struct scope *s, struct node *n, bool soft)
 {
     static const struct value loop_name = {.kind = V_STRING, .size = 4, .s = "loop"};
     struct for_code *loop = n->loop;
@@ -519,10 +518,6 @@ static int bind_for(struct binder *b, struct scope *s, struct node *n, bool soft
     struct unit *unit = s->unit;
     struct symbol *symbol;
 
-    if (stores_loop(loop->target))
-        return fail(b->err, CLM_ERR_FORMAT,
-                    "%s:%u: Can't assign to special loop variable in for-loop target", b->t->name,
-                    n->line);
     if (bind(b, s, loop->iterable, soft))
         return -1;
     if (loop->recursive) {
@@ -549,6 +544,16 @@ static int bind_for(struct binder *b, struct scope *s, struct node *n, bool soft
                    bind_nodes(b, &otherwise, &loop->otherwise, false)
                ? -1
                : 0;
+}
+
+static int bind_for(struct binder *b, struct scope *s, struct node *n, bool soft)
+{
+    int rc;
+
+    b->loops++;
+    rc = bind_for_parts(b, s, n, soft);
+    b->loops--;
+    return rc;
 }
 
 static int declare_special(struct binder *b, struct scope *s, struct macro_code *code,
@@ -626,9 +631,13 @@ static int bind_with(struct binder *b, struct scope *parent, struct node *n, boo
             return -1;
     if (collect_nodes(b, &s, &n->with.body) || finish_scope(b, &s, n->with.loads))
         return -1;
+    unsigned loops = b->loops;
+
+    b->loops = 0; /* these may be called loop */
     for (uint32_t i = 0; i < n->with.targets.size; i++)
         if (bind_target(b, &s, n->with.targets.items[i]))
             return -1;
+    b->loops = loops;
     return bind_nodes(b, &s, &n->with.body, false);
 }
 
@@ -654,6 +663,16 @@ static int bind_if(struct binder *b, struct scope *s, struct node *n)
 /* A scoped block sees the variables around it, another one those of the top level. */
 static int bind_block(struct binder *b, struct scope *s, struct node *n)
 {
+    struct bound_block *known = arena_array(b->t->memory, struct bound_block, 1);
+
+    if (!known)
+        return no_memory(b);
+    for (const struct bound_block *k = b->blocks; k; k = k->next)
+        if (string_same(&k->name, &n->block.name))
+            return fail(b->err, CLM_ERR_FORMAT, "%s:%u: block '%.*s' defined twice", b->t->name,
+                        n->line, (int)n->block.name.size, n->block.name.s);
+    *known = (struct bound_block){n->block.name, b->blocks};
+    b->blocks = known;
     if (n->flag)
         return bind_macro(b, s, s, n->block.code);
     return bind_macro(b, b->root, NULL, n->block.code);

@@ -29,9 +29,10 @@ PLAIN_TEST(mapping, self.kind == V_DICT)
 PLAIN_TEST(iterable, is_iterable(&self))
 PLAIN_TEST(callable, is_callable(&self))
 PLAIN_TEST(escaped, self.kind == V_STRING && (self.flags & STRING_MARKUP))
-/* has a length and can be indexed; an undefined value raises when asked for the latter */
-PLAIN_TEST(sequence, self.kind == V_STRING || self.kind == V_BYTES || self.kind == V_LIST ||
-                         self.kind == V_TUPLE || self.kind == V_DICT || self.kind == V_RANGE)
+/* has a length and can be indexed, if only to raise an error */
+PLAIN_TEST(sequence, self.kind == V_UNDEFINED || self.kind == V_STRING || self.kind == V_BYTES ||
+                         self.kind == V_LIST || self.kind == V_TUPLE || self.kind == V_DICT ||
+                         self.kind == V_RANGE)
 PLAIN_TEST(filter, self.kind == V_STRING && filter_find(self.s, self.size))
 PLAIN_TEST(test, self.kind == V_STRING && test_find(self.s, self.size))
 
