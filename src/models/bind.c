@@ -161,6 +161,8 @@ static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
         return 0; /* the embedding serves */
     if (place.part == PART_OTHER)
         place.part = PART_WEIGHT; /* stacked experts carry no ".weight" in some checkpoints */
+    if (place.layer >= b->m->spec->n_layers && b->m->spec->more_layers)
+        return 0;
     if (place.layer >= b->m->spec->n_layers)
         return fail(b->err, CLM_ERR_FORMAT,
                     "%s: tensor %s is of layer %d; config.json says %d layers", b->path, t->name,

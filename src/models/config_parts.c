@@ -43,6 +43,54 @@ struct mlp_spec config_gated_mlp(config *c)
     };
 }
 
+struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp)
+{
+    int shared = config_int_or(c, "n_shared_experts", 0);
+    int size = config_int(c, "moe_intermediate_size");
+    const char *scores = config_string_or(c, "scoring_func", "sigmoid");
+    struct moe_spec moe = {
+        .router =
+            {
+                .score = ROUTER_SIGMOID,
+                .n_experts = config_int(c, "n_routed_experts"),
+                .n_experts_per_token = config_int(c, "num_experts_per_tok"),
+                .n_groups = config_int_or(c, "n_group", 1),
+                .n_groups_kept = config_int_or(c, "topk_group", 1),
+                .normalize = config_bool_or(c, "norm_topk_prob", true),
+                .normalize_eps = 1e-20f,
+                .scale = (float)config_float_or(c, "routed_scaling_factor", 1),
+            },
+        .router_bias = true,
+        .expert = mlp,
+        .shared = mlp,
+    };
+
+    if (strcmp(scores, "sigmoid") != 0 && strcmp(scores, "noaux_tc") != 0)
+        config_fail(c, "scoring_func", "unknown scores \"%s\" of experts", scores);
+    if (shared > 0 && size > (1 << 24) / shared)
+        config_fail(c, "n_shared_experts", "%d of %d numbers are too many", shared, size);
+    else
+        moe.shared.intermediate_size = shared * size;
+    moe.expert.intermediate_size = size;
+    moe.router.normalize = moe.router.normalize && moe.router.n_experts_per_token > 1;
+    config_ignore(c, "topk_method", NULL);
+    return moe;
+}
+
+bool config_layer_is_sparse(config *c, int layer)
+{
+    const int *dense;
+    int n_dense = config_ints(c, "mlp_only_layers", &dense);
+    int step = config_int_or(c, "decoder_sparse_step", 1);
+
+    if (step < 1)
+        return config_fail(c, "decoder_sparse_step", "it is %d; it must be positive", step);
+    for (int i = 0; i < n_dense; i++)
+        if (dense[i] == layer)
+            return false;
+    return (layer + 1) % step == 0;
+}
+
 void spec_layers(struct spec *s, struct norm_spec norm, struct attention_spec attention,
                  struct mlp_spec mlp)
 {
@@ -113,7 +161,8 @@ static void read_longrope(struct rope_spec *r, config *scaling, arena *a)
     double *copy = arena_array(a, double, r->dims / 2 + 1);
     int n = config_floats(scaling, "long_factor", &factors);
 
-    config_ignore(scaling, "short_factor", "short_mscale", "long_mscale", NULL);
+    r->attention_factor = config_float_or(scaling, "long_mscale", r->attention_factor);
+    config_ignore(scaling, "short_factor", "short_mscale", NULL);
     if (n != r->dims / 2) {
         config_fail(scaling, "long_factor", "%d numbers; %d pairs of a head turn", n < 0 ? 0 : n,
                     r->dims / 2);
@@ -189,7 +238,8 @@ static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena 
         r->mscale = config_float_or(scaling, "mscale", 1);
         r->mscale_all_dim = config_float_or(scaling, "mscale_all_dim", 0);
         r->attention_factor = config_float_or(scaling, "attention_factor", 0);
-        r->no_truncate = !config_bool_or(scaling, "truncate", true);
+        r->no_truncate =
+            !config_bool_or(scaling, "truncate", true) && config_has(c, "rope_parameters");
         if (!(r->beta_fast > 0 && r->beta_slow > 0))
             config_fail(scaling, "beta_fast", "beta_fast and beta_slow must be positive");
         return;

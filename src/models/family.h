@@ -71,7 +71,9 @@ struct weight_rule {
         .kind = TARGET_SPLIT_BACK, .branch = (b), .first = ROLE_GATE_PROJ, .n = 2                  \
     }
 #define ROUTER(b) SLOTS(b, ROLE_ROUTER)
-#define EXPERTS(b) SLOTS(b, ROLE_EXPERT_GATE) /* {gate,up,down}, stacked or by '#' */
+#define ROUTER_BIAS(b) SLOTS(b, ROLE_ROUTER_BIAS)
+#define SHARED_EXPERT(b) SLOTS(b, ROLE_SHARED_GATE) /* {gate,up,down} */
+#define EXPERTS(b) SLOTS(b, ROLE_EXPERT_GATE)       /* {gate,up,down}, stacked or by '#' */
 #define IGNORE                                                                                     \
     {                                                                                              \
         .kind = TARGET_IGNORE                                                                      \
@@ -103,6 +105,15 @@ struct attention_spec config_attention(config *c, const struct spec *s, double t
 
 /* The usual gated feed-forward: intermediate_size, hidden_act (silu), mlp_bias. */
 struct mlp_spec config_gated_mlp(config *c);
+
+/* Experts as DeepSeek-V3 has them: n_routed_experts by sigmoid scores with a bias, n_group and
+ * topk_group, norm_topk_prob, routed_scaling_factor, n_shared_experts. mlp gives the kind of each
+ * expert. */
+struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp);
+
+/* Whether a layer has experts: not when mlp_only_layers lists it or decoder_sparse_step passes it
+ * over. */
+bool config_layer_is_sparse(config *c, int layer);
 
 /* All layers alike: attention, then feed-forward, each with a norm before it. */
 void spec_layers(struct spec *s, struct norm_spec norm, struct attention_spec attention,
@@ -149,14 +160,15 @@ int config_common_named(struct spec *s, config *c, const struct config_keys *key
 
 /* models/layouts.c: names of Llama's layers (norms before the blocks), and of layers with norms
  * after. */
-extern const struct weight_rule layout_llama[], layout_post_norm[];
+extern const struct weight_rule layout_llama[], layout_moe[], layout_post_norm[];
 
 extern const struct family family_cohere, family_ernie4_5, family_exaone, family_exaone4,
-    family_gemma, family_gemma2, family_gemma3, family_glm, family_gpt2, family_gpt_bigcode,
-    family_gpt_neox, family_gptj, family_granite, family_helium, family_hunyuan_dense,
-    family_internlm2, family_internlm3, family_lille, family_llama, family_mimo, family_minicpm,
-    family_mixtral, family_nanochat, family_nemotron, family_olmo, family_olmo2, family_openelm,
-    family_phi, family_phi3, family_qwen, family_qwen1, family_seed_oss, family_smollm3,
-    family_stablelm, family_starcoder2, family_telechat3;
+    family_gemma, family_gemma2, family_gemma3, family_glm, family_glm4_moe, family_gpt2,
+    family_gpt_bigcode, family_gpt_neox, family_gpt_oss, family_gptj, family_granite,
+    family_granitemoe, family_helium, family_hunyuan_dense, family_internlm2, family_internlm3,
+    family_lille, family_llama, family_mimo, family_minicpm, family_minimax_m2, family_mixtral,
+    family_nanochat, family_nemotron, family_olmo, family_olmo2, family_olmoe, family_openelm,
+    family_phi, family_phi3, family_phimoe, family_qwen, family_qwen1, family_qwen2_moe,
+    family_seed_oss, family_smollm3, family_stablelm, family_starcoder2, family_telechat3;
 
 #endif

@@ -16,6 +16,31 @@ const struct weight_rule layout_llama[] = {
     {NULL, IGNORE},
 };
 
+const struct weight_rule layout_moe[] = {
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.input_layernorm", PRE_NORM(0)},
+    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
+    {"model.layers.*.self_attn.{q,k}_norm", ATTENTION_NORMS(0)},
+    {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
+    {"model.layers.*.mlp.gate.e_score_correction_bias", ROUTER_BIAS(1)},
+    {"model.layers.*.block_sparse_moe.e_score_correction_bias", ROUTER_BIAS(1)},
+    {"model.layers.*.mlp.gate", ROUTER(1)},
+    {"model.layers.*.block_sparse_moe.gate", ROUTER(1)},
+    {"model.layers.*.mlp.switch_mlp.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.mlp.experts.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.mlp.experts.#.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.block_sparse_moe.switch_mlp.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.block_sparse_moe.experts.#.{w1,w3,w2}", EXPERTS(1)},
+    {"model.layers.*.mlp.shared_expert.{gate,up,down}_proj", SHARED_EXPERT(1)},
+    {"model.layers.*.mlp.shared_experts.{gate,up,down}_proj", SHARED_EXPERT(1)},
+    {"model.layers.*.mlp.shared_expert_gate", SLOTS(1, ROLE_SHARED_EXPERT_GATE)},
+    {"model.norm", FINAL_NORM},
+    {"lm_head", LM_HEAD},
+    {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
+    {NULL, IGNORE},
+};
+
 const struct weight_rule layout_post_norm[] = {
     {"model.embed_tokens", EMBED_TOKENS},
     {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},

@@ -38,21 +38,6 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
     return moe;
 }
 
-/* A layer has experts unless it is listed as dense or falls between the steps. */
-static bool is_sparse(config *c, int layer)
-{
-    const int *dense;
-    int n_dense = config_ints(c, "mlp_only_layers", &dense);
-    int step = config_int_or(c, "decoder_sparse_step", 1);
-
-    if (step < 1)
-        return config_fail(c, "decoder_sparse_step", "it is %d; it must be positive", step);
-    for (int i = 0; i < n_dense; i++)
-        if (dense[i] == layer)
-            return false;
-    return (layer + 1) % step == 0;
-}
-
 static int qwen_spec(struct spec *s, config *c, arena *a)
 {
     const char *type = config_string_or(c, "model_type", "");
@@ -85,7 +70,7 @@ static int qwen_spec(struct spec *s, config *c, arena *a)
     for (int i = 0; i < s->n_layers; i++) {
         attention.window = window_of(c, moe, i);
         layer_add(&s->layers[i], branch_attention(norm, attention));
-        if (moe && is_sparse(c, i))
+        if (moe && config_layer_is_sparse(c, i))
             layer_add(&s->layers[i], branch_moe(norm, experts));
         else
             layer_add(&s->layers[i], branch_mlp(norm, mlp));

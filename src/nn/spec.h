@@ -111,6 +111,7 @@ struct layer_spec {
 struct spec {
     const char *model_type;
     int vocab_size, hidden_size, n_layers;
+    bool more_layers; /* checkpoints may hold layers beyond, that guess further tokens: left out */
     int context_length; /* positions the model was made for; 0: the config does not say */
     struct layer_spec *layers;
     struct norm_spec final_norm;

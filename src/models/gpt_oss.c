@@ -1,0 +1,70 @@
+/* models/gpt_oss.c: gpt-oss: experts with biases and a clamped product, attention sinks, every
+ * other layer sliding.
+ *
+ *     x += attention(rms_norm(x))
+ *     x += sum over the k best e of softmax(best)_e expert_e(rms_norm(x))
+ *
+ * arXiv:2508.10925
+ */
+#include "models/family.h"
+
+static int gpt_oss_spec(struct spec *s, config *c, arena *a)
+{
+    struct norm_spec norm = config_rms_norm(c);
+    struct moe_spec moe = {
+        .router =
+            {
+                .score = ROUTER_SOFTMAX_SELECTED,
+                .n_experts = config_int(c, "num_local_experts"),
+                .n_experts_per_token = config_int_or(c, "num_experts_per_tok", 4),
+                .scale = 1,
+            },
+        .router_logit_bias = true,
+        .expert =
+            {
+                .intermediate_size = config_int(c, "intermediate_size"),
+                .activation = ACT_SWIGLU_CLAMPED,
+                .gated = true,
+                .bias = true,
+            },
+    };
+    int window = config_int_or(c, "sliding_window", 128);
+    struct attention_spec attention;
+
+    if (config_float_or(c, "swiglu_limit", 7) != 7 ||
+        config_float_or(c, "swiglu_alpha", 1.702) != 1.702)
+        return config_fail(c, "swiglu_limit", "a product clamped otherwise than at 7 with 1.702");
+    if (config_common(s, c, false, a))
+        return -1;
+    attention = config_attention(c, s, 150000, a);
+    attention.qkv_bias = attention.o_bias = config_bool_or(c, "attention_bias", true);
+    attention.sinks = true;
+    s->final_norm = norm;
+    for (int i = 0; i < s->n_layers; i++) {
+        attention.window = config_window(c, i, i % 2 ? 0 : window);
+        layer_add(&s->layers[i], branch_attention(norm, attention));
+        layer_add(&s->layers[i], branch_moe(norm, moe));
+    }
+    config_ignore(c, "hidden_act", "experts_per_token", "initial_context_length", NULL);
+    return 0;
+}
+
+static const struct weight_rule gpt_oss_weights[] = {
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.input_layernorm", PRE_NORM(0)},
+    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
+    {"model.layers.*.self_attn.sinks", SLOTS(0, ROLE_SINKS)},
+    {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.mlp.router", ROUTER(1)},
+    {"model.layers.*.mlp.experts.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.norm", FINAL_NORM},
+    {"lm_head", LM_HEAD},
+    {NULL, IGNORE},
+};
+
+const struct family family_gpt_oss = {
+    .name = "gpt-oss",
+    .model_types = {"gpt_oss"},
+    .spec = gpt_oss_spec,
+    .weights = gpt_oss_weights,
+};

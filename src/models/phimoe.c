@@ -1,0 +1,46 @@
+/* models/phimoe.c: Phi-3.5 MoE: experts chosen by the sparse mixer, layer norms, biases throughout.
+ *
+ *     x += attention(layer_norm(x))
+ *     x += sum over the k chosen e of p_e expert_e(layer_norm(x))
+ *
+ * arXiv:2404.14219, 2409.12136
+ */
+#include "models/family.h"
+
+static int phimoe_spec(struct spec *s, config *c, arena *a)
+{
+    struct norm_spec norm = config_layer_norm(c, "rms_norm_eps", true);
+    struct moe_spec moe = {
+        .router =
+            {
+                .score = ROUTER_SPARSE_MIXER,
+                .n_experts = config_int_or(c, "num_local_experts", 16),
+                .n_experts_per_token = config_int_or(c, "num_experts_per_tok", 2),
+                .scale = 1,
+                .jitter = (float)config_float_or(c, "router_jitter_noise", 0.01),
+            },
+        .expert = config_gated_mlp(c),
+    };
+    struct attention_spec attention;
+
+    if (config_common(s, c, false, a))
+        return -1;
+    attention = config_attention(c, s, 10000, a);
+    attention.qkv_bias = attention.o_bias = config_bool_or(c, "attention_bias", true);
+    attention.window = config_int_or(c, "sliding_window", 0);
+    s->lm_head_bias = config_bool_or(c, "lm_head_bias", true);
+    s->final_norm = norm;
+    for (int i = 0; i < s->n_layers; i++) {
+        layer_add(&s->layers[i], branch_attention(norm, attention));
+        layer_add(&s->layers[i], branch_moe(norm, moe));
+    }
+    config_ignore(c, "original_max_position_embeddings", "input_jitter_noise", NULL);
+    return 0;
+}
+
+const struct family family_phimoe = {
+    .name = "Phi-3.5 MoE",
+    .model_types = {"phimoe"},
+    .spec = phimoe_spec,
+    .weights = layout_moe,
+};
