@@ -1,0 +1,276 @@
+/* The public interface, used as a stranger would: nothing but clm.h is included. */
+#include "testing.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "clm/clm.h"
+
+#define BUNDLED_MODEL CLM_SOURCE_DIR "/models/storyteller-4bit"
+#define STEPS 12
+
+static clm_model *model;
+static clm_engine *engine;
+
+static const char *const prompts[] = {"Once upon a time", "The fox",
+                                      "Tell me a story about a boat."};
+
+#define N_PROMPTS 3
+
+static int tokenize(const char *text, int32_t *tokens, int capacity)
+{
+    clm_error err = {0};
+    int n = clm_model_tokenize(model, text, strlen(text), true, tokens, capacity, &err);
+
+    CHECK(n >= 0, "%s", err.message);
+    return n;
+}
+
+static int32_t largest(const float *logits)
+{
+    int32_t best = 0;
+
+    for (int32_t i = 1; i < clm_model_vocab_size(model); i++)
+        best = logits[i] > logits[best] ? i : best;
+    return best;
+}
+
+/* Greedy tokens after a prompt, one sequence on its own. */
+static void continue_alone(const char *text, int32_t out[STEPS])
+{
+    clm_error err = {0};
+    clm_sequence *s = clm_sequence_open(engine, &err);
+    int32_t tokens[64];
+    int n = tokenize(text, tokens, 64);
+    const float *logits;
+
+    CHECK(s, "%s", err.message);
+    for (int i = 0; i < STEPS; i++, n = 1) {
+        CHECK(!clm_sequence_eval(s, tokens, n, &logits, &err), "%s", err.message);
+        out[i] = tokens[0] = largest(logits);
+    }
+    clm_sequence_close(s);
+}
+
+static void test_model(void **state)
+{
+    clm_error err = {0};
+    int32_t tokens[4];
+    int n = tokenize("Once upon a time", NULL, 0);
+
+    (void)state;
+    CHECK(clm_model_vocab_size(model) > 1000 && clm_model_context_length(model) > 100, "sizes");
+    CHECK(clm_model_is_end(model, 3) && !clm_model_is_end(model, 100), "end tokens");
+    CHECK(n == 5 && tokenize("Once upon a time", tokens, 4) == 5 && tokens[0] == 0, "%d tokens", n);
+    CHECK(clm_model_tokenize(model, "x", 1, false, tokens, 4, &err) == 1, "%s", err.message);
+    CHECK(!clm_model_open("no/such/folder", NULL, &err) && err.code == CLM_ERR_IO && *err.message,
+          "a folder that is not there was opened");
+}
+
+/* Several sequences in one step give what each gives alone. */
+static void test_step(void **state)
+{
+    int32_t alone[N_PROMPTS][STEPS], tokens[N_PROMPTS][64];
+    clm_sequence *sequences[N_PROMPTS];
+    clm_input inputs[N_PROMPTS];
+    const float *logits;
+    clm_error err = {0};
+
+    (void)state;
+    for (int i = 0; i < N_PROMPTS; i++) {
+        continue_alone(prompts[i], alone[i]);
+        sequences[i] = clm_sequence_open(engine, &err);
+        CHECK(sequences[i], "%s", err.message);
+        inputs[i] = (clm_input){sequences[i], tokens[i], tokenize(prompts[i], tokens[i], 64),
+                                i == 1 ? 2 : 1};
+    }
+    for (int step = 0; step < STEPS; step++) {
+        CHECK(!clm_engine_step(engine, inputs, N_PROMPTS, &logits, &err), "%s", err.message);
+        for (int i = 0; i < N_PROMPTS; i++) {
+            logits += (inputs[i].n_logits - 1) * clm_model_vocab_size(model);
+            tokens[i][0] = largest(logits);
+            logits += clm_model_vocab_size(model);
+            CHECK(tokens[i][0] == alone[i][step], "sequence %d, step %d", i, step);
+            inputs[i].n_tokens = inputs[i].n_logits = 1;
+        }
+    }
+    CHECK(clm_sequence_length(sequences[0]) == 5 + STEPS - 1, "length %d",
+          clm_sequence_length(sequences[0]));
+    for (int i = 0; i < N_PROMPTS; i++)
+        clm_sequence_close(sequences[i]);
+}
+
+static void test_fork_and_trim(void **state)
+{
+    clm_error err = {0};
+    clm_sequence *s = clm_sequence_open(engine, &err), *fork;
+    int32_t tokens[64], other = 500;
+    int n = tokenize("Once upon a time, there was a cat", tokens, 64);
+    float *first = calloc((size_t)clm_model_vocab_size(model), sizeof *first);
+    size_t size = (size_t)clm_model_vocab_size(model) * sizeof *first;
+    const float *logits;
+
+    (void)state;
+    CHECK(s && first && !clm_sequence_eval(s, tokens, n, &logits, &err), "%s", err.message);
+    memcpy(first, logits, size);
+    fork = clm_sequence_fork(s, &err);
+    CHECK(fork, "%s", err.message);
+    CHECK(!clm_sequence_eval(fork, &other, 1, &logits, &err), "%s", err.message);
+    CHECK(clm_sequence_length(fork) == n + 1 && clm_sequence_length(s) == n, "lengths");
+    CHECK(!clm_sequence_trim(fork, n - 1, &err), "%s", err.message);
+    CHECK(!clm_sequence_eval(fork, tokens + n - 1, 1, &logits, &err), "%s", err.message);
+    CHECK(!memcmp(first, logits, size), "a trimmed fork says something else");
+    CHECK(clm_sequence_trim(fork, n + 1, &err) && err.code == CLM_ERR_ARG, "trimmed to more");
+    free(first);
+    clm_sequence_close(fork);
+    clm_sequence_close(s);
+}
+
+static void test_sampler(void **state)
+{
+    clm_sampler_options options = clm_sampler_defaults();
+    int32_t tokens[64], greedy, drawn[2][8];
+    clm_error err = {0};
+    clm_sequence *s = clm_sequence_open(engine, &err);
+    clm_sampler *sampler = clm_sampler_open(model, NULL, &err);
+    const float *logits;
+    float logprob = 1;
+
+    (void)state;
+    CHECK(s && sampler, "%s", err.message);
+    CHECK(!clm_sequence_eval(s, tokens, tokenize(prompts[0], tokens, 64), &logits, &err), "%s",
+          err.message);
+    greedy = clm_sampler_next(sampler, logits, NULL, 0, &logprob, &err);
+    CHECK(greedy == largest(logits) && logprob <= 0, "greedy %d, %g", greedy, (double)logprob);
+    clm_sampler_close(sampler);
+
+    options.temp = 1.5;
+    for (int round = 0; round < 2; round++) {
+        sampler = clm_sampler_open(model, &options, &err);
+        CHECK(sampler, "%s", err.message);
+        for (int i = 0; i < 8; i++)
+            drawn[round][i] = clm_sampler_next(sampler, logits, NULL, 0, NULL, &err);
+        clm_sampler_close(sampler);
+    }
+    CHECK(!memcmp(drawn[0], drawn[1], sizeof drawn[0]), "the same seed, other tokens");
+
+    /* A penalty that forbids the greedy token. */
+    options = clm_sampler_defaults();
+    options.presence_penalty = 100;
+    sampler = clm_sampler_open(model, &options, &err);
+    CHECK(sampler && clm_sampler_next(sampler, logits, &greedy, 1, NULL, &err) != greedy, "%s",
+          err.message);
+    clm_sampler_close(sampler);
+    options.top_p = 2;
+    CHECK(!clm_sampler_open(model, &options, &err) && err.code == CLM_ERR_ARG, "top_p 2 was taken");
+    clm_sequence_close(s);
+}
+
+static void test_detokenizer(void **state)
+{
+    static const char text[] = "A cat \xF0\x9F\x90\xB1, \xC3\xA9t\xC3\xA9.";
+    char joined[128] = "";
+    int32_t tokens[64];
+    clm_error err = {0};
+    clm_detokenizer *d = clm_detokenizer_open(model, true, &err);
+    int n = tokenize(text, tokens, 64);
+    const char *segment;
+    size_t size;
+
+    (void)state;
+    CHECK(d, "%s", err.message);
+    for (int i = 0; i <= n; i++) {
+        CHECK(i < n ? !clm_detokenizer_add(d, tokens[i], &segment, &size, &err)
+                    : !clm_detokenizer_finish(d, &segment, &size, &err),
+              "%s", err.message);
+        CHECK(strlen(joined) + size < sizeof joined, "too much text");
+        strncat(joined, segment, size);
+    }
+    CHECK(!strcmp(joined, text), "\"%s\"", joined);
+    clm_detokenizer_close(d);
+}
+
+static void test_errors(void **state)
+{
+    static const int32_t outside = 1 << 30;
+    static const int32_t token = 300;
+    clm_engine_options bad = {.max_rows = -1}, small = {.cache_bytes = 1 << 16, .max_rows = 4};
+    clm_error err = {0};
+    clm_sequence *s = clm_sequence_open(engine, &err), *t;
+    clm_input input = {s, &outside, 1, 1};
+    clm_engine *other;
+    const float *logits;
+    int rc = 0;
+
+    (void)state;
+    CHECK(clm_sequence_eval(s, &outside, 1, &logits, &err) && err.code == CLM_ERR_ARG,
+          "token 2^30");
+    err = (clm_error){0};
+    CHECK(clm_engine_step(engine, &input, 1, &logits, &err) && err.code == CLM_ERR_ARG,
+          "token 2^30");
+    err = (clm_error){0};
+    CHECK(clm_engine_step(engine, &input, 0, &logits, &err) && err.code == CLM_ERR_ARG,
+          "no inputs");
+    err = (clm_error){0};
+    CHECK(clm_sequence_eval(s, &token, 0, &logits, &err) && err.code == CLM_ERR_ARG, "no tokens");
+    CHECK(clm_sequence_length(s) == 0, "length %d", clm_sequence_length(s));
+    err = (clm_error){0};
+    CHECK(!clm_engine_open(model, &bad, &err) && err.code == CLM_ERR_ARG, "max_rows -1");
+    err = (clm_error){0};
+    bad = (clm_engine_options){.cache_type = (enum clm_cache_type)17};
+    CHECK(!clm_engine_open(model, &bad, &err) && err.code == CLM_ERR_ARG, "cache_type 17");
+
+    /* A cache that fills, and sequences of another engine. */
+    err = (clm_error){0};
+    other = clm_engine_open(model, &small, &err);
+    t = other ? clm_sequence_open(other, &err) : NULL;
+    CHECK(t, "%s", err.message);
+    input = (clm_input){s, &token, 1, 1};
+    CHECK(clm_engine_step(other, &input, 1, &logits, &err) && err.code == CLM_ERR_ARG,
+          "a foreign sequence");
+    err = (clm_error){0};
+    for (int i = 0; i < 100000 && rc == 0; i++)
+        rc = clm_sequence_eval(t, &token, 1, &logits, &err);
+    CHECK(rc && err.code == CLM_ERR_FULL, "a full cache: %s", err.message);
+    clm_sequence_close(t);
+    clm_engine_close(other);
+    clm_sequence_close(s);
+    clm_sequence_close(NULL);
+    clm_engine_close(NULL);
+    clm_sampler_close(NULL);
+    clm_detokenizer_close(NULL);
+    clm_model_close(NULL);
+}
+
+static int open_all(void **state)
+{
+    clm_model_options model_options = {.n_threads = 2};
+    clm_engine_options engine_options = {.exact = true};
+    clm_error err = {0};
+
+    (void)state;
+    model = clm_model_open(BUNDLED_MODEL, &model_options, &err);
+    engine = model ? clm_engine_open(model, &engine_options, &err) : NULL;
+    if (!engine)
+        print_error("%s\n", err.message);
+    return engine ? 0 : -1;
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    clm_engine_close(engine);
+    clm_model_close(model);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_model),         cmocka_unit_test(test_step),
+        cmocka_unit_test(test_fork_and_trim), cmocka_unit_test(test_sampler),
+        cmocka_unit_test(test_detokenizer),   cmocka_unit_test(test_errors),
+    };
+
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
