@@ -98,12 +98,23 @@ static void add_family_json(struct fields *f, const struct family *family)
     field_close(f, '}');
 }
 
-static void add_family_text(struct strbuf *b, const struct family *family)
+static void add_families_text(struct strbuf *b)
 {
-    strbuf_addf(b, "  %-10s", family->name);
-    for (size_t t = 0; t < COUNT(family->model_types) && family->model_types[t]; t++)
-        strbuf_addf(b, " %s", family->model_types[t]);
-    strbuf_add_char(b, '\n');
+    int width = 0;
+
+    for (int i = 0; model_family(i); i++) {
+        int n = (int)strlen(model_family(i)->name);
+
+        width = n > width ? n : width;
+    }
+    for (int i = 0; model_family(i); i++) {
+        const struct family *family = model_family(i);
+
+        strbuf_addf(b, "  %-*s ", width, family->name);
+        for (size_t t = 0; t < COUNT(family->model_types) && family->model_types[t]; t++)
+            strbuf_addf(b, " %s", family->model_types[t]);
+        strbuf_add_char(b, '\n');
+    }
 }
 
 /* The bundled model, and those of the hub cache, where there is one. */
@@ -143,8 +154,7 @@ static void list_json(struct listing *l)
 static void list_text(struct listing *l)
 {
     strbuf_add_str(l->out, "families, and the model_types in config.json that belong to them:\n");
-    for (int i = 0; model_family(i); i++)
-        add_family_text(l->out, model_family(i));
+    add_families_text(l->out);
     add_cache_name(l->out);
     add_on_this_machine(l);
     if (l->n == 0)
