@@ -97,6 +97,10 @@ static const char *activation_name(enum activation a)
         return "relu";
     case ACT_RELU2:
         return "relu2";
+    case ACT_SIGMOID:
+        return "sigmoid";
+    case ACT_SWIGLU_CLAMPED:
+        return "clamped swiglu";
     case ACT_COUNT:
         break;
     }
