@@ -15,6 +15,7 @@
 
 #include "base/memory.h"
 #include "base/number.h"
+#include "device/cpu/cpu.h"
 #include "device/weight.h"
 
 #define TOTAL_BYTES ((size_t)320 << 20) /* of all matrices of a format */
@@ -51,6 +52,16 @@ static uint64_t random_u64(void)
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
     return z ^ (z >> 31);
+}
+
+/* Operations per second of this thread, by the clock that is used. */
+static double burst_speed(double (*burst)(void))
+{
+    double done = 0, begin = now();
+
+    while (burst && now() - begin < 0.3)
+        done += burst();
+    return done / (now() - begin);
 }
 
 static bool parse_format(const char *text, struct weight *w)
@@ -369,6 +380,10 @@ int main(int argc, char **argv)
         return 1;
     }
     d->ops->measure(d, &limits);
+    if (clock_used != CLOCK_MONOTONIC) {
+        limits.f32_flops_per_second = burst_speed(((struct cpu_device *)d)->matmul.f32_burst);
+        limits.int8_ops_per_second = burst_speed(((struct cpu_device *)d)->matmul.int8_burst);
+    }
     d->ops->set_exact(d, o.exact);
     printf(
         "%s, %d threads: reads %.1f GB/s, f32 %.1f GFLOP/s, int8 %.1f GOP/s; matrices [%d, %d]\n",

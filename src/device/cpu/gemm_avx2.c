@@ -27,7 +27,7 @@ enum { E2M1 = 16 };
 
 struct panel {
     uint8_t codes[BLOCK_I8 * COLS];
-    float scales[BLOCK_I8 / 16 * COLS]; /* [n / unit, COLS] */
+    float scales[BLOCK_I8 / 16 * COLS]; /* [n / group, COLS] */
     float biases[BLOCK_I8 / 16 * COLS]; /* [n / group, COLS] */
     float tile[ROWS * COLS];            /* what it and a strip sum up to */
 };
@@ -84,6 +84,26 @@ static struct part strip_part(const uint8_t *strip, int n_in, int group_size, in
     };
 }
 
+/* Of every 8 bytes those at even places, then those at odd ones: as the nibbles of 32 bits come
+ * out. */
+INLINE __m256i even_first(__m256i v)
+{
+    const __m256i order = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+
+    return _mm256_shuffle_epi8(v, order);
+}
+
+INLINE void order_bytes(int8_t *q, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(q + i));
+
+        _mm_storeu_si128((__m128i *)(q + i),
+                         _mm256_castsi256_si128(even_first(_mm256_castsi128_si256(v))));
+    }
+}
+
 /* Row r of a strip from its n_in numbers x. */
 INLINE void prepare_row(void *strip, int r, const float *x, int n_in, int group_size,
                         const int bytes)
@@ -103,6 +123,8 @@ INLINE void prepare_row(void *strip, int r, const float *x, int n_in, int group_
             *sum += avx2_quantise_i8((int8_t *)q, x + i, unit, step);
         else
             *sum += avx2_quantise_i16((int16_t *)q, x + i, unit, step);
+        if (bytes == 1)
+            order_bytes((int8_t *)q, unit);
         for (int j = 0; j < unit * bytes / 4; j++, to += ROWS)
             *to = q[j];
     }
@@ -123,28 +145,22 @@ static void prepare_i16(void *strip, const struct cpu_task *t, int first, int n)
 /* --- weights
  * -------------------------------------------------------------------------------------------- */
 
-INLINE __m256i unpack32(const uint8_t *p, const int kind)
-{
-    const __m256i table = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
-
-    if (kind == E2M1)
-        return _mm256_shuffle_epi8(table, codes32(p, 4));
-    return codes32(p, kind);
-}
-
 /* 32 numbers of 8 outputs into their places in a panel, of which to is the first. */
-INLINE void unpack_square(uint8_t *to, const uint8_t *const rows[8], size_t at, const int kind,
+INLINE void unpack_square(uint8_t *to, const uint8_t *const rows[8], int at, const int bits,
                           const int bytes)
 {
-    const __m256i low = _mm256_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1,
-                                         0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1);
-    const __m256i high = _mm256_add_epi8(low, _mm256_set1_epi16(2));
+    const __m256i low = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
+    const __m256i high = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1));
     __m256i v[8];
 
 #pragma GCC unroll 8
-    for (int c = 0; c < 8; c++)
-        v[c] = unpack32(rows[c] + at, kind);
+    for (int c = 0; c < 8; c++) {
+        v[c] = codes32(rows[c] + at / 8 * bits, bits);
+        if (bytes == 1)
+            v[c] = even_first(v[c]);
+    }
     transpose8(v);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
@@ -158,32 +174,67 @@ INLINE void unpack_square(uint8_t *to, const uint8_t *const rows[8], size_t at, 
     }
 }
 
+INLINE __m256i nibbles(__m256i v, const int kind)
+{
+    const __m256i table = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+
+    v = _mm256_and_si256(v, _mm256_set1_epi8(0x0F));
+    return kind == E2M1 ? _mm256_shuffle_epi8(table, v) : v;
+}
+
+/* 64 numbers, or the n left, of 4 bits: 32 bits of them change places before they come apart. */
+INLINE void unpack_nibbles(uint8_t *to, const uint8_t *const rows[8], int at, int n, const int kind)
+{
+    __m256i v[8];
+
+#pragma GCC unroll 8
+    for (int c = 0; c < 8; c++) {
+        const uint8_t *p = rows[c] + at / 2;
+
+        if (n >= 64)
+            v[c] = _mm256_loadu_si256((const __m256i *)p);
+        else if (n > 32) /* groups of nvfp4 */
+            v[c] = _mm256_set_m128i(_mm_loadl_epi64((const __m128i *)(p + 16)),
+                                    _mm_loadu_si128((const __m128i *)p));
+        else if (n == 32)
+            v[c] = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)p));
+        else
+            v[c] = _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)p));
+    }
+    transpose8(v);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        if (n < 64 && 8 * i >= n)
+            break;
+        _mm256_store_si256((__m256i *)(to + (2 * i) * 4 * COLS), nibbles(v[i], kind));
+        _mm256_store_si256((__m256i *)(to + (2 * i + 1) * 4 * COLS),
+                           nibbles(_mm256_srli_epi16(v[i], 4), kind));
+    }
+}
+
 /* Codes of outputs o to o + COLS (past the last: of that again), numbers k to k + n. */
 INLINE void unpack_codes(struct panel *panel, const struct weight *w, int o, int n_cols, int k,
                          int n, const int kind, const int bytes)
 {
-    const int bits = kind == E2M1 ? 4 : kind;
+    const int bits = kind == E2M1 ? 4 : kind, step = bits == 4 ? 64 : 32;
     size_t next = COLS * weight_row_bytes(w);
 
     for (int half = 0; half < COLS; half += 8) {
-        uint8_t last[8][16] = {0};
-        const uint8_t *rows[8], *ends[8];
+        const uint8_t *rows[8];
 
-        for (int c = 0; c < 8; c++) {
+        for (int c = 0; c < 8; c++)
             rows[c] =
                 weight_data(w, o + (half + c < n_cols ? half + c : n_cols - 1)) + k / 8 * bits;
-            ends[c] = last[c];
-        }
-        for (int i = 0; i < n; i += 32) {
+        for (int i = 0; i < n; i += step) {
             uint8_t *to = panel->codes + (i * bytes / 4 * COLS + half) * 4;
 
-            if (i + 32 <= n)
-                unpack_square(to, rows, (size_t)(i / 8 * bits), kind, bytes);
-            else { /* half of that, a last group of nvfp4 */
-                for (int c = 0; c < 8; c++)
-                    memcpy(last[c], rows[c] + i / 2, 8);
-                unpack_square(to, ends, 0, kind, bytes);
-            }
+            if (bits != 4)
+                unpack_square(to, rows, i, bits, bytes);
+            else if (n - i >= 64)
+                unpack_nibbles(to, rows, i, 64, kind);
+            else
+                unpack_nibbles(to, rows, i, n - i, kind);
             if (i * bits % 512 == 0)
                 for (int c = 0; c < 8; c++)
                     _mm_prefetch((const char *)rows[c] + i / 8 * bits + next, _MM_HINT_T1);
@@ -191,26 +242,47 @@ INLINE void unpack_codes(struct panel *panel, const struct weight *w, int o, int
     }
 }
 
-/* Scales of units and biases of groups. */
-static void unpack_scales(struct panel *panel, const struct weight *w, int o, int n_cols, int k,
-                          int n, int unit)
+/* Expands numbers of 8 rows of groups and puts them side by side: to [n_groups, COLS], times unit.
+ */
+static void unpack_floats(float *to, const struct weight *w, const void *scales, const int rows[8],
+                          int k, int n_groups, float unit)
 {
-    float scales[BLOCK_I8 / 16 + 8], biases[BLOCK_I8 / 16 + 8];
-    int g = w->group_size, n_groups = n / g, per_group = g / unit;
-    bool affine = w->format == WEIGHT_AFFINE;
+    float expanded[8][BLOCK_I8 / 16 + 8];
 
-    for (int c = 0; c < COLS; c++) {
-        int row = o + (c < n_cols ? c : n_cols - 1);
+    for (int c = 0; c < 8; c++)
+        avx2_scales(expanded[c], weight_scale(w, scales, rows[c], k), avx2_scale_type(w), n_groups);
+    for (int g = 0; g < n_groups; g += 8) {
+        __m256i v[8];
 
-        avx2_scales(scales, weight_scale(w, w->scales, row, k), avx2_scale_type(w), n_groups);
-        if (affine)
-            avx2_scales(biases, weight_scale(w, w->biases, row, k), w->scale_type, n_groups);
-        for (int i = 0; i < n_groups; i++) {
-            float scale = affine ? scales[i] : 0.5f * scales[i];
+#pragma GCC unroll 8
+        for (int c = 0; c < 8; c++)
+            v[c] = _mm256_castps_si256(
+                _mm256_mul_ps(_mm256_loadu_ps(expanded[c] + g), _mm256_set1_ps(unit)));
+        transpose8(v);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++)
+            if (g + i < n_groups)
+                _mm256_store_si256((__m256i *)(to + (g + i) * COLS), v[i]);
+    }
+}
 
-            for (int u = 0; u < per_group; u++)
-                panel->scales[(i * per_group + u) * COLS + c] = scale;
-            panel->biases[i * COLS + c] = affine ? biases[i] : -E2M1_ZERO * scale;
+/* Scales and biases of groups. e2m1 values are doubled, and E2M1_ZERO too large. */
+static void unpack_scales(struct panel *panel, const struct weight *w, int o, int n_cols, int k,
+                          int n)
+{
+    int n_groups = n / w->group_size;
+
+    for (int half = 0; half < COLS; half += 8) {
+        int rows[8];
+
+        for (int c = 0; c < 8; c++)
+            rows[c] = o + (half + c < n_cols ? half + c : n_cols - 1);
+        if (w->format == WEIGHT_AFFINE) {
+            unpack_floats(panel->scales + half, w, w->scales, rows, k, n_groups, 1);
+            unpack_floats(panel->biases + half, w, w->biases, rows, k, n_groups, 1);
+        } else {
+            unpack_floats(panel->scales + half, w, w->scales, rows, k, n_groups, 0.5f);
+            unpack_floats(panel->biases + half, w, w->scales, rows, k, n_groups, -0.5f * E2M1_ZERO);
         }
     }
 }
@@ -291,6 +363,7 @@ INLINE void unit_i8(struct sums *sums, const uint8_t *codes, const int32_t *x, c
 
 #define CLEAR(r) s.a##r = s.b##r = _mm256_setzero_si256();
     EACH_ROW(rows, CLEAR);
+#pragma GCC unroll 8
     for (; codes < end; codes += 4 * COLS, x += ROWS) {
         __m256i w0 = _mm256_load_si256((const __m256i *)codes);
         __m256i w1 = _mm256_load_si256((const __m256i *)(codes + 32));
@@ -320,6 +393,7 @@ INLINE void unit_i16(struct sums *sums, const uint8_t *codes, const int32_t *x, 
 
 #define CLEAR(r) s.a##r = s.b##r = _mm256_setzero_si256();
     EACH_ROW(rows, CLEAR);
+#pragma GCC unroll 8
     for (; codes < end; codes += 4 * COLS, x += ROWS) {
         __m256i w0 = _mm256_load_si256((const __m256i *)codes);
         __m256i w1 = _mm256_load_si256((const __m256i *)(codes + 32));
@@ -335,12 +409,14 @@ INLINE void unit_i16(struct sums *sums, const uint8_t *codes, const int32_t *x, 
 #undef ADD
 }
 
-/* tile [ROWS, COLS] = panel times part, for rows rows. unit: of the weights; 2^shift of them are
- * one of x. */
+/* tile [ROWS, COLS] = panel times part, for rows rows. */
 INLINE void multiply_part(float *tile, const struct panel *panel, const struct part *part, int n,
-                          int group_size, const int bytes, const int unit, int shift,
-                          const int rows)
+                          int group_size, const int bytes, const int unit, const int rows)
 {
+    int group_shift =
+        __builtin_ctz((unsigned)(group_size / unit)); /* 2^group_shift units a group */
+    int step_shift = __builtin_ctz((unsigned)(x_unit(group_size, bytes) / unit));
+
     begin_tile(tile, panel->biases, part->sums, n / group_size, rows);
     for (int u = 0; u < n / unit; u++) {
         const uint8_t *codes = panel->codes + u * unit * bytes * COLS;
@@ -351,7 +427,8 @@ INLINE void multiply_part(float *tile, const struct panel *panel, const struct p
             unit_i8(&sums, codes, x, unit, rows);
         else
             unit_i16(&sums, codes, x, unit, rows);
-        add_unit(tile, &sums, panel->scales + u * COLS, part->steps + (u >> shift) * ROWS, rows);
+        add_unit(tile, &sums, panel->scales + (u >> group_shift) * COLS,
+                 part->steps + (u >> step_shift) * ROWS, rows);
     }
 }
 
@@ -376,7 +453,6 @@ INLINE void multiply_panel(const struct cpu_task *t, struct panel *panel, int o,
 {
     const int g = t->w->group_size, n_in = t->w->n_in;
     const uint8_t *strip = t->prepared;
-    int shift = x_unit(g, bytes) > unit; /* twice as much, where it is more */
 
     for (int first = 0; first < t->n_rows; first += ROWS, strip += strip_size(n_in, g, bytes)) {
         struct part part = strip_part(strip, n_in, g, bytes, k);
@@ -384,22 +460,22 @@ INLINE void multiply_panel(const struct cpu_task *t, struct panel *panel, int o,
 
         switch (rows) {
         case 1:
-            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, shift, 1);
+            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, 1);
             break;
         case 2:
-            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, shift, 2);
+            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, 2);
             break;
         case 3:
-            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, shift, 3);
+            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, 3);
             break;
         case 4:
-            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, shift, 4);
+            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, 4);
             break;
         case 5:
-            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, shift, 5);
+            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, 5);
             break;
         default:
-            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, shift, 6);
+            multiply_part(panel->tile, panel, &part, n, g, bytes, unit, 6);
             break;
         }
         add_tile(t, panel->tile, first, rows, o, n_cols, k == 0);
@@ -434,10 +510,9 @@ static void multiply_panel_i16(const struct cpu_task *t, struct panel *panel, in
     }
 }
 
-static void unpack(struct panel *panel, const struct weight *w, int o, int n_cols, int k, int n,
-                   int unit)
+static void unpack(struct panel *panel, const struct weight *w, int o, int n_cols, int k, int n)
 {
-    unpack_scales(panel, w, o, n_cols, k, n, unit);
+    unpack_scales(panel, w, o, n_cols, k, n);
     if (w->format != WEIGHT_AFFINE) {
         unpack_codes(panel, w, o, n_cols, k, n, E2M1, 1);
         return;
@@ -474,7 +549,7 @@ static void multiply_i8(const struct cpu_task *t, int begin, int end, void *scra
             int n_cols = end - o < COLS ? end - o : COLS;
             int n = t->w->n_in - k < BLOCK_I8 ? t->w->n_in - k : BLOCK_I8;
 
-            unpack(panel, t->w, o, n_cols, k, n, small ? 32 : 16);
+            unpack(panel, t->w, o, n_cols, k, n);
             if (small)
                 multiply_panel_32(t, panel, o, n_cols, k, n);
             else
@@ -491,7 +566,7 @@ static void multiply_i16(const struct cpu_task *t, int begin, int end, void *scr
             int n_cols = end - o < COLS ? end - o : COLS;
             int n = t->w->n_in - k < BLOCK_I16 ? t->w->n_in - k : BLOCK_I16;
 
-            unpack(panel, t->w, o, n_cols, k, n, t->w->group_size);
+            unpack(panel, t->w, o, n_cols, k, n);
             multiply_panel_i16(t, panel, o, n_cols, k, n);
         }
 }
