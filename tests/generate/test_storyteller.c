@@ -216,7 +216,9 @@ static struct token_list held_out(const char *model)
     return tokens;
 }
 
-/* The perplexity is within a part of the recorded one. */
+/* The perplexity of the whole text, or of its first 2048 tokens, is within a part of the recorded
+ * one.
+ */
 static void check_perplexity(const char *model, bool exact, bool whole, double tolerance)
 {
     const json *recorded = json_get(golden_of(model), "perplexity_float32");
@@ -237,16 +239,16 @@ static void check_perplexity(const char *model, bool exact, bool whole, double t
     rig_close(&r);
 }
 
+/* The whole text where that takes seconds. Without exactness activations may be quantised, which
+ * the first windows show as well. */
 static void test_perplexity(void **state)
 {
     (void)state;
     SKIP_IF_NO_SHARED();
-    for (int whole = 0; whole <= !SANITIZED; whole++) {
-        check_perplexity("storyteller", true, whole, 1e-3);
-        check_perplexity("storyteller-4bit", true, whole, 1e-3);
-        check_perplexity("storyteller", false, whole, 2e-3);
-        check_perplexity("storyteller-4bit", false, whole, 2e-3);
-    }
+    check_perplexity("storyteller", true, !SANITIZED, 1e-3);
+    check_perplexity("storyteller-4bit", true, !SANITIZED, 1e-3);
+    check_perplexity("storyteller", false, false, 2e-3);
+    check_perplexity("storyteller-4bit", false, false, 2e-3);
     check_perplexity("storyteller-draft", true, false, 1e-3);
 }
 
