@@ -11,7 +11,7 @@
 #include "base/utf8.h"
 #include "tokenizer/byte_level.h"
 
-#define SMALL 48
+#define SMALL 128
 #define NO_RANK UINT32_MAX
 #define BMP_SIZE 0x10000
 
@@ -80,31 +80,50 @@ static struct pair find_pair(const struct bpe *b, uint32_t left, uint32_t right)
     return slot ? (struct pair){slot->a, slot->b} : (struct pair){NO_RANK, 0};
 }
 
+/* The place of the least rank; two plain loops, which compilers turn into vector code. */
+static size_t least_rank(const uint32_t *ranks, size_t n)
+{
+    uint32_t least = NO_RANK;
+    size_t at = 0;
+
+    for (size_t i = 0; i < n; i++)
+        least = ranks[i] < least ? ranks[i] : least;
+    while (at < n && ranks[at] != least)
+        at++;
+    return at;
+}
+
+/* ranks[i] and merged[i] are those of symbols i and i + 1. */
 static size_t merge_small(const struct bpe *b, uint32_t *ids, size_t n)
 {
-    struct pair pairs[SMALL]; /* pairs[i] joins symbols i and i + 1 */
+    uint32_t ranks[SMALL], merged[SMALL];
+    size_t pairs = n - 1;
 
-    for (size_t i = 0; i + 1 < n; i++)
-        pairs[i] = find_pair(b, ids[i], ids[i + 1]);
-    while (n > 1) {
-        size_t best = 0;
+    for (size_t i = 0; i < pairs; i++) {
+        struct pair pair = find_pair(b, ids[i], ids[i + 1]);
 
-        for (size_t i = 1; i + 1 < n; i++) {
-            if (pairs[i].rank < pairs[best].rank)
-                best = i;
-        }
-        if (pairs[best].rank == NO_RANK)
-            break;
-        ids[best] = pairs[best].merged;
-        n--;
-        memmove(ids + best + 1, ids + best + 2, (n - best - 1) * sizeof *ids);
-        memmove(pairs + best, pairs + best + 1, (n - best) * sizeof *pairs);
-        if (best > 0)
-            pairs[best - 1] = find_pair(b, ids[best - 1], ids[best]);
-        if (best + 1 < n)
-            pairs[best] = find_pair(b, ids[best], ids[best + 1]);
+        ranks[i] = pair.rank;
+        merged[i] = pair.merged;
     }
-    return n;
+    while (pairs > 0) {
+        size_t best = least_rank(ranks, pairs), after;
+
+        if (ranks[best] == NO_RANK)
+            break;
+        ids[best] = merged[best];
+        after = pairs - best - 1; /* pairs right of the best one, and symbols right of its two */
+        memmove(ids + best + 1, ids + best + 2, after * sizeof *ids);
+        memmove(ranks + best, ranks + best + 1, after * sizeof *ranks);
+        memmove(merged + best, merged + best + 1, after * sizeof *merged);
+        pairs--;
+        for (size_t i = best - (best > 0); i <= best && i < pairs; i++) {
+            struct pair pair = find_pair(b, ids[i], ids[i + 1]);
+
+            ranks[i] = pair.rank;
+            merged[i] = pair.merged;
+        }
+    }
+    return pairs + 1;
 }
 
 /* Merging a long word: a binary heap of rank << 32 | position. */
@@ -333,8 +352,8 @@ static int32_t find_word(const struct bpe *b, struct bpe_scratch *scratch, const
     return scratch->text.failed ? -1 : vocab_find(b->vocab, scratch->text.data, scratch->text.size);
 }
 
-int bpe_encode(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
-               struct token_list *out, clm_error *err)
+static int encode_word(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
+                       struct token_list *out, clm_error *err)
 {
     int32_t id = find_word(b, scratch, s, n);
     size_t before = out->count;
@@ -360,76 +379,161 @@ int bpe_encode(const struct bpe *b, struct bpe_scratch *scratch, const char *s, 
     return 0;
 }
 
+/* Cutting a long text where no token can reach across. Without a pre-tokenizer, as SentencePiece
+ * models go, this finds the words again: no token has a space mark after a letter. */
+
+#define NEIGHBOUR_BITS 19
+#define SHORT_WORD 8 /* bytes; cutting less is not worth the look */
+
+static size_t neighbour_hash(int32_t left, int32_t right)
+{
+    uint64_t h = ((uint64_t)(uint32_t)left << 21 ^ (uint32_t)right) * 0x9E3779B97F4A7C15u;
+
+    return (size_t)(h >> (64 - NEIGHBOUR_BITS));
+}
+
+static void allow_neighbours(struct bpe *b, int32_t left, int32_t right)
+{
+    size_t h = neighbour_hash(left, right);
+
+    b->neighbours[h / 64] |= (uint64_t)1 << h % 64;
+}
+
+/* Unknown characters stay with their neighbours, which they may be fused with. */
+static bool may_be_neighbours(const struct bpe *b, int32_t left, int32_t right)
+{
+    size_t h = neighbour_hash(left, right);
+
+    return b->neighbours[h / 64] >> h % 64 & 1 || left >= BMP_SIZE || right >= BMP_SIZE ||
+           b->char_ids[left] < 0 || b->char_ids[right] < 0;
+}
+
+static int encode_cut(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
+                      struct token_list *out, clm_error *err)
+{
+    size_t begin = 0;
+    int32_t before = -1, c;
+
+    for (size_t i = 0; i < n;) {
+        size_t size = utf8_decode(s + i, n - i, &c);
+
+        if (before >= 0 && !may_be_neighbours(b, before, c)) {
+            if (encode_word(b, scratch, s + begin, i - begin, out, err))
+                return -1;
+            begin = i;
+        }
+        before = c;
+        i += size;
+    }
+    return encode_word(b, scratch, s + begin, n - begin, out, err);
+}
+
+int bpe_encode(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
+               struct token_list *out, clm_error *err)
+{
+    if (b->neighbours && n > SHORT_WORD)
+        return encode_cut(b, scratch, s, n, out, err);
+    return encode_word(b, scratch, s, n, out, err);
+}
+
 /* Reading the model. */
 
-/* Where the two parts of the merge lie in the document; both spellings occur. */
-static int split_merge(struct reader *r, const json *merge, size_t rank, struct span part[2])
+/* "a b", cut at its one space. */
+static bool cut_merge(struct span part[2])
+{
+    const char *s = part[0].s, *space = memchr(s, ' ', part[0].n);
+    size_t after;
+
+    if (!space)
+        return false;
+    after = part[0].n - (size_t)(space + 1 - s);
+    if (memchr(space + 1, ' ', after))
+        return false;
+    part[1] = (struct span){space + 1, after};
+    part[0].n = (size_t)(space - s);
+    return true;
+}
+
+/* The id of the two joined. Most often it is one more than that of the merge before. */
+static int32_t find_joined(const struct bpe *b, struct span left, struct span right, int32_t guess,
+                           struct strbuf *joined)
 {
     size_t n;
-    const char *s = json_string(merge, &n), *space;
+    const char *text = vocab_text(b->vocab, guess, &n);
 
-    if (s) {
-        space = memchr(s, ' ', n);
-        if (space && !memchr(space + 1, ' ', n - (size_t)(space + 1 - s))) {
-            part[0] = (struct span){s, (size_t)(space - s)};
-            part[1] = (struct span){space + 1, n - part[0].n - 1};
-            return 0;
-        }
-    } else if (json_kind(merge) == JSON_ARRAY && json_size(merge) == 2) {
-        part[0].s = json_string(json_at(merge, 0), &part[0].n);
-        part[1].s = json_string(json_at(merge, 1), &part[1].n);
-        if (part[0].s && part[1].s)
-            return 0;
-    }
-    return fail(r->err, CLM_ERR_FORMAT, "%s: model: merge %zu is not two tokens", r->name, rank);
+    if (text && n == left.n + right.n && !memcmp(text, left.s, left.n) &&
+        !memcmp(text + left.n, right.s, right.n))
+        return guess;
+    strbuf_clear(joined);
+    strbuf_add(joined, left.s, left.n);
+    strbuf_add(joined, right.s, right.n);
+    return vocab_find(b->vocab, joined->data ? joined->data : "", joined->size);
 }
 
 static int add_merge(struct bpe *b, struct reader *r, const struct span part[2], uint32_t rank,
-                     struct strbuf *joined)
+                     int32_t *merged, struct strbuf *joined)
 {
     int32_t left = vocab_find(b->vocab, part[0].s, part[0].n);
     int32_t right = vocab_find(b->vocab, part[1].s, part[1].n);
     size_t skip = part[1].n >= b->prefix.n ? b->prefix.n : part[1].n;
-    int32_t merged;
+    struct span tail = {part[1].s + skip, part[1].n - skip};
 
-    strbuf_clear(joined);
-    strbuf_add(joined, part[0].s, part[0].n);
-    strbuf_add(joined, part[1].s + skip, part[1].n - skip);
+    *merged = find_joined(b, part[0], tail, *merged + 1, joined);
     if (joined->failed)
         return no_memory(r);
-    merged = vocab_find(b->vocab, joined->data ? joined->data : "", joined->size);
-    if (left < 0 || right < 0 || merged < 0)
+    if (left < 0 || right < 0 || *merged < 0)
         return fail(r->err, CLM_ERR_FORMAT,
-                    "%s: model: merge %u, \"%.40s\" and \"%.40s\", needs a token that the "
+                    "%s: model: merge %u, \"%.*s\" and \"%.*s\", needs a token that the "
                     "vocabulary lacks",
-                    r->name, rank, part[0].s, part[1].s);
-    return pair_map_set(&b->merges, (uint32_t)left, (uint32_t)right, rank, (uint32_t)merged,
+                    r->name, rank, (int)(part[0].n < 40 ? part[0].n : 40), part[0].s,
+                    (int)(part[1].n < 40 ? part[1].n : 40), part[1].s);
+    return pair_map_set(&b->merges, (uint32_t)left, (uint32_t)right, rank, (uint32_t)*merged,
                         r->err);
 }
 
-static int read_merges(struct bpe *b, const json *model, struct reader *r)
+static size_t count_strings(struct span text)
 {
-    const json *merges;
+    size_t quotes = 0;
+
+    for (size_t i = 0; i < text.n; i++)
+        quotes += text.s[i] == '"';
+    return quotes / 2;
+}
+
+static bool merges_in_pairs(struct span text)
+{
+    return text.n > 1 && memchr(text.s + 1, '[', text.n < 100 ? text.n - 1 : 99);
+}
+
+static int read_merges(struct bpe *b, struct span merges, struct reader *r)
+{
+    struct bulk_reader items;
     struct strbuf joined = {0};
     struct span part[2];
+    int32_t merged = -2;
     uint32_t rank = 0;
-    size_t n;
-    int rc = 0;
+    int count, rc = 0;
 
-    if (read_array(r, model, "merges", &merges))
-        return -1;
-    n = json_size(merges);
-    if (n > INT32_MAX)
-        return fail(r->err, CLM_ERR_UNSUPPORTED, "%s: model: %zu merges", r->name, n);
-    rc = pair_map_reserve(&b->merges, n, r->err);
-    for (size_t i = 0; !rc && i < n; i++) {
-        const json *merge = json_at(merges, i);
-        const char *line = json_string(merge, NULL);
-
-        if (line && !strncmp(line, "#version", 8)) /* the head of an old merges.txt: no rank */
+    if (!merges.s)
+        return fail(r->err, CLM_ERR_FORMAT, "%s: model: \"merges\" is not a list", r->name);
+    items = bulk_start(merges, r);
+    rc = pair_map_reserve(&b->merges, count_strings(merges) / (merges_in_pairs(merges) ? 2 : 1),
+                          r->err);
+    while (!rc && (rc = bulk_next_item(&items, part, &count)) > 0) {
+        /* The head of an old merges.txt has no rank. */
+        if (count == 1 && part[0].n >= 8 && !memcmp(part[0].s, "#version", 8)) {
+            rc = 0;
             continue;
-        rc = split_merge(r, merge, i, part) || add_merge(b, r, part, rank++, &joined) ? -1 : 0;
+        }
+        if (count == 1 && !cut_merge(part))
+            rc = fail(r->err, CLM_ERR_FORMAT, "%s: model: merge %u is not two tokens", r->name,
+                      rank);
+        else if (rank == INT32_MAX)
+            rc = fail(r->err, CLM_ERR_UNSUPPORTED, "%s: model: too many merges", r->name);
+        else
+            rc = add_merge(b, r, part, rank++, &merged, &joined);
     }
+    bulk_reader_release(&items);
     strbuf_release(&joined);
     return rc;
 }
@@ -455,7 +559,8 @@ static int read_options(struct bpe *b, const json *model, struct reader *r)
     return 0;
 }
 
-int bpe_open(struct bpe *b, const json *model, const struct vocab *vocab, struct reader *r)
+int bpe_open(struct bpe *b, const json *model, struct span merges, const struct vocab *vocab,
+             struct reader *r)
 {
     *b = (struct bpe){.vocab = vocab};
     for (size_t e = 0; e < vocab->n_entries; e++) {
@@ -471,7 +576,7 @@ int bpe_open(struct bpe *b, const json *model, const struct vocab *vocab, struct
         b->byte_ids[byte] =
             vocab_find(vocab, mapped, utf8_encode(byte_level_char((unsigned char)byte), mapped));
     }
-    if (read_options(b, model, r) || read_merges(b, model, r)) {
+    if (read_options(b, model, r) || read_merges(b, merges, r)) {
         bpe_close(b);
         return -1;
     }
@@ -492,6 +597,64 @@ static void fill_char_ids(struct bpe *b)
     }
 }
 
+/* Whether a merge takes a symbol that stands for what it does not spell, an unknown one or a byte:
+ * such a merge could join any characters. */
+static int merges_the_unspelled(const struct bpe *b, bool *found, struct reader *r)
+{
+    unsigned char *unspelled = mem_zeroed(b->vocab->n_ids + 1, 1);
+
+    if (!unspelled)
+        return no_memory(r);
+    if (b->unk >= 0)
+        unspelled[b->unk] = 1;
+    for (int byte = 0; b->byte_fallback && byte < 256; byte++) {
+        if (b->fallback_ids[byte] >= 0)
+            unspelled[b->fallback_ids[byte]] = 1;
+    }
+    *found = false;
+    for (size_t i = 0; b->merges.slots && i <= b->merges.mask; i++) {
+        uint64_t key = b->merges.slots[i].key - 1;
+
+        if (b->merges.slots[i].key)
+            *found |= unspelled[key >> 32] | unspelled[(uint32_t)key];
+    }
+    mem_free(unspelled);
+    return 0;
+}
+
+static void add_token_neighbours(struct bpe *b, uint32_t id)
+{
+    size_t n;
+    const char *s = vocab_text(b->vocab, (int32_t)id, &n);
+    int32_t before = -1, c;
+
+    for (size_t i = 0; i < n;) {
+        i += utf8_decode(s + i, n - i, &c);
+        if (before >= 0)
+            allow_neighbours(b, before, c);
+        before = c;
+    }
+}
+
+/* A text that is a token as a whole is not cut either, where merges are to be ignored for it. */
+static int fill_neighbours(struct bpe *b, struct reader *r)
+{
+    bool unspelled = false;
+
+    if (b->prefix.n || b->suffix.n || b->ignore_merges)
+        return 0;
+    if (merges_the_unspelled(b, &unspelled, r) || unspelled)
+        return unspelled ? 0 : -1;
+    b->neighbours = mem_zeroed(((size_t)1 << NEIGHBOUR_BITS) / 64, sizeof *b->neighbours);
+    if (!b->neighbours)
+        return no_memory(r);
+    for (size_t i = 0; b->merges.slots && i <= b->merges.mask; i++) {
+        if (b->merges.slots[i].key)
+            add_token_neighbours(b, b->merges.slots[i].b);
+    }
+    return 0;
+}
+
 int bpe_prepare(struct bpe *b, bool raw, struct reader *r)
 {
     b->raw = raw;
@@ -504,7 +667,7 @@ int bpe_prepare(struct bpe *b, bool raw, struct reader *r)
     if (!b->char_ids)
         return no_memory(r);
     fill_char_ids(b);
-    return 0;
+    return fill_neighbours(b, r);
 }
 
 void bpe_close(struct bpe *b)
@@ -512,6 +675,8 @@ void bpe_close(struct bpe *b)
     pair_map_release(&b->merges);
     mem_free((void *)b->whole);
     mem_free(b->char_ids);
+    mem_free(b->neighbours);
+    b->neighbours = NULL;
     b->char_ids = NULL;
     b->whole = NULL;
 }

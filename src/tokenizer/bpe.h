@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "tokenizer/bulk.h"
 #include "tokenizer/map.h"
 #include "tokenizer/reader.h"
 #include "tokenizer/tokenizer.h"
@@ -24,6 +25,10 @@ struct bpe {
     int32_t byte_ids[256];     /* of a byte's byte-level character, -1: none */
     int32_t fallback_ids[256]; /* of <0xNN> */
     int32_t *char_ids;         /* of characters below U+10000; NULL where prefix or suffix matter */
+    /* Which characters may stand side by side within a token that merging makes: a bit for each
+     * hash of a pair. Where two may not, the word can be cut; NULL where that would not be exact.
+     */
+    uint64_t *neighbours;
     /* Per id, found out on first use: whether the token's text is encoded to the token alone.
      * Every thread finds the same, so a lost update costs time and nothing else. */
     _Atomic unsigned char *whole;
@@ -39,8 +44,9 @@ struct bpe_scratch {
     struct strbuf text;
 };
 
-/* model is the "model" object; vocab is complete and stays where it is. */
-int bpe_open(struct bpe *b, const json *model, const struct vocab *vocab, struct reader *r);
+/* model is the "model" object, without its merges; vocab is complete and stays where it is. */
+int bpe_open(struct bpe *b, const json *model, struct span merges, const struct vocab *vocab,
+             struct reader *r);
 /* Say how words will come, before the first bpe_encode. */
 int bpe_prepare(struct bpe *b, bool raw, struct reader *r);
 void bpe_close(struct bpe *b); /* a zeroed one is fine */

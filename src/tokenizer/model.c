@@ -31,22 +31,34 @@ static int find_kind(struct model *m, const json *v, struct reader *r)
     return unknown_type(r, type);
 }
 
-static int read_vocab_object(struct vocab *vocab, const json *v, struct reader *r)
+static int read_vocab_object(struct vocab *vocab, struct span text, struct reader *r)
 {
-    if (json_kind(v) != JSON_OBJECT)
-        return fail(r->err, CLM_ERR_FORMAT, "%s: model: \"vocab\" is not an object", r->name);
-    if (vocab_init(vocab, json_size(v), json_size(v) * 8, r->name, r->err))
-        return -1;
-    for (struct json_iter it = json_first(v); json_next(&it);) {
-        int64_t id = json_int(it.value, -1);
+    struct bulk_reader members;
+    struct span key;
+    size_t before;
+    int64_t id;
+    int rc;
 
-        if (id < 0)
-            return fail(r->err, CLM_ERR_FORMAT, "%s: model: token \"%.80s\" has no id", r->name,
-                        it.key);
-        if (vocab_add(vocab, it.key, it.key_size, id, r->err))
-            return -1;
+    if (!text.s)
+        return fail(r->err, CLM_ERR_FORMAT, "%s: model: \"vocab\" is not an object", r->name);
+    /* A member takes some 16 bytes, half of them the token. */
+    if (vocab_init(vocab, text.n / 32, text.n / 2, r->name, r->err))
+        return -1;
+    members = bulk_start(text, r);
+    while ((rc = bulk_next_member(&members, &key, &id)) > 0) {
+        before = vocab->n_entries;
+        if (vocab_add(vocab, key.s, key.n, id, r->err)) {
+            rc = -1;
+            break;
+        }
+        if (vocab->n_entries == before) {
+            rc = fail(r->err, CLM_ERR_FORMAT, "%s: model: token \"%.*s\" is there twice", r->name,
+                      (int)(key.n < 80 ? key.n : 80), key.s);
+            break;
+        }
     }
-    return 0;
+    bulk_reader_release(&members);
+    return rc;
 }
 
 static int read_vocab_list(struct vocab *vocab, const json *v, struct reader *r)
@@ -88,9 +100,8 @@ static int open_wordpiece(struct model *m, const json *v, struct reader *r)
     return 0;
 }
 
-int text_model_open(struct model *m, const json *v, struct reader *r)
+int text_model_open(struct model *m, const json *v, const struct bulk *bulk, struct reader *r)
 {
-    const json *vocab = json_get(v, "vocab");
     int rc = -1;
 
     *m = (struct model){0};
@@ -99,11 +110,11 @@ int text_model_open(struct model *m, const json *v, struct reader *r)
         return fail(r->err, CLM_ERR_FORMAT, "%s: no model: is it a tokenizer.json?", r->name);
     if (find_kind(m, v, r))
         return -1;
-    if (m->kind == MODEL_UNIGRAM ? read_vocab_list(&m->vocab, vocab, r)
-                                 : read_vocab_object(&m->vocab, vocab, r))
+    if (m->kind == MODEL_UNIGRAM ? read_vocab_list(&m->vocab, json_get(v, "vocab"), r)
+                                 : read_vocab_object(&m->vocab, bulk->vocab, r))
         goto cleanup;
     if (m->kind == MODEL_BPE)
-        rc = bpe_open(&m->bpe, v, &m->vocab, r);
+        rc = bpe_open(&m->bpe, v, bulk->merges, &m->vocab, r);
     else if (m->kind == MODEL_UNIGRAM)
         rc = unigram_open(&m->unigram, v, &m->vocab, r);
     else

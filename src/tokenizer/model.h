@@ -29,7 +29,8 @@ struct model_scratch {
     struct strbuf text;
 };
 
-int text_model_open(struct model *m, const json *v, struct reader *r);
+/* v is the "model" object; what was cut out of it is in bulk. */
+int text_model_open(struct model *m, const json *v, const struct bulk *bulk, struct reader *r);
 void text_model_close(struct model *m); /* a zeroed one is fine */
 
 /* Whether the model can take words as bytes that are meant in the byte-level alphabet; and the

@@ -75,12 +75,12 @@ static bool ends_in_bytes(const tokenizer *t)
            model_takes_bytes(&t->model);
 }
 
-static int build(tokenizer *t, const json *file, const json *config, const json *map,
-                 struct reader *r)
+static int build(tokenizer *t, const json *file, const struct bulk *bulk, const json *config,
+                 const json *map, struct reader *r)
 {
     bool cleanup = false;
 
-    if (text_model_open(&t->model, json_get(file, "model"), r) ||
+    if (text_model_open(&t->model, json_get(file, "model"), bulk, r) ||
         normalizer_open(&t->normalizer, json_get(file, "normalizer"), t->table, r) ||
         pretokenizer_open(&t->pretokenizer, json_get(file, "pre_tokenizer"), t->table, r) ||
         postprocessor_open(&t->postprocessor, json_get(file, "post_processor"), r) ||
@@ -95,8 +95,8 @@ static int build(tokenizer *t, const json *file, const json *config, const json 
     return model_prepare(&t->model, t->pretokenizer.raw_bytes, r);
 }
 
-static tokenizer *build_new(const json *file, const json *config, const json *map, const char *name,
-                            clm_error *err)
+static tokenizer *build_new(const json *file, const struct bulk *bulk, const json *config,
+                            const json *map, const char *name, clm_error *err)
 {
     tokenizer *t = mem_zeroed(1, sizeof *t);
     struct reader r = {.name = name, .part = "tokenizer", .err = err};
@@ -111,23 +111,38 @@ static tokenizer *build_new(const json *file, const json *config, const json *ma
     }
     unicode_table_fill(t->table);
     r.memory = t->memory;
-    if (build(t, file, config, map, &r)) {
+    if (build(t, file, bulk, config, map, &r)) {
         tokenizer_close(t);
         return NULL;
     }
     return t;
 }
 
+/* From the text of tokenizer.json and the parsed files beside it. */
+static tokenizer *build_from_text(const char *text, size_t size, const json *config,
+                                  const json *map, const char *name, clm_error *err)
+{
+    struct bulk bulk;
+    json *file = NULL;
+    tokenizer *t = NULL;
+
+    if (!bulk_split(&bulk, text, size, name, err))
+        file = json_parse(bulk.rest.data ? bulk.rest.data : "", bulk.rest.size, name, err);
+    if (file)
+        t = build_new(file, &bulk, config, map, name, err);
+    json_free(file);
+    bulk_release(&bulk);
+    return t;
+}
+
 tokenizer *tokenizer_parse(const char *text, size_t size, const char *config, size_t config_size,
                            const char *name, clm_error *err)
 {
-    json *file = json_parse(text, size, name, err);
-    json *second = file && config ? json_parse(config, config_size, name, err) : NULL;
+    json *second = config ? json_parse(config, config_size, name, err) : NULL;
     tokenizer *t = NULL;
 
-    if (file && (second || !config))
-        t = build_new(file, second, NULL, name, err);
-    json_free(file);
+    if (second || !config)
+        t = build_from_text(text, size, second, NULL, name, err);
     json_free(second);
     return t;
 }
@@ -168,7 +183,8 @@ static int read_template_file(tokenizer *t, const char *dir, clm_error *err)
 tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err)
 {
     char path[4096];
-    json *file = NULL, *config = NULL, *map = NULL;
+    struct file_map file = {0};
+    json *config = NULL, *map = NULL;
     tokenizer *t = NULL;
 
     (void)log;
@@ -177,18 +193,17 @@ tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err
     if (!file_exists(path))
         return fail_null(err, CLM_ERR_IO,
                          "%s: no tokenizer.json: give a model directory that holds one", dir);
-    file = json_parse_file(path, err);
-    if (!file || read_optional(&config, dir, "tokenizer_config.json", err) ||
+    if (file_map(&file, path, err) || read_optional(&config, dir, "tokenizer_config.json", err) ||
         read_optional(&map, dir, "special_tokens_map.json", err))
         goto cleanup;
-    t = build_new(file, config, map, path, err);
+    t = build_from_text((const char *)file.data, file.size, config, map, path, err);
     if (t && read_template_file(t, dir, err)) {
         tokenizer_close(t);
         t = NULL;
     }
 
 cleanup:
-    json_free(file);
+    file_unmap(&file);
     json_free(config);
     json_free(map);
     return t;
