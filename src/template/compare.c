@@ -369,7 +369,9 @@ static int compare_bytes(const struct value *a, const struct value *b)
     size_t n = a->size < b->size ? a->size : b->size;
     int order = n ? memcmp(a->s, b->s, n) : 0; /* UTF-8 sorts as code points do */
 
-    return order ? order : a->size < b->size ? -1 : a->size > b->size;
+    if (!order)
+        return a->size < b->size ? -1 : a->size > b->size;
+    return order < 0 ? -1 : 1;
 }
 
 static int not_ordered(struct render *r, const struct value *a, const struct value *b,

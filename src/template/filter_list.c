@@ -112,17 +112,23 @@ FILTER(reverse)
     return to_list(r, &self, &list) || get_slice(r, &list, &none, &none, &minus_one, out) ? -1 : 0;
 }
 
+static FILTER(items_now)
+{
+    UNUSED;
+    if (self.kind != V_DICT && self.kind != V_UNDEFINED)
+        return render_fail(r, "Can only get item pairs from a mapping.");
+    *out = self;
+    if (self.kind == V_DICT)
+        *out = (struct value){.kind = V_VIEW, .flags = VIEW_ITEMS, .dict = self.dict};
+    return 0;
+}
+
 FILTER(items)
 {
-    struct iter it;
-    struct value view = {.kind = V_VIEW, .flags = VIEW_ITEMS, .dict = self.dict};
+    static const struct builtin now = {.name = "items", .fn = filter_items_now, .params = ""};
 
-    UNUSED;
-    if (self.kind == V_UNDEFINED)
-        view = self;
-    else if (self.kind != V_DICT)
-        return render_fail(r, "Can only get item pairs from a mapping.");
-    return iter_begin(r, &view, &it) || iter_value(r, &it, out) ? -1 : 0;
+    (void)p;
+    return iter_deferred(r, &now, &self, args, out);
 }
 
 FILTER(join)
@@ -362,12 +368,16 @@ FILTER(sum)
 FILTER(unique)
 {
     struct iter *inner = render_alloc(r, 1, sizeof *inner);
-    struct iter it = {
-        .source = ITER_UNIQUE, .inner = inner, .case_sensitive = value_truth(&p[0]), .path = p[1]};
+    struct iter it = {.source = ITER_UNIQUE,
+                      .waiting = true,
+                      .over = self,
+                      .inner = inner,
+                      .case_sensitive = value_truth(&p[0]),
+                      .path = p[1]};
 
     (void)args;
     it.seen = dict_new(r, 0);
-    return !inner || !it.seen || iter_begin(r, &self, inner) || iter_value(r, &it, out) ? -1 : 0;
+    return !inner || !it.seen || iter_value(r, &it, out) ? -1 : 0;
 }
 
 /* ---- groups ---- */
@@ -437,21 +447,19 @@ FILTER(groupby)
 FILTER(batch)
 {
     struct iter *inner = render_alloc(r, 1, sizeof *inner);
-    struct iter it = {.source = ITER_BATCH, .inner = inner, .fallback = p[1]};
+    struct iter it = {
+        .source = ITER_BATCH, .waiting = true, .over = self, .inner = inner, .fallback = p[1]};
 
     (void)args;
-    return !inner || arg_int(r, &p[0], "batch: linecount", &it.end) ||
-                   iter_begin(r, &self, inner) || iter_value(r, &it, out)
-               ? -1
-               : 0;
+    return !inner || arg_int(r, &p[0], "batch: linecount", &it.end) || iter_value(r, &it, out) ? -1
+                                                                                               : 0;
 }
 
-FILTER(slice)
+static FILTER(slice_now)
 {
     struct list_builder b = {0};
-    struct value seq, part, all;
+    struct value seq, part;
     int64_t slices, size, each, extra, offset = 0;
-    struct iter it;
 
     (void)args;
     if (arg_int(r, &p[0], "slice: slices", &slices) || to_list(r, &self, &seq))
@@ -477,9 +485,16 @@ FILTER(slice)
         if (list_finish(r, &one, V_LIST, &part) || list_add(r, &b, part))
             return -1;
     }
-    return list_finish(r, &b, V_LIST, &all) || iter_begin(r, &all, &it) || iter_value(r, &it, out)
-               ? -1
-               : 0;
+    return list_finish(r, &b, V_LIST, out);
+}
+
+FILTER(slice)
+{
+    static const struct builtin now = {
+        .name = "slice", .fn = filter_slice_now, .params = "slices fill_with", .required = 1};
+
+    (void)p;
+    return iter_deferred(r, &now, &self, args, out);
 }
 
 /* ---- every item ---- */
@@ -508,8 +523,10 @@ static int begin_inner(struct render *r, const struct value *self, struct iter *
     static const struct value nothing = {.kind = V_UNDEFINED};
 
     it->inner = render_alloc(r, 1, sizeof *it->inner);
-    if (!it->inner || iter_begin(r, value_truth(self) ? self : &nothing, it->inner))
+    if (!it->inner)
         return -1;
+    it->waiting = true;
+    it->over = value_truth(self) ? *self : nothing;
     return iter_value(r, it, out);
 }
 

@@ -219,9 +219,10 @@ int format_percent(struct render *r, const struct value *format, const struct va
             return -1;
     }
     /* a mapping (or list) may be there without being used */
-    if (arg->kind == V_TUPLE ? p.next < arg->list->size
-                             : !p.single_used && !p.named && arg->kind != V_DICT &&
-                                   arg->kind != V_LIST && arg->kind != V_RANGE)
+    if (arg->kind == V_TUPLE
+            ? p.next < arg->list->size
+            : !p.single_used && !p.named && arg->kind != V_DICT && arg->kind != V_LIST &&
+                  arg->kind != V_RANGE && arg->kind != V_BYTES && arg->kind != V_UNDEFINED)
         return render_fail(r, "not all arguments converted during string formatting");
     if (emit_capture(r, mark, out))
         return -1;

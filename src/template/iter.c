@@ -99,7 +99,7 @@ static int text_item(struct iter *it, struct value *out)
         return 1;
     }
     *out = value_string(s, utf8_length((unsigned char)*s));
-    out->flags = it->over.flags & (STRING_MARKUP | STRING_ASCII);
+    out->flags = it->over.flags & STRING_ASCII; /* characters of Markup are plain */
     it->at += out->size;
     return 1;
 }
@@ -238,6 +238,20 @@ static int reversed_next(struct render *r, struct iter *it, struct value *out)
     }
 }
 
+/* What Python does when a generator is asked for its first item. */
+static int begin_waiting(struct render *r, struct iter *it)
+{
+    struct value list;
+
+    it->waiting = false;
+    if (it->source != ITER_DEFERRED)
+        return iter_begin(r, &it->over, it->inner);
+    return call_builtin(r, it->builtin, it->over, &it->args, &list) ||
+                   iter_begin(r, &list, it->inner)
+               ? -1
+               : 0;
+}
+
 int iter_next(struct render *r, struct iter *it, struct value *out)
 {
     int more;
@@ -264,8 +278,11 @@ int iter_next(struct render *r, struct iter *it, struct value *out)
     }
     if (render_enter(r))
         return -1;
+    if (it->waiting && begin_waiting(r, it))
+        return -1;
     switch ((enum iter_source)it->source) {
     case ITER_SHARED:
+    case ITER_DEFERRED:
         more = iter_next(r, it->inner, out);
         break;
     case ITER_LOOP: {
@@ -318,6 +335,19 @@ int to_list(struct render *r, const struct value *v, struct value *out)
     return more < 0 ? -1 : list_finish(r, &b, V_LIST, out);
 }
 
+int iter_deferred(struct render *r, const struct builtin *b, const struct value *self,
+                  const struct args *args, struct value *out)
+{
+    struct iter it = {.source = ITER_DEFERRED,
+                      .waiting = true,
+                      .over = *self,
+                      .inner = render_alloc(r, 1, sizeof *it.inner),
+                      .builtin = b,
+                      .args = *args};
+
+    return it.inner ? iter_value(r, &it, out) : -1;
+}
+
 int iter_value(struct render *r, const struct iter *it, struct value *out)
 {
     struct iter *copy = render_alloc(r, 1, sizeof *copy);
@@ -341,6 +371,8 @@ int iter_reversed(struct render *r, const struct value *v, struct value *out, bo
         break;
     case V_RANGE:
         it.end = v->range->size;
+        break;
+    case V_UNDEFINED: /* has a length, 0 */
         break;
     case V_DICT:
     case V_VIEW:

@@ -370,6 +370,8 @@ static int partition(struct render *r, const struct value *self, const struct va
         l->items[1] = value_string(found, what.size);
         l->items[2] = value_string(found + what.size, self->size - before - what.size);
     }
+    for (int i = 0; i < 3; i++)
+        l->items[i].flags |= self->flags & STRING_MARKUP;
     *out = value_tuple(l);
     return 0;
 }

@@ -356,7 +356,9 @@ static int slice_list(struct render *r, const struct value *object, const struct
         l = render_alloc(r, 1, sizeof *l);
         if (!l)
             return -1;
-        *l = (struct list){(uint32_t)s->size, object->list->items + s->start};
+        *l = (struct list){(uint32_t)s->size, NULL};
+        if (s->size)
+            l->items = object->list->items + s->start;
     } else {
         l = list_new(r, (size_t)s->size);
         if (!l || render_work(r, (uint64_t)s->size))

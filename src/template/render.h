@@ -169,6 +169,7 @@ enum iter_source {
     ITER_RANGE,
     ITER_NONE,
     ITER_REVERSED,
+    ITER_DEFERRED, /* what a function gives, called when the first item is wanted */
     ITER_SHARED,   /* one that others walk too */
     ITER_LOOP,     /* a loop object */
     ITER_FILTERED, /* for x in y if z */
@@ -185,6 +186,7 @@ struct iter {
     bool reject;
     int64_t at, end;
     struct value over;           /* what it walks */
+    bool waiting;                /* the walk inside, over that, has not begun */
     struct iter *inner;          /* for those that change another walk */
     const struct for_code *loop; /* ITER_FILTERED */
     struct frame *frame;
@@ -207,6 +209,9 @@ int to_list(struct render *r, const struct value *v, struct value *out);
  */
 int filter_key(struct render *r, const struct value *item, const struct value *path,
                bool case_sensitive, struct value *out);
+/* A generator over what the function makes of self. */
+int iter_deferred(struct render *r, const struct builtin *b, const struct value *self,
+                  const struct args *args, struct value *out);
 int iter_value(struct render *r, const struct iter *it, struct value *out);
 int iter_reversed(struct render *r, const struct value *v, struct value *out, bool *can);
 
