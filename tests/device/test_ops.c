@@ -114,6 +114,36 @@ static void check_elementwise(device *d)
     }
 }
 
+/* One rounding, or none. */
+static void check_scales(device *d)
+{
+    FOR_SHAPES(rows, cols)
+    {
+        tensor x = new_tensor(rows, cols), want = copy_of(&x), w = new_tensor(1, cols);
+        tensor factors = new_tensor(rows, 1);
+
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < cols; i++)
+                row_of(&want, r)[i] *= row_of(&w, 0)[i];
+        d->ops->scale_columns(d, &x, w.data);
+        check_same(&x, &want, "scale_columns");
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < cols; i++)
+                row_of(&want, r)[i] *= row_of(&factors, r)[0];
+        d->ops->scale_rows(d, &x, &factors);
+        check_same(&x, &want, "scale_rows");
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < cols; i++)
+                row_of(&want, r)[i] = fmaxf(-0.1f, fminf(row_of(&want, r)[i], 0.05f));
+        d->ops->clamp(d, &x, -0.1f, 0.05f);
+        check_same(&x, &want, "clamp");
+        free_tensor(&x);
+        free_tensor(&want);
+        free_tensor(&w);
+        free_tensor(&factors);
+    }
+}
+
 static void check_norms(device *d)
 {
     const struct cpu_vector_kernels *k = &cpu_device_of(d)->vector;
@@ -223,6 +253,7 @@ static void test_rows(void **state)
         device *d = open_cpu(threads);
 
         check_elementwise(d);
+        check_scales(d);
         check_norms(d);
         check_choices(d);
         check_ropes(d);

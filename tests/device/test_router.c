@@ -142,6 +142,190 @@ static void test_route_any_input(void **state)
     d->ops->close(d);
 }
 
+/* Groups and biases: the choice by biased scores among the groups kept, where the others count as
+ * 0; the weights by the plain ones. */
+static void keep_groups(double *choice, const struct router_params *p)
+{
+    int size = p->n_experts / p->n_groups;
+    double best[MAX_EXPERTS];
+
+    for (int g = 0; g < p->n_groups; g++) {
+        double first = -INFINITY, second = -INFINITY;
+
+        for (int i = g * size; i < (g + 1) * size; i++) {
+            double x = choice[i];
+
+            second = fmax(second, fmin(first, x));
+            first = fmax(first, x);
+        }
+        best[g] = p->group_by_max ? first : first + second;
+    }
+    for (int g = 0; g < p->n_groups; g++) {
+        int better = 0;
+
+        for (int other = 0; other < p->n_groups; other++)
+            better += best[other] > best[g];
+        for (int i = g * size; i < (g + 1) * size && better >= p->n_groups_kept; i++)
+            choice[i] = 0;
+    }
+}
+
+static void check_biased_row(const int32_t *ids, const float *weights, const float *logits,
+                             const struct router_params *p)
+{
+    double scores[MAX_EXPERTS], choice[MAX_EXPERTS], sum = 0;
+    int k = p->n_experts_per_token;
+
+    scores_of(scores, logits, p);
+    for (int i = 0; i < p->n_experts; i++)
+        choice[i] = scores[i] + (p->bias ? (double)p->bias[i] : 0);
+    if (p->n_groups > 1)
+        keep_groups(choice, p);
+    for (int j = 0; j < k; j++) {
+        int best = 0;
+
+        for (int i = 1; i < p->n_experts; i++)
+            if (choice[i] > choice[best])
+                best = i;
+        CHECK(ids[j] == best, "expert %d of %d: %d, expected %d", j, k, ids[j], best);
+        choice[best] = -INFINITY;
+        sum += scores[best];
+    }
+    sum = fmax(sum + (double)p->normalize_eps, (double)p->normalize_floor);
+    for (int j = 0; j < k; j++) {
+        double w = scores[ids[j]] * (double)p->scale / (p->normalize ? sum : 1);
+
+        CHECK(fabs((double)weights[j] - w) <=
+                  ((double)p->n_experts / 2 + 8) * (double)FLT_EPSILON * w,
+              "weight %d: %g, expected %g", j, (double)weights[j], w);
+    }
+}
+
+/* Biases differ from one another by 1/256 and more, so that no two choices are near a tie. */
+static void check_biased(device *d, struct router_params p, int n_rows)
+{
+    static float logits[MAX_ROWS * MAX_EXPERTS], weights[MAX_ROWS * MAX_K], bias[MAX_EXPERTS];
+    static int32_t ids[MAX_ROWS * MAX_K];
+    int n = p.n_experts, k = p.n_experts_per_token;
+    tensor tl = {logits, DTYPE_F32, n_rows, n, n}, ti = {ids, DTYPE_I32, n_rows, k, k};
+    tensor tw = {weights, DTYPE_F32, n_rows, k, k};
+
+    for (int i = 0; i < n; i++)
+        bias[i] = (float)((i * 37) % n) / 256 + 0.5f;
+    random_floats(logits, (size_t)(n_rows * n));
+    p.bias = bias;
+    d->ops->route(d, &ti, &tw, &tl, &p);
+    assert_int_equal(d->ops->sync(d, NULL), 0);
+    for (int t = 0; t < n_rows; t++)
+        check_biased_row(ids + t * k, weights + t * k, logits + t * n, &p);
+}
+
+static void test_route_groups(void **state)
+{
+    static const int sizes[][4] = {{6, 2, 3, 2},   {8, 4, 2, 1},  {64, 6, 8, 3},
+                                   {160, 6, 8, 3}, {16, 4, 1, 1}, {12, 3, 0, 0}};
+    device *d = open_cpu(2);
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (int options = 0; options < 8; options++) {
+            struct router_params p = {
+                .score = options & 1 ? ROUTER_SIGMOID : ROUTER_SOFTMAX_ALL,
+                .n_experts = sizes[i][0],
+                .n_experts_per_token = sizes[i][1],
+                .n_groups = sizes[i][2],
+                .n_groups_kept = sizes[i][3],
+                .group_by_max = options & 2,
+                .normalize = options & 4,
+                .normalize_eps = options & 1 ? 1e-3f : 0,
+                .normalize_floor = options & 2 ? 1.5f : 0,
+                .scale = 2.5f,
+            };
+
+            check_biased(d, p, 40);
+        }
+    d->ops->close(d);
+}
+
+/* arXiv:2409.12136, section 2: each of the k experts by a softmax of its own, over the logits
+ * within the band. */
+static void check_mixed_row(const int32_t *ids, const float *weights, const float *logits, int n,
+                            int k, double jitter)
+{
+    bool taken[MAX_EXPERTS] = {false};
+
+    for (int j = 0; j < k; j++) {
+        int best = -1;
+        double sum = 0, top;
+
+        for (int i = 0; i < n; i++)
+            if (!taken[i] && (best < 0 || logits[i] > logits[best]))
+                best = i;
+        top = (double)logits[best];
+        for (int i = 0; i < n; i++) {
+            double x = (double)logits[i];
+
+            if (!taken[i] && (top - x) / fmax(fabs(x), top) <= 2 * jitter)
+                sum += exp(x - top);
+        }
+        taken[best] = true;
+        CHECK(ids[j] == best, "expert %d: %d, expected %d", j, ids[j], best);
+        CHECK(fabs((double)weights[j] - 1 / sum) <= (n + 4) * (double)FLT_EPSILON / sum,
+              "weight %d: %g, expected %g", j, (double)weights[j], 1 / sum);
+    }
+}
+
+/* Logits are multiples of 1/16 up to 8, the band of 0.2 falls between them. */
+static void test_route_sparse_mixer(void **state)
+{
+    device *d = open_cpu(2);
+
+    (void)state;
+    for (int round = 0; round < 300; round++) {
+        int n = 4 + (int)random_below(13), k = 1 + (int)random_below(3);
+        float logits[16], weights[3];
+        int32_t ids[3];
+        tensor tl = {logits, DTYPE_F32, 1, n, n}, ti = {ids, DTYPE_I32, 1, k, k};
+        tensor tw = {weights, DTYPE_F32, 1, k, k};
+        struct router_params p = {.score = ROUTER_SPARSE_MIXER,
+                                  .n_experts = n,
+                                  .n_experts_per_token = k,
+                                  .jitter = 0.1013f,
+                                  .scale = 1};
+
+        for (int i = 0; i < n; i++)
+            logits[i] = (float)(random_below(256) + 1) / 32 - 2;
+        d->ops->route(d, &ti, &tw, &tl, &p);
+        assert_int_equal(d->ops->sync(d, NULL), 0);
+        check_mixed_row(ids, weights, logits, n, k, (double)p.jitter);
+    }
+    d->ops->close(d);
+}
+
+/* Without memory the device reports it, and the experts are still some that exist. */
+static void test_route_without_memory(void **state)
+{
+    float logits[3 * 8] = {0}, weights[3 * 2] = {7, 7, 7, 7, 7, 7};
+    int32_t ids[3 * 2] = {99, 99, 99, 99, 99, 99};
+    tensor tl = {logits, DTYPE_F32, 3, 8, 8}, ti = {ids, DTYPE_I32, 3, 2, 2};
+    tensor tw = {weights, DTYPE_F32, 3, 2, 2};
+    struct router_params p = {
+        .score = ROUTER_SIGMOID, .n_experts = 8, .n_experts_per_token = 2, .scale = 1};
+    device *d = open_cpu(1);
+    clm_error err = {0};
+
+    (void)state;
+    mem_fail_after(0);
+    d->ops->route(d, &ti, &tw, &tl, &p);
+    assert_true(mem_fail_after(-1));
+    assert_int_equal(d->ops->sync(d, &err), -1);
+    CHECK(err.code == CLM_ERR_NOMEM, "%s", err.message);
+    for (int i = 0; i < 6; i++)
+        CHECK(ids[i] == i % 2 && weights[i] == 0, "%d: expert %d, weight %g", i, ids[i],
+              (double)weights[i]);
+    d->ops->close(d);
+}
+
 static void check_combine(device *d, int n_rows, int k, int n)
 {
     size_t size = (size_t)n_rows * (size_t)k * (size_t)(n + 1);
@@ -195,6 +379,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_route),
         cmocka_unit_test(test_route_any_input),
+        cmocka_unit_test(test_route_groups),
+        cmocka_unit_test(test_route_sparse_mixer),
+        cmocka_unit_test(test_route_without_memory),
         cmocka_unit_test(test_combine),
     };
 

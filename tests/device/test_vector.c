@@ -160,6 +160,8 @@ static double exact_activation(double x, enum activation act)
         return fmax(x, 0);
     case ACT_RELU2:
         return fmax(x, 0) * fmax(x, 0);
+    case ACT_SIGMOID:
+        return 1 / (1 + exp(-x));
     default:
         return (double)NAN;
     }
@@ -178,6 +180,8 @@ static double activation_tolerance(double x, enum activation act)
     switch (act) {
     case ACT_SILU:
         return 3 * EPSILON * want + ldexp(fabs(x), -124);
+    case ACT_SIGMOID:
+        return 3 * EPSILON * want + 0x1p-124;
     case ACT_GELU:
         return 8 * EPSILON * want + ldexp(fabs(x), -124);
     case ACT_GELU_TANH:
@@ -205,7 +209,7 @@ static void spread(float *x, int n)
 static void check_activation(const struct cpu_vector_kernels *k, enum activation act, int n,
                              int offset)
 {
-    static const char *names[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2"};
+    static const char *names[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid"};
     struct buffer bx, bu, by;
     float *x = place(&bx, offset), *up = place(&bu, 3 - offset), *y = place(&by, 1), first[MAX_N];
 
@@ -237,12 +241,38 @@ static void check_activation(const struct cpu_vector_kernels *k, enum activation
     check_canaries(&bx, x, n, names[act]);
 }
 
+/* Of glu alone: the exponent is a product rounded once, of at most 12 where it is negative, and the
+ * sigmoid is within 3 epsilons; the sum and two products add half an epsilon each. */
+static void check_swiglu_clamped(const struct cpu_vector_kernels *k, int n, int offset)
+{
+    struct buffer bg, bu, by;
+    float *gate = place(&bg, offset), *up = place(&bu, 3 - offset), *y = place(&by, 1);
+
+    spread(gate, n);
+    spread(up, n);
+    k->glu(y, gate, up, n, ACT_SWIGLU_CLAMPED);
+    for (int i = 0; i < n; i++) {
+        double g = fmin((double)gate[i], 7), u = fmax(-7, fmin((double)up[i], 7));
+        double z = (double)1.702f * g, want = (u + 1) * g / (1 + exp(-z));
+
+        check_close(y[i], want,
+                    (5 + fabs(z)) * EPSILON * fabs(want) + ldexp(fabs((u + 1) * g), -124),
+                    "swiglu_clamped", n, i);
+    }
+    check_canaries(&by, y, n, "swiglu_clamped");
+    k->glu(gate, gate, up, n, ACT_SWIGLU_CLAMPED);
+    CHECK(memcmp(gate, y, (size_t)n * sizeof *y) == 0, "swiglu_clamped, n %d: differs in place", n);
+    check_canaries(&bg, gate, n, "swiglu_clamped");
+}
+
 static void check_activations(const struct cpu_vector_kernels *k)
 {
-    for (enum activation act = ACT_SILU; act <= ACT_RELU2; act++)
-        for (int round = 0; round < 20; round++)
-            for (size_t s = 0; s < COUNT(sizes); s++)
+    for (int round = 0; round < 20; round++)
+        for (size_t s = 0; s < COUNT(sizes); s++) {
+            for (enum activation act = ACT_SILU; act <= ACT_SIGMOID; act++)
                 check_activation(k, act, sizes[s], round % 4);
+            check_swiglu_clamped(k, sizes[s], round % 4);
+        }
 }
 
 /* tanh itself: where it is 1 - 2 / (e^2x + 1), x > 5/8, the error of exp and two roundings count

@@ -156,18 +156,31 @@ struct route_call {
     const struct router_params *p;
 };
 
+/* Experts that exist, for what follows a failure until it is reported. */
+static void route_nowhere(int32_t *ids, float *weights, int k)
+{
+    for (int j = 0; j < k; j++) {
+        ids[j] = j;
+        weights[j] = 0;
+    }
+}
+
 static void route_range(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct route_call *call = ctx;
     size_t n = (size_t)call->p->n_experts;
     float *room = cpu_scratch(call->d, thread, 3 * n * sizeof(float));
 
-    if (!room)
-        return;
-    for (int64_t t = begin; t < end; t++)
-        route_row((int32_t *)call->ids->data + t * call->ids->stride,
-                  (float *)call->weights->data + t * call->weights->stride,
-                  (const float *)call->logits->data + t * call->logits->stride, room, call->p);
+    for (int64_t t = begin; t < end; t++) {
+        int32_t *ids = (int32_t *)call->ids->data + t * call->ids->stride;
+        float *weights = (float *)call->weights->data + t * call->weights->stride;
+
+        if (room)
+            route_row(ids, weights, (const float *)call->logits->data + t * call->logits->stride,
+                      room, call->p);
+        else
+            route_nowhere(ids, weights, call->p->n_experts_per_token);
+    }
 }
 
 void cpu_route(device *d, tensor *ids, tensor *weights, const tensor *logits,
