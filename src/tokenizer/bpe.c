@@ -470,25 +470,76 @@ static int32_t find_joined(const struct bpe *b, struct span left, struct span ri
     return vocab_find(b->vocab, joined->data ? joined->data : "", joined->size);
 }
 
-static int add_merge(struct bpe *b, struct reader *r, const struct span part[2], uint32_t rank,
-                     int32_t *merged, struct strbuf *joined)
-{
-    int32_t left = vocab_find(b->vocab, part[0].s, part[0].n);
-    int32_t right = vocab_find(b->vocab, part[1].s, part[1].n);
-    size_t skip = part[1].n >= b->prefix.n ? b->prefix.n : part[1].n;
-    struct span tail = {part[1].s + skip, part[1].n - skip};
+/* Merges are looked up some at a time, so that fetching from memory for one goes on beside the work
+ * for the others: the tables are larger than the caches. */
+#define BATCH 16
 
-    *merged = find_joined(b, part[0], tail, *merged + 1, joined);
-    if (joined->failed)
-        return no_memory(r);
-    if (left < 0 || right < 0 || *merged < 0)
-        return fail(r->err, CLM_ERR_FORMAT,
+struct merge {
+    struct span part[2];
+    int32_t left, right;
+};
+
+struct merge_reader {
+    struct bpe *b;
+    struct reader *r;
+    struct merge batch[BATCH];
+    int count;
+    uint32_t rank;  /* of the first in the batch */
+    int32_t merged; /* id of the last one that was added */
+    struct strbuf joined;
+};
+
+static int add_merge(struct merge_reader *m, const struct merge *merge)
+{
+    struct bpe *b = m->b;
+    struct span left = merge->part[0], right = merge->part[1];
+    size_t skip = right.n >= b->prefix.n ? b->prefix.n : right.n;
+    struct span tail = {right.s + skip, right.n - skip};
+
+    m->merged = find_joined(b, left, tail, m->merged + 1, &m->joined);
+    if (m->joined.failed)
+        return no_memory(m->r);
+    if (merge->left < 0 || merge->right < 0 || m->merged < 0)
+        return fail(m->r->err, CLM_ERR_FORMAT,
                     "%s: model: merge %u, \"%.*s\" and \"%.*s\", needs a token that the "
                     "vocabulary lacks",
-                    r->name, rank, (int)(part[0].n < 40 ? part[0].n : 40), part[0].s,
-                    (int)(part[1].n < 40 ? part[1].n : 40), part[1].s);
-    return pair_map_set(&b->merges, (uint32_t)left, (uint32_t)right, rank, (uint32_t)*merged,
-                        r->err);
+                    m->r->name, m->rank, (int)(left.n < 40 ? left.n : 40), left.s,
+                    (int)(right.n < 40 ? right.n : 40), right.s);
+    return pair_map_set(&b->merges, (uint32_t)merge->left, (uint32_t)merge->right, m->rank++,
+                        (uint32_t)m->merged, m->r->err);
+}
+
+static int add_batch(struct merge_reader *m)
+{
+    int count = m->count;
+
+    m->count = 0;
+    for (int i = 0; i < count; i++) {
+        struct merge *merge = &m->batch[i];
+
+        merge->left = vocab_find(m->b->vocab, merge->part[0].s, merge->part[0].n);
+        merge->right = vocab_find(m->b->vocab, merge->part[1].s, merge->part[1].n);
+        pair_map_prefetch(&m->b->merges, (uint32_t)merge->left, (uint32_t)merge->right);
+    }
+    for (int i = 0; i < count; i++) {
+        if (add_merge(m, &m->batch[i]))
+            return -1;
+    }
+    return 0;
+}
+
+/* passing: the parts are gone when the next merge is read. */
+static int queue_merge(struct merge_reader *m, const struct span part[2], bool passing)
+{
+    struct merge *merge = &m->batch[m->count++];
+
+    if (m->rank > INT32_MAX - BATCH)
+        return fail(m->r->err, CLM_ERR_UNSUPPORTED, "%s: model: too many merges", m->r->name);
+    merge->part[0] = part[0];
+    merge->part[1] = part[1];
+    vocab_prefetch(m->b->vocab, part[0].s, part[0].n);
+    vocab_prefetch(m->b->vocab, part[1].s, part[1].n);
+    return m->count == BATCH || passing ? add_batch(m) : 0;
 }
 
 static size_t count_strings(struct span text)
@@ -505,36 +556,37 @@ static bool merges_in_pairs(struct span text)
     return text.n > 1 && memchr(text.s + 1, '[', text.n < 100 ? text.n - 1 : 99);
 }
 
-static int read_merges(struct bpe *b, struct span merges, struct reader *r)
+static bool lies_in(struct span text, const char *s)
 {
-    struct bulk_reader items;
-    struct strbuf joined = {0};
-    struct span part[2];
-    int32_t merged = -2;
-    uint32_t rank = 0;
-    int count, rc = 0;
+    return s >= text.s && s < text.s + text.n;
+}
 
-    if (!merges.s)
+static int read_merges(struct bpe *b, struct span text, struct reader *r)
+{
+    struct merge_reader m = {.b = b, .r = r, .merged = -2};
+    struct bulk_reader items;
+    struct span part[2];
+    int count, rc;
+
+    if (!text.s)
         return fail(r->err, CLM_ERR_FORMAT, "%s: model: \"merges\" is not a list", r->name);
-    items = bulk_start(merges, r);
-    rc = pair_map_reserve(&b->merges, count_strings(merges) / (merges_in_pairs(merges) ? 2 : 1),
-                          r->err);
+    items = bulk_start(text, r);
+    rc =
+        pair_map_reserve(&b->merges, count_strings(text) / (merges_in_pairs(text) ? 2 : 1), r->err);
     while (!rc && (rc = bulk_next_item(&items, part, &count)) > 0) {
+        rc = 0;
         /* The head of an old merges.txt has no rank. */
-        if (count == 1 && part[0].n >= 8 && !memcmp(part[0].s, "#version", 8)) {
-            rc = 0;
+        if (count == 1 && part[0].n >= 8 && !memcmp(part[0].s, "#version", 8))
             continue;
-        }
         if (count == 1 && !cut_merge(part))
             rc = fail(r->err, CLM_ERR_FORMAT, "%s: model: merge %u is not two tokens", r->name,
-                      rank);
-        else if (rank == INT32_MAX)
-            rc = fail(r->err, CLM_ERR_UNSUPPORTED, "%s: model: too many merges", r->name);
+                      m.rank + (uint32_t)m.count);
         else
-            rc = add_merge(b, r, part, rank++, &merged, &joined);
+            rc = queue_merge(&m, part, !lies_in(text, part[0].s) || !lies_in(text, part[1].s));
     }
+    rc = rc ? rc : add_batch(&m);
     bulk_reader_release(&items);
-    strbuf_release(&joined);
+    strbuf_release(&m.joined);
     return rc;
 }
 

@@ -27,10 +27,10 @@ static inline uint64_t pair_key(uint32_t left, uint32_t right)
     return (uint64_t)left << 32 | right;
 }
 
+/* The middle bits of the product, which all bits of both numbers reach. */
 static inline size_t pair_hash(uint64_t key)
 {
-    key *= 0x9E3779B97F4A7C15u;
-    return (size_t)(key ^ key >> 29);
+    return (size_t)(key * 0x9E3779B97F4A7C15u >> 32);
 }
 
 /* The slot of the pair, or NULL. left must not be UINT32_MAX. */
@@ -47,6 +47,11 @@ static inline const struct pair_slot *pair_map_find(const struct pair_map *m, ui
         if (!m->slots[i].key)
             return NULL;
     }
+}
+
+static inline void pair_map_prefetch(const struct pair_map *m, uint32_t left, uint32_t right)
+{
+    __builtin_prefetch(&m->slots[pair_hash(pair_key(left, right)) & m->mask], 1);
 }
 
 /* Make room for n pairs in all; 0 or -1 without memory. */

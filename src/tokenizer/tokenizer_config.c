@@ -1,6 +1,7 @@
 /* tokenizer/tokenizer_config.c: what surrounds tokenizer.json. */
 #include "tokenizer/tokenizer_config.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -46,19 +47,8 @@ static int add_new(tokenizer *t, const struct added_token *token, int64_t *next_
     return added_add(&t->added, token, &t->model.vocab, next_id, r);
 }
 
-/* {"0": {"content": ...}, ...}: ids are given anew, in the order of those in the file. */
-static int read_added_decoder(tokenizer *t, const json *v, int64_t *next_id, struct reader *r)
-{
-    struct added_token token;
-
-    if (json_kind(v) != JSON_OBJECT)
-        return 0;
-    for (struct json_iter it = json_first(v); json_next(&it);) {
-        if (added_token_read(&token, it.value, r) || add_new(t, &token, next_id, r))
-            return -1;
-    }
-    return 0;
-}
+static const char *const role_keys[TOKEN_ROLES] = {
+    "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"};
 
 static const json *look_up(const json *config, const json *map, const char *key)
 {
@@ -67,18 +57,73 @@ static const json *look_up(const json *config, const json *map, const char *key)
     return json_is_null(v) ? json_get(map, key) : v;
 }
 
+struct numbered {
+    int64_t id;
+    const json *token;
+};
+
+static int compare_numbered(const void *a, const void *b)
+{
+    const struct numbered *x = a, *y = b;
+
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static bool has_role(const json *config, const json *map, const struct span *content)
+{
+    for (size_t i = 0; i < TOKEN_ROLES; i++) {
+        const json *v = look_up(config, map, role_keys[i]);
+        size_t n;
+        const char *s = json_string(json_kind(v) == JSON_OBJECT ? json_get(v, "content") : v, &n);
+
+        if (s && n == content->n && !memcmp(s, content->s, n))
+            return true;
+    }
+    return false;
+}
+
+/* {"0": {"content": ...}, ...}: in order of number; but an id that a token has, or gets, is its
+ * own. What is said here of a token overrides tokenizer.json, and a token with a role is special.
+ */
+static int read_added_decoder(tokenizer *t, const json *config, const json *map, int64_t *next_id,
+                              struct reader *r)
+{
+    const json *v = json_get(config, "added_tokens_decoder");
+    struct numbered *list;
+    size_t n = 0;
+    int rc = 0;
+
+    if (json_kind(v) != JSON_OBJECT)
+        return 0;
+    list = mem_zeroed(json_size(v) + 1, sizeof *list);
+    if (!list)
+        return no_memory(r);
+    for (struct json_iter it = json_first(v); json_next(&it); n++)
+        list[n] = (struct numbered){.id = strtoll(it.key, NULL, 10), .token = it.value};
+    qsort(list, n, sizeof *list, compare_numbered);
+    for (size_t i = 0; i < n && !rc; i++) {
+        struct added_token token;
+
+        rc = added_token_read(&token, list[i].token, r);
+        if (!rc) {
+            token.special |= has_role(config, map, &token.content);
+            rc = added_add(&t->added, &token, &t->model.vocab, next_id, r);
+        }
+    }
+    mem_free(list);
+    return rc;
+}
+
 static int read_roles(tokenizer *t, const json *config, const json *map, int64_t *next_id,
                       struct reader *r)
 {
-    static const char *const keys[TOKEN_ROLES] = {
-        "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"};
     /* New ids are given in this order. */
     static const enum token_role order[TOKEN_ROLES] = {TOKEN_BOS, TOKEN_EOS, TOKEN_UNK, TOKEN_SEP,
                                                        TOKEN_PAD, TOKEN_CLS, TOKEN_MASK};
 
     for (size_t i = 0; i < TOKEN_ROLES; i++) {
         struct added_token token;
-        int rc = read_role(&token, look_up(config, map, keys[order[i]]), r);
+        int rc = read_role(&token, look_up(config, map, role_keys[order[i]]), r);
 
         if (rc < 0 || (rc && add_new(t, &token, next_id, r)))
             return -1;
@@ -164,7 +209,7 @@ int tokenizer_config_read(tokenizer *t, const json *config, const json *map, boo
     for (size_t i = 0; i < TOKEN_ROLES; i++)
         t->roles[i] = -1;
     *cleanup = json_bool(json_get(config, "clean_up_tokenization_spaces"), false);
-    if (read_added_decoder(t, json_get(config, "added_tokens_decoder"), &next_id, r) ||
+    if (read_added_decoder(t, config, map, &next_id, r) ||
         read_roles(t, config, map, &next_id, r) ||
         read_extra(t, look_up(config, map, "additional_special_tokens"), &next_id, r) ||
         read_extra(t, look_up(config, map, "extra_special_tokens"), &next_id, r))

@@ -140,6 +140,11 @@ int vocab_add(struct vocab *v, const char *s, size_t n, int64_t id, clm_error *e
     return 0;
 }
 
+void vocab_prefetch(const struct vocab *v, const char *s, size_t n)
+{
+    __builtin_prefetch(&v->slots[(size_t)hash_bytes(s, n) & v->mask]);
+}
+
 int32_t vocab_find(const struct vocab *v, const char *s, size_t n)
 {
     const struct vocab_slot *slot;

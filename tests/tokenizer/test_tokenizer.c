@@ -282,6 +282,31 @@ static void test_config(void **state)
     tokenizer_close(t);
 }
 
+/* What the configuration says of a token overrides tokenizer.json; one with a role is special. */
+static void test_config_overrides(void **state)
+{
+    static const char spec[] =
+        "{\"model\":{\"vocab\":{\"a\":0,\"<unk>\":1},\"unk_token\":\"<unk>\"},\"added_tokens\":["
+        "{\"id\":2,\"content\":\"<x>\",\"normalized\":false,\"special\":false}]}";
+    static const char config[] =
+        "{\"eos_token\":\"<x>\",\"added_tokens_decoder\":{\"10\":{\"content\":\"<z>\","
+        "\"special\":true},\"2\":{\"content\":\"<x>\",\"rstrip\":true,\"special\":false},"
+        "\"9\":{\"content\":\"<y>\"}}}";
+    static const int32_t want[] = {2, 0, 3, 4};
+    clm_error err = {0};
+    struct token_list ids = {0};
+    tokenizer *t = tokenizer_parse(spec, sizeof spec - 1, config, sizeof config - 1, "test", &err);
+
+    (void)state;
+    CHECK(t, "%s", err.message);
+    CHECK(!tokenizer_encode(t, "<x>  a<y><z>", 12, true, &ids, &err), "%s", err.message);
+    CHECK(ids.count == COUNT(want) && !memcmp(ids.ids, want, sizeof want), "%zu ids", ids.count);
+    CHECK(tokenizer_is_special(t, 2) && !tokenizer_is_special(t, 3) && tokenizer_is_special(t, 4),
+          "special");
+    token_list_release(&ids);
+    tokenizer_close(t);
+}
+
 /* Each segment is what its token makes certain, no more and no less. */
 static void test_segments(void **state)
 {
@@ -348,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_failed_encode_leaves_list),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_config),
+        cmocka_unit_test(test_config_overrides),
         cmocka_unit_test(test_segments),
     };
 
