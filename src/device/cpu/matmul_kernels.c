@@ -8,6 +8,8 @@ void cpu_matmul_kernels_init(struct cpu_matmul_kernels *k, unsigned isa)
 #if defined(__x86_64__)
     if (isa & CPU_AVX2)
         cpu_matmul_kernels_avx2(k);
+    if (isa & CPU_AVX512)
+        cpu_matmul_kernels_avx512(k);
 #else
     (void)isa;
 #endif
