@@ -7,6 +7,7 @@ _clm_options() {
     perplexity) echo "-m --model -t --threads --exact --cache-type -w --window -n --max-tokens --json -h --help" ;;
     tokenize) echo "-m --model --no-special -h --help" ;;
     detokenize) echo "-m --model --skip-special -h --help" ;;
+    render) echo "-m --model --template --template-name --now --raw -h --help" ;;
     logits) echo "-m --model -t --threads --exact --cache-type --tokens --decode --prefill-step-size -o --out -h --help" ;;
     inspect) echo "-m --model -t --threads --exact --cache-type --json -h --help" ;;
     models) echo "--json -h --help" ;;
@@ -18,7 +19,7 @@ _clm_options() {
 # What may follow an option; fails where nothing can be guessed.
 _clm_value() {
     case $1 in
-    --model | --out | -m | -o) _clm_files "$2" ;;
+    --model | --out | --template | -m | -o) _clm_files "$2" ;;
     --bits) COMPREPLY=($(compgen -W "2 3 4 5 6 8 16" -- "$2")) ;;
     --cache-type) COMPREPLY=($(compgen -W "auto f32 f16 bf16" -- "$2")) ;;
     --group-size) COMPREPLY=($(compgen -W "32 64 128" -- "$2")) ;;
@@ -29,7 +30,7 @@ _clm_value() {
 }
 
 _clm() {
-    local commands="generate bench perplexity tokenize detokenize logits inspect models help"
+    local commands="generate bench perplexity tokenize detokenize render logits inspect models help"
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=""
 
     COMPREPLY=()

@@ -8,6 +8,7 @@ complete -c clm -n __fish_use_subcommand -a bench -d 'speed at a model\'s shape,
 complete -c clm -n __fish_use_subcommand -a perplexity -d 'perplexity of a text'
 complete -c clm -n __fish_use_subcommand -a tokenize -d 'text to token ids'
 complete -c clm -n __fish_use_subcommand -a detokenize -d 'token ids to text'
+complete -c clm -n __fish_use_subcommand -a render -d 'conversations to text, by a chat template'
 complete -c clm -n __fish_use_subcommand -a logits -d 'a model\'s logits for given tokens, written to a file'
 complete -c clm -n __fish_use_subcommand -a inspect -d 'a model\'s spec, tensors and memory'
 complete -c clm -n __fish_use_subcommand -a models -d 'what is supported, and what is on this machine'
@@ -72,6 +73,13 @@ complete -c clm -n '__fish_seen_subcommand_from detokenize' -s m -l model -r -F 
 complete -c clm -n '__fish_seen_subcommand_from detokenize' -l skip-special -d 'leave out special tokens'
 complete -c clm -n '__fish_seen_subcommand_from detokenize' -s h -l help -d 'show this and exit'
 
+complete -c clm -n '__fish_seen_subcommand_from render' -s m -l model -r -F -d 'folder of the model whose chat template is used'
+complete -c clm -n '__fish_seen_subcommand_from render' -l template -r -F -d 'the template itself'
+complete -c clm -n '__fish_seen_subcommand_from render' -l template-name -x -d 'which of a model\'s templates'
+complete -c clm -n '__fish_seen_subcommand_from render' -l now -x -d 'the time that the template reads, such as 2025-03-09T08:05:07'
+complete -c clm -n '__fish_seen_subcommand_from render' -l raw -d 'lines are {"template"'
+complete -c clm -n '__fish_seen_subcommand_from render' -s h -l help -d 'show this and exit'
+
 complete -c clm -n '__fish_seen_subcommand_from logits' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from logits' -s t -l threads -x -d 'threads to compute with'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l exact -d 'no approximations'
@@ -92,5 +100,5 @@ complete -c clm -n '__fish_seen_subcommand_from inspect' -s h -l help -d 'show t
 complete -c clm -n '__fish_seen_subcommand_from models' -l json -d 'write one JSON object'
 complete -c clm -n '__fish_seen_subcommand_from models' -s h -l help -d 'show this and exit'
 
-complete -c clm -n '__fish_seen_subcommand_from help' -a 'generate bench perplexity tokenize detokenize logits inspect models help'
+complete -c clm -n '__fish_seen_subcommand_from help' -a 'generate bench perplexity tokenize detokenize render logits inspect models help'
 complete -c clm -n '__fish_seen_subcommand_from help' -s h -l help -d 'show this and exit'
