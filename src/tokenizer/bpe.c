@@ -13,7 +13,6 @@
 
 #define SMALL 128
 #define NO_RANK UINT32_MAX
-#define BMP_SIZE 0x10000
 
 enum { WHOLE_UNKNOWN, WHOLE_YES, WHOLE_NO };
 
@@ -283,7 +282,7 @@ static int collect_characters(struct word *w, const char *s, size_t n)
 
         if (b->prefix.n || b->suffix.n)
             rc = add_affixed(w, s + i, size, i == 0, i + size == n);
-        else if (c < BMP_SIZE)
+        else if (c < BPE_CHARACTERS)
             rc = add_known_or_not(w, b->char_ids[c], s + i, size);
         else
             rc = add_known_or_not(w, vocab_find(b->vocab, s + i, size), s + i, size);
@@ -382,30 +381,15 @@ static int encode_word(const struct bpe *b, struct bpe_scratch *scratch, const c
 /* Cutting a long text where no token can reach across. Without a pre-tokenizer, as SentencePiece
  * models go, this finds the words again: no token has a space mark after a letter. */
 
-#define NEIGHBOUR_BITS 19
 #define SHORT_WORD 8 /* bytes; cutting less is not worth the look */
-
-static size_t neighbour_hash(int32_t left, int32_t right)
-{
-    uint64_t h = ((uint64_t)(uint32_t)left << 21 ^ (uint32_t)right) * 0x9E3779B97F4A7C15u;
-
-    return (size_t)(h >> (64 - NEIGHBOUR_BITS));
-}
-
-static void allow_neighbours(struct bpe *b, int32_t left, int32_t right)
-{
-    size_t h = neighbour_hash(left, right);
-
-    b->neighbours[h / 64] |= (uint64_t)1 << h % 64;
-}
 
 /* Unknown characters stay with their neighbours, which they may be fused with. */
 static bool may_be_neighbours(const struct bpe *b, int32_t left, int32_t right)
 {
-    size_t h = neighbour_hash(left, right);
+    size_t h = bpe_neighbour_hash(left, right);
 
-    return b->neighbours[h / 64] >> h % 64 & 1 || left >= BMP_SIZE || right >= BMP_SIZE ||
-           b->char_ids[left] < 0 || b->char_ids[right] < 0;
+    return b->neighbours[h / 64] >> h % 64 & 1 || left >= BPE_CHARACTERS ||
+           right >= BPE_CHARACTERS || b->char_ids[left] < 0 || b->char_ids[right] < 0;
 }
 
 static int encode_cut(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
@@ -434,301 +418,4 @@ int bpe_encode(const struct bpe *b, struct bpe_scratch *scratch, const char *s, 
     if (b->neighbours && n > SHORT_WORD)
         return encode_cut(b, scratch, s, n, out, err);
     return encode_word(b, scratch, s, n, out, err);
-}
-
-/* Reading the model. */
-
-/* "a b", cut at its one space. */
-static bool cut_merge(struct span part[2])
-{
-    const char *s = part[0].s, *space = memchr(s, ' ', part[0].n);
-    size_t after;
-
-    if (!space)
-        return false;
-    after = part[0].n - (size_t)(space + 1 - s);
-    if (memchr(space + 1, ' ', after))
-        return false;
-    part[1] = (struct span){space + 1, after};
-    part[0].n = (size_t)(space - s);
-    return true;
-}
-
-/* The id of the two joined. Most often it is one more than that of the merge before. */
-static int32_t find_joined(const struct bpe *b, struct span left, struct span right, int32_t guess,
-                           struct strbuf *joined)
-{
-    size_t n;
-    const char *text = vocab_text(b->vocab, guess, &n);
-
-    if (text && n == left.n + right.n && !memcmp(text, left.s, left.n) &&
-        !memcmp(text + left.n, right.s, right.n))
-        return guess;
-    strbuf_clear(joined);
-    strbuf_add(joined, left.s, left.n);
-    strbuf_add(joined, right.s, right.n);
-    return vocab_find(b->vocab, joined->data ? joined->data : "", joined->size);
-}
-
-/* Merges are looked up some at a time, so that fetching from memory for one goes on beside the work
- * for the others: the tables are larger than the caches. */
-#define BATCH 16
-
-struct merge {
-    struct span part[2];
-    int32_t left, right;
-};
-
-struct merge_reader {
-    struct bpe *b;
-    struct reader *r;
-    struct merge batch[BATCH];
-    int count;
-    uint32_t rank;  /* of the first in the batch */
-    int32_t merged; /* id of the last one that was added */
-    struct strbuf joined;
-};
-
-static int add_merge(struct merge_reader *m, const struct merge *merge)
-{
-    struct bpe *b = m->b;
-    struct span left = merge->part[0], right = merge->part[1];
-    size_t skip = right.n >= b->prefix.n ? b->prefix.n : right.n;
-    struct span tail = {right.s + skip, right.n - skip};
-
-    m->merged = find_joined(b, left, tail, m->merged + 1, &m->joined);
-    if (m->joined.failed)
-        return no_memory(m->r);
-    if (merge->left < 0 || merge->right < 0 || m->merged < 0)
-        return fail(m->r->err, CLM_ERR_FORMAT,
-                    "%s: model: merge %u, \"%.*s\" and \"%.*s\", needs a token that the "
-                    "vocabulary lacks",
-                    m->r->name, m->rank, (int)(left.n < 40 ? left.n : 40), left.s,
-                    (int)(right.n < 40 ? right.n : 40), right.s);
-    return pair_map_set(&b->merges, (uint32_t)merge->left, (uint32_t)merge->right, m->rank++,
-                        (uint32_t)m->merged, m->r->err);
-}
-
-static int add_batch(struct merge_reader *m)
-{
-    int count = m->count;
-
-    m->count = 0;
-    for (int i = 0; i < count; i++) {
-        struct merge *merge = &m->batch[i];
-
-        merge->left = vocab_find(m->b->vocab, merge->part[0].s, merge->part[0].n);
-        merge->right = vocab_find(m->b->vocab, merge->part[1].s, merge->part[1].n);
-        pair_map_prefetch(&m->b->merges, (uint32_t)merge->left, (uint32_t)merge->right);
-    }
-    for (int i = 0; i < count; i++) {
-        if (add_merge(m, &m->batch[i]))
-            return -1;
-    }
-    return 0;
-}
-
-/* passing: the parts are gone when the next merge is read. */
-static int queue_merge(struct merge_reader *m, const struct span part[2], bool passing)
-{
-    struct merge *merge = &m->batch[m->count++];
-
-    if (m->rank > INT32_MAX - BATCH)
-        return fail(m->r->err, CLM_ERR_UNSUPPORTED, "%s: model: too many merges", m->r->name);
-    merge->part[0] = part[0];
-    merge->part[1] = part[1];
-    vocab_prefetch(m->b->vocab, part[0].s, part[0].n);
-    vocab_prefetch(m->b->vocab, part[1].s, part[1].n);
-    return m->count == BATCH || passing ? add_batch(m) : 0;
-}
-
-static size_t count_strings(struct span text)
-{
-    size_t quotes = 0;
-
-    for (size_t i = 0; i < text.n; i++)
-        quotes += text.s[i] == '"';
-    return quotes / 2;
-}
-
-static bool merges_in_pairs(struct span text)
-{
-    return text.n > 1 && memchr(text.s + 1, '[', text.n < 100 ? text.n - 1 : 99);
-}
-
-static bool lies_in(struct span text, const char *s)
-{
-    return s >= text.s && s < text.s + text.n;
-}
-
-static int read_merges(struct bpe *b, struct span text, struct reader *r)
-{
-    struct merge_reader m = {.b = b, .r = r, .merged = -2};
-    struct bulk_reader items;
-    struct span part[2];
-    int count, rc;
-
-    if (!text.s)
-        return fail(r->err, CLM_ERR_FORMAT, "%s: model: \"merges\" is not a list", r->name);
-    items = bulk_start(text, r);
-    rc =
-        pair_map_reserve(&b->merges, count_strings(text) / (merges_in_pairs(text) ? 2 : 1), r->err);
-    while (!rc && (rc = bulk_next_item(&items, part, &count)) > 0) {
-        rc = 0;
-        /* The head of an old merges.txt has no rank. */
-        if (count == 1 && part[0].n >= 8 && !memcmp(part[0].s, "#version", 8))
-            continue;
-        if (count == 1 && !cut_merge(part))
-            rc = fail(r->err, CLM_ERR_FORMAT, "%s: model: merge %u is not two tokens", r->name,
-                      m.rank + (uint32_t)m.count);
-        else
-            rc = queue_merge(&m, part, !lies_in(text, part[0].s) || !lies_in(text, part[1].s));
-    }
-    rc = rc ? rc : add_batch(&m);
-    bulk_reader_release(&items);
-    strbuf_release(&m.joined);
-    return rc;
-}
-
-static int read_options(struct bpe *b, const json *model, struct reader *r)
-{
-    struct span unk;
-    double dropout = json_real(json_get(model, "dropout"), 0);
-
-    if (dropout != 0)
-        return fail(r->err, CLM_ERR_UNSUPPORTED,
-                    "%s: model: dropout %g makes encoding random; set it to null", r->name,
-                    dropout);
-    if (read_string_or(r, model, "unk_token", NULL, &unk) ||
-        read_string_or(r, model, "continuing_subword_prefix", "", &b->prefix) ||
-        read_string_or(r, model, "end_of_word_suffix", "", &b->suffix) ||
-        read_bool_or(r, model, "fuse_unk", false, &b->fuse_unk) ||
-        read_bool_or(r, model, "byte_fallback", false, &b->byte_fallback) ||
-        read_bool_or(r, model, "ignore_merges", false, &b->ignore_merges))
-        return -1;
-    b->has_unk = unk.s;
-    b->unk = unk.s ? vocab_find(b->vocab, unk.s, unk.n) : -1;
-    return 0;
-}
-
-int bpe_open(struct bpe *b, const json *model, struct span merges, const struct vocab *vocab,
-             struct reader *r)
-{
-    *b = (struct bpe){.vocab = vocab};
-    for (size_t e = 0; e < vocab->n_entries; e++) {
-        if (vocab->entries[e].size > b->longest)
-            b->longest = vocab->entries[e].size;
-    }
-    for (int byte = 0; byte < 256; byte++) {
-        static const char digits[] = "0123456789ABCDEF";
-        char text[] = {'<', '0', 'x', digits[byte >> 4], digits[byte & 15], '>'};
-        char mapped[UTF8_MAX];
-
-        b->fallback_ids[byte] = vocab_find(vocab, text, sizeof text);
-        b->byte_ids[byte] =
-            vocab_find(vocab, mapped, utf8_encode(byte_level_char((unsigned char)byte), mapped));
-    }
-    if (read_options(b, model, r) || read_merges(b, merges, r)) {
-        bpe_close(b);
-        return -1;
-    }
-    return 0;
-}
-
-static void fill_char_ids(struct bpe *b)
-{
-    for (size_t i = 0; i < BMP_SIZE; i++)
-        b->char_ids[i] = -1;
-    for (size_t e = 0; e < b->vocab->n_entries; e++) {
-        const struct vocab_entry *entry = &b->vocab->entries[e];
-        const char *text = b->vocab->text + entry->offset;
-        int32_t c;
-
-        if (entry->size && entry->size <= 3 && utf8_decode(text, entry->size, &c) == entry->size)
-            b->char_ids[c] = entry->id;
-    }
-}
-
-/* Whether a merge takes a symbol that stands for what it does not spell, an unknown one or a byte:
- * such a merge could join any characters. */
-static int merges_the_unspelled(const struct bpe *b, bool *found, struct reader *r)
-{
-    unsigned char *unspelled = mem_zeroed(b->vocab->n_ids + 1, 1);
-
-    if (!unspelled)
-        return no_memory(r);
-    if (b->unk >= 0)
-        unspelled[b->unk] = 1;
-    for (int byte = 0; b->byte_fallback && byte < 256; byte++) {
-        if (b->fallback_ids[byte] >= 0)
-            unspelled[b->fallback_ids[byte]] = 1;
-    }
-    *found = false;
-    for (size_t i = 0; b->merges.slots && i <= b->merges.mask; i++) {
-        uint64_t key = b->merges.slots[i].key - 1;
-
-        if (b->merges.slots[i].key)
-            *found |= unspelled[key >> 32] | unspelled[(uint32_t)key];
-    }
-    mem_free(unspelled);
-    return 0;
-}
-
-static void add_token_neighbours(struct bpe *b, uint32_t id)
-{
-    size_t n;
-    const char *s = vocab_text(b->vocab, (int32_t)id, &n);
-    int32_t before = -1, c;
-
-    for (size_t i = 0; i < n;) {
-        i += utf8_decode(s + i, n - i, &c);
-        if (before >= 0)
-            allow_neighbours(b, before, c);
-        before = c;
-    }
-}
-
-/* A text that is a token as a whole is not cut either, where merges are to be ignored for it. */
-static int fill_neighbours(struct bpe *b, struct reader *r)
-{
-    bool unspelled = false;
-
-    if (b->prefix.n || b->suffix.n || b->ignore_merges)
-        return 0;
-    if (merges_the_unspelled(b, &unspelled, r) || unspelled)
-        return unspelled ? 0 : -1;
-    b->neighbours = mem_zeroed(((size_t)1 << NEIGHBOUR_BITS) / 64, sizeof *b->neighbours);
-    if (!b->neighbours)
-        return no_memory(r);
-    for (size_t i = 0; b->merges.slots && i <= b->merges.mask; i++) {
-        if (b->merges.slots[i].key)
-            add_token_neighbours(b, b->merges.slots[i].b);
-    }
-    return 0;
-}
-
-int bpe_prepare(struct bpe *b, bool raw, struct reader *r)
-{
-    b->raw = raw;
-    b->whole = mem_zeroed(b->vocab->n_ids ? b->vocab->n_ids : 1, sizeof *b->whole);
-    if (!b->whole)
-        return no_memory(r);
-    if (raw)
-        return 0;
-    b->char_ids = mem_alloc(BMP_SIZE * sizeof *b->char_ids);
-    if (!b->char_ids)
-        return no_memory(r);
-    fill_char_ids(b);
-    return fill_neighbours(b, r);
-}
-
-void bpe_close(struct bpe *b)
-{
-    pair_map_release(&b->merges);
-    mem_free((void *)b->whole);
-    mem_free(b->char_ids);
-    mem_free(b->neighbours);
-    b->neighbours = NULL;
-    b->char_ids = NULL;
-    b->whole = NULL;
 }

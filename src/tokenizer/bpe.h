@@ -10,6 +10,9 @@
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/vocab.h"
 
+#define BPE_CHARACTERS 0x10000 /* those that have a place in char_ids */
+#define BPE_NEIGHBOUR_BITS 19
+
 struct bpe {
     const struct vocab *vocab;
     struct pair_map merges; /* pair of ids -> rank, id of the two joined */
@@ -33,6 +36,14 @@ struct bpe {
      * Every thread finds the same, so a lost update costs time and nothing else. */
     _Atomic unsigned char *whole;
 };
+
+/* The bit of neighbours for a pair of characters. */
+static inline size_t bpe_neighbour_hash(int32_t left, int32_t right)
+{
+    uint64_t h = ((uint64_t)(uint32_t)left << 21 ^ (uint32_t)right) * 0x9E3779B97F4A7C15u;
+
+    return (size_t)(h >> (64 - BPE_NEIGHBOUR_BITS));
+}
 
 /* Working memory of one thread; start from {0}. */
 struct bpe_scratch {

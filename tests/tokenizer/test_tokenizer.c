@@ -307,6 +307,56 @@ static void test_config_overrides(void **state)
     tokenizer_close(t);
 }
 
+/* "first" prepends to the piece that begins with the first character of the text, wherever the
+ * normalizer has put it; ids as the reference gives them. */
+static void test_first(void **state)
+{
+    static const struct {
+        const char *normalizers;
+        const char *text;
+        int32_t ids[4];
+    } cases[] = {
+        {"", "a b", {2, 3, -1}},
+        {"", " a", {2, -1}},
+        {"{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}", "  a", {0, -1}},
+        {"{\"type\":\"Strip\",\"strip_left\":false,\"strip_right\":true},{\"type\":\"ByteLevel\"},"
+         "{\"type\":\"NFC\"},{\"type\":\"NFKD\"}",
+         "   ",
+         {-1}},
+        {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"x+\"},\"content\":\"a\"}", "xx", {0, -1}},
+        {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"x+\"},\"content\":\"a\"}", "x", {2, -1}},
+        {"{\"type\":\"NFD\"},{\"type\":\"StripAccents\"}", "\xC3\xA0", {2, -1}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct strbuf spec = {0};
+        struct token_list ids = {0};
+        clm_error err = {0};
+        tokenizer *t;
+        size_t n = 0;
+
+        strbuf_addf(&spec,
+                    "{\"model\":{\"vocab\":{\"a\":0,\"b\":1,\"\xE2\x96\x81"
+                    "a\":2,\"\xE2\x96\x81"
+                    "b\":3}},\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[%s]},"
+                    "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\","
+                    "\"prepend_scheme\":\"first\"}}",
+                    cases[i].normalizers);
+        t = tokenizer_parse(spec.data, spec.size, NULL, 0, "test", &err);
+        CHECK(t, "%s", err.message);
+        CHECK(!tokenizer_encode(t, cases[i].text, strlen(cases[i].text), true, &ids, &err),
+              "case %zu: %s", i, err.message);
+        while (cases[i].ids[n] >= 0 && n < ids.count && ids.ids[n] == cases[i].ids[n])
+            n++;
+        CHECK(n == ids.count && cases[i].ids[n] < 0, "case %zu: %zu ids, first %d", i, ids.count,
+              ids.count ? ids.ids[0] : -1);
+        token_list_release(&ids);
+        strbuf_release(&spec);
+        tokenizer_close(t);
+    }
+}
+
 /* Each segment is what its token makes certain, no more and no less. */
 static void test_segments(void **state)
 {
@@ -374,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_config_overrides),
+        cmocka_unit_test(test_first),
         cmocka_unit_test(test_segments),
     };
 
