@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "device/weight.h"
 #include "models/family.h"
+#include "nn/nn.h"
 
 /* The number behind a key of a file of lines, "MemAvailable: 123 kB", or of a file that holds
  * nothing but a number (key ""); -1 without. */
@@ -69,15 +70,14 @@ double memory_of_cache(const struct spec *s, size_t number_size, int length)
 
     for (int l = 0; l < s->n_layers; l++) {
         for (int b = 0; b < s->layers[l].n_branches; b++) {
-            const struct branch_spec *branch = &s->layers[l].branches[b];
-            const struct attention_spec *a = &branch->attention;
+            struct kv_layer_spec kept;
             int seen = length;
 
-            if (branch->op != OP_ATTENTION)
+            if (!nn_branch_cache(&s->layers[l].branches[b], &kept))
                 continue;
-            if (a->window > 0 && a->window < length)
-                seen = a->window;
-            sum += 2.0 * a->n_kv_heads * a->head_dim * (double)number_size * seen;
+            if (kept.window > 0 && kept.window < length)
+                seen = kept.window;
+            sum += (double)kept.n_kv_heads * (kept.k_dim + kept.v_dim) * (double)number_size * seen;
         }
     }
     return sum;

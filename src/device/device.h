@@ -209,6 +209,17 @@ struct device_ops {
     /* x held within [low, high]. */
     void (*clamp)(device *d, tensor *x, float low, float high);
 
+    /* x = 0 */
+    void (*clear)(device *d, tensor *x);
+
+    /* y = x, row by row. */
+    void (*copy_rows)(device *d, tensor *y, const tensor *x);
+
+    /* x[t, :] *= 1 + beta log(1 + floor((positions[t] + offset) / length)); positions [T] i32 in
+     * device memory, length > 0. arXiv:2501.19399 */
+    void (*temperature)(device *d, tensor *x, const int32_t *positions, float beta, float length,
+                        int offset);
+
     /* y = act(x); in place. */
     void (*activate)(device *d, tensor *y, const tensor *x, enum activation act);
 

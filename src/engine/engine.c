@@ -53,15 +53,11 @@ static kv_cache *open_cache(const struct model *m, const struct engine_options *
     for (int i = 0; i < m->spec->n_layers; i++) {
         for (int b = 0; b < m->nn->layers[i].n_branches; b++) {
             const struct nn_branch *branch = &m->nn->layers[i].branches[b];
-            const struct attention_spec *a = &branch->spec->attention;
+            struct kv_layer_spec layer;
 
-            if (branch->spec->op == OP_ATTENTION)
-                layers[branch->attention.cache_layer] = (struct kv_layer_spec){
-                    .n_kv_heads = a->n_kv_heads,
-                    .k_dim = a->head_dim,
-                    .v_dim = a->head_dim,
-                    .window = a->window,
-                };
+            if (nn_branch_cache(branch->spec, &layer))
+                layers[branch->spec->op == OP_MLA ? branch->mla.cache_layer
+                                                  : branch->attention.cache_layer] = layer;
         }
     }
     cache = kv_cache_open(m->dev, layers, n, type, o->cache_bytes, err);

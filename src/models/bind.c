@@ -149,6 +149,30 @@ static int reach_parts(struct binder *b, const struct checkpoint_tensor *t,
     return 0;
 }
 
+/* kv_b_proj: of each head the rows that make its key, whose transpose takes queries to latents,
+ * then those that make its value. */
+static int reach_latent(struct binder *b, const struct checkpoint_tensor *t,
+                        struct tensor_place place)
+{
+    int slot = b->index[index_of(place.layer, place.to.branch, ROLE_MLA_EMBED_Q)];
+    const struct mla_spec *s;
+    int64_t rows;
+
+    if (slot < 0 || place.part == PART_BIAS)
+        return binder_unused(b, t);
+    s = &b->m->spec->layers[place.layer].branches[place.to.branch].mla;
+    rows = s->nope_dim + s->v_dim;
+    for (place.expert = 0; place.expert < s->n_heads; place.expert++) {
+        struct piece key = {.rows = rows * s->n_heads, .row = rows * place.expert, .turned = true};
+        struct piece value = {.rows = key.rows, .row = key.row + s->nope_dim};
+
+        if (reach(b, t, &place, ROLE_MLA_EMBED_Q, key) ||
+            reach(b, t, &place, ROLE_MLA_UNEMBED, value))
+            return -1;
+    }
+    return 0;
+}
+
 static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
 {
     struct tensor_place place = tensor_place(b->m->family, t->name);
@@ -167,6 +191,8 @@ static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
         return fail(b->err, CLM_ERR_FORMAT,
                     "%s: tensor %s is of layer %d; config.json says %d layers", b->path, t->name,
                     place.layer, b->m->spec->n_layers);
+    if (place.to.kind == TARGET_LATENT)
+        return reach_latent(b, t, place);
     if (place.to.kind != TARGET_SLOTS)
         return reach_parts(b, t, &place);
     return reach(b, t, &place, (int)place.to.first + place.alternative, (struct piece){0});

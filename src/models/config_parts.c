@@ -33,6 +33,56 @@ struct attention_spec config_attention(config *c, const struct spec *s, double t
     };
 }
 
+struct temperature_spec config_temperature(config *c)
+{
+    config *rope = config_object(c, "rope_parameters");
+    struct temperature_spec t = {0};
+
+    if (!rope || !config_has(rope, "llama_4_scaling_beta"))
+        return t;
+    t.beta = (float)config_float(rope, "llama_4_scaling_beta");
+    t.length = (float)config_float(rope, "original_max_position_embeddings");
+    config_ignore(rope, "max_position_embeddings", NULL);
+    return t;
+}
+
+/* Yarn's correction of the scores, squared because queries and keys would both have it. */
+static double yarn_scale(const struct rope_spec *r)
+{
+    double m = 1;
+
+    if (r->kind == ROPE_YARN && r->factor > 1 && r->mscale_all_dim != 0)
+        m = 0.1 * r->mscale_all_dim * log(r->factor) + 1;
+    return m * m;
+}
+
+struct mla_spec config_mla(config *c, double theta, arena *a)
+{
+    bool bias = config_bool_or(c, "attention_bias", false);
+    struct norm_spec norm = {.kind = NORM_RMS, .eps = 1e-6f};
+    struct mla_spec m = {
+        .n_heads = config_int_in(c, "num_attention_heads", 1, 4096),
+        .q_rank = config_is_null(c, "q_lora_rank") ? 0 : config_int_or(c, "q_lora_rank", 1536),
+        .kv_rank = config_int_or(c, "kv_lora_rank", 512),
+        .nope_dim = config_int_or(c, "qk_nope_head_dim", 128),
+        .rope_dim = config_int_or(c, "qk_rope_head_dim", 64),
+        .v_dim = config_int_or(c, "v_head_dim", 128),
+        .a_bias = bias,
+        .o_bias = bias,
+        .q_norm = norm,
+        .kv_norm = norm,
+        .q_scale = 1,
+        .kv_scale = 1,
+    };
+
+    m.rope = config_rope(c, NULL, m.rope_dim, theta, a);
+    m.rope.interleaved = config_bool_or(c, "rope_traditional", true);
+    m.rope.interleaved = config_bool_or(c, "rope_interleave", m.rope.interleaved);
+    m.scale = (float)(yarn_scale(&m.rope) / sqrt((double)m.nope_dim + m.rope_dim));
+    config_ignore(c, "num_key_value_heads", "head_dim", "qk_head_dim", NULL);
+    return m;
+}
+
 struct mlp_spec config_gated_mlp(config *c)
 {
     return (struct mlp_spec){

@@ -14,6 +14,7 @@ struct weight_target {
         TARGET_SPLIT,      /* n roles from first on, whose rows lie one after another */
         TARGET_SPLIT_BACK, /* the same, the last role first */
         TARGET_GROUPED, /* q, k and v, by kv head: its query heads, its key head, its value head */
+        TARGET_LATENT,  /* kv_b_proj: by head, what makes its key of a latent, and what its value */
         TARGET_IGNORE
     } kind;
     int branch;
@@ -64,6 +65,13 @@ struct weight_rule {
     {                                                                                              \
         .kind = TARGET_GROUPED, .branch = (b), .first = ROLE_Q_PROJ, .n = 3                        \
     }
+#define MLA(b) SLOTS(b, ROLE_MLA_Q_A)           /* {q_a,q or q_b,kv_a,o} */
+#define MLA_NORMS(b) SLOTS(b, ROLE_MLA_Q_NORM)  /* {q_a,kv_a} */
+#define MLA_HEADS(b) SLOTS(b, ROLE_MLA_EMBED_Q) /* {embed_q,unembed_out} */
+#define MLA_KV_B(b)                                                                                \
+    {                                                                                              \
+        .kind = TARGET_LATENT, .branch = (b), .first = ROLE_MLA_EMBED_Q, .n = 2                    \
+    }
 #define MLP(b) SLOTS(b, ROLE_GATE_PROJ) /* {gate,up,down} */
 #define MLP_GATE_UP(b) SPLIT(b, ROLE_GATE_PROJ, 2)
 #define MLP_UP_GATE(b)                                                                             \
@@ -85,9 +93,11 @@ struct weight_prefix {
 
 struct family {
     const char *name;            /* "Llama" */
-    const char *model_types[12]; /* as config.json says */
+    const char *model_types[16]; /* as config.json says; where it has a text_config with a type that
+                                  * another family serves, that one */
     /* Fill s (zeroed) from c; arrays from a. -1 when c has failed. */
     int (*spec)(struct spec *s, config *c, arena *a);
+    bool reads_text_config;               /* spec gets the whole config.json, not its text_config */
     const struct weight_rule *weights;    /* ends with a NULL pattern */
     const struct weight_prefix *prefixes; /* ends with a NULL from; NULL: none */
 };
@@ -102,6 +112,15 @@ struct norm_spec config_layer_norm(config *c, const char *key, bool bias);
 /* The usual attention: num_attention_heads, num_key_value_heads, head_dim, attention_bias and the
  * rope, scaled by 1 / sqrt(head_dim); after config_common. theta is the default of rope_theta. */
 struct attention_spec config_attention(config *c, const struct spec *s, double theta, arena *a);
+
+/* Attention to latents as DeepSeek has it: q_lora_rank (null: none), kv_lora_rank,
+ * qk_nope_head_dim, qk_rope_head_dim, v_head_dim, attention_bias, the norms of ranks with eps 1e-6,
+ * pairs that turn interleaved, a scale that follows yarn's mscale_all_dim. */
+struct mla_spec config_mla(config *c, double theta, arena *a);
+
+/* Queries that grow with their position: llama_4_scaling_beta and original_max_position_embeddings
+ * of rope_parameters. */
+struct temperature_spec config_temperature(config *c);
 
 /* The usual gated feed-forward: intermediate_size, hidden_act (silu), mlp_bias. */
 struct mlp_spec config_gated_mlp(config *c);
@@ -160,15 +179,16 @@ int config_common_named(struct spec *s, config *c, const struct config_keys *key
 
 /* models/layouts.c: names of Llama's layers (norms before the blocks), and of layers with norms
  * after. */
-extern const struct weight_rule layout_llama[], layout_moe[], layout_post_norm[];
+extern const struct weight_rule layout_llama[], layout_mla[], layout_moe[], layout_post_norm[];
 
-extern const struct family family_cohere, family_ernie4_5, family_exaone, family_exaone4,
-    family_gemma, family_gemma2, family_gemma3, family_glm, family_glm4_moe, family_gpt2,
-    family_gpt_bigcode, family_gpt_neox, family_gpt_oss, family_gptj, family_granite,
+extern const struct family family_cohere, family_deepseek_v3, family_ernie4_5, family_exaone,
+    family_exaone4, family_gemma, family_gemma2, family_gemma3, family_glm, family_glm4_moe,
+    family_gpt2, family_gpt_bigcode, family_gpt_neox, family_gpt_oss, family_gptj, family_granite,
     family_granitemoe, family_helium, family_hunyuan_dense, family_internlm2, family_internlm3,
-    family_lille, family_llama, family_mimo, family_minicpm, family_minimax_m2, family_mixtral,
-    family_nanochat, family_nemotron, family_olmo, family_olmo2, family_olmoe, family_openelm,
-    family_phi, family_phi3, family_phimoe, family_qwen, family_qwen1, family_qwen2_moe,
-    family_seed_oss, family_smollm3, family_stablelm, family_starcoder2, family_telechat3;
+    family_lille, family_llama, family_mimo, family_minicpm, family_minicpm3, family_minimax_m2,
+    family_ministral3, family_mixtral, family_nanochat, family_nemotron, family_olmo, family_olmo2,
+    family_olmoe, family_openelm, family_phi, family_phi3, family_phimoe, family_qwen, family_qwen1,
+    family_qwen2_moe, family_seed_oss, family_smollm3, family_stablelm, family_starcoder2,
+    family_telechat3, family_youtu;
 
 #endif

@@ -244,6 +244,65 @@ static int set_dense(const struct binder *b, struct weight *w, const struct piec
     return w->data ? 0 : -1;
 }
 
+/* The transpose of n_in rows of a matrix, in memory of the model: of its own type, or f32 where it
+ * is quantised. */
+static int set_turned(const struct binder *b, struct weight *w, const struct piece *p,
+                      const struct nn_slot *s)
+{
+    const struct checkpoint_tensor *t = p->part[PART_WEIGHT], *scales = p->part[PART_SCALES];
+    struct nn_slot rows = {.n_out = (int)p->rows,
+                           .n_in = s->n_out,
+                           .layer = s->layer,
+                           .branch = s->branch,
+                           .role = s->role};
+    struct piece whole = {.part = {t, NULL, scales, p->part[PART_BIASES]}, .rows = p->rows};
+    struct weight stored = {.n_out = rows.n_out, .n_in = rows.n_in};
+    size_t size, n = (size_t)s->n_in * (size_t)s->n_out;
+    uint8_t *copy = NULL;
+    float *row = NULL;
+    void *to = NULL;
+
+    if (scales ? set_quantised(b, &stored, &whole, &rows, 0)
+               : set_dense(b, &stored, &whole, &rows, 0))
+        return -1;
+    w->format = scales ? WEIGHT_F32 : stored.format;
+    size = scales ? sizeof(float) : dtype_size(t->type);
+    copy = mem_alloc(n * size);
+    row = mem_alloc((size_t)s->n_out * sizeof *row);
+    to = copy && row ? model_alloc(b->m, n * size, b->err) : NULL;
+    if (to) {
+        stored.data = t->data; /* as the file has it, for reading here */
+        stored.scales = scales ? scales->data : NULL;
+        stored.biases = p->part[PART_BIASES] ? p->part[PART_BIASES]->data : NULL;
+        for (int i = 0; i < s->n_in; i++) {
+            const uint8_t *from =
+                (const uint8_t *)t->data + ((size_t)p->row + (size_t)i) * (size_t)s->n_out * size;
+
+            if (scales) {
+                weight_row_f32(row, &stored, (int)p->row + i);
+                from = (const uint8_t *)row;
+            }
+            for (int o = 0; o < s->n_out; o++)
+                memcpy(copy + ((size_t)o * (size_t)s->n_in + (size_t)i) * size,
+                       from + (size_t)o * size, size);
+        }
+        b->m->dev->ops->upload(b->m->dev, to, copy, n * size);
+    }
+    mem_free(copy);
+    mem_free(row);
+    w->data = to;
+    return to ? 0 : fail(b->err, CLM_ERR_NOMEM, "%s: no memory to turn %s", b->path, t->name);
+}
+
+/* One matrix of a slot. */
+static int set_one(const struct binder *b, struct weight *w, const struct piece *p,
+                   const struct nn_slot *s, int expert)
+{
+    if (p->turned)
+        return set_turned(b, w, p, s);
+    return p->part[PART_SCALES] ? set_quantised(b, w, p, s, expert) : set_dense(b, w, p, s, expert);
+}
+
 static int set_matrix(struct binder *b, const struct nn_slot *s, const struct piece *pieces)
 {
     int n = s->n_experts ? s->n_experts : 1;
@@ -255,7 +314,7 @@ static int set_matrix(struct binder *b, const struct nn_slot *s, const struct pi
         if (!p->part[PART_WEIGHT])
             return missing(b, s, e, "weight");
         *w = (struct weight){.n_out = s->n_out, .n_in = s->n_in};
-        if (p->part[PART_SCALES] ? set_quantised(b, w, p, s, e) : set_dense(b, w, p, s, e))
+        if (set_one(b, w, p, s, e))
             return -1;
         if (w->format != s->weight[0].format || w->bits != s->weight[0].bits ||
             w->group_size != s->weight[0].group_size || w->scale_type != s->weight[0].scale_type)

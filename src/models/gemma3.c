@@ -112,24 +112,13 @@ static const struct weight_rule gemma3_weights[] = {
     {"model.layers.*.post_feedforward_layernorm", POST_NORM(1)},
     {"model.norm", FINAL_NORM},
     {"lm_head", LM_HEAD},
-    {"vision_tower.**", IGNORE},
-    {"model.vision_tower.**", IGNORE},
-    {"multi_modal_projector.**", IGNORE},
-    {"model.multi_modal_projector.**", IGNORE},
     {NULL, IGNORE},
-};
-
-static const struct weight_prefix gemma3_prefixes[] = {
-    {"language_model.model.", "model."},
-    {"model.language_model.", "model."},
-    {"language_model.lm_head.", "lm_head."},
-    {NULL, NULL},
 };
 
 const struct family family_gemma3 = {
     .name = "Gemma 3",
     .model_types = {"gemma3_text", "gemma3"},
     .spec = gemma3_spec,
+    .reads_text_config = true,
     .weights = gemma3_weights,
-    .prefixes = gemma3_prefixes,
 };

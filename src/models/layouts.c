@@ -41,6 +41,31 @@ const struct weight_rule layout_moe[] = {
     {NULL, IGNORE},
 };
 
+const struct weight_rule layout_mla[] = {
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.input_layernorm", PRE_NORM(0)},
+    {"model.layers.*.self_attn.{q_a_proj,q_b_proj,kv_a_proj_with_mqa,o_proj}", MLA(0)},
+    {"model.layers.*.self_attn.q_proj", SLOTS(0, ROLE_MLA_Q)},
+    {"model.layers.*.self_attn.{q,kv}_a_layernorm", MLA_NORMS(0)},
+    {"model.layers.*.self_attn.kv_b_proj", MLA_KV_B(0)},
+    {"model.layers.*.self_attn.{embed_q,unembed_out}", MLA_HEADS(0)},
+    {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
+    {"model.layers.*.mlp.gate.e_score_correction_bias", ROUTER_BIAS(1)},
+    {"model.layers.*.mlp.gate", ROUTER(1)},
+    {"model.layers.*.mlp.switch_mlp.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.mlp.experts.gate_up_proj", SPLIT(1, ROLE_EXPERT_GATE, 2)},
+    {"model.layers.*.mlp.experts.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.mlp.experts.#.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.mlp.shared_experts.{gate,up,down}_proj", SHARED_EXPERT(1)},
+    {"model.norm", FINAL_NORM},
+    {"lm_head", LM_HEAD},
+    {"model.layers.*.self_attn.rotary_emb.**", IGNORE},            /* computed from rope_theta */
+    {"model.layers.*.{embed_tokens,enorm,hnorm,eh_proj}", IGNORE}, /* of layers beyond */
+    {"model.layers.*.shared_head.**", IGNORE},
+    {NULL, IGNORE},
+};
+
 const struct weight_rule layout_post_norm[] = {
     {"model.embed_tokens", EMBED_TOKENS},
     {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},

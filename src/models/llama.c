@@ -1,4 +1,4 @@
-/* models/llama.c: the Llama family (Llama 2 and 3, Mistral).
+/* models/llama.c: the Llama family (Llama 2 and 3, Mistral; LLaVA and Pixtral around them).
  *
  *     x += attention(rms_norm(x))
  *     x += down(silu(gate(n)) * up(n)),  n = rms_norm(x)
@@ -35,7 +35,7 @@ static int llama_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_llama = {
     .name = "Llama, Mistral",
-    .model_types = {"llama", "mistral"},
+    .model_types = {"llama", "mistral", "pixtral", "llava"},
     .spec = llama_spec,
     .weights = layout_llama,
 };

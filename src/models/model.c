@@ -88,16 +88,41 @@ static int check_experts(const struct model *m, clm_error *err)
                 config_path(m->config), bytes, checkpoint_bytes(m->weights));
 }
 
+/* The config of the language model, and its family: of a model that also sees or hears,
+ * text_config; where that names no type that is known, the family's own. */
+static config *find_text(struct model *m, clm_error *err)
+{
+    config *text;
+    const char *type;
+    const struct family *f;
+
+    m->family = find_family(m->config, err);
+    text =
+        m->family && !m->family->reads_text_config ? config_object(m->config, "text_config") : NULL;
+    if (!text)
+        return m->family ? m->config : NULL;
+    type = config_string_or(text, "model_type", NULL);
+    f = type ? model_family_find(type) : NULL;
+    if (f)
+        m->family = f;
+    config_ignore(m->config, "vision_config", "audio_config", "tie_word_embeddings",
+                  "projector_hidden_act", "vision_feature_layer", "vision_feature_select_strategy",
+                  "spatial_merge_size", "multimodal_projector_bias", "mm_tokens_per_image",
+                  "image_token_index", "vocab_size", "hidden_size", "image_seq_length", NULL);
+    return text;
+}
+
 /* m->config is open: spec and structure from it. */
 static int describe(struct model *m, clm_error *err)
 {
-    m->family = find_family(m->config, err);
-    if (!m->family)
+    config *text = find_text(m, err);
+
+    if (!text)
         return -1;
     m->spec = arena_array(m->memory, struct spec, 1);
     if (!m->spec)
         return fail(err, CLM_ERR_NOMEM, "%s: no memory", config_path(m->config));
-    m->family->spec(m->spec, m->config, m->memory);
+    m->family->spec(m->spec, text, m->memory);
     m->spec->model_type = config_string(m->config, "model_type");
     config_ignore(m->config, "quantization", "quantization_config", NULL);
     if (config_done(m->config, err) || spec_check(m->spec, err))

@@ -76,12 +76,12 @@ static enum tensor_part part_of(const char *suffix)
     return PART_OTHER;
 }
 
-/* The name with the family's prefix replaced; false when it is too long to be any model's. */
-static bool without_prefix(const struct family *f, const char *name, char *out)
+/* The name with its prefix replaced; false when it is too long to be any model's. */
+static bool without_prefix(const struct weight_prefix *prefixes, const char *name, char *out)
 {
     const char *to = "";
 
-    for (const struct weight_prefix *p = f->prefixes; p && p->from; p++) {
+    for (const struct weight_prefix *p = prefixes; p && p->from; p++) {
         if (strncmp(name, p->from, strlen(p->from)) == 0) {
             name += strlen(p->from);
             to = p->to;
@@ -95,13 +95,42 @@ static bool without_prefix(const struct family *f, const char *name, char *out)
     return true;
 }
 
-struct tensor_place tensor_place(const struct family *f, const char *name)
+/* Models that also see or hear hold their language model under one of these names, and beside it
+ * what makes embeddings of pictures and sounds. */
+static const struct weight_prefix text_prefixes[] = {
+    {"language_model.model.", "model."},
+    {"model.language_model.", "model."},
+    {"language_model.", ""},
+    {NULL, NULL},
+};
+
+static const struct weight_rule towers[] = {
+    {"vision_tower.**", IGNORE},
+    {"vision_model.**", IGNORE},
+    {"visual.**", IGNORE},
+    {"multi_modal_projector.**", IGNORE},
+    {"mm_projector.**", IGNORE},
+    {"audio_tower.**", IGNORE},
+    {"embed_vision.**", IGNORE},
+    {"embed_audio.**", IGNORE},
+    {"model.vision_tower.**", IGNORE},
+    {"model.vision_model.**", IGNORE},
+    {"model.visual.**", IGNORE},
+    {"model.multi_modal_projector.**", IGNORE},
+    {"model.audio_tower.**", IGNORE},
+    {"model.embed_vision.**", IGNORE},
+    {"model.embed_audio.**", IGNORE},
+    {NULL, IGNORE},
+};
+
+static struct tensor_place place_by(const struct weight_rule *rules,
+                                    const struct weight_prefix *prefixes, const char *name)
 {
     char whole[MAX_TENSOR_NAME], module[MAX_TENSOR_NAME];
     struct tensor_place place = {.part = PART_OTHER};
     char *dot;
 
-    if (!without_prefix(f, name, whole))
+    if (!without_prefix(prefixes, name, whole))
         return place;
     strcpy(module, whole);
     dot = strrchr(module, '.');
@@ -109,7 +138,7 @@ struct tensor_place tensor_place(const struct family *f, const char *name)
         place.part = part_of(dot + 1);
     if (dot && place.part != PART_OTHER)
         *dot = '\0';
-    for (const struct weight_rule *r = f->weights; r->pattern; r++) {
+    for (const struct weight_rule *r = rules; r->pattern; r++) {
         bool any = strstr(r->pattern, "**") != NULL;
 
         if (match(r->pattern, any ? whole : module, &place)) {
@@ -118,6 +147,17 @@ struct tensor_place tensor_place(const struct family *f, const char *name)
         }
     }
     place.to = (struct weight_target){.kind = TARGET_NONE};
+    return place;
+}
+
+struct tensor_place tensor_place(const struct family *f, const char *name)
+{
+    struct tensor_place place = place_by(f->weights, f->prefixes, name);
+
+    if (place.to.kind == TARGET_NONE)
+        place = place_by(f->weights, text_prefixes, name);
+    if (place.to.kind == TARGET_NONE)
+        place = place_by(towers, NULL, name);
     return place;
 }
 

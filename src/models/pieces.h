@@ -15,6 +15,7 @@ struct piece {
     int64_t row, block, stride;
     bool stacked;    /* the tensors hold all experts, outermost */
     bool transposed; /* matrices are stored [n_in, rows] */
+    bool turned; /* the place's inputs are the rows [row, row + n_in), its outputs the columns */
 };
 
 struct binder {

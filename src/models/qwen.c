@@ -41,7 +41,7 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
 static int qwen_spec(struct spec *s, config *c, arena *a)
 {
     const char *type = config_string_or(c, "model_type", "");
-    bool qwen2 = strcmp(type, "qwen2") == 0, moe = strcmp(type, "qwen3_moe") == 0;
+    bool qwen2 = strncmp(type, "qwen2", 5) == 0, moe = strstr(type, "moe") != NULL;
     struct norm_spec norm = config_rms_norm(c), none = {0};
     bool bias = config_bool_or(c, "attention_bias", false);
     int n_heads = config_int_in(c, "num_attention_heads", 1, 4096);
@@ -87,6 +87,8 @@ static const struct weight_rule qwen_weights[] = {
     {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
     {"model.layers.*.mlp.gate", ROUTER(1)},
     {"model.layers.*.mlp.switch_mlp.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.mlp.experts.gate_up_proj", TRANSPOSED_SPLIT(1, ROLE_EXPERT_GATE, 2)},
+    {"model.layers.*.mlp.experts.down_proj", TRANSPOSED_SLOTS(1, ROLE_EXPERT_DOWN)},
     {"model.layers.*.mlp.experts.#.{gate,up,down}_proj", EXPERTS(1)},
     {"model.norm", FINAL_NORM},
     {"lm_head", LM_HEAD},
@@ -96,7 +98,9 @@ static const struct weight_rule qwen_weights[] = {
 
 const struct family family_qwen = {
     .name = "Qwen 2, Qwen 3",
-    .model_types = {"qwen2", "qwen3", "qwen3_moe"},
+    .model_types = {"qwen2", "qwen3", "qwen3_moe", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl",
+                    "qwen2_5_vl_text", "qwen3_vl", "qwen3_vl_text", "qwen3_vl_moe",
+                    "qwen3_vl_moe_text"},
     .spec = qwen_spec,
     .weights = qwen_weights,
 };

@@ -26,6 +26,30 @@ static void turn(pass *p, const struct nn_attention *a, tensor *x)
         p->ops->rope(p->dev, x, s->head_dim, p->rope_tables[a->rope], s->rope.interleaved);
 }
 
+void nn_temperature(pass *p, const struct temperature_spec *t, tensor *q)
+{
+    if (t->beta != 0 && !p->failed)
+        p->ops->temperature(p->dev, q, p->rows.positions, t->beta, t->length, t->offset);
+}
+
+bool nn_branch_cache(const struct branch_spec *b, struct kv_layer_spec *layer)
+{
+    switch (b->op) {
+    case OP_ATTENTION:
+        *layer = (struct kv_layer_spec){.n_kv_heads = b->attention.n_kv_heads,
+                                        .k_dim = b->attention.head_dim,
+                                        .v_dim = b->attention.head_dim,
+                                        .window = b->attention.window};
+        return true;
+    case OP_MLA:
+        *layer = (struct kv_layer_spec){
+            .n_kv_heads = 1, .k_dim = b->mla.rope_dim + b->mla.kv_rank, .v_dim = b->mla.kv_rank};
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Clipped, normed and turned, in the order that the spec says. */
 static void prepare(pass *p, const struct nn_attention *a, tensor *q, tensor *k, tensor *v)
 {
@@ -65,6 +89,7 @@ tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x)
     k = qkv[1]; /* [T, K, D] */
     v = qkv[2]; /* [T, K, D] */
     prepare(p, a, q, k, v);
+    nn_temperature(p, &s->temperature, q);
     y = pass_tensor(p, DTYPE_F32, x->rows, q->cols);
     if (p->failed)
         return y;

@@ -56,6 +56,8 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x)
     switch (b->spec->op) {
     case OP_ATTENTION:
         return nn_attention(p, &b->attention, x);
+    case OP_MLA:
+        return nn_mla(p, &b->mla, x);
     case OP_MLP:
         return nn_mlp(p, &b->mlp, x);
     case OP_MOE:
@@ -64,8 +66,9 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x)
     return NULL;
 }
 
-/* x += scale * post_norm(op(pre_norm(x))) for n branches that all read the same x. */
-static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x)
+/* x += scale * post_norm(op(pre_norm(x))) for n branches that all read the same x. Late ones are
+ * added to late instead. */
+static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, tensor *late)
 {
     tensor *y[LAYER_MAX_BRANCHES], *normed = NULL;
 
@@ -78,19 +81,38 @@ static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x)
         nn_norm_inplace(p, &b[i].post_norm, y[i], y[i]->cols);
     }
     for (int i = 0; i < n; i++)
-        p->ops->add(p->dev, x, y[i], b[i].spec->scale);
+        p->ops->add(p->dev, b[i].spec->late ? late : x, y[i], b[i].spec->scale);
+}
+
+/* Zeros, if any branch of the layer is late. */
+static tensor *late_sum(pass *p, const struct nn_layer *l, const tensor *x)
+{
+    tensor *late = NULL;
+
+    for (int i = 0; i < l->n_branches && !late; i++)
+        if (l->branches[i].spec->late)
+            late = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
+    if (late && !p->failed)
+        p->ops->clear(p->dev, late);
+    return late;
 }
 
 static void run_layer(pass *p, const struct nn_layer *l, tensor *x)
 {
+    struct pass_mark whole = pass_mark(p);
+    tensor *late = late_sum(p, l, x);
+
     for (int first = 0, n; first < l->n_branches && !p->failed; first += n) {
         struct pass_mark mark = pass_mark(p);
 
         for (n = 1; first + n < l->n_branches && l->branches[first + n].spec->parallel; n++)
             ;
-        run_branches(p, &l->branches[first], n, x);
+        run_branches(p, &l->branches[first], n, x, late);
         pass_rewind(p, mark);
     }
+    if (late && !p->failed)
+        p->ops->add(p->dev, x, late, 1);
+    pass_rewind(p, whole);
 }
 
 /* Embeddings, scaled, with learned positions added, normed. */

@@ -13,8 +13,15 @@ void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *
 tensor *nn_norm(pass *p, const struct nn_norm *norm, const tensor *x, int n);
 void nn_norm_inplace(pass *p, const struct nn_norm *norm, tensor *x, int n);
 
-/* nn/attention.c, mlp.c, moe.c: x [T, hidden_size] -> [T, hidden_size] */
+/* Queries of later positions are larger. */
+void nn_temperature(pass *p, const struct temperature_spec *t, tensor *q);
+
+/* What a branch keeps of the past; false: nothing. */
+bool nn_branch_cache(const struct branch_spec *b, struct kv_layer_spec *layer);
+
+/* nn/attention.c, mla.c, mlp.c, moe.c: x [T, hidden_size] -> [T, hidden_size] */
 tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x);
+tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x);
 tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
 tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x);
 

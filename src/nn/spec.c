@@ -25,6 +25,11 @@ struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_
         .pre_norm = pre_norm, .op = OP_ATTENTION, .scale = 1, .attention = attention};
 }
 
+struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla)
+{
+    return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MLA, .scale = 1, .mla = mla};
+}
+
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp)
 {
     return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MLP, .scale = 1, .mlp = mlp};
@@ -75,6 +80,14 @@ static int check_rope(int layer, const struct rope_spec *r, int head_dim, clm_er
     return 0;
 }
 
+static int check_temperature(int layer, const struct temperature_spec *t, clm_error *err)
+{
+    if (t->beta == 0 || (isfinite(t->beta) && t->length > 0 && isfinite(t->length)))
+        return 0;
+    return fail(err, CLM_ERR_FORMAT, "config: queries of layer %d grow by %g every %g positions",
+                layer, (double)t->beta, (double)t->length);
+}
+
 static int check_attention(int layer, const struct attention_spec *a, clm_error *err)
 {
     if (check_range(layer, "num_attention_heads", a->n_heads, 1, MAX_HEADS, err) ||
@@ -91,9 +104,28 @@ static int check_attention(int layer, const struct attention_spec *a, clm_error 
         return fail(err, CLM_ERR_FORMAT,
                     "config: attention of layer %d has scale %g and soft-cap %g", layer,
                     (double)a->scale, (double)a->softcap);
-    if (check_norm(layer, &a->q_norm, err) || check_norm(layer, &a->k_norm, err))
+    if (check_norm(layer, &a->q_norm, err) || check_norm(layer, &a->k_norm, err) ||
+        check_temperature(layer, &a->temperature, err))
         return -1;
     return check_rope(layer, &a->rope, a->head_dim, err);
+}
+
+static int check_mla(int layer, const struct mla_spec *m, clm_error *err)
+{
+    if (check_range(layer, "num_attention_heads", m->n_heads, 1, MAX_HEADS, err) ||
+        check_range(layer, "q_lora_rank", m->q_rank, 0, MAX_SIZE, err) ||
+        check_range(layer, "kv_lora_rank", m->kv_rank, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "qk_nope_head_dim", m->nope_dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "qk_rope_head_dim", m->rope_dim, 2, MAX_HEAD_DIM, err) ||
+        check_range(layer, "v_head_dim", m->v_dim, 1, MAX_HEAD_DIM, err))
+        return -1;
+    if (!isfinite(m->scale) || !isfinite(m->q_scale) || !isfinite(m->kv_scale))
+        return fail(err, CLM_ERR_FORMAT, "config: attention of layer %d has scales %g, %g, %g",
+                    layer, (double)m->scale, (double)m->q_scale, (double)m->kv_scale);
+    if (check_norm(layer, &m->q_norm, err) || check_norm(layer, &m->kv_norm, err) ||
+        check_temperature(layer, &m->temperature, err))
+        return -1;
+    return check_rope(layer, &m->rope, m->rope_dim, err);
 }
 
 static int check_mlp(int layer, const struct mlp_spec *m, clm_error *err)
@@ -131,6 +163,8 @@ static int check_branch(int layer, const struct branch_spec *b, clm_error *err)
     switch (b->op) {
     case OP_ATTENTION:
         return check_attention(layer, &b->attention, err);
+    case OP_MLA:
+        return check_mla(layer, &b->mla, err);
     case OP_MLP:
         return check_mlp(layer, &b->mlp, err);
     case OP_MOE:

@@ -55,6 +55,14 @@ enum qk_norm_span {
     QK_NORM_ALL   /* all heads of a token at once, weights [n_heads * head_dim] */
 };
 
+/* Queries at position p are multiplied by 1 + beta log(1 + floor((p + offset) / length)); beta 0:
+ * not.
+ */
+struct temperature_spec {
+    float beta, length;
+    int offset;
+};
+
 struct attention_spec {
     int n_heads, n_kv_heads, head_dim;
     bool qkv_bias, o_bias;
@@ -67,6 +75,23 @@ struct attention_spec {
     float softcap; /* 0: none */
     int window;    /* 0: all that came before */
     bool sinks;    /* a learned logit per head joins the denominator */
+    struct temperature_spec temperature;
+};
+
+/* Attention to latent vectors, of which each head makes its own keys and values. Keys are split:
+ * part of them comes from the latent, part is rotary and shared by all heads. arXiv:2405.04434 */
+struct mla_spec {
+    int n_heads;
+    int q_rank; /* queries are made through so many numbers, normed; 0: straight */
+    int kv_rank;
+    int nope_dim, rope_dim, v_dim;
+    bool a_bias, q_bias,
+        o_bias; /* of the projections to ranks, of straight queries, of the output */
+    struct norm_spec q_norm, kv_norm;
+    float q_scale, kv_scale; /* of queries, and of the latent after its norm */
+    struct rope_spec rope;   /* over rope_dim numbers */
+    float scale;
+    struct temperature_spec temperature;
 };
 
 struct mlp_spec {
@@ -85,23 +110,25 @@ struct moe_spec {
     bool shared_gate;            /* its result is multiplied by sigmoid(w x) */
 };
 
-enum op_kind { OP_ATTENTION, OP_MLP, OP_MOE };
+enum op_kind { OP_ATTENTION, OP_MLA, OP_MLP, OP_MOE };
 
 struct branch_spec {
     struct norm_spec pre_norm, post_norm;
     enum op_kind op;
     float scale;
     bool parallel; /* reads what the branch before it read, not its result */
+    bool late;     /* its result is added at the end of the layer */
     bool
         shared_norm; /* parallel, and normed as the branch before it was: pre_norm is not its own */
     union {
         struct attention_spec attention;
+        struct mla_spec mla;
         struct mlp_spec mlp;
         struct moe_spec moe;
     };
 };
 
-#define LAYER_MAX_BRANCHES 4
+#define LAYER_MAX_BRANCHES 6
 
 struct layer_spec {
     int n_branches;
@@ -132,6 +159,7 @@ struct branch_spec *layer_add(struct layer_spec *l, struct branch_spec b);
 
 /* Branches in their usual form: norm before, scale 1, no norm after. */
 struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_spec attention);
+struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla);
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp);
 struct branch_spec branch_moe(struct norm_spec pre_norm, struct moe_spec moe);
 

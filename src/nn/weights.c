@@ -20,6 +20,14 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_O_PROJ] = "o_proj",
     [ROLE_Q_NORM] = "q_norm",
     [ROLE_K_NORM] = "k_norm",
+    [ROLE_MLA_Q_A] = "q_a_proj",
+    [ROLE_MLA_Q] = "q_b_proj or q_proj",
+    [ROLE_MLA_KV_A] = "kv_a_proj_with_mqa",
+    [ROLE_MLA_O] = "o_proj",
+    [ROLE_MLA_Q_NORM] = "q_a_layernorm",
+    [ROLE_MLA_KV_NORM] = "kv_a_layernorm",
+    [ROLE_MLA_EMBED_Q] = "keys of kv_b_proj",
+    [ROLE_MLA_UNEMBED] = "values of kv_b_proj",
     [ROLE_GATE_PROJ] = "gate_proj",
     [ROLE_UP_PROJ] = "up_proj",
     [ROLE_DOWN_PROJ] = "down_proj",
@@ -142,6 +150,33 @@ static int visit_attention(struct walk *w, struct nn_attention *a)
     return rc;
 }
 
+static int visit_mla(struct walk *w, struct nn_mla *m)
+{
+    const struct mla_spec *s = m->spec;
+    int q = s->n_heads * (s->nope_dim + s->rope_dim), rc = 0;
+
+    if (s->q_rank) {
+        rc = visit_matrix(w, ROLE_MLA_Q_A, &m->q_a_proj, s->q_rank, w->hidden_size, s->a_bias);
+        rc = rc ? rc : visit_norm(w, ROLE_MLA_Q_NORM, &m->q_norm, s->q_rank);
+    }
+    rc = rc ? rc
+            : visit_matrix(w, ROLE_MLA_Q, &m->q_proj, q, s->q_rank ? s->q_rank : w->hidden_size,
+                           s->q_bias);
+    rc = rc ? rc
+            : visit_matrix(w, ROLE_MLA_KV_A, &m->kv_a_proj, s->kv_rank + s->rope_dim,
+                           w->hidden_size, s->a_bias);
+    rc = rc ? rc : visit_norm(w, ROLE_MLA_KV_NORM, &m->kv_norm, s->kv_rank);
+    rc = rc ? rc
+            : visit_experts(w, ROLE_MLA_EMBED_Q, &m->embed_q, s->n_heads, s->kv_rank, s->nope_dim,
+                            false);
+    rc = rc ? rc
+            : visit_experts(w, ROLE_MLA_UNEMBED, &m->unembed, s->n_heads, s->v_dim, s->kv_rank,
+                            false);
+    return rc ? rc
+              : visit_matrix(w, ROLE_MLA_O, &m->o_proj, w->hidden_size, s->n_heads * s->v_dim,
+                             s->o_bias);
+}
+
 /* Its roles are gate, up and down from first on. */
 static int visit_mlp(struct walk *w, enum weight_role first, struct nn_mlp *m)
 {
@@ -185,6 +220,9 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
     switch (b->spec->op) {
     case OP_ATTENTION:
         rc = visit_attention(w, &b->attention);
+        break;
+    case OP_MLA:
+        rc = visit_mla(w, &b->mla);
         break;
     case OP_MLP:
         rc = visit_mlp(w, ROLE_GATE_PROJ, &b->mlp);
@@ -273,6 +311,21 @@ static int new_experts(struct nn_moe *m, arena *a)
     return m->gate_proj.w && m->up_proj.w && m->down_proj.w ? 0 : -1;
 }
 
+static int new_mla(struct nn_model *m, struct nn_mla *n, const struct mla_spec *s, device *d,
+                   arena *a, clm_error *err)
+{
+    n->spec = s;
+    n->q_norm.spec = &s->q_norm;
+    n->kv_norm.spec = &s->kv_norm;
+    n->embed_q.w = arena_array(a, struct weight, s->n_heads);
+    n->unembed.w = arena_array(a, struct weight, s->n_heads);
+    if (!n->embed_q.w || !n->unembed.w)
+        return fail(err, CLM_ERR_NOMEM, "%d heads: no memory", s->n_heads);
+    n->cache_layer = m->n_cache_layers++;
+    n->rope = rope_table_of(m, &s->rope, d, a, err);
+    return n->rope == -2 ? -1 : 0;
+}
+
 static int new_branch(struct nn_model *m, struct nn_branch *b, const struct branch_spec *s,
                       device *d, arena *a, clm_error *err)
 {
@@ -287,6 +340,8 @@ static int new_branch(struct nn_model *m, struct nn_branch *b, const struct bran
         b->attention.cache_layer = m->n_cache_layers++;
         b->attention.rope = rope_table_of(m, &s->attention.rope, d, a, err);
         return b->attention.rope == -2 ? -1 : 0;
+    case OP_MLA:
+        return new_mla(m, &b->mla, &s->mla, d, a, err);
     case OP_MLP:
         b->mlp.spec = &s->mlp;
         return 0;

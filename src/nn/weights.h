@@ -28,14 +28,26 @@ struct nn_attention {
     const float *sinks; /* [n_heads] in device memory, or NULL */
 };
 
-struct nn_mlp {
-    const struct mlp_spec *spec;
-    struct nn_linear gate_proj, up_proj, down_proj;
-};
-
 struct nn_experts {
     struct weight *w;  /* [n_experts], alike in all but their pointers */
     const float *bias; /* [n_experts, n_out] or NULL */
+};
+
+struct nn_mla {
+    const struct mla_spec *spec;
+    int cache_layer, rope;             /* as in nn_attention */
+    struct nn_linear q_a_proj, q_proj; /* with q_rank: q_proj follows q_a_proj and its norm */
+    struct nn_linear kv_a_proj;        /* to the latent, then the rotary part */
+    struct nn_norm q_norm, kv_norm;
+    struct nn_experts
+        embed_q; /* of each head [kv_rank, nope_dim]: what its query looks for in latents */
+    struct nn_experts unembed; /* of each head [v_dim, kv_rank]: its values from latents */
+    struct nn_linear o_proj;
+};
+
+struct nn_mlp {
+    const struct mlp_spec *spec;
+    struct nn_linear gate_proj, up_proj, down_proj;
 };
 
 struct nn_moe {
@@ -52,6 +64,7 @@ struct nn_branch {
     struct nn_norm pre_norm, post_norm;
     union {
         struct nn_attention attention;
+        struct nn_mla mla;
         struct nn_mlp mlp;
         struct nn_moe moe;
     };
@@ -96,6 +109,14 @@ enum weight_role {
     ROLE_Q_NORM,
     ROLE_K_NORM,
     ROLE_SINKS,
+    ROLE_MLA_Q_A,
+    ROLE_MLA_Q,
+    ROLE_MLA_KV_A,
+    ROLE_MLA_O,
+    ROLE_MLA_Q_NORM,
+    ROLE_MLA_KV_NORM,
+    ROLE_MLA_EMBED_Q,
+    ROLE_MLA_UNEMBED,
     ROLE_GATE_PROJ,
     ROLE_UP_PROJ,
     ROLE_DOWN_PROJ,

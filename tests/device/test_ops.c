@@ -1,6 +1,7 @@
 /* The CPU device: opening, memory, errors; and the row operations on tensors of every form:
  * strided, in place, of one row and of many, on one thread and on two. What the kernels compute is
  * tested in test_vector.c; here, that every number of a tensor goes through them once. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -144,6 +145,50 @@ static void check_scales(device *d)
     }
 }
 
+static void check_copies(device *d)
+{
+    FOR_SHAPES(rows, cols)
+    {
+        tensor x = new_tensor(rows, cols), y = new_tensor(rows, cols),
+               zeros = new_tensor(rows, cols);
+
+        for (int r = 0; r < rows; r++)
+            memset(row_of(&zeros, r), 0, (size_t)cols * sizeof(float));
+        d->ops->copy_rows(d, &y, &x);
+        check_same(&y, &x, "copy_rows");
+        d->ops->clear(d, &y);
+        check_same(&y, &zeros, "clear");
+        free_tensor(&x);
+        free_tensor(&y);
+        free_tensor(&zeros);
+    }
+}
+
+/* The logarithm is within two epsilons of itself, then a product, a sum and a product. */
+static void check_temperature(device *d)
+{
+    tensor x = new_tensor(40, 100), before = copy_of(&x);
+    int32_t positions[40];
+
+    for (int t = 0; t < x.rows; t++)
+        positions[t] = t < 20 ? t : (int32_t)random_below(1000000);
+    d->ops->temperature(d, &x, positions, 0.3f, 8, 1);
+    for (int t = 0; t < x.rows; t++) {
+        double factor = 1 + (double)0.3f * log(1 + floor((positions[t] + 1) / 8.0));
+
+        for (int i = 0; i < x.cols; i++) {
+            double want = (double)row_of(&before, t)[i] * factor;
+
+            CHECK(fabs((double)row_of(&x, t)[i] - want) <= 4 * (double)FLT_EPSILON * fabs(want),
+                  "temperature: position %d: %g, expected %g", positions[t],
+                  (double)row_of(&x, t)[i], want);
+        }
+        CHECK(row_of(&x, t)[x.cols] == CANARY, "temperature: wrote past row %d", t);
+    }
+    free_tensor(&x);
+    free_tensor(&before);
+}
+
 static void check_norms(device *d)
 {
     const struct cpu_vector_kernels *k = &cpu_device_of(d)->vector;
@@ -254,6 +299,8 @@ static void test_rows(void **state)
 
         check_elementwise(d);
         check_scales(d);
+        check_copies(d);
+        check_temperature(d);
         check_norms(d);
         check_choices(d);
         check_ropes(d);

@@ -14,6 +14,10 @@ void cpu_scale(device *d, tensor *x, float scale);
 void cpu_scale_columns(device *d, tensor *x, const float *w);
 void cpu_scale_rows(device *d, tensor *x, const tensor *w);
 void cpu_clamp(device *d, tensor *x, float low, float high);
+void cpu_clear(device *d, tensor *x);
+void cpu_copy_rows(device *d, tensor *y, const tensor *x);
+void cpu_temperature(device *d, tensor *x, const int32_t *positions, float beta, float length,
+                     int offset);
 void cpu_activate(device *d, tensor *y, const tensor *x, enum activation act);
 void cpu_glu(device *d, tensor *y, const tensor *gate, const tensor *up, enum activation act);
 void cpu_softcap(device *d, tensor *x, float cap);

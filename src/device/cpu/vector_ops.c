@@ -158,6 +158,60 @@ void cpu_clamp(device *d, tensor *x, float low, float high)
     map(d, &(struct map_call){.fn = map_clamp, .y = x, .a = x, .low = low, .high = high}, LIGHT);
 }
 
+static void map_clear(const struct map_call *call, float *y, const float *a, const float *b, int n)
+{
+    (void)call;
+    (void)a;
+    (void)b;
+    memset(y, 0, (size_t)n * sizeof *y);
+}
+
+void cpu_clear(device *d, tensor *x)
+{
+    map(d, &(struct map_call){.fn = map_clear, .y = x, .a = x}, LIGHT);
+}
+
+static void map_copy(const struct map_call *call, float *y, const float *a, const float *b, int n)
+{
+    (void)call;
+    (void)b;
+    memcpy(y, a, (size_t)n * sizeof *y);
+}
+
+void cpu_copy_rows(device *d, tensor *y, const tensor *x)
+{
+    map(d, &(struct map_call){.fn = map_copy, .y = y, .a = x}, LIGHT);
+}
+
+struct temperature_call {
+    const struct cpu_vector_kernels *k;
+    const tensor *x;
+    const int32_t *positions;
+    float beta, length;
+    int offset;
+};
+
+static void temperature_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct temperature_call *call = ctx;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        float steps = floorf((float)((int64_t)call->positions[t] + call->offset) / call->length);
+
+        call->k->scale(row_of(call->x, t), call->x->cols, 1.0f + call->beta * logf(1.0f + steps));
+    }
+}
+
+void cpu_temperature(device *d, tensor *x, const int32_t *positions, float beta, float length,
+                     int offset)
+{
+    struct cpu_device *c = cpu_device_of(d);
+    struct temperature_call call = {&c->vector, x, positions, beta, length, offset};
+
+    thread_pool_for(c->pool, x->rows, grain(LIGHT, x->cols), temperature_range, &call);
+}
+
 void cpu_activate(device *d, tensor *y, const tensor *x, enum activation act)
 {
     map(d, &(struct map_call){.fn = map_activate, .y = y, .a = x, .act = act}, HEAVY);

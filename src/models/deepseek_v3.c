@@ -1,0 +1,95 @@
+/* models/deepseek_v3.c: DeepSeek V2 and V3 and those built like them: attention to latents, experts
+ * beside shared ones, the first layers dense.
+ *
+ *     x += mla(rms_norm(x))
+ *     x += mlp(n), or sum over the k best e of w_e expert_e(n) + shared(n),  n = rms_norm(x)
+ *
+ * V2 weighs experts by a softmax, of the groups with the best experts; V3 by sigmoids, chosen with
+ * a bias; Mistral 4 as V2, of the groups with the best two experts.
+ *
+ * DeepSeek-V2, arXiv:2405.04434; V3, 2412.19437; Kimi K2, 2507.20534
+ */
+#include <string.h>
+
+#include "models/family.h"
+
+enum kind { V2, V3, MISTRAL4 };
+
+/* V2's router: no bias; weights are not divided by their sum. */
+static void soften_router(config *c, struct moe_spec *moe, enum kind kind)
+{
+    const char *method = config_string_or(c, "topk_method", "greedy");
+
+    moe->router.score = ROUTER_SOFTMAX_ALL;
+    moe->router_bias = false;
+    if (kind == MISTRAL4)
+        return;
+    moe->router.normalize = false;
+    moe->router.group_by_max = true;
+    if (strcmp(method, "group_limited_greedy") == 0)
+        return;
+    moe->router.n_groups = 1;
+    if (strcmp(method, "greedy") != 0 && strcmp(method, "gready") != 0)
+        config_fail(c, "topk_method", "unknown choice \"%s\" of experts", method);
+}
+
+static struct moe_spec read_moe(config *c, struct mlp_spec mlp, enum kind kind)
+{
+    struct moe_spec moe;
+
+    if (kind == V2)
+        config_ignore(c, "norm_topk_prob", "scoring_func", NULL);
+    moe = config_moe_noaux(c, mlp);
+    if (kind != V3)
+        soften_router(c, &moe, kind);
+    return moe;
+}
+
+static int deepseek_spec(struct spec *s, config *c, arena *a)
+{
+    const char *type = config_string_or(c, "model_type", "");
+    enum kind kind = strncmp(type, "deepseek_v2", 11) == 0 ? V2
+                     : strcmp(type, "mistral4") == 0       ? MISTRAL4
+                                                           : V3;
+    struct norm_spec norm = config_rms_norm(c);
+    int first_sparse = config_int_or(c, "first_k_dense_replace", 0);
+    int every = config_int_or(c, "moe_layer_freq", 1);
+    struct mlp_spec mlp = {.gated = true,
+                           .activation = config_activation(c, "hidden_act", ACT_SILU)};
+    bool sparse = config_has(c, "n_routed_experts");
+    struct moe_spec moe = {0};
+    struct mla_spec mla;
+
+    if (every < 1)
+        return config_fail(c, "moe_layer_freq", "it is %d; it must be positive", every);
+    if (sparse)
+        moe = read_moe(c, mlp, kind);
+    if (!sparse || first_sparse > 0 || every > 1)
+        mlp.intermediate_size = config_int(c, "intermediate_size");
+    if (config_common(s, c, false, a))
+        return -1;
+    mla = config_mla(c, 10000, a);
+    if (strcmp(type, "glm4_moe_lite") == 0)
+        mla.q_norm = mla.kv_norm = norm;
+    mla.temperature = config_temperature(c);
+    s->final_norm = norm;
+    s->more_layers = true;
+    for (int i = 0; i < s->n_layers; i++) {
+        layer_add(&s->layers[i], branch_mla(norm, mla));
+        if (sparse && i >= first_sparse && i % every == 0)
+            layer_add(&s->layers[i], branch_moe(norm, moe));
+        else
+            layer_add(&s->layers[i], branch_mlp(norm, mlp));
+    }
+    config_ignore(c, "intermediate_size", "num_nextn_predict_layers", "pretraining_tp", "mlp_bias",
+                  "ep_size", "moe_intermediate_size", "n_shared_experts", "rope_scaling", NULL);
+    return 0;
+}
+
+const struct family family_deepseek_v3 = {
+    .name = "DeepSeek V2 and V3, Kimi K2, GLM 4.7 Flash, Mistral 4",
+    .model_types = {"deepseek_v3", "deepseek_v2", "kimi_k2", "kimi_k25", "kimi_vl",
+                    "joyai_llm_flash", "glm4_moe_lite", "mistral4"},
+    .spec = deepseek_spec,
+    .weights = layout_mla,
+};

@@ -1,0 +1,116 @@
+/* nn/mla.c: attention to latent vectors, in the absorbed form: what a head looks for is taken to
+ * the latents (embed_q), so that one latent per token serves as key and value of all heads, and
+ * what it finds is taken to its values afterwards (unembed).
+ *
+ *     q_h = [rope(q_pe_h) | embed_q_h q_nope_h],  k = [rope(k_pe) | c],  v = c = norm(kv_a x)
+ *     y = o_proj [unembed_h softmax(scale q_h k^T) v]_h              arXiv:2405.04434, section 2.1
+ */
+#include "nn/nn.h"
+
+/* Columns [first, first + n) of each of so many equal parts of the rows, as rows of their own. */
+static tensor part_rows(const tensor *x, int n_parts, int first, int n)
+{
+    tensor t = *x;
+
+    t.rows = x->rows * n_parts;
+    t.stride = x->cols / n_parts;
+    t.data = x->rows ? (float *)x->data + first : x->data;
+    t.cols = n;
+    return t;
+}
+
+/* Each head's product with a matrix of its own: y, x [T H, ...]. */
+static void per_head(pass *p, const struct nn_experts *heads, int n_heads, tensor *y,
+                     const tensor *x)
+{
+    int rows = x->rows / n_heads;
+    int32_t *numbers = arena_array(p->host, int32_t, (size_t)x->rows + 1);
+    struct matmul_job job = {.y = y, .w = heads->w};
+    tensor ids = {.type = DTYPE_I32, .rows = rows, .cols = n_heads, .stride = n_heads};
+
+    if (!numbers) {
+        p->failed = true;
+        fail(p->err, CLM_ERR_NOMEM, "forward pass: no memory");
+        return;
+    }
+    for (int i = 0; i < x->rows; i++)
+        numbers[i] = i % n_heads;
+    ids.data = (void *)(uintptr_t)pass_upload(p, numbers, (size_t)x->rows * sizeof *numbers);
+    if (!p->failed)
+        p->ops->matmul_experts(p->dev, &job, 1, n_heads, x, &ids);
+}
+
+/* [T, H (rope_dim + kv_rank)] */
+static tensor *queries(pass *p, const struct nn_mla *m, const tensor *x)
+{
+    const struct mla_spec *s = m->spec;
+    tensor *q_a, *q, *y;
+    tensor from, to;
+
+    if (s->q_rank) {
+        q_a = nn_linear(p, &m->q_a_proj, x);
+        nn_norm_inplace(p, &m->q_norm, q_a, s->q_rank);
+        x = q_a;
+    }
+    q = nn_linear(p, &m->q_proj, x); /* [T, H (nope_dim + rope_dim)] */
+    y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * (s->rope_dim + s->kv_rank));
+    if (p->failed)
+        return y;
+    if (s->q_scale != 1)
+        p->ops->scale(p->dev, q, s->q_scale);
+    nn_temperature(p, &s->temperature, q);
+    from = part_rows(q, s->n_heads, s->nope_dim, s->rope_dim);
+    to = part_rows(y, s->n_heads, 0, s->rope_dim);
+    p->ops->copy_rows(p->dev, &to, &from);
+    from = part_rows(q, s->n_heads, 0, s->nope_dim);
+    to = part_rows(y, s->n_heads, s->rope_dim, s->kv_rank);
+    per_head(p, &m->embed_q, s->n_heads, &to, &from);
+    return y;
+}
+
+/* [T, rope_dim + kv_rank] */
+static tensor *keys(pass *p, const struct nn_mla *m, const tensor *x)
+{
+    const struct mla_spec *s = m->spec;
+    tensor *kv = nn_linear(p, &m->kv_a_proj, x);
+    tensor *k = pass_tensor(p, DTYPE_F32, x->rows, kv->cols);
+    tensor from = part_rows(kv, 1, s->kv_rank, s->rope_dim), to = part_rows(k, 1, 0, s->rope_dim);
+    tensor latent = part_rows(k, 1, s->rope_dim, s->kv_rank);
+
+    if (p->failed)
+        return k;
+    p->ops->copy_rows(p->dev, &to, &from);
+    from = part_rows(kv, 1, 0, s->kv_rank);
+    p->ops->copy_rows(p->dev, &latent, &from);
+    nn_norm_inplace(p, &m->kv_norm, &latent, s->kv_rank);
+    if (s->kv_scale != 1)
+        p->ops->scale(p->dev, &latent, s->kv_scale);
+    return k;
+}
+
+tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
+{
+    const struct mla_spec *s = m->spec;
+    const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, m->cache_layer)];
+    const struct kv_layer *kv = kv_cache_layer(p->cache, m->cache_layer);
+    const struct attend_params params = {.n_heads = s->n_heads, .scale = s->scale};
+    int head_dim = s->rope_dim + s->kv_rank;
+    tensor *q = queries(p, m, x), *k = keys(p, m, x);
+    tensor *found = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->kv_rank);
+    tensor *y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->v_dim);
+    tensor v, from, to;
+
+    if (p->failed)
+        return y;
+    if (m->rope >= 0) {
+        p->ops->rope(p->dev, q, head_dim, p->rope_tables[m->rope], s->rope.interleaved);
+        p->ops->rope(p->dev, k, head_dim, p->rope_tables[m->rope], s->rope.interleaved);
+    }
+    v = part_rows(k, 1, s->rope_dim, s->kv_rank);
+    p->ops->kv_store(p->dev, kv, rows, k, &v);
+    p->ops->attend(p->dev, found, q, kv, rows, &params);
+    from = part_rows(found, s->n_heads, 0, s->kv_rank);
+    to = part_rows(y, s->n_heads, 0, s->v_dim);
+    per_head(p, &m->unembed, s->n_heads, &to, &from);
+    return nn_linear(p, &m->o_proj, y);
+}
