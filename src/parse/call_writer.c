@@ -12,14 +12,23 @@ void call_writer_release(struct call_writer *w)
 
 void call_section(struct call_writer *w)
 {
+    w->failed |= w->log.failed;
     strbuf_clear(&w->log);
     w->given = w->replay_at = 0;
     w->open = w->replaying = w->differs = w->any_member = false;
 }
 
+static void clear_scratch(struct call_writer *w)
+{
+    w->failed |= w->scratch.failed;
+    strbuf_clear(&w->scratch);
+}
+
 /* Adds to the log what is not in it yet; true where all of it was. */
 static bool say(struct call_writer *w, struct span s)
 {
+    if (w->log.failed)
+        return true;
     if (w->replaying) {
         size_t known = w->log.size - w->replay_at, n = s.size < known ? s.size : known;
 
@@ -100,7 +109,7 @@ void call_object_open(struct call_writer *w)
 
 void call_key(struct call_writer *w, struct span key)
 {
-    strbuf_clear(&w->scratch);
+    clear_scratch(w);
     if (w->any_member)
         strbuf_add_str(&w->scratch, ", ");
     strbuf_add_json(&w->scratch, key.size ? key.at : "", key.size);
@@ -119,7 +128,7 @@ void call_string_piece(struct call_writer *w, struct span text)
 {
     if (!text.size)
         return;
-    strbuf_clear(&w->scratch);
+    clear_scratch(w);
     strbuf_add_json(&w->scratch, text.at, text.size);
     if (!w->scratch.failed)
         call_text(w, (struct span){w->scratch.data + 1, w->scratch.size - 2});
@@ -162,5 +171,5 @@ void call_fail(struct call_writer *w, const char *why, struct span raw)
 
 bool call_writer_failed(const struct call_writer *w)
 {
-    return w->log.failed || w->scratch.failed;
+    return w->failed || w->log.failed || w->scratch.failed;
 }

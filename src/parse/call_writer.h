@@ -27,6 +27,7 @@ struct call_writer {
     size_t given;      /* of the log, how much the sink knows */
     size_t replay_at;  /* while this is less than the log's size, what is said is compared */
     bool replaying, differs;
+    bool failed; /* an allocation did; sticky */
     struct strbuf scratch;
 };
 

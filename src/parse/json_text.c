@@ -419,62 +419,76 @@ static int32_t hex4(const char *s)
 }
 
 /* \uXXXX at s, with a second one where the two are a pair; returns the bytes used. */
-static size_t decode_unicode(struct span s, struct strbuf *out)
+static size_t decode_unicode(struct span s, int32_t *c)
 {
-    int32_t c = hex4(s.at + 2), low = 0;
-    size_t used = 6;
-    char utf8[UTF8_MAX];
+    int32_t low = 0;
 
-    if (c >= 0xD800 && c < 0xDC00 && s.size >= 12 && s.at[6] == '\\' && s.at[7] == 'u')
+    *c = hex4(s.at + 2);
+    if (*c >= 0xD800 && *c < 0xDC00 && s.size >= 12 && s.at[6] == '\\' && s.at[7] == 'u')
         low = hex4(s.at + 8);
-    if (low >= 0xDC00 && low < 0xE000) {
-        c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
-        used = 12;
+    if (low < 0xDC00 || low >= 0xE000)
+        return 6;
+    *c = 0x10000 + ((*c - 0xD800) << 10) + (low - 0xDC00);
+    return 12;
+}
+
+/* What the start of a literal's inside stands for: a run without escapes, or one escape in utf8. */
+static struct span decode_next(struct span *s, char utf8[static UTF8_MAX])
+{
+    static const char escapes[] = "bfnrt", controls[] = "\b\f\n\r\t";
+    struct span piece = *s;
+    size_t plain = 0;
+    const char *found;
+    int32_t c;
+
+    while (plain < s->size && s->at[plain] != '\\')
+        plain++;
+    if (plain || s->size < 2) {
+        *s = span_from(*s, plain ? plain : s->size);
+        return span_first(piece, plain);
     }
-    strbuf_add(out, utf8, utf8_encode(c, utf8));
-    return used;
+    if (s->at[1] == 'u' && s->size >= 6) {
+        *s = span_from(*s, decode_unicode(*s, &c));
+        return (struct span){utf8, utf8_encode(c, utf8)};
+    }
+    found = strchr(escapes, s->at[1]);
+    utf8[0] = found ? controls[found - escapes] : s->at[1];
+    *s = span_from(*s, 2);
+    return (struct span){utf8, 1};
+}
+
+static struct span inside(struct span literal)
+{
+    if (literal.size < 2)
+        return (struct span){0};
+    return (struct span){literal.at + 1, literal.size - 2};
 }
 
 void json_text_decode(struct span literal, struct strbuf *out)
 {
-    static const char escapes[] = "bfnrt", controls[] = "\b\f\n\r\t";
-    struct span s;
+    struct span s = inside(literal);
+    char utf8[UTF8_MAX];
 
-    if (literal.size < 2)
-        return;
-    s = (struct span){literal.at + 1, literal.size - 2};
     while (s.size) {
-        const char *found;
-        size_t plain = 0, used = 2;
+        struct span piece = decode_next(&s, utf8);
 
-        while (plain < s.size && s.at[plain] != '\\')
-            plain++;
-        strbuf_add(out, s.at, plain);
-        s = span_from(s, plain);
-        if (s.size < 2)
-            break;
-        found = strchr(escapes, s.at[1]);
-        if (s.at[1] == 'u' && s.size >= 6)
-            used = decode_unicode(s, out);
-        else
-            strbuf_add_char(out, found ? controls[found - escapes] : s.at[1]);
-        s = span_from(s, used);
+        strbuf_add(out, piece.at, piece.size);
     }
 }
 
 bool json_text_is(struct span literal, const char *text)
 {
-    struct strbuf decoded = {0};
-    bool same;
+    struct span s = inside(literal), want = span_of(text);
+    char utf8[UTF8_MAX];
 
-    if (literal.size < 2)
-        return false;
-    if (!memchr(literal.at, '\\', literal.size))
-        return span_is((struct span){literal.at + 1, literal.size - 2}, text);
-    json_text_decode(literal, &decoded);
-    same = !decoded.failed && span_is((struct span){decoded.data, decoded.size}, text);
-    strbuf_release(&decoded);
-    return same;
+    while (s.size) {
+        struct span piece = decode_next(&s, utf8);
+
+        if (!span_starts(want, piece))
+            return false;
+        want = span_from(want, piece.size);
+    }
+    return literal.size >= 2 && !want.size;
 }
 
 static void skip_space(struct span *s)

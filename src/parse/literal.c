@@ -455,7 +455,7 @@ static bool read_entries(struct reader *r, struct strbuf *first, bool *dict, str
     *dict = true;
     for (size_t count = 0; ok && peek_token(r) != '}'; count++) {
         strbuf_clear(&key);
-        ok = comma && read_value(r, &key) && key.data;
+        ok = comma && read_value(r, &key) && key.data && !key.failed;
         if (!ok)
             break;
         if (count == 0)

@@ -26,7 +26,7 @@ static enum step seek(struct tool_reader *r, char also, int next)
         return STEP_MORE;
     if (!word || word == rest.size || rest.at[word] != '{')
         return reader_go(r, found + 1, SEEK);
-    strbuf_clear(&r->name);
+    reader_clear(r, &r->name);
     strbuf_add(&r->name, rest.at, word);
     return reader_go(r, found + call.size + word + 1, next);
 }
@@ -86,7 +86,7 @@ static enum step gemma_value(struct tool_reader *r)
     if (found == SIZE_MAX)
         return STEP_MORE;
     text = reader_between(r, r->at, found);
-    strbuf_clear(&r->piece);
+    reader_clear(r, &r->piece);
     if (!json_text_whole(text, false, &r->piece))
         strbuf_add_json(&r->piece, text.at, text.size);
     call_text(&r->out, (struct span){r->piece.data, r->piece.size});
@@ -188,7 +188,7 @@ static enum json_text_status gemma4_string(struct tool_reader *r, struct span te
     status =
         literal.failed ? JSON_TEXT_BAD : gemma4_put(r, (struct span){literal.data, literal.size});
     if (literal.failed)
-        r->piece.failed = true;
+        r->no_memory = true;
     strbuf_release(&literal);
     return status;
 }
@@ -243,10 +243,10 @@ static enum step gemma4_object(struct tool_reader *r)
         begin(r);
         reader_json_start(r);
         r->json_size = 1; /* depth of the braces */
-        strbuf_clear(&r->piece);
+        reader_clear(r, &r->piece);
         gemma4_put(r, SPAN("{"));
     } else {
-        strbuf_clear(&r->piece);
+        reader_clear(r, &r->piece);
     }
     r->saw_arguments = true;
     while (step == STEP_MORE && r->at < r->text.size) {

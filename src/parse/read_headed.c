@@ -189,7 +189,7 @@ static enum step k2_arguments(struct tool_reader *r)
             reader_json_arguments(r, end);
         return STEP_MORE;
     }
-    strbuf_clear(&r->piece);
+    reader_clear(r, &r->piece);
     convert_literal(text, NULL, &r->piece, &why);
     if (r->saw_arguments) {
         /* The start of it was given out already. */

@@ -63,8 +63,8 @@ static enum step start(struct tool_reader *r, const struct json_format *f)
 
 static void new_call(struct tool_reader *r)
 {
-    strbuf_clear(&r->name);
-    strbuf_clear(&r->id);
+    reader_clear(r, &r->name);
+    reader_clear(r, &r->id);
     r->nested = r->saw_arguments = false;
     r->arguments_size = 0;
     r->first = true;
@@ -133,7 +133,7 @@ static enum step key(struct tool_reader *r, const struct json_format *f)
                     : json_text_is(literal, "function") ? MEMBER_FUNCTION
                                                         : MEMBER_OTHER;
     if (f->name_is_key) {
-        strbuf_clear(&r->name);
+        reader_clear(r, &r->name);
         json_text_decode(literal, &r->name);
         r->value_kind = MEMBER_ARGUMENTS;
         reader_begin_call(r, (struct span){r->name.data, r->name.size}, (struct span){0});
@@ -155,7 +155,7 @@ static enum step whole_arguments(struct tool_reader *r, const struct json_format
 {
     bool ok = true;
 
-    strbuf_clear(&r->piece);
+    reader_clear(r, &r->piece);
     if (f->arguments_object && value.at[0] == '"') {
         json_text_decode(value, &r->piece);
         struct span decoded = {r->piece.data ? r->piece.data : "", r->piece.size};
@@ -167,7 +167,7 @@ static enum step whole_arguments(struct tool_reader *r, const struct json_format
         if (ok)
             call_text(&r->out, (struct span){copy.data, copy.size});
         if (copy.failed)
-            r->piece.failed = true;
+            r->no_memory = true;
         strbuf_release(&copy);
     } else if (f->arguments_object && value.at[0] != '{') {
         ok = false;
@@ -185,7 +185,7 @@ static enum step take_name(struct tool_reader *r, const struct json_format *f, s
         return reader_fail(r, "the name of a call is no string");
     if (r->out.open)
         return reader_fail(r, "a call has two names");
-    strbuf_clear(&r->name);
+    reader_clear(r, &r->name);
     json_text_decode(value, &r->name);
     reader_begin_call(r, (struct span){r->name.data ? r->name.data : "", r->name.size},
                       (struct span){r->id.data, r->id.size});
@@ -207,7 +207,7 @@ static enum step take_member(struct tool_reader *r, const struct json_format *f)
     if (r->value_kind == MEMBER_NAME) {
         step = take_name(r, f, value);
     } else if (r->value_kind == MEMBER_ID && value.at[0] == '"') {
-        strbuf_clear(&r->id);
+        reader_clear(r, &r->id);
         json_text_decode(value, &r->id);
     } else if (r->value_kind == MEMBER_ARGUMENTS && r->out.open) {
         step = whole_arguments(r, f, value);

@@ -26,9 +26,9 @@ static enum step name(struct tool_reader *r, const struct pair_tags *t)
     if (found == SIZE_MAX)
         return STEP_MORE;
     text = span_strip(reader_between(r, r->at, found));
-    strbuf_clear(&r->name);
+    reader_clear(r, &r->name);
     strbuf_add(&r->name, text.at, text.size);
-    strbuf_clear(&r->id);
+    reader_clear(r, &r->id);
     reader_begin_call(r, text, (struct span){0});
     call_object_open(&r->out);
     r->object_open = true;
@@ -75,7 +75,7 @@ static enum step key(struct tool_reader *r, const struct pair_tags *t)
         rest = reader_between(r, after, r->text.size);
         if (span_starts(rest, t->value_open)) {
             text = span_strip(reader_between(r, r->at, found));
-            strbuf_clear(&r->key);
+            reader_clear(r, &r->key);
             strbuf_add(&r->key, text.at, text.size);
             r->schema = schema_argument(r->tools, (struct span){r->name.data, r->name.size},
                                         (struct span){r->key.data, r->key.size});
@@ -130,7 +130,7 @@ static void finish_value(struct tool_reader *r, struct span text)
         return;
     }
     call_key(&r->out, (struct span){r->key.data, r->key.size});
-    strbuf_clear(&r->piece);
+    reader_clear(r, &r->piece);
     convert_literal(text, r->schema, &r->piece, &why);
     call_text(&r->out, (struct span){r->piece.data, r->piece.size});
 }

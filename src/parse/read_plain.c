@@ -13,7 +13,7 @@ static void say(struct tool_reader *r, struct span name, struct span arguments)
 
 static void say_raw(struct tool_reader *r, struct span name, struct span text)
 {
-    strbuf_clear(&r->piece);
+    reader_clear(r, &r->piece);
     strbuf_add_str(&r->piece, "{\"raw\": ");
     strbuf_add_json(&r->piece, text.size ? text.at : "", text.size);
     strbuf_add_char(&r->piece, '}');
@@ -70,13 +70,15 @@ static bool normalize(struct tool_reader *r, struct span name, struct span objec
 
     if (!object.size || object.at[0] != '{')
         return false;
-    strbuf_clear(&r->piece);
+    reader_clear(r, &r->piece);
     strbuf_add_char(&r->piece, '{');
     while (json_text_next(&it)) {
         const json *schema;
 
         strbuf_clear(&key);
         json_text_decode(it.key, &key);
+        if (key.failed)
+            break;
         schema = schema_argument(r->tools, name, (struct span){key.data, key.size});
         strbuf_add_str(&r->piece, first ? "" : ", ");
         strbuf_add(&r->piece, it.key.at, it.key.size);
@@ -86,7 +88,7 @@ static bool normalize(struct tool_reader *r, struct span name, struct span objec
     }
     strbuf_add_char(&r->piece, '}');
     if (key.failed)
-        r->piece.failed = true;
+        r->no_memory = true;
     strbuf_release(&key);
     return true;
 }
@@ -99,7 +101,7 @@ static bool say_parts(struct tool_reader *r, struct span name, struct span argum
 
     if (!ok)
         return false;
-    strbuf_clear(&r->name);
+    reader_clear(r, &r->name);
     json_text_decode(name, &r->name);
     if (arguments.size && arguments.at[0] == '"') {
         json_text_decode(arguments, &text);
@@ -112,7 +114,7 @@ static bool say_parts(struct tool_reader *r, struct span name, struct span argum
     else if (ok && (ok = normalize(r, name, arguments)))
         say(r, name, (struct span){r->piece.data, r->piece.size});
     if (held.failed || text.failed)
-        r->piece.failed = true;
+        r->no_memory = true;
     strbuf_release(&held);
     strbuf_release(&text);
     return ok;
@@ -145,7 +147,7 @@ static bool plain_json(struct tool_reader *r, struct span text)
 {
     struct strbuf copy = {0};
     struct span value;
-    bool ok = json_text_whole(text, false, &copy);
+    bool ok = json_text_whole(text, false, &copy) && copy.size;
 
     if (ok) {
         value = (struct span){copy.data, copy.size};
@@ -157,7 +159,7 @@ static bool plain_json(struct tool_reader *r, struct span text)
         ok = value.size && value.at[0] == '{' && say_json(r, value);
     }
     if (copy.failed)
-        r->piece.failed = true;
+        r->no_memory = true;
     strbuf_release(&copy);
     return ok;
 }
@@ -171,7 +173,7 @@ static bool plain_object(struct tool_reader *r, struct span name, struct span te
     if (ok)
         say(r, name, (struct span){r->piece.data, r->piece.size});
     if (held.failed)
-        r->piece.failed = true;
+        r->no_memory = true;
     strbuf_release(&held);
     return ok;
 }
@@ -236,7 +238,7 @@ static bool plain_pairs(struct tool_reader *r, struct span name, struct span tex
     struct strbuf word = {0};
     bool ok = true, first = true;
 
-    strbuf_clear(&r->piece);
+    reader_clear(r, &r->piece);
     strbuf_add_char(&r->piece, '{');
     for (;;) {
         while (text.size && shell_space(text.at[0]))
@@ -244,13 +246,13 @@ static bool plain_pairs(struct tool_reader *r, struct span name, struct span tex
         if (!text.size || !ok)
             break;
         strbuf_clear(&word);
-        ok = shell_word(&text, &word) &&
+        ok = shell_word(&text, &word) && !word.failed &&
              add_pair(r, name, (struct span){word.data ? word.data : "", word.size}, first);
         first = false;
     }
     strbuf_add_char(&r->piece, '}');
     if (word.failed)
-        r->piece.failed = true;
+        r->no_memory = true;
     strbuf_release(&word);
     if (ok && !first && !r->piece.failed)
         say(r, name, (struct span){r->piece.data, r->piece.size});

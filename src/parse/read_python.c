@@ -26,7 +26,7 @@ static bool list_of_calls(struct tool_reader *r, struct span s, bool say)
             break;
         strbuf_clear(&name);
         n = call_name(s, &name);
-        if (!n)
+        if (!n || name.failed)
             goto done;
         s = span_from(s, n);
         count++;
@@ -64,7 +64,7 @@ static bool list_of_calls(struct tool_reader *r, struct span s, bool say)
 
 done:
     if (name.failed || value.failed)
-        r->piece.failed = true;
+        r->no_memory = true;
     strbuf_release(&name);
     strbuf_release(&value);
     return ok;
@@ -112,7 +112,7 @@ static void loose_arguments(struct tool_reader *r, struct span s)
             call_object_open(&r->out);
         r->object_open = true;
         call_key(&r->out, key);
-        strbuf_clear(&r->piece);
+        reader_clear(r, &r->piece);
         if (!literal_to_json(value, &r->piece))
             strbuf_add_json(&r->piece, value.size ? value.at : "", value.size);
         call_text(&r->out, (struct span){r->piece.data, r->piece.size});
@@ -216,7 +216,7 @@ static enum step stream_call(struct tool_reader *r)
 
     if (open == SIZE_MAX)
         return STEP_MORE;
-    strbuf_clear(&r->name);
+    reader_clear(r, &r->name);
     n = call_name(span_first(rest, open + 1 - r->at), &r->name);
     if (!n)
         return reader_go(r, r->at, WAIT);
@@ -238,7 +238,7 @@ static enum step stream_argument(struct tool_reader *r)
     end = argument_end(r);
     if (!end)
         return STEP_MORE;
-    strbuf_clear(&r->piece);
+    reader_clear(r, &r->piece);
     n = call_argument(reader_between(r, r->at, end), &key, &r->piece, &last);
     if (!n)
         return reader_go(r, r->at, WAIT);
@@ -295,7 +295,7 @@ static enum step builtin(struct tool_reader *r)
     strbuf_add(&list, s.at, s.size);
     strbuf_add_char(&list, ']');
     if (list.failed) {
-        r->piece.failed = true;
+        r->no_memory = true;
         strbuf_release(&list);
         return STEP_MORE;
     }

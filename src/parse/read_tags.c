@@ -83,11 +83,11 @@ static enum step seek(struct tool_reader *r)
             return STEP_MORE;
         return reader_go(r, f->call_open.size ? open + 1 : at + (head.size ? head.size : 1), SEEK);
     }
-    strbuf_clear(&r->name);
+    reader_clear(r, &r->name);
     f->unescape(head.name, &r->name);
     if (!r->name.size)
         return reader_go(r, at + head.size, SEEK);
-    strbuf_clear(&r->id);
+    reader_clear(r, &r->id);
     reader_begin_call(r, (struct span){r->name.data, r->name.size}, (struct span){0});
     return enter_body(r, at + head.size);
 }
@@ -102,7 +102,7 @@ static void begin_value(struct tool_reader *r, const struct tag_head *head)
 {
     const struct tag_format *f = format_of(r);
 
-    strbuf_clear(&r->key);
+    reader_clear(r, &r->key);
     f->unescape(head->name, &r->key);
     r->schema = schema_argument(r->tools, (struct span){r->name.data, r->name.size},
                                 (struct span){r->key.data, r->key.size});
@@ -310,7 +310,7 @@ static enum step finish_value(struct tool_reader *r, struct span raw)
         return STEP_AGAIN;
     }
     key(r);
-    strbuf_clear(&r->piece);
+    reader_clear(r, &r->piece);
     if (f->value_kind != VALUE_TYPED_BY_TAG) {
         if (f->convert(f->convert == convert_json ? raw : text, r->schema, &r->piece, &why)) {
             r->why = why;

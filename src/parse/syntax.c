@@ -93,6 +93,7 @@ static void begin(struct tool_calls *c, const struct parse_event *e)
     if (!calls[c->count].name || (e->id_size && !calls[c->count].id))
         c->failed = true;
     c->count++;
+    c->failed |= c->arguments.failed;
     strbuf_clear(&c->arguments);
 }
 
@@ -153,7 +154,7 @@ int tool_calls_read(struct tool_calls *calls, const struct tool_syntax *s, const
     reader_section(&r);
     strbuf_add(&r.text, text, n);
     rc = r.text.failed ? -1 : reader_finish(&r);
-    if (rc || calls->failed)
+    if (rc || calls->failed || calls->arguments.failed)
         rc = fail(err, CLM_ERR_NOMEM, "the tool calls in a text of %zu bytes", n);
     else if (r.why)
         rc = fail(err, CLM_ERR_FORMAT, "tool call (%s): %s", s->name, r.why);

@@ -26,7 +26,7 @@ static inline struct span span_of(const char *s)
 
 static inline bool span_is(struct span s, const char *text)
 {
-    return strlen(text) == s.size && memcmp(s.at, text, s.size) == 0;
+    return strlen(text) == s.size && (s.size == 0 || memcmp(s.at, text, s.size) == 0);
 }
 
 static inline bool span_equal(struct span a, struct span b)
@@ -36,12 +36,12 @@ static inline bool span_equal(struct span a, struct span b)
 
 static inline bool span_starts(struct span s, struct span prefix)
 {
-    return s.size >= prefix.size && memcmp(s.at, prefix.at, prefix.size) == 0;
+    return s.size >= prefix.size && (prefix.size == 0 || memcmp(s.at, prefix.at, prefix.size) == 0);
 }
 
 static inline struct span span_from(struct span s, size_t n)
 {
-    return (struct span){s.at + n, s.size - n};
+    return (struct span){n ? s.at + n : s.at, s.size - n};
 }
 
 static inline struct span span_first(struct span s, size_t n)

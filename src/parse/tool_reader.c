@@ -1,8 +1,14 @@
 #include "parse/tool_reader.h"
 
+void reader_clear(struct tool_reader *r, struct strbuf *b)
+{
+    r->no_memory |= b->failed;
+    strbuf_clear(b);
+}
+
 void reader_section(struct tool_reader *r)
 {
-    strbuf_clear(&r->text);
+    reader_clear(r, &r->text);
     r->at = r->scanned = 0;
     r->final = r->streamed = false;
     r->state = 0;
@@ -14,8 +20,8 @@ void reader_section(struct tool_reader *r)
 
 static bool out_of_memory(const struct tool_reader *r)
 {
-    return r->text.failed || r->name.failed || r->id.failed || r->key.failed || r->piece.failed ||
-           call_writer_failed(&r->out);
+    return r->no_memory || r->text.failed || r->name.failed || r->id.failed || r->key.failed ||
+           r->piece.failed || call_writer_failed(&r->out);
 }
 
 static void give_up(struct tool_reader *r, const char *why)
@@ -137,7 +143,7 @@ size_t reader_find_one(struct tool_reader *r, struct span marker)
 void reader_begin_call(struct tool_reader *r, struct span name, struct span id)
 {
     r->object_open = r->string_open = r->saw_arguments = false;
-    call_begin(&r->out, name, id);
+    call_begin(&r->out, name.size ? name : SPAN(""), id);
 }
 
 void reader_end_call(struct tool_reader *r)
@@ -147,7 +153,7 @@ void reader_end_call(struct tool_reader *r)
     else if (!r->saw_arguments)
         call_text(&r->out, SPAN("{}"));
     call_end(&r->out, (struct span){r->id.data, r->id.size});
-    strbuf_clear(&r->id);
+    reader_clear(r, &r->id);
     r->object_open = false;
     r->n_calls++;
 }
@@ -179,7 +185,7 @@ enum json_text_status reader_json_arguments(struct tool_reader *r, size_t end)
 {
     enum json_text_status status;
 
-    strbuf_clear(&r->piece);
+    reader_clear(r, &r->piece);
     status = reader_json(r, end, &r->piece);
     r->saw_arguments = true;
     call_text(&r->out, (struct span){r->piece.data, r->piece.size});

@@ -33,6 +33,7 @@ struct tool_reader {
     bool streamed; /* a step was taken before the text was whole */
     int state;
     const char *why;
+    bool no_memory; /* some allocation failed: sticky, unlike the flags of buffers */
     size_t n_calls; /* that have ended in this section */
 
     /* The present call. */
@@ -70,6 +71,9 @@ int reader_finish(struct tool_reader *r);
 void reader_release(struct tool_reader *r);
 
 /* For readers: */
+
+/* Empties one of the reader's buffers; that it had failed is not forgotten. */
+void reader_clear(struct tool_reader *r, struct strbuf *b);
 
 /* The text from at on. */
 struct span reader_rest(const struct tool_reader *r);

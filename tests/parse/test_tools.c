@@ -229,10 +229,74 @@ static void test_goldens(void **state)
     CHECK(n_cases > 2000 && n_wrong == 0, "%zu of %zu cases are wrong", n_wrong, n_cases);
 }
 
+static void ignore_event(void *user, const struct parse_event *e)
+{
+    (void)user;
+    (void)e;
+}
+
+/* Each allocation fails in turn: it is reported, as such, and nothing is lost. */
+static void check_memory(const struct tool_syntax *s, const json *c, const json *tools)
+{
+    struct span text;
+    bool done = false;
+
+    text.at = json_string(json_get(c, "text"), &text.size);
+    for (long n = 0; !done; n++) {
+        struct tool_calls calls;
+        struct tool_reader r = {.syntax = s, .tools = tools, .out = {.sink = ignore_event}};
+        clm_error err = {0};
+        int rc, stream = 0;
+
+        mem_fail_after(n);
+        rc = tool_calls_read(&calls, s, text.at, text.size, tools, &err);
+        done = !mem_fail_after(-1);
+        CHECK(done || (rc && err.code == CLM_ERR_NOMEM), "%s: %s: allocation %ld", s->name, text.at,
+              n);
+        if (!rc)
+            tool_calls_release(&calls);
+        reader_section(&r);
+        mem_fail_after(n);
+        for (size_t i = 0; i < text.size && !stream; i++)
+            stream = reader_feed(&r, text.at + i, 1);
+        if (!stream)
+            stream = reader_finish(&r);
+        if (mem_fail_after(-1)) {
+            done = false;
+            CHECK(stream, "%s: %s: allocation %ld of the stream", s->name, text.at, n);
+        }
+        reader_release(&r);
+    }
+}
+
+static void test_memory(void **state)
+{
+    json *tools;
+
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    tools = load("tools.json");
+    for (size_t i = 0; syntax_at(i); i++) {
+        char name[128];
+        json *cases;
+
+        snprintf(name, sizeof name, "goldens/parsing/tool_%s.json", syntax_at(i)->name);
+        if (!shared_path(name))
+            continue;
+        snprintf(name, sizeof name, "tool_%s.json", syntax_at(i)->name);
+        cases = load(name);
+        for (size_t k = 0; k < json_size(cases); k += 1 + json_size(cases) / 60)
+            check_memory(syntax_at(i), json_at(cases, k), tools);
+        json_free(cases);
+    }
+    json_free(tools);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_goldens),
+        cmocka_unit_test(test_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
