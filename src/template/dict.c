@@ -113,6 +113,28 @@ int dict_get(struct render *r, const struct dict *d, const struct value *key,
     return found;
 }
 
+/* Puts an entry behind the others. */
+static void append(struct dict *d, const struct value *key, uint64_t hash, const struct value *v)
+{
+    d->entries[d->size++] = (struct dict_entry){*key, *v, hash};
+    if (d->index) {
+        uint32_t at = (uint32_t)hash & d->index_mask;
+
+        while (d->index[at])
+            at = (at + 1) & d->index_mask;
+        d->index[at] = d->size;
+    }
+}
+
+int dict_add_new(struct render *r, struct dict *d, const struct value *key, uint64_t hash,
+                 const struct value *v)
+{
+    if (d->size == d->capacity && dict_reserve(r, d, d->size ? 2 * (size_t)d->size : 4))
+        return -1;
+    append(d, key, hash, v);
+    return 0;
+}
+
 int dict_set_hashed(struct render *r, struct dict *d, const struct value *key, uint64_t hash,
                     struct value v)
 {
@@ -125,18 +147,7 @@ int dict_set_hashed(struct render *r, struct dict *d, const struct value *key, u
         e->value = v;
         return 0;
     }
-    if (d->size == d->capacity && dict_reserve(r, d, d->size ? 2 * (size_t)d->size : 4))
-        return -1;
-    d->entries[d->size] = (struct dict_entry){*key, v, hash};
-    d->size++;
-    if (d->index) {
-        uint32_t at = (uint32_t)hash & d->index_mask;
-
-        while (d->index[at])
-            at = (at + 1) & d->index_mask;
-        d->index[at] = d->size;
-    }
-    return 0;
+    return dict_add_new(r, d, key, hash, &v);
 }
 
 int dict_set(struct render *r, struct dict *d, const struct value *key, struct value v)

@@ -55,6 +55,15 @@ static const struct builtin filters[] = {
     {"xmlattr", filter_xmlattr, "autospace", 0, 0},
 };
 
+/* name may hold anything, NULs too. */
+static int compare_name(const char *known, const char *name, size_t size)
+{
+    size_t n = strlen(known);
+    int order = memcmp(known, name, n < size ? n : size);
+
+    return order ? order : n < size ? -1 : n > size;
+}
+
 const struct builtin *builtin_search(const struct builtin *table, size_t n, const char *name,
                                      size_t size)
 {
@@ -62,18 +71,13 @@ const struct builtin *builtin_search(const struct builtin *table, size_t n, cons
 
     while (low < high) {
         size_t middle = (low + high) / 2;
-        int order = strncmp(table[middle].name, name, size);
 
-        if (!order && table[middle].name[size])
-            order = 1; /* name is only the beginning of it */
-        if (order < 0)
+        if (compare_name(table[middle].name, name, size) < 0)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == n || strncmp(table[low].name, name, size) || table[low].name[size])
-        return NULL;
-    return &table[low];
+    return low < n && !compare_name(table[low].name, name, size) ? &table[low] : NULL;
 }
 
 const struct builtin *filter_find(const char *name, size_t size)

@@ -382,9 +382,11 @@ static int dotted_name(struct parser *p, struct value *name)
     if (parse_expect(p, T_NAME))
         return -1;
     while (parse_skip(p, T_DOT)) {
-        name->size = (uint32_t)(p->at->value.s + p->at->value.size - begin);
+        const struct value *part = &p->at->value;
+
         if (parse_expect(p, T_NAME))
             return -1;
+        name->size = (uint32_t)(part->s + part->size - begin);
     }
     return 0;
 }

@@ -109,6 +109,9 @@ int string_join2(struct render *r, const struct value *a, const struct value *b,
 int dict_reserve(struct render *r, struct dict *d, size_t size);
 struct dict *dict_new(struct render *r, size_t size);
 int dict_set(struct render *r, struct dict *d, const struct value *key, struct value v);
+/* A key that is not there yet. */
+int dict_add_new(struct render *r, struct dict *d, const struct value *key, uint64_t hash,
+                 const struct value *v);
 int dict_set_hashed(struct render *r, struct dict *d, const struct value *key, uint64_t hash,
                     struct value v);
 /* NULL when there is none. The key is a string with that hash. */

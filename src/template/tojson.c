@@ -18,10 +18,35 @@ struct writer {
 
 static int write_value(struct writer *w, const struct value *v);
 
-/* Whether a character can stand in a JSON string as it is. */
-static bool plain(unsigned char c, bool ascii)
+#define BYTES(x) (0x0101010101010101u * (x))
+#define HIGH BYTES(0x80u)
+
+/* A byte with its high bit set for every byte of w below n, n <= 0x80; others may only be set above
+ * such a byte, which is as good for finding out whether there is any. */
+static uint64_t bytes_below(uint64_t w, uint64_t n)
 {
-    return c >= 0x20 && c != '"' && c != '\\' && (!ascii || c < 0x7F);
+    return (w - BYTES(n)) & ~w & HIGH;
+}
+
+/* How many bytes at the beginning can stand in a JSON string as they are. */
+static size_t plain_bytes(const char *s, size_t n, bool ascii)
+{
+    size_t i = 0;
+
+    for (uint64_t w; n - i >= 8; i += 8) { /* eight at a time */
+        memcpy(&w, s + i, 8);
+        if (bytes_below(w, 0x20) | bytes_below(w ^ BYTES('"'), 1) |
+            bytes_below(w ^ BYTES('\\'), 1) | (ascii ? (w | (w + BYTES(1))) & HIGH : 0))
+            break;
+    }
+    while (i < n) {
+        unsigned char c = (unsigned char)s[i];
+
+        if (c < 0x20 || c == '"' || c == '\\' || (ascii && c >= 0x7F))
+            break;
+        i++;
+    }
+    return i;
 }
 
 static int write_escape(struct render *r, int32_t c)
@@ -45,26 +70,23 @@ static int write_escape(struct render *r, int32_t c)
 
 static int write_string(struct writer *w, const char *s, size_t size)
 {
-    size_t begin = 0, i = 0;
+    size_t i = 0;
 
     if (render_scan(w->r, size) || emit_bytes(w->r, "\"", 1))
         return -1;
-    while (i < size) {
-        int32_t c = (unsigned char)s[i];
-        size_t n = 1;
+    for (;;) {
+        size_t plain = plain_bytes(s + i, size - i, w->ascii);
+        int32_t c;
 
-        if (plain((unsigned char)c, w->ascii)) {
-            i++;
-            continue;
-        }
-        if (c >= 0x80)
-            n = utf8_decode(s + i, size - i, &c);
-        if (emit_bytes(w->r, s + begin, i - begin) || write_escape(w->r, c))
+        if (emit_bytes(w->r, s + i, plain))
             return -1;
-        i += n;
-        begin = i;
+        i += plain;
+        if (i == size)
+            return emit_bytes(w->r, "\"", 1);
+        i += utf8_decode(s + i, size - i, &c);
+        if (write_escape(w->r, c))
+            return -1;
     }
-    return emit_bytes(w->r, s + begin, size - begin) || emit_bytes(w->r, "\"", 1) ? -1 : 0;
 }
 
 static int write_float(struct writer *w, double f)
@@ -269,86 +291,4 @@ FILTER(tojson)
 
     (void)args;
     return to_json(r, &self, p) || emit_capture(r, mark, out) ? -1 : 0;
-}
-
-/* ---- the other way: the input's values ---- */
-
-static int json_list(struct render *r, const json *v, struct value *out)
-{
-    size_t n = json_size(v);
-    struct list *l = list_new(r, n);
-
-    if (!l)
-        return -1;
-    for (size_t i = 0; i < n; i++)
-        if (json_value(r, json_at(v, i), &l->items[i]))
-            return -1;
-    *out = value_list(l);
-    return 0;
-}
-
-static int json_dict(struct render *r, const json *v, struct value *out)
-{
-    struct dict *d = dict_new(r, json_size(v));
-    struct json_iter it = json_first(v);
-    size_t size;
-
-    double f;
-
-    if (!d)
-        return -1;
-    /* how json.h gives what JSON has no word for */
-    if (json_size(v) == 1 && json_string(json_get(v, "__float__"), &size)) {
-        const char *text = json_string(json_get(v, "__float__"), &size);
-
-        if (number_from_text(text, size, &f) && !isfinite(f)) {
-            *out = value_float(f);
-            return 0;
-        }
-    }
-    while (json_next(&it)) {
-        struct value key = value_string(it.key, it.key_size), item;
-
-        if (json_value(r, it.value, &item) ||
-            dict_set_hashed(r, d, &key, hash_bytes(key.s, key.size), item))
-            return -1;
-    }
-    *out = value_dict(d);
-    return 0;
-}
-
-int json_value(struct render *r, const json *v, struct value *out)
-{
-    size_t size;
-    const char *s;
-    int rc = 0;
-
-    switch (json_kind(v)) {
-    case JSON_ABSENT:
-    case JSON_NULL:
-        *out = value_none();
-        return 0;
-    case JSON_BOOL:
-        *out = value_bool(json_bool(v, false));
-        return 0;
-    case JSON_INT:
-        *out = value_int(json_int(v, 0));
-        return 0;
-    case JSON_REAL:
-        *out = value_float(json_real(v, 0));
-        return 0;
-    case JSON_STRING:
-        s = json_string(v, &size);
-        if (size > UINT32_MAX)
-            return render_fail(r, "a string of more than 4 GiB");
-        *out = value_string(s, size);
-        return 0;
-    default:
-        break;
-    }
-    if (render_enter(r))
-        return -1;
-    rc = json_kind(v) == JSON_ARRAY ? json_list(r, v, out) : json_dict(r, v, out);
-    render_leave(r);
-    return rc;
 }

@@ -183,23 +183,35 @@ static inline bool string_same(const struct value *a, const struct value *b)
     return a->size == b->size && (a->s == b->s || !memcmp(a->s, b->s, a->size));
 }
 
-/* A hash of bytes, eight at a time; good enough for the keys of a mapping. */
+static inline uint64_t hash_mix(uint64_t h, uint64_t w)
+{
+    h = (h ^ w) * 0xFF51AFD7ED558CCDu;
+    return h ^ h >> 32;
+}
+
+/* A hash of bytes, eight at a time; the last eight may overlap those before. */
 static inline uint64_t hash_bytes(const char *s, size_t n)
 {
     uint64_t h = 0x9E3779B97F4A7C15u ^ n;
-    uint64_t w;
+    uint64_t w = 0;
+    uint32_t half;
 
-    while (n >= 8) {
-        memcpy(&w, s, 8);
-        h = (h ^ w) * 0xFF51AFD7ED558CCDu;
-        h ^= h >> 32;
-        s += 8;
-        n -= 8;
+    if (n >= 8) {
+        for (size_t i = 0; i + 8 < n; i += 8) {
+            memcpy(&w, s + i, 8);
+            h = hash_mix(h, w);
+        }
+        memcpy(&w, s + n - 8, 8);
+    } else if (n >= 4) {
+        memcpy(&half, s, 4);
+        w = half;
+        memcpy(&half, s + n - 4, 4);
+        w = w << 32 | half;
+    } else if (n) {
+        w = (uint64_t)(unsigned char)s[0] << 16 | (uint64_t)(unsigned char)s[n / 2] << 8 |
+            (unsigned char)s[n - 1];
     }
-    w = 0;
-    memcpy(&w, s, n);
-    h = (h ^ w) * 0xFF51AFD7ED558CCDu;
-    return h ^ h >> 29;
+    return hash_mix(h, w);
 }
 
 #endif

@@ -1,0 +1,99 @@
+#include <math.h>
+
+#include "template/number.h"
+#include "template/render.h"
+
+static int convert(struct render *r, const json *v, enum json_kind kind, struct value *out);
+
+static int json_list(struct render *r, const json *v, struct value *out)
+{
+    size_t n = json_size(v);
+    struct list *l = list_new(r, n);
+
+    if (!l)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        const json *item = json_at(v, i);
+
+        if (convert(r, item, json_kind(item), &l->items[i]))
+            return -1;
+    }
+    *out = value_list(l);
+    return 0;
+}
+
+/* {"__float__": "Infinity"}: how json.h gives what JSON has no word for. */
+static bool is_float(const json *v, double *f)
+{
+    size_t size;
+    const char *text = json_string(json_get(v, "__float__"), &size);
+
+    return text && number_from_text(text, size, f) && !isfinite(*f);
+}
+
+static int json_dict(struct render *r, const json *v, struct value *out)
+{
+    size_t n = json_size(v);
+    struct dict *d;
+    struct json_iter it;
+    double f;
+
+    if (n == 1 && is_float(v, &f)) {
+        *out = value_float(f);
+        return 0;
+    }
+    d = dict_new(r, n);
+    if (!d)
+        return -1;
+    it = json_first(v);
+    while (json_next(&it)) {
+        struct value key = value_string(it.key, it.key_size), item;
+
+        if (convert(r, it.value, json_kind(it.value), &item) ||
+            dict_add_new(r, d, &key, hash_bytes(key.s, key.size), &item))
+            return -1;
+    }
+    *out = value_dict(d);
+    return 0;
+}
+
+static int convert(struct render *r, const json *v, enum json_kind kind, struct value *out)
+{
+    size_t size;
+    const char *s;
+    int rc;
+
+    switch (kind) {
+    case JSON_ABSENT:
+    case JSON_NULL:
+        *out = value_none();
+        return 0;
+    case JSON_BOOL:
+        *out = value_bool(json_bool(v, false));
+        return 0;
+    case JSON_INT:
+        *out = value_int(json_int(v, 0));
+        return 0;
+    case JSON_REAL:
+        *out = value_float(json_real(v, 0));
+        return 0;
+    case JSON_STRING:
+        s = json_string(v, &size);
+        if (size > UINT32_MAX)
+            return render_fail(r, "a string of more than 4 GiB");
+        *out = value_string(s, size);
+        return 0;
+    default:
+        break;
+    }
+    if (render_enter(r))
+        return -1;
+    rc = kind == JSON_ARRAY ? json_list(r, v, out) : json_dict(r, v, out);
+    render_leave(r);
+    return rc;
+}
+
+int json_value(struct render *r, const json *v, struct value *out)
+{
+    return convert(r, v, json_kind(v), out);
+}
