@@ -139,6 +139,8 @@ static int measure_series(struct bench *b, struct series *s, const kv_seq *base,
 
         if (seconds < 0)
             return -1;
+        if (interrupt_seen())
+            return fail(err, CLM_ERR_CANCELLED, "stopped");
         s->speeds[s->n] = n / seconds;
         progress_show(progress, s->n + 1, b->args->repetitions);
     }
@@ -220,21 +222,25 @@ static void measure_limits(struct bench *b)
     b->limits.int8_ops_per_second = larger(b->limits.int8_ops_per_second, now.int8_ops_per_second);
 }
 
+/* The part of a limit that was used; 0 where the limit is not known. */
+static double fraction(double used, double limit)
+{
+    return limit > 0 ? used / limit : 0;
+}
+
 static double read_fraction(const struct bench *b, const struct series *s)
 {
-    return median(s) * s->bytes / b->limits.read_bytes_per_second;
+    return fraction(median(s) * s->bytes, b->limits.read_bytes_per_second);
 }
 
 static double f32_fraction(const struct bench *b, const struct series *s)
 {
-    return median(s) * s->flops / b->limits.f32_flops_per_second;
+    return fraction(median(s) * s->flops, b->limits.f32_flops_per_second);
 }
 
 static double int8_fraction(const struct bench *b, const struct series *s)
 {
-    double best = b->limits.int8_ops_per_second;
-
-    return best > 0 ? median(s) * s->flops / best : 0;
+    return fraction(median(s) * s->flops, b->limits.int8_ops_per_second);
 }
 
 static void add_json_series(struct strbuf *out, const struct bench *b, const struct series *s,

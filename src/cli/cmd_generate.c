@@ -34,6 +34,7 @@ struct run {
     const struct generate_args *args;
     struct progress progress;
     struct strbuf line;
+    bool begun; /* the text's first line is written */
     size_t text_size;
     clm_error *err; /* of writing */
 };
@@ -63,11 +64,21 @@ static void add_json_token(struct strbuf *b, const struct generated *g)
         strbuf_add_str(b, ", \"logprob\": null}\n");
 }
 
+/* mlx_lm.generate's line above the text; late, so that a failing start leaves standard output
+ * empty. */
+static void begin_text(struct run *r)
+{
+    if (!r->begun && r->args->verbose && !r->args->json)
+        strbuf_add_str(&r->line, "==========\n");
+    r->begun = true;
+}
+
 static bool write_token(void *ctx, const struct generated *g)
 {
     struct run *r = ctx;
 
     progress_erase(&r->progress);
+    begin_text(r);
     r->text_size += g->size;
     if (r->args->json)
         add_json_token(&r->line, g);
@@ -97,8 +108,11 @@ static double prompt_speed(const struct generate_result *r)
 }
 
 /* As mlx_lm.generate has it. */
-static void add_statistics(struct strbuf *b, const struct run *run, const struct generate_result *r)
+static void add_statistics(struct run *run, const struct generate_result *r)
 {
+    struct strbuf *b = &run->line;
+
+    begin_text(run);
     strbuf_add_char(b, '\n');
     if (!run->args->verbose)
         return;
@@ -205,7 +219,7 @@ static int write_all(struct run *run, struct session *s, sampler *sampling,
     if (a->json)
         add_json_statistics(&run->line, &r, seed);
     else
-        add_statistics(&run->line, run, &r);
+        add_statistics(run, &r);
     if (output_buffer(&run->line, err))
         return -1;
     return r.finish == FINISH_CANCELLED ? STATUS_INTERRUPTED : STATUS_DONE;
@@ -223,8 +237,6 @@ static int run_session(struct run *run, struct session *s, clm_error *err)
         goto cleanup;
     sampling = open_sampler(a, s, &end_tokens, seed, err);
     if (!sampling || prompt_tokens(&prompt, &a->prompt, s->tokenizer, err))
-        goto cleanup;
-    if (a->verbose && !a->json && output_text("==========\n", 11, err))
         goto cleanup;
     rc = write_all(run, s, sampling, &prompt, &end_tokens, seed, err);
 

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/memory.h"
+
 static void begin(struct fields *f, const char *name)
 {
     if (f->begun)
@@ -61,51 +63,40 @@ void field_close(struct fields *f, char bracket)
     f->begun = true;
 }
 
-static const char *rope_name(enum rope_kind kind)
+/* Names of the values of an enum; one that was added since has none here and shows as its number.
+ */
+static void field_enum(struct fields *f, const char *name, const char *const *names, size_t n,
+                       int value)
 {
-    switch (kind) {
-    case ROPE_NONE:
-        return "none";
-    case ROPE_DEFAULT:
-        return "default";
-    case ROPE_LINEAR:
-        return "linear";
-    case ROPE_DYNAMIC:
-        return "dynamic";
-    case ROPE_LLAMA3:
-        return "llama3";
-    case ROPE_YARN:
-        return "yarn";
-    case ROPE_LONGROPE:
-        return "longrope";
-    case ROPE_PROPORTIONAL:
-        return "proportional";
-    }
-    return "unknown";
+    if (value >= 0 && (size_t)value < n && names[value])
+        field_string(f, name, names[value]);
+    else
+        field_count(f, name, value);
 }
 
-static const char *activation_name(enum activation a)
-{
-    switch (a) {
-    case ACT_SILU:
-        return "silu";
-    case ACT_GELU:
-        return "gelu";
-    case ACT_GELU_TANH:
-        return "gelu_tanh";
-    case ACT_RELU:
-        return "relu";
-    case ACT_RELU2:
-        return "relu2";
-    case ACT_SIGMOID:
-        return "sigmoid";
-    case ACT_SWIGLU_CLAMPED:
-        return "clamped swiglu";
-    case ACT_COUNT:
-        break;
-    }
-    return "unknown";
-}
+static const char *const rope_names[] = {
+    [ROPE_NONE] = "none",         [ROPE_DEFAULT] = "default",
+    [ROPE_LINEAR] = "linear",     [ROPE_DYNAMIC] = "dynamic",
+    [ROPE_LLAMA3] = "llama3",     [ROPE_YARN] = "yarn",
+    [ROPE_LONGROPE] = "longrope", [ROPE_PROPORTIONAL] = "proportional",
+};
+
+static const char *const activation_names[] = {
+    [ACT_SILU] = "silu",
+    [ACT_GELU] = "gelu",
+    [ACT_GELU_TANH] = "gelu_tanh",
+    [ACT_RELU] = "relu",
+    [ACT_RELU2] = "relu2",
+    [ACT_SIGMOID] = "sigmoid",
+    [ACT_SWIGLU_CLAMPED] = "swiglu_clamped",
+};
+
+static const char *const op_names[] = {
+    [OP_ATTENTION] = "attention",
+    [OP_MLA] = "latent attention",
+    [OP_MLP] = "mlp",
+    [OP_MOE] = "moe",
+};
 
 static const char *norm_name(enum norm_kind kind)
 {
@@ -115,7 +106,7 @@ static const char *norm_name(enum norm_kind kind)
 static void describe_rope(struct fields *f, const struct rope_spec *r)
 {
     field_open(f, "rope", '{');
-    field_string(f, "type", rope_name(r->kind));
+    field_enum(f, "type", rope_names, COUNT(rope_names), (int)r->kind);
     if (r->kind != ROPE_NONE) {
         field_count(f, "dims", r->dims);
         field_real(f, "theta", r->theta);
@@ -138,6 +129,7 @@ static void describe_attention(struct fields *f, const struct attention_spec *a)
         field_real(f, "softcap", (double)a->softcap);
     field_bool(f, "qkv_bias", a->qkv_bias);
     field_bool(f, "o_bias", a->o_bias);
+    field_bool(f, "sinks", a->sinks);
     field_bool(f, "qk_norm", a->q_norm.kind != NORM_NONE);
     describe_rope(f, &a->rope);
 }
@@ -145,7 +137,7 @@ static void describe_attention(struct fields *f, const struct attention_spec *a)
 static void describe_mlp(struct fields *f, const struct mlp_spec *m)
 {
     field_count(f, "intermediate_size", m->intermediate_size);
-    field_string(f, "activation", activation_name(m->activation));
+    field_enum(f, "activation", activation_names, COUNT(activation_names), (int)m->activation);
     field_bool(f, "gated", m->gated);
     field_bool(f, "bias", m->bias);
 }
@@ -160,25 +152,21 @@ static void describe_moe(struct fields *f, const struct moe_spec *m)
 
 static void describe_branch(struct fields *f, const struct branch_spec *b)
 {
-    static const char *const names[] = {"attention", "mlp", "moe"};
+    const char *op = (size_t)b->op < COUNT(op_names) && op_names[b->op] ? op_names[b->op] : "other";
 
-    field_open(f, f->json ? NULL : names[b->op], '{');
+    field_open(f, f->json ? NULL : op, '{');
     if (f->json)
-        field_string(f, "op", names[b->op]);
+        field_string(f, "op", op);
     field_string(f, "pre_norm", norm_name(b->pre_norm.kind));
     if (b->post_norm.kind != NORM_NONE)
         field_string(f, "post_norm", norm_name(b->post_norm.kind));
-    switch (b->op) {
-    case OP_ATTENTION:
+    field_bool(f, "parallel", b->parallel);
+    if (b->op == OP_ATTENTION)
         describe_attention(f, &b->attention);
-        break;
-    case OP_MLP:
+    else if (b->op == OP_MLP)
         describe_mlp(f, &b->mlp);
-        break;
-    case OP_MOE:
+    else if (b->op == OP_MOE)
         describe_moe(f, &b->moe);
-        break;
-    }
     field_close(f, '}');
 }
 

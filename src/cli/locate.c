@@ -35,6 +35,25 @@ static int refuse_file(const char *name, clm_error *err)
         name);
 }
 
+static bool holds(const char *folder, const char *name)
+{
+    char path[PATH_MAX];
+
+    return file_join(path, sizeof path, folder, name, NULL) == 0 && file_exists(path);
+}
+
+/* What is missing of a model is for its readers to say; a folder without any of one is said here.
+ */
+static int check_folder(const char *name, clm_error *err)
+{
+    if (holds(name, "config.json") || holds(name, "tokenizer.json"))
+        return 0;
+    return fail(err, CLM_ERR_IO,
+                "%s: no model in this folder; give one with config.json, tokenizer.json and "
+                "safetensors files",
+                name);
+}
+
 static int locate_name(char *out, size_t size, const char *name, clm_error *err)
 {
     char cache[PATH_MAX] = "";
@@ -99,7 +118,7 @@ int locate_model(char *out, size_t size, const char *name, clm_error *err)
     if (!*name)
         return fail(err, CLM_ERR_ARG, "--model is empty; give a model's folder or org/model");
     if (file_is_dir(name))
-        return copy_path(out, size, name, err);
+        return check_folder(name, err) ? -1 : copy_path(out, size, name, err);
     if (file_exists(name))
         return refuse_file(name, err);
     return locate_name(out, size, name, err);

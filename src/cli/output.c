@@ -16,19 +16,22 @@ void output_init(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-int output_flush(clm_error *err)
+static int write_failed(clm_error *err)
 {
-    errno = 0;
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return 0;
     return fail(err, CLM_ERR_IO, "cannot write to standard output: %s",
                 errno ? strerror(errno) : "an earlier write failed");
 }
 
+int output_flush(clm_error *err)
+{
+    /* errno stays as it is: where an earlier write failed it still says why. */
+    return fflush(stdout) || ferror(stdout) ? write_failed(err) : 0;
+}
+
 int output_text(const char *text, size_t size, clm_error *err)
 {
-    fwrite(text, 1, size, stdout);
-    return output_flush(err);
+    errno = 0;
+    return fwrite(text, 1, size, stdout) < size ? write_failed(err) : output_flush(err);
 }
 
 int output_buffer(struct strbuf *b, clm_error *err)

@@ -59,12 +59,24 @@ int session_open(struct session *s, const struct model_options *o, int max_rows,
     return s->engine ? 0 : -1;
 }
 
+/* A vocabulary of special tokens alone cannot say anything. */
+static int check_vocabulary(const tokenizer *t, const char *dir, clm_error *err)
+{
+    size_t n = tokenizer_vocab_size(t);
+
+    for (size_t id = 0; id < n; id++)
+        if (tokenizer_token(t, (int32_t)id, NULL) && !tokenizer_is_special(t, (int32_t)id))
+            return 0;
+    return fail(err, CLM_ERR_FORMAT,
+                "%s/tokenizer.json: it has no vocabulary; get the model's own tokenizer.json", dir);
+}
+
 int session_open_tokenizer(struct session *s, const struct model_options *o, clm_error *err)
 {
     if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
         return -1;
     s->tokenizer = tokenizer_open(s->dir, &cli_log, err);
-    return s->tokenizer ? 0 : -1;
+    return s->tokenizer ? check_vocabulary(s->tokenizer, s->dir, err) : -1;
 }
 
 void session_close(struct session *s)

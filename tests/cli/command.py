@@ -1,0 +1,102 @@
+"""What the tests of the command have in common. Standard library only."""
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+MODEL = ROOT / "models" / "storyteller-4bit"
+CLM = None
+
+
+def main():
+    """Run the tests of the calling script; its first argument is the command."""
+    global CLM
+    if len(sys.argv) < 2:
+        sys.exit("usage: %s CLM [unittest arguments]" % sys.argv[0])
+    CLM = os.path.abspath(sys.argv.pop(1))
+    unittest.main(verbosity=1)
+
+
+def environment(**changes):
+    """The environment without what would lead clm elsewhere; a value of None removes a variable."""
+    env = {k: v for k, v in os.environ.items() if k not in ("CLM_MODEL", "HF_HUB_CACHE", "HF_HOME")}
+    for name, value in changes.items():
+        env.pop(name, None)
+        if value is not None:
+            env[name] = str(value)
+    return env
+
+
+def run(*args, input=b"", env=None, **options):
+    """Standard output and error are bytes."""
+    if isinstance(input, str):
+        input = input.encode()
+    options.setdefault("stdout", subprocess.PIPE)
+    options.setdefault("stderr", subprocess.PIPE)
+    return subprocess.run([CLM, *map(str, args)], input=input, env=env or environment(),
+                          timeout=300, **options)
+
+
+class Case(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="clm-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def done(self, *args, **options):
+        """What a command that must succeed writes."""
+        result = run(*args, **options)
+        self.assertEqual((result.returncode, result.stderr), (0, b""), args)
+        return result.stdout
+
+    def fails(self, status, words, *args, **options):
+        """A command that must fail: with this status, nothing on standard output, and one line on
+        standard error that holds every word."""
+        result = run(*args, **options)
+        said = result.stderr.decode()
+        self.assertEqual(result.returncode, status, said)
+        self.assertEqual(result.stdout or b"", b"", args)
+        self.one_line(said, words)
+
+    def one_line(self, said, words):
+        self.assertRegex(said, r"\Aclm: [^\n]+\n\Z")
+        for word in [words] if isinstance(words, str) else words:
+            self.assertIn(word, said)
+
+    def json_lines(self, *args, **options):
+        return [json.loads(line) for line in self.done(*args, **options).decode().split("\n")[:-1]]
+
+    def model(self, name="model", skip=(), **changes):
+        """A copy of the bundled model, without some files, its config changed."""
+        folder = self.folder / name
+        folder.mkdir()
+        for file in MODEL.iterdir():
+            if file.name not in skip:
+                os.symlink(file, folder / file.name)
+        if changes:
+            config = json.loads((MODEL / "config.json").read_text())
+            config.update(changes)
+            (folder / "config.json").unlink()
+            (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+
+def read_safetensors(path):
+    """Name -> (shape, list of floats), for float32 tensors."""
+    data = pathlib.Path(path).read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + size])
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, t in header.items():
+        assert t["dtype"] == "F32"
+        begin, end = (8 + size + offset for offset in t["data_offsets"])
+        tensors[name] = (t["shape"], struct.unpack("<%df" % ((end - begin) // 4), data[begin:end]))
+    return tensors

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Bad input: one line that says what to do, and exit status 1 or 2."""
+import json
+import os
+
+import command
+from command import MODEL, Case, environment
+
+
+class BadModel(Case):
+    def test_nowhere(self):
+        cache = environment(HF_HUB_CACHE=self.folder)
+        self.fails(1, ["nowhere", "no such folder"], "generate", "-m", "nowhere", env=cache)
+        self.fails(1, ["./no/where", "no such folder"], "generate", "-m", "./no/where", env=cache)
+        self.fails(1, ["org/model", "hf download org/model"], "generate", "-m", "org/model",
+                   env=cache)
+        self.fails(1, "nowhere", "generate", env=environment(CLM_MODEL="nowhere"))
+        self.fails(2, "--model", "generate", "-m", "")
+
+    def test_empty_folder(self):
+        for name in ("generate", "inspect", "tokenize", "render"):
+            self.fails(1, ["no model", "config.json", "tokenizer.json"], name, "-m", self.folder)
+
+    def test_file(self):
+        gguf = self.folder / "model.gguf"
+        gguf.write_bytes(b"GGUF" + bytes(100))
+        self.fails(1, ["GGUF", "not supported"], "generate", "-m", gguf)
+        self.fails(1, "folder", "generate", "-m", MODEL / "model.safetensors")
+
+    def test_unknown_model_type(self):
+        self.fails(1, ["model_type", "transmogrifier", "clm models"], "generate", "-m",
+                   self.model(model_type="transmogrifier"))
+
+    def test_config_contradicts_tensors(self):
+        for key, value in (("hidden_size", 768), ("num_hidden_layers", 9), ("vocab_size", 5000),
+                           ("num_key_value_heads", 3), ("intermediate_size", 2048)):
+            self.fails(1, "model.", "generate", "-m", self.model(key, **{key: value}))
+
+    def test_config_contradicts_itself(self):
+        for key, value in (("num_attention_heads", 5), ("num_attention_heads", 0),
+                           ("hidden_size", -1), ("hidden_size", "many"), ("num_hidden_layers", 0),
+                           ("num_hidden_layers", 10 ** 12), ("rms_norm_eps", "small"),
+                           ("rope_scaling", {"rope_type": "telescopic", "factor": 2.0})):
+            folder = self.model("%s-%s" % (key, id(value)), **{key: value})
+            self.fails(1, "", "generate", "-m", folder)
+
+    def test_broken_files(self):
+        for name, text in (("config.json", b"{"), ("config.json", b""), ("tokenizer.json", b"[1]"),
+                           ("model.safetensors", b""), ("model.safetensors", b"\xff" * 64),
+                           ("generation_config.json", b"]")):
+            folder = self.model("%s-%d" % (name, len(text)), skip=[name])
+            (folder / name).write_bytes(text)
+            self.fails(1, name, "generate", "-m", folder)
+
+    def test_truncated_weights(self):
+        folder = self.model(skip=["model.safetensors"])
+        data = (MODEL / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(data[:len(data) // 2])
+        self.fails(1, "model.safetensors", "generate", "-m", folder)
+
+    def test_missing_files(self):
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            self.fails(1, name, "generate", "-m", self.model("no-" + name, skip=[name]))
+
+    def test_tokenizer_without_vocabulary(self):
+        tokenizer = json.loads((MODEL / "tokenizer.json").read_text())
+        for n, vocabulary in enumerate(({}, None, [], 5)):
+            folder = self.model("tokenizer%d" % n, skip=["tokenizer.json"])
+            tokenizer["model"]["vocab"] = vocabulary
+            tokenizer["model"]["merges"] = []
+            (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+            self.fails(1, "tokenizer.json", "generate", "-m", folder)
+            self.fails(1, "tokenizer.json", "tokenize", "-m", folder, input='{"text": "a"}\n')
+
+
+class BadPrompt(Case):
+    def test_longer_than_the_context(self):
+        self.fails(1, ["context", "1024"], "generate", "-p", "-", input="a word and " * 2000)
+
+    def test_no_tokens(self):
+        tokenizer = json.loads((MODEL / "tokenizer.json").read_text())
+        tokenizer["post_processor"] = None
+        folder = self.model(skip=["tokenizer.json"])
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        self.fails(2, "prompt is empty", "generate", "-m", folder, "-p", "")
+
+
+class BadOptions(Case):
+    def test_ranges(self):
+        for option, values in {
+                "--max-tokens": ["-1", "0", "many", "1.5", "", "99999999999999999999"],
+                "--temp": ["-1", "nan", "inf", "hot", ""],
+                "--top-p": ["-0.1", "1.5", "x"],
+                "--min-p": ["-0.1", "1.5"],
+                "--top-k": ["-1", "0.5"],
+                "--xtc-probability": ["-1", "2"],
+                "--xtc-threshold": ["0.6", "-1"],
+                "--seed": ["-1", "x", "18446744073709551616"],
+                "--threads": ["-1", "5000"],
+                "--prefill-step-size": ["-1"],
+                "--cache-type": ["f64", ""],
+                "--verbose": ["perhaps"],
+        }.items():
+            for value in values:
+                self.fails(2, [option, "clm help generate"], "generate", option, value)
+                self.fails(2, option, "generate", "%s=%s" % (option, value))
+
+    def test_beyond_the_vocabulary(self):
+        self.fails(2, ["top_k", "4096"], "generate", "--temp", "1", "--top-k", "4096")
+        self.fails(2, "no-such-token", "generate", "--extra-eos-token", "no-such-token")
+
+    def test_unknown(self):
+        self.fails(2, ["--tempp", "--temp?"], "generate", "--tempp", "1")
+        self.fails(2, "--frobnicate", "generate", "--frobnicate")
+        self.fails(2, "-Z", "generate", "-Z")
+        self.fails(2, "stray", "generate", "stray")
+        self.fails(2, ["genrate", "generate?"], "genrate")
+        self.fails(2, "xyzzy", "xyzzy")
+        self.fails(2, ["benhc", "bench?"], "help", "benhc")
+
+    def test_values(self):
+        self.fails(2, ["--temp", "needs a value"], "generate", "--temp")
+        self.fails(2, ["--json", "no value"], "generate", "--json=1")
+
+    def test_logits(self):
+        out = self.folder / "out.safetensors"
+        self.fails(2, "--tokens", "logits", "--out", out)
+        self.fails(2, "--out", "logits", "--tokens", "1,2")
+        for ids in ("1,,2", "1,2,", "a", "-1", "1;2", "99999999999"):
+            self.fails(2, "--tokens", "logits", "--tokens", ids, "--out", out)
+        self.fails(2, "4096", "logits", "--tokens", "1,4096", "--out", out)
+        self.fails(1, "no/folder", "logits", "--tokens", "1", "--out", "no/folder/out")
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_perplexity(self):
+        self.fails(2, "FILE", "perplexity")
+        self.fails(2, "too many", "perplexity", "a", "b")
+        self.fails(1, "no-such-file", "perplexity", "no-such-file")
+        self.fails(2, "window", "perplexity", "--window", "4096", "-", input="Some text.")
+        self.fails(2, "tokens", "perplexity", "-", input="")
+
+    def test_bench(self):
+        self.fails(2, ["no-such", "llama-3.2-1b"], "bench", "--shape", "no-such")
+        self.fails(2, "--bits", "bench", "--shape", "storyteller", "--bits", "7")
+        self.fails(2, "--bits", "bench", "--shape", "storyteller", "--bits", "32")
+        self.fails(2, "--group-size", "bench", "--shape", "storyteller", "--group-size", "48")
+        self.fails(2, "exclude", "bench", "--shape", "storyteller", "-m", MODEL)
+        self.fails(2, "--layers", "bench", "--layers", "3")
+        self.fails(2, "nothing", "bench", "-p", "0", "-n", "0")
+        # 450 GB of weights: refused before anything is allocated.
+        self.fails(1, ["GB of memory", "available"], "bench", "--shape", "llama-3.1-8b", "--layers",
+                   "1024", "--bits", "16")
+
+
+class BadLines(Case):
+    def test_tokenize(self):
+        for line in ("{", "[]", "5", "{}", '{"text": 5}', '{"txt": "a"}', '{"text": "a"} x'):
+            self.fails(1, "line 1", "tokenize", input=line + "\n")
+        result = command.run("tokenize", input='{"text": "a"}\n\n{"text": }\n')
+        self.assertEqual((result.returncode, len(result.stdout.splitlines())), (1, 1))
+        self.one_line(result.stderr.decode(), "line 3")
+
+    def test_detokenize(self):
+        for line in ("{}", '{"ids": "1"}', '{"ids": ["1"]}', '{"ids": [1.5]}', '{"ids": [-1]}',
+                     '{"ids": [4294967296]}'):
+            self.fails(1, "line 1", "detokenize", input=line + "\n")
+
+
+command.main()

@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""clm generate: what it writes, where, and how it ends."""
+import json
+import os
+import re
+import subprocess
+
+import command
+from command import MODEL, Case, environment
+
+PROMPT = ["-p", "Once upon a time", "-n", "24"]
+STATISTICS = re.compile(r"\n==========\nPrompt: (\d+) tokens, \d+\.\d{3} tokens-per-sec\n"
+                        r"Generation: (\d+) tokens, \d+\.\d{3} tokens-per-sec\n"
+                        r"Peak memory: \d+\.\d{3} GB\n\Z")
+
+
+class Output(Case):
+    def plain(self, *args, **options):
+        return self.done("generate", "--verbose", "false", *args, **options)
+
+    def test_as_mlx_lm_prints_it(self):
+        out = self.done("generate", *PROMPT).decode()
+        text = self.plain(*PROMPT).decode()
+        match = STATISTICS.search(out)
+        self.assertTrue(match, out)
+        self.assertEqual(match.groups(), ("5", "24"))
+        self.assertEqual(out[:match.start() + 1], "==========\n" + text)
+        self.assertGreater(len(text.split()), 10)
+
+    def test_json(self):
+        *tokens, last = self.json_lines("generate", "--json", *PROMPT)
+        self.assertEqual(len(tokens), 24)
+        for t in tokens:
+            self.assertEqual(sorted(t), ["logprob", "text", "token"])
+            self.assertTrue(0 <= t["token"] < 4096 and t["logprob"] <= 0)
+        self.assertEqual("".join(t["text"] for t in tokens) + "\n", self.plain(*PROMPT).decode())
+        self.assertEqual((last["finish_reason"], last["prompt_tokens"], last["generation_tokens"]),
+                         ("length", 5, 24))
+        for key in ("prompt_tps", "generation_tps", "peak_memory"):
+            self.assertGreater(last[key], 0)
+        self.assertIn("seed", last)
+
+    def test_default_prompt(self):
+        self.assertEqual(self.plain("-n", "24"), self.plain(*PROMPT))
+
+    def test_one_token(self):
+        self.assertEqual(len(self.json_lines("generate", "--json", "-n", "1")), 2)
+
+    def test_streams(self):
+        """The first token is there while the others are still to come."""
+        with subprocess.Popen([command.CLM, "generate", "--json", "-n", "300", "--temp", "1"],
+                              stdout=subprocess.PIPE, env=environment()) as process:
+            first = json.loads(process.stdout.readline())
+            self.assertIsNone(process.poll())
+            rest = process.stdout.read().splitlines()
+        self.assertIn("token", first)
+        self.assertIn("finish_reason", json.loads(rest[-1]))
+        self.assertEqual(process.returncode, 0)
+
+
+class Prompt(Output):
+    def test_standard_input(self):
+        self.assertEqual(self.plain("-p", "-", "-n", "24", input="Once upon a time"),
+                         self.plain(*PROMPT))
+
+    def test_escapes(self):
+        """\\n and \\t written out, as mlx-lm takes them; in standard input they are themselves."""
+        for written, meant in (("The\\nfox\\tran", "The\nfox\tran"), ("a\\\\b\\x", "a\\\\b\\x")):
+            self.assertEqual(self.json_lines("generate", "--json", "-n", "4", "-p", written)[:-1],
+                             self.json_lines("generate", "--json", "-n", "4", "-p", "-",
+                                             input=meant)[:-1])
+
+    def test_empty(self):
+        self.assertEqual(self.json_lines("generate", "--json", "-n", "3", "-p", "")[-1]
+                         ["prompt_tokens"], 1)
+
+    def test_not_utf8(self):
+        replaced = self.plain("-n", "8", "-p", "-", input="a \ufffd\ufffd b".encode())
+        self.assertEqual(self.plain("-n", "8", "-p", "-", input=b"a \xff\xfe b"), replaced)
+        self.assertEqual(self.plain("-n", "8", "-p", os.fsdecode(b"a \xff\xfe b")), replaced)
+
+    def test_chunks(self):
+        long = ["generate", "--exact", "--json", "-n", "12", "-p",
+                "Once upon a time, there was a little fox who lived near the river."]
+        whole = self.json_lines(*long)
+        for n in (1, 3, 7):
+            cut = self.json_lines(*long, "--prefill-step-size", n)
+            self.assertEqual([t["token"] for t in cut[:-1]], [t["token"] for t in whole[:-1]])
+
+    def test_context_fills(self):
+        *tokens, last = self.json_lines("generate", "--json", "-n", "5000", "-p", "-",
+                                        input="the cat and " * 335)
+        self.assertLessEqual(last["prompt_tokens"] + last["generation_tokens"], 1025)
+        self.assertGreater(last["prompt_tokens"], 1000)
+        self.assertEqual(len(tokens), last["generation_tokens"])
+        self.assertEqual(last["finish_reason"],
+                         "length" if last["prompt_tokens"] + len(tokens) == 1025 else "stop")
+
+
+class Sampling(Output):
+    def test_seed(self):
+        drawn = ["--temp", "1.2", "--top-p", "0.95", "-n", "30", "--seed"]
+        first = self.plain(*drawn, "7")
+        self.assertEqual(self.plain(*drawn, "7"), first)
+        self.assertNotEqual(self.plain(*drawn, "8"), first)
+
+    def test_seed_is_told(self):
+        drawn = ["generate", "--json", "--temp", "1.2", "-n", "12"]
+        first = self.json_lines(*drawn)
+        again = self.json_lines(*drawn, "--seed", first[-1]["seed"])
+        self.assertEqual(again[:-1], first[:-1])
+
+    def test_narrow_filters_are_greedy(self):
+        greedy = self.plain("--exact", *PROMPT)
+        for narrow in (["--top-k", "1"], ["--top-p", "0.000001"], ["--min-p", "1"]):
+            self.assertEqual(self.plain("--exact", *PROMPT, "--temp", "1.5", *narrow), greedy)
+
+    def test_penalty(self):
+        """With so high a penalty nothing of the last 20 tokens comes again."""
+        ids = [t["token"] for t in self.json_lines(
+            "generate", "--json", "-n", "20", "--presence-penalty", "1000")[:-1]]
+        self.assertEqual(len(set(ids)), len(ids))
+
+    def test_every_option_is_taken(self):
+        self.plain("-n", "3", "--temp=0.9", "--top-p=0.9", "--min-p=0.01", "--min-tokens-to-keep=2",
+                   "--top-k=50", "--xtc-probability=0.5", "--xtc-threshold=0.2",
+                   "--repetition-penalty=1.1", "--repetition-context-size=5",
+                   "--frequency-penalty=0.1", "--threads=1", "--cache-type=f32",
+                   "--ignore-chat-template")
+
+    def test_cache_types(self):
+        exact = self.plain("--exact", *PROMPT)
+        self.assertEqual(self.plain("--exact", "--cache-type", "f32", *PROMPT), exact)
+        for kind in ("f16", "bf16"):
+            self.assertGreater(len(self.plain("--cache-type", kind, *PROMPT)), 20)
+
+
+class Ends(Case):
+    def test_extra_end_token(self):
+        tokens = self.json_lines("generate", "--json", *PROMPT)[:-1]
+        third = tokens[2]["token"]
+        seen = [t["token"] for t in tokens].index(third) + 1
+        spelling = json.loads((MODEL / "tokenizer.json").read_text())["model"]["vocab"]
+        spelling = next(text for text, token in spelling.items() if token == third)
+        for name in (str(third), spelling):
+            for more in ([], ["4000"]):
+                out = self.json_lines("generate", "--json", *PROMPT, "--extra-eos-token", name, *more)
+                self.assertEqual((out[-1]["finish_reason"], out[-1]["generation_tokens"]),
+                                 ("stop", seen))
+                self.assertEqual(out[-2]["token"], third)
+
+    def test_closed_pipe(self):
+        with subprocess.Popen([command.CLM, "generate", "-n", "300", "--json", "--temp", "1"],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              env=environment()) as process:
+            process.stdout.readline()
+            process.stdout.close()
+            said = process.stderr.read().decode()
+        self.assertEqual(process.returncode, 1)
+        self.one_line(said, "Broken pipe")
+
+    def test_full_disk(self):
+        story = ["generate", "-n", "3"]
+        lines = ["tokenize"]
+        for args in (story, lines, ["inspect"], ["models"], ["help"], ["help", "generate"],
+                     ["--version"], ["--help"]):
+            with open("/dev/full", "wb") as full:
+                result = command.run(*args, input='{"text": "a"}\n', stdout=full)
+            self.assertEqual(result.returncode, 1, args)
+            self.one_line(result.stderr.decode(), "No space left")
+
+    def test_no_standard_output(self):
+        result = command.run("generate", "-n", "3", stdout=None, preexec_fn=lambda: os.close(1))
+        self.assertEqual(result.returncode, 1)
+        self.one_line(result.stderr.decode(), "standard output")
+
+
+class Where(Case):
+    def test_environment(self):
+        folder = self.model()
+        self.done("generate", "-n", "1", env=environment(CLM_MODEL=folder))
+
+    def test_hub_cache(self):
+        revision = self.folder / "hub/models--some--story/snapshots/0123abcd"
+        revision.parent.mkdir(parents=True)
+        self.model().rename(revision)
+        refs = self.folder / "hub/models--some--story/refs"
+        refs.mkdir()
+        (refs / "main").write_text("0123abcd")
+        for env in (dict(HF_HUB_CACHE=self.folder / "hub"), dict(HF_HOME=self.folder)):
+            self.done("generate", "-n", "1", "-m", "some/story", env=environment(**env))
+
+    def test_a_folder_goes_before_the_hub(self):
+        os.makedirs(self.folder / "some")
+        self.model().rename(self.folder / "some/story")
+        self.done("generate", "-n", "1", "-m", "some/story", cwd=self.folder)
+
+
+command.main()

@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""The commands that look inside: tokenize, detokenize, logits, inspect, models, perplexity, help."""
+import json
+import math
+import os
+import subprocess
+
+import command
+from command import MODEL, Case, environment, read_safetensors
+
+TEXTS = ["Once upon a time", "", " ", "a\u2028b\u0085c\x0bd", "\u00e9t\u00e9 \U0001f431!", "tab\there\n",
+         "nul\0inside", "<|im_start|>user\nhi<|im_end|>"]
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+class Tokens(Case):
+    def ids(self, *args):
+        return [x["ids"] for x in self.json_lines("tokenize", *args,
+                                                  input=lines({"text": t} for t in TEXTS))]
+
+    def test_round_trip(self):
+        plain = self.ids("--no-special")
+        back = self.json_lines("detokenize", input=lines({"ids": i} for i in plain))
+        self.assertEqual([x["text"] for x in back], TEXTS)
+        for ids, x in zip(plain, back):
+            self.assertEqual("".join(x["segments"]), x["text"])
+            self.assertEqual(len(x["segments"]), len(ids) + 1)
+
+    def test_special(self):
+        for whole, plain in zip(self.ids(), self.ids("--no-special")):
+            self.assertEqual(whole, [0] + plain)
+        chat = self.ids("--no-special")[-1]
+        self.assertEqual((chat[0], chat[-1]), (2, 3))
+        for args, text in (([], TEXTS[-1]), (["--skip-special"], "user\nhi")):
+            out = self.json_lines("detokenize", *args, input=lines([{"ids": chat}]))[0]
+            self.assertEqual((out["text"], "".join(out["segments"])), (text, text))
+
+    def test_one_line_each(self):
+        """Whatever a text holds: also for readers that know of Unicode's line ends."""
+        out = self.done("detokenize", input=lines({"ids": i} for i in self.ids("--no-special")))
+        self.assertEqual(len(out.decode().splitlines()), len(TEXTS))
+
+    def test_answers_at_once(self):
+        with subprocess.Popen([command.CLM, "tokenize"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, env=environment()) as process:
+            for text in ("one", "two"):
+                process.stdin.write(lines([{"text": text}]).encode())
+                process.stdin.flush()
+                self.assertEqual(json.loads(process.stdout.readline())["ids"][0], 0)
+            process.stdin.close()
+        self.assertEqual(process.returncode, 0)
+
+    def test_no_line_end(self):
+        self.assertEqual(len(self.json_lines("tokenize", input='\n{"text": "a"}\n\n {"text": "b"}')), 2)
+
+    def test_nothing(self):
+        self.assertEqual(self.done("tokenize"), b"")
+
+    def test_needs_only_the_tokenizer(self):
+        folder = self.model(skip=["model.safetensors", "config.json"])
+        self.assertEqual(self.json_lines("tokenize", "-m", folder, input='{"text": ""}'), [{"ids": [0]}])
+
+
+class Logits(Case):
+    IDS = [0, 465, 483, 274, 427, 27, 407, 298]
+
+    def logits(self, tokens, decode=(), *args):
+        out = self.folder / "out.safetensors"
+        join = lambda ids: ",".join(map(str, ids))
+        self.assertEqual(self.done("logits", "--tokens", join(tokens), "--decode", join(decode),
+                                   "--out", out, "--exact", *args), b"")
+        return read_safetensors(out)
+
+    def close(self, a, b):
+        self.assertEqual(len(a), len(b))
+        self.assertLess(max((abs(x - y) for x, y in zip(a, b)), default=0), 1e-3)
+
+    def test_shapes(self):
+        out = self.logits(self.IDS[:5], self.IDS[5:])
+        self.assertEqual(out["prompt_logits"][0], [5, 4096])
+        self.assertEqual(out["decode_logits"][0], [3, 4096])
+        self.assertTrue(all(map(math.isfinite, out["prompt_logits"][1])))
+        self.assertEqual(self.logits(self.IDS)["decode_logits"][0], [0, 4096])
+
+    def test_any_cut_gives_the_same(self):
+        whole = self.logits(self.IDS)["prompt_logits"][1]
+        for n in (1, 3, 7):
+            self.close(self.logits(self.IDS, (), "--prefill-step-size", n)["prompt_logits"][1], whole)
+        out = self.logits(self.IDS[:3], self.IDS[3:])
+        self.close(out["prompt_logits"][1] + out["decode_logits"][1], whole)
+
+    def test_threads(self):
+        self.assertEqual(self.logits(self.IDS, (), "--threads", "1"),
+                         self.logits(self.IDS, (), "--threads", "3"))
+
+    def test_greedy_is_the_largest(self):
+        rows = self.logits(self.IDS)["prompt_logits"][1]
+        last = rows[-4096:]
+        told = self.json_lines("generate", "--exact", "--json", "-n", "1", "-p",
+                               "Once upon a time, there was")
+        text = self.json_lines("tokenize", input='{"text": "Once upon a time, there was"}')
+        again = self.logits(text[0]["ids"])["prompt_logits"][1][-4096:]
+        self.assertEqual(told[0]["token"], again.index(max(again)))
+        self.assertEqual(len(last), 4096)
+
+
+class Inspect(Case):
+    def test_json(self):
+        out = self.json_lines("inspect", "--json")[0]
+        self.assertEqual((out["model_type"], out["vocab_size"], out["n_layers"]), ("llama", 4096, 8))
+        self.assertEqual(out["parameters"], 14162304)
+        self.assertEqual(len(out["layers"]), 8)
+        attention, mlp = out["layers"][0]
+        self.assertEqual((attention["op"], attention["n_heads"], attention["rope"]["theta"]),
+                         ("attention", 6, 10000))
+        self.assertEqual((mlp["op"], mlp["intermediate_size"]), ("mlp", 1024))
+        names = [t["name"] for t in out["tensors"]]
+        self.assertEqual(names, sorted(names))
+        data = (MODEL / "model.safetensors").stat().st_size
+        self.assertTrue(0 < data - sum(t["bytes"] for t in out["tensors"]) < 100000)
+        for t in out["tensors"]:
+            self.assertEqual(t["bytes"], math.prod(t["shape"]) * {"U32": 4, "BF16": 2}[t["type"]])
+        # 8 layers, keys and values, 2 heads of 64 numbers.
+        self.assertEqual(out["cache_bytes_per_token"], 8 * 2 * 2 * 64 * 2)
+        self.assertEqual(out["memory_needed"], out["weight_bytes"] + out["cache_bytes_for_context"])
+        exact = self.json_lines("inspect", "--json", "--exact")[0]
+        self.assertEqual(exact["cache_bytes_per_token"], 2 * out["cache_bytes_per_token"])
+
+    def test_text(self):
+        out = self.done("inspect").decode()
+        for words in ("layers 0-7: attention", "model.embed_tokens.weight", "memory needed", "llama"):
+            self.assertIn(words, out)
+
+
+class Models(Case):
+    def test_cache(self):
+        for name, kind in (("models--a--known", "qwen3"), ("models--b--unknown", "transmogrifier")):
+            folder = self.folder / name / "snapshots/1"
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+        env = environment(HF_HUB_CACHE=self.folder)
+        out = json.loads(self.done("models", "--json", env=env))
+        types = [t for f in out["families"] for t in f["model_types"]]
+        for kind in ("llama", "mistral", "gemma", "gemma2", "gemma3", "gemma3_text", "mixtral", "phi3",
+                     "qwen2", "qwen3", "qwen3_moe"):
+            self.assertIn(kind, types)
+        found = {m["name"]: m for m in out["models"]}
+        self.assertTrue(found["a/known"]["supported"])
+        self.assertFalse(found["b/unknown"]["supported"])
+        self.assertEqual(found["a/known"]["path"], str(self.folder / "models--a--known/snapshots/1"))
+        text = self.done("models", env=env).decode()
+        self.assertIn("a/known", text)
+        self.assertIn("transmogrifier (not supported)", text)
+
+    def test_no_cache(self):
+        self.done("models", env=environment(HF_HUB_CACHE="/no/such/folder"))
+        self.done("models", env=environment(HOME=None, XDG_CACHE_HOME=None))
+
+
+class Perplexity(Case):
+    TEXT = "Once upon a time, there was a little fox. The fox lived near the river with his family. " * 4
+
+    def test_windows(self):
+        path = self.folder / "text"
+        path.write_text(self.TEXT)
+        wide = self.json_lines("perplexity", "--json", "--exact", path)[0]
+        narrow = self.json_lines("perplexity", "--json", "--exact", "--window", "2", path)[0]
+        count = len(self.json_lines("tokenize", input=lines([{"text": self.TEXT}]))[0]["ids"])
+        self.assertEqual((wide["tokens"], narrow["tokens"]), (count - 1, count - 1))
+        self.assertAlmostEqual(math.log(wide["perplexity"]), wide["nll"], 4)
+        self.assertLess(wide["perplexity"], narrow["perplexity"])
+        self.assertTrue(1 < wide["perplexity"] < 100 and wide["standard_error"] > 0)
+
+    def test_standard_input_and_text(self):
+        out = self.done("perplexity", "--max-tokens", "20", "-", input=self.TEXT).decode()
+        self.assertRegex(out, r"\APerplexity: \d+\.\d{4} \+- \d+\.\d{4}\nTokens: 19, in windows of 512; ")
+
+
+class Help(Case):
+    def test_overview(self):
+        out = self.done("--help").decode()
+        self.assertEqual(self.done("help").decode(), out)
+        self.assertEqual(self.done().decode(), out)
+        for name in ("generate", "bench", "perplexity", "tokenize", "detokenize", "logits", "inspect",
+                     "models", "help"):
+            self.assertIn("\n  %s " % name, out)
+            told = self.done("help", name).decode()
+            self.assertTrue(told.startswith("usage: clm %s" % name))
+            self.assertEqual(self.done(name, "--help").decode(), told)
+            self.assertEqual(self.done(name, "-h").decode(), told)
+            self.assertLessEqual(max(map(len, told.splitlines())), 79)
+
+    def test_version(self):
+        self.assertRegex(self.done("--version").decode(), r"\Aclm \d+\.\d+\.\d+\n\Z")
+
+    def test_letters_and_values(self):
+        for args in (["-n", "3"], ["-n3"], ["--max-tokens", "3"], ["--max-tokens=3"]):
+            self.assertEqual(len(self.json_lines("generate", "--json", *args)), 4)
+
+
+command.main()

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""What happens on a terminal: Ctrl-C and the progress line."""
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+import command
+from command import Case, environment
+
+COLUMNS = 40
+LONG = "the cat and the dog and " * 150  # some 900 tokens
+
+
+class Terminal:
+    """A command on a terminal of its own, which stands for those of its streams that are not given."""
+
+    def __init__(self, *args, **streams):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+
+        def take_terminal():
+            os.setsid()
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+        for name in ("stdin", "stdout", "stderr"):
+            streams.setdefault(name, slave)
+        self.process = subprocess.Popen([command.CLM, *args], env=environment(),
+                                        preexec_fn=take_terminal, **streams)
+        os.close(slave)
+        self.text = b""
+
+    def read(self, until=None, timeout=120):
+        """Read until a text has come, or to the end."""
+        deadline = time.monotonic() + timeout
+        while until is None or until not in self.text:
+            ready, _, _ = select.select([self.master], [], [], deadline - time.monotonic())
+            if not ready:
+                raise TimeoutError(self.text)
+            try:
+                more = os.read(self.master, 65536)
+            except OSError:  # the other end is closed
+                more = b""
+            if not more:
+                break
+            self.text += more
+        return self.text
+
+    def press(self, key):
+        os.write(self.master, key)
+
+    def wait(self):
+        self.read()
+        os.close(self.master)
+        return self.process.wait(60)
+
+
+class Interrupt(Case):
+    def test_ends_cleanly(self):
+        t = Terminal("generate", "-n", "900", "--temp", "1", "--seed", "1", "-p", "Once upon a time")
+        t.read(until=b"==========\r\n")
+        t.read(until=b" ")
+        t.press(b"\x03")
+        self.assertEqual(t.wait(), 130)
+        said = t.text.decode().replace("\r\n", "\n").replace("^C", "")
+        match = re.search(r"\n==========\nPrompt: 5 tokens, .*\nGeneration: (\d+) tokens, .*\n"
+                          r"Peak memory: .* GB\n\Z", said)
+        self.assertTrue(match, said)
+        self.assertLess(int(match.group(1)), 900)
+
+    def test_json(self):
+        process = subprocess.Popen([command.CLM, "generate", "--json", "-n", "900", "--temp", "1"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, said), (130, b""))
+        self.assertIn(b'"finish_reason": "cancelled"', out.splitlines()[-1])
+
+    def test_in_the_prompt(self):
+        t = Terminal("generate", "-p", LONG, "-n", "5", "--prefill-step-size", "1", "--exact",
+                     stdout=subprocess.PIPE)
+        t.read(until=b"Prompt: ")
+        t.press(b"\x03")
+        self.assertEqual(t.wait(), 130)
+        with t.process.stdout as out:
+            self.assertIn(b"No text generated", out.read())
+
+    def test_bench_and_perplexity(self):
+        text = self.folder / "text"
+        text.write_text(LONG * 40)
+        for args in (["bench", "--shape", "storyteller", "-r", "10000"], ["perplexity", str(text)]):
+            process = subprocess.Popen([command.CLM, *args], stdout=subprocess.PIPE,
+                                       stderr=subprocess.PIPE, env=environment())
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            with process.stdout as out, process.stderr as said:
+                self.assertEqual((out.read(), said.read()), (b"", b""))
+            self.assertEqual(process.wait(60), 130)
+
+
+class Progress(Case):
+    def columns(self, shown):
+        """The lines that stood on the terminal, one after another, without control sequences."""
+        return [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in re.split("[\r\n]", shown)]
+
+    def test_on_a_terminal(self):
+        t = Terminal("generate", "-p", LONG, "-n", "3", "--prefill-step-size", "64",
+                     stdout=subprocess.PIPE)
+        with t.process.stdout as out:
+            self.assertEqual(t.wait(), 0)
+            self.assertNotIn(b"Prompt: 0/", out.read())
+        shown = t.text.decode()
+        counts = [int(n) for n in re.findall(r"Prompt: (\d+)/\d+ tokens", shown)]
+        self.assertGreater(len(counts), 5)
+        self.assertEqual(counts, sorted(counts))
+        self.assertLessEqual(max(map(len, self.columns(shown))), COLUMNS)
+        self.assertTrue(shown.endswith("\r\x1b[K"), repr(shown[-20:]))
+
+    def test_erased_before_the_text(self):
+        t = Terminal("generate", "-p", LONG, "-n", "3", "--prefill-step-size", "64")
+        self.assertEqual(t.wait(), 0)
+        last = t.text.rindex(b"tokens, ", 0, t.text.index(b"=========="))
+        self.assertIn(b"\r\x1b[K", t.text[last:t.text.index(b"==========")])
+
+    def test_not_elsewhere(self):
+        result = command.run("generate", "-p", LONG, "-n", "3", "--prefill-step-size", "64")
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+
+    def test_not_for_a_short_prompt(self):
+        t = Terminal("generate", "-p", "Once upon a time", "-n", "3", "--prefill-step-size", "1",
+                     stdout=subprocess.PIPE)
+        t.process.stdout.read()
+        t.process.stdout.close()
+        self.assertEqual((t.wait(), t.text), (0, b""))
+
+
+command.main()
