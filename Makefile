@@ -15,7 +15,7 @@ packages:
 	@scripts/install-packages.sh
 
 run: all
-	@build/clm generate --prompt "$(PROMPT)" --max-tokens 300
+	@build/clm generate --prompt "$(PROMPT)" --max-tokens 400 --temp 0.7 --seed 7
 
 test:
 	@scripts/test.sh

@@ -236,7 +236,7 @@ static int run_session(struct run *run, struct session *s, clm_error *err)
     if (collect_end_tokens(&end_tokens, s, &a->extra_end_tokens, err))
         goto cleanup;
     sampling = open_sampler(a, s, &end_tokens, seed, err);
-    if (!sampling || prompt_tokens(&prompt, &a->prompt, s->tokenizer, err))
+    if (!sampling || prompt_tokens(&prompt, &a->prompt, s->dir, s->tokenizer, err))
         goto cleanup;
     rc = write_all(run, s, sampling, &prompt, &end_tokens, seed, err);
 
@@ -282,6 +282,9 @@ static const struct option generate_options_table[] = {
         "prompt", 'p', A, prompt.text, "TEXT",
         "what to begin with; - reads it from standard input; \\n and \\t in it stand for "
         "line ends and tabs (default: Once upon a time)")},
+    {TABLE_OPTION(A, prompt.chat, options_template)},
+    {STRING_OPTION("prefill-response", 0, A, prompt.prefill, "TEXT",
+                   "how the model's reply begins; it goes on from there")},
     {FLAG_OPTION("ignore-chat-template", 0, A, prompt.ignore_chat_template,
                  "give the prompt to the model as it is, without the model's chat template")},
     {INT_OPTION("max-tokens", 'n', A, max_tokens, 1, INT_MAX,

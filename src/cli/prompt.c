@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/session.h"
+
 #define MAX_PROMPT ((size_t)1 << 30)
 
 /* All of a file; more than MAX_PROMPT bytes are refused. */
@@ -48,16 +50,51 @@ int prompt_read(struct strbuf *out, const char *text, clm_error *err)
     return out->failed ? fail(err, CLM_ERR_NOMEM, "no memory for the prompt") : 0;
 }
 
-int prompt_tokens(struct token_list *out, const struct prompt_options *o, const tokenizer *t,
-                  clm_error *err)
+static void warn_unused(const struct prompt_options *o)
+{
+    if (o->chat.system || o->chat.variables || o->prefill)
+        log_say(&cli_log, LOG_WARNING,
+                "no chat template is used; --system-prompt, --prefill-response and "
+                "--chat-template-config change nothing");
+}
+
+/* text, as what the user says, becomes the whole conversation. */
+static int wrap(struct strbuf *text, const struct prompt_options *o, const struct chat_template *c,
+                clm_error *err)
+{
+    struct strbuf messages = {0};
+    int rc;
+
+    if (o->chat.system)
+        conversation_add(&messages, "system", o->chat.system, strlen(o->chat.system));
+    conversation_add(&messages, "user", text->data, text->size);
+    if (o->prefill)
+        conversation_add(&messages, "assistant", o->prefill, strlen(o->prefill));
+    strbuf_clear(text);
+    rc = conversation_render(&messages, c, o->prefill != NULL, text, err);
+    strbuf_release(&messages);
+    return rc;
+}
+
+int prompt_tokens(struct token_list *out, const struct prompt_options *o, const char *dir,
+                  const tokenizer *t, clm_error *err)
 {
     struct strbuf text = {0};
-    int rc = prompt_read(&text, o->text, err);
+    struct chat_template c = {0};
+    int rc = -1;
 
-    if (rc == 0)
-        rc = tokenizer_encode(t, text.data ? text.data : "", text.size, true, out, err);
+    if (!o->ignore_chat_template && chat_template_open(&c, dir, &o->chat, err))
+        goto cleanup;
+    if (!c.template)
+        warn_unused(o);
+    if (prompt_read(&text, o->text, err) || (c.template && wrap(&text, o, &c, err)))
+        goto cleanup;
+    rc = tokenizer_encode(t, text.data ? text.data : "", text.size, !c.template, out, err);
     if (rc == 0 && out->failed)
         rc = fail(err, CLM_ERR_NOMEM, "no memory for the tokens of the prompt");
+
+cleanup:
+    chat_template_close(&c);
     strbuf_release(&text);
     return rc;
 }

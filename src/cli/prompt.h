@@ -2,19 +2,23 @@
 #ifndef CLI_PROMPT_H
 #define CLI_PROMPT_H
 
+#include "cli/conversation.h"
 #include "tokenizer/tokenizer.h"
 
 struct prompt_options {
     const char *text; /* "-": standard input */
     bool ignore_chat_template;
+    struct template_args chat;
+    const char *prefill; /* how the reply begins; NULL: not said */
 };
 
 /* Append the prompt's text: standard input as it is, or the option with "\n" and "\t" written out,
  * as mlx-lm does. */
 int prompt_read(struct strbuf *out, const char *text, clm_error *err);
 
-/* Append the prompt's tokens. */
-int prompt_tokens(struct token_list *out, const struct prompt_options *o, const tokenizer *t,
-                  clm_error *err);
+/* Append the prompt's tokens: as mlx_lm.generate has it those of a conversation in the chat
+ * template of the model in dir, or of the text alone with what the tokenizer puts around it. */
+int prompt_tokens(struct token_list *out, const struct prompt_options *o, const char *dir,
+                  const tokenizer *t, clm_error *err);
 
 #endif

@@ -82,7 +82,8 @@ class BadPrompt(Case):
         tokenizer["post_processor"] = None
         folder = self.model(skip=["tokenizer.json"])
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-        self.fails(2, "prompt is empty", "generate", "-m", folder, "-p", "")
+        self.fails(2, "prompt is empty", "generate", "-m", folder, "-p", "",
+                   "--ignore-chat-template")
 
 
 class BadOptions(Case):

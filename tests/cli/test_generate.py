@@ -8,7 +8,8 @@ import subprocess
 import command
 from command import MODEL, Case, environment
 
-PROMPT = ["-p", "Once upon a time", "-n", "24"]
+PLAIN = "--ignore-chat-template"
+PROMPT = [PLAIN, "-p", "Once upon a time", "-n", "24"]
 STATISTICS = re.compile(r"\n==========\nPrompt: (\d+) tokens, \d+\.\d{3} tokens-per-sec\n"
                         r"Generation: (\d+) tokens, \d+\.\d{3} tokens-per-sec\n"
                         r"Peak memory: \d+\.\d{3} GB\n\Z")
@@ -41,7 +42,7 @@ class Output(Case):
         self.assertIn("seed", last)
 
     def test_default_prompt(self):
-        self.assertEqual(self.plain("-n", "24"), self.plain(*PROMPT))
+        self.assertEqual(self.plain(PLAIN, "-n", "24"), self.plain(*PROMPT))
 
     def test_one_token(self):
         self.assertEqual(len(self.json_lines("generate", "--json", "-n", "1")), 2)
@@ -60,7 +61,7 @@ class Output(Case):
 
 class Prompt(Output):
     def test_standard_input(self):
-        self.assertEqual(self.plain("-p", "-", "-n", "24", input="Once upon a time"),
+        self.assertEqual(self.plain(PLAIN, "-p", "-", "-n", "24", input="Once upon a time"),
                          self.plain(*PROMPT))
 
     def test_escapes(self):
@@ -71,8 +72,8 @@ class Prompt(Output):
                                              input=meant)[:-1])
 
     def test_empty(self):
-        self.assertEqual(self.json_lines("generate", "--json", "-n", "3", "-p", "")[-1]
-                         ["prompt_tokens"], 1)
+        empty = self.json_lines("generate", PLAIN, "--json", "-n", "3", "-p", "")
+        self.assertEqual(empty[-1]["prompt_tokens"], 1)
 
     def test_not_utf8(self):
         replaced = self.plain("-n", "8", "-p", "-", input="a \ufffd\ufffd b".encode())
@@ -97,6 +98,74 @@ class Prompt(Output):
                          "length" if last["prompt_tokens"] + len(tokens) == 1025 else "stop")
 
 
+class Template(Output):
+    """By default the prompt is what the user says in a conversation."""
+
+    TEXT = ("<|begin_of_text|><|im_start|>user\nTell me a story.<|im_end|>\n"
+            "<|im_start|>assistant\n")
+    STORY = ["-n", "12", "-p", "Tell me a story."]
+
+    def ids(self, *args, **options):
+        *tokens, last = self.json_lines("generate", "--exact", "--json", *args, **options)
+        return [t["token"] for t in tokens], last["prompt_tokens"]
+
+    def written(self, text):
+        """What a conversation written out gives, without tokens added around it."""
+        folder = self.folder / "no-post-processor"
+        if not folder.exists():
+            self.model("no-post-processor", skip=["tokenizer.json"])
+            parts = json.loads((MODEL / "tokenizer.json").read_text())
+            parts["post_processor"] = None
+            (folder / "tokenizer.json").write_text(json.dumps(parts))
+        return self.ids("-m", folder, PLAIN, "-n", "12", "-p", "-", input=text)
+
+    def test_is_used(self):
+        self.assertEqual(self.ids(*self.STORY), self.written(self.TEXT))
+        self.assertNotEqual(self.ids(*self.STORY), self.ids(PLAIN, *self.STORY))
+
+    def test_system_prompt(self):
+        self.assertEqual(
+            self.ids(*self.STORY, "--system-prompt", "Be\\nkind."),
+            self.written(self.TEXT.replace(
+                "<|im_start|>user", "<|im_start|>system\nBe\\nkind.<|im_end|>\n<|im_start|>user")))
+
+    def test_prefill(self):
+        self.assertEqual(self.ids(*self.STORY, "--prefill-response", "Once upon a day"),
+                         self.written(self.TEXT + "Once upon a day"))
+
+    def test_variables(self):
+        folder = self.model("thinking", skip=["tokenizer_config.json"])
+        (folder / "chat_template.jinja").write_text(
+            "{{ messages[0].content }}{% if enable_thinking %} Think.{% endif %}{{ more }}")
+        for config, text in ((None, "Tell me a story."),
+                             ('{"enable_thinking": true}', "Tell me a story. Think."),
+                             ('{"enable_thinking": false, "more": 7}', "Tell me a story.7")):
+            option = ["--chat-template-config", config] if config else []
+            self.assertEqual(self.ids("-m", folder, *self.STORY, *option), self.written(text))
+
+    def test_refused(self):
+        for config, words in (("{", "--chat-template-config"), ("3", "JSON object"),
+                              ('{"messages": []}', "cannot set messages")):
+            self.fails(2, words, "generate", "--chat-template-config", config)
+        folder = self.model("raises", skip=["tokenizer_config.json"])
+        (folder / "chat_template.jinja").write_text("{{ raise_exception('no system prompt here') }}")
+        self.fails(1, "no system prompt here", "generate", "-m", folder)
+
+    def test_model_without(self):
+        folder = self.model("plain", skip=["tokenizer_config.json"])
+        self.assertEqual(self.ids("-m", folder, *self.STORY), self.ids(PLAIN, *self.STORY))
+        result = command.run("generate", "-m", folder, "-n", "1", "--system-prompt", "Be kind.")
+        self.assertEqual(result.returncode, 0)
+        self.one_line(result.stderr.decode(), ["warning", "--system-prompt"])
+
+    def test_story(self):
+        text = self.plain("-p", "Tell me a story about a cat and a ball.", "-n", "400",
+                          "--temp", "0.7", "--seed", "7").decode()
+        for word in ("cat", "ball"):
+            self.assertIn(word, text)
+        self.assertGreater(len(text.split()), 60)
+
+
 class Sampling(Output):
     def test_seed(self):
         drawn = ["--temp", "1.2", "--top-p", "0.95", "-n", "30", "--seed"]
@@ -118,7 +187,7 @@ class Sampling(Output):
     def test_penalty(self):
         """With so high a penalty nothing of the last 20 tokens comes again."""
         ids = [t["token"] for t in self.json_lines(
-            "generate", "--json", "-n", "20", "--presence-penalty", "1000")[:-1]]
+            "generate", PLAIN, "--json", "-n", "20", "--presence-penalty", "1000")[:-1]]
         self.assertEqual(len(set(ids)), len(ids))
 
     def test_every_option_is_taken(self):
@@ -126,7 +195,8 @@ class Sampling(Output):
                    "--top-k=50", "--xtc-probability=0.5", "--xtc-threshold=0.2",
                    "--repetition-penalty=1.1", "--repetition-context-size=5",
                    "--frequency-penalty=0.1", "--threads=1", "--cache-type=f32",
-                   "--ignore-chat-template")
+                   "--system-prompt=Be kind.", "--prefill-response=Once",
+                   "--chat-template-config={}")
 
     def test_cache_types(self):
         exact = self.plain("--exact", *PROMPT)

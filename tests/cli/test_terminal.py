@@ -63,7 +63,8 @@ class Terminal:
 
 class Interrupt(Case):
     def test_ends_cleanly(self):
-        t = Terminal("generate", "-n", "900", "--temp", "1", "--seed", "1", "-p", "Once upon a time")
+        t = Terminal("generate", "--ignore-chat-template", "-n", "900", "--temp", "1", "--seed", "1",
+                     "-p", "Once upon a time")
         t.read(until=b"==========\r\n")
         t.read(until=b" ")
         t.press(b"\x03")
