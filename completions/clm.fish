@@ -37,6 +37,7 @@ complete -c clm -n '__fish_seen_subcommand_from generate' -l presence-penalty -x
 complete -c clm -n '__fish_seen_subcommand_from generate' -l frequency-penalty -x -d 'the same for every time that they occur'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l seed -x -d 'of the random numbers'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l extra-eos-token -x -d 'tokens, or their ids, that end the text too'
+complete -c clm -n '__fish_seen_subcommand_from generate' -l stop -x -d 'texts that end the text too'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l prefill-step-size -x -d 'how many tokens of the prompt to process at a time'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l json -d 'write a JSON object for each token, and a last one with statistics'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l verbose -x -a 'true false' -d 'false: write nothing but the text'

@@ -59,6 +59,7 @@ static int take_token(struct generation *g, const struct sample *sample, bool *l
         return -1;
     out.text = g->text.data ? g->text.data : "";
     out.size = g->text.size;
+    out.last = *last;
     if (o->token && !o->token(o->ctx, &out)) {
         g->r->finish = FINISH_CANCELLED;
         *last = true;

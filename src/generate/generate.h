@@ -13,6 +13,7 @@ struct generated {
     float logprob;    /* see struct sample */
     const char *text; /* [size], not NUL-terminated; valid during the call */
     size_t size;
+    bool last; /* no more will come */
 };
 
 enum finish_reason {

@@ -109,6 +109,7 @@ class BadOptions(Case):
     def test_beyond_the_vocabulary(self):
         self.fails(2, ["top_k", "4096"], "generate", "--temp", "1", "--top-k", "4096")
         self.fails(2, "no-such-token", "generate", "--extra-eos-token", "no-such-token")
+        self.fails(2, "--stop is empty", "generate", "--stop", "")
 
     def test_unknown(self):
         self.fails(2, ["--tempp", "--temp?"], "generate", "--tempp", "1")

@@ -195,7 +195,7 @@ class Sampling(Output):
                    "--top-k=50", "--xtc-probability=0.5", "--xtc-threshold=0.2",
                    "--repetition-penalty=1.1", "--repetition-context-size=5",
                    "--frequency-penalty=0.1", "--threads=1", "--cache-type=f32",
-                   "--system-prompt=Be kind.", "--prefill-response=Once",
+                   "--stop=no such text", "--system-prompt=Be kind.", "--prefill-response=Once",
                    "--chat-template-config={}")
 
     def test_cache_types(self):
@@ -218,6 +218,25 @@ class Ends(Case):
                 self.assertEqual((out[-1]["finish_reason"], out[-1]["generation_tokens"]),
                                  ("stop", seen))
                 self.assertEqual(out[-2]["token"], third)
+
+    def test_stop(self):
+        """The text up to the first stop, whether it lies within a token or over several."""
+        whole = "".join(t["text"] for t in self.json_lines("generate", "--json", *PROMPT)[:-1])
+        for stop in (whole[9:10], whole[20:31], whole[-3:]):
+            args = ["generate", *PROMPT, "--stop", stop, "--stop", "no such text"]
+            *tokens, last = self.json_lines(*args, "--json")
+            text = whole[:whole.index(stop)]
+            self.assertEqual("".join(t["text"] for t in tokens), text)
+            self.assertEqual(last["finish_reason"], "stop")
+            self.assertEqual(self.done(*args, "--verbose", "false").decode(), text + "\n")
+
+    def test_unfinished_stop(self):
+        """What could have become a stop comes with the last token."""
+        whole = self.json_lines("generate", "--json", *PROMPT)
+        text = "".join(t["text"] for t in whole[:-1])
+        *tokens, last = self.json_lines("generate", "--json", *PROMPT, "--stop", text[-5:] + "\1")
+        self.assertEqual("".join(t["text"] for t in tokens), text)
+        self.assertEqual((len(tokens), last["finish_reason"]), (24, "length"))
 
     def test_closed_pipe(self):
         with subprocess.Popen([command.CLM, "generate", "-n", "300", "--json", "--temp", "1"],

@@ -1,0 +1,155 @@
+#include "cli/sampling.h"
+
+#include <limits.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+
+#include "generate/end_tokens.h"
+
+#define A struct sampling_args
+
+const struct option options_sampling[] = {
+    {REAL_OPTION("temp", 0, A, sampler.temp, 0, 1000,
+                 "temperature; 0, the default, takes the most likely token each time")},
+    {REAL_OPTION(
+        "top-p", 0, A, sampler.top_p, 0, 1,
+        "draw from the most likely tokens that together are this probable (default: 1, all)")},
+    {REAL_OPTION("min-p", 0, A, sampler.min_p, 0, 1,
+                 "draw from tokens at least this probable, as a part of the most likely one's "
+                 "probability (default: 0, all)")},
+    {INT_OPTION("min-tokens-to-keep", 0, A, sampler.min_tokens_to_keep, 1, INT_MAX,
+                "how many tokens --min-p leaves at least (default: 1)")},
+    {INT_OPTION("top-k", 0, A, sampler.top_k, 0, INT_MAX,
+                "draw from this many of the most likely tokens (default: 0, all)")},
+    {REAL_OPTION("xtc-probability", 0, A, sampler.xtc_probability, 0, 1,
+                 "how often XTC leaves out the top choices (default: 0)")},
+    {REAL_OPTION("xtc-threshold", 0, A, sampler.xtc_threshold, 0, 0.5,
+                 "how probable XTC's top choices are at least (default: 0.1)")},
+    {REAL_OPTION(
+        "repetition-penalty", 0, A, sampler.repetition.value, 0, 1000,
+        "makes tokens that occurred lately less likely: logits are divided by it, negative "
+        "ones multiplied (default: 0, off)")},
+    {INT_OPTION("repetition-context-size", 0, A, sampler.repetition.context, 0, INT_MAX,
+                "how many tokens the repetition penalty looks back; 0: all (default: 20)")},
+    {REAL_OPTION("presence-penalty", 0, A, sampler.presence.value, -1000, 1000,
+                 "subtracted from the logits of tokens among the last 20 (default: 0)")},
+    {REAL_OPTION("frequency-penalty", 0, A, sampler.frequency.value, -1000, 1000,
+                 "the same for every time that they occur (default: 0)")},
+    {SEED_OPTION("seed", 0, A, seed, "of the random numbers (default: another one each time)")},
+    {STRINGS_OPTION("extra-eos-token", 0, A, extra_end_tokens, "TOKEN",
+                    "tokens, or their ids, that end the text too")},
+    {STRINGS_OPTION("stop", 0, A, stops, "TEXT",
+                    "texts that end the text too; they are not part of it")},
+    {0},
+};
+
+#undef A
+
+void sampling_defaults(struct sampling_args *a)
+{
+    a->sampler = sampler_defaults();
+    a->sampler.top_p = 1;
+}
+
+uint64_t sampling_seed(const struct sampling_args *a)
+{
+    uint64_t seed = 0;
+
+    if (a->seed.given)
+        return a->seed.value;
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
+        seed = (uint64_t)(uintptr_t)&seed;
+    return seed >> 11; /* below 2^53, so that every reader of JSON gets it right */
+}
+
+static int collect_end_tokens(struct token_list *out, const struct session *s,
+                              const struct strings *extra, clm_error *err)
+{
+    if (end_tokens_load(out, s->dir, s->tokenizer, err))
+        return -1;
+    for (int i = 0; i < extra->n; i++)
+        if (end_tokens_add(out, s->tokenizer, extra->items[i], err))
+            return -1;
+    return 0;
+}
+
+/* What XTC must not remove: line ends and end tokens, as mlx_lm.generate says. */
+static int xtc_special(struct token_list *out, const tokenizer *t,
+                       const struct token_list *end_tokens, clm_error *err)
+{
+    if (tokenizer_encode(t, "\n", 1, true, out, err))
+        return -1;
+    for (size_t i = 0; i < end_tokens->count; i++)
+        token_list_add(out, end_tokens->ids[i]);
+    return out->failed ? fail(err, CLM_ERR_NOMEM, "no memory for the end tokens") : 0;
+}
+
+static sampler *open_sampler(const struct sampling_args *a, const struct session *s,
+                             const struct token_list *end_tokens, uint64_t seed, bool logprobs,
+                             clm_error *err)
+{
+    struct sampler_options o = a->sampler;
+    struct token_list special = {0};
+    sampler *opened = NULL;
+
+    o.seed = seed;
+    o.logprobs = logprobs;
+    if (xtc_special(&special, s->tokenizer, end_tokens, err) == 0) {
+        o.xtc_special = special.ids;
+        o.n_xtc_special = (int)special.count;
+        opened = sampler_open(&o, s->model->spec->vocab_size, err);
+    }
+    token_list_release(&special);
+    return opened;
+}
+
+static int collect_stops(struct stop_set *out, const struct strings *texts, clm_error *err)
+{
+    bool failed = false;
+
+    for (int i = 0; i < texts->n; i++) {
+        if (!*texts->items[i])
+            return fail(err, CLM_ERR_ARG, "--stop is empty; give a text");
+        failed |= stop_set_add_text(out, texts->items[i], strlen(texts->items[i])) != 0;
+    }
+    return failed || stop_set_build(out) ? fail(err, CLM_ERR_NOMEM, "no memory for stops") : 0;
+}
+
+int sampling_open(struct sampling *s, const struct sampling_args *a, const struct session *session,
+                  uint64_t seed, bool logprobs, clm_error *err)
+{
+    if (collect_end_tokens(&s->end_tokens, session, &a->extra_end_tokens, err) ||
+        collect_stops(&s->stops, &a->stops, err))
+        return -1;
+    s->sampler = open_sampler(a, session, &s->end_tokens, seed, logprobs, err);
+    return s->sampler ? 0 : -1;
+}
+
+void sampling_close(struct sampling *s)
+{
+    sampler_close(s->sampler);
+    token_list_release(&s->end_tokens);
+    stop_set_release(&s->stops);
+    *s = (struct sampling){0};
+}
+
+double peak_gigabytes(void)
+{
+    struct rusage usage;
+
+    if (getrusage(RUSAGE_SELF, &usage))
+        return 0;
+    return (double)usage.ru_maxrss * 1024 / 1e9;
+}
+
+/* The first token belongs to the prompt's time, so it is left out of the speed. */
+double generation_speed(const struct generate_result *r)
+{
+    return r->generation_seconds > 0 ? (r->generated_tokens - 1) / r->generation_seconds : 0;
+}
+
+double prompt_speed(const struct generate_result *r)
+{
+    return r->prompt_seconds > 0 ? r->prompt_tokens / r->prompt_seconds : 0;
+}

@@ -1,0 +1,40 @@
+/* cli/sampling.h: how the next token is chosen and where a text ends, as the user says it. */
+#ifndef CLI_SAMPLING_H
+#define CLI_SAMPLING_H
+
+#include "cli/session.h"
+#include "generate/generate.h"
+#include "parse/stop.h"
+
+struct sampling_args {
+    struct sampler_options sampler; /* its seed comes from below */
+    struct seed seed;
+    struct strings extra_end_tokens;
+    struct strings stops; /* texts */
+};
+
+extern const struct option options_sampling[]; /* for a struct sampling_args */
+
+/* mlx_lm's defaults. */
+void sampling_defaults(struct sampling_args *a);
+
+/* The seed given, else another one each time. */
+uint64_t sampling_seed(const struct sampling_args *a);
+
+/* What a session samples with. Start from {0}. */
+struct sampling {
+    sampler *sampler;
+    struct token_list end_tokens;
+    struct stop_set stops;
+};
+
+int sampling_open(struct sampling *s, const struct sampling_args *a, const struct session *session,
+                  uint64_t seed, bool logprobs, clm_error *err);
+void sampling_close(struct sampling *s);
+
+/* Figures that mlx_lm prints. */
+double prompt_speed(const struct generate_result *r);
+double generation_speed(const struct generate_result *r);
+double peak_gigabytes(void);
+
+#endif
