@@ -36,10 +36,13 @@ static char peek(struct reader *r)
     return r->rest.size ? r->rest.at[0] : '\0';
 }
 
-/* The next character after white space; '\0' at the end. */
+/* The next character after white space; '\0' at the end. Outside of brackets a line end is none. */
 static char peek_token(struct reader *r)
 {
-    skip(r, python_space(r->rest));
+    if (r->depth)
+        skip(r, python_space(r->rest));
+    while (!r->depth && peek(r) != '\0' && strchr(" \t\f", peek(r)))
+        skip(r, 1);
     return peek(r);
 }
 
@@ -295,7 +298,10 @@ static bool read_quoted(struct reader *r, bool raw, struct strbuf *out)
         if (c == '\0' || ((c == '\n' || c == '\r') && !triple))
             return false;
         skip(r, 1);
-        if (c != '\\') {
+        if (c == '\r') {
+            strbuf_add_char(out, '\n'); /* Python reads every line end as one */
+            skip(r, peek(r) == '\n');
+        } else if (c != '\\') {
             strbuf_add_char(out, c);
         } else if (!raw) {
             if (!read_escape(r, out))
@@ -503,18 +509,15 @@ static bool read_braces(struct reader *r, struct strbuf *out)
     return ok;
 }
 
-/* A sign stands before a number only, and more than one may. */
+/* A sign stands before a number only. */
 static bool read_signed(struct reader *r, struct strbuf *out)
 {
-    bool negative = false;
-    char c;
+    char c = peek(r);
 
-    while ((c = peek_token(r)) == '+' || c == '-') {
-        negative ^= c == '-';
-        skip(r, 1);
-    }
-    if (negative)
+    skip(r, 1);
+    if (c == '-')
         strbuf_add_char(out, '-');
+    c = peek_token(r);
     return (is_digit(c) || c == '.') && read_number(r, out);
 }
 
@@ -548,28 +551,59 @@ static void cut(struct strbuf *out, size_t size)
     out->data[size] = '\0';
 }
 
+/* Blank lines and comments before a value, as far as they may stand there: the value's own line is
+ * not indented, unless it is the first. */
+static bool skip_blank_lines(struct span *s)
+{
+    bool first = true;
+
+    for (;; first = false) {
+        size_t i = 0;
+
+        while (i < s->size && s->at[i] != '\0' && strchr(" \t\f", s->at[i]))
+            i++;
+        if (i < s->size && s->at[i] == '#')
+            while (i < s->size && s->at[i] != '\n' && s->at[i] != '\r')
+                i++;
+        if (i == s->size || (s->at[i] != '\n' && s->at[i] != '\r')) {
+            if (i && !first)
+                return false;
+            *s = span_from(*s, i);
+            return true;
+        }
+        *s = span_from(*s, i + 1);
+    }
+}
+
+/* White space in the last line, behind a line end, is an indentation to Python. */
+static bool ends_indented(struct span s)
+{
+    size_t i = s.size;
+
+    while (i && (s.at[i - 1] == ' ' || s.at[i - 1] == '\t' || s.at[i - 1] == '\f'))
+        i--;
+    return i && i < s.size && (s.at[i - 1] == '\n' || s.at[i - 1] == '\r');
+}
+
 /* Values with commas between them are a tuple, without brackets too. */
 bool literal_to_json(struct span s, struct strbuf *out)
 {
     size_t before = out->size, count = 0;
     struct strbuf items = {0};
     struct reader r = {0};
-    bool comma = false, ok = true;
+    bool comma = false, ok = skip_blank_lines(&s);
 
-    while (s.size && (s.at[0] == ' ' || s.at[0] == '\t'))
-        s = span_from(s, 1);
     r.rest = s;
-    if (s.size && (s.at[0] == '\n' || s.at[0] == '\r' || s.at[0] == '\f'))
-        ok = false; /* indentation matters outside of brackets */
-    while (ok && (count == 0 || (comma && peek_token(&r)))) {
+    for (char c = 'x'; ok && (count == 0 || (comma && c != '\0' && !strchr("\r\n#", c)));) {
         if (count++)
             strbuf_add_str(&items, ", ");
         ok = read_value(&r, &items);
         comma = ok && peek_token(&r) == ',';
         if (comma)
             skip(&r, 1);
+        c = peek_token(&r);
     }
-    ok = ok && !comma ? peek_token(&r) == '\0' && !r.rest.size : ok && !r.rest.size;
+    ok = ok && python_space(r.rest) == r.rest.size && !ends_indented(r.rest);
     if (ok && (comma || count > 1)) {
         strbuf_add_char(out, '[');
         strbuf_add(out, items.data, items.size);
@@ -592,7 +626,7 @@ static size_t identifier(struct span s)
 
 size_t call_name(struct span s, struct strbuf *name)
 {
-    struct reader r = {.rest = s};
+    struct reader r = {.rest = s, .depth = 1};
     char c;
 
     do {

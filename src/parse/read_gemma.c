@@ -8,6 +8,9 @@
 
 #include "base/utf8.h"
 
+/* As long as a word is not complete, it is looked at again: not longer than this. */
+#define MAX_WORD 4096
+
 enum state { SEEK, KEY, VALUE, STRING, AFTER_STRING, OBJECT, DONE };
 
 /* call:NAME{ with name characters \w, and `also`. A place that cannot be one is passed over. */
@@ -21,6 +24,8 @@ static enum step seek(struct tool_reader *r, char also, int next)
     reader_advance(r, found);
     rest = reader_between(r, found + call.size, r->text.size);
     word = word_at_start(rest, also);
+    if (!r->final && word > MAX_WORD)
+        return reader_fail(r, "the name of a call has no end");
     if (!r->final &&
         (word == rest.size || utf8_incomplete_tail(rest.at, rest.size) == rest.size - word))
         return STEP_MORE;
@@ -179,16 +184,19 @@ static enum json_text_status gemma4_put(struct tool_reader *r, struct span text)
     return status == JSON_TEXT_DONE && taken < text.size ? JSON_TEXT_BAD : status;
 }
 
-static enum json_text_status gemma4_string(struct tool_reader *r, struct span text)
+/* The characters of a string, without its quotes. */
+static enum json_text_status gemma4_characters(struct tool_reader *r, struct span text)
 {
     struct strbuf literal = {0};
-    enum json_text_status status;
+    enum json_text_status status = JSON_TEXT_MORE;
 
-    strbuf_add_json(&literal, text.size ? text.at : "", text.size);
-    status =
-        literal.failed ? JSON_TEXT_BAD : gemma4_put(r, (struct span){literal.data, literal.size});
+    if (!text.size)
+        return status;
+    strbuf_add_json(&literal, text.at, text.size);
     if (literal.failed)
         r->no_memory = true;
+    else
+        status = gemma4_put(r, (struct span){literal.data + 1, literal.size - 2});
     strbuf_release(&literal);
     return status;
 }
@@ -202,7 +210,9 @@ static size_t gemma4_word(struct tool_reader *r, struct span rest, enum json_tex
         (word == rest.size || utf8_incomplete_tail(rest.at, rest.size) == rest.size - word))
         return 0;
     if (word && word < rest.size && rest.at[word] == ':') {
-        *status = gemma4_string(r, span_first(rest, word));
+        gemma4_put(r, SPAN("\""));
+        gemma4_characters(r, span_first(rest, word));
+        *status = gemma4_put(r, SPAN("\""));
         return word;
     }
     if (!word)
@@ -211,17 +221,32 @@ static size_t gemma4_word(struct tool_reader *r, struct span rest, enum json_tex
     return word;
 }
 
-/* One piece of the object from at on: a string, a key, or a byte. 0: more is needed. */
+/* The inside of a string and its end, as far as they are there. */
+static size_t gemma4_string(struct tool_reader *r, struct span rest, enum json_text_status *status)
+{
+    size_t end = span_find(rest, 0, quote);
+
+    if (end == SIZE_MAX) {
+        rest.size -= span_partial(rest, quote);
+        rest.size -= utf8_incomplete_tail(rest.at, rest.size);
+        *status = gemma4_characters(r, rest);
+        return rest.size;
+    }
+    gemma4_characters(r, span_first(rest, end));
+    *status = gemma4_put(r, SPAN("\""));
+    r->string_open = false;
+    return end + quote.size;
+}
+
+/* One piece of the object from at on: of a string, a key, or a byte. 0: more is needed. */
 static size_t gemma4_piece(struct tool_reader *r, struct span rest, enum json_text_status *status)
 {
-    size_t end;
-
+    if (r->string_open)
+        return gemma4_string(r, rest, status);
     if (span_starts(rest, quote)) {
-        end = span_find(rest, quote.size, quote);
-        if (end == SIZE_MAX)
-            return 0;
-        *status = gemma4_string(r, (struct span){rest.at + quote.size, end - quote.size});
-        return end + quote.size;
+        *status = gemma4_put(r, SPAN("\""));
+        r->string_open = true;
+        return quote.size;
     }
     if (!r->final && rest.size < quote.size && span_starts(quote, rest))
         return 0;
@@ -250,7 +275,7 @@ static enum step gemma4_object(struct tool_reader *r)
     }
     r->saw_arguments = true;
     while (step == STEP_MORE && r->at < r->text.size) {
-        char c = r->text.data[r->at];
+        char c = r->string_open ? '"' : r->text.data[r->at];
 
         taken = gemma4_piece(r, reader_rest(r), &status);
         if (!taken)

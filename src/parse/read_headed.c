@@ -180,6 +180,8 @@ static enum step k2_arguments(struct tool_reader *r)
     const char *why;
     struct span text;
 
+    if (end == SIZE_MAX && whole && r->bounded && r->n_calls)
+        return reader_fail(r, "the last call has no end");
     if (end == SIZE_MAX)
         end = r->bounded && !r->final ? r->scanned : r->text.size;
     text = reader_between(r, r->at, end);

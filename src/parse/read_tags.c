@@ -13,7 +13,11 @@
 #include "base/memory.h"
 #include "base/utf8.h"
 
-enum state { SEEK, BODY, VALUE, RAW };
+/* A head that is not complete by then will not be: it would have to be looked at again and again.
+ */
+#define MAX_HEAD 4096
+
+enum state { SEEK, SKIP, BODY, VALUE, RAW };
 
 static const struct tag_format *format_of(const struct tool_reader *r)
 {
@@ -45,18 +49,41 @@ static bool closed(const struct tool_reader *r, size_t head_end)
     }
 }
 
+/* Where a block with all arguments is complete, between two places; or SIZE_MAX. */
+static size_t whole_block(const struct tool_reader *r, size_t begin, size_t end)
+{
+    const struct tag_format *f = format_of(r);
+    struct span text = reader_between(r, 0, end);
+    size_t open = span_find(text, begin, f->raw_open), at = open;
+
+    if (at != SIZE_MAX)
+        at = span_find(text, at, f->head_end);
+    if (at != SIZE_MAX)
+        at = span_find(text, at, f->raw_close);
+    return at == SIZE_MAX ? at : open;
+}
+
 /* Kimi K3: a JSON block anywhere in the call replaces its arguments. */
 static enum step enter_body(struct tool_reader *r, size_t at)
 {
     const struct tag_format *f = format_of(r);
-    struct span text = reader_between(r, 0, r->text.size);
-    size_t close, raw;
+    size_t close, block;
 
     if (!f->raw_open.size || !r->final)
         return reader_go(r, at, BODY);
-    close = span_find(text, at, f->call_close);
-    raw = span_find(text, at, f->raw_open);
-    return reader_go(r, raw < close ? raw : at, BODY);
+    close = span_find(reader_between(r, 0, r->text.size), at, f->call_close);
+    block = whole_block(r, at, close == SIZE_MAX ? r->text.size : close);
+    return reader_go(r, block == SIZE_MAX ? at : block, BODY);
+}
+
+/* A call without a name, which is none. */
+static enum step skip(struct tool_reader *r)
+{
+    size_t close = reader_find_one(r, format_of(r)->call_close);
+
+    if (close == SIZE_MAX)
+        return STEP_MORE;
+    return reader_go(r, close + format_of(r)->call_close.size, SEEK);
 }
 
 static enum step seek(struct tool_reader *r)
@@ -72,6 +99,8 @@ static enum step seek(struct tool_reader *r)
     match = f->call_head(reader_between(r, at, r->text.size), r->final, &head);
     if (match == TAG_MORE && !r->final) {
         reader_advance(r, open);
+        if (r->text.size - at > MAX_HEAD)
+            return reader_fail(r, "the head of a call has no end");
         return STEP_MORE;
     }
     if (match == TAG_YES && r->final && !r->streamed && !closed(r, at + head.size))
@@ -85,8 +114,8 @@ static enum step seek(struct tool_reader *r)
     }
     reader_clear(r, &r->name);
     f->unescape(head.name, &r->name);
-    if (!r->name.size)
-        return reader_go(r, at + head.size, SEEK);
+    if (!head.name.size)
+        return reader_go(r, at + head.size, f->close == CLOSE_REQUIRED ? SKIP : SEEK);
     reader_clear(r, &r->id);
     reader_begin_call(r, (struct span){r->name.data, r->name.size}, (struct span){0});
     return enter_body(r, at + head.size);
@@ -104,6 +133,7 @@ static void begin_value(struct tool_reader *r, const struct tag_head *head)
 
     reader_clear(r, &r->key);
     f->unescape(head->name, &r->key);
+    r->no_key = !head->name.at;
     r->schema = schema_argument(r->tools, (struct span){r->name.data, r->name.size},
                                 (struct span){r->key.data, r->key.size});
     r->value_kind = f->value_kind;
@@ -123,12 +153,10 @@ static enum step parameter(struct tool_reader *r, size_t open)
     size_t at = open + f->parameter_open.size;
     enum tag_match match = f->parameter_head(reader_between(r, at, r->text.size), r->final, &head);
 
+    if (match == TAG_MORE && !r->final && r->text.size - at > MAX_HEAD)
+        return reader_fail(r, "the head of an argument has no end");
     if (match == TAG_MORE && !r->final)
         return STEP_MORE;
-    if (match == TAG_YES && !head.name.at) {
-        reader_skip_call(r, "an argument has no name");
-        return reader_go(r, at + head.size, SEEK);
-    }
     if (match != TAG_YES)
         return reader_go(r, open + 1, BODY);
     begin_value(r, &head);
@@ -139,13 +167,17 @@ static enum step parameter(struct tool_reader *r, size_t open)
 static enum step raw_block(struct tool_reader *r, size_t open)
 {
     const struct tag_format *f = format_of(r);
-    size_t at = span_find(reader_between(r, 0, r->text.size), open, f->head_end);
+    struct span text = reader_between(r, 0, r->text.size);
+    size_t at = span_find(text, open, f->head_end), close = span_find(text, open, f->call_close);
 
-    if (at == SIZE_MAX)
-        return r->final ? reader_go(r, open + 1, BODY) : STEP_MORE;
+    if (at == SIZE_MAX && !r->final)
+        return STEP_MORE;
+    if (at == SIZE_MAX || close < at ||
+        (r->final && whole_block(r, open, close == SIZE_MAX ? text.size : close) == SIZE_MAX))
+        return reader_go(r, open + 1, BODY);
     if (r->object_open) {
         reader_skip_call(r, "arguments in two ways");
-        return reader_go(r, at, SEEK);
+        return reader_go(r, at, SKIP);
     }
     reader_json_start(r);
     return reader_go(r, at + f->head_end.size, RAW);
@@ -275,7 +307,7 @@ static void stream_value(struct tool_reader *r)
             return;
         r->value_kind = VALUE_STRING;
     }
-    if (r->value_kind != VALUE_STRING)
+    if (r->value_kind != VALUE_STRING || r->no_key)
         return;
     if (f->trim == TRIM_SPACE)
         s = span_from(s, space_at_start(s));
@@ -331,6 +363,10 @@ static enum step value(struct tool_reader *r)
     bool hidden = f->close == CLOSE_LAST || f->values_hide_close;
 
     found = reader_find(r, markers, hidden ? 1 : 2, &which);
+    if (found != SIZE_MAX && which == 0 && r->no_key) {
+        reader_skip_call(r, "an argument has no name");
+        return reader_go(r, found, SKIP);
+    }
     if (found != SIZE_MAX && which == 0) {
         if (finish_value(r, reader_between(r, begin, found)) == STEP_FAIL)
             return STEP_FAIL;
@@ -345,29 +381,44 @@ static enum step value(struct tool_reader *r)
     return reader_go(r, begin, BODY); /* it was no argument */
 }
 
-/* Arguments as one JSON object. */
+/* Gives out what there is of a JSON object, and says whether this is one as far as it goes. */
+static bool raw_object(struct tool_reader *r, size_t end, bool whole)
+{
+    struct span text = reader_between(r, r->at, end);
+    size_t space = json_space_at_start(text);
+    enum json_text_status status;
+
+    if (space == text.size)
+        return !whole;
+    if (text.at[space] != '{')
+        return false;
+    status = reader_json_arguments(r, end);
+    if (status != JSON_TEXT_DONE)
+        return status == JSON_TEXT_MORE && !whole;
+    return r->json_size + json_space_at_start(span_from(text, r->json_size)) == text.size;
+}
+
+/* Arguments as one JSON object. Whether they are is decided at the end of the block. */
 static enum step raw(struct tool_reader *r)
 {
     const struct tag_format *f = format_of(r);
-    size_t close = reader_find_one(r, f->raw_close), end = close == SIZE_MAX ? r->scanned : close;
-    struct span text = reader_between(r, r->at, end);
-    size_t space = json_space_at_start(text);
-    enum json_text_status status = JSON_TEXT_MORE;
+    struct span markers[] = {f->raw_close, f->call_close};
+    size_t which = 0, close = reader_find(r, markers, 2, &which);
 
-    if (space < text.size && text.at[space] != '{')
-        status = JSON_TEXT_BAD;
-    else if (r->json.state != 0 || space < text.size)
-        status = reader_json_arguments(r, end);
-    if (status == JSON_TEXT_DONE)
-        space = r->json_size + json_space_at_start(span_from(text, r->json_size));
-    if (status == JSON_TEXT_BAD || (status == JSON_TEXT_DONE && space < text.size) ||
-        (status == JSON_TEXT_MORE && close != SIZE_MAX)) {
-        reader_skip_call(r, "the arguments are no JSON object");
-        return reader_go(r, end, SEEK);
-    }
-    if (close == SIZE_MAX)
+    if (close == SIZE_MAX && !r->final) {
+        raw_object(r, r->scanned, false);
         return STEP_MORE;
-    return reader_go(r, close + f->raw_close.size, BODY);
+    }
+    if (close != SIZE_MAX && which == 0) {
+        if (raw_object(r, close, true))
+            return reader_go(r, close + f->raw_close.size, BODY);
+        reader_skip_call(r, "the arguments are no JSON object");
+        return reader_go(r, close, SKIP);
+    }
+    if (!call_has_text(&r->out))
+        return reader_go(r, r->at, BODY); /* it was no such block */
+    reader_skip_call(r, "the arguments have no end");
+    return reader_go(r, r->at, SKIP);
 }
 
 enum step read_tags(struct tool_reader *r)
@@ -375,6 +426,8 @@ enum step read_tags(struct tool_reader *r)
     switch (r->state) {
     case SEEK:
         return seek(r);
+    case SKIP:
+        return skip(r);
     case BODY:
         return body(r);
     case VALUE:

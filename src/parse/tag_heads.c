@@ -265,6 +265,10 @@ static struct span attribute(struct span s, struct span key)
             break;
         word = word_at_end((struct span){s.at + i, end - i}, '\0');
         begin = end + 2;
+        if (!word) {
+            i = end + 1;
+            continue;
+        }
         i = skip_until(s, begin, "\"");
         if (i == s.size)
             break;
@@ -301,9 +305,12 @@ static enum tag_match k3_argument(struct span s, bool final, struct tag_head *he
 {
     struct span inner, type;
     enum tag_match match = k3_head(s, final, head, &inner);
+    struct span close = SPAN("<|close|>call");
 
     if (match != TAG_YES)
         return match;
+    if (inner.size >= close.size && span_starts(span_from(inner, inner.size - close.size), close))
+        return TAG_NO; /* the call ends here */
     type = attribute(inner, SPAN("type"));
     head->name = attribute(inner, SPAN("key"));
     head->is_string = !type.at || span_is(type, "string");

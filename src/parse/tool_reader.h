@@ -46,6 +46,7 @@ struct tool_reader {
     struct strbuf key;
     const json *schema;
     int value_kind;
+    bool no_key;      /* its tag does not name it */
     bool string_open; /* a string is being streamed */
     size_t string_at; /* in text: up to here it was */
     struct json_text json;
