@@ -174,6 +174,7 @@ static int run_session(struct run *run, struct session *s, clm_error *err)
     if (sampling_open(&sampling, &a->sampling, s, seed, a->json, err) ||
         prompt_tokens(&prompt, &a->prompt, s->dir, s->tokenizer, err))
         goto cleanup;
+    interrupt_watch(); /* not before: while the prompt is read, Ctrl-C ends at once */
     rc = write_all(run, s, &sampling, &prompt, seed, err);
 
 cleanup:
@@ -190,7 +191,6 @@ static int generate_run(const void *args, clm_error *err)
     struct session s = {0};
     int rc = -1;
 
-    interrupt_watch();
     if (session_open_tokenizer(&s, &a->model, err) == 0 &&
         session_open(&s, &a->model, a->prefill_step_size, err) == 0)
         rc = run_session(&run, &s, err);

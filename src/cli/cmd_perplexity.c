@@ -88,6 +88,7 @@ static int measure(const struct perplexity_args *a, struct session *s, clm_error
         goto cleanup;
     if (a->max_tokens > 0 && tokens.count > (size_t)a->max_tokens)
         tokens.count = (size_t)a->max_tokens;
+    interrupt_watch(); /* not before: while the text is read, Ctrl-C ends at once */
     begin = clock_seconds();
     rc = perplexity_measure(&p, s->engine, tokens.ids, tokens.count, a->window, show_progress,
                             &progress, &inner);
@@ -110,7 +111,6 @@ static int perplexity_run(const void *args, clm_error *err)
     struct session s = {0};
     int rc = -1;
 
-    interrupt_watch();
     if (session_open_tokenizer(&s, &a->model, err) == 0 && session_open(&s, &a->model, 0, err) == 0)
         rc = measure(a, &s, err);
     session_close(&s);

@@ -74,17 +74,6 @@ static int collect_end_tokens(struct token_list *out, const struct session *s,
     return 0;
 }
 
-/* What XTC must not remove: line ends and end tokens, as mlx_lm.generate says. */
-static int xtc_special(struct token_list *out, const tokenizer *t,
-                       const struct token_list *end_tokens, clm_error *err)
-{
-    if (tokenizer_encode(t, "\n", 1, true, out, err))
-        return -1;
-    for (size_t i = 0; i < end_tokens->count; i++)
-        token_list_add(out, end_tokens->ids[i]);
-    return out->failed ? fail(err, CLM_ERR_NOMEM, "no memory for the end tokens") : 0;
-}
-
 static sampler *open_sampler(const struct sampling_args *a, const struct session *s,
                              const struct token_list *end_tokens, uint64_t seed, bool logprobs,
                              clm_error *err)
@@ -95,7 +84,7 @@ static sampler *open_sampler(const struct sampling_args *a, const struct session
 
     o.seed = seed;
     o.logprobs = logprobs;
-    if (xtc_special(&special, s->tokenizer, end_tokens, err) == 0) {
+    if (end_tokens_for_xtc(&special, s->tokenizer, end_tokens, err) == 0) {
         o.xtc_special = special.ids;
         o.n_xtc_special = (int)special.count;
         opened = sampler_open(&o, s->model->spec->vocab_size, err);

@@ -325,13 +325,17 @@ clm_sampler *clm_sampler_open(const clm_model *m, const clm_sampler_options *opt
 {
     clm_sampler_options defaults = clm_sampler_defaults();
     struct sampler_options o = sampler_options_of(options ? options : &defaults);
+    struct token_list special = {0};
     clm_sampler *s = mem_zeroed(1, sizeof *s);
 
     if (!s)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a sampler");
-    o.xtc_special = m->end_tokens.ids;
-    o.n_xtc_special = (int)m->end_tokens.count;
-    s->sampler = sampler_open(&o, m->model->spec->vocab_size, err);
+    if (end_tokens_for_xtc(&special, m->tokenizer, &m->end_tokens, err) == 0) {
+        o.xtc_special = special.ids;
+        o.n_xtc_special = (int)special.count;
+        s->sampler = sampler_open(&o, m->model->spec->vocab_size, err);
+    }
+    token_list_release(&special);
     if (s->sampler)
         return s;
     mem_free(s);

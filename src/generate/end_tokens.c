@@ -71,6 +71,16 @@ int end_tokens_add(struct token_list *out, const tokenizer *t, const char *token
     return out->failed ? fail(err, CLM_ERR_NOMEM, "no memory for the end tokens") : 0;
 }
 
+int end_tokens_for_xtc(struct token_list *out, const tokenizer *t,
+                       const struct token_list *end_tokens, clm_error *err)
+{
+    if (tokenizer_encode(t, "\n", 1, true, out, err))
+        return -1;
+    for (size_t i = 0; i < end_tokens->count; i++)
+        token_list_add(out, end_tokens->ids[i]);
+    return out->failed ? fail(err, CLM_ERR_NOMEM, "no memory for the end tokens") : 0;
+}
+
 bool end_tokens_have(const struct token_list *list, int32_t id)
 {
     for (size_t i = 0; i < list->count; i++)

@@ -16,6 +16,11 @@ int end_tokens_load(struct token_list *out, const char *dir, const tokenizer *t,
  * the tokenizer has no such token. */
 int end_tokens_add(struct token_list *out, const tokenizer *t, const char *token, clm_error *err);
 
+/* Append what XTC must not remove, as mlx_lm.generate has it: the tokens of a line end as the
+ * tokenizer encodes one, and the end tokens. */
+int end_tokens_for_xtc(struct token_list *out, const tokenizer *t,
+                       const struct token_list *end_tokens, clm_error *err);
+
 bool end_tokens_have(const struct token_list *list, int32_t id);
 
 #endif
