@@ -65,8 +65,10 @@ enum activation {
     ACT_GELU,      /* x Phi(x), by erf */
     ACT_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
     ACT_RELU,
-    ACT_RELU2,   /* relu(x)^2 */
-    ACT_SIGMOID, /* 1 / (1 + exp(-x)) */
+    ACT_RELU2,    /* relu(x)^2 */
+    ACT_SIGMOID,  /* 1 / (1 + exp(-x)) */
+    ACT_NONE,     /* x */
+    ACT_SOFTPLUS, /* log(1 + exp(x)) */
     /* of glu alone: (up + 1) g sigmoid(1.702 g), g = min(gate, 7), up held within [-7, 7] */
     ACT_SWIGLU_CLAMPED,
     ACT_COUNT
@@ -103,10 +105,15 @@ struct kv_batch {
 };
 
 struct attend_params {
-    int n_heads; /* a multiple of n_kv_heads: head h reads kv head h / (n_heads / n_kv_heads) */
+    int n_heads; /* a multiple of n_kv_heads: head h reads kv head h / (n_heads / n_kv_heads), */
+    bool tiled;  /* or h % n_kv_heads */
     float scale;
-    float softcap;      /* c: scores become c tanh(s / c) after scaling; 0: none */
-    int window;         /* row at p sees keys at (p - window, p]; 0: all of [0, p] */
+    float softcap;       /* c: scores become c tanh(s / c) after scaling; 0: none */
+    int window;          /* row at p sees keys at (p - window, p]; 0: all of [0, p] */
+    int chunk;           /* row at p sees no keys before p / chunk * chunk; 0: no chunks */
+    const float *slopes; /* [n_heads] in device memory, added to the score of a key d positions
+                          * behind the row: -d slope, after scaling; not with softcap. NULL: none.
+                          * arXiv:2108.12409 */
     const float *sinks; /* [n_heads] a logit per head that only joins the denominator; NULL: none */
 };
 
@@ -114,8 +121,9 @@ enum router_score {
     ROUTER_SOFTMAX_ALL,      /* softmax over all experts, then the k largest */
     ROUTER_SOFTMAX_SELECTED, /* the k largest logits, then softmax over these */
     ROUTER_SIGMOID,
-    ROUTER_SPARSE_MIXER /* k times the largest logit, weighted by a softmax over those near it.
-                           arXiv:2409.12136 */
+    ROUTER_SQRT_SOFTPLUS, /* sqrt(log(1 + exp(logit))) */
+    ROUTER_SPARSE_MIXER   /* k times the largest logit, weighted by a softmax over those near it.
+                             arXiv:2409.12136 */
 };
 
 /* Experts are chosen by score + bias, of the groups kept alone, and weighted by their scores
@@ -185,6 +193,11 @@ struct device_ops {
     void (*route)(device *d, tensor *ids, tensor *weights, const tensor *logits,
                   const struct router_params *p);
 
+    /* The experts from n_experts on return their input: rest[t, 0] = the sum of their weights; in
+     * ids and weights [T, k] others that are not chosen yet take their places, with weight 0.
+     * n_experts >= k. */
+    void (*zero_experts)(device *d, tensor *ids, tensor *weights, tensor *rest, int n_experts);
+
     /* y = x w / sqrt(mean(x^2) + eps) over each group of n numbers of a row (cols a multiple of n),
      * with w [n] f32 or NULL. In place. arXiv:1910.07467 */
     void (*rms_norm)(device *d, tensor *y, const tensor *x, const float *w, int n, float eps);
@@ -209,8 +222,20 @@ struct device_ops {
     /* x held within [low, high]. */
     void (*clamp)(device *d, tensor *x, float low, float high);
 
-    /* x = 0 */
+    /* x = 0; x = value */
     void (*clear)(device *d, tensor *x);
+    void (*fill)(device *d, tensor *x, float value);
+
+    /* x[t, g n + i] *= w[g]; cols a multiple of n, w [cols / n] in device memory. */
+    void (*scale_groups)(device *d, tensor *x, const float *w, int n);
+
+    /* Each row to its softmax. */
+    void (*softmax)(device *d, tensor *x);
+
+    /* x = a x^2 + beta x where x > 0, else b (exp(min(x, eps)) - 1 - x) + beta x, with a =
+     * softplus(alpha_p), b = beta + softplus(alpha_n); w: alpha_p, alpha_n, beta and eps, a number
+     * each in device memory. arXiv:2411.13010 */
+    void (*xielu)(device *d, tensor *x, const float *const w[4]);
 
     /* y = x, row by row. */
     void (*copy_rows)(device *d, tensor *y, const tensor *x);

@@ -77,6 +77,14 @@ static const struct checkpoint_tensor *rival(const struct binder *b, int slot, i
     return NULL;
 }
 
+/* Experts that return their input have weights in transformers' files, which nobody reads. */
+static bool is_zero_expert(const struct binder *b, const struct tensor_place *place)
+{
+    const struct branch_spec *branch = &b->m->spec->layers[place->layer].branches[place->to.branch];
+
+    return branch->op == OP_MOE && place->expert < branch->moe.router.n_experts;
+}
+
 /* The tensor goes to one place. */
 static int reach(struct binder *b, const struct checkpoint_tensor *t,
                  const struct tensor_place *place, int role, struct piece rows)
@@ -88,6 +96,9 @@ static int reach(struct binder *b, const struct checkpoint_tensor *t,
 
     if (slot < 0 || (place->expert >= 0) > (b->slots[slot].n_experts > 0))
         return binder_unused(b, t);
+    if (expert >= (b->slots[slot].n_experts ? b->slots[slot].n_experts : 1) &&
+        is_zero_expert(b, place))
+        return 0;
     if (expert >= (b->slots[slot].n_experts ? b->slots[slot].n_experts : 1))
         return fail(b->err, CLM_ERR_FORMAT,
                     "%s: tensor %s is of expert %d; config.json says %d experts", b->path, t->name,
@@ -98,9 +109,9 @@ static int reach(struct binder *b, const struct checkpoint_tensor *t,
                     other->name, t->name);
     piece = &b->pieces[slot][expert];
     memcpy(rows.part, piece->part, sizeof rows.part);
+    rows.transposed = place->part == PART_WEIGHT ? place->to.transposed : piece->transposed;
     *piece = rows;
     piece->part[place->part] = t;
-    piece->transposed = place->to.transposed;
     piece->stacked = b->slots[slot].n_experts > 0 && place->expert < 0;
     return 0;
 }
@@ -112,6 +123,8 @@ static struct piece fused_rows(const struct binder *b, const struct tensor_place
     const struct attention_spec *s;
     int64_t d, queries;
 
+    if (place->to.kind == TARGET_INTERLEAVED)
+        return (struct piece){.rows = all, .row = i, .block = 1, .stride = place->to.n};
     if (place->to.kind != TARGET_GROUPED)
         return (struct piece){.rows = all, .row = before};
     s = &b->m->spec->layers[place->layer].branches[place->to.branch].attention;
@@ -184,7 +197,10 @@ static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
     if (place.to.first == ROLE_LM_HEAD && b->m->spec->tie_word_embeddings)
         return 0; /* the embedding serves */
     if (place.part == PART_OTHER)
-        place.part = PART_WEIGHT; /* stacked experts carry no ".weight" in some checkpoints */
+        place.part = place.to.bias ? PART_BIAS
+                     : place.to.scales
+                         ? PART_SCALES
+                         : PART_WEIGHT; /* stacked experts carry no ".weight" in some checkpoints */
     if (place.layer >= b->m->spec->n_layers && b->m->spec->more_layers)
         return 0;
     if (place.layer >= b->m->spec->n_layers)
@@ -204,7 +220,7 @@ static int check_quantisation(const struct binder *b)
     config *q = config_object(b->m->config, "quantization_config");
     const char *method = q ? config_string_or(q, "quant_method", NULL) : NULL;
 
-    if (method)
+    if (method && strcmp(method, "mxfp4") != 0)
         return fail(b->err, CLM_ERR_UNSUPPORTED,
                     "%s: weights quantised by \"%s\" are not supported; use an MLX or unquantised "
                     "checkpoint",

@@ -95,14 +95,15 @@ struct mlp_spec config_gated_mlp(config *c)
 
 struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp)
 {
-    int shared = config_int_or(c, "n_shared_experts", 0);
+    bool other = !config_has(c, "n_routed_experts");
+    int shared = config_int_or(c, other ? "num_shared_experts" : "n_shared_experts", 0);
     int size = config_int(c, "moe_intermediate_size");
     const char *scores = config_string_or(c, "scoring_func", "sigmoid");
     struct moe_spec moe = {
         .router =
             {
                 .score = ROUTER_SIGMOID,
-                .n_experts = config_int(c, "n_routed_experts"),
+                .n_experts = config_int(c, other ? "num_experts" : "n_routed_experts"),
                 .n_experts_per_token = config_int(c, "num_experts_per_tok"),
                 .n_groups = config_int_or(c, "n_group", 1),
                 .n_groups_kept = config_int_or(c, "topk_group", 1),

@@ -14,13 +14,17 @@ struct weight_target {
         TARGET_SPLIT,      /* n roles from first on, whose rows lie one after another */
         TARGET_SPLIT_BACK, /* the same, the last role first */
         TARGET_GROUPED, /* q, k and v, by kv head: its query heads, its key head, its value head */
-        TARGET_LATENT,  /* kv_b_proj: by head, what makes its key of a latent, and what its value */
+        TARGET_INTERLEAVED, /* the roles take the rows in turn */
+        TARGET_LATENT, /* kv_b_proj: by head, what makes its key of a latent, and what its value */
         TARGET_IGNORE
     } kind;
     int branch;
     enum weight_role first;
     int n;
     bool transposed; /* matrices are stored [n_in, n_out] */
+    bool bias;       /* the tensor is a bias, whatever its name ends with */
+    bool scales;     /* or the scales of quantised weights */
+    bool bare;       /* only of tensors whose name has no last part such as ".weight" */
 };
 
 /**
@@ -44,6 +48,11 @@ struct weight_rule {
         .kind = TARGET_SPLIT, .branch = (b), .first = (role), .n = (parts)                         \
     }
 
+#define SPLIT_BACK(b, role, parts)                                                                 \
+    {                                                                                              \
+        .kind = TARGET_SPLIT_BACK, .branch = (b), .first = (role), .n = (parts)                    \
+    }
+
 #define TRANSPOSED_SLOTS(b, role)                                                                  \
     {                                                                                              \
         .kind = TARGET_SLOTS, .branch = (b), .first = (role), .transposed = true                   \
@@ -51,6 +60,16 @@ struct weight_rule {
 #define TRANSPOSED_SPLIT(b, role, parts)                                                           \
     {                                                                                              \
         .kind = TARGET_SPLIT, .branch = (b), .first = (role), .n = (parts), .transposed = true     \
+    }
+
+#define BARE_TRANSPOSED_SLOTS(b, role)                                                             \
+    {                                                                                              \
+        .kind = TARGET_SLOTS, .branch = (b), .first = (role), .transposed = true, .bare = true     \
+    }
+#define BARE_TRANSPOSED_SPLIT(b, role, parts)                                                      \
+    {                                                                                              \
+        .kind = TARGET_SPLIT, .branch = (b), .first = (role), .n = (parts), .transposed = true,    \
+        .bare = true                                                                               \
     }
 
 #define EMBED_TOKENS SLOTS(-1, ROLE_EMBED_TOKENS)
@@ -125,9 +144,9 @@ struct temperature_spec config_temperature(config *c);
 /* The usual gated feed-forward: intermediate_size, hidden_act (silu), mlp_bias. */
 struct mlp_spec config_gated_mlp(config *c);
 
-/* Experts as DeepSeek-V3 has them: n_routed_experts by sigmoid scores with a bias, n_group and
- * topk_group, norm_topk_prob, routed_scaling_factor, n_shared_experts. mlp gives the kind of each
- * expert. */
+/* Experts as DeepSeek-V3 has them: n_routed_experts (or num_experts, num_shared_experts) by sigmoid
+ * scores with a bias, n_group and topk_group, norm_topk_prob, routed_scaling_factor,
+ * n_shared_experts. mlp gives the kind of each expert. */
 struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp);
 
 /* Whether a layer has experts: not when mlp_only_layers lists it or decoder_sparse_step passes it
@@ -181,14 +200,17 @@ int config_common_named(struct spec *s, config *c, const struct config_keys *key
  * after. */
 extern const struct weight_rule layout_llama[], layout_mla[], layout_moe[], layout_post_norm[];
 
-extern const struct family family_cohere, family_deepseek_v3, family_ernie4_5, family_exaone,
-    family_exaone4, family_gemma, family_gemma2, family_gemma3, family_glm, family_glm4_moe,
-    family_gpt2, family_gpt_bigcode, family_gpt_neox, family_gpt_oss, family_gptj, family_granite,
-    family_granitemoe, family_helium, family_hunyuan_dense, family_internlm2, family_internlm3,
-    family_lille, family_llama, family_mimo, family_minicpm, family_minicpm3, family_minimax_m2,
-    family_ministral3, family_mixtral, family_nanochat, family_nemotron, family_olmo, family_olmo2,
-    family_olmoe, family_openelm, family_phi, family_phi3, family_phimoe, family_qwen, family_qwen1,
-    family_qwen2_moe, family_seed_oss, family_smollm3, family_stablelm, family_starcoder2,
-    family_telechat3, family_youtu;
+extern const struct family family_afmoe, family_apertus, family_bailing_moe, family_cohere,
+    family_dbrx, family_deepseek, family_deepseek_v3, family_ernie4_5, family_ernie4_5_moe,
+    family_exaone, family_exaone4, family_exaone_moe, family_gemma, family_gemma2, family_gemma3,
+    family_glm, family_glm4_moe, family_gpt2, family_gpt_bigcode, family_gpt_neox, family_gpt_oss,
+    family_gptj, family_granite, family_granitemoe, family_helium, family_hunyuan,
+    family_hunyuan_dense, family_internlm2, family_internlm3, family_klear, family_lille,
+    family_llama, family_llama4, family_longcat_flash, family_mimo, family_minicpm, family_minicpm3,
+    family_minimax_m2, family_ministral3, family_mixtral, family_nanochat, family_nemotron,
+    family_olmo, family_olmo2, family_olmoe, family_openelm, family_phi, family_phi3, family_phimoe,
+    family_phixtral, family_plamo, family_plamo3, family_qwen, family_qwen1, family_qwen2_moe,
+    family_seed_oss, family_smollm3, family_stablelm, family_starcoder2, family_telechat3,
+    family_youtu;
 
 #endif

@@ -41,6 +41,17 @@ static int missing(const struct binder *b, const struct nn_slot *s, int expert, 
                 pattern ? pattern : "this layout has no name for it");
 }
 
+/* The product of the dimensions from the given one on; blocks of a row may have one of their own.
+ */
+static int64_t row_numbers(const struct checkpoint_tensor *t, int from)
+{
+    int64_t n = 1;
+
+    for (int i = from; i < t->n_dims; i++)
+        n *= t->shape[i];
+    return n;
+}
+
 /* One expert of a tensor whose last two dimensions are rows and cols (cols 0: the last one is
  * rows), after checking that it is [experts,] rows[, cols], or cols, rows for transposed ones.
  * NULL: *err. */
@@ -57,8 +68,12 @@ static const uint8_t *expert_of(const struct binder *b, const struct checkpoint_
 
     if (cols == 0 && !at && t->size == bytes)
         return t->data; /* a vector, however it is folded */
-    if (t->n_dims == n_dims && (!at || t->shape[0] == s->n_experts) && t->shape[at] == first &&
-        (cols == 0 || t->shape[at + 1] == second))
+    if (at && cols > 0 && t->n_dims == 2 && t->shape[0] == s->n_experts * first &&
+        t->shape[1] == second)
+        return (const uint8_t *)t->data + (size_t)expert * bytes; /* a stack folded into rows */
+    if (t->n_dims >= n_dims && (cols > 0 || t->n_dims == n_dims) &&
+        (!at || t->shape[0] == s->n_experts) && t->shape[at] == first &&
+        (cols == 0 || row_numbers(t, at + 1) == second))
         return (const uint8_t *)t->data + (size_t)(at ? expert : 0) * bytes;
     if (at)
         snprintf(expected, sizeof expected, cols ? "[%d, %lld, %lld]" : "[%d, %lld]", s->n_experts,
@@ -86,11 +101,15 @@ static void transpose(uint8_t *to, const uint8_t *from, const struct piece *p, i
                       size_t size)
 {
     size_t rows = (size_t)(p->rows ? p->rows : n_out);
+    int64_t block = p->stride ? p->block : n_out;
 
-    for (int o = 0; o < n_out; o++)
+    for (int o = 0; o < n_out; o++) {
+        size_t row = (size_t)(p->row + o / block * p->stride + o % block);
+
         for (int i = 0; i < n_in; i++)
             memcpy(to + ((size_t)o * (size_t)n_in + (size_t)i) * size,
-                   from + ((size_t)i * rows + (size_t)(p->row + o)) * size, size);
+                   from + ((size_t)i * rows + row) * size, size);
+    }
 }
 
 /**
@@ -125,6 +144,13 @@ static const void *place_rows(const struct binder *b, const struct checkpoint_te
     return to;
 }
 
+/* Blocks of 16 bytes with a scale each, as the original gpt-oss has them. */
+static bool is_mxfp4_blocks(const struct checkpoint_tensor *q, const struct checkpoint_tensor *s)
+{
+    return q->type == DTYPE_U8 && s->type == DTYPE_U8 && q->n_dims == s->n_dims + 1 &&
+           q->shape[q->n_dims - 1] == 16;
+}
+
 /* Bits and groups follow from the shapes, since n_in is known. */
 static int read_quantised(const struct binder *b, struct weight *w, const struct piece *p)
 {
@@ -132,6 +158,16 @@ static int read_quantised(const struct binder *b, struct weight *w, const struct
     int64_t words = q->n_dims ? q->shape[q->n_dims - 1] : 0;
     int64_t groups = s->n_dims ? s->shape[s->n_dims - 1] : 0;
 
+    if (is_mxfp4_blocks(q, s)) {
+        w->format = WEIGHT_MXFP4;
+        w->bits = 4;
+        w->group_size = 32;
+        w->scale_type = DTYPE_U8;
+        return w->n_in % 32 ? fail(b->err, CLM_ERR_FORMAT,
+                                   "%s: tensor %s holds blocks of 32; config.json says %d inputs",
+                                   b->path, q->name, w->n_in)
+                            : 0;
+    }
     if (q->type != DTYPE_U32)
         return fail(b->err, CLM_ERR_FORMAT, "%s: tensor %s is %s; with scales it must be U32",
                     b->path, q->name, dtype_name(q->type));
@@ -203,7 +239,7 @@ static int set_quantised(const struct binder *b, struct weight *w, const struct 
     if (p->transposed)
         return fail(b->err, CLM_ERR_UNSUPPORTED, "%s: tensor %s is quantised and transposed",
                     b->path, q->name);
-    words = (int64_t)w->n_in * w->bits / 32;
+    words = (int64_t)w->n_in * w->bits / 8 / (int64_t)dtype_size(q->type);
     groups = w->n_in / w->group_size;
     if (w->format == WEIGHT_AFFINE) {
         if (!biases)
@@ -399,6 +435,9 @@ static int check_parts(const struct binder *b, const struct nn_slot *s, const st
 int binder_fill(struct binder *b, const struct nn_slot *s, const struct piece *pieces)
 {
     int n = s->n_experts ? s->n_experts : 1;
+
+    if (s->optional && !pieces[0].part[PART_WEIGHT])
+        return 0;
 
     for (int e = 0; e < n; e++)
         if (check_parts(b, s, &pieces[e]))

@@ -24,6 +24,10 @@ const struct weight_rule layout_moe[] = {
     {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
     {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
     {"model.layers.*.mlp.gate.e_score_correction_bias", ROUTER_BIAS(1)},
+    {"model.layers.*.mlp.e_score_correction_bias", ROUTER_BIAS(1)},
+    {"model.layers.*.mlp.experts.e_score_correction_bias", ROUTER_BIAS(1)},
+    {"model.layers.*.mlp.moe_statics.e_score_correction_bias", ROUTER_BIAS(1)},
+    {"model.layers.*.mlp.expert_bias", ROUTER_BIAS(1)},
     {"model.layers.*.block_sparse_moe.e_score_correction_bias", ROUTER_BIAS(1)},
     {"model.layers.*.mlp.gate", ROUTER(1)},
     {"model.layers.*.block_sparse_moe.gate", ROUTER(1)},
@@ -34,10 +38,17 @@ const struct weight_rule layout_moe[] = {
     {"model.layers.*.block_sparse_moe.experts.#.{w1,w3,w2}", EXPERTS(1)},
     {"model.layers.*.mlp.shared_expert.{gate,up,down}_proj", SHARED_EXPERT(1)},
     {"model.layers.*.mlp.shared_experts.{gate,up,down}_proj", SHARED_EXPERT(1)},
+    {"model.layers.*.mlp.coefficient", SLOTS(1, ROLE_SHARED_MIX)},
     {"model.layers.*.mlp.shared_expert_gate", SLOTS(1, ROLE_SHARED_EXPERT_GATE)},
     {"model.norm", FINAL_NORM},
     {"lm_head", LM_HEAD},
     {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
+    {"mtp.**", IGNORE},                                 /* guesses of further tokens */
+    {"model.mtp.**", IGNORE},
+    {"model.mtp_block.**", IGNORE},
+    {"model.mtp_linear_proj.**", IGNORE},
+    {"model.mtp_hidden_norm.**", IGNORE},
+    {"model.mtp_emb_norm.**", IGNORE},
     {NULL, IGNORE},
 };
 

@@ -35,7 +35,7 @@ static int llama_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_llama = {
     .name = "Llama, Mistral",
-    .model_types = {"llama", "mistral", "pixtral", "llava"},
+    .model_types = {"llama", "mistral", "pixtral", "llava", "xverse", "iquestcoder"},
     .spec = llama_spec,
     .weights = layout_llama,
 };

@@ -1,6 +1,7 @@
 /* models/model.c: opening a model: config, spec, weights. */
 #include "models/model.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -77,7 +78,7 @@ static int check_experts(const struct model *m, clm_error *err)
             const struct branch_spec *branch = &m->spec->layers[i].branches[b];
 
             if (branch->op == OP_MOE)
-                bytes += 0.25 * 2 * branch->moe.router.n_experts *
+                bytes += 0.25 * 2 * (branch->moe.router.n_experts - branch->moe.n_zero_experts) *
                          branch->moe.expert.intermediate_size * m->spec->hidden_size;
         }
     }
@@ -150,13 +151,6 @@ static struct model *new_model(device *d, clm_error *err)
     return m;
 }
 
-/* With tied embeddings the head is the embedding. */
-static void tie(struct model *m)
-{
-    if (m->spec->tie_word_embeddings)
-        m->nn->lm_head = m->nn->embed_tokens;
-}
-
 static int open_files(struct model *m, const char *path, const struct log *log, clm_error *err)
 {
     char name[4096];
@@ -175,6 +169,49 @@ static int open_files(struct model *m, const char *path, const struct log *log, 
     return m->weights ? 0 : -1;
 }
 
+enum { NORM_ROWS = 256 }; /* of the head at a time */
+
+/* 1 / (length + 1e-7) of each column of the head. */
+static int norm_head(struct model *m, clm_error *err)
+{
+    const struct weight *w = &m->nn->lm_head.w;
+    int n = m->spec->head_normed ? w->n_in : 0;
+    float *sums = n ? arena_array(m->memory, float, n) : NULL;
+    void *ids, *rows, *scale;
+    float *host;
+    int32_t numbers[NORM_ROWS];
+
+    if (!n)
+        return 0;
+    ids = m->dev->ops->alloc(m->dev, sizeof numbers, err);
+    rows =
+        ids ? m->dev->ops->alloc(m->dev, (size_t)NORM_ROWS * (size_t)n * sizeof(float), err) : NULL;
+    scale = rows ? model_alloc(m, (size_t)n * sizeof(float), err) : NULL;
+    host = mem_alloc((size_t)NORM_ROWS * (size_t)n * sizeof(float));
+    for (int first = 0; scale && host && sums && first < w->n_out; first += NORM_ROWS) {
+        int count = w->n_out - first < NORM_ROWS ? w->n_out - first : NORM_ROWS;
+        tensor part = {rows, DTYPE_F32, count, n, n};
+
+        for (int i = 0; i < count; i++)
+            numbers[i] = first + i;
+        m->dev->ops->upload(m->dev, ids, numbers, sizeof numbers);
+        m->dev->ops->embed(m->dev, &part, w, ids, 1);
+        m->dev->ops->download(m->dev, host, rows, (size_t)count * (size_t)n * sizeof(float));
+        for (int i = 0; i < count * n; i++)
+            sums[i % n] += host[i] * host[i];
+    }
+    for (int i = 0; sums && i < n; i++)
+        sums[i] = 1 / (sqrtf(sums[i]) + 1e-7f);
+    if (scale && host && sums) {
+        m->dev->ops->upload(m->dev, scale, sums, (size_t)n * sizeof(float));
+        m->nn->head_scale = scale;
+    }
+    mem_free(host);
+    m->dev->ops->free(m->dev, rows);
+    m->dev->ops->free(m->dev, ids);
+    return m->nn->head_scale ? 0 : fail(err, CLM_ERR_NOMEM, "norms of the head: no memory");
+}
+
 struct model *model_open(const char *path, device *d, const struct log *log, clm_error *err)
 {
     struct model *m = new_model(d, err);
@@ -185,7 +222,11 @@ struct model *model_open(const char *path, device *d, const struct log *log, clm
         model_close(m);
         return NULL;
     }
-    tie(m);
+    nn_model_share(m->nn);
+    if (norm_head(m, err)) {
+        model_close(m);
+        return NULL;
+    }
     return m;
 }
 
@@ -201,7 +242,7 @@ struct model *model_random(const char *config_text, const char *name, struct mod
         model_close(m);
         return NULL;
     }
-    tie(m);
+    nn_model_share(m->nn);
     return m;
 }
 
@@ -221,8 +262,11 @@ static int add_reading(void *ctx, const struct nn_slot *s)
         r->bytes += (double)weight_bytes(s->weight) / s->n_out;
         return 0;
     }
-    if (s->n_experts)
-        part = r->m->spec->layers[s->layer].branches[s->branch].moe.router.n_experts_per_token;
+    if (s->n_experts) {
+        const struct branch_spec *b = &r->m->spec->layers[s->layer].branches[s->branch];
+
+        part = b->op == OP_MOE ? b->moe.router.n_experts_per_token : s->n_experts;
+    }
     r->bytes += part * (double)weight_bytes(s->weight);
     r->products += part * s->n_out * s->n_in;
     return 0;

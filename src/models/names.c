@@ -141,7 +141,8 @@ static struct tensor_place place_by(const struct weight_rule *rules,
     for (const struct weight_rule *r = rules; r->pattern; r++) {
         bool any = strstr(r->pattern, "**") != NULL;
 
-        if (match(r->pattern, any ? whole : module, &place)) {
+        if ((!r->to.bare || place.part == PART_OTHER) &&
+            match(r->pattern, any ? whole : module, &place)) {
             place.to = r->to;
             return place;
         }

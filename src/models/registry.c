@@ -6,18 +6,22 @@
 #include "models/registry.h"
 
 static const struct family *const families[] = {
-    &family_cohere,     &family_deepseek_v3, &family_ernie4_5,      &family_exaone,
-    &family_exaone4,    &family_gemma,       &family_gemma2,        &family_gemma3,
-    &family_glm,        &family_glm4_moe,    &family_gpt2,          &family_gpt_bigcode,
-    &family_gpt_neox,   &family_gpt_oss,     &family_gptj,          &family_granite,
-    &family_granitemoe, &family_helium,      &family_hunyuan_dense, &family_internlm2,
-    &family_internlm3,  &family_lille,       &family_llama,         &family_mimo,
-    &family_minicpm,    &family_minicpm3,    &family_minimax_m2,    &family_ministral3,
-    &family_mixtral,    &family_nanochat,    &family_nemotron,      &family_olmo,
-    &family_olmo2,      &family_olmoe,       &family_openelm,       &family_phi,
-    &family_phi3,       &family_phimoe,      &family_qwen,          &family_qwen1,
-    &family_qwen2_moe,  &family_seed_oss,    &family_smollm3,       &family_stablelm,
-    &family_starcoder2, &family_telechat3,   &family_youtu,
+    &family_afmoe,        &family_apertus,       &family_bailing_moe,   &family_cohere,
+    &family_dbrx,         &family_deepseek,      &family_deepseek_v3,   &family_ernie4_5,
+    &family_ernie4_5_moe, &family_exaone,        &family_exaone4,       &family_exaone_moe,
+    &family_gemma,        &family_gemma2,        &family_gemma3,        &family_glm,
+    &family_glm4_moe,     &family_gpt2,          &family_gpt_bigcode,   &family_gpt_neox,
+    &family_gpt_oss,      &family_gptj,          &family_granite,       &family_granitemoe,
+    &family_helium,       &family_hunyuan,       &family_hunyuan_dense, &family_internlm2,
+    &family_internlm3,    &family_klear,         &family_lille,         &family_llama,
+    &family_llama4,       &family_longcat_flash, &family_mimo,          &family_minicpm,
+    &family_minicpm3,     &family_minimax_m2,    &family_ministral3,    &family_mixtral,
+    &family_nanochat,     &family_nemotron,      &family_olmo,          &family_olmo2,
+    &family_olmoe,        &family_openelm,       &family_phi,           &family_phi3,
+    &family_phimoe,       &family_phixtral,      &family_plamo,         &family_plamo3,
+    &family_qwen,         &family_qwen1,         &family_qwen2_moe,     &family_seed_oss,
+    &family_smollm3,      &family_stablelm,      &family_starcoder2,    &family_telechat3,
+    &family_youtu,
 };
 
 const struct family *model_family(int i)

@@ -2,12 +2,23 @@
  * values. Attention, arXiv:1706.03762; grouped queries, 2305.13245. */
 #include "nn/nn.h"
 
+tensor nn_part_rows(const tensor *x, int n_parts, int first, int n)
+{
+    tensor t = *x;
+
+    t.rows = x->rows * n_parts;
+    t.stride = x->cols / n_parts;
+    t.data = x->rows ? (float *)x->data + first : x->data;
+    t.cols = n;
+    return t;
+}
+
 /* Each head by itself, or all of them together. */
 static void qk_norm(pass *p, const struct nn_norm *norm, tensor *x, const struct attention_spec *s)
 {
     struct nn_norm plain = {.spec = norm->spec};
 
-    if (norm->spec->kind == NORM_NONE)
+    if (norm->spec->kind == NORM_NONE || !x)
         return;
     if (s->qk_norm_span != QK_NORM_EACH) {
         nn_norm_inplace(p, norm, x, s->qk_norm_span == QK_NORM_ALL ? x->cols : s->head_dim);
@@ -22,7 +33,7 @@ static void turn(pass *p, const struct nn_attention *a, tensor *x)
 {
     const struct attention_spec *s = a->spec;
 
-    if (a->rope >= 0 && !p->failed)
+    if (a->rope >= 0 && x && !p->failed)
         p->ops->rope(p->dev, x, s->head_dim, p->rope_tables[a->rope], s->rope.interleaved);
 }
 
@@ -34,13 +45,15 @@ void nn_temperature(pass *p, const struct temperature_spec *t, tensor *q)
 
 bool nn_branch_cache(const struct branch_spec *b, struct kv_layer_spec *layer)
 {
+    const struct attention_spec *a = &b->attention;
+
     switch (b->op) {
     case OP_ATTENTION:
-        *layer = (struct kv_layer_spec){.n_kv_heads = b->attention.n_kv_heads,
-                                        .k_dim = b->attention.head_dim,
-                                        .v_dim = b->attention.head_dim,
-                                        .window = b->attention.window};
-        return true;
+        *layer = (struct kv_layer_spec){.n_kv_heads = a->n_kv_heads,
+                                        .k_dim = a->head_dim,
+                                        .v_dim = a->v_dim ? a->v_dim : a->head_dim,
+                                        .window = a->chunk ? a->chunk : a->window};
+        return !a->cache_of;
     case OP_MLA:
         *layer = (struct kv_layer_spec){
             .n_kv_heads = 1, .k_dim = b->mla.rope_dim + b->mla.kv_rank, .v_dim = b->mla.kv_rank};
@@ -57,7 +70,12 @@ static void prepare(pass *p, const struct nn_attention *a, tensor *q, tensor *k,
     tensor *all[] = {q, k, v};
 
     for (int i = 0; i < 3 && s->clip_qkv > 0 && !p->failed; i++)
-        p->ops->clamp(p->dev, all[i], -s->clip_qkv, s->clip_qkv);
+        if (all[i])
+            p->ops->clamp(p->dev, all[i], -s->clip_qkv, s->clip_qkv);
+    if (v && s->v_scale != 0 && !p->failed)
+        p->ops->scale(p->dev, v, s->v_scale);
+    if (v)
+        nn_norm_inplace(p, &a->v_norm, v, s->v_dim ? s->v_dim : s->head_dim);
     if (s->qk_norm_after_rope) {
         turn(p, a, q);
         turn(p, a, k);
@@ -68,32 +86,91 @@ static void prepare(pass *p, const struct nn_attention *a, tensor *q, tensor *k,
         turn(p, a, q);
         turn(p, a, k);
     }
+    if (s->head_gain && !p->failed)
+        p->ops->scale_groups(p->dev, q, a->head_gain, s->head_dim);
+}
+
+/* Keys and values as projected, straight or from the layer that keeps them. */
+static void project_kv(pass *p, const struct nn_attention *a, const tensor *x, tensor **q,
+                       tensor **k, tensor **v)
+{
+    const struct attention_spec *s = a->spec;
+    const struct nn_linear *l[3] = {&a->q_proj, &a->k_proj, &a->v_proj};
+    int n = s->cache_of || s->kv_source == KV_TAKEN ? 1 : s->values_are_keys ? 2 : 3;
+    tensor *y[3] = {NULL};
+
+    nn_linears(p, l, n, x, y);
+    for (int i = n; i < 3 && !s->cache_of; i++) {
+        const tensor *from = s->kv_source == KV_TAKEN ? p->kept_kv[i - 1] : y[1];
+
+        y[i] = pass_tensor(p, DTYPE_F32, x->rows, from->cols);
+        if (!p->failed)
+            p->ops->copy_rows(p->dev, y[i], from);
+    }
+    for (int i = 1; i < 3 && s->kv_source == KV_KEPT && !p->failed; i++)
+        p->ops->copy_rows(p->dev, p->kept_kv[i - 1], y[i]);
+    *q = y[0];
+    *k = y[1];
+    *v = y[2];
+}
+
+/* y times act(gate(x)), a number for each head or for each of its numbers. */
+static void apply_gate(pass *p, const struct nn_attention *a, tensor *y, const tensor *x)
+{
+    const struct attention_spec *s = a->spec;
+    tensor *gate;
+    tensor heads, factors;
+
+    if (s->gate == GATE_NONE)
+        return;
+    gate = nn_linear(p, &a->gate, x);
+    if (p->failed)
+        return;
+    if (s->gate == GATE_ALL) {
+        p->ops->glu(p->dev, y, gate, y, s->gate_activation);
+        return;
+    }
+    p->ops->activate(p->dev, gate, gate, s->gate_activation);
+    heads = nn_part_rows(y, s->n_heads, 0, y->cols / s->n_heads);
+    factors = nn_part_rows(gate, s->n_heads, 0, 1);
+    p->ops->scale_rows(p->dev, &heads, &factors);
+}
+
+static void look(pass *p, const struct nn_attention *a, tensor *y, tensor *q, tensor *k, tensor *v)
+{
+    const struct attention_spec *s = a->spec;
+    const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, a->cache_layer)];
+    const struct kv_layer *kv = kv_cache_layer(p->cache, a->cache_layer);
+    struct attend_params params = {
+        .n_heads = s->n_heads,
+        .tiled = s->tiled,
+        .scale = s->scale,
+        .softcap = s->softcap,
+        .window = s->window,
+        .chunk = s->chunk,
+        .sinks = a->sinks,
+    };
+
+    if (s->slopes)
+        params.slopes = pass_upload(p, s->slopes, (size_t)s->n_heads * sizeof(float));
+    if (p->failed)
+        return;
+    if (k)
+        p->ops->kv_store(p->dev, kv, rows, k, v);
+    p->ops->attend(p->dev, y, q, kv, rows, &params);
 }
 
 tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x)
 {
     const struct attention_spec *s = a->spec;
-    const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, a->cache_layer)];
-    const struct kv_layer *kv = kv_cache_layer(p->cache, a->cache_layer);
-    const struct attend_params params = {
-        .n_heads = s->n_heads,
-        .scale = s->scale,
-        .softcap = s->softcap,
-        .window = s->window,
-        .sinks = a->sinks,
-    };
-    tensor *qkv[3], *q, *k, *v, *y;
+    int v_dim = s->v_dim ? s->v_dim : s->head_dim;
+    tensor *q, *k, *v, *y; /* [T, H, D], [T, K, D], [T, K, v_dim], [T, H, v_dim] */
 
-    nn_linears(p, (const struct nn_linear *[]){&a->q_proj, &a->k_proj, &a->v_proj}, 3, x, qkv);
-    q = qkv[0]; /* [T, H, D] */
-    k = qkv[1]; /* [T, K, D] */
-    v = qkv[2]; /* [T, K, D] */
+    project_kv(p, a, x, &q, &k, &v);
     prepare(p, a, q, k, v);
     nn_temperature(p, &s->temperature, q);
-    y = pass_tensor(p, DTYPE_F32, x->rows, q->cols);
-    if (p->failed)
-        return y;
-    p->ops->kv_store(p->dev, kv, rows, k, v);
-    p->ops->attend(p->dev, y, q, kv, rows, &params);
+    y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * v_dim);
+    look(p, a, y, q, k, v);
+    apply_gate(p, a, y, x);
     return nn_linear(p, &a->o_proj, y);
 }

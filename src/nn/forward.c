@@ -54,6 +54,12 @@ static void rope_tables(pass *p)
 static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x)
 {
     switch (b->spec->op) {
+    case OP_NONE:
+        return pass_row_range(p, x, 0, x->rows);
+    case OP_LINEAR:
+        return nn_linear(p, &b->linear, x);
+    case OP_EMBEDDING:
+        return pass_row_range(p, p->embeddings, 0, x->rows);
     case OP_ATTENTION:
         return nn_attention(p, &b->attention, x);
     case OP_MLA:
@@ -66,6 +72,15 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x)
     return NULL;
 }
 
+static tensor *own_copy(pass *p, const tensor *x)
+{
+    tensor *y = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
+
+    if (!p->failed)
+        p->ops->copy_rows(p->dev, y, x);
+    return y;
+}
+
 /* x += scale * post_norm(op(pre_norm(x))) for n branches that all read the same x. Late ones are
  * added to late instead. */
 static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, tensor *late)
@@ -73,13 +88,21 @@ static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, t
     tensor *y[LAYER_MAX_BRANCHES], *normed = NULL;
 
     for (int i = 0; i < n; i++) {
+        bool view = b[i].spec->op == OP_NONE || b[i].spec->op == OP_EMBEDDING;
+
         if (!b[i].spec->shared_norm)
             normed = nn_norm(p, &b[i].pre_norm, x, x->cols);
         y[i] = run_op(p, &b[i], normed);
+        if (view && (b[i].gain || b[i].spec->post_norm.kind != NORM_NONE))
+            y[i] = own_copy(p, y[i]);
         if (p->failed)
             return;
         nn_norm_inplace(p, &b[i].post_norm, y[i], y[i]->cols);
+        if (b[i].gain)
+            p->ops->scale_groups(p->dev, y[i], b[i].gain, y[i]->cols);
     }
+    if (b[0].spec->replace)
+        p->ops->clear(p->dev, x);
     for (int i = 0; i < n; i++)
         p->ops->add(p->dev, b[i].spec->late ? late : x, y[i], b[i].spec->scale);
 }
@@ -148,12 +171,37 @@ static tensor *head(pass *p, const tensor *x, const int32_t *logit_rows, int n_l
     if (!p->failed)
         p->ops->gather_rows(p->dev, last, x, rows);
     nn_norm_inplace(p, &p->model->final_norm, last, last->cols);
+    if (!p->failed && p->model->head_scale)
+        p->ops->scale_columns(p->dev, last, p->model->head_scale);
     logits = nn_linear(p, &p->model->lm_head, last);
     if (!p->failed && p->model->spec->logit_scale != 1)
         p->ops->scale(p->dev, logits, p->model->spec->logit_scale);
+    if (!p->failed && p->model->logit_gain)
+        p->ops->scale_groups(p->dev, logits, p->model->logit_gain, logits->cols);
     if (!p->failed && p->model->spec->logit_softcap > 0)
         p->ops->softcap(p->dev, logits, p->model->spec->logit_softcap);
     return logits;
+}
+
+/* What layers find besides x: embeddings, and keys and values that are kept. */
+static void keep_for_layers(pass *p, const tensor *x)
+{
+    const struct spec *s = p->model->spec;
+
+    for (int i = 0; i < s->n_layers; i++) {
+        for (int b = 0; b < s->layers[i].n_branches; b++) {
+            const struct branch_spec *branch = &s->layers[i].branches[b];
+            const struct attention_spec *a = &branch->attention;
+
+            if (branch->op == OP_EMBEDDING && !p->embeddings)
+                p->embeddings = own_copy(p, x);
+            if (branch->op != OP_ATTENTION || a->kv_source != KV_KEPT || p->kept_kv[0])
+                continue;
+            p->kept_kv[0] = pass_tensor(p, DTYPE_F32, x->rows, a->n_kv_heads * a->head_dim);
+            p->kept_kv[1] = pass_tensor(p, DTYPE_F32, x->rows,
+                                        a->n_kv_heads * (a->v_dim ? a->v_dim : a->head_dim));
+        }
+    }
 }
 
 tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
@@ -163,6 +211,7 @@ tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
     tensor *x = pass_tensor(p, DTYPE_F32, p->rows.n_rows, s->hidden_size); /* [T, hidden_size] */
 
     embed(p, x);
+    keep_for_layers(p, x);
     rope_tables(p);
     for (int i = 0; i < s->n_layers && !p->failed; i++)
         run_layer(p, &m->layers[i], x);

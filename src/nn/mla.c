@@ -7,18 +7,6 @@
  */
 #include "nn/nn.h"
 
-/* Columns [first, first + n) of each of so many equal parts of the rows, as rows of their own. */
-static tensor part_rows(const tensor *x, int n_parts, int first, int n)
-{
-    tensor t = *x;
-
-    t.rows = x->rows * n_parts;
-    t.stride = x->cols / n_parts;
-    t.data = x->rows ? (float *)x->data + first : x->data;
-    t.cols = n;
-    return t;
-}
-
 /* Each head's product with a matrix of its own: y, x [T H, ...]. */
 static void per_head(pass *p, const struct nn_experts *heads, int n_heads, tensor *y,
                      const tensor *x)
@@ -59,11 +47,11 @@ static tensor *queries(pass *p, const struct nn_mla *m, const tensor *x)
     if (s->q_scale != 1)
         p->ops->scale(p->dev, q, s->q_scale);
     nn_temperature(p, &s->temperature, q);
-    from = part_rows(q, s->n_heads, s->nope_dim, s->rope_dim);
-    to = part_rows(y, s->n_heads, 0, s->rope_dim);
+    from = nn_part_rows(q, s->n_heads, s->nope_dim, s->rope_dim);
+    to = nn_part_rows(y, s->n_heads, 0, s->rope_dim);
     p->ops->copy_rows(p->dev, &to, &from);
-    from = part_rows(q, s->n_heads, 0, s->nope_dim);
-    to = part_rows(y, s->n_heads, s->rope_dim, s->kv_rank);
+    from = nn_part_rows(q, s->n_heads, 0, s->nope_dim);
+    to = nn_part_rows(y, s->n_heads, s->rope_dim, s->kv_rank);
     per_head(p, &m->embed_q, s->n_heads, &to, &from);
     return y;
 }
@@ -74,13 +62,14 @@ static tensor *keys(pass *p, const struct nn_mla *m, const tensor *x)
     const struct mla_spec *s = m->spec;
     tensor *kv = nn_linear(p, &m->kv_a_proj, x);
     tensor *k = pass_tensor(p, DTYPE_F32, x->rows, kv->cols);
-    tensor from = part_rows(kv, 1, s->kv_rank, s->rope_dim), to = part_rows(k, 1, 0, s->rope_dim);
-    tensor latent = part_rows(k, 1, s->rope_dim, s->kv_rank);
+    tensor from = nn_part_rows(kv, 1, s->kv_rank, s->rope_dim),
+           to = nn_part_rows(k, 1, 0, s->rope_dim);
+    tensor latent = nn_part_rows(k, 1, s->rope_dim, s->kv_rank);
 
     if (p->failed)
         return k;
     p->ops->copy_rows(p->dev, &to, &from);
-    from = part_rows(kv, 1, 0, s->kv_rank);
+    from = nn_part_rows(kv, 1, 0, s->kv_rank);
     p->ops->copy_rows(p->dev, &latent, &from);
     nn_norm_inplace(p, &m->kv_norm, &latent, s->kv_rank);
     if (s->kv_scale != 1)
@@ -106,11 +95,11 @@ tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
         p->ops->rope(p->dev, q, head_dim, p->rope_tables[m->rope], s->rope.interleaved);
         p->ops->rope(p->dev, k, head_dim, p->rope_tables[m->rope], s->rope.interleaved);
     }
-    v = part_rows(k, 1, s->rope_dim, s->kv_rank);
+    v = nn_part_rows(k, 1, s->rope_dim, s->kv_rank);
     p->ops->kv_store(p->dev, kv, rows, k, &v);
     p->ops->attend(p->dev, found, q, kv, rows, &params);
-    from = part_rows(found, s->n_heads, 0, s->kv_rank);
-    to = part_rows(y, s->n_heads, 0, s->v_dim);
+    from = nn_part_rows(found, s->n_heads, 0, s->kv_rank);
+    to = nn_part_rows(y, s->n_heads, 0, s->v_dim);
     per_head(p, &m->unembed, s->n_heads, &to, &from);
     return nn_linear(p, &m->o_proj, y);
 }

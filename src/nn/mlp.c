@@ -1,5 +1,19 @@
 /* nn/mlp.c: the feed-forward block, plain or gated. GLU variants, arXiv:2002.05202. */
+#include <math.h>
+
 #include "nn/nn.h"
+
+void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up)
+{
+    if (p->failed)
+        return;
+    if (s->limit > 0) {
+        p->ops->activate(p->dev, gate, gate, s->activation);
+        p->ops->clamp(p->dev, gate, -INFINITY, s->limit);
+        p->ops->clamp(p->dev, up, -s->limit, s->limit);
+    }
+    p->ops->glu(p->dev, gate, gate, up, s->limit > 0 ? ACT_NONE : s->activation);
+}
 
 tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x)
 {
@@ -8,11 +22,12 @@ tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x)
 
     if (s->gated) {
         nn_linears(p, (const struct nn_linear *[]){&m->gate_proj, &m->up_proj}, 2, x, y);
-        if (!p->failed)
-            p->ops->glu(p->dev, y[0], y[0], y[1], s->activation);
+        nn_glu(p, s, y[0], y[1]);
     } else {
         y[0] = nn_linear(p, &m->up_proj, x);
-        if (!p->failed)
+        if (!p->failed && s->xielu)
+            p->ops->xielu(p->dev, y[0], m->xielu);
+        else if (!p->failed)
             p->ops->activate(p->dev, y[0], y[0], s->activation);
     }
     return nn_linear(p, &m->down_proj, y[0]);

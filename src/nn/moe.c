@@ -2,6 +2,22 @@
  */
 #include "nn/nn.h"
 
+/* The experts' result and that of the expert that every token goes to, weighted by a softmax of
+ * two. */
+static void mix_shared(pass *p, const struct nn_moe *m, tensor *y, tensor *shared, const tensor *x)
+{
+    tensor *mix = nn_linear(p, &m->shared_mix, x); /* [T, 2] */
+    tensor part;
+
+    if (p->failed)
+        return;
+    p->ops->softmax(p->dev, mix);
+    part = nn_part_rows(mix, 1, 0, 1);
+    p->ops->scale_rows(p->dev, y, &part);
+    part = nn_part_rows(mix, 1, 1, 1);
+    p->ops->scale_rows(p->dev, shared, &part);
+}
+
 /* y += the expert that every token goes to, gated or not. */
 static void add_shared(pass *p, const struct nn_moe *m, tensor *y, const tensor *x)
 {
@@ -15,22 +31,57 @@ static void add_shared(pass *p, const struct nn_moe *m, tensor *y, const tensor 
         p->ops->activate(p->dev, gate, gate, ACT_SIGMOID);
         p->ops->scale_rows(p->dev, shared, gate);
     }
+    if (m->spec->shared_mix)
+        mix_shared(p, m, y, shared, x);
     if (!p->failed)
         p->ops->add(p->dev, y, shared, 1);
 }
 
-tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x)
+/* Who answers, and what counts: ids and weights [T, k]. */
+static void choose(pass *p, const struct nn_moe *m, const tensor *x, tensor *ids, tensor *weights)
+{
+    struct router_params router = m->spec->router;
+    tensor *logits = nn_linear(p, &m->router, x); /* [T, E] */
+
+    if (p->failed)
+        return;
+    router.bias = m->router_bias;
+    if (m->spec->logit_softcap > 0)
+        p->ops->softcap(p->dev, logits, m->spec->logit_softcap);
+    p->ops->route(p->dev, ids, weights, logits, &router);
+}
+
+/* x times the weight of each of its k experts, [T k, hidden_size]; the weights become ones. */
+static const tensor *weighted_inputs(pass *p, const tensor *x, tensor *weights)
+{
+    int k = weights->cols;
+    tensor *inputs = pass_tensor(p, DTYPE_F32, x->rows * k, x->cols);
+    tensor factors = nn_part_rows(weights, k, 0, 1);
+
+    for (int j = 0; j < k && !p->failed; j++) {
+        tensor part = *inputs;
+
+        part.data = (float *)inputs->data + (int64_t)j * inputs->stride;
+        part.rows = x->rows;
+        part.stride = inputs->stride * k;
+        p->ops->copy_rows(p->dev, &part, x);
+    }
+    if (!p->failed) {
+        p->ops->scale_rows(p->dev, inputs, &factors);
+        p->ops->fill(p->dev, weights, 1);
+    }
+    return inputs;
+}
+
+/* The answers of the experts with the given numbers, [T k, hidden_size]. */
+static tensor *answers(pass *p, const struct nn_moe *m, const tensor *x, const tensor *ids)
 {
     const struct mlp_spec *s = &m->spec->expert;
-    struct router_params router = m->spec->router;
-    int n_experts = router.n_experts, k = router.n_experts_per_token;
-    tensor *logits = nn_linear(p, &m->router, x); /* [T, E] */
-    tensor *ids = pass_tensor(p, DTYPE_I32, x->rows, k);
-    tensor *weights = pass_tensor(p, DTYPE_F32, x->rows, k);
-    tensor *y = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
-    tensor *up = pass_tensor(p, DTYPE_F32, x->rows * k, s->intermediate_size); /* [T k, I] */
-    tensor *gate = s->gated ? pass_tensor(p, DTYPE_F32, x->rows * k, s->intermediate_size) : up;
-    tensor *down = pass_tensor(p, DTYPE_F32, x->rows * k, x->cols); /* [T k, hidden_size] */
+    int n_experts = m->spec->router.n_experts - m->spec->n_zero_experts;
+    int n = ids->rows * ids->cols;
+    tensor *up = pass_tensor(p, DTYPE_F32, n, s->intermediate_size);
+    tensor *gate = s->gated ? pass_tensor(p, DTYPE_F32, n, s->intermediate_size) : up;
+    tensor *down = pass_tensor(p, DTYPE_F32, n, x->cols);
     struct matmul_job in[2] = {
         {.y = up, .w = m->up_proj.w, .bias = m->up_proj.bias},
         {.y = gate, .w = m->gate_proj.w, .bias = m->gate_proj.bias},
@@ -38,17 +89,47 @@ tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x)
     struct matmul_job out = {.y = down, .w = m->down_proj.w, .bias = m->down_proj.bias};
 
     if (p->failed)
-        return y;
-    router.bias = m->router_bias;
-    p->ops->route(p->dev, ids, weights, logits, &router);
+        return down;
     p->ops->matmul_experts(p->dev, in, s->gated ? 2 : 1, n_experts, x, ids);
     if (s->gated)
-        p->ops->glu(p->dev, gate, gate, up, s->activation);
+        nn_glu(p, s, gate, up);
     else
         p->ops->activate(p->dev, gate, gate, s->activation);
     p->ops->matmul_experts(p->dev, &out, 1, n_experts, gate, ids);
+    return down;
+}
+
+/* y += weight x, what the experts give that return their input. */
+static void add_zero(pass *p, tensor *y, const tensor *x, const tensor *weight)
+{
+    tensor *same = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
+
+    if (p->failed)
+        return;
+    p->ops->copy_rows(p->dev, same, x);
+    p->ops->scale_rows(p->dev, same, weight);
+    p->ops->add(p->dev, y, same, 1);
+}
+
+tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x)
+{
+    const struct moe_spec *s = m->spec;
+    int k = s->router.n_experts_per_token;
+    tensor *ids = pass_tensor(p, DTYPE_I32, x->rows, k);
+    tensor *weights = pass_tensor(p, DTYPE_F32, x->rows, k);
+    tensor *y = pass_tensor(p, DTYPE_F32, x->rows, x->cols), *down;
+    tensor *zero = s->n_zero_experts ? pass_tensor(p, DTYPE_F32, x->rows, 1) : NULL;
+
+    choose(p, m, x, ids, weights);
+    if (zero && !p->failed)
+        p->ops->zero_experts(p->dev, ids, weights, zero, s->router.n_experts - s->n_zero_experts);
+    down = answers(p, m, s->scale_input ? weighted_inputs(p, x, weights) : x, ids);
+    if (p->failed)
+        return y;
     p->ops->combine_experts(p->dev, y, down, weights);
-    if (m->spec->shared.intermediate_size)
+    if (zero)
+        add_zero(p, y, x, zero);
+    if (s->shared.intermediate_size)
         add_shared(p, m, y, x);
     return y;
 }

@@ -13,6 +13,9 @@ void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *
 tensor *nn_norm(pass *p, const struct nn_norm *norm, const tensor *x, int n);
 void nn_norm_inplace(pass *p, const struct nn_norm *norm, tensor *x, int n);
 
+/* Columns [first, first + n) of each of so many equal parts of the rows, as rows of their own. */
+tensor nn_part_rows(const tensor *x, int n_parts, int first, int n);
+
 /* Queries of later positions are larger. */
 void nn_temperature(pass *p, const struct temperature_spec *t, tensor *q);
 
@@ -23,6 +26,7 @@ bool nn_branch_cache(const struct branch_spec *b, struct kv_layer_spec *layer);
 tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x);
 tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x);
 tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
+void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up); /* gate = act(gate) up */
 tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x);
 
 /* nn/forward.c: all layers. Gives the logits [n_logits, vocab_size] of the rows listed in

@@ -27,6 +27,8 @@ struct pass {
     kv_cache *cache;
     struct pass_rows rows;
     tensor **rope_tables; /* [model->n_ropes] */
+    tensor *embeddings;   /* [T, hidden_size], where some layer asks for them */
+    tensor *kept_kv[2];   /* keys and values as projected, for the layers that take them; or NULL */
     arena *host;          /* small things in host memory, rewound with the rest */
     struct pass_memory *memory;
     clm_error *err;

@@ -35,6 +35,11 @@ struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp)
     return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MLP, .scale = 1, .mlp = mlp};
 }
 
+struct branch_spec branch_of(enum op_kind op, struct norm_spec pre_norm)
+{
+    return (struct branch_spec){.pre_norm = pre_norm, .op = op, .scale = 1};
+}
+
 struct branch_spec branch_moe(struct norm_spec pre_norm, struct moe_spec moe)
 {
     return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MOE, .scale = 1, .moe = moe};
@@ -93,6 +98,9 @@ static int check_attention(int layer, const struct attention_spec *a, clm_error 
     if (check_range(layer, "num_attention_heads", a->n_heads, 1, MAX_HEADS, err) ||
         check_range(layer, "num_key_value_heads", a->n_kv_heads, 1, a->n_heads, err) ||
         check_range(layer, "head_dim", a->head_dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "v_head_dim", a->v_dim, 0, MAX_HEAD_DIM, err) ||
+        check_range(layer, "attention_chunk_size", a->chunk, 0, INT32_MAX, err) ||
+        check_range(layer, "the layer whose keys it shares", a->cache_of, 0, layer, err) ||
         check_range(layer, "sliding_window", a->window, 0, INT32_MAX, err))
         return -1;
     if (a->n_heads % a->n_kv_heads)
@@ -150,6 +158,9 @@ static int check_moe(int layer, const struct moe_spec *m, clm_error *err)
     if (check_range(layer, "the size of the shared expert", m->shared.intermediate_size, 0,
                     MAX_SIZE, err))
         return -1;
+    if (check_range(layer, "the number of zero experts", m->n_zero_experts, 0,
+                    m->router.n_experts - m->router.n_experts_per_token, err))
+        return -1;
     return check_mlp(layer, &m->expert, err);
 }
 
@@ -161,6 +172,10 @@ static int check_branch(int layer, const struct branch_spec *b, clm_error *err)
         return fail(err, CLM_ERR_FORMAT, "config: a residual of layer %d is scaled by %g", layer,
                     (double)b->scale);
     switch (b->op) {
+    case OP_NONE:
+    case OP_LINEAR:
+    case OP_EMBEDDING:
+        return 0;
     case OP_ATTENTION:
         return check_attention(layer, &b->attention, err);
     case OP_MLA:

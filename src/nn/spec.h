@@ -63,8 +63,15 @@ struct temperature_spec {
     int offset;
 };
 
+/* What multiplies the result of attention: act(linear(x)), a number per head or per number. */
+enum attention_gate { GATE_NONE, GATE_HEADS, GATE_ALL };
+
+/* Keys and values as projected: of the layer itself; kept for later layers too; those last kept. */
+enum kv_source { KV_OWN, KV_KEPT, KV_TAKEN };
+
 struct attention_spec {
     int n_heads, n_kv_heads, head_dim;
+    int v_dim; /* of values; 0: head_dim */
     bool qkv_bias, o_bias;
     struct norm_spec q_norm, k_norm;
     enum qk_norm_span qk_norm_span;
@@ -76,6 +83,19 @@ struct attention_spec {
     int window;    /* 0: all that came before */
     bool sinks;    /* a learned logit per head joins the denominator */
     struct temperature_spec temperature;
+    int chunk; /* sees only the tokens of its own chunk of so many positions; 0: all */
+    const float
+        *slopes; /* [n_heads] scores fall by this with each position of distance; NULL: not */
+    bool tiled;  /* head h reads kv head h % n_kv_heads, not h / (n_heads / n_kv_heads) */
+    enum attention_gate gate;
+    enum activation gate_activation;
+    bool gate_bias;
+    bool head_gain; /* each head's queries, normed and turned, are multiplied by a weight */
+    struct norm_spec v_norm; /* of each head's values, without weights */
+    float v_scale;           /* of values; 0 counts as 1 */
+    bool values_are_keys;    /* there is no v_proj: values are the keys as projected */
+    enum kv_source kv_source;
+    int cache_of; /* reads the cache of layer cache_of - 1 and writes none; 0: has its own */
 };
 
 /* Attention to latent vectors, of which each head makes its own keys and values. Keys are split:
@@ -99,18 +119,33 @@ struct mlp_spec {
     enum activation activation;
     bool gated; /* down(act(gate(x)) * up(x)), else down(act(up(x))) */
     bool bias;
+    float limit; /* gated: act(gate) is held below it, up within [-limit, limit]; 0: not */
+    bool xielu;  /* its activation is xIELU, with weights of its own; not gated. arXiv:2411.13010 */
 };
 
 struct moe_spec {
     struct router_params router; /* its bias is a weight: router_bias says whether there is one */
     bool router_bias;            /* added to scores for the choice alone */
+    bool router_bias_optional;   /* some checkpoints have none */
     bool router_logit_bias;      /* a bias of the router's product itself */
     struct mlp_spec expert;      /* each of router.n_experts */
     struct mlp_spec shared;      /* one that every token goes to; intermediate_size 0: none */
     bool shared_gate;            /* its result is multiplied by sigmoid(w x) */
+    bool shared_mix;     /* the experts' and its result are weighted by softmax(w x + b), [2] */
+    bool scale_input;    /* experts get x times their weight, and are summed as they are */
+    int n_zero_experts;  /* the last of router.n_experts: each gives x itself */
+    float logit_softcap; /* of the router's logits; 0: none */
 };
 
-enum op_kind { OP_ATTENTION, OP_MLA, OP_MLP, OP_MOE };
+enum op_kind {
+    OP_NONE, /* the input as it is */
+    OP_ATTENTION,
+    OP_MLA,
+    OP_MLP,
+    OP_MOE,
+    OP_LINEAR,   /* [hidden_size, hidden_size] */
+    OP_EMBEDDING /* the embeddings with which the first layer began */
+};
 
 struct branch_spec {
     struct norm_spec pre_norm, post_norm;
@@ -118,6 +153,8 @@ struct branch_spec {
     float scale;
     bool parallel; /* reads what the branch before it read, not its result */
     bool late;     /* its result is added at the end of the layer */
+    bool replace;  /* x = scale * post_norm(op(pre_norm(x))), without the old x; not parallel */
+    bool gain;     /* the result is multiplied by a weight, one number */
     bool
         shared_norm; /* parallel, and normed as the branch before it was: pre_norm is not its own */
     union {
@@ -133,6 +170,7 @@ struct branch_spec {
 struct layer_spec {
     int n_branches;
     struct branch_spec branches[LAYER_MAX_BRANCHES];
+    int same_as; /* its weights are those of layer same_as - 1, branch by branch; 0: has its own */
 };
 
 struct spec {
@@ -145,6 +183,8 @@ struct spec {
     bool tie_word_embeddings;
     bool tie_by_file; /* the config does not say: tied unless the checkpoint has a head */
     bool lm_head_bias;
+    bool head_normed;    /* the columns of the head are divided by their lengths */
+    bool logit_gain;     /* logits are multiplied by a weight, one number */
     float embed_scale;   /* multiplies embeddings */
     float logit_scale;   /* multiplies logits, before the soft-cap */
     float logit_softcap; /* 0: none */
@@ -161,6 +201,7 @@ struct branch_spec *layer_add(struct layer_spec *l, struct branch_spec b);
 struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_spec attention);
 struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla);
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp);
+struct branch_spec branch_of(enum op_kind op, struct norm_spec pre_norm); /* that need no numbers */
 struct branch_spec branch_moe(struct norm_spec pre_norm, struct moe_spec moe);
 
 /* -1 with *err unless every number is in range and fits the others (heads divide, dims are even,

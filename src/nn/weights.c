@@ -20,6 +20,16 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_O_PROJ] = "o_proj",
     [ROLE_Q_NORM] = "q_norm",
     [ROLE_K_NORM] = "k_norm",
+    [ROLE_ATTENTION_GATE] = "gate of attention",
+    [ROLE_HEAD_GAIN] = "gain of each head",
+    [ROLE_GAIN] = "gain",
+    [ROLE_LOGIT_GAIN] = "gain of the logits",
+    [ROLE_LINEAR] = "linear",
+    [ROLE_XIELU_ALPHA_P] = "alpha_p",
+    [ROLE_XIELU_ALPHA_N] = "alpha_n",
+    [ROLE_XIELU_BETA] = "beta",
+    [ROLE_XIELU_EPS] = "eps",
+    [ROLE_SHARED_MIX] = "coefficient",
     [ROLE_MLA_Q_A] = "q_a_proj",
     [ROLE_MLA_Q] = "q_b_proj or q_proj",
     [ROLE_MLA_KV_A] = "kv_a_proj_with_mqa",
@@ -137,14 +147,25 @@ static int visit_head_norm(struct walk *w, enum weight_role role, struct nn_norm
 static int visit_attention(struct walk *w, struct nn_attention *a)
 {
     const struct attention_spec *s = a->spec;
-    int q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim, rc = 0;
+    int q = s->n_heads * s->head_dim, k = s->n_kv_heads * s->head_dim;
+    int v_dim = s->v_dim ? s->v_dim : s->head_dim, o = s->n_heads * v_dim, rc = 0;
+    bool own = s->kv_source != KV_TAKEN && !s->cache_of;
 
-    rc = rc ? rc : visit_matrix(w, ROLE_Q_PROJ, &a->q_proj, q, w->hidden_size, s->qkv_bias);
-    rc = rc ? rc : visit_matrix(w, ROLE_K_PROJ, &a->k_proj, kv, w->hidden_size, s->qkv_bias);
-    rc = rc ? rc : visit_matrix(w, ROLE_V_PROJ, &a->v_proj, kv, w->hidden_size, s->qkv_bias);
-    rc = rc ? rc : visit_matrix(w, ROLE_O_PROJ, &a->o_proj, w->hidden_size, q, s->o_bias);
+    rc = visit_matrix(w, ROLE_Q_PROJ, &a->q_proj, q, w->hidden_size, s->qkv_bias);
+    if (!rc && own)
+        rc = visit_matrix(w, ROLE_K_PROJ, &a->k_proj, k, w->hidden_size, s->qkv_bias);
+    if (!rc && own && !s->values_are_keys)
+        rc = visit_matrix(w, ROLE_V_PROJ, &a->v_proj, s->n_kv_heads * v_dim, w->hidden_size,
+                          s->qkv_bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_O_PROJ, &a->o_proj, w->hidden_size, o, s->o_bias);
     rc = rc ? rc : visit_head_norm(w, ROLE_Q_NORM, &a->q_norm, s, s->n_heads);
-    rc = rc ? rc : visit_head_norm(w, ROLE_K_NORM, &a->k_norm, s, s->n_kv_heads);
+    if (!rc && !s->cache_of)
+        rc = visit_head_norm(w, ROLE_K_NORM, &a->k_norm, s, s->n_kv_heads);
+    if (!rc && s->gate != GATE_NONE)
+        rc = visit_matrix(w, ROLE_ATTENTION_GATE, &a->gate, s->gate == GATE_HEADS ? s->n_heads : o,
+                          w->hidden_size, s->gate_bias);
+    if (!rc && s->head_gain)
+        rc = visit_vector(w, ROLE_HEAD_GAIN, &a->head_gain, s->n_heads);
     if (!rc && s->sinks)
         rc = visit_vector(w, ROLE_SINKS, &a->sinks, s->n_heads);
     return rc;
@@ -187,6 +208,8 @@ static int visit_mlp(struct walk *w, enum weight_role first, struct nn_mlp *m)
         rc = visit_matrix(w, first, &m->gate_proj, n, w->hidden_size, s->bias);
     rc = rc ? rc : visit_matrix(w, first + 1, &m->up_proj, n, w->hidden_size, s->bias);
     rc = rc ? rc : visit_matrix(w, first + 2, &m->down_proj, w->hidden_size, n, s->bias);
+    for (int i = 0; i < 4 && s->xielu; i++)
+        rc = rc ? rc : visit_vector(w, ROLE_XIELU_ALPHA_P + i, &m->xielu[i], 1);
     return rc;
 }
 
@@ -197,7 +220,15 @@ static int visit_moe(struct walk *w, struct nn_moe *m)
 
     rc = visit_matrix(w, ROLE_ROUTER, &m->router, e, w->hidden_size, m->spec->router_logit_bias);
     if (!rc && m->spec->router_bias)
-        rc = visit_vector(w, ROLE_ROUTER_BIAS, &m->router_bias, e);
+        rc = w->fn(w->ctx, &(struct nn_slot){
+                               .layer = w->layer,
+                               .branch = w->branch,
+                               .role = ROLE_ROUTER_BIAS,
+                               .n_out = e,
+                               .vector = &m->router_bias,
+                               .optional = m->spec->router_bias_optional,
+                           });
+    e -= m->spec->n_zero_experts;
     if (!rc && s->gated)
         rc = visit_experts(w, ROLE_EXPERT_GATE, &m->gate_proj, e, n, w->hidden_size, s->bias);
     rc = rc ? rc : visit_experts(w, ROLE_EXPERT_UP, &m->up_proj, e, n, w->hidden_size, s->bias);
@@ -206,6 +237,8 @@ static int visit_moe(struct walk *w, struct nn_moe *m)
         rc = visit_mlp(w, ROLE_SHARED_GATE, &m->shared);
     if (!rc && m->spec->shared_gate)
         rc = visit_matrix(w, ROLE_SHARED_EXPERT_GATE, &m->shared_gate, 1, w->hidden_size, false);
+    if (!rc && m->spec->shared_mix)
+        rc = visit_matrix(w, ROLE_SHARED_MIX, &m->shared_mix, 2, w->hidden_size, true);
     return rc;
 }
 
@@ -218,6 +251,12 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
     if (rc)
         return rc;
     switch (b->spec->op) {
+    case OP_NONE:
+    case OP_EMBEDDING:
+        break;
+    case OP_LINEAR:
+        rc = visit_matrix(w, ROLE_LINEAR, &b->linear, w->hidden_size, w->hidden_size, false);
+        break;
     case OP_ATTENTION:
         rc = visit_attention(w, &b->attention);
         break;
@@ -231,6 +270,8 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
         rc = visit_moe(w, &b->moe);
         break;
     }
+    if (!rc && b->spec->gain)
+        rc = visit_vector(w, ROLE_GAIN, &b->gain, 1);
     return rc ? rc : visit_norm(w, ROLE_POST_NORM, &b->post_norm, w->hidden_size);
 }
 
@@ -250,8 +291,10 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
         rc = visit_matrix(&w, ROLE_LM_HEAD, &m->lm_head, s->vocab_size, s->hidden_size,
                           s->lm_head_bias);
     rc = rc ? rc : visit_norm(&w, ROLE_FINAL_NORM, &m->final_norm, s->hidden_size);
+    if (!rc && s->logit_gain)
+        rc = visit_vector(&w, ROLE_LOGIT_GAIN, &m->logit_gain, 1);
     for (int i = 0; i < s->n_layers; i++) {
-        for (int b = 0; b < m->layers[i].n_branches; b++) {
+        for (int b = 0; b < m->layers[i].n_branches && !s->layers[i].same_as; b++) {
             w.layer = i;
             w.branch = b;
             rc = rc ? rc : visit_branch(&w, &m->layers[i].branches[b]);
@@ -303,7 +346,7 @@ static int rope_table_of(struct nn_model *m, const struct rope_spec *s, device *
 
 static int new_experts(struct nn_moe *m, arena *a)
 {
-    int n = m->spec->router.n_experts;
+    int n = m->spec->router.n_experts - m->spec->n_zero_experts;
 
     m->gate_proj.w = arena_array(a, struct weight, n);
     m->up_proj.w = arena_array(a, struct weight, n);
@@ -326,6 +369,28 @@ static int new_mla(struct nn_model *m, struct nn_mla *n, const struct mla_spec *
     return n->rope == -2 ? -1 : 0;
 }
 
+/* The first attention of a layer. */
+static int cache_layer_of(const struct nn_layer *l)
+{
+    for (int b = 0; b < l->n_branches; b++)
+        if (l->branches[b].spec->op == OP_ATTENTION)
+            return l->branches[b].attention.cache_layer;
+    return 0;
+}
+
+static int new_attention(struct nn_model *m, struct nn_attention *n, const struct attention_spec *s,
+                         device *d, arena *a, clm_error *err)
+{
+    n->spec = s;
+    n->q_norm.spec = &s->q_norm;
+    n->k_norm.spec = &s->k_norm;
+    n->v_norm.spec = &s->v_norm;
+    n->cache_layer =
+        s->cache_of ? cache_layer_of(&m->layers[s->cache_of - 1]) : m->n_cache_layers++;
+    n->rope = rope_table_of(m, &s->rope, d, a, err);
+    return n->rope == -2 ? -1 : 0;
+}
+
 static int new_branch(struct nn_model *m, struct nn_branch *b, const struct branch_spec *s,
                       device *d, arena *a, clm_error *err)
 {
@@ -333,13 +398,12 @@ static int new_branch(struct nn_model *m, struct nn_branch *b, const struct bran
     b->pre_norm.spec = &s->pre_norm;
     b->post_norm.spec = &s->post_norm;
     switch (s->op) {
+    case OP_NONE:
+    case OP_LINEAR:
+    case OP_EMBEDDING:
+        return 0;
     case OP_ATTENTION:
-        b->attention.spec = &s->attention;
-        b->attention.q_norm.spec = &s->attention.q_norm;
-        b->attention.k_norm.spec = &s->attention.k_norm;
-        b->attention.cache_layer = m->n_cache_layers++;
-        b->attention.rope = rope_table_of(m, &s->attention.rope, d, a, err);
-        return b->attention.rope == -2 ? -1 : 0;
+        return new_attention(m, &b->attention, &s->attention, d, a, err);
     case OP_MLA:
         return new_mla(m, &b->mla, &s->mla, d, a, err);
     case OP_MLP:
@@ -378,6 +442,35 @@ struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_
         }
     }
     return m;
+}
+
+static void share_branch(struct nn_branch *to, const struct nn_branch *from)
+{
+    struct nn_branch own = *to;
+
+    *to = *from;
+    to->spec = own.spec;
+    if (own.spec->op == OP_ATTENTION) {
+        to->attention.spec = own.attention.spec;
+        to->attention.cache_layer = own.attention.cache_layer;
+        to->attention.rope = own.attention.rope;
+    }
+    if (own.spec->op == OP_MLA) {
+        to->mla.cache_layer = own.mla.cache_layer;
+        to->mla.rope = own.mla.rope;
+    }
+}
+
+void nn_model_share(struct nn_model *m)
+{
+    if (m->spec->tie_word_embeddings)
+        m->lm_head = m->embed_tokens;
+    for (int i = 0; i < m->spec->n_layers; i++) {
+        int same_as = m->spec->layers[i].same_as;
+
+        for (int b = 0; same_as && b < m->layers[i].n_branches; b++)
+            share_branch(&m->layers[i].branches[b], &m->layers[same_as - 1].branches[b]);
+    }
 }
 
 void nn_model_release(struct nn_model *m, device *d)

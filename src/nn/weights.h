@@ -26,6 +26,9 @@ struct nn_attention {
     struct nn_linear q_proj, k_proj, v_proj, o_proj;
     struct nn_norm q_norm, k_norm;
     const float *sinks; /* [n_heads] in device memory, or NULL */
+    struct nn_linear gate;
+    const float *head_gain; /* [n_heads] */
+    struct nn_norm v_norm;
 };
 
 struct nn_experts {
@@ -48,6 +51,7 @@ struct nn_mla {
 struct nn_mlp {
     const struct mlp_spec *spec;
     struct nn_linear gate_proj, up_proj, down_proj;
+    const float *xielu[4]; /* a number each: alpha_p, alpha_n, beta, eps */
 };
 
 struct nn_moe {
@@ -57,16 +61,19 @@ struct nn_moe {
     struct nn_experts gate_proj, up_proj, down_proj;
     struct nn_mlp shared;
     struct nn_linear shared_gate; /* [1, hidden_size] */
+    struct nn_linear shared_mix;  /* [2, hidden_size] */
 };
 
 struct nn_branch {
     const struct branch_spec *spec;
     struct nn_norm pre_norm, post_norm;
+    const float *gain; /* one number, or NULL */
     union {
         struct nn_attention attention;
         struct nn_mla mla;
         struct nn_mlp mlp;
         struct nn_moe moe;
+        struct nn_linear linear;
     };
 };
 
@@ -87,6 +94,8 @@ struct nn_model {
     struct nn_linear embed_tokens, lm_head; /* tied: lm_head is a copy of embed_tokens */
     struct nn_linear positions;             /* learned positions */
     struct nn_norm embed_norm, final_norm;
+    const float *logit_gain; /* one number, or NULL */
+    const float *head_scale; /* [hidden_size] of spec->head_normed: 1 / length of each column */
     struct nn_layer *layers;
     struct nn_rope *ropes;
     int n_ropes;
@@ -109,6 +118,15 @@ enum weight_role {
     ROLE_Q_NORM,
     ROLE_K_NORM,
     ROLE_SINKS,
+    ROLE_ATTENTION_GATE,
+    ROLE_HEAD_GAIN,
+    ROLE_GAIN,
+    ROLE_LOGIT_GAIN,
+    ROLE_LINEAR,
+    ROLE_XIELU_ALPHA_P,
+    ROLE_XIELU_ALPHA_N,
+    ROLE_XIELU_BETA,
+    ROLE_XIELU_EPS,
     ROLE_MLA_Q_A,
     ROLE_MLA_Q,
     ROLE_MLA_KV_A,
@@ -129,6 +147,7 @@ enum weight_role {
     ROLE_SHARED_UP,
     ROLE_SHARED_DOWN,
     ROLE_SHARED_EXPERT_GATE,
+    ROLE_SHARED_MIX,
     ROLE_COUNT
 };
 
@@ -145,6 +164,7 @@ struct nn_slot {
     const float **vector;
     const float **bias;
     float offset;
+    bool optional; /* a vector that may stay NULL */
 };
 
 typedef int (*nn_slot_fn)(void *ctx, const struct nn_slot *slot);
@@ -155,6 +175,9 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx);
 /* The structure without weights: layers, expert arrays, cache numbering, rope tables (on device d).
  * The spec must have passed spec_check and outlive the result. NULL with *err. */
 struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_error *err);
+
+/* Once the weights are there: those that serve twice (tied heads, layers same as others). */
+void nn_model_share(struct nn_model *m);
 
 /* Gives back the device memory that nn_model_new took; the rest is the arena's. NULL is fine. */
 void nn_model_release(struct nn_model *m, device *d);

@@ -22,6 +22,8 @@ struct shape {
     int n_sequences;
     int before[MAX_SEQUENCES]; /* tokens in the cache already */
     int n_rows[MAX_SEQUENCES];
+    int chunk;
+    bool tiled, slopes;
 };
 
 /* A cache with sequences in it, and what was put there. */
@@ -29,7 +31,7 @@ struct world {
     struct shape shape;
     struct kv_layer kv;
     struct attend_params params;
-    float sinks[64];
+    float sinks[64], slopes[64];
     void **slabs;
     int n_slabs;
     int32_t *blocks[MAX_SEQUENCES];
@@ -123,8 +125,13 @@ static void make_world(struct world *w, const struct shape *s)
         .softcap = s->softcap,
         .window = s->window,
         .sinks = s->sinks ? w->sinks : NULL,
+        .chunk = s->chunk,
+        .tiled = s->tiled,
+        .slopes = s->slopes ? w->slopes : NULL,
     };
     random_floats(w->sinks, COUNT(w->sinks));
+    for (size_t i = 0; i < COUNT(w->slopes); i++)
+        w->slopes[i] = 0.5f / (float)(1 + i % 16);
     make_blocks(w);
     for (int i = 0; i < s->n_sequences; i++) {
         size_t n = (size_t)total(s, i);
@@ -240,12 +247,14 @@ static void fill_history(device *d, struct world *w)
 static double reference(const struct world *w, int sequence, int position, int head, double *y)
 {
     const struct shape *s = &w->shape;
-    int kv_head = head / (s->n_heads / s->n_kv_heads);
+    int kv_head = s->tiled ? head % s->n_kv_heads : head / (s->n_heads / s->n_kv_heads);
     const float *q = w->q[sequence] + ((int64_t)position * s->n_heads + head) * s->k_dim;
     double sum = 0, largest = 0, max = s->sinks ? (double)w->sinks[head] : -HUGE_VAL;
     static double scores[MAX_TOKENS];
     int first = s->window > 0 && position >= s->window ? position - s->window + 1 : 0;
 
+    if (s->chunk && position / s->chunk * s->chunk > first)
+        first = position / s->chunk * s->chunk;
     for (int j = first; j <= position; j++) {
         const float *k = w->k[sequence] + ((int64_t)j * s->n_kv_heads + kv_head) * s->k_dim;
         double score = 0, size = 0;
@@ -257,6 +266,9 @@ static double reference(const struct world *w, int sequence, int position, int h
         score *= (double)w->params.scale;
         if (s->softcap > 0)
             score = (double)s->softcap * tanh(score / (double)s->softcap);
+        if (s->slopes)
+            score -= (double)w->slopes[head] * (position - j);
+        size += s->slopes ? (double)w->slopes[head] * (position - j) / (double)w->params.scale : 0;
         scores[j] = score;
         max = fmax(max, score);
         largest = fmax(largest, size * (double)w->params.scale);
@@ -355,20 +367,39 @@ static void compare_bits(const struct world *w, float **a, float **b, const char
 
 static const struct shape shapes[] = {
     /* One token, one head; then odd sizes of everything. */
-    {DTYPE_F32, 1, 1, 4, 4, 1, 0, 0, 0, false, 1, {0}, {1}},
-    {DTYPE_F32, 3, 1, 12, 5, 3, 1, 0, 0, false, 2, {7, 0}, {5, 9}},
-    {DTYPE_F16, 4, 2, 80, 80, 16, 2, 0, 0, true, 3, {40, 0, 100}, {1, 70, 3}},
-    {DTYPE_BF16, 6, 6, 96, 32, 7, 0, 0, 30, false, 2, {0, 65}, {66, 1}},
-    {DTYPE_F16, 8, 2, 64, 64, 32, 3, 0, 0, false, 4, {300, 0, 17, 63}, {1, 150, 40, 1}},
+    {DTYPE_F32, 1, 1, 4, 4, 1, 0, 0, 0, false, 1, {0}, {1}, 0, false, false},
+    {DTYPE_F32, 3, 1, 12, 5, 3, 1, 0, 0, false, 2, {7, 0}, {5, 9}, 0, false, false},
+    {DTYPE_F16, 4, 2, 80, 80, 16, 2, 0, 0, true, 3, {40, 0, 100}, {1, 70, 3}, 0, false, false},
+    {DTYPE_BF16, 6, 6, 96, 32, 7, 0, 0, 30, false, 2, {0, 65}, {66, 1}, 0, false, false},
+    {DTYPE_F16,
+     8,
+     2,
+     64,
+     64,
+     32,
+     3,
+     0,
+     0,
+     false,
+     4,
+     {300, 0, 17, 63},
+     {1, 150, 40, 1},
+     0,
+     false,
+     false},
     /* Windows smaller and larger than a block and a chunk; sinks and caps. */
-    {DTYPE_F16, 2, 1, 112, 112, 16, 1, 5, 0, false, 2, {130, 0}, {1, 40}},
-    {DTYPE_BF16, 4, 4, 16, 24, 8, 4, 64, 20, true, 3, {200, 1, 0}, {20, 1, 130}},
-    {DTYPE_F32, 5, 5, 33, 31, 20, 2, 100, 0, true, 2, {99, 260}, {3, 50}},
-    {DTYPE_F16, 4, 1, 256, 256, 32, 2, 128, 50, false, 2, {190, 0}, {2, 30}},
+    {DTYPE_F16, 2, 1, 112, 112, 16, 1, 5, 0, false, 2, {130, 0}, {1, 40}, 0, false, false},
+    {DTYPE_BF16, 4, 4, 16, 24, 8, 4, 64, 20, true, 3, {200, 1, 0}, {20, 1, 130}, 0, false, false},
+    {DTYPE_F32, 5, 5, 33, 31, 20, 2, 100, 0, true, 2, {99, 260}, {3, 50}, 0, false, false},
+    {DTYPE_F16, 4, 1, 256, 256, 32, 2, 128, 50, false, 2, {190, 0}, {2, 30}, 0, false, false},
     /* Many heads on one kv head; long contexts that are cut into ranges. */
-    {DTYPE_F16, 40, 1, 64, 48, 16, 5, 0, 0, true, 2, {70, 5}, {1, 4}},
-    {DTYPE_F16, 4, 2, 32, 32, 32, 4, 0, 0, true, 3, {2500, 1023, 1024}, {1, 3, 1}},
-    {DTYPE_BF16, 2, 2, 16, 16, 24, 4, 1100, 0, false, 2, {2300, 1020}, {2, 6}},
+    {DTYPE_F16, 40, 1, 64, 48, 16, 5, 0, 0, true, 2, {70, 5}, {1, 4}, 0, false, false},
+    {DTYPE_F16, 4, 2, 32, 32, 32, 4, 0, 0, true, 3, {2500, 1023, 1024}, {1, 3, 1}, 0, false, false},
+    {DTYPE_BF16, 2, 2, 16, 16, 24, 4, 1100, 0, false, 2, {2300, 1020}, {2, 6}, 0, false, false},
+    /* Chunks, distances that count, heads in turn. */
+    {DTYPE_F32, 4, 2, 16, 16, 16, 2, 0, 0, false, 2, {60, 0}, {30, 200}, 50, true, false},
+    {DTYPE_F16, 8, 4, 32, 24, 32, 2, 0, 0, true, 2, {1300, 0}, {1, 70}, 600, true, true},
+    {DTYPE_BF16, 6, 6, 20, 20, 8, 3, 40, 0, false, 3, {0, 33, 90}, {80, 1, 3}, 64, false, true},
 };
 
 static void check_shape(device *d1, device *d2, const struct shape *s)
@@ -455,6 +486,9 @@ static void random_shape(struct shape *s)
     s->window = one_of(windows, COUNT(windows));
     s->softcap = random_below(3) ? 0 : 5;
     s->sinks = random_below(2);
+    s->chunk = random_below(3) ? 0 : 1 + (int)random_below(130);
+    s->tiled = random_below(2);
+    s->slopes = !(s->softcap > 0) && random_below(2);
     s->n_sequences = 1 + (int)random_below(MAX_SEQUENCES);
     for (int i = 0; i < s->n_sequences; i++) {
         s->before[i] = random_below(2) ? (int)random_below(150) : 0;
@@ -481,7 +515,7 @@ static void test_random_shapes(void **state)
 /* Without memory for scratch the operation does nothing and sync says so, once. */
 static void test_no_memory(void **state)
 {
-    struct shape s = {DTYPE_F16, 2, 1, 16, 16, 8, 1, 0, 0, false, 1, {0}, {20}};
+    struct shape s = {DTYPE_F16, 2, 1, 16, 16, 8, 1, 0, 0, false, 1, {0}, {20}, 0, false, false};
     clm_error err = {0};
     device *d = device_cpu_open(1, &err);
     float y[20 * 32] = {0}, q[20 * 32] = {0};

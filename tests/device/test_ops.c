@@ -164,6 +164,82 @@ static void check_copies(device *d)
     }
 }
 
+static void check_groups(device *d)
+{
+    FOR_SHAPES(rows, cols)
+    for (int n = cols > 1 ? cols / 2 : 1; n <= cols; n += n) {
+        tensor x = new_tensor(rows, cols), want = copy_of(&x), w = new_tensor(1, 2);
+
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < cols / n * n; i++)
+                row_of(&want, r)[i] *= row_of(&w, 0)[i / n];
+        d->ops->scale_groups(d, &x, w.data, n);
+        check_same(&x, &want, "scale_groups");
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < cols; i++)
+                row_of(&want, r)[i] = 0.7f;
+        d->ops->fill(d, &x, 0.7f);
+        check_same(&x, &want, "fill");
+        free_tensor(&x);
+        free_tensor(&want);
+        free_tensor(&w);
+    }
+}
+
+/* exp within an epsilon of its argument, which is rounded, cols additions, a quotient. */
+static void check_softmax(device *d)
+{
+    FOR_SHAPES(rows, cols)
+    {
+        tensor x = new_tensor(rows, cols), before = copy_of(&x);
+
+        d->ops->softmax(d, &x);
+        for (int r = 0; r < rows; r++) {
+            double sum = 0;
+
+            for (int i = 0; i < cols; i++)
+                sum += exp((double)row_of(&before, r)[i]);
+            for (int i = 0; i < cols; i++) {
+                double want = exp((double)row_of(&before, r)[i]) / sum;
+
+                CHECK(fabs((double)row_of(&x, r)[i] - want) <=
+                          ((double)cols / 2 + 8) * (double)FLT_EPSILON * want,
+                      "softmax: row %d, %d: %g, expected %g", r, i, (double)row_of(&x, r)[i], want);
+            }
+            CHECK(row_of(&x, r)[cols] == CANARY, "softmax: wrote past row %d", r);
+        }
+        free_tensor(&x);
+        free_tensor(&before);
+    }
+}
+
+/* arXiv:2411.13010, equation 7, with eps where the reference has it. expm1(x) - x cancels below 0:
+ * an epsilon of each term counts. */
+static void check_xielu(device *d)
+{
+    static const float w[4] = {0.4f, -0.9f, 0.5f, -1e-6f};
+    const float *const parts[4] = {&w[0], &w[1], &w[2], &w[3]};
+    tensor x = new_tensor(9, 200), before;
+    double a = log1p(exp((double)w[0])), b = (double)w[2] + log1p(exp((double)w[1]));
+
+    for (int r = 0; r < x.rows; r++)
+        for (int i = 0; i < x.cols; i++)
+            row_of(&x, r)[i] *= i % 3 ? 8 : 0.01f;
+    before = copy_of(&x);
+    d->ops->xielu(d, &x, parts);
+    for (int r = 0; r < x.rows; r++)
+        for (int i = 0; i < x.cols; i++) {
+            double v = (double)row_of(&before, r)[i], e = fmin(v, (double)w[3]);
+            double want = v > 0 ? a * v * v + 0.5 * v : (expm1(e) - v) * b + 0.5 * v;
+
+            CHECK(fabs((double)row_of(&x, r)[i] - want) <=
+                      8 * (double)FLT_EPSILON * (fabs(v) * (1 + b) + fabs(want)),
+                  "xielu: %g gives %g, expected %g", v, (double)row_of(&x, r)[i], want);
+        }
+    free_tensor(&x);
+    free_tensor(&before);
+}
+
 /* The logarithm is within two epsilons of itself, then a product, a sum and a product. */
 static void check_temperature(device *d)
 {
@@ -301,6 +377,9 @@ static void test_rows(void **state)
         check_scales(d);
         check_copies(d);
         check_temperature(d);
+        check_groups(d);
+        check_softmax(d);
+        check_xielu(d);
         check_norms(d);
         check_choices(d);
         check_ropes(d);

@@ -29,9 +29,10 @@ static void scores_of(double *scores, const float *logits, const struct router_p
     for (int i = 0; i < p->n_experts; i++) {
         double x = (double)logits[i];
 
-        scores[i] = p->score == ROUTER_SIGMOID       ? 1 / (1 + exp(-x))
-                    : p->score == ROUTER_SOFTMAX_ALL ? exp(x) / sum
-                                                     : x;
+        scores[i] = p->score == ROUTER_SIGMOID         ? 1 / (1 + exp(-x))
+                    : p->score == ROUTER_SQRT_SOFTPLUS ? sqrt(log1p(exp(x)))
+                    : p->score == ROUTER_SOFTMAX_ALL   ? exp(x) / sum
+                                                       : x;
     }
 }
 
@@ -96,7 +97,7 @@ static void test_route(void **state)
 
     (void)state;
     for (size_t e = 0; e < COUNT(experts); e++)
-        for (enum router_score score = ROUTER_SOFTMAX_ALL; score <= ROUTER_SIGMOID; score++)
+        for (enum router_score score = ROUTER_SOFTMAX_ALL; score <= ROUTER_SQRT_SOFTPLUS; score++)
             for (int normalize = 0; normalize < 2; normalize++)
                 for (int n_rows = 1; n_rows <= MAX_ROWS; n_rows += 23) {
                     struct router_params p = {
@@ -302,6 +303,47 @@ static void test_route_sparse_mixer(void **state)
     d->ops->close(d);
 }
 
+/* Those that return their input give way to others, which count nothing. */
+static void test_zero_experts(void **state)
+{
+    device *d = open_cpu(1);
+
+    (void)state;
+    for (int round = 0; round < 500; round++) {
+        int n = 4 + (int)random_below(5), k = 1 + (int)random_below(4), n_zero = 3;
+        int32_t ids[4], before[4];
+        float weights[4], weights_before[4], rest = -7, want = 0;
+        tensor ti = {ids, DTYPE_I32, 1, k, k}, tw = {weights, DTYPE_F32, 1, k, k};
+        tensor tr = {&rest, DTYPE_F32, 1, 1, 1};
+
+        for (int j = 0; j < k; j++) {
+            bool again = true;
+
+            while (again) {
+                ids[j] = (int32_t)random_below((size_t)(n + n_zero));
+                again = false;
+                for (int i = 0; i < j; i++)
+                    again = again || ids[i] == ids[j];
+            }
+            weights[j] = (float)(1 + random_below(8)) / 8;
+            want += ids[j] >= n ? weights[j] : 0;
+        }
+        memcpy(before, ids, sizeof ids);
+        memcpy(weights_before, weights, sizeof weights);
+        d->ops->zero_experts(d, &ti, &tw, &tr, n);
+        CHECK(rest == want, "%g, expected %g", (double)rest, (double)want);
+        for (int j = 0; j < k; j++) {
+            bool zero = before[j] >= n;
+
+            CHECK(ids[j] >= 0 && ids[j] < n && (zero || ids[j] == before[j]), "expert %d", ids[j]);
+            CHECK(weights[j] == (zero ? 0 : weights_before[j]), "weight %g", (double)weights[j]);
+            for (int i = 0; i < j; i++)
+                CHECK(ids[i] != ids[j], "expert %d twice", ids[j]);
+        }
+    }
+    d->ops->close(d);
+}
+
 /* Without memory the device reports it, and the experts are still some that exist. */
 static void test_route_without_memory(void **state)
 {
@@ -377,11 +419,9 @@ static void test_combine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_route),
-        cmocka_unit_test(test_route_any_input),
-        cmocka_unit_test(test_route_groups),
-        cmocka_unit_test(test_route_sparse_mixer),
-        cmocka_unit_test(test_route_without_memory),
+        cmocka_unit_test(test_route),        cmocka_unit_test(test_route_any_input),
+        cmocka_unit_test(test_route_groups), cmocka_unit_test(test_route_sparse_mixer),
+        cmocka_unit_test(test_zero_experts), cmocka_unit_test(test_route_without_memory),
         cmocka_unit_test(test_combine),
     };
 

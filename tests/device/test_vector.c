@@ -162,6 +162,10 @@ static double exact_activation(double x, enum activation act)
         return fmax(x, 0) * fmax(x, 0);
     case ACT_SIGMOID:
         return 1 / (1 + exp(-x));
+    case ACT_NONE:
+        return x;
+    case ACT_SOFTPLUS:
+        return fmax(x, 0) + log1p(exp(-fabs(x)));
     default:
         return (double)NAN;
     }
@@ -180,6 +184,8 @@ static double activation_tolerance(double x, enum activation act)
     switch (act) {
     case ACT_SILU:
         return 3 * EPSILON * want + ldexp(fabs(x), -124);
+    case ACT_SOFTPLUS:
+        return 3 * EPSILON * want + 0x1p-124;
     case ACT_SIGMOID:
         return 3 * EPSILON * want + 0x1p-124;
     case ACT_GELU:
@@ -209,7 +215,8 @@ static void spread(float *x, int n)
 static void check_activation(const struct cpu_vector_kernels *k, enum activation act, int n,
                              int offset)
 {
-    static const char *names[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid"};
+    static const char *names[] = {"silu",  "gelu",    "gelu_tanh", "relu",
+                                  "relu2", "sigmoid", "none",      "softplus"};
     struct buffer bx, bu, by;
     float *x = place(&bx, offset), *up = place(&bu, 3 - offset), *y = place(&by, 1), first[MAX_N];
 
@@ -269,7 +276,7 @@ static void check_activations(const struct cpu_vector_kernels *k)
 {
     for (int round = 0; round < 20; round++)
         for (size_t s = 0; s < COUNT(sizes); s++) {
-            for (enum activation act = ACT_SILU; act <= ACT_SIGMOID; act++)
+            for (enum activation act = ACT_SILU; act <= ACT_SOFTPLUS; act++)
                 check_activation(k, act, sizes[s], round % 4);
             check_swiglu_clamped(k, sizes[s], round % 4);
         }

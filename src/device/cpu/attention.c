@@ -169,9 +169,10 @@ static int64_t partial_size(const struct attend_call *call)
 static int first_visible(const struct attend_call *call, const struct kv_sequence *s, int position)
 {
     int first = call->p->window > 0 ? position - call->p->window + 1 : 0;
+    int chunk = call->p->chunk > 0 ? position / call->p->chunk * call->p->chunk : 0;
     int64_t kept = (int64_t)s->first_block * call->kv->block_tokens;
 
-    return max_int(first, (int)kept);
+    return max_int(max_int(first, chunk), (int)kept);
 }
 
 static bool is_direct(const struct attend_call *call, const struct kv_sequence *s)
@@ -280,7 +281,10 @@ static int position_of(const struct state *st, int query)
 
 static int head_of(const struct state *st, int query)
 {
-    return st->piece->kv_head * st->call->group + query % st->call->group;
+    int in_group = query % st->call->group;
+
+    return st->call->p->tiled ? in_group * st->call->kv->n_kv_heads + st->piece->kv_head
+                              : st->piece->kv_head * st->call->group + in_group;
 }
 
 static int64_t batch_row(const struct state *st, int query)
@@ -336,6 +340,13 @@ static void soften(struct state *st, int query, int from, int n)
     if (seen.begin >= seen.end) {
         memset(s, 0, (size_t)n * sizeof *s);
         return;
+    }
+    if (call->p->slopes) {
+        float slope = call->p->slopes[head_of(st, query)] * log2_e;
+        int ahead = st->base + from - position_of(st, query);
+
+        for (int i = 0; i < n; i++)
+            s[i] += slope * (float)(ahead + i);
     }
     if (call->p->softcap > 0)
         call->kernels->cap_scores(s, n, call->p->softcap * log2_e);

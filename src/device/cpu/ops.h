@@ -15,6 +15,10 @@ void cpu_scale_columns(device *d, tensor *x, const float *w);
 void cpu_scale_rows(device *d, tensor *x, const tensor *w);
 void cpu_clamp(device *d, tensor *x, float low, float high);
 void cpu_clear(device *d, tensor *x);
+void cpu_fill(device *d, tensor *x, float value);
+void cpu_scale_groups(device *d, tensor *x, const float *w, int n);
+void cpu_softmax(device *d, tensor *x);
+void cpu_xielu(device *d, tensor *x, const float *const w[4]);
 void cpu_copy_rows(device *d, tensor *y, const tensor *x);
 void cpu_temperature(device *d, tensor *x, const int32_t *positions, float beta, float length,
                      int offset);
@@ -35,6 +39,7 @@ void cpu_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv
 
 /* cpu/router.c */
 void cpu_combine_experts(device *d, tensor *y, const tensor *x, const tensor *weights);
+void cpu_zero_experts(device *d, tensor *ids, tensor *weights, tensor *rest, int n_experts);
 void cpu_route(device *d, tensor *ids, tensor *weights, const tensor *logits,
                const struct router_params *p);
 

@@ -24,6 +24,8 @@ static void score_row(float *scores, const float *logits, const struct router_pa
             scores[i] = expf(logits[i] - max) / sum;
         else if (p->score == ROUTER_SIGMOID)
             scores[i] = 1.0f / (1.0f + expf(-logits[i]));
+        else if (p->score == ROUTER_SQRT_SOFTPLUS)
+            scores[i] = sqrtf(fmaxf(logits[i], 0) + log1pf(expf(-fabsf(logits[i]))));
         if (isnan(scores[i]))
             scores[i] = -INFINITY;
     }
@@ -189,6 +191,36 @@ void cpu_route(device *d, tensor *ids, tensor *weights, const tensor *logits,
     struct route_call call = {cpu_device_of(d), ids, weights, logits, p};
 
     thread_pool_for(cpu_device_of(d)->pool, logits->rows, ROUTE_GRAIN, route_range, &call);
+}
+
+static void without_zero(int32_t *ids, float *weights, int k, int n_experts, float *rest)
+{
+    int free_id = 0;
+
+    *rest = 0;
+    for (int j = 0; j < k; j++) {
+        bool taken = true;
+
+        if (ids[j] < n_experts)
+            continue;
+        *rest += weights[j];
+        weights[j] = 0;
+        for (; taken; free_id += taken) {
+            taken = false;
+            for (int i = 0; i < k; i++)
+                taken = taken || ids[i] == free_id;
+        }
+        ids[j] = free_id;
+    }
+}
+
+void cpu_zero_experts(device *d, tensor *ids, tensor *weights, tensor *rest, int n_experts)
+{
+    (void)d;
+    for (int64_t t = 0; t < ids->rows; t++)
+        without_zero((int32_t *)ids->data + t * ids->stride,
+                     (float *)weights->data + t * weights->stride, ids->cols, n_experts,
+                     (float *)rest->data + t * rest->stride);
 }
 
 struct combine_call {

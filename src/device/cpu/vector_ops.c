@@ -33,6 +33,7 @@ struct map_call {
     void (*fn)(const struct map_call *call, float *y, const float *a, const float *b, int n);
     const tensor *y, *a, *b; /* b may be missing */
     float scale, low, high;
+    const float *factor;
     enum activation act;
     int n_segments; /* of a row */
 };
@@ -169,6 +170,96 @@ static void map_clear(const struct map_call *call, float *y, const float *a, con
 void cpu_clear(device *d, tensor *x)
 {
     map(d, &(struct map_call){.fn = map_clear, .y = x, .a = x}, LIGHT);
+}
+
+static void map_fill(const struct map_call *call, float *y, const float *a, const float *b, int n)
+{
+    (void)a;
+    (void)b;
+    for (int i = 0; i < n; i++)
+        y[i] = call->scale;
+}
+
+void cpu_fill(device *d, tensor *x, float value)
+{
+    map(d, &(struct map_call){.fn = map_fill, .y = x, .a = x, .scale = value}, LIGHT);
+}
+
+struct row_call {
+    const struct cpu_vector_kernels *k;
+    const tensor *x;
+    const float *w;
+    int n;
+};
+
+static void scale_groups_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct row_call *call = ctx;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++)
+        for (int at = 0; at < call->x->cols; at += call->n)
+            call->k->scale(row_of(call->x, t) + at, call->n, call->w[at / call->n]);
+}
+
+void cpu_scale_groups(device *d, tensor *x, const float *w, int n)
+{
+    struct cpu_device *c = cpu_device_of(d);
+    struct row_call call = {&c->vector, x, w, n};
+
+    thread_pool_for(c->pool, x->rows, grain(LIGHT, x->cols), scale_groups_range, &call);
+}
+
+static void softmax_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct row_call *call = ctx;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        float *x = row_of(call->x, t), max = -INFINITY, sum = 0;
+
+        for (int i = 0; i < call->x->cols; i++)
+            max = fmaxf(max, x[i]);
+        for (int i = 0; i < call->x->cols; i++)
+            sum += x[i] = expf(x[i] - max);
+        for (int i = 0; i < call->x->cols; i++)
+            x[i] /= sum;
+    }
+}
+
+void cpu_softmax(device *d, tensor *x)
+{
+    struct cpu_device *c = cpu_device_of(d);
+    struct row_call call = {.x = x};
+
+    thread_pool_for(c->pool, x->rows, grain(HEAVY, x->cols), softmax_range, &call);
+}
+
+static float softplus(float x)
+{
+    return fmaxf(x, 0) + log1pf(expf(-fabsf(x)));
+}
+
+static void map_xielu(const struct map_call *call, float *y, const float *a, const float *b, int n)
+{
+    float positive = call->low, negative = call->high, beta = call->scale, eps = *call->factor;
+
+    (void)a;
+    (void)b;
+    for (int i = 0; i < n; i++)
+        y[i] = y[i] > 0 ? positive * y[i] * y[i] + beta * y[i]
+                        : (expm1f(fminf(y[i], eps)) - y[i]) * negative + beta * y[i];
+}
+
+void cpu_xielu(device *d, tensor *x, const float *const w[4])
+{
+    struct map_call call = {.fn = map_xielu, .y = x, .a = x};
+
+    call.low = softplus(*w[0]);
+    call.high = *w[2] + softplus(*w[1]);
+    call.scale = *w[2];
+    call.factor = w[3];
+    map(d, &call, HEAVY);
 }
 
 static void map_copy(const struct map_call *call, float *y, const float *a, const float *b, int n)

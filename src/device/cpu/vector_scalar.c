@@ -87,6 +87,10 @@ static float apply(float x, enum activation act)
         return relu(x) * relu(x);
     case ACT_SIGMOID:
         return 1.0f / (1.0f + expf(-x));
+    case ACT_NONE:
+        return x;
+    case ACT_SOFTPLUS:
+        return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)));
     case ACT_SWIGLU_CLAMPED: /* takes two */
     case ACT_COUNT:
         break;

@@ -125,6 +125,9 @@ static inline __attribute__((always_inline)) vf vf_activation(vf x, enum activat
         return vf_mul(positive, positive);
     case ACT_SIGMOID:
         return vf_sigmoid(x);
+    case ACT_NONE:
+        return x;
+    case ACT_SOFTPLUS:       /* one by one */
     case ACT_SWIGLU_CLAMPED: /* takes two */
     case ACT_COUNT:
         break;
@@ -156,6 +159,16 @@ activate_row(float *y, const float *x, const float *up, int n, enum activation a
     }
 }
 
+/* Of small gates alone. */
+static void softplus_row(float *y, const float *x, const float *up, int n)
+{
+    for (int i = 0; i < n; i++) {
+        float v = fmaxf(x[i], 0.0f) + log1pf(expf(-fabsf(x[i])));
+
+        y[i] = up ? v * up[i] : v;
+    }
+}
+
 static void simd_glu(float *y, const float *gate, const float *up, int n, enum activation act)
 {
     switch (act) {
@@ -176,6 +189,12 @@ static void simd_glu(float *y, const float *gate, const float *up, int n, enum a
         break;
     case ACT_SIGMOID:
         activate_row(y, gate, up, n, ACT_SIGMOID);
+        break;
+    case ACT_NONE:
+        activate_row(y, gate, up, n, ACT_NONE);
+        break;
+    case ACT_SOFTPLUS:
+        softplus_row(y, gate, up, n);
         break;
     case ACT_SWIGLU_CLAMPED:
         swiglu_clamped_row(y, gate, up, n);
