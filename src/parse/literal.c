@@ -624,29 +624,6 @@ static size_t identifier(struct span s)
     return s.size && is_digit(s.at[0]) ? 0 : word_at_start(s, '\0');
 }
 
-size_t call_name(struct span s, struct strbuf *name)
-{
-    struct reader r = {.rest = s, .depth = 1};
-    char c;
-
-    do {
-        size_t n;
-
-        peek_token(&r);
-        n = identifier(r.rest);
-        if (!n)
-            return 0;
-        strbuf_add(name, r.rest.at, n);
-        skip(&r, n);
-        c = peek_token(&r);
-        if (c == '.')
-            strbuf_add_char(name, c);
-        if (c)
-            skip(&r, 1);
-    } while (c == '.');
-    return c == '(' ? s.size - r.rest.size : 0;
-}
-
 static bool is_keyword(struct span s)
 {
     static const char *const words[] = {
@@ -659,6 +636,29 @@ static bool is_keyword(struct span s)
         if (span_is(s, words[i]))
             return true;
     return false;
+}
+
+size_t call_name(struct span s, struct strbuf *name)
+{
+    struct reader r = {.rest = s, .depth = 1};
+    char c;
+
+    do {
+        size_t n;
+
+        peek_token(&r);
+        n = identifier(r.rest);
+        if (!n || is_keyword(span_first(r.rest, n)))
+            return 0;
+        strbuf_add(name, r.rest.at, n);
+        skip(&r, n);
+        c = peek_token(&r);
+        if (c == '.')
+            strbuf_add_char(name, c);
+        if (c)
+            skip(&r, 1);
+    } while (c == '.');
+    return c == '(' ? s.size - r.rest.size : 0;
 }
 
 size_t call_argument(struct span s, struct span *key, struct strbuf *value, bool *last)

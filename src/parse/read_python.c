@@ -11,63 +11,77 @@
 
 enum state { START, CALL, ARGUMENT, AFTER_CALL, WAIT, BUILTIN, FUNCTION, DONE };
 
+static void say_argument(struct tool_reader *r, struct span key, const struct strbuf *value)
+{
+    if (!r->object_open)
+        call_object_open(&r->out);
+    r->object_open = true;
+    call_key(&r->out, key);
+    call_text(&r->out, (struct span){value->data, value->size});
+}
+
+/* The arguments of a call at the start of *s, up to its bracket; moves *s behind it. */
+static bool arguments_of_call(struct tool_reader *r, struct span *s, bool say)
+{
+    struct strbuf value = {0};
+    bool last = false, ok = true;
+
+    while (ok && !last) {
+        size_t n = python_space(*s);
+        struct span key;
+
+        if (n < s->size && s->at[n] == ')') {
+            *s = span_from(*s, n + 1);
+            break;
+        }
+        strbuf_clear(&value);
+        n = call_argument(*s, &key, &value, &last);
+        r->no_memory |= value.failed;
+        ok = n && !value.failed;
+        *s = span_from(*s, n);
+        if (ok && say)
+            say_argument(r, key, &value);
+    }
+    strbuf_release(&value);
+    return ok;
+}
+
+/* One call at the start of *s. */
+static bool one_call(struct tool_reader *r, struct span *s, bool say)
+{
+    struct strbuf name = {0};
+    size_t n = call_name(*s, &name);
+    bool ok = n && !name.failed;
+
+    r->no_memory |= name.failed;
+    *s = span_from(*s, n);
+    if (ok && say)
+        reader_begin_call(r, (struct span){name.data, name.size}, (struct span){0});
+    ok = ok && arguments_of_call(r, s, say);
+    if (ok && say)
+        reader_end_call(r);
+    strbuf_release(&name);
+    return ok;
+}
+
 /* A list of calls, all of s; false where it is none. Said to the writer only with say. */
 static bool list_of_calls(struct tool_reader *r, struct span s, bool say)
 {
-    struct strbuf name = {0}, value = {0};
-    bool ok = false, last = true;
-    struct span key;
-    size_t n, count = 0;
-
-    s = span_from(s, 1); /* the bracket */
-    for (;;) {
+    for (size_t count = 0;; count++) {
+        s = span_from(s, count ? 0 : 1); /* the bracket */
         s = span_from(s, python_space(s));
         if (count && s.size && s.at[0] == ']')
             break;
-        strbuf_clear(&name);
-        n = call_name(s, &name);
-        if (!n || name.failed)
-            goto done;
-        s = span_from(s, n);
-        count++;
-        if (say)
-            reader_begin_call(r, (struct span){name.data, name.size}, (struct span){0});
-        for (last = false; !last;) {
-            n = python_space(s);
-            if (n < s.size && s.at[n] == ')') {
-                s = span_from(s, n + 1);
-                break;
-            }
-            strbuf_clear(&value);
-            n = call_argument(s, &key, &value, &last);
-            if (!n || value.failed)
-                goto done;
-            s = span_from(s, n);
-            if (!say)
-                continue;
-            if (!r->object_open)
-                call_object_open(&r->out);
-            r->object_open = true;
-            call_key(&r->out, key);
-            call_text(&r->out, (struct span){value.data, value.size});
-        }
-        if (say)
-            reader_end_call(r);
+        if (!one_call(r, &s, say))
+            return false;
         s = span_from(s, python_space(s));
         if (!s.size || (s.at[0] != ',' && s.at[0] != ']'))
-            goto done;
+            return false;
         if (s.at[0] == ',')
             s = span_from(s, 1);
     }
     s = span_from(s, 1);
-    ok = python_space(s) == s.size;
-
-done:
-    if (name.failed || value.failed)
-        r->no_memory = true;
-    strbuf_release(&name);
-    strbuf_release(&value);
-    return ok;
+    return python_space(s) == s.size;
 }
 
 /* The value of an argument in the looser grammar: quoted, or up to a comma. Returns its end. */
@@ -108,14 +122,10 @@ static void loose_arguments(struct tool_reader *r, struct span s)
             s = span_from(s, word ? word : 1);
             continue;
         }
-        if (!r->object_open)
-            call_object_open(&r->out);
-        r->object_open = true;
-        call_key(&r->out, key);
         reader_clear(r, &r->piece);
         if (!literal_to_json(value, &r->piece))
             strbuf_add_json(&r->piece, value.size ? value.at : "", value.size);
-        call_text(&r->out, (struct span){r->piece.data, r->piece.size});
+        say_argument(r, key, &r->piece);
         s = span_from(s, word + 1 + used);
     }
 }
@@ -242,11 +252,7 @@ static enum step stream_argument(struct tool_reader *r)
     n = call_argument(reader_between(r, r->at, end), &key, &r->piece, &last);
     if (!n)
         return reader_go(r, r->at, WAIT);
-    if (!r->object_open)
-        call_object_open(&r->out);
-    r->object_open = true;
-    call_key(&r->out, key);
-    call_text(&r->out, (struct span){r->piece.data, r->piece.size});
+    say_argument(r, key, &r->piece);
     if (last)
         reader_end_call(r);
     return reader_go(r, r->at + n, last ? AFTER_CALL : ARGUMENT);
