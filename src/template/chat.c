@@ -21,16 +21,19 @@ static const struct value *field(const struct dict *d, const char *name)
 /* {"thinking": reasoning, **message, "reasoning_content": reasoning} */
 static int alias_reasoning(struct render *r, struct value *message)
 {
+    /* the first of these that is there and not None */
     static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
-    const struct value *reasoning = NULL;
+    const struct value *found[COUNT(names)] = {NULL}, *reasoning = NULL;
     struct value thinking = text_key("thinking"), content = text_key("reasoning_content");
     struct dict *d;
 
-    for (size_t i = 0; i < COUNT(names) && !reasoning; i++) {
-        reasoning = field(message->dict, names[i]);
-        if (reasoning && reasoning->kind == V_NONE)
-            reasoning = NULL;
-    }
+    for (uint32_t i = 0; i < message->dict->size; i++)
+        for (size_t k = 0; k < COUNT(names); k++)
+            if (string_is(&message->dict->entries[i].key, names[k]))
+                found[k] = &message->dict->entries[i].value;
+    for (size_t k = 0; k < COUNT(names) && !reasoning; k++)
+        if (found[k] && found[k]->kind != V_NONE)
+            reasoning = found[k];
     if (!reasoning)
         return 0;
     d = dict_new(r, (size_t)message->dict->size + 2);

@@ -2,6 +2,17 @@
 
 #define SMALL 8 /* up to so many entries are looked through without an index */
 
+void dict_index(struct dict *d)
+{
+    for (uint32_t i = 0; d->index && i < d->size; i++) {
+        uint32_t at = (uint32_t)d->entries[i].hash & d->index_mask;
+
+        while (d->index[at])
+            at = (at + 1) & d->index_mask;
+        d->index[at] = i + 1;
+    }
+}
+
 int dict_reserve(struct render *r, struct dict *d, size_t size)
 {
     struct dict_entry *entries;
@@ -29,24 +40,19 @@ int dict_reserve(struct render *r, struct dict *d, size_t size)
     }
     memset(d->index, 0, slots * sizeof *d->index);
     d->index_mask = (uint32_t)slots - 1;
-    for (uint32_t i = 0; i < d->size; i++) {
-        uint32_t at = (uint32_t)d->entries[i].hash & d->index_mask;
-
-        while (d->index[at])
-            at = (at + 1) & d->index_mask;
-        d->index[at] = i + 1;
-    }
+    dict_index(d);
     return 0;
 }
 
 struct dict *dict_new(struct render *r, size_t size)
 {
-    struct dict *d = render_alloc(r, 1, sizeof *d);
+    size_t within = size <= SMALL ? size : 0; /* small ones come with their entries */
+    struct dict *d = render_alloc(r, 1, sizeof *d + within * sizeof *d->entries);
 
     if (!d)
         return NULL;
-    *d = (struct dict){0};
-    return size && dict_reserve(r, d, size) ? NULL : d;
+    *d = (struct dict){.entries = (struct dict_entry *)(d + 1), .capacity = (uint32_t)within};
+    return size > within && dict_reserve(r, d, size) ? NULL : d;
 }
 
 static bool text_key_is(const struct dict_entry *e, const struct value *key, uint64_t hash)

@@ -55,6 +55,10 @@ static int eval_getitem(struct render *r, const struct node *n, struct value *ou
 
     if (eval_node(r, n->pair.left, &object))
         return -1;
+    if (key->kind == N_CONST && key->value.kind == V_STRING) {
+        r->line = n->line;
+        return get_key(r, &object, &key->value, n->pair.hash, n->pair.methods, out);
+    }
     if (key->kind != N_SLICE) {
         if (eval_node(r, key, &index))
             return -1;
@@ -97,6 +101,12 @@ static int eval_compare(struct render *r, const struct node *n, struct value *ou
         if (eval_node(r, n->compare.rest.items[i], &right))
             return -1;
         r->line = n->line;
+        if (n->compare.ops[i] <= OP_NE && left.kind == V_STRING && right.kind == V_STRING &&
+            (left.size != right.size || left.size < 32)) {
+            holds = string_same(&left, &right) == (n->compare.ops[i] == OP_EQ);
+            left = right;
+            continue;
+        }
         holds = value_compare(r, &left, &right, n->compare.ops[i]);
         if (holds < 0)
             return -1;

@@ -4,7 +4,7 @@
 
 #include "base/memory.h"
 
-#define FIRST_CHUNK ((size_t)16 * 1024)
+#define FIRST_CHUNK ((size_t)32 * 1024)
 #define LARGEST_STEP ((size_t)1024 * 1024)
 #define TAIL_MIN 64 /* shorter results are not worth room for growth */
 

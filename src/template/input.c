@@ -5,6 +5,22 @@
 
 static int convert(struct render *r, const json *v, enum json_kind kind, struct value *out);
 
+/* Most values are strings: they are made without a call. */
+static inline int convert_item(struct render *r, const json *v, struct value *out)
+{
+    enum json_kind kind = json_kind(v);
+    size_t size;
+
+    if (kind != JSON_STRING)
+        return convert(r, v, kind, out);
+    out->kind = V_STRING;
+    out->flags = 0;
+    out->aux = 0;
+    out->s = json_string(v, &size);
+    out->size = (uint32_t)size;
+    return size > UINT32_MAX ? render_fail(r, "a string of more than 4 GiB") : 0;
+}
+
 static int json_list(struct render *r, const json *v, struct value *out)
 {
     size_t n = json_size(v);
@@ -12,12 +28,9 @@ static int json_list(struct render *r, const json *v, struct value *out)
 
     if (!l)
         return -1;
-    for (size_t i = 0; i < n; i++) {
-        const json *item = json_at(v, i);
-
-        if (convert(r, item, json_kind(item), &l->items[i]))
+    for (size_t i = 0; i < n; i++)
+        if (convert_item(r, json_at(v, i), &l->items[i]))
             return -1;
-    }
     *out = value_list(l);
     return 0;
 }
@@ -46,13 +59,16 @@ static int json_dict(struct render *r, const json *v, struct value *out)
     if (!d)
         return -1;
     it = json_first(v);
-    while (json_next(&it)) {
-        struct value key = value_string(it.key, it.key_size), item;
+    for (size_t i = 0; i < n && json_next(&it); i++) {
+        struct dict_entry *e = &d->entries[i];
 
-        if (convert(r, it.value, json_kind(it.value), &item) ||
-            dict_add_new(r, d, &key, hash_bytes(key.s, key.size), &item))
+        e->key = value_string(it.key, it.key_size);
+        e->hash = hash_bytes(it.key, it.key_size);
+        if (convert_item(r, it.value, &e->value))
             return -1;
+        d->size++;
     }
+    dict_index(d); /* the keys of an object differ: none has to be looked for */
     *out = value_dict(d);
     return 0;
 }

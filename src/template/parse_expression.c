@@ -511,7 +511,13 @@ static struct node *parse_brackets(struct parser *p, struct node *object, uint32
         p->n_scratch = mark;
     else
         key = list_node(p, N_TUPLE, line, mark);
-    return key ? pair(p, N_GETITEM, line, object, key) : NULL;
+    struct node *item = key ? pair(p, N_GETITEM, line, object, key) : NULL;
+
+    if (item && key->kind == N_CONST && key->value.kind == V_STRING) {
+        item->pair.hash = hash_bytes(key->value.s, key->value.size);
+        item->pair.methods = methods_named(key->value.s, key->value.size);
+    }
+    return item;
 }
 
 static struct node *parse_dot(struct parser *p, struct node *object, uint32_t line)

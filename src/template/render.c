@@ -153,8 +153,7 @@ int to_string(struct render *r, const struct value *v, struct value *out)
 void *render_alloc(struct render *r, size_t count, size_t size)
 {
     size_t bytes;
-    void *p =
-        count < SIZE_MAX / 4 / size ? (bytes = count * size, theap_alloc(&r->heap, bytes)) : NULL;
+    void *p = size_mul(count, size, &bytes) ? theap_alloc(&r->heap, bytes) : NULL;
 
     if (!p)
         render_no_memory(r);

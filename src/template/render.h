@@ -107,6 +107,8 @@ int string_join2(struct render *r, const struct value *a, const struct value *b,
 /* ---- mappings ---- */
 
 int dict_reserve(struct render *r, struct dict *d, size_t size);
+/* Enters all entries into an index that is empty, if there is one. */
+void dict_index(struct dict *d);
 struct dict *dict_new(struct render *r, size_t size);
 int dict_set(struct render *r, struct dict *d, const struct value *key, struct value v);
 /* A key that is not there yet. */
@@ -155,6 +157,9 @@ int format_braces(struct render *r, const struct value *format, const struct arg
 
 int get_attribute(struct render *r, const struct value *object, const struct value *name,
                   uint64_t hash, const struct builtin *methods, struct value *out);
+/* object[key] for a string whose hash and methods are known. */
+int get_key(struct render *r, const struct value *object, const struct value *key, uint64_t hash,
+            const struct builtin *methods, struct value *out);
 int get_item(struct render *r, const struct value *object, const struct value *key,
              struct value *out);
 int get_slice(struct render *r, const struct value *object, const struct value *start,

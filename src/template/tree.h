@@ -157,7 +157,9 @@ struct node {
         } name;            /* N_NAME */
         struct nodes list; /* N_TUPLE, N_LIST, N_DICT, N_CONCAT, N_OUTPUT */
         struct {
-            struct node *left, *right; /* N_GETITEM too; unary: left */
+            struct node *left, *right;     /* N_GETITEM too; unary: left */
+            uint64_t hash;                 /* N_GETITEM by a constant string: the key's */
+            const struct builtin *methods; /* and the methods of that name, or NULL */
         } pair;
         struct {
             struct node *object;
