@@ -21,7 +21,8 @@ enum state {
     EXPONENT, /* a sign or a digit must follow */
     EXPONENT_SIGN,
     EXPONENT_DIGITS,
-    DONE
+    DONE,
+    BROKEN /* a byte did not fit: it will not, however often it comes */
 };
 
 /* A string in the place of a key is followed by a colon: depth tells nothing of that, a bit does.
@@ -358,12 +359,16 @@ enum json_text_status json_text_feed(struct json_text *j, struct span s, struct 
 {
     size_t i = 0;
 
-    while (i < s.size && j->state != DONE && take(j, s.at[i], out))
+    while (i < s.size && j->state != DONE && j->state != BROKEN && take(j, s.at[i], out))
         i++;
     *taken = i;
     if (j->state == DONE)
         return JSON_TEXT_DONE;
-    return i < s.size ? JSON_TEXT_BAD : JSON_TEXT_MORE;
+    if (i < s.size || j->state == BROKEN) {
+        j->state = BROKEN;
+        return JSON_TEXT_BAD;
+    }
+    return JSON_TEXT_MORE;
 }
 
 enum json_text_status json_text_end(struct json_text *j, struct strbuf *out)
