@@ -3,6 +3,7 @@
 _clm_options() {
     case $1 in
     generate) echo "-m --model -t --threads --exact --cache-type -p --prompt --system-prompt --chat-template-config --prefill-response --ignore-chat-template -n --max-tokens --temp --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --seed --extra-eos-token --stop --prefill-step-size --json --verbose -h --help" ;;
+    chat) echo "-m --model -t --threads --exact --cache-type --system-prompt --chat-template-config -n --max-tokens --temp --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --seed --extra-eos-token --stop --prefill-step-size -h --help" ;;
     bench) echo "-m --model -t --threads --exact --cache-type -s --shape -b --bits --group-size --layers -p --prompt -n --generate -d --depth -r --repetitions --prefill-step-size --json -h --help" ;;
     perplexity) echo "-m --model -t --threads --exact --cache-type -w --window -n --max-tokens --json -h --help" ;;
     tokenize) echo "-m --model --no-special -h --help" ;;
@@ -30,7 +31,7 @@ _clm_value() {
 }
 
 _clm() {
-    local commands="generate bench perplexity tokenize detokenize render logits inspect models help"
+    local commands="generate chat bench perplexity tokenize detokenize render logits inspect models help"
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=""
 
     COMPREPLY=()

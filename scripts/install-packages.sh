@@ -29,12 +29,14 @@ build    command:pkg-config    pkg-config        pkgconf-pkg-config   pkgconf
 build    library:libpcre2-8    libpcre2-dev      pcre2-devel          pcre2
 build    library:libutf8proc   libutf8proc-dev   utf8proc-devel       utf8proc
 build    library:jansson       libjansson-dev    jansson-devel        jansson
+build    library:libedit       libedit-dev       libedit-devel        -
 tests    library:cmocka        libcmocka-dev     libcmocka-devel      cmocka
 tests    command:python3       python3           python3              python3
 tests    python:numpy          python3-numpy     python3-numpy        numpy
 tests    sanitizer:cc          gcc               libasan%libubsan     gcc
 fuzz     fuzzer:clang          clang             clang%compiler-rt    llvm
 '
+# Homebrew: macOS itself has libedit.
 # Used by tests where they are there, never installed here: qemu-user and gcc-aarch64-linux-gnu
 # (the NEON kernels on another processor).
 

@@ -65,6 +65,21 @@ void conversation_add(struct strbuf *messages, const char *role, const char *tex
     strbuf_add_char(messages, '}');
 }
 
+void conversation_add_reply(struct strbuf *messages, const struct strbuf *content,
+                            const struct strbuf *reasoning)
+{
+    strbuf_add_str(messages, messages->size ? ", " : "");
+    strbuf_add_str(messages, "{\"role\": \"assistant\", ");
+    if (reasoning->size) {
+        strbuf_add_str(messages, "\"reasoning_content\": ");
+        strbuf_add_json(messages, reasoning->data, reasoning->size);
+        strbuf_add_str(messages, ", ");
+    }
+    strbuf_add_str(messages, "\"content\": ");
+    strbuf_add_json(messages, content->data ? content->data : "", content->size);
+    strbuf_add_char(messages, '}');
+}
+
 /* The model's special tokens, then what the user has set. */
 static size_t collect_variables(const struct chat_template *c, struct template_variable *out)
 {

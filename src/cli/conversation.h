@@ -31,6 +31,10 @@ void chat_template_close(struct chat_template *c);
 
 void conversation_add(struct strbuf *messages, const char *role, const char *text, size_t size);
 
+/* What the model has said, and thought before: empty reasoning is left out. */
+void conversation_add_reply(struct strbuf *messages, const struct strbuf *content,
+                            const struct strbuf *reasoning);
+
 /**
  * Append the text for a conversation to out: up to where the next reply begins, or with go_on up to
  * the end of its last message, which is to be continued.

@@ -11,16 +11,31 @@ static void note(int signal_number)
     seen = 1;
 }
 
-void interrupt_watch(void)
+static void watch(int flags)
 {
-    /* Restarting keeps a write to the terminal whole; resetting makes the second one deadly. */
-    struct sigaction action = {.sa_handler = note, .sa_flags = (int)(SA_RESTART | SA_RESETHAND)};
+    /* Restarting keeps a write to the terminal whole. */
+    struct sigaction action = {.sa_handler = note, .sa_flags = SA_RESTART | flags};
 
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
 }
 
+void interrupt_watch(void)
+{
+    watch((int)SA_RESETHAND); /* makes the second one deadly */
+}
+
+void interrupt_catch(void)
+{
+    watch(0);
+}
+
 bool interrupt_seen(void)
 {
     return seen != 0;
+}
+
+void interrupt_forget(void)
+{
+    seen = 0;
 }

@@ -8,4 +8,8 @@
 void interrupt_watch(void);
 bool interrupt_seen(void);
 
+/* For a command that goes on after Ctrl-C: each one is noted until interrupt_forget. */
+void interrupt_catch(void);
+void interrupt_forget(void);
+
 #endif

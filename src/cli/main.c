@@ -9,6 +9,7 @@
 
 const struct command *const commands[] = {
     &command_generate,
+    &command_chat,
     &command_bench,
     &command_perplexity,
     &command_tokenize,

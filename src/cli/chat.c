@@ -1,0 +1,264 @@
+#include "cli/chat.h"
+
+#include <string.h>
+
+/* What the callbacks of one turn share. */
+struct turn {
+    struct chat *chat;
+    const struct chat_options *o;
+    bool stopped; /* by a text */
+    bool failed;
+};
+
+static bool has_token(const void *vocabulary, const char *token)
+{
+    return tokenizer_find(vocabulary, token, strlen(token)) >= 0;
+}
+
+static int open_rules(struct chat *c, clm_error *err)
+{
+    const tokenizer *t = c->session->tokenizer;
+    struct model_traits traits = {.has_token = has_token, .vocabulary = t};
+    struct reply_format format;
+
+    for (size_t i = 0; i < tokenizer_template_count(t); i++)
+        if (!traits.chat_template || !strcmp(tokenizer_template_at(t, i)->name, "default"))
+            traits.chat_template = tokenizer_template_at(t, i)->text;
+    format = reply_format_infer(&traits);
+    format.syntax = NULL; /* there is no one here to call */
+    return reply_rules_init(&c->rules, &format, &c->sampling->stops, err);
+}
+
+int chat_open(struct chat *c, const struct session *session, const struct sampling *sampling,
+              const struct template_args *args, clm_error *err)
+{
+    *c = (struct chat){.session = session, .sampling = sampling};
+    if (chat_template_open(&c->format, session->dir, args, err))
+        return -1;
+    if (!c->format.template)
+        return fail(err, CLM_ERR_UNSUPPORTED,
+                    "%s has no chat template; continue texts with clm generate", session->dir);
+    if (args->system)
+        strbuf_add_str(&c->system, args->system);
+    c->seq = kv_seq_open(engine_cache(session->engine), err);
+    return c->seq ? open_rules(c, err) : -1;
+}
+
+void chat_close(struct chat *c)
+{
+    chat_template_close(&c->format);
+    reply_release(&c->reply);
+    reply_rules_release(&c->rules);
+    kv_seq_close(c->seq);
+    token_list_release(&c->held);
+    strbuf_release(&c->system);
+    strbuf_release(&c->messages);
+    strbuf_release(&c->content);
+    strbuf_release(&c->reasoning);
+    *c = (struct chat){0};
+}
+
+/* The sequence anew: one that a step has failed on can only be closed. */
+static int reset_sequence(struct chat *c, clm_error *err)
+{
+    kv_seq_close(c->seq);
+    token_list_clear(&c->held);
+    c->seq = kv_seq_open(engine_cache(c->session->engine), err);
+    return c->seq ? 0 : -1;
+}
+
+void chat_clear(struct chat *c)
+{
+    strbuf_clear(&c->messages);
+}
+
+int chat_length(const struct chat *c)
+{
+    return c->seq ? kv_seq_length(c->seq) : 0;
+}
+
+int chat_context(const struct chat *c)
+{
+    return c->session->model->spec->context_length;
+}
+
+static void take_event(void *ctx, const struct parse_event *e)
+{
+    struct turn *t = ctx;
+
+    if (e->kind == PARSE_CONTENT)
+        strbuf_add(&t->chat->content, e->text, e->size);
+    else if (e->kind == PARSE_REASONING)
+        strbuf_add(&t->chat->reasoning, e->text, e->size);
+    if (t->o->sink && e->size)
+        t->o->sink(t->o->ctx, e);
+}
+
+static bool take_token(void *ctx, const struct generated *g)
+{
+    struct turn *t = ctx;
+    int rc;
+
+    token_list_add(&t->chat->held, g->token);
+    rc = reply_feed(&t->chat->reply, g->text, g->size);
+    if (rc == 0 && g->last)
+        rc = reply_finish(&t->chat->reply);
+    t->failed = rc < 0;
+    t->stopped = rc > 0;
+    return rc == 0 && (!t->o->go_on || t->o->go_on(t->o->ctx));
+}
+
+static void take_progress(void *ctx, int done, int total)
+{
+    struct turn *t = ctx;
+
+    if (t->o->progress)
+        t->o->progress(t->o->ctx, done, total);
+}
+
+static bool was_interrupted(void *ctx)
+{
+    struct turn *t = ctx;
+
+    return t->o->interrupted && t->o->interrupted(t->o->ctx);
+}
+
+/* The tokens of the conversation; *thinking says whether the reply begins inside of a section. */
+static int render(const struct chat *c, struct token_list *out, bool *thinking, clm_error *err)
+{
+    struct strbuf all = {0}, text = {0};
+    int rc = -1;
+
+    if (c->system.size)
+        conversation_add(&all, "system", c->system.data, c->system.size);
+    strbuf_add_str(&all, all.size && c->messages.size ? ", " : "");
+    strbuf_add(&all, c->messages.data ? c->messages.data : "", c->messages.size);
+    if (c->messages.failed || c->system.failed) {
+        fail(err, CLM_ERR_NOMEM, "no memory for the conversation");
+        goto cleanup;
+    }
+    if (conversation_render(&all, &c->format, false, &text, err))
+        goto cleanup;
+    *thinking = thinking_is_open(&c->rules.format.thinking, text.data ? text.data : "", text.size);
+    rc = tokenizer_encode(c->session->tokenizer, text.data ? text.data : "", text.size, false, out,
+                          err);
+    if (rc == 0 && out->failed)
+        rc = fail(err, CLM_ERR_NOMEM, "no memory for the conversation");
+
+cleanup:
+    strbuf_release(&all);
+    strbuf_release(&text);
+    return rc;
+}
+
+static int check_size(const struct chat *c, const struct token_list *tokens, clm_error *err)
+{
+    int context = chat_context(c);
+
+    if (context > 0 && tokens->count > (size_t)context)
+        return fail(err, CLM_ERR_FULL,
+                    "this makes the conversation %zu tokens long, the model's context holds %d; "
+                    "/clear starts a new one",
+                    tokens->count, context);
+    return 0;
+}
+
+/* Trim the sequence to what it has in common with the tokens, one of which must be left to
+ * evaluate. Where it cannot go back so far it starts again. */
+static int keep_common(struct chat *c, const struct token_list *tokens, clm_error *err)
+{
+    size_t limit = tokens->count < c->held.count ? tokens->count : c->held.count, n = 0;
+
+    while (n < limit && tokens->ids[n] == c->held.ids[n])
+        n++;
+    if (n > 0 && n == tokens->count)
+        n--;
+    if (!kv_seq_can_trim(c->seq, (int)n))
+        n = 0;
+    if (kv_seq_trim(c->seq, (int)n, err))
+        return -1;
+    token_list_clear(&c->held);
+    for (size_t i = 0; i < tokens->count; i++)
+        token_list_add(&c->held, tokens->ids[i]);
+    return c->held.failed ? fail(err, CLM_ERR_NOMEM, "no memory for the conversation") : 0;
+}
+
+static enum chat_end end_of(const struct chat *c, const struct turn *t, enum finish_reason finish)
+{
+    int context = chat_context(c);
+
+    if (finish == FINISH_STOP || t->stopped)
+        return CHAT_DONE;
+    if (finish == FINISH_CANCELLED)
+        return CHAT_STOPPED;
+    return context > 0 && chat_length(c) >= context ? CHAT_FULL : CHAT_LENGTH;
+}
+
+static int answer(struct chat *c, const struct token_list *tokens, bool thinking,
+                  const struct chat_options *o, struct chat_turn *turn, clm_error *err)
+{
+    struct turn t = {.chat = c, .o = o};
+    struct generate_options options = {
+        .max_tokens = o->max_tokens,
+        .prefill_step_size = o->prefill_step_size,
+        .end_tokens = &c->sampling->end_tokens,
+        .ctx = &t,
+        .progress = take_progress,
+        .interrupted = was_interrupted,
+        .token = take_token,
+    };
+    const struct session *s = c->session;
+    int rc;
+
+    if (keep_common(c, tokens, err))
+        return -1;
+    turn->kept = kv_seq_length(c->seq);
+    reply_start(&c->reply, &c->rules, NULL, thinking, take_event, &t);
+    rc = generate(s->engine, c->seq, c->sampling->sampler, s->tokenizer, tokens->ids + turn->kept,
+                  tokens->count - (size_t)turn->kept, &options, &turn->figures, err);
+    if (t.failed || c->content.failed || c->reasoning.failed || c->held.failed)
+        rc = fail(err, CLM_ERR_NOMEM, "no memory for the answer");
+    if (rc)
+        return -1;
+    turn->end = end_of(c, &t, turn->figures.finish);
+    /* The last token was not evaluated, nor may all of a prompt that was interrupted. */
+    c->held.count = (size_t)kv_seq_length(c->seq);
+    return 0;
+}
+
+static void cut(struct strbuf *b, size_t size)
+{
+    b->size = size;
+    if (b->data)
+        b->data[size] = '\0';
+}
+
+int chat_say(struct chat *c, const char *text, size_t size, const struct chat_options *o,
+             struct chat_turn *turn, clm_error *err)
+{
+    struct token_list tokens = {0};
+    size_t before = c->messages.size;
+    clm_error ignored = {0};
+    bool thinking = false;
+    int rc = -1;
+
+    *turn = (struct chat_turn){0};
+    strbuf_clear(&c->content);
+    strbuf_clear(&c->reasoning);
+    if (!c->seq && reset_sequence(c, err))
+        return -1;
+    conversation_add(&c->messages, "user", text, size);
+    if (render(c, &tokens, &thinking, err) || check_size(c, &tokens, err))
+        goto cleanup;
+    rc = answer(c, &tokens, thinking, o, turn, err);
+    if (rc)
+        reset_sequence(c, &ignored);
+    else if (turn->figures.generated_tokens > 0)
+        conversation_add_reply(&c->messages, &c->content, &c->reasoning);
+
+cleanup:
+    if (rc || turn->figures.generated_tokens == 0)
+        cut(&c->messages, before);
+    token_list_release(&tokens);
+    return rc;
+}

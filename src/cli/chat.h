@@ -1,0 +1,71 @@
+/* cli/chat.h: a conversation with a model, which remembers what it has read between the turns.
+ *
+ * Each turn renders the whole conversation anew; of its tokens only those are evaluated that differ
+ * from what the sequence holds.
+ */
+#ifndef CLI_CHAT_H
+#define CLI_CHAT_H
+
+#include "cli/conversation.h"
+#include "cli/sampling.h"
+#include "parse/reply.h"
+
+struct chat {
+    const struct session *session;
+    const struct sampling *sampling;
+    struct chat_template format;
+    struct reply_rules rules;
+    struct reply reply;
+    kv_seq *seq;
+    struct token_list held;           /* the tokens that seq remembers */
+    struct strbuf system;             /* the system prompt; empty: none */
+    struct strbuf messages;           /* without it */
+    struct strbuf content, reasoning; /* of the reply at hand */
+};
+
+enum chat_end {
+    CHAT_DONE,
+    CHAT_LENGTH,  /* max_tokens */
+    CHAT_FULL,    /* of the model's context */
+    CHAT_STOPPED, /* interrupted; without any answer what was said is forgotten too */
+};
+
+struct chat_turn {
+    enum chat_end end;
+    int kept; /* tokens of the conversation that were evaluated before */
+    struct generate_result figures;
+};
+
+struct chat_options {
+    int max_tokens;
+    int prefill_step_size;
+    void *ctx; /* of all callbacks */
+    void (*progress)(void *ctx, int done, int total);
+    bool (*interrupted)(void *ctx);
+    /* A piece of content or reasoning. */
+    parse_sink *sink;
+    /* After each token; false, as when writing has failed, ends the turn. */
+    bool (*go_on)(void *ctx);
+};
+
+/* session and sampling stay the caller's. CLM_ERR_UNSUPPORTED when the model has no chat template.
+ * Whatever comes of it, c is to be closed. */
+int chat_open(struct chat *c, const struct session *session, const struct sampling *sampling,
+              const struct template_args *args, clm_error *err);
+void chat_close(struct chat *c);
+
+/* Forget all that was said, but not the system prompt. */
+void chat_clear(struct chat *c);
+int chat_length(const struct chat *c);  /* tokens remembered */
+int chat_context(const struct chat *c); /* the most there may be; 0: not known */
+
+/**
+ * Say something and have it answered.
+ *
+ * Errors leave the conversation as it was before. CLM_ERR_FULL: it does not fit the model's context
+ * any more.
+ */
+int chat_say(struct chat *c, const char *text, size_t size, const struct chat_options *o,
+             struct chat_turn *turn, clm_error *err);
+
+#endif

@@ -1,0 +1,435 @@
+/* cli/cmd_chat.c: a conversation in the terminal. */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "cli/chat.h"
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/line_input.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "cli/reply_screen.h"
+
+/* A prompt this long may take a while. */
+#define LONG_PROMPT 128
+#define BLOCK "\"\"\""
+
+struct chat_args {
+    struct model_options model;
+    struct template_args chat;
+    struct sampling_args sampling;
+    int max_tokens;
+    int prefill_step_size;
+};
+
+struct talk {
+    const struct chat_args *args;
+    struct session session;
+    struct sampling sampling;
+    struct chat chat;
+    line_input *in;
+    struct reply_screen screen;
+    struct progress progress;
+    struct strbuf message;
+    struct chat_turn turn; /* the last one that was answered */
+    int turns, tokens;     /* answered and generated so far */
+    bool terminal, leave, failed;
+    clm_error *err; /* of writing: the end of the talk */
+};
+
+/* What clm itself has to say: not among the answers when these go to a file. */
+static void say(const struct talk *t, const char *text)
+{
+    FILE *f = t->terminal ? stdout : stderr;
+
+    fprintf(f, "%s\n", text);
+    fflush(f);
+}
+
+static void complain(struct talk *t, const char *text)
+{
+    output_error(text);
+    t->failed = true;
+}
+
+/* Commands. Texts stay within 40 columns. */
+
+struct chat_command {
+    const char *name, *value, *help;
+    void (*run)(struct talk *t, const char *value);
+};
+
+#define N_COMMANDS 7
+static const struct chat_command chat_commands[N_COMMANDS];
+
+static void run_help(struct talk *t, const char *value)
+{
+    char line[80];
+
+    (void)value;
+    for (const struct chat_command *c = chat_commands; c < chat_commands + N_COMMANDS; c++) {
+        snprintf(line, sizeof line, "/%s %-*s %s", c->name, 12 - (int)strlen(c->name), c->value,
+                 c->help);
+        say(t, line);
+    }
+    say(t, "\\ at the end of a line: it goes on\n" BLOCK " begins and ends several lines\n"
+           "// begins a line that begins with /\n"
+           "Ctrl-C stops an answer, Ctrl-D leaves");
+}
+
+static void run_clear(struct talk *t, const char *value)
+{
+    (void)value;
+    chat_clear(&t->chat);
+    say(t, "The conversation starts anew.");
+}
+
+static void run_system(struct talk *t, const char *value)
+{
+    strbuf_clear(&t->chat.system);
+    strbuf_add_str(&t->chat.system, value);
+    say(t, *value ? "The system prompt is set." : "There is no system prompt now.");
+}
+
+static void run_stats(struct talk *t, const char *value)
+{
+    const struct generate_result *r = &t->turn.figures;
+    char line[80];
+
+    (void)value;
+    if (t->turns > 0) {
+        snprintf(line, sizeof line, "Prompt: %d tokens, %d of them kept",
+                 t->turn.kept + r->prompt_tokens, t->turn.kept);
+        say(t, line);
+        snprintf(line, sizeof line, "        %.3f tokens-per-sec", prompt_speed(r));
+        say(t, line);
+        snprintf(line, sizeof line, "Answer: %d tokens", r->generated_tokens);
+        say(t, line);
+        snprintf(line, sizeof line, "        %.3f tokens-per-sec", generation_speed(r));
+        say(t, line);
+    }
+    snprintf(line, sizeof line, "All answers: %d, %d tokens", t->turns, t->tokens);
+    say(t, line);
+    if (chat_context(&t->chat) > 0)
+        snprintf(line, sizeof line, "Context: %d of %d tokens", chat_length(&t->chat),
+                 chat_context(&t->chat));
+    else
+        snprintf(line, sizeof line, "Context: %d tokens", chat_length(&t->chat));
+    say(t, line);
+    snprintf(line, sizeof line, "Peak memory: %.3f GB", peak_gigabytes());
+    say(t, line);
+}
+
+static void run_files(struct talk *t, const char *value)
+{
+    (void)value;
+    complain(t, "conversations cannot be kept in files yet");
+}
+
+static void run_quit(struct talk *t, const char *value)
+{
+    (void)value;
+    t->leave = true;
+}
+
+static const struct chat_command chat_commands[N_COMMANDS] = {
+    {"help", "", "this list", run_help},
+    {"clear", "", "forget what was said", run_clear},
+    {"system", "TEXT", "set the system prompt", run_system},
+    {"stats", "", "speeds and sizes", run_stats},
+    {"save", "FILE", "not there yet", run_files},
+    {"load", "FILE", "not there yet", run_files},
+    {"quit", "", "leave", run_quit},
+};
+
+static void run_command(struct talk *t, const char *line)
+{
+    size_t size = strcspn(line + 1, " \t");
+    const char *value = line + 1 + size;
+    char text[120];
+
+    value += strspn(value, " \t");
+    for (const struct chat_command *c = chat_commands; c < chat_commands + N_COMMANDS; c++) {
+        if (strlen(c->name) == size && strncmp(c->name, line + 1, size) == 0) {
+            c->run(t, value);
+            return;
+        }
+    }
+    snprintf(text, sizeof text, "/%.*s is no command; /help lists them", size < 40 ? (int)size : 40,
+             line + 1);
+    complain(t, text);
+}
+
+/* Answers. */
+
+static void take_piece(void *ctx, const struct parse_event *e)
+{
+    struct talk *t = ctx;
+
+    reply_screen_add(&t->screen, e);
+}
+
+static bool show_pieces(void *ctx)
+{
+    struct talk *t = ctx;
+
+    progress_erase(&t->progress);
+    return reply_screen_flush(&t->screen, t->err) == 0;
+}
+
+static void show_progress(void *ctx, int done, int total)
+{
+    struct talk *t = ctx;
+
+    if (total >= LONG_PROMPT)
+        progress_show(&t->progress, done, total);
+}
+
+static bool was_interrupted(void *ctx)
+{
+    (void)ctx;
+    return interrupt_seen();
+}
+
+static void say_end(const struct talk *t, enum chat_end end)
+{
+    char line[80];
+
+    if (end == CHAT_STOPPED) {
+        say(t, "(stopped)");
+    } else if (end == CHAT_FULL) {
+        say(t, "(The model's context is full:\n/clear starts a new conversation.)");
+    } else if (end == CHAT_LENGTH) {
+        snprintf(line, sizeof line, "(cut off: --max-tokens is %d)", t->args->max_tokens);
+        say(t, line);
+    }
+}
+
+static void answer(struct talk *t)
+{
+    struct chat_options o = {
+        .max_tokens = t->args->max_tokens,
+        .prefill_step_size = t->args->prefill_step_size,
+        .ctx = t,
+        .progress = show_progress,
+        .interrupted = was_interrupted,
+        .sink = take_piece,
+        .go_on = show_pieces,
+    };
+    struct chat_turn turn;
+    clm_error problem = {0};
+    int rc;
+
+    t->screen.begun = t->screen.line_open = false;
+    rc = chat_say(&t->chat, t->message.data, t->message.size, &o, &turn, &problem);
+    progress_erase(&t->progress);
+    reply_screen_end(&t->screen);
+    if (reply_screen_flush(&t->screen, t->err))
+        return;
+    if (rc) {
+        complain(t, problem.message);
+        return;
+    }
+    t->turn = turn;
+    t->turns++;
+    t->tokens += turn.figures.generated_tokens;
+    say_end(t, turn.end);
+}
+
+/* What the user says. */
+
+static void chop(struct strbuf *b, size_t n)
+{
+    b->size -= n;
+    b->data[b->size] = '\0';
+}
+
+static bool ends_with(const struct strbuf *b, size_t from, const char *end)
+{
+    size_t n = strlen(end);
+
+    return b->size >= from + n && memcmp(b->data + b->size - n, end, n) == 0;
+}
+
+/* The lines up to one that ends with the sign, which is dropped. */
+static enum line_result read_block(struct talk *t)
+{
+    struct strbuf *m = &t->message;
+    size_t from = 0;
+
+    memmove(m->data, m->data + strlen(BLOCK), m->size - strlen(BLOCK) + 1);
+    m->size -= strlen(BLOCK);
+    while (!ends_with(m, from, BLOCK)) {
+        enum line_result r;
+
+        if (m->size > 0)
+            strbuf_add_char(m, '\n');
+        from = m->size;
+        r = line_input_read(t->in, ". ", m, t->err);
+        if (r == LINE_END)
+            return LINE_READ;
+        if (r != LINE_READ)
+            return r;
+    }
+    chop(m, strlen(BLOCK));
+    if (ends_with(m, 0, "\n"))
+        chop(m, 1);
+    return LINE_READ;
+}
+
+/* One line and those it goes on in, or a block; *command says that it is neither but a command. */
+static enum line_result read_message(struct talk *t, bool *command)
+{
+    struct strbuf *m = &t->message;
+    enum line_result r;
+
+    *command = false;
+    strbuf_clear(m);
+    r = line_input_read(t->in, "> ", m, t->err);
+    if (r != LINE_READ || m->size == 0)
+        return r;
+    if (strncmp(m->data, BLOCK, strlen(BLOCK)) == 0)
+        return read_block(t);
+    *command = m->data[0] == '/' && m->data[1] != '/';
+    if (m->data[0] == '/' && !*command) {
+        memmove(m->data, m->data + 1, m->size);
+        m->size--;
+    }
+    while (!*command && r == LINE_READ && ends_with(m, 0, "\\")) {
+        chop(m, 1);
+        strbuf_add_char(m, '\n');
+        r = line_input_read(t->in, ". ", m, t->err);
+    }
+    return r == LINE_END && m->size > 0 ? LINE_READ : r;
+}
+
+static bool is_blank(const struct strbuf *b)
+{
+    return b->size == 0 || strspn(b->data, " \t\r\n") == b->size;
+}
+
+/* One message. Without a terminal Ctrl-C is meant for all of it. */
+static int take_turn(struct talk *t)
+{
+    bool command;
+    enum line_result r;
+
+    interrupt_forget();
+    r = read_message(t, &command);
+    if (r == LINE_FAILED)
+        return -1;
+    if (r == LINE_END) {
+        if (t->terminal)
+            say(t, "");
+        t->leave = true;
+    } else if (r == LINE_READ && t->message.failed) {
+        return fail(t->err, CLM_ERR_NOMEM, "no memory for what was said");
+    } else if (r == LINE_READ && command) {
+        run_command(t, t->message.data);
+    } else if (r == LINE_READ && !is_blank(&t->message)) {
+        answer(t);
+    }
+    return t->err->code ? -1 : 0;
+}
+
+static const char *model_name(const struct talk *t)
+{
+    const char *slash = strrchr(t->session.dir, '/');
+
+    if (t->args->model.model)
+        return t->args->model.model;
+    return slash && slash[1] ? slash + 1 : t->session.dir;
+}
+
+static void greet(const struct talk *t)
+{
+    if (!t->terminal)
+        return;
+    say(t, model_name(t));
+    if (line_input_is_plain())
+        say(t, "(clm was built without libedit:\nno line editing, no history)");
+    say(t, "/help lists commands, Ctrl-D leaves\n");
+}
+
+static int talk(struct talk *t)
+{
+    const struct chat_args *a = t->args;
+    uint64_t seed = a->sampling.seed.given ? a->sampling.seed.value : 0;
+
+    if (session_open_tokenizer(&t->session, &a->model, t->err) ||
+        session_open(&t->session, &a->model, a->prefill_step_size, t->err) ||
+        sampling_open(&t->sampling, &a->sampling, &t->session, seed, false, t->err) ||
+        chat_open(&t->chat, &t->session, &t->sampling, &a->chat, t->err))
+        return -1;
+    interrupt_catch();
+    t->in = line_input_open(t->err);
+    if (!t->in)
+        return -1;
+    t->terminal = line_input_is_terminal(t->in);
+    t->screen.terminal = t->terminal;
+    t->screen.dims = t->terminal && reply_screen_can_dim();
+    greet(t);
+    while (!t->leave) {
+        if (take_turn(t))
+            return -1;
+        if (!t->terminal && interrupt_seen())
+            return STATUS_INTERRUPTED;
+    }
+    return t->failed && !t->terminal ? STATUS_FAILED : STATUS_DONE;
+}
+
+static int chat_run(const void *args, clm_error *err)
+{
+    struct talk t = {.args = args, .progress = progress_open("Prompt", "tokens"), .err = err};
+    int rc = talk(&t);
+
+    line_input_close(t.in);
+    chat_close(&t.chat);
+    sampling_close(&t.sampling);
+    session_close(&t.session);
+    strbuf_release(&t.screen.out);
+    strbuf_release(&t.message);
+    return rc;
+}
+
+static void chat_defaults(void *args)
+{
+    struct chat_args *a = args;
+
+    sampling_defaults(&a->sampling);
+    a->max_tokens = 256;
+}
+
+#define A struct chat_args
+
+static const struct option chat_options_table[] = {
+    {TABLE_OPTION(A, model, options_running)},
+    {TABLE_OPTION(A, chat, options_template)},
+    {INT_OPTION("max-tokens", 'n', A, max_tokens, 1, INT_MAX,
+                "how many tokens an answer has at most (default: 256)")},
+    {TABLE_OPTION(A, sampling, options_sampling)},
+    {INT_OPTION("prefill-step-size", 0, A, prefill_step_size, 0, 65536,
+                "how many tokens of a prompt to process at a time; fewer take less memory "
+                "(default: 512)")},
+    {0},
+};
+
+#undef A
+
+const struct command command_chat = {
+    .name = "chat",
+    .summary = "a conversation in the terminal",
+    .details =
+        "Each line is said to the model, which answers; /help lists the commands that a line may "
+        "be instead. A line that ends in a backslash goes on in the next one, and \"\"\" begins "
+        "and ends several lines.\n"
+        "Ctrl-C stops an answer, Ctrl-D leaves. On a terminal lines are edited and kept in "
+        "~/.local/state/clm/history ($XDG_STATE_HOME). Elsewhere lines are read without a "
+        "prompt; the exit status is then 1 when any of them failed.",
+    .options = chat_options_table,
+    .args_size = sizeof(struct chat_args),
+    .defaults = chat_defaults,
+    .run = chat_run,
+};

@@ -1,0 +1,345 @@
+#include "cli/line_input.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/select.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef CLM_LIBEDIT
+#include <histedit.h>
+#endif
+
+#include "base/memory.h"
+#include "base/utf8.h"
+#include "cli/interrupt.h"
+#include "cli/session.h"
+
+#define MAX_LINE ((size_t)1 << 26)
+#define HISTORY_LINES 1000
+
+struct line_input {
+    bool terminal;
+    char bytes[4096]; /* read and not used yet: [at, end) */
+    size_t at, end;
+#ifdef CLM_LIBEDIT
+    EditLine *editor; /* NULL: lines are read as they come */
+    History *history;
+    const char *prompt;
+    bool interrupted;
+    char path[PATH_MAX]; /* of the history; empty: it is not kept */
+#endif
+};
+
+bool line_input_is_terminal(const line_input *in)
+{
+    return in->terminal;
+}
+
+bool line_input_is_plain(void)
+{
+#ifdef CLM_LIBEDIT
+    return false;
+#else
+    return true;
+#endif
+}
+
+/* Until there is something to read; false when a signal came first. Ctrl-C is let through only
+ * while waiting, so that none is missed between a look at it and the wait. */
+static bool wait_for_input(void)
+{
+    sigset_t blocked, before;
+    fd_set set;
+    bool ready = false;
+
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGINT);
+    sigprocmask(SIG_BLOCK, &blocked, &before);
+    FD_ZERO(&set);
+    FD_SET(STDIN_FILENO, &set);
+    if (!interrupt_seen())
+        ready = pselect(STDIN_FILENO + 1, &set, NULL, NULL, NULL, &before) > 0;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return ready;
+}
+
+static void redraw(line_input *in)
+{
+#ifdef CLM_LIBEDIT
+    if (in->editor) {
+        el_resize(in->editor);
+        el_set(in->editor, EL_REFRESH);
+    }
+#else
+    (void)in;
+#endif
+}
+
+static enum line_result next_byte(line_input *in, char *c)
+{
+    while (in->at == in->end) {
+        ssize_t n;
+
+        if (!wait_for_input()) {
+            if (interrupt_seen())
+                return LINE_INTERRUPTED;
+            redraw(in); /* after a change of the window's size, or a pause */
+            continue;
+        }
+        n = read(STDIN_FILENO, in->bytes, sizeof in->bytes);
+        if (n == 0)
+            return LINE_END;
+        if (n < 0 && errno != EINTR && errno != EAGAIN)
+            return LINE_FAILED;
+        in->at = 0;
+        in->end = n > 0 ? (size_t)n : 0;
+    }
+    *c = in->bytes[in->at++];
+    return LINE_READ;
+}
+
+static enum line_result read_plain(line_input *in, const char *prompt, struct strbuf *out,
+                                   clm_error *err)
+{
+    size_t before = out->size;
+    char c;
+
+    if (in->terminal) {
+        fputs(prompt, stdout);
+        fflush(stdout);
+    }
+    for (;;) {
+        enum line_result r = next_byte(in, &c);
+
+        if (r == LINE_FAILED)
+            fail(err, CLM_ERR_IO, "cannot read standard input: %s", strerror(errno));
+        if (r == LINE_END && out->size > before)
+            return LINE_READ;
+        if (r != LINE_READ || c == '\n')
+            return r;
+        strbuf_add_char(out, c);
+        if (out->failed || out->size > MAX_LINE) {
+            fail(err, CLM_ERR_ARG, "a line of standard input is longer than %zu bytes", MAX_LINE);
+            return LINE_FAILED;
+        }
+    }
+}
+
+#ifdef CLM_LIBEDIT
+
+/* What libedit calls for each character: 1, 0 at the end, -1 on errors. */
+static int read_character(EditLine *editor, wchar_t *out)
+{
+    line_input *in = NULL;
+    char text[UTF8_MAX] = {0};
+    size_t size = 1;
+    int32_t c;
+
+    el_get(editor, EL_CLIENTDATA, &in);
+    for (size_t i = 0; i < size; i++) {
+        enum line_result r = next_byte(in, &text[i]);
+
+        in->interrupted |= r == LINE_INTERRUPTED;
+        if (in->interrupted) {
+            *out = L'\n'; /* ends the line, which is then dropped */
+            return 1;
+        }
+        if (r != LINE_READ)
+            return r == LINE_END ? 0 : -1;
+        if (i == 0)
+            size = utf8_length((unsigned char)text[0]);
+    }
+    utf8_decode(text, size, &c);
+    *out = (wchar_t)c;
+    return 1;
+}
+
+static char *prompt_of(EditLine *editor)
+{
+    line_input *in = NULL;
+
+    el_get(editor, EL_CLIENTDATA, &in);
+    return (char *)(uintptr_t)in->prompt;
+}
+
+static void add_wide(struct strbuf *out, const wchar_t *text, int n)
+{
+    for (int i = 0; i < n && text[i] && text[i] != L'\n'; i++) {
+        char bytes[UTF8_MAX];
+
+        strbuf_add(out, bytes, utf8_encode((int32_t)text[i], bytes));
+    }
+}
+
+static void remember(line_input *in, const char *line)
+{
+    HistEvent event;
+
+    if (*line)
+        history(in->history, &event, H_ENTER, line);
+}
+
+static enum line_result read_edited(line_input *in, const char *prompt, struct strbuf *out,
+                                    clm_error *err)
+{
+    size_t before = out->size;
+    const wchar_t *line;
+    int n = 0;
+
+    in->prompt = prompt;
+    in->interrupted = false;
+    /* Before the prompt is shown: what comes right after it is a key, not the terminal's business.
+     */
+    el_set(in->editor, EL_PREP_TERM, 1);
+    line = el_wgets(in->editor, &n);
+    if (in->interrupted)
+        return LINE_INTERRUPTED;
+    if (!line && n < 0) {
+        fail(err, CLM_ERR_IO, "cannot read standard input: %s", strerror(errno));
+        return LINE_FAILED;
+    }
+    if (!line || n == 0)
+        return LINE_END;
+    add_wide(out, line, n);
+    if (out->failed) {
+        fail(err, CLM_ERR_NOMEM, "no memory for a line");
+        return LINE_FAILED;
+    }
+    remember(in, out->data ? out->data + before : "");
+    return LINE_READ;
+}
+
+/* Makes a folder and those above it, from the first that is below the root. */
+static void make_folders(char *path)
+{
+    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        mkdir(path, 0700);
+        *slash = '/';
+    }
+}
+
+static void find_history(char *out, size_t size)
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    int n = 0;
+
+    if (state && *state == '/')
+        n = snprintf(out, size, "%s/clm/history", state);
+    else if (home && *home == '/')
+        n = snprintf(out, size, "%s/.local/state/clm/history", home);
+    if (n <= 0 || (size_t)n >= size)
+        out[0] = '\0';
+}
+
+static void save_history(line_input *in)
+{
+    char name[PATH_MAX + 16];
+    HistEvent event;
+
+    if (!in->path[0])
+        return;
+    make_folders(in->path);
+    snprintf(name, sizeof name, "%s.%ld", in->path, (long)getpid());
+    if (history(in->history, &event, H_SAVE, name) >= 0 && rename(name, in->path) == 0)
+        return;
+    log_say(&cli_log, LOG_WARNING, "cannot write %s: %s", in->path, strerror(errno));
+    unlink(name);
+}
+
+static void note_signal(int number)
+{
+    (void)number; /* that it interrupts a wait is enough */
+}
+
+static void watch_window(void)
+{
+    struct sigaction action = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
+
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGWINCH, &action, NULL);
+    sigaction(SIGCONT, &action, NULL);
+}
+
+static int open_editor(line_input *in, clm_error *err)
+{
+    HistEvent event;
+
+    /* libedit shows characters by the locale's rules. */
+    setlocale(LC_CTYPE, "");
+    if (MB_CUR_MAX == 1)
+        setlocale(LC_CTYPE, "C.UTF-8");
+    in->history = history_init();
+    in->editor = el_init("clm", stdin, stdout, stderr);
+    if (!in->history || !in->editor)
+        return fail(err, CLM_ERR_NOMEM, "libedit does not start");
+    history(in->history, &event, H_SETSIZE, HISTORY_LINES);
+    history(in->history, &event, H_SETUNIQUE, 1);
+    find_history(in->path, sizeof in->path);
+    if (in->path[0])
+        history(in->history, &event, H_LOAD, in->path);
+    el_set(in->editor, EL_CLIENTDATA, in);
+    el_set(in->editor, EL_PROMPT, prompt_of);
+    el_set(in->editor, EL_EDITOR, "emacs");
+    el_set(in->editor, EL_HIST, history, in->history);
+    el_set(in->editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
+    el_set(in->editor, EL_GETCFN, read_character);
+    el_source(in->editor, NULL);
+    watch_window();
+    return 0;
+}
+
+static bool terminal_can_edit(void)
+{
+    const char *term = getenv("TERM");
+
+    return term && *term && strcmp(term, "dumb") != 0;
+}
+
+#endif
+
+line_input *line_input_open(clm_error *err)
+{
+    line_input *in = mem_zeroed(1, sizeof *in);
+
+    if (!in)
+        return fail_null(err, CLM_ERR_NOMEM, "no memory for input");
+    in->terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+#ifdef CLM_LIBEDIT
+    if (in->terminal && terminal_can_edit() && open_editor(in, err)) {
+        line_input_close(in);
+        return NULL;
+    }
+#endif
+    return in;
+}
+
+void line_input_close(line_input *in)
+{
+    if (!in)
+        return;
+#ifdef CLM_LIBEDIT
+    if (in->editor && in->history)
+        save_history(in);
+    if (in->editor)
+        el_end(in->editor);
+    if (in->history)
+        history_end(in->history);
+#endif
+    mem_free(in);
+}
+
+enum line_result line_input_read(line_input *in, const char *prompt, struct strbuf *out,
+                                 clm_error *err)
+{
+#ifdef CLM_LIBEDIT
+    if (in->editor)
+        return read_edited(in, prompt, out, err);
+#endif
+    return read_plain(in, prompt, out, err);
+}

@@ -1,0 +1,95 @@
+#include "cli/reply_screen.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/output.h"
+
+#define DIM "\033[2m"
+#define PLAIN "\033[0m"
+
+bool reply_screen_can_dim(void)
+{
+    const char *term = getenv("TERM"), *no = getenv("NO_COLOR");
+
+    return isatty(STDOUT_FILENO) && term && *term && strcmp(term, "dumb") != 0 && !(no && *no);
+}
+
+static bool is_dimmed(const struct reply_screen *s)
+{
+    return s->dims && s->begun && s->part == PARSE_REASONING;
+}
+
+static void end_part(struct reply_screen *s)
+{
+    if (is_dimmed(s))
+        strbuf_add_str(&s->out, PLAIN);
+    if (s->line_open)
+        strbuf_add_char(&s->out, '\n');
+    s->line_open = false;
+}
+
+static void begin_part(struct reply_screen *s, enum parse_event_kind part)
+{
+    if (s->begun) {
+        end_part(s);
+        strbuf_add_char(&s->out, '\n');
+    }
+    s->begun = true;
+    s->part = part;
+    if (is_dimmed(s))
+        strbuf_add_str(&s->out, DIM);
+}
+
+/* A model must not move the cursor or worse. C1 controls are two bytes in UTF-8: C2 80 to C2 9F. */
+static void add_safely(struct strbuf *out, const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i],
+                      next = i + 1 < size ? (unsigned char)text[i + 1] : 0;
+        bool c1 = c == 0xC2 && next >= 0x80 && next < 0xA0;
+
+        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F || c1)
+            strbuf_add_char(out, '?');
+        else
+            strbuf_add_char(out, text[i]);
+        i += c1;
+    }
+}
+
+void reply_screen_add(struct reply_screen *s, const struct parse_event *e)
+{
+    const char *text = e->text;
+    size_t size = e->size;
+
+    /* Blank lines around tags are no text. */
+    if (!s->begun || s->part != e->kind) {
+        while (size && (*text == '\n' || *text == '\r')) {
+            text++;
+            size--;
+        }
+        if (!size)
+            return;
+        begin_part(s, e->kind);
+    }
+    if (!size)
+        return;
+    if (s->terminal)
+        add_safely(&s->out, text, size);
+    else
+        strbuf_add(&s->out, text, size);
+    s->line_open = text[size - 1] != '\n';
+}
+
+void reply_screen_end(struct reply_screen *s)
+{
+    end_part(s);
+    if (s->terminal)
+        strbuf_add_char(&s->out, '\n');
+}
+
+int reply_screen_flush(struct reply_screen *s, clm_error *err)
+{
+    return output_buffer(&s->out, err);
+}
