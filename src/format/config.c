@@ -514,6 +514,32 @@ config *config_object(config *c, const char *key)
     return e->child;
 }
 
+config *config_item(config *c, const char *key, int i)
+{
+    const json *v = take(c, key), *item;
+    const char *prefix;
+    config *made;
+
+    if (!v)
+        return NULL;
+    if (json_kind(v) != JSON_ARRAY) {
+        fail_wrong(c, key, -1, v, "an array of objects");
+        return NULL;
+    }
+    if (i < 0 || (size_t)i >= json_size(v))
+        return NULL;
+    item = json_at(v, (size_t)i);
+    if (json_kind(item) != JSON_OBJECT) {
+        fail_wrong(c, key, i, item, "an object");
+        return NULL;
+    }
+    prefix = arena_printf(c->doc->memory, "%s%.100s[%d].", c->prefix, key, i);
+    made = prefix ? new_config(c->doc, item, prefix) : NULL;
+    if (!made)
+        no_memory(c);
+    return made;
+}
+
 const char *config_key(config *c, int i)
 {
     return i >= 0 && (size_t)i < c->n ? c->entries[i].key : NULL;

@@ -56,6 +56,9 @@ int config_int_or_ints(config *c, const char *key, const int **items);
 /* An object inside: shares error and warnings of c; NULL when absent. A wrong type is an error. */
 config *config_object(config *c, const char *key);
 
+/* Item i of an array of objects, anew with each call; NULL past the end, or when key is absent. */
+config *config_item(config *c, const char *key, int i);
+
 /* The keys of this object in file order, for objects used as maps; i-th key or NULL past the end.
  */
 const char *config_key(config *c, int i);

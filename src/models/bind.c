@@ -125,6 +125,11 @@ static struct piece fused_rows(const struct binder *b, const struct tensor_place
 
     if (place->to.kind == TARGET_INTERLEAVED)
         return (struct piece){.rows = all, .row = i, .block = 1, .stride = place->to.n};
+    if (place->to.kind == TARGET_QVK_QUARTERS)
+        return (struct piece){.rows = all,
+                              .row = all / 12 * (i == 0 ? 0 : 3 - i),
+                              .block = all / 12,
+                              .stride = all / 4};
     if (place->to.kind != TARGET_GROUPED)
         return (struct piece){.rows = all, .row = before};
     s = &b->m->spec->layers[place->layer].branches[place->to.branch].attention;

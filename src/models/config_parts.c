@@ -329,7 +329,8 @@ static struct rope_spec read_rope(config *c, config *scaling, int head_dim, doub
     struct rope_spec r = rope_plain(head_dim, theta);
     double part = config_float_or(c, "partial_rotary_factor", 1);
 
-    r.theta = config_float_or(c, "rope_theta", theta);
+    if (config_kind(c, "rope_theta") != CONFIG_ARRAY) /* else theta is that of the layer */
+        r.theta = config_float_or(c, "rope_theta", theta);
     r.interleaved = config_bool_or(c, "rope_traditional", false);
     r.interleaved = config_bool_or(c, "rope_interleave", r.interleaved);
     if (scaling) {
@@ -357,6 +358,26 @@ struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, do
 struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, arena *a)
 {
     return read_rope(c, rope_object(c, "rope_parameters", NULL), head_dim, theta, a);
+}
+
+const float *config_alibi(config *c, int n_heads, double bias_max, double scale, arena *a)
+{
+    int n = n_heads > 0 && n_heads <= 4096 ? n_heads : 1, power = 1;
+    float *slopes = arena_array(a, float, n);
+
+    if (!slopes) {
+        fail(config_error(c), CLM_ERR_NOMEM, "slopes of %d heads: no memory", n);
+        return NULL;
+    }
+    while (2 * power <= n)
+        power *= 2;
+    /* Heads beyond the power of two take every other slope of twice as many. */
+    for (int i = 0; i < n; i++)
+        slopes[i] =
+            (float)(scale * (i < power
+                                 ? pow(2, -bias_max * (i + 1) / power)
+                                 : pow(2, -bias_max * (2 * (i - power) + 1) / (2.0 * power))));
+    return slopes;
 }
 
 double config_cap(config *c, const char *key, double otherwise)

@@ -2,6 +2,7 @@
 #ifndef MODELS_FAMILY_H
 #define MODELS_FAMILY_H
 
+#include "format/checkpoint.h"
 #include "format/config.h"
 #include "nn/spec.h"
 #include "nn/weights.h"
@@ -14,7 +15,8 @@ struct weight_target {
         TARGET_SPLIT,      /* n roles from first on, whose rows lie one after another */
         TARGET_SPLIT_BACK, /* the same, the last role first */
         TARGET_GROUPED, /* q, k and v, by kv head: its query heads, its key head, its value head */
-        TARGET_INTERLEAVED, /* the roles take the rows in turn */
+        TARGET_QVK_QUARTERS, /* q, v and k of a quarter of the heads, then of the next */
+        TARGET_INTERLEAVED,  /* the roles take the rows in turn */
         TARGET_LATENT, /* kv_b_proj: by head, what makes its key of a latent, and what its value */
         TARGET_IGNORE
     } kind;
@@ -116,6 +118,8 @@ struct family {
                                   * another family serves, that one */
     /* Fill s (zeroed) from c; arrays from a. -1 when c has failed. */
     int (*spec)(struct spec *s, config *c, arena *a);
+    /* What config.json does not say and the checkpoint does; NULL: nothing. */
+    void (*adapt)(struct spec *s, const checkpoint *c);
     bool reads_text_config;               /* spec gets the whole config.json, not its text_config */
     const struct weight_rule *weights;    /* ends with a NULL pattern */
     const struct weight_prefix *prefixes; /* ends with a NULL from; NULL: none */
@@ -168,6 +172,10 @@ struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, do
  * the old schema does not and is named in the warning of unused keys. */
 struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, arena *a);
 
+/* The slopes of ALiBi for n_heads heads, of which the first power of two at most falls by
+ * 2^(-bias_max / n), ...; times scale. arXiv:2108.12409. NULL when c has failed. */
+const float *config_alibi(config *c, int n_heads, double bias_max, double scale, arena *a);
+
 /* Unscaled rope over dims numbers of a head. */
 struct rope_spec rope_plain(int head_dim, double theta);
 
@@ -200,17 +208,20 @@ int config_common_named(struct spec *s, config *c, const struct config_keys *key
  * after. */
 extern const struct weight_rule layout_llama[], layout_mla[], layout_moe[], layout_post_norm[];
 
-extern const struct family family_afmoe, family_apertus, family_bailing_moe, family_cohere,
-    family_dbrx, family_deepseek, family_deepseek_v3, family_ernie4_5, family_ernie4_5_moe,
-    family_exaone, family_exaone4, family_exaone_moe, family_gemma, family_gemma2, family_gemma3,
-    family_glm, family_glm4_moe, family_gpt2, family_gpt_bigcode, family_gpt_neox, family_gpt_oss,
-    family_gptj, family_granite, family_granitemoe, family_helium, family_hunyuan,
-    family_hunyuan_dense, family_internlm2, family_internlm3, family_klear, family_lille,
-    family_llama, family_llama4, family_longcat_flash, family_mimo, family_minicpm, family_minicpm3,
-    family_minimax_m2, family_ministral3, family_mixtral, family_nanochat, family_nemotron,
-    family_olmo, family_olmo2, family_olmoe, family_openelm, family_phi, family_phi3, family_phimoe,
-    family_phixtral, family_plamo, family_plamo3, family_qwen, family_qwen1, family_qwen2_moe,
-    family_seed_oss, family_smollm3, family_stablelm, family_starcoder2, family_telechat3,
-    family_youtu;
+extern const struct family family_afmoe, family_apertus, family_arcee, family_bailing_moe,
+    family_bloom, family_codegen, family_cohere, family_dbrx, family_deepseek, family_deepseek_v3,
+    family_ernie4_5, family_ernie4_5_moe, family_exaone, family_exaone4, family_exaone_moe,
+    family_falcon, family_flex_olmo, family_gemma, family_gemma2, family_gemma3, family_glm,
+    family_glm4_moe, family_gpt2, family_gpt_bigcode, family_gpt_neox, family_gpt_oss, family_gptj,
+    family_granite, family_granitemoe, family_helium, family_hunyuan, family_hunyuan_dense,
+    family_internlm2, family_internlm3, family_jais2, family_klear, family_laguna, family_lille,
+    family_llama, family_llama4, family_longcat_flash, family_mellum, family_mimo,
+    family_mimo_v2_flash, family_minicpm, family_minicpm3, family_minimax_m2, family_ministral3,
+    family_mixtral, family_mpt, family_muse_glimmer, family_nanbeige, family_nanochat,
+    family_nemotron, family_nemotron_nas, family_olmo, family_olmo2, family_olmoe, family_openelm,
+    family_opt, family_persimmon, family_phi, family_phi3, family_phimoe, family_phixtral,
+    family_plamo, family_plamo3, family_qwen, family_qwen1, family_qwen2_moe, family_seed_oss,
+    family_smollm3, family_spark2_5, family_stablelm, family_starcoder2, family_step3p5,
+    family_talkie, family_telechat3, family_vaultgemma, family_youtu;
 
 #endif

@@ -102,11 +102,24 @@ static int gemma2_spec(struct spec *s, config *c, arena *a)
     return 0;
 }
 
+/* Gemma 2 without the norms after the blocks. */
+static int vaultgemma_spec(struct spec *s, config *c, arena *a)
+{
+    struct norm_spec none = {0};
+
+    if (gemma2_spec(s, c, a))
+        return -1;
+    for (int i = 0; i < s->n_layers; i++)
+        s->layers[i].branches[0].post_norm = s->layers[i].branches[1].post_norm = none;
+    return 0;
+}
+
 static const struct weight_rule gemma_weights[] = {
     {"model.embed_tokens", EMBED_TOKENS},
     {"model.layers.*.input_layernorm", PRE_NORM(0)},
     {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
     {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.pre_feedforward_layernorm", PRE_NORM(1)},
     {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
     {"model.norm", FINAL_NORM},
     {"lm_head", LM_HEAD},
@@ -140,4 +153,11 @@ const struct family family_gemma2 = {
     .model_types = {"gemma2"},
     .spec = gemma2_spec,
     .weights = gemma2_weights,
+};
+
+const struct family family_vaultgemma = {
+    .name = "VaultGemma",
+    .model_types = {"vaultgemma"},
+    .spec = vaultgemma_spec,
+    .weights = gemma_weights,
 };

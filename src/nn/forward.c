@@ -91,7 +91,8 @@ static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, t
         bool view = b[i].spec->op == OP_NONE || b[i].spec->op == OP_EMBEDDING;
 
         if (!b[i].spec->shared_norm)
-            normed = nn_norm(p, &b[i].pre_norm, x, x->cols);
+            normed = nn_norm(p, b[i].spec->final_norm ? &p->model->final_norm : &b[i].pre_norm, x,
+                             x->cols);
         y[i] = run_op(p, &b[i], normed);
         if (view && (b[i].gain || b[i].spec->post_norm.kind != NORM_NONE))
             y[i] = own_copy(p, y[i]);

@@ -151,10 +151,11 @@ struct branch_spec {
     struct norm_spec pre_norm, post_norm;
     enum op_kind op;
     float scale;
-    bool parallel; /* reads what the branch before it read, not its result */
-    bool late;     /* its result is added at the end of the layer */
-    bool replace;  /* x = scale * post_norm(op(pre_norm(x))), without the old x; not parallel */
-    bool gain;     /* the result is multiplied by a weight, one number */
+    bool parallel;   /* reads what the branch before it read, not its result */
+    bool late;       /* its result is added at the end of the layer */
+    bool final_norm; /* pre_norm is that of the model's end */
+    bool replace;    /* x = scale * post_norm(op(pre_norm(x))), without the old x; not parallel */
+    bool gain;       /* the result is multiplied by a weight, one number */
     bool
         shared_norm; /* parallel, and normed as the branch before it was: pre_norm is not its own */
     union {

@@ -246,7 +246,7 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
 {
     int rc = 0;
 
-    if (!b->spec->shared_norm)
+    if (!b->spec->shared_norm && !b->spec->final_norm)
         rc = visit_norm(w, ROLE_PRE_NORM, &b->pre_norm, w->hidden_size);
     if (rc)
         return rc;

@@ -1,0 +1,74 @@
+/* models/mimo_v2_flash.c: MiMo V2 Flash: values smaller than keys, sliding layers with head counts,
+ * a rope and sinks of their own, experts chosen by sigmoid scores with a bias.
+ *
+ *     x += attention(rms_norm(x))
+ *     x += mlp(n), or sum over the k best e of w_e expert_e(n),  n = rms_norm(x)
+ *
+ * MiMo-V2-Flash, arXiv:2601.02780
+ */
+#include "models/family.h"
+
+/* Entry of a list of 0s and 1s for each layer. */
+static bool flag_of(config *c, const char *key, int layer)
+{
+    const int *items;
+    int n = config_ints(c, key, &items);
+
+    return layer < n ? items[layer] == 1
+                     : config_fail(c, key, "it has no entry for layer %d", layer);
+}
+
+static struct attention_spec attention_of(config *c, bool slides)
+{
+    double part = config_float_or(c, "partial_rotary_factor", 1);
+    struct attention_spec a = {
+        .n_heads =
+            config_int_in(c, slides ? "swa_num_attention_heads" : "num_attention_heads", 1, 4096),
+        .n_kv_heads = config_int(c, slides ? "swa_num_key_value_heads" : "num_key_value_heads"),
+        .head_dim = config_int_in(c, slides ? "swa_head_dim" : "head_dim", 1, 4096),
+        .v_dim = config_int_in(c, slides ? "swa_v_head_dim" : "v_head_dim", 1, 4096),
+        .v_scale = (float)config_float_or(c, "attention_value_scale", 0),
+        .window = slides ? config_int_in(c, "sliding_window_size", 1, INT32_MAX) : 0,
+        .sinks = config_bool_or(
+            c, slides ? "add_swa_attention_sink_bias" : "add_full_attention_sink_bias", false),
+    };
+
+    a.scale = attention_scale(a.head_dim);
+    a.rope = rope_plain(a.head_dim, config_float(c, slides ? "swa_rope_theta" : "rope_theta"));
+    if (!(part > 0 && part <= 1))
+        config_fail(c, "partial_rotary_factor", "it is %g; it must be above 0, and 1 at most",
+                    part);
+    else
+        a.rope.dims = (int)(part * a.head_dim);
+    return a;
+}
+
+static int mimo_spec(struct spec *s, config *c, arena *a)
+{
+    struct norm_spec norm = {.kind = NORM_RMS, .eps = (float)config_float(c, "layernorm_epsilon")};
+    struct mlp_spec mlp = config_gated_mlp(c);
+    struct moe_spec moe = config_moe_noaux(c, mlp);
+    struct attention_spec full = attention_of(c, false), sliding = attention_of(c, true);
+
+    if (config_common(s, c, false, a))
+        return -1;
+    s->final_norm = norm;
+    s->more_layers = true;
+    for (int i = 0; i < s->n_layers; i++) {
+        bool slides = flag_of(c, "hybrid_layer_pattern", i);
+
+        layer_add(&s->layers[i], branch_attention(norm, slides ? sliding : full));
+        layer_add(&s->layers[i],
+                  flag_of(c, "moe_layer_freq", i) ? branch_moe(norm, moe) : branch_mlp(norm, mlp));
+    }
+    config_ignore(c, "attention_bias", "attention_chunk_size", "sliding_window", "rope_scaling",
+                  "hybrid_block_size", NULL);
+    return 0;
+}
+
+const struct family family_mimo_v2_flash = {
+    .name = "MiMo V2 Flash",
+    .model_types = {"mimo_v2_flash"},
+    .spec = mimo_spec,
+    .weights = layout_moe,
+};
