@@ -1,18 +1,14 @@
-/* tokenizer/bpe.c: words to symbols, and symbols merged, lowest rank first, leftmost first.
- *
- * A word of up to SMALL symbols is searched for its best pair again after every merge, which for so
- * few is faster than any queue. A longer one keeps its pairs in a heap: n log n for any input.
- */
+/* tokenizer/bpe.c: words to symbols, to be merged, and the ways around merging. */
 #include "tokenizer/bpe.h"
 
 #include <string.h>
 
 #include "base/memory.h"
 #include "base/utf8.h"
+#include "tokenizer/bpe_merge.h"
 #include "tokenizer/byte_level.h"
 
-#define SMALL 128
-#define NO_RANK UINT32_MAX
+#define FIRST_CAPACITY 128
 
 enum { WHOLE_UNKNOWN, WHOLE_YES, WHOLE_NO };
 
@@ -27,178 +23,27 @@ struct word {
 
 static int scratch_reserve(struct bpe_scratch *s, size_t n, clm_error *err)
 {
-    size_t capacity = s->capacity ? s->capacity : 128, doubled;
-    void *p;
+    size_t capacity = s->capacity ? s->capacity : FIRST_CAPACITY;
+    void *p = NULL;
 
     if (n <= s->capacity)
         return 0;
     while (capacity < n)
         capacity *= 2;
-    if (!size_mul(capacity, 2 * sizeof *s->heap, &doubled) || capacity > INT32_MAX / 2)
+    if (capacity <= INT32_MAX / 2)
+        p = mem_resize(s->ids, capacity * sizeof *s->ids);
+    if (!p)
         return fail(err, CLM_ERR_NOMEM, "a word of %zu symbols", n);
-    if (!(p = mem_resize(s->ids, capacity * sizeof *s->ids)))
-        goto failed;
     s->ids = p;
-    if (!(p = mem_resize(s->next, capacity * sizeof *s->next)))
-        goto failed;
-    s->next = p;
-    if (!(p = mem_resize(s->previous, capacity * sizeof *s->previous)))
-        goto failed;
-    s->previous = p;
-    if (!(p = mem_resize(s->heap, doubled)))
-        goto failed;
-    s->heap = p;
     s->capacity = capacity;
     return 0;
-
-failed:
-    return fail(err, CLM_ERR_NOMEM, "a word of %zu symbols", n);
 }
 
 void bpe_scratch_release(struct bpe_scratch *s)
 {
     mem_free(s->ids);
-    mem_free(s->next);
-    mem_free(s->previous);
-    mem_free(s->heap);
     strbuf_release(&s->text);
     *s = (struct bpe_scratch){0};
-}
-
-/* Merging a word of few symbols. */
-
-struct pair {
-    uint32_t rank;
-    uint32_t merged;
-};
-
-static struct pair find_pair(const struct bpe *b, uint32_t left, uint32_t right)
-{
-    const struct pair_slot *slot = pair_map_find(&b->merges, left, right);
-
-    return slot ? (struct pair){slot->a, slot->b} : (struct pair){NO_RANK, 0};
-}
-
-/* The place of the least rank; two plain loops, which compilers turn into vector code. */
-static size_t least_rank(const uint32_t *ranks, size_t n)
-{
-    uint32_t least = NO_RANK;
-    size_t at = 0;
-
-    for (size_t i = 0; i < n; i++)
-        least = ranks[i] < least ? ranks[i] : least;
-    while (at < n && ranks[at] != least)
-        at++;
-    return at;
-}
-
-/* ranks[i] and merged[i] are those of symbols i and i + 1. */
-static size_t merge_small(const struct bpe *b, uint32_t *ids, size_t n)
-{
-    uint32_t ranks[SMALL], merged[SMALL];
-    size_t pairs = n - 1;
-
-    for (size_t i = 0; i < pairs; i++) {
-        struct pair pair = find_pair(b, ids[i], ids[i + 1]);
-
-        ranks[i] = pair.rank;
-        merged[i] = pair.merged;
-    }
-    while (pairs > 0) {
-        size_t best = least_rank(ranks, pairs), after;
-
-        if (ranks[best] == NO_RANK)
-            break;
-        ids[best] = merged[best];
-        after = pairs - best - 1; /* pairs right of the best one, and symbols right of its two */
-        memmove(ids + best + 1, ids + best + 2, after * sizeof *ids);
-        memmove(ranks + best, ranks + best + 1, after * sizeof *ranks);
-        memmove(merged + best, merged + best + 1, after * sizeof *merged);
-        pairs--;
-        for (size_t i = best - (best > 0); i <= best && i < pairs; i++) {
-            struct pair pair = find_pair(b, ids[i], ids[i + 1]);
-
-            ranks[i] = pair.rank;
-            merged[i] = pair.merged;
-        }
-    }
-    return pairs + 1;
-}
-
-/* Merging a long word: a binary heap of rank << 32 | position. */
-
-static void heap_push(uint64_t *heap, size_t *n, uint64_t value)
-{
-    size_t i = (*n)++;
-
-    while (i > 0 && heap[(i - 1) / 2] > value) {
-        heap[i] = heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    heap[i] = value;
-}
-
-static uint64_t heap_pop(uint64_t *heap, size_t *n)
-{
-    uint64_t top = heap[0], last = heap[--*n];
-    size_t i = 0, child;
-
-    while ((child = 2 * i + 1) < *n) {
-        if (child + 1 < *n && heap[child + 1] < heap[child])
-            child++;
-        if (heap[child] >= last)
-            break;
-        heap[i] = heap[child];
-        i = child;
-    }
-    heap[i] = last;
-    return top;
-}
-
-static void push_pair(const struct bpe *b, struct bpe_scratch *s, size_t *heap_size, int32_t at)
-{
-    struct pair pair;
-
-    if (at < 0 || s->next[at] < 0)
-        return;
-    pair = find_pair(b, s->ids[at], s->ids[s->next[at]]);
-    if (pair.rank != NO_RANK)
-        heap_push(s->heap, heap_size, (uint64_t)pair.rank << 32 | (uint32_t)at);
-}
-
-/* Each merge takes one pair from the heap and puts at most two: 2 n places are enough. An entry
- * whose symbols have changed since is recognised by its rank. */
-static size_t merge_long(const struct bpe *b, struct bpe_scratch *s, size_t n)
-{
-    size_t heap_size = 0, kept = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        s->next[i] = i + 1 < n ? (int32_t)(i + 1) : -1;
-        s->previous[i] = (int32_t)i - 1;
-    }
-    for (size_t i = 0; i + 1 < n; i++)
-        push_pair(b, s, &heap_size, (int32_t)i);
-    while (heap_size) {
-        uint64_t top = heap_pop(s->heap, &heap_size);
-        int32_t at = (int32_t)(uint32_t)top, right = s->next[at];
-        struct pair pair;
-
-        if (right < 0) /* the last symbol, or one that was merged into its left neighbour */
-            continue;
-        pair = find_pair(b, s->ids[at], s->ids[right]);
-        if (pair.rank != top >> 32)
-            continue;
-        s->ids[at] = pair.merged;
-        s->next[at] = s->next[right];
-        if (s->next[right] >= 0)
-            s->previous[s->next[right]] = at;
-        s->next[right] = -1;
-        push_pair(b, s, &heap_size, s->previous[at]);
-        push_pair(b, s, &heap_size, at);
-    }
-    for (int32_t i = 0; i >= 0; i = s->next[i])
-        s->ids[kept++] = s->ids[i];
-    return kept;
 }
 
 /* Symbols of a word. */
@@ -293,13 +138,33 @@ static int collect_characters(struct word *w, const char *s, size_t n)
     return flush_unk(w);
 }
 
+/* The token of a character that is sure to be merged to it; *size is that of the character. */
+static int32_t find_seed(const struct bpe *b, const char *s, size_t n, size_t *size)
+{
+    int32_t c;
+
+    if ((unsigned char)*s < 0xC0)
+        return -1;
+    *size = utf8_decode(s, n, &c);
+    return *size > 1 && c < BPE_CHARACTERS ? b->char_ids[c] : -1;
+}
+
 static int collect_bytes(struct word *w, const char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         unsigned char byte = (unsigned char)s[i];
-        int32_t id = w->b->byte_ids[byte];
         char text[UTF8_MAX];
-        size_t size = id < 0 ? utf8_encode(byte_level_char(byte), text) : 0;
+        size_t size = 0;
+        int32_t id = find_seed(w->b, s + i, n - i, &size);
+
+        if (id >= 0) {
+            if (add_known_or_not(w, id, s + i, size))
+                return -1;
+            i += size - 1;
+            continue;
+        }
+        id = w->b->byte_ids[byte];
+        size = id < 0 ? utf8_encode(byte_level_char(byte), text) : 0;
 
         if (add_known_or_not(w, id, text, size))
             return -1;
@@ -312,14 +177,12 @@ static int encode_merging(const struct bpe *b, struct bpe_scratch *scratch, cons
 {
     struct word w = {.b = b, .scratch = scratch, .err = err};
 
-    if (scratch_reserve(scratch, SMALL, err))
+    if (scratch_reserve(scratch, FIRST_CAPACITY, err))
         return -1;
     if (b->raw ? collect_bytes(&w, s, n) : collect_characters(&w, s, n))
         return -1;
-    if (w.count > SMALL)
-        w.count = merge_long(b, scratch, w.count);
-    else if (w.count > 1)
-        w.count = merge_small(b, scratch->ids, w.count);
+    if (w.count && !(w.count = bpe_merge(b, scratch, w.count, err)))
+        return -1;
     for (size_t i = 0; i < w.count; i++)
         token_list_add(out, (int32_t)scratch->ids[i]);
     return 0;

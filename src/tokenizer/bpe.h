@@ -27,7 +27,12 @@ struct bpe {
     size_t longest;            /* bytes of the longest token */
     int32_t byte_ids[256];     /* of a byte's byte-level character, -1: none */
     int32_t fallback_ids[256]; /* of <0xNN> */
-    int32_t *char_ids;         /* of characters below U+10000; NULL where prefix or suffix matter */
+    /* Of characters below U+10000, -1: none. Of raw words, only those whose bytes are sure to be
+     * merged to them, see bpe_seeds.c. */
+    int32_t *char_ids;
+    /* A bit for each hash of a pair, set for those that merge; small enough for a cache. */
+    uint64_t *filter;
+    int filter_shift;
     /* Which characters may stand side by side within a token that merging makes: a bit for each
      * hash of a pair. Where two may not, the word can be cut; NULL where that would not be exact.
      */
@@ -45,12 +50,21 @@ static inline size_t bpe_neighbour_hash(int32_t left, int32_t right)
     return (size_t)(h >> (64 - BPE_NEIGHBOUR_BITS));
 }
 
+static inline size_t bpe_filter_hash(const struct bpe *b, uint32_t left, uint32_t right)
+{
+    return (size_t)(pair_key(left, right) * 0x9E3779B97F4A7C15u >> b->filter_shift);
+}
+
+static inline bool bpe_filter_has(const struct bpe *b, uint32_t left, uint32_t right)
+{
+    size_t h = bpe_filter_hash(b, left, right);
+
+    return b->filter[h / 64] >> h % 64 & 1;
+}
+
 /* Working memory of one thread; start from {0}. */
 struct bpe_scratch {
-    uint32_t *ids;
-    int32_t *next;
-    int32_t *previous;
-    uint64_t *heap;
+    uint32_t *ids; /* the symbols of a word */
     size_t capacity;
     struct strbuf text;
 };

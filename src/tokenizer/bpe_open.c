@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/utf8.h"
 #include "tokenizer/bpe.h"
+#include "tokenizer/bpe_merge.h"
 #include "tokenizer/byte_level.h"
 
 /* "a b", cut at its one space. */
@@ -282,17 +283,38 @@ static int fill_neighbours(struct bpe *b, struct reader *r)
     return 0;
 }
 
+/* Eight bits or more for each merge: of ten pairs that do not merge one is looked up in vain. */
+static int fill_filter(struct bpe *b)
+{
+    int bits = 12;
+
+    while (bits < 22 && (size_t)1 << bits < 8 * b->merges.count)
+        bits++;
+    b->filter = mem_zeroed(((size_t)1 << bits) / 64, sizeof *b->filter);
+    if (!b->filter)
+        return -1;
+    b->filter_shift = 64 - bits;
+    for (size_t i = 0; b->merges.slots && i <= b->merges.mask; i++) {
+        uint64_t key = b->merges.slots[i].key - 1;
+        size_t h = bpe_filter_hash(b, (uint32_t)(key >> 32), (uint32_t)key);
+
+        if (b->merges.slots[i].key)
+            b->filter[h / 64] |= (uint64_t)1 << h % 64;
+    }
+    return 0;
+}
+
 int bpe_prepare(struct bpe *b, bool raw, struct reader *r)
 {
     b->raw = raw;
     b->whole = mem_zeroed(b->vocab->n_ids ? b->vocab->n_ids : 1, sizeof *b->whole);
     if (!b->whole)
         return no_memory(r);
-    if (raw)
-        return 0;
     b->char_ids = mem_alloc(BPE_CHARACTERS * sizeof *b->char_ids);
-    if (!b->char_ids)
+    if (!b->char_ids || fill_filter(b))
         return no_memory(r);
+    if (raw)
+        return bpe_fill_seeds(b, r);
     fill_char_ids(b);
     return fill_neighbours(b, r);
 }
@@ -303,6 +325,8 @@ void bpe_close(struct bpe *b)
     mem_free((void *)b->whole);
     mem_free(b->char_ids);
     mem_free(b->neighbours);
+    mem_free(b->filter);
+    b->filter = NULL;
     b->neighbours = NULL;
     b->char_ids = NULL;
     b->whole = NULL;
