@@ -16,6 +16,21 @@
 #undef fail
 #undef fail_msg
 
+/* Sanitizers and emulators (which define this) run kernels some ten times slower: tests that try
+ * many sizes then try fewer of them. */
+#ifndef TEST_IS_SLOW
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TEST_IS_SLOW 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define TEST_IS_SLOW 1
+#endif
+#endif
+#endif
+#ifndef TEST_IS_SLOW
+#define TEST_IS_SLOW 0
+#endif
+
 /* CHECK(condition, "format", ...): fails the running test with where, what and the message. */
 #define CHECK(condition, ...)                                                                      \
     do {                                                                                           \
