@@ -138,15 +138,22 @@ static int collect_characters(struct word *w, const char *s, size_t n)
     return flush_unk(w);
 }
 
-/* The token of a character that is sure to be merged to it; *size is that of the character. */
-static int32_t find_seed(const struct bpe *b, const char *s, size_t n, size_t *size)
+/* The token of the character at s[i], where it is sure to be merged to that; *size is its size. */
+static int32_t find_seed(const struct bpe *b, const char *s, size_t i, size_t n, size_t *size)
 {
+    unsigned limits;
     int32_t c;
 
-    if ((unsigned char)*s < 0xC0)
+    if ((unsigned char)s[i] < 0xC0)
         return -1;
-    *size = utf8_decode(s, n, &c);
-    return *size > 1 && c < BPE_CHARACTERS ? b->char_ids[c] : -1;
+    *size = utf8_decode(s + i, n - i, &c);
+    if (*size < 2 || c >= BPE_CHARACTERS || b->char_ids[c] < 0)
+        return -1;
+    limits = b->limits[c];
+    if ((limits & BPE_NOT_AFTER_ASCII && i && !(s[i - 1] & 0x80)) ||
+        (limits & BPE_NOT_BEFORE_ASCII && i + *size < n && !(s[i + *size] & 0x80)))
+        return -1;
+    return b->char_ids[c];
 }
 
 static int collect_bytes(struct word *w, const char *s, size_t n)
@@ -155,7 +162,7 @@ static int collect_bytes(struct word *w, const char *s, size_t n)
         unsigned char byte = (unsigned char)s[i];
         char text[UTF8_MAX];
         size_t size = 0;
-        int32_t id = find_seed(w->b, s + i, n - i, &size);
+        int32_t id = find_seed(w->b, s, i, n, &size);
 
         if (id >= 0) {
             if (add_known_or_not(w, id, s + i, size))

@@ -13,6 +13,9 @@
 #define BPE_CHARACTERS 0x10000 /* those that have a place in char_ids */
 #define BPE_NEIGHBOUR_BITS 19
 
+/* Beside what a character is not sure to be merged from its bytes first. */
+enum { BPE_NOT_AFTER_ASCII = 1, BPE_NOT_BEFORE_ASCII = 2, BPE_NEVER = 4 };
+
 struct bpe {
     const struct vocab *vocab;
     struct pair_map merges; /* pair of ids -> rank, id of the two joined */
@@ -30,6 +33,7 @@ struct bpe {
     /* Of characters below U+10000, -1: none. Of raw words, only those whose bytes are sure to be
      * merged to them, see bpe_seeds.c. */
     int32_t *char_ids;
+    unsigned char *limits; /* of raw words: BPE_NOT_AFTER_ASCII and so on, for those characters */
     /* A bit for each hash of a pair, set for those that merge; small enough for a cache. */
     uint64_t *filter;
     int filter_shift;

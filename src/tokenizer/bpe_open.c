@@ -326,6 +326,8 @@ void bpe_close(struct bpe *b)
     mem_free(b->char_ids);
     mem_free(b->neighbours);
     mem_free(b->filter);
+    mem_free(b->limits);
+    b->limits = NULL;
     b->filter = NULL;
     b->neighbours = NULL;
     b->char_ids = NULL;

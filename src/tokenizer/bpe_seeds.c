@@ -17,43 +17,57 @@
 #include "tokenizer/byte_level.h"
 
 /* The least ranks of merges by id: with the id on the left and no continuation byte behind it; and
- * with the id on the right. */
+ * with the id on the right. Those with ASCII on the other side are apart, as many characters are
+ * sure except where a space or so stands beside them: at 2 * id, the others at 2 * id + 1. */
 struct borders {
     uint32_t *left, *right;
 };
 
-static bool begins_inside(const struct bpe *b, uint32_t id)
+/* The byte that the first or the last character of a token stands for, or -1. */
+static int border_byte(const struct bpe *b, uint32_t id, bool last)
 {
-    size_t n;
+    size_t n, i = 0;
     const char *s = vocab_text(b->vocab, (int32_t)id, &n);
     int32_t c;
 
     if (!s || !n || (int32_t)id == b->unk)
-        return false;
-    utf8_decode(s, n, &c);
-    return byte_level_byte(c) >= 0 && (byte_level_byte(c) & 0xC0) == 0x80;
+        return -1;
+    for (i = last ? n - 1 : 0; i && (s[i] & 0xC0) == 0x80; i--)
+        ;
+    utf8_decode(s + i, n - i, &c);
+    return byte_level_byte(c);
+}
+
+/* byte is what stands on the other side; of one that is not known both may be true. */
+static void note_rank(uint32_t *ranks, uint32_t id, int byte, uint32_t rank)
+{
+    if (byte < 0x80 && rank < ranks[2 * id])
+        ranks[2 * id] = rank;
+    if ((byte < 0 || byte >= 0x80) && rank < ranks[2 * id + 1])
+        ranks[2 * id + 1] = rank;
 }
 
 static int find_borders(const struct bpe *b, struct borders *border, struct reader *r)
 {
     size_t n = b->vocab->n_ids;
 
-    border->left = mem_alloc((2 * n + 1) * sizeof *border->left);
+    border->left = mem_alloc((4 * n + 1) * sizeof *border->left);
     if (!border->left)
         return no_memory(r);
-    border->right = border->left + n;
-    for (size_t i = 0; i < 2 * n; i++)
+    border->right = border->left + 2 * n;
+    for (size_t i = 0; i < 4 * n; i++)
         border->left[i] = BPE_NO_RANK;
     for (size_t i = 0; b->merges.slots && i <= b->merges.mask; i++) {
         const struct pair_slot *slot = &b->merges.slots[i];
         uint32_t left = (uint32_t)((slot->key - 1) >> 32), right = (uint32_t)(slot->key - 1);
+        int after;
 
         if (!slot->key)
             continue;
-        if (slot->a < border->right[right])
-            border->right[right] = slot->a;
-        if (slot->a < border->left[left] && !begins_inside(b, right))
-            border->left[left] = slot->a;
+        note_rank(border->right, right, border_byte(b, left, true), slot->a);
+        after = border_byte(b, right, false);
+        if (after < 0 || (after & 0xC0) != 0x80)
+            note_rank(border->left, left, after, slot->a);
     }
     return 0;
 }
@@ -100,25 +114,31 @@ static int32_t find_bytes(const struct bpe *b, const char *s, size_t n)
     return vocab_find(b->vocab, text, size);
 }
 
-static bool is_sure(const struct bpe *b, const struct borders *border, const char *s, size_t n,
-                    int32_t whole, uint32_t highest)
+/* What may not stand beside the character, as BPE_NOT_AFTER_ASCII and the others say it. */
+static unsigned find_limits(const struct bpe *b, const struct borders *border, const char *s,
+                            size_t n, int32_t whole, uint32_t highest)
 {
-    if (border->left[whole] <= highest || border->right[whole] <= highest)
-        return false;
-    for (size_t i = 1; i < n; i++) {
-        int32_t beginning = find_bytes(b, s, i), end = find_bytes(b, s + i, n - i);
+    unsigned limits = 0;
 
-        if ((beginning >= 0 && border->right[beginning] <= highest) ||
-            (end >= 0 && border->left[end] <= highest))
-            return false;
+    for (size_t i = 1; i <= n; i++) {
+        int32_t beginning = i < n ? find_bytes(b, s, i) : whole;
+        int32_t end = i < n ? find_bytes(b, s + i, n - i) : whole;
+
+        for (size_t high = 0; high < 2; high++) {
+            if (beginning >= 0 && border->right[2 * (size_t)beginning + high] <= highest)
+                limits |= high ? BPE_NEVER : BPE_NOT_AFTER_ASCII;
+            if (end >= 0 && border->left[2 * (size_t)end + high] <= highest)
+                limits |= high ? BPE_NEVER : BPE_NOT_BEFORE_ASCII;
+        }
     }
-    return true;
+    return limits;
 }
 
 static void try_character(struct bpe *b, const struct borders *border, const char *s, size_t n)
 {
     uint32_t bytes[UTF8_MAX], highest;
     int32_t c, whole;
+    unsigned limits;
 
     if (n < 2 || n > 3 || !utf8_valid(s, n) || utf8_decode(s, n, &c) != n)
         return;
@@ -128,14 +148,20 @@ static void try_character(struct bpe *b, const struct borders *border, const cha
         bytes[i] = (uint32_t)b->byte_ids[(unsigned char)s[i]];
     }
     whole = merge_alone(b, bytes, n, &highest);
-    if (whole >= 0 && is_sure(b, border, s, n, whole, highest))
-        b->char_ids[c] = whole;
+    limits = whole >= 0 ? find_limits(b, border, s, n, whole, highest) : BPE_NEVER;
+    if (limits & BPE_NEVER)
+        return;
+    b->char_ids[c] = whole;
+    b->limits[c] = (unsigned char)limits;
 }
 
 int bpe_fill_seeds(struct bpe *b, struct reader *r)
 {
     struct borders border = {0};
 
+    b->limits = mem_zeroed(BPE_CHARACTERS, 1);
+    if (!b->limits)
+        return no_memory(r);
     if (find_borders(b, &border, r))
         return -1;
     for (size_t i = 0; i < BPE_CHARACTERS; i++)
