@@ -193,6 +193,12 @@ struct device_ops {
     void (*route)(device *d, tensor *ids, tensor *weights, const tensor *logits,
                   const struct router_params *p);
 
+    /* weights[t, j] *= scales[ids[t, j]]; scales in device memory. */
+    void (*scale_chosen)(device *d, tensor *weights, const tensor *ids, const float *scales);
+
+    /* out[i] = ids[i] where it is below limit, else 0; both [n] in device memory. */
+    void (*bound_ids)(device *d, int32_t *out, const int32_t *ids, int n, int limit);
+
     /* The experts from n_experts on return their input: rest[t, 0] = the sum of their weights; in
      * ids and weights [T, k] others that are not chosen yet take their places, with weight 0.
      * n_experts >= k. */

@@ -77,6 +77,18 @@ static const struct checkpoint_tensor *rival(const struct binder *b, int slot, i
     return NULL;
 }
 
+/* Layers that read the cache of another may have keys and values in the file, which nobody reads.
+ */
+static bool reads_other_cache(const struct binder *b, const struct tensor_place *place, int role)
+{
+    const struct branch_spec *branch;
+
+    if (place->layer < 0 || (role != ROLE_K_PROJ && role != ROLE_V_PROJ && role != ROLE_K_NORM))
+        return false;
+    branch = &b->m->spec->layers[place->layer].branches[place->to.branch];
+    return branch->op == OP_ATTENTION && branch->attention.cache_of;
+}
+
 /* Experts that return their input have weights in transformers' files, which nobody reads. */
 static bool is_zero_expert(const struct binder *b, const struct tensor_place *place)
 {
@@ -94,6 +106,11 @@ static int reach(struct binder *b, const struct checkpoint_tensor *t,
     struct piece *piece;
     int expert = place->expert < 0 ? 0 : place->expert;
 
+    if (slot < 0 && reads_other_cache(b, place, role))
+        return 0;
+    if (slot < 0 && role >= ROLE_GATE_PROJ && role <= ROLE_DOWN_PROJ)
+        slot = b->index[index_of(place->layer, place->to.branch,
+                                 role - ROLE_GATE_PROJ + ROLE_SHARED_GATE)]; /* beside experts */
     if (slot < 0 || (place->expert >= 0) > (b->slots[slot].n_experts > 0))
         return binder_unused(b, t);
     if (expert >= (b->slots[slot].n_experts ? b->slots[slot].n_experts : 1) &&

@@ -67,8 +67,8 @@ static const struct family *find_family(config *c, clm_error *err)
                      config_path(c), type);
 }
 
-/* Experts are many and each has a record of its own: their number is not believed before the
- * tensors can hold them, at the least that a weight takes, 2 bits. */
+/* Experts and latent heads are many and each has a record of its own: their number is not believed
+ * before the tensors can hold them, at the least that a weight takes, 2 bits. */
 static int check_experts(const struct model *m, clm_error *err)
 {
     double bytes = 0;
@@ -77,6 +77,9 @@ static int check_experts(const struct model *m, clm_error *err)
         for (int b = 0; b < m->spec->layers[i].n_branches; b++) {
             const struct branch_spec *branch = &m->spec->layers[i].branches[b];
 
+            if (branch->op == OP_MLA)
+                bytes += 0.25 * branch->mla.n_heads * branch->mla.kv_rank *
+                         ((double)branch->mla.nope_dim + branch->mla.v_dim);
             if (branch->op == OP_MOE)
                 bytes += 0.25 * 2 * (branch->moe.router.n_experts - branch->moe.n_zero_experts) *
                          branch->moe.expert.intermediate_size * m->spec->hidden_size;
@@ -85,7 +88,7 @@ static int check_experts(const struct model *m, clm_error *err)
     if (bytes <= (double)checkpoint_bytes(m->weights))
         return 0;
     return fail(err, CLM_ERR_FORMAT,
-                "%s: experts of more than %.0f bytes; the tensors hold %zu bytes in all",
+                "%s: experts or heads of more than %.0f bytes; the tensors hold %zu bytes in all",
                 config_path(m->config), bytes, checkpoint_bytes(m->weights));
 }
 

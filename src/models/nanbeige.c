@@ -17,8 +17,11 @@ static int n_loops(config *c)
 /* The layers once more for each loop. */
 static int repeat_layers(struct spec *s, config *c, int loops, arena *a)
 {
-    struct layer_spec *layers =
-        arena_array(a, struct layer_spec, (size_t)s->n_layers * (size_t)loops);
+    struct layer_spec *layers;
+
+    if (s->n_layers > 4096 / loops)
+        return config_fail(c, "num_loops", "%d times %d layers are too many", loops, s->n_layers);
+    layers = arena_array(a, struct layer_spec, (size_t)s->n_layers * (size_t)loops);
 
     if (!layers)
         return fail(config_error(c), CLM_ERR_NOMEM, "the specification of %d layers: no memory",

@@ -51,7 +51,7 @@ static void rope_tables(pass *p)
     }
 }
 
-static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x)
+static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const tensor *raw)
 {
     switch (b->spec->op) {
     case OP_NONE:
@@ -67,7 +67,9 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x)
     case OP_MLP:
         return nn_mlp(p, &b->mlp, x);
     case OP_MOE:
-        return nn_moe(p, &b->moe, x);
+        return nn_moe(p, &b->moe, x, raw);
+    case OP_LAYER_INPUT:
+        return nn_layer_input(p, &b->layer_input, x);
     }
     return NULL;
 }
@@ -93,7 +95,7 @@ static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, t
         if (!b[i].spec->shared_norm)
             normed = nn_norm(p, b[i].spec->final_norm ? &p->model->final_norm : &b[i].pre_norm, x,
                              x->cols);
-        y[i] = run_op(p, &b[i], normed);
+        y[i] = run_op(p, &b[i], normed, x);
         if (view && (b[i].gain || b[i].spec->post_norm.kind != NORM_NONE))
             y[i] = own_copy(p, y[i]);
         if (p->failed)
@@ -213,6 +215,8 @@ tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
 
     embed(p, x);
     keep_for_layers(p, x);
+    if (s->layer_input_size)
+        p->layer_inputs = nn_layer_inputs(p, x);
     rope_tables(p);
     for (int i = 0; i < s->n_layers && !p->failed; i++)
         run_layer(p, &m->layers[i], x);

@@ -23,6 +23,8 @@ static void add_shared(pass *p, const struct nn_moe *m, tensor *y, const tensor 
 {
     tensor *shared = nn_mlp(p, &m->shared, x);
 
+    nn_norm_inplace(p, &m->shared_post_norm, shared, shared->cols);
+
     if (m->spec->shared_gate) {
         tensor *gate = nn_linear(p, &m->shared_gate, x); /* [T, 1] */
 
@@ -41,14 +43,19 @@ static void add_shared(pass *p, const struct nn_moe *m, tensor *y, const tensor 
 static void choose(pass *p, const struct nn_moe *m, const tensor *x, tensor *ids, tensor *weights)
 {
     struct router_params router = m->spec->router;
-    tensor *logits = nn_linear(p, &m->router, x); /* [T, E] */
+    const tensor *read = nn_norm(p, &m->router_norm, x, x->cols);
+    tensor *logits = nn_linear(p, &m->router, read); /* [T, E] */
 
     if (p->failed)
         return;
     router.bias = m->router_bias;
+    if (m->spec->router_scale != 0)
+        p->ops->scale(p->dev, logits, m->spec->router_scale);
     if (m->spec->logit_softcap > 0)
         p->ops->softcap(p->dev, logits, m->spec->logit_softcap);
     p->ops->route(p->dev, ids, weights, logits, &router);
+    if (m->expert_scales)
+        p->ops->scale_chosen(p->dev, weights, ids, m->expert_scales);
 }
 
 /* x times the weight of each of its k experts, [T k, hidden_size]; the weights become ones. */
@@ -111,7 +118,7 @@ static void add_zero(pass *p, tensor *y, const tensor *x, const tensor *weight)
     p->ops->add(p->dev, y, same, 1);
 }
 
-tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x)
+tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *raw)
 {
     const struct moe_spec *s = m->spec;
     int k = s->router.n_experts_per_token;
@@ -120,13 +127,18 @@ tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x)
     tensor *y = pass_tensor(p, DTYPE_F32, x->rows, x->cols), *down;
     tensor *zero = s->n_zero_experts ? pass_tensor(p, DTYPE_F32, x->rows, 1) : NULL;
 
-    choose(p, m, x, ids, weights);
+    const tensor *read = x; /* by the experts */
+
+    if (s->expert_norm.kind != NORM_NONE)
+        read = nn_norm(p, &m->expert_norm, raw, x->cols);
+    choose(p, m, s->expert_norm.kind != NORM_NONE ? raw : x, ids, weights);
     if (zero && !p->failed)
         p->ops->zero_experts(p->dev, ids, weights, zero, s->router.n_experts - s->n_zero_experts);
-    down = answers(p, m, s->scale_input ? weighted_inputs(p, x, weights) : x, ids);
+    down = answers(p, m, s->scale_input ? weighted_inputs(p, read, weights) : read, ids);
     if (p->failed)
         return y;
     p->ops->combine_experts(p->dev, y, down, weights);
+    nn_norm_inplace(p, &m->expert_post_norm, y, y->cols);
     if (zero)
         add_zero(p, y, x, zero);
     if (s->shared.intermediate_size)

@@ -27,7 +27,13 @@ tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x);
 tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x);
 tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
 void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up); /* gate = act(gate) up */
-tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x);
+/* nn/layer_input.c: each layer's own input, of all layers, made of tokens and embeddings x; and the
+ * op that adds it. */
+tensor *nn_layer_inputs(pass *p, const tensor *x);
+tensor *nn_layer_input(pass *p, const struct nn_layer_input *l, const tensor *x);
+
+/* raw: x before the norm of the branch. */
+tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *raw);
 
 /* nn/forward.c: all layers. Gives the logits [n_logits, vocab_size] of the rows listed in
  * logit_rows (host memory), or NULL when there are none. The pass keeps them until its memory is

@@ -174,6 +174,7 @@ static int check_branch(int layer, const struct branch_spec *b, clm_error *err)
     switch (b->op) {
     case OP_NONE:
     case OP_LINEAR:
+    case OP_LAYER_INPUT:
     case OP_EMBEDDING:
         return 0;
     case OP_ATTENTION:
@@ -198,6 +199,10 @@ int spec_check(const struct spec *s, clm_error *err)
     if (s->n_positions &&
         check_range(-1, "the number of positions", s->n_positions - s->position_offset,
                     s->context_length > 0 ? s->context_length : 1, MAX_SIZE, err))
+        return -1;
+    if (check_range(-1, "hidden_size_per_layer_input", s->layer_input_size, 0, MAX_HEAD_DIM, err) ||
+        (s->layer_input_size &&
+         check_range(-1, "vocab_size_per_layer_input", s->layer_input_vocab, 1, MAX_SIZE, err)))
         return -1;
     if (!isfinite(s->embed_scale) || !isfinite(s->logit_scale) || !(s->logit_softcap >= 0))
         return fail(err, CLM_ERR_FORMAT,

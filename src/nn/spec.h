@@ -135,6 +135,12 @@ struct moe_spec {
     bool scale_input;    /* experts get x times their weight, and are summed as they are */
     int n_zero_experts;  /* the last of router.n_experts: each gives x itself */
     float logit_softcap; /* of the router's logits; 0: none */
+    /* Where experts have a norm of their own: they and the router, each by its norm, read what the
+     * branch's norm reads; the shared one reads its result. Answers are normed before they are
+     * added. */
+    struct norm_spec router_norm, expert_norm, expert_post_norm, shared_post_norm;
+    float router_scale; /* of the router's logits; 0 counts as 1 */
+    bool expert_scales; /* weights are multiplied by one of each expert */
 };
 
 enum op_kind {
@@ -143,8 +149,9 @@ enum op_kind {
     OP_MLA,
     OP_MLP,
     OP_MOE,
-    OP_LINEAR,   /* [hidden_size, hidden_size] */
-    OP_EMBEDDING /* the embeddings with which the first layer began */
+    OP_LAYER_INPUT, /* out(gelu(gate(x)) * the layer's own input, made of the tokens) */
+    OP_LINEAR,      /* [hidden_size, hidden_size] */
+    OP_EMBEDDING    /* the embeddings with which the first layer began */
 };
 
 struct branch_spec {
@@ -184,12 +191,15 @@ struct spec {
     bool tie_word_embeddings;
     bool tie_by_file; /* the config does not say: tied unless the checkpoint has a head */
     bool lm_head_bias;
-    bool head_normed;    /* the columns of the head are divided by their lengths */
-    bool logit_gain;     /* logits are multiplied by a weight, one number */
-    float embed_scale;   /* multiplies embeddings */
-    float logit_scale;   /* multiplies logits, before the soft-cap */
-    float logit_softcap; /* 0: none */
-    int n_positions;     /* learned positions: rows of their table; 0: none */
+    bool head_normed;      /* the columns of the head are divided by their lengths */
+    bool logit_gain;       /* logits are multiplied by a weight, one number */
+    float embed_scale;     /* multiplies embeddings */
+    float logit_scale;     /* multiplies logits, before the soft-cap */
+    float logit_softcap;   /* 0: none */
+    int n_positions;       /* learned positions: rows of their table; 0: none */
+    int layer_input_size;  /* numbers of each layer's own input; 0: none */
+    int layer_input_vocab; /* rows of their table; further tokens count as token 0 */
+    struct norm_spec layer_input_norm;
     int position_offset; /* position p has row p + position_offset */
     struct norm_spec embed_norm;
 };

@@ -23,6 +23,16 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_ATTENTION_GATE] = "gate of attention",
     [ROLE_HEAD_GAIN] = "gain of each head",
     [ROLE_GAIN] = "gain",
+    [ROLE_LAYER_TABLE] = "embed_tokens_per_layer",
+    [ROLE_LAYER_PROJ] = "per_layer_model_projection",
+    [ROLE_LAYER_NORM] = "per_layer_projection_norm",
+    [ROLE_LAYER_GATE] = "per_layer_input_gate",
+    [ROLE_LAYER_OUT] = "per_layer_projection",
+    [ROLE_ROUTER_NORM] = "norm before the router",
+    [ROLE_EXPERT_NORM] = "norm before the experts",
+    [ROLE_EXPERT_POST_NORM] = "norm after the experts",
+    [ROLE_SHARED_POST_NORM] = "norm after the shared expert",
+    [ROLE_EXPERT_SCALES] = "scale of each expert",
     [ROLE_LOGIT_GAIN] = "gain of the logits",
     [ROLE_LINEAR] = "linear",
     [ROLE_XIELU_ALPHA_P] = "alpha_p",
@@ -62,7 +72,7 @@ struct walk {
     nn_slot_fn fn;
     void *ctx;
     int layer, branch;
-    int hidden_size;
+    int hidden_size, layer_input;
 };
 
 static int visit_matrix(struct walk *w, enum weight_role role, struct nn_linear *l, int n_out,
@@ -237,6 +247,12 @@ static int visit_moe(struct walk *w, struct nn_moe *m)
         rc = visit_mlp(w, ROLE_SHARED_GATE, &m->shared);
     if (!rc && m->spec->shared_gate)
         rc = visit_matrix(w, ROLE_SHARED_EXPERT_GATE, &m->shared_gate, 1, w->hidden_size, false);
+    rc = rc ? rc : visit_norm(w, ROLE_ROUTER_NORM, &m->router_norm, w->hidden_size);
+    rc = rc ? rc : visit_norm(w, ROLE_EXPERT_NORM, &m->expert_norm, w->hidden_size);
+    rc = rc ? rc : visit_norm(w, ROLE_EXPERT_POST_NORM, &m->expert_post_norm, w->hidden_size);
+    rc = rc ? rc : visit_norm(w, ROLE_SHARED_POST_NORM, &m->shared_post_norm, w->hidden_size);
+    if (!rc && m->spec->expert_scales)
+        rc = visit_vector(w, ROLE_EXPERT_SCALES, &m->expert_scales, e);
     if (!rc && m->spec->shared_mix)
         rc = visit_matrix(w, ROLE_SHARED_MIX, &m->shared_mix, 2, w->hidden_size, true);
     return rc;
@@ -253,6 +269,13 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
     switch (b->spec->op) {
     case OP_NONE:
     case OP_EMBEDDING:
+        break;
+    case OP_LAYER_INPUT:
+        rc = visit_matrix(w, ROLE_LAYER_GATE, &b->layer_input.gate, w->layer_input, w->hidden_size,
+                          false);
+        rc = rc ? rc
+                : visit_matrix(w, ROLE_LAYER_OUT, &b->layer_input.out, w->hidden_size,
+                               w->layer_input, false);
         break;
     case OP_LINEAR:
         rc = visit_matrix(w, ROLE_LINEAR, &b->linear, w->hidden_size, w->hidden_size, false);
@@ -278,8 +301,12 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
 int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
 {
     const struct spec *s = m->spec;
-    struct walk w = {
-        .fn = fn, .ctx = ctx, .layer = -1, .branch = -1, .hidden_size = s->hidden_size};
+    struct walk w = {.fn = fn,
+                     .ctx = ctx,
+                     .layer = -1,
+                     .branch = -1,
+                     .hidden_size = s->hidden_size,
+                     .layer_input = s->layer_input_size};
     int rc;
 
     rc =
@@ -291,6 +318,13 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
         rc = visit_matrix(&w, ROLE_LM_HEAD, &m->lm_head, s->vocab_size, s->hidden_size,
                           s->lm_head_bias);
     rc = rc ? rc : visit_norm(&w, ROLE_FINAL_NORM, &m->final_norm, s->hidden_size);
+    if (!rc && s->layer_input_size) {
+        int n = s->n_layers * s->layer_input_size;
+
+        rc = visit_matrix(&w, ROLE_LAYER_TABLE, &m->layer_table, s->layer_input_vocab, n, false);
+        rc = rc ? rc : visit_matrix(&w, ROLE_LAYER_PROJ, &m->layer_proj, n, s->hidden_size, false);
+        rc = rc ? rc : visit_norm(&w, ROLE_LAYER_NORM, &m->layer_norm, s->layer_input_size);
+    }
     if (!rc && s->logit_gain)
         rc = visit_vector(&w, ROLE_LOGIT_GAIN, &m->logit_gain, 1);
     for (int i = 0; i < s->n_layers; i++) {
@@ -391,8 +425,8 @@ static int new_attention(struct nn_model *m, struct nn_attention *n, const struc
     return n->rope == -2 ? -1 : 0;
 }
 
-static int new_branch(struct nn_model *m, struct nn_branch *b, const struct branch_spec *s,
-                      device *d, arena *a, clm_error *err)
+static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
+                      const struct branch_spec *s, device *d, arena *a, clm_error *err)
 {
     b->spec = s;
     b->pre_norm.spec = &s->pre_norm;
@@ -401,6 +435,9 @@ static int new_branch(struct nn_model *m, struct nn_branch *b, const struct bran
     case OP_NONE:
     case OP_LINEAR:
     case OP_EMBEDDING:
+        return 0;
+    case OP_LAYER_INPUT:
+        b->layer_input.layer = layer;
         return 0;
     case OP_ATTENTION:
         return new_attention(m, &b->attention, &s->attention, d, a, err);
@@ -412,6 +449,10 @@ static int new_branch(struct nn_model *m, struct nn_branch *b, const struct bran
     case OP_MOE:
         b->moe.spec = &s->moe;
         b->moe.shared.spec = &s->moe.shared;
+        b->moe.router_norm.spec = &s->moe.router_norm;
+        b->moe.expert_norm.spec = &s->moe.expert_norm;
+        b->moe.expert_post_norm.spec = &s->moe.expert_post_norm;
+        b->moe.shared_post_norm.spec = &s->moe.shared_post_norm;
         if (new_experts(&b->moe, a))
             return fail(err, CLM_ERR_NOMEM, "%d experts: no memory", s->moe.router.n_experts);
         return 0;
@@ -427,6 +468,7 @@ struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_
         m->spec = spec;
         m->final_norm.spec = &spec->final_norm;
         m->embed_norm.spec = &spec->embed_norm;
+        m->layer_norm.spec = &spec->layer_input_norm;
         m->layers = arena_array(a, struct nn_layer, spec->n_layers);
         m->ropes = arena_array(a, struct nn_rope, spec->n_layers * LAYER_MAX_BRANCHES + 1);
     }
@@ -435,7 +477,8 @@ struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_
     for (int i = 0; i < spec->n_layers; i++) {
         m->layers[i].n_branches = spec->layers[i].n_branches;
         for (int b = 0; b < m->layers[i].n_branches; b++) {
-            if (new_branch(m, &m->layers[i].branches[b], &spec->layers[i].branches[b], d, a, err)) {
+            if (new_branch(m, i, &m->layers[i].branches[b], &spec->layers[i].branches[b], d, a,
+                           err)) {
                 nn_model_release(m, d);
                 return NULL;
             }

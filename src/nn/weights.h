@@ -61,7 +61,14 @@ struct nn_moe {
     struct nn_experts gate_proj, up_proj, down_proj;
     struct nn_mlp shared;
     struct nn_linear shared_gate; /* [1, hidden_size] */
-    struct nn_linear shared_mix;  /* [2, hidden_size] */
+    struct nn_norm router_norm, expert_norm, expert_post_norm, shared_post_norm;
+    const float *expert_scales;  /* [n_experts] or NULL */
+    struct nn_linear shared_mix; /* [2, hidden_size] */
+};
+
+struct nn_layer_input {
+    struct nn_linear gate, out; /* [size, hidden_size] and back */
+    int layer;
 };
 
 struct nn_branch {
@@ -74,6 +81,7 @@ struct nn_branch {
         struct nn_mlp mlp;
         struct nn_moe moe;
         struct nn_linear linear;
+        struct nn_layer_input layer_input;
     };
 };
 
@@ -91,8 +99,10 @@ struct nn_rope {
 
 struct nn_model {
     const struct spec *spec;
-    struct nn_linear embed_tokens, lm_head; /* tied: lm_head is a copy of embed_tokens */
-    struct nn_linear positions;             /* learned positions */
+    struct nn_linear embed_tokens, lm_head;   /* tied: lm_head is a copy of embed_tokens */
+    struct nn_linear layer_table, layer_proj; /* [vocabulary, layers * size], [.., hidden_size] */
+    struct nn_norm layer_norm;                /* [size] */
+    struct nn_linear positions;               /* learned positions */
     struct nn_norm embed_norm, final_norm;
     const float *logit_gain; /* one number, or NULL */
     const float *head_scale; /* [hidden_size] of spec->head_normed: 1 / length of each column */
@@ -121,6 +131,16 @@ enum weight_role {
     ROLE_ATTENTION_GATE,
     ROLE_HEAD_GAIN,
     ROLE_GAIN,
+    ROLE_LAYER_TABLE,
+    ROLE_LAYER_PROJ,
+    ROLE_LAYER_NORM,
+    ROLE_LAYER_GATE,
+    ROLE_LAYER_OUT,
+    ROLE_ROUTER_NORM,
+    ROLE_EXPERT_NORM,
+    ROLE_EXPERT_POST_NORM,
+    ROLE_SHARED_POST_NORM,
+    ROLE_EXPERT_SCALES,
     ROLE_LOGIT_GAIN,
     ROLE_LINEAR,
     ROLE_XIELU_ALPHA_P,

@@ -344,6 +344,27 @@ static void test_zero_experts(void **state)
     d->ops->close(d);
 }
 
+static void test_chosen(void **state)
+{
+    static const float scales[5] = {0.5f, -2, 3, 0.25f, 7};
+    static const int32_t tokens[6] = {0, 4, 5, 6, 100, 3};
+    int32_t ids[6] = {4, 0, 2, 1, 3, 4}, bounded[7] = {-1, -1, -1, -1, -1, -1, -1};
+    float weights[6] = {1, 2, 3, 4, 5, 6};
+    tensor ti = {ids, DTYPE_I32, 3, 2, 2}, tw = {weights, DTYPE_F32, 3, 2, 2};
+    device *d = open_cpu(2);
+
+    (void)state;
+    d->ops->scale_chosen(d, &tw, &ti, scales);
+    for (int i = 0; i < 6; i++)
+        CHECK(weights[i] == (float)(i + 1) * scales[ids[i]], "weight %d: %g", i,
+              (double)weights[i]);
+    d->ops->bound_ids(d, bounded, tokens, 6, 5);
+    for (int i = 0; i < 6; i++)
+        CHECK(bounded[i] == (tokens[i] < 5 ? tokens[i] : 0), "token %d: %d", tokens[i], bounded[i]);
+    CHECK(bounded[6] == -1, "bound_ids wrote past the end");
+    d->ops->close(d);
+}
+
 /* Without memory the device reports it, and the experts are still some that exist. */
 static void test_route_without_memory(void **state)
 {
@@ -419,9 +440,13 @@ static void test_combine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_route),        cmocka_unit_test(test_route_any_input),
-        cmocka_unit_test(test_route_groups), cmocka_unit_test(test_route_sparse_mixer),
-        cmocka_unit_test(test_zero_experts), cmocka_unit_test(test_route_without_memory),
+        cmocka_unit_test(test_route),
+        cmocka_unit_test(test_route_any_input),
+        cmocka_unit_test(test_route_groups),
+        cmocka_unit_test(test_route_sparse_mixer),
+        cmocka_unit_test(test_zero_experts),
+        cmocka_unit_test(test_chosen),
+        cmocka_unit_test(test_route_without_memory),
         cmocka_unit_test(test_combine),
     };
 

@@ -39,6 +39,8 @@ void cpu_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv
 
 /* cpu/router.c */
 void cpu_combine_experts(device *d, tensor *y, const tensor *x, const tensor *weights);
+void cpu_scale_chosen(device *d, tensor *weights, const tensor *ids, const float *scales);
+void cpu_bound_ids(device *d, int32_t *out, const int32_t *ids, int n, int limit);
 void cpu_zero_experts(device *d, tensor *ids, tensor *weights, tensor *rest, int n_experts);
 void cpu_route(device *d, tensor *ids, tensor *weights, const tensor *logits,
                const struct router_params *p);

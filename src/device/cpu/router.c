@@ -223,6 +223,22 @@ void cpu_zero_experts(device *d, tensor *ids, tensor *weights, tensor *rest, int
                      (float *)rest->data + t * rest->stride);
 }
 
+void cpu_scale_chosen(device *d, tensor *weights, const tensor *ids, const float *scales)
+{
+    (void)d;
+    for (int64_t t = 0; t < ids->rows; t++)
+        for (int j = 0; j < ids->cols; j++)
+            ((float *)weights->data)[t * weights->stride + j] *=
+                scales[((const int32_t *)ids->data)[t * ids->stride + j]];
+}
+
+void cpu_bound_ids(device *d, int32_t *out, const int32_t *ids, int n, int limit)
+{
+    (void)d;
+    for (int i = 0; i < n; i++)
+        out[i] = ids[i] < limit ? ids[i] : 0;
+}
+
 struct combine_call {
     const struct cpu_vector_kernels *k;
     const tensor *y, *x, *weights;
