@@ -27,7 +27,7 @@ static inline void clean_up(void)
 
     for (size_t i = 0; i < COUNT(folders); i++)
         for (size_t j = 0; j < COUNT(names); j++) {
-            char path[200];
+            char path[4096];
 
             path_in(path, sizeof path, folders[i], names[j]);
             remove(path);
@@ -63,7 +63,7 @@ static inline void set_up(void)
 
 static inline void write_config(const char *folder, const uint8_t *data, size_t size)
 {
-    char path[200];
+    char path[4096];
     FILE *f;
 
     path_in(path, sizeof path, folder, "config.json");
