@@ -6,44 +6,10 @@
 
 #include "base/number.h"
 #include "base/utf8.h"
+#include "tokenizer/base64.h"
 
 /* A grapheme of this many bytes is looked up character by character only. */
 #define LONG_GRAPHEME 6
-
-static int base64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-/* out has room for n / 4 * 3 bytes; their number, or -1. */
-static ptrdiff_t base64_read(const char *s, size_t n, unsigned char *out)
-{
-    size_t size = 0;
-
-    if (n % 4)
-        return -1;
-    for (size_t i = 0; i < n; i += 4) {
-        int bytes = i + 4 < n || s[i + 3] != '=' ? 3 : s[i + 2] != '=' ? 2 : 1;
-        uint32_t group = 0;
-
-        for (int k = 0; k < 4; k++) {
-            int value = k <= bytes ? base64_value(s[i + (size_t)k]) : 0;
-
-            if (value < 0)
-                return -1;
-            group = group << 6 | (uint32_t)value;
-        }
-        for (int k = 0; k < bytes; k++)
-            out[size++] = (unsigned char)(group >> (16 - 8 * k));
-    }
-    return (ptrdiff_t)size;
-}
 
 int precompiled_open(struct precompiled *p, const char *text, size_t n, struct reader *r)
 {

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "tokenizer/older.h"
 #include "tokenizer/tokenizer_config.h"
 #include "tokenizer/tokenizer_parts.h"
 #include "tokenizer/unicode.h"
@@ -185,18 +186,23 @@ tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err
     char path[4096];
     struct file_map file = {0};
     json *config = NULL, *map = NULL;
+    struct strbuf text = {0};
     tokenizer *t = NULL;
 
     (void)log;
-    if (file_join(path, sizeof path, dir, "tokenizer.json", err))
-        return NULL;
-    if (!file_exists(path))
-        return fail_null(err, CLM_ERR_IO,
-                         "%s: no tokenizer.json: give a model directory that holds one", dir);
-    if (file_map(&file, path, err) || read_optional(&config, dir, "tokenizer_config.json", err) ||
+    if (file_join(path, sizeof path, dir, "tokenizer.json", err) ||
+        read_optional(&config, dir, "tokenizer_config.json", err) ||
         read_optional(&map, dir, "special_tokens_map.json", err))
         goto cleanup;
-    t = build_from_text((const char *)file.data, file.size, config, map, path, err);
+    if (file_exists(path)) {
+        if (file_map(&file, path, err))
+            goto cleanup;
+        t = build_from_text((const char *)file.data, file.size, config, map, path, err);
+    } else {
+        if (older_files_read(&text, dir, config, path, sizeof path, err))
+            goto cleanup;
+        t = build_from_text(text.data, text.size, config, map, path, err);
+    }
     if (t && read_template_file(t, dir, err)) {
         tokenizer_close(t);
         t = NULL;
@@ -204,6 +210,7 @@ tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err
 
 cleanup:
     file_unmap(&file);
+    strbuf_release(&text);
     json_free(config);
     json_free(map);
     return t;

@@ -27,7 +27,9 @@ typedef struct tokenizer tokenizer;
 
 /**
  * Read tokenizer.json of a model directory and, where they exist, tokenizer_config.json,
- * special_tokens_map.json and chat_template.jinja.
+ * special_tokens_map.json and chat_template.jinja. Where there is no tokenizer.json, the files that
+ * checkpoints had before it: tokenizer.model (SentencePiece), vocab.json with merges.txt, or
+ * tiktoken's ranks; see older.h.
  *
  * What tokenizer.json says and clm cannot do exactly gives CLM_ERR_UNSUPPORTED and its name.
  * log may be NULL; it is not kept.
