@@ -50,7 +50,10 @@ static void say(const struct talk *t, const char *text)
 
 static void complain(struct talk *t, const char *text)
 {
-    output_error(text);
+    if (t->terminal)
+        say(t, text);
+    else
+        output_error(text);
     t->failed = true;
 }
 
@@ -125,7 +128,7 @@ static void run_stats(struct talk *t, const char *value)
 static void run_files(struct talk *t, const char *value)
 {
     (void)value;
-    complain(t, "conversations cannot be kept in files yet");
+    complain(t, "there are no conversation files yet");
 }
 
 static void run_quit(struct talk *t, const char *value)
@@ -157,7 +160,7 @@ static void run_command(struct talk *t, const char *line)
             return;
         }
     }
-    snprintf(text, sizeof text, "/%.*s is no command; /help lists them", size < 40 ? (int)size : 40,
+    snprintf(text, sizeof text, "no command /%.*s: see /help", size < 40 ? (int)size : 40,
              line + 1);
     complain(t, text);
 }
@@ -356,7 +359,7 @@ static void greet(const struct talk *t)
 static int talk(struct talk *t)
 {
     const struct chat_args *a = t->args;
-    uint64_t seed = a->sampling.seed.given ? a->sampling.seed.value : 0;
+    uint64_t seed = sampling_seed(&a->sampling);
 
     if (session_open_tokenizer(&t->session, &a->model, t->err) ||
         session_open(&t->session, &a->model, a->prefill_step_size, t->err) ||

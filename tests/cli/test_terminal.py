@@ -1,64 +1,15 @@
 #!/usr/bin/env python3
 """What happens on a terminal: Ctrl-C and the progress line."""
-import fcntl
-import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
-import termios
 import time
 
 import command
 from command import Case, environment
+from terminal import COLUMNS, Terminal
 
-COLUMNS = 40
 LONG = "the cat and the dog and " * 150  # some 900 tokens
-
-
-class Terminal:
-    """A command on a terminal of its own, which stands for those of its streams that are not given."""
-
-    def __init__(self, *args, **streams):
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
-
-        def take_terminal():
-            os.setsid()
-            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-
-        for name in ("stdin", "stdout", "stderr"):
-            streams.setdefault(name, slave)
-        self.process = subprocess.Popen([command.CLM, *args], env=environment(),
-                                        preexec_fn=take_terminal, **streams)
-        os.close(slave)
-        self.text = b""
-
-    def read(self, until=None, timeout=120):
-        """Read until a text has come, or to the end."""
-        deadline = time.monotonic() + timeout
-        while until is None or until not in self.text:
-            ready, _, _ = select.select([self.master], [], [], deadline - time.monotonic())
-            if not ready:
-                raise TimeoutError(self.text)
-            try:
-                more = os.read(self.master, 65536)
-            except OSError:  # the other end is closed
-                more = b""
-            if not more:
-                break
-            self.text += more
-        return self.text
-
-    def press(self, key):
-        os.write(self.master, key)
-
-    def wait(self):
-        self.read()
-        os.close(self.master)
-        return self.process.wait(60)
 
 
 class Interrupt(Case):

@@ -1,0 +1,362 @@
+#!/usr/bin/env python3
+"""clm chat, driven through a terminal and through a pipe.
+
+    tests/cli/test_chat.py CLM                  the tests
+    tests/cli/test_chat.py CLM --transcript     write the transcript in docs/chat.md anew
+"""
+import fcntl
+import json
+import os
+import re
+import signal
+import stat
+import struct
+import sys
+import tempfile
+import termios
+
+import command
+from command import MODEL, ROOT, Case, environment
+from terminal import COLUMNS, Terminal, screen
+
+HELLO = "Hello!"
+WIDE = 400
+STORY = "Tell me a story about a cat and a ball."
+LONG = "the cat and the dog and " * 170  # more than the model's context
+
+
+class Talk(Terminal):
+    """A chat up to its first prompt."""
+
+    def __init__(self, home, *args, columns=COLUMNS, **changes):
+        env = environment(HOME=home, TERM="xterm", LC_ALL="C.UTF-8", XDG_STATE_HOME=None,
+                          NO_COLOR=None)
+        for name, value in changes.items():
+            env.pop(name, None)
+            if value is not None:
+                env[name] = value
+        super().__init__("chat", *map(str, args), env=env, columns=columns)
+        self.greeting = self.until(b"\r\n> ", 0)
+
+    def until(self, text, after):
+        """What comes up to a text, which must come."""
+        self.read(until=text, after=after)
+        if text not in self.text[after:]:
+            raise EOFError(self.text)
+        return self.text[after:self.text.index(text, after)].decode().replace("\r\n", "\n")
+
+    def say(self, line, prompt="> "):
+        """Type a line; what stands between it and the next prompt."""
+        after = len(self.text)
+        self.press(line.encode() + b"\r")
+        return self.until(b"\r\n" + prompt.encode(), after).partition("\n")[2].rstrip("\n")
+
+    def leave(self):
+        self.press(b"\x04")
+        return self.wait()
+
+
+class ChatCase(Case):
+    def chat(self, *args, **changes):
+        talk = Talk(self.folder, "--exact", *args, **changes)
+        self.addCleanup(talk.process.wait)
+        self.addCleanup(talk.process.kill)
+        return talk
+
+    def prompt_size(self, talk):
+        """Tokens of the last prompt, and how many of them were kept."""
+        found = re.search(r"Prompt: (\d+) tokens, (\d+) of them kept", talk.say("/stats"))
+        return tuple(map(int, found.groups()))
+
+    def piped(self, lines, *args, status=0):
+        result = command.run("chat", "--exact", *args, input=lines)
+        self.assertEqual(result.returncode, status, result.stderr)
+        return result.stdout.decode(), result.stderr.decode()
+
+    def generated(self, text, *args):
+        return self.done("generate", "--exact", "--verbose", "false", "-n", "256", "-p", "-", *args,
+                         input=text).decode().rstrip("\n")
+
+    def renamed(self, token, text, template=None):
+        """A copy of the model in which a token stands for another text."""
+        folder = self.model("renamed", skip=["tokenizer.json", "tokenizer_config.json"])
+        parts = json.loads((MODEL / "tokenizer.json").read_text())
+        vocab, merges = parts["model"]["vocab"], parts["model"]["merges"]
+        vocab[text] = vocab.pop(token)
+        pairs = [m if isinstance(m, list) else m.split(" ") for m in merges]
+        parts["model"]["merges"] = [m for m, pair in zip(merges, pairs)
+                                    if token not in pair and "".join(pair) != token]
+        (folder / "tokenizer.json").write_text(json.dumps(parts))
+        config = json.loads((MODEL / "tokenizer_config.json").read_text())
+        config["chat_template"] = template or config["chat_template"]
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        return folder
+
+
+class Conversation(ChatCase):
+    def test_greeting_and_story(self):
+        talk = self.chat()
+        self.assertIn("storyteller-4bit", talk.greeting)
+        self.assertRegex(talk.say(HELLO), r"^Hello")
+        story = talk.say(STORY)
+        self.assertGreater(len(story.split()), 60)
+        self.assertIn("cat", story)
+        self.assertEqual(talk.leave(), 0)
+
+    def test_as_the_whole_conversation_gives_it(self):
+        """What was kept of earlier turns changes nothing."""
+        talk = self.chat()
+        text = "<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n%s"
+        said = ""
+        for line in (HELLO, STORY, "Thank you."):
+            answer = talk.say(line)
+            whole = said + text % (line, "")
+            self.assertEqual(answer, self.generated(whole, "--ignore-chat-template"))
+            said += text % (line, answer + "<|im_end|>\n")
+
+    def test_only_what_is_new_is_evaluated(self):
+        talk = self.chat()
+        talk.say(HELLO)
+        context = int(re.search(r"Context: (\d+) of 1024", talk.say("/stats")).group(1))
+        talk.say(STORY)
+        total, kept = self.prompt_size(talk)
+        self.assertEqual(kept, context)
+        self.assertGreater(total, kept)
+
+    def test_system(self):
+        talk, told = self.chat(), self.chat("--system-prompt", "You only say no.")
+        plain = talk.say(STORY)
+        self.assertIn("set", talk.say("/system You only say no."))
+        talk.say("/clear")
+        other = talk.say(STORY)
+        self.assertNotEqual(other, plain)
+        self.assertEqual(other, self.generated(STORY, "--system-prompt", "You only say no."))
+        self.assertEqual(told.say(STORY), other)
+        self.assertIn("no system prompt", talk.say("/system"))
+        talk.say("/clear")
+        self.assertEqual(talk.say(STORY), plain)
+
+    def test_clear(self):
+        talk = self.chat()
+        first = talk.say(STORY)
+        total, _ = self.prompt_size(talk)
+        talk.say(STORY)
+        self.assertGreater(self.prompt_size(talk)[0], 2 * total)
+        talk.say("/clear")
+        self.assertEqual(talk.say(STORY), first)
+        self.assertEqual(self.prompt_size(talk), (total, total - 1))
+
+    def test_cut_off(self):
+        talk = self.chat("--max-tokens", "5")
+        self.assertIn("(cut off: --max-tokens is 5)", talk.say(STORY))
+        self.assertIn("Answer: 5 tokens", talk.say("/stats"))
+
+    def test_stop(self):
+        talk = self.chat("--stop", " a ")
+        self.assertEqual(talk.say(STORY), "Once upon")
+
+    def test_context(self):
+        talk = self.chat("-n", "5000", "--system-prompt", "the cat and the dog and " * 150)
+        self.assertIn("/clear", talk.say(STORY * 20))
+        answer = talk.say("go on")
+        talk.say("/system")
+        self.assertTrue(talk.say(HELLO))
+        self.assertEqual(talk.leave(), 0)
+        self.assertTrue(answer)
+
+    def test_context_fills(self):
+        out, said = self.piped("%s\n%s\n" % (LONG, HELLO), status=1)
+        self.assertRegex(said, r"\Aclm: this makes the conversation \d+ tokens .*/clear.*\n\Z")
+        self.assertTrue(out.startswith("Hello"))
+
+
+class Keys(ChatCase):
+    def test_interrupt_stops_the_answer(self):
+        talk = self.chat()
+        for _ in range(2):
+            after = len(talk.text)
+            talk.press(STORY.encode() + b"\r")
+            talk.until(b" upon", after)
+            talk.press(b"\x03")
+            self.assertIn("(stopped)", talk.until(b"\r\n> ", after))
+        self.assertTrue(talk.say("Thank you."))
+        self.assertEqual(talk.leave(), 0)
+
+    def test_interrupt_in_a_long_prompt(self):
+        talk = self.chat("--prefill-step-size", "1")
+        talk.press(("\"\"\"" + "the cat and the dog and " * 20).encode() + b"\r")
+        for _ in range(6):
+            talk.say("the cat and the dog and " * 20, prompt=". ")
+        after = len(talk.text)
+        talk.press(b"\"\"\"\r")
+        talk.until(b"Prompt: ", after)
+        talk.press(b"\x03")
+        self.assertIn("(stopped)", talk.until(b"\r\n> ", after))
+        self.assertEqual(talk.say(HELLO), self.generated(HELLO))
+
+    def test_interrupt_at_the_prompt(self):
+        talk = self.chat()
+        after = len(talk.text)
+        talk.press(b"half a li")
+        talk.until(b"half a li", after)
+        talk.press(b"\x03")
+        talk.until(b"\r\n> ", after)
+        self.assertEqual(talk.say(HELLO), self.generated(HELLO))
+
+    def test_end(self):
+        self.assertEqual(self.chat().leave(), 0)
+        talk = self.chat()
+        talk.press(b"/quit\r")
+        self.assertEqual(talk.wait(), 0)
+
+    def test_several_lines(self):
+        for lines, meant in ((["one\\", "two\\", "three"], "one\ntwo\nthree"),
+                             (['"""one', "", 'two"""'], "one\n\ntwo"),
+                             (['"""', "/help \\", '"""'], "/help \\"),
+                             (["//help"], "/help"), (['"""one"""'], "one")):
+            talk = self.chat("-n", "20")
+            for line in lines[:-1]:
+                talk.say(line, prompt=". ")
+            answer = talk.say(lines[-1]).replace("\n\n(cut off: --max-tokens is 20)", "")
+            self.assertEqual(answer, self.generated(meant, "-n", "20"), lines)
+
+    def test_editing(self):
+        """Characters of several bytes, going back, deleting."""
+        talk = self.chat("-n", "20")
+        answer = talk.say("Bäx\x7fr\x1b[D\x1b[D\x1b[D€\x05!\x02\x02\x02\x02")
+        self.assertEqual(answer.partition("\n\n(")[0], self.generated("€Bär!", "-n", "20"))
+
+    def test_window_changes(self):
+        talk = self.chat()
+        talk.press(b"Hel")
+        fcntl.ioctl(talk.master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+        talk.process.send_signal(signal.SIGWINCH)
+        self.assertEqual(talk.say("lo!").splitlines()[-1], self.generated(HELLO))
+
+    def test_history(self):
+        talk = self.chat()
+        talk.say("/stats")
+        answer = talk.say(HELLO)
+        self.assertEqual(talk.leave(), 0)
+        file = self.folder / ".local/state/clm/history"
+        self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o600)
+        self.assertEqual(talk.process.returncode, 0)
+        again = self.chat()
+        self.assertEqual(again.say("\x1b[A").splitlines()[-1], answer)
+        elsewhere = self.chat(XDG_STATE_HOME=str(self.folder / "state"))
+        elsewhere.say("/stats")
+        elsewhere.leave()
+        self.assertIn("/stats", (self.folder / "state/clm/history").read_text())
+
+
+class Narrow(ChatCase):
+    def test_forty_columns(self):
+        talk = self.chat("-n", "30")
+        talk.say("/help")
+        talk.say(STORY)
+        talk.say("/stats")
+        talk.say("/system x")
+        talk.say("/nonsense")
+        for line in talk.text.decode().split("\r\n"):
+            if not line.startswith(("> ", "Once")):
+                self.assertLessEqual(len(line), COLUMNS, line)
+        self.assertIn("> " + STORY[:38], screen(talk.text.decode()))
+
+    def test_commands(self):
+        talk = self.chat()
+        for name in ("help", "clear", "system", "stats", "save", "load", "quit"):
+            self.assertIn("/" + name, talk.say("/help"))
+        for name in ("save", "load"):
+            self.assertIn("yet", talk.say("/%s file" % name))
+        self.assertIn("no command /nonsense", talk.say("/nonsense"))
+        self.assertIn("All answers: 0, 0 tokens", talk.say("/stats"))
+        self.assertEqual(talk.leave(), 0)
+
+
+class Thinking(ChatCase):
+    TEMPLATE = json.loads((MODEL / "tokenizer_config.json").read_text())["chat_template"].replace(
+        "assistant\n' }}{% endif", "assistant\n<think>' }}{# up to </think> #}{% endif")
+
+    def thinker(self, word="Ġtime"):
+        """A model whose template opens a section of thinking, and which ends it by this word."""
+        return self.renamed(word, "</think>", self.TEMPLATE)
+
+    def test_dimmed(self):
+        folder = self.thinker()
+        talk = self.chat("-m", folder)
+        answer = talk.say(STORY)
+        self.assertRegex(answer, r"\A\x1b\[2m[^\x1b<]+\x1b\[0m\n\n[^\x1b<]+\Z")
+        colourless = self.chat("-m", folder, NO_COLOR="1").say(STORY)
+        self.assertEqual(colourless, re.sub(r"\x1b\[\dm", "", answer))
+
+    def test_not_elsewhere(self):
+        out, _ = self.piped(STORY + "\n", "-m", self.thinker())
+        self.assertRegex(out, r"\A[^\x1b<]+\n\n[^\x1b<]+\n\Z")
+
+    def test_interrupted(self):
+        """The terminal is left as it was."""
+        talk = self.chat("-m", self.thinker(word="Ġzebra"))
+        after = len(talk.text)
+        talk.press(STORY.encode() + b"\r")
+        talk.until(b"\x1b[2m", after)
+        talk.press(b"\x03")
+        said = talk.until(b"\r\n> ", after)
+        self.assertEqual(re.findall(r"\x1b\[(\d)m", said), ["2", "0"])
+
+    def test_control_characters(self):
+        """A model cannot send the terminal what it likes."""
+        folder = self.renamed("Ġtime", "\u011b]0;x\u0107")  # ESC and BEL, in byte-level spelling
+        self.assertIn("a?]0;x?,", self.chat("-m", folder).say(STORY))
+        self.assertIn("a\x1b]0;x\x07,", self.piped(STORY, "-m", folder)[0])
+
+
+class Pipe(ChatCase):
+    def test_answers(self):
+        out, said = self.piped("%s\n\n  \n/system\n%s" % (HELLO, STORY))
+        self.assertEqual(said, "There is no system prompt now.\n")
+        answer, _, story = out.partition("\n")
+        self.assertEqual(answer, self.generated(HELLO))
+        self.assertGreater(len(story.split()), 60)
+
+    def test_failures(self):
+        out, said = self.piped("/nonsense\n%s\n" % HELLO, status=1)
+        self.one_line(said, "/nonsense")
+        self.assertEqual(out.rstrip("\n"), self.generated(HELLO))
+
+    def test_no_home(self):
+        self.assertEqual(self.chat(HOME=None).leave(), 0)
+
+    def test_dumb_terminal(self):
+        talk = self.chat(TERM="dumb")
+        self.assertEqual(talk.say(HELLO), self.generated(HELLO))
+        self.assertEqual(talk.leave(), 0)
+
+    def test_model_without_template(self):
+        self.fails(1, ["no chat template", "clm generate"], "chat", "-m",
+                   self.model(skip=["tokenizer_config.json"]))
+
+    def test_bad_options(self):
+        self.fails(2, "--max-tokens", "chat", "--max-tokens", "0")
+        self.fails(2, "--chat-template-config", "chat", "--chat-template-config", "[]")
+
+
+def write_transcript():
+    """A conversation on a wide terminal, into docs/chat.md."""
+    lines = [HELLO, STORY, "/stats", "/system You are a sleepy cat.", '"""Tell me', 'a story."""',
+             "/clear"]
+    with tempfile.TemporaryDirectory() as home:
+        talk = Talk(home, "--temp", "0.7", "--seed", "7", columns=WIDE)
+        for line in lines:
+            talk.say(line, prompt=". " if line == '"""Tell me' else "> ")
+        talk.leave()
+    shown = "$ clm chat --temp 0.7 --seed 7\n" + "\n".join(screen(talk.text.decode(), WIDE)).rstrip()
+    page = ROOT / "docs" / "chat.md"
+    head, _, rest = page.read_text().partition("```text\n")
+    page.write_text(head + "```text\n" + shown + "\n```" + rest.partition("\n```")[2])
+
+
+if sys.argv[2:] == ["--transcript"]:
+    command.CLM = os.path.abspath(sys.argv[1])
+    write_transcript()
+else:
+    command.main()
