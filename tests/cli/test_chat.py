@@ -352,7 +352,7 @@ def write_transcript():
     shown = "$ clm chat --temp 0.7 --seed 7\n" + "\n".join(screen(talk.text.decode(), WIDE)).rstrip()
     page = ROOT / "docs" / "chat.md"
     head, _, rest = page.read_text().partition("```text\n")
-    page.write_text(head + "```text\n" + shown + "\n```" + rest.partition("\n```")[2])
+    page.write_text(head + "```text\n" + shown + "\n```\n" + rest.partition("```\n")[2])
 
 
 if sys.argv[2:] == ["--transcript"]:
