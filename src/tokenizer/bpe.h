@@ -66,6 +66,11 @@ static inline bool bpe_filter_has(const struct bpe *b, uint32_t left, uint32_t r
     return b->filter[h / 64] >> h % 64 & 1;
 }
 
+static inline void bpe_filter_prefetch(const struct bpe *b, uint32_t left, uint32_t right)
+{
+    __builtin_prefetch(&b->filter[bpe_filter_hash(b, left, right) / 64]);
+}
+
 /* Working memory of one thread; start from {0}. */
 struct bpe_scratch {
     uint32_t *ids; /* the symbols of a word */

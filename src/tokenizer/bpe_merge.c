@@ -26,18 +26,36 @@ static size_t least_rank(const uint32_t *ranks, size_t n)
     return at;
 }
 
+/* Ranks of the pairs first to end - 1. Both tables are larger than the caches near the core: what
+ * all the pairs need of one is asked for before the first of them waits for it. */
+static void look_up(const struct bpe *b, const uint32_t *ids, size_t first, size_t end,
+                    uint32_t *ranks, uint32_t *merged)
+{
+    for (size_t i = first; i < end; i++)
+        bpe_filter_prefetch(b, ids[i], ids[i + 1]);
+    for (size_t i = first; i < end; i++) {
+        ranks[i] = bpe_filter_has(b, ids[i], ids[i + 1]) ? 0 : BPE_NO_RANK;
+        if (!ranks[i])
+            pair_map_prefetch(&b->merges, ids[i], ids[i + 1]);
+    }
+    for (size_t i = first; i < end; i++) {
+        const struct pair_slot *slot;
+
+        if (ranks[i] == BPE_NO_RANK)
+            continue;
+        slot = pair_map_find(&b->merges, ids[i], ids[i + 1]);
+        ranks[i] = slot ? slot->a : BPE_NO_RANK;
+        merged[i] = slot ? slot->b : 0;
+    }
+}
+
 /* ranks[i] and merged[i] are those of symbols i and i + 1. */
 static size_t merge_small(const struct bpe *b, uint32_t *ids, size_t n)
 {
     uint32_t ranks[SMALL], merged[SMALL];
     size_t pairs = n - 1;
 
-    for (size_t i = 0; i < pairs; i++) {
-        struct bpe_pair pair = bpe_find_pair(b, ids[i], ids[i + 1]);
-
-        ranks[i] = pair.rank;
-        merged[i] = pair.merged;
-    }
+    look_up(b, ids, 0, pairs, ranks, merged);
     while (pairs > 0) {
         size_t best = least_rank(ranks, pairs), after;
 
@@ -49,12 +67,7 @@ static size_t merge_small(const struct bpe *b, uint32_t *ids, size_t n)
         memmove(ranks + best, ranks + best + 1, after * sizeof *ranks);
         memmove(merged + best, merged + best + 1, after * sizeof *merged);
         pairs--;
-        for (size_t i = best - (best > 0); i <= best && i < pairs; i++) {
-            struct bpe_pair pair = bpe_find_pair(b, ids[i], ids[i + 1]);
-
-            ranks[i] = pair.rank;
-            merged[i] = pair.merged;
-        }
+        look_up(b, ids, best - (best > 0), best < pairs ? best + 1 : pairs, ranks, merged);
     }
     return pairs + 1;
 }

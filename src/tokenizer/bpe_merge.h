@@ -16,7 +16,7 @@ static inline struct bpe_pair bpe_find_pair(const struct bpe *b, uint32_t left, 
 {
     const struct pair_slot *slot = NULL;
 
-    if (!b->filter || bpe_filter_has(b, left, right))
+    if (bpe_filter_has(b, left, right))
         slot = pair_map_find(&b->merges, left, right);
     return slot ? (struct bpe_pair){slot->a, slot->b} : (struct bpe_pair){BPE_NO_RANK, 0};
 }

@@ -17,7 +17,7 @@ int pair_map_reserve(struct pair_map *m, size_t n, clm_error *err)
     struct pair_map bigger = {.count = m->count};
     size_t size = 16;
 
-    while (size / 2 < n) {
+    while (size / 4 * 3 < n) {
         if (!size_mul(size, 2, &size))
             return fail(err, CLM_ERR_NOMEM, "a table of %zu pairs", n);
     }

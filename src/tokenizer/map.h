@@ -17,7 +17,7 @@ struct pair_slot {
 };
 
 struct pair_map {
-    struct pair_slot *slots; /* a power of two of them, at most half of them taken */
+    struct pair_slot *slots; /* a power of two of them, at most three quarters taken */
     size_t mask;
     size_t count;
 };
