@@ -118,6 +118,8 @@ static enum line_result read_plain(line_input *in, const char *prompt, struct st
 
         if (r == LINE_FAILED)
             fail(err, CLM_ERR_IO, "cannot read standard input: %s", strerror(errno));
+        if (r == LINE_INTERRUPTED && in->terminal)
+            putchar('\n'); /* behind the ^C that the terminal shows */
         if (r == LINE_END && out->size > before)
             return LINE_READ;
         if (r != LINE_READ || c == '\n')
