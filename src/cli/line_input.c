@@ -107,7 +107,7 @@ static enum line_result read_plain(line_input *in, const char *prompt, struct st
                                    clm_error *err)
 {
     size_t before = out->size;
-    char c;
+    char c = 0;
 
     if (in->terminal) {
         fputs(prompt, stdout);
