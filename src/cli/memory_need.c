@@ -70,14 +70,15 @@ double memory_of_cache(const struct spec *s, size_t number_size, int length)
 
     for (int l = 0; l < s->n_layers; l++) {
         for (int b = 0; b < s->layers[l].n_branches; b++) {
-            struct kv_layer_spec kept;
-            int seen = length;
+            struct kv_layer_spec kept[2];
+            int n = nn_branch_caches(&s->layers[l].branches[b], kept);
 
-            if (!nn_branch_cache(&s->layers[l].branches[b], &kept))
-                continue;
-            if (kept.window > 0 && kept.window < length)
-                seen = kept.window;
-            sum += (double)kept.n_kv_heads * (kept.k_dim + kept.v_dim) * (double)number_size * seen;
+            for (int i = 0; i < n; i++) {
+                bool slides = kept[i].window > 0 && kept[i].window < length;
+
+                sum += (double)kept[i].n_kv_heads * ((double)kept[i].k_dim + kept[i].v_dim) *
+                       (double)number_size * (slides ? kept[i].window : length);
+            }
         }
     }
     return sum;

@@ -114,6 +114,8 @@ struct attend_params {
     const float *slopes; /* [n_heads] in device memory, added to the score of a key d positions
                           * behind the row: -d slope, after scaling; not with softcap. NULL: none.
                           * arXiv:2108.12409 */
+    const tensor *kept;  /* U32, by row of the batch: bit s % 32 of word s / 32 is whether the row
+                          * sees  the key at position s, one of them at least; NULL: all */
     const float *sinks; /* [n_heads] a logit per head that only joins the denominator; NULL: none */
 };
 
@@ -279,6 +281,12 @@ struct device_ops {
      */
     void (*attend)(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,
                    const struct kv_batch *batch, const struct attend_params *p);
+
+    /* For each row the n keys that it sees at most: kept [T, words] U32 as attend takes it, with
+     * the best by sum_h w[t, h] max(q_h k, 0), the later on ties, as zeros often are; all where
+     * there are no more than n. q [T, H, k_dim], w [T, H]; one kv head. */
+    void (*select_keys)(device *d, tensor *kept, const tensor *q, const tensor *w,
+                        const struct kv_layer *kv, const struct kv_batch *batch, int n);
 
     /* y[i, :] = x[rows[i], :]; rows [y->rows] i32 in device memory. */
     void (*gather_rows)(device *d, tensor *y, const tensor *x, const int32_t *rows);

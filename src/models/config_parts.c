@@ -16,7 +16,7 @@ struct norm_spec config_layer_norm(config *c, const char *key, bool bias)
         .kind = NORM_LAYER, .eps = (float)config_float_or(c, key, 1e-5), .bias = bias};
 }
 
-struct attention_spec config_attention(config *c, const struct spec *s, double theta, arena *a)
+struct attention_spec config_attention_plain(config *c, const struct spec *s)
 {
     int n_heads = config_int_in(c, "num_attention_heads", 1, 4096);
     int head_dim = config_int_or(c, "head_dim", s->hidden_size / n_heads);
@@ -29,8 +29,15 @@ struct attention_spec config_attention(config *c, const struct spec *s, double t
         .qkv_bias = bias,
         .o_bias = bias,
         .scale = attention_scale(head_dim),
-        .rope = config_rope(c, NULL, head_dim, theta, a),
     };
+}
+
+struct attention_spec config_attention(config *c, const struct spec *s, double theta, arena *a)
+{
+    struct attention_spec attention = config_attention_plain(c, s);
+
+    attention.rope = config_rope(c, NULL, attention.head_dim, theta, a);
+    return attention;
 }
 
 struct temperature_spec config_temperature(config *c)

@@ -7,7 +7,9 @@
  * V2 weighs experts by a softmax, of the groups with the best experts; V3 by sigmoids, chosen with
  * a bias; Mistral 4 as V2, of the groups with the best two experts.
  *
- * DeepSeek-V2, arXiv:2405.04434; V3, 2412.19437; Kimi K2, 2507.20534
+ * V3.2 and GLM 5 see but the keys that an indexer finds.
+ *
+ * DeepSeek-V2, arXiv:2405.04434; V3, 2412.19437; V3.2, 2512.02556; Kimi K2, 2507.20534
  */
 #include <string.h>
 
@@ -45,6 +47,15 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp, enum kind kind)
     return moe;
 }
 
+/* Which keys a row sees is chosen by heads made for it. */
+static void read_index(struct mla_spec *mla, config *c, bool interleaved)
+{
+    mla->index_topk = config_int_in(c, "index_topk", 1, 1 << 24);
+    mla->index_heads = config_int(c, "index_n_heads");
+    mla->index_dim = config_int(c, "index_head_dim");
+    mla->index_interleaved = config_bool_or(c, "indexer_rope_interleave", interleaved);
+}
+
 static int deepseek_spec(struct spec *s, config *c, arena *a)
 {
     const char *type = config_string_or(c, "model_type", "");
@@ -72,6 +83,8 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
     if (strcmp(type, "glm4_moe_lite") == 0)
         mla.q_norm = mla.kv_norm = norm;
     mla.temperature = config_temperature(c);
+    if (strcmp(type, "deepseek_v32") == 0 || strcmp(type, "glm_moe_dsa") == 0)
+        read_index(&mla, c, strcmp(type, "glm_moe_dsa") == 0);
     s->final_norm = norm;
     s->more_layers = true;
     for (int i = 0; i < s->n_layers; i++) {
@@ -87,9 +100,9 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
 }
 
 const struct family family_deepseek_v3 = {
-    .name = "DeepSeek V2 and V3, Kimi K2, GLM 4.7 Flash, Mistral 4",
+    .name = "DeepSeek V2, V3 and V3.2, GLM 5, Kimi K2, GLM 4.7 Flash, Mistral 4",
     .model_types = {"deepseek_v3", "deepseek_v2", "kimi_k2", "kimi_k25", "kimi_vl",
-                    "joyai_llm_flash", "glm4_moe_lite", "mistral4"},
+                    "joyai_llm_flash", "glm4_moe_lite", "mistral4", "deepseek_v32", "glm_moe_dsa"},
     .spec = deepseek_spec,
     .weights = layout_mla,
 };

@@ -136,6 +136,9 @@ struct norm_spec config_layer_norm(config *c, const char *key, bool bias);
  * rope, scaled by 1 / sqrt(head_dim); after config_common. theta is the default of rope_theta. */
 struct attention_spec config_attention(config *c, const struct spec *s, double theta, arena *a);
 
+/* The same without its rope. */
+struct attention_spec config_attention_plain(config *c, const struct spec *s);
+
 /* Attention to latents as DeepSeek has it: q_lora_rank (null: none), kv_lora_rank,
  * qk_nope_head_dim, qk_rope_head_dim, v_head_dim, attention_bias, the norms of ranks with eps 1e-6,
  * pairs that turn interleaved, a scale that follows yarn's mscale_all_dim. */

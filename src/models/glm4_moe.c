@@ -24,9 +24,9 @@ static int glm4_moe_spec(struct spec *s, config *c, arena *a)
         mlp.intermediate_size = config_int(c, "intermediate_size");
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention(c, s, 1000000, a);
-    if (!dots)
-        attention.rope = config_rope_parameters(c, attention.head_dim, 1000000, a);
+    attention = config_attention_plain(c, s);
+    attention.rope = dots ? config_rope(c, NULL, attention.head_dim, 1000000, a)
+                          : config_rope_parameters(c, attention.head_dim, 1000000, a);
     attention.o_bias = dots && attention.qkv_bias;
     if (config_bool_or(c, "use_qk_norm", dots))
         attention.q_norm = attention.k_norm = norm;

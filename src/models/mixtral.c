@@ -11,12 +11,7 @@
 static int mixtral_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
-    int n_heads = config_int_in(c, "num_attention_heads", 1, 4096);
-    struct attention_spec attention = {
-        .n_heads = n_heads,
-        .n_kv_heads = config_int_or(c, "num_key_value_heads", n_heads),
-        .window = config_int_or(c, "sliding_window", 0),
-    };
+    struct attention_spec attention;
     struct moe_spec moe = {
         .router =
             {
@@ -25,18 +20,13 @@ static int mixtral_spec(struct spec *s, config *c, arena *a)
                 .n_experts_per_token = config_int_or(c, "num_experts_per_tok", 2),
                 .scale = 1,
             },
-        .expert =
-            {
-                .intermediate_size = config_int(c, "intermediate_size"),
-                .activation = config_activation(c, "hidden_act", ACT_SILU),
-                .gated = true,
-            },
+        .expert = config_gated_mlp(c),
     };
 
     if (config_common(s, c, false, a))
         return -1;
-    attention.head_dim = config_int_or(c, "head_dim", s->hidden_size / n_heads);
-    attention.scale = attention_scale(attention.head_dim);
+    attention = config_attention_plain(c, s);
+    attention.window = config_int_or(c, "sliding_window", 0);
     attention.rope = config_rope_parameters(c, attention.head_dim, 1000000, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {

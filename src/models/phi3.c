@@ -11,28 +11,13 @@
 static int phi3_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
-    int n_heads = config_int_in(c, "num_attention_heads", 1, 4096);
-    struct attention_spec attention = {
-        .n_heads = n_heads,
-        .n_kv_heads = config_int_or(c, "num_key_value_heads", n_heads),
-        .window = config_int_or(c, "sliding_window", 0),
-    };
-    struct mlp_spec mlp = {
-        .intermediate_size = config_int(c, "intermediate_size"),
-        .activation = config_activation(c, "hidden_act", ACT_SILU),
-        .gated = true,
-    };
+    struct attention_spec attention;
 
     if (config_common(s, c, false, a))
         return -1;
-    attention.head_dim = config_int_or(c, "head_dim", s->hidden_size / n_heads);
-    attention.scale = attention_scale(attention.head_dim);
-    attention.rope = config_rope(c, NULL, attention.head_dim, 10000, a);
-    s->final_norm = norm;
-    for (int i = 0; i < s->n_layers; i++) {
-        layer_add(&s->layers[i], branch_attention(norm, attention));
-        layer_add(&s->layers[i], branch_mlp(norm, mlp));
-    }
+    attention = config_attention(c, s, 10000, a);
+    attention.window = config_int_or(c, "sliding_window", 0);
+    spec_layers(s, norm, attention, config_gated_mlp(c));
     config_ignore(c, "original_max_position_embeddings", "embd_pdrop", "resid_pdrop", NULL);
     return 0;
 }

@@ -43,27 +43,16 @@ static int qwen_spec(struct spec *s, config *c, arena *a)
     const char *type = config_string_or(c, "model_type", "");
     bool qwen2 = strncmp(type, "qwen2", 5) == 0, moe = strstr(type, "moe") != NULL;
     struct norm_spec norm = config_rms_norm(c), none = {0};
-    bool bias = config_bool_or(c, "attention_bias", false);
-    int n_heads = config_int_in(c, "num_attention_heads", 1, 4096);
-    struct attention_spec attention = {
-        .n_heads = n_heads,
-        .n_kv_heads = config_int_or(c, "num_key_value_heads", n_heads),
-        .qkv_bias = qwen2 || bias,
-        .o_bias = !qwen2 && bias,
-        .q_norm = qwen2 ? none : norm,
-        .k_norm = qwen2 ? none : norm,
-    };
-    struct mlp_spec mlp = {
-        .intermediate_size = config_int(c, "intermediate_size"),
-        .activation = config_activation(c, "hidden_act", ACT_SILU),
-        .gated = true,
-    };
+    struct attention_spec attention;
+    struct mlp_spec mlp = config_gated_mlp(c);
     struct moe_spec experts = moe ? read_moe(c, mlp) : (struct moe_spec){0};
 
     if (config_common(s, c, qwen2, a))
         return -1;
-    attention.head_dim = config_int_or(c, "head_dim", s->hidden_size / n_heads);
-    attention.scale = attention_scale(attention.head_dim);
+    attention = config_attention_plain(c, s);
+    attention.qkv_bias = qwen2 || attention.qkv_bias;
+    attention.o_bias = !qwen2 && attention.o_bias;
+    attention.q_norm = attention.k_norm = qwen2 ? none : norm;
     attention.rope = moe ? config_rope_parameters(c, attention.head_dim, 1000000, a)
                          : config_rope(c, NULL, attention.head_dim, 1000000, a);
     s->final_norm = norm;

@@ -1,6 +1,8 @@
 /* models/registry.c: which family serves which model_type. */
+#include <limits.h>
 #include <string.h>
 
+#include "base/distance.h"
 #include "models/family.h"
 #include "models/model.h"
 #include "models/registry.h"
@@ -43,42 +45,15 @@ const struct family *model_family_find(const char *model_type)
     return NULL;
 }
 
-/* Edits that turn a into b (Levenshtein); names beyond this length never match. */
-#define MAX_NAME 64
-
-static int distance(const char *a, const char *b)
-{
-    int row[MAX_NAME + 1];
-    int n = (int)strlen(b);
-
-    if (strlen(a) > MAX_NAME || n > MAX_NAME)
-        return MAX_NAME;
-    for (int j = 0; j <= n; j++)
-        row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int diagonal = row[0];
-
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            int replace = diagonal + (a[i - 1] != b[j - 1]);
-            int other = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-
-            diagonal = row[j];
-            row[j] = replace < other ? replace : other;
-        }
-    }
-    return row[n];
-}
-
 const char *model_type_nearest(const char *model_type)
 {
     const char *best = NULL;
-    int least = MAX_NAME;
+    int least = INT_MAX;
 
     for (size_t i = 0; i < COUNT(families); i++) {
         for (size_t t = 0; t < COUNT(families[i]->model_types) && families[i]->model_types[t];
              t++) {
-            int d = distance(model_type, families[i]->model_types[t]);
+            int d = edit_distance(model_type, families[i]->model_types[t]);
 
             if (d < least) {
                 least = d;

@@ -43,23 +43,24 @@ void nn_temperature(pass *p, const struct temperature_spec *t, tensor *q)
         p->ops->temperature(p->dev, q, p->rows.positions, t->beta, t->length, t->offset);
 }
 
-bool nn_branch_cache(const struct branch_spec *b, struct kv_layer_spec *layer)
+int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[2])
 {
     const struct attention_spec *a = &b->attention;
 
     switch (b->op) {
     case OP_ATTENTION:
-        *layer = (struct kv_layer_spec){.n_kv_heads = a->n_kv_heads,
-                                        .k_dim = a->head_dim,
-                                        .v_dim = a->v_dim ? a->v_dim : a->head_dim,
-                                        .window = a->chunk ? a->chunk : a->window};
-        return !a->cache_of;
+        layers[0] = (struct kv_layer_spec){.n_kv_heads = a->n_kv_heads,
+                                           .k_dim = a->head_dim,
+                                           .v_dim = a->v_dim ? a->v_dim : a->head_dim,
+                                           .window = a->chunk ? a->chunk : a->window};
+        return a->cache_of ? 0 : 1;
     case OP_MLA:
-        *layer = (struct kv_layer_spec){
+        layers[0] = (struct kv_layer_spec){
             .n_kv_heads = 1, .k_dim = b->mla.rope_dim + b->mla.kv_rank, .v_dim = b->mla.kv_rank};
-        return true;
+        layers[1] = (struct kv_layer_spec){.n_kv_heads = 1, .k_dim = b->mla.index_dim, .v_dim = 1};
+        return b->mla.index_topk ? 2 : 1;
     default:
-        return false;
+        return 0;
     }
 }
 

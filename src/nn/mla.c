@@ -28,18 +28,25 @@ static void per_head(pass *p, const struct nn_experts *heads, int n_heads, tenso
         p->ops->matmul_experts(p->dev, &job, 1, n_heads, x, &ids);
 }
 
+/* The latent of queries, [T, q_rank], or x itself. */
+static const tensor *query_latent(pass *p, const struct nn_mla *m, const tensor *x)
+{
+    tensor *q_a;
+
+    if (!m->spec->q_rank)
+        return x;
+    q_a = nn_linear(p, &m->q_a_proj, x);
+    nn_norm_inplace(p, &m->q_norm, q_a, m->spec->q_rank);
+    return q_a;
+}
+
 /* [T, H (rope_dim + kv_rank)] */
 static tensor *queries(pass *p, const struct nn_mla *m, const tensor *x)
 {
     const struct mla_spec *s = m->spec;
-    tensor *q_a, *q, *y;
+    tensor *q, *y;
     tensor from, to;
 
-    if (s->q_rank) {
-        q_a = nn_linear(p, &m->q_a_proj, x);
-        nn_norm_inplace(p, &m->q_norm, q_a, s->q_rank);
-        x = q_a;
-    }
     q = nn_linear(p, &m->q_proj, x); /* [T, H (nope_dim + rope_dim)] */
     y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * (s->rope_dim + s->kv_rank));
     if (p->failed)
@@ -77,18 +84,60 @@ static tensor *keys(pass *p, const struct nn_mla *m, const tensor *x)
     return k;
 }
 
+/* Words of 32 keys that hold the longest sequence of the batch. */
+static int words_of(const struct kv_batch *rows)
+{
+    int longest = 0;
+
+    for (int i = 0; i < rows->n_sequences; i++) {
+        const struct kv_sequence *s = &rows->sequences[i];
+
+        if (s->n_rows > 0 && s->position + s->n_rows > longest)
+            longest = s->position + s->n_rows;
+    }
+    return longest / 32 + 1;
+}
+
+/* Which keys each row sees, [T, words]; NULL: all. */
+static const tensor *choose_keys(pass *p, const struct nn_mla *m, const tensor *x,
+                                 const tensor *latent)
+{
+    const struct mla_spec *s = m->spec;
+    const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, m->cache_layer + 1)];
+    const struct kv_layer *kv = kv_cache_layer(p->cache, m->cache_layer + 1);
+    tensor *q = nn_linear(p, &m->index_q, latent), *k = nn_linear(p, &m->index_k, x);
+    tensor *weights = nn_linear(p, &m->index_weights, x);
+    tensor *nothing = pass_tensor(p, DTYPE_F32, x->rows, 1);
+    tensor *kept = pass_tensor(p, DTYPE_U32, x->rows, words_of(rows));
+
+    nn_norm_inplace(p, &m->index_norm, k, s->index_dim);
+    if (p->failed)
+        return NULL;
+    if (m->rope >= 0) {
+        p->ops->rope(p->dev, q, s->index_dim, p->rope_tables[m->rope], s->index_interleaved);
+        p->ops->rope(p->dev, k, s->index_dim, p->rope_tables[m->rope], s->index_interleaved);
+    }
+    p->ops->clear(p->dev, nothing);
+    p->ops->kv_store(p->dev, kv, rows, k, nothing);
+    p->ops->select_keys(p->dev, kept, q, weights, kv, rows, s->index_topk);
+    return kept;
+}
+
 tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
 {
     const struct mla_spec *s = m->spec;
     const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, m->cache_layer)];
     const struct kv_layer *kv = kv_cache_layer(p->cache, m->cache_layer);
-    const struct attend_params params = {.n_heads = s->n_heads, .scale = s->scale};
+    struct attend_params params = {.n_heads = s->n_heads, .scale = s->scale};
     int head_dim = s->rope_dim + s->kv_rank;
-    tensor *q = queries(p, m, x), *k = keys(p, m, x);
+    const tensor *latent = query_latent(p, m, x);
+    tensor *q = queries(p, m, latent), *k = keys(p, m, x);
     tensor *found = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->kv_rank);
     tensor *y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->v_dim);
     tensor v, from, to;
 
+    if (s->index_topk)
+        params.kept = choose_keys(p, m, x, latent);
     if (p->failed)
         return y;
     if (m->rope >= 0) {

@@ -19,8 +19,8 @@ tensor nn_part_rows(const tensor *x, int n_parts, int first, int n);
 /* Queries of later positions are larger. */
 void nn_temperature(pass *p, const struct temperature_spec *t, tensor *q);
 
-/* What a branch keeps of the past; false: nothing. */
-bool nn_branch_cache(const struct branch_spec *b, struct kv_layer_spec *layer);
+/* What a branch keeps of the past: so many layers of the cache, from its cache_layer on. */
+int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[2]);
 
 /* nn/attention.c, mla.c, mlp.c, moe.c: x [T, hidden_size] -> [T, hidden_size] */
 tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x);

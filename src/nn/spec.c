@@ -127,6 +127,12 @@ static int check_mla(int layer, const struct mla_spec *m, clm_error *err)
         check_range(layer, "qk_rope_head_dim", m->rope_dim, 2, MAX_HEAD_DIM, err) ||
         check_range(layer, "v_head_dim", m->v_dim, 1, MAX_HEAD_DIM, err))
         return -1;
+    if (m->index_topk &&
+        (check_range(layer, "index_topk", m->index_topk, 1, MAX_SIZE, err) ||
+         check_range(layer, "index_n_heads", m->index_heads, 1, MAX_HEADS, err) ||
+         check_range(layer, "index_head_dim", m->index_dim, m->rope_dim, MAX_HEAD_DIM, err) ||
+         check_range(layer, "q_lora_rank", m->q_rank, 1, MAX_SIZE, err)))
+        return -1;
     if (!isfinite(m->scale) || !isfinite(m->q_scale) || !isfinite(m->kv_scale))
         return fail(err, CLM_ERR_FORMAT, "config: attention of layer %d has scales %g, %g, %g",
                     layer, (double)m->scale, (double)m->q_scale, (double)m->kv_scale);

@@ -110,6 +110,10 @@ struct mla_spec {
     struct norm_spec q_norm, kv_norm;
     float q_scale, kv_scale; /* of queries, and of the latent after its norm */
     struct rope_spec rope;   /* over rope_dim numbers */
+    /* A row sees only the index_topk keys that heads of their own score best; 0: all.
+     * arXiv:2512.02556 */
+    int index_topk, index_heads, index_dim;
+    bool index_interleaved; /* their rope, over the first rope_dim numbers */
     float scale;
     struct temperature_spec temperature;
 };

@@ -48,6 +48,10 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_MLA_KV_NORM] = "kv_a_layernorm",
     [ROLE_MLA_EMBED_Q] = "keys of kv_b_proj",
     [ROLE_MLA_UNEMBED] = "values of kv_b_proj",
+    [ROLE_INDEX_Q] = "indexer's wq_b",
+    [ROLE_INDEX_K] = "indexer's wk",
+    [ROLE_INDEX_WEIGHTS] = "indexer's weights_proj",
+    [ROLE_INDEX_NORM] = "indexer's k_norm",
     [ROLE_GATE_PROJ] = "gate_proj",
     [ROLE_UP_PROJ] = "up_proj",
     [ROLE_DOWN_PROJ] = "down_proj",
@@ -181,6 +185,19 @@ static int visit_attention(struct walk *w, struct nn_attention *a)
     return rc;
 }
 
+static int visit_index(struct walk *w, struct nn_mla *m)
+{
+    const struct mla_spec *s = m->spec;
+    int rc =
+        visit_matrix(w, ROLE_INDEX_Q, &m->index_q, s->index_heads * s->index_dim, s->q_rank, false);
+
+    rc = rc ? rc : visit_matrix(w, ROLE_INDEX_K, &m->index_k, s->index_dim, w->hidden_size, false);
+    rc = rc ? rc
+            : visit_matrix(w, ROLE_INDEX_WEIGHTS, &m->index_weights, s->index_heads, w->hidden_size,
+                           false);
+    return rc ? rc : visit_norm(w, ROLE_INDEX_NORM, &m->index_norm, s->index_dim);
+}
+
 static int visit_mla(struct walk *w, struct nn_mla *m)
 {
     const struct mla_spec *s = m->spec;
@@ -203,6 +220,8 @@ static int visit_mla(struct walk *w, struct nn_mla *m)
     rc = rc ? rc
             : visit_experts(w, ROLE_MLA_UNEMBED, &m->unembed, s->n_heads, s->v_dim, s->kv_rank,
                             false);
+    if (!rc && s->index_topk)
+        rc = visit_index(w, m);
     return rc ? rc
               : visit_matrix(w, ROLE_MLA_O, &m->o_proj, w->hidden_size, s->n_heads * s->v_dim,
                              s->o_bias);
@@ -388,6 +407,8 @@ static int new_experts(struct nn_moe *m, arena *a)
     return m->gate_proj.w && m->up_proj.w && m->down_proj.w ? 0 : -1;
 }
 
+static const struct norm_spec index_norm = {.kind = NORM_LAYER, .eps = 1e-5f, .bias = true};
+
 static int new_mla(struct nn_model *m, struct nn_mla *n, const struct mla_spec *s, device *d,
                    arena *a, clm_error *err)
 {
@@ -398,7 +419,9 @@ static int new_mla(struct nn_model *m, struct nn_mla *n, const struct mla_spec *
     n->unembed.w = arena_array(a, struct weight, s->n_heads);
     if (!n->embed_q.w || !n->unembed.w)
         return fail(err, CLM_ERR_NOMEM, "%d heads: no memory", s->n_heads);
-    n->cache_layer = m->n_cache_layers++;
+    n->index_norm.spec = &index_norm;
+    n->cache_layer = m->n_cache_layers;
+    m->n_cache_layers += s->index_topk ? 2 : 1;
     n->rope = rope_table_of(m, &s->rope, d, a, err);
     return n->rope == -2 ? -1 : 0;
 }

@@ -46,6 +46,9 @@ struct nn_mla {
         embed_q; /* of each head [kv_rank, nope_dim]: what its query looks for in latents */
     struct nn_experts unembed; /* of each head [v_dim, kv_rank]: its values from latents */
     struct nn_linear o_proj;
+    struct nn_linear index_q, index_k,
+        index_weights; /* of what chooses keys; its cache comes next */
+    struct nn_norm index_norm;
 };
 
 struct nn_mlp {
@@ -155,6 +158,10 @@ enum weight_role {
     ROLE_MLA_KV_NORM,
     ROLE_MLA_EMBED_Q,
     ROLE_MLA_UNEMBED,
+    ROLE_INDEX_Q,
+    ROLE_INDEX_K,
+    ROLE_INDEX_WEIGHTS,
+    ROLE_INDEX_NORM,
     ROLE_GATE_PROJ,
     ROLE_UP_PROJ,
     ROLE_DOWN_PROJ,

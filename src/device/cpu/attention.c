@@ -23,6 +23,7 @@
 
 #include "base/memory.h"
 #include "device/cpu/cpu.h"
+#include "device/cpu/kv_rows.h"
 #include "device/cpu/ops.h"
 
 enum {
@@ -51,25 +52,6 @@ static int max_int(int a, int b)
     return a > b ? a : b;
 }
 
-/* Where position p of a sequence lies: its place within the block in *place. */
-static char *block_of(const struct kv_layer *kv, const struct kv_sequence *s, int p, int *place)
-{
-    int32_t block = s->blocks[p / kv->block_tokens - s->first_block];
-    int32_t in_slab = block & (int32_t)((1u << kv->slab_shift) - 1);
-
-    *place = p % kv->block_tokens;
-    return (char *)kv->slabs[block >> kv->slab_shift] + (size_t)in_slab * kv->block_bytes;
-}
-
-/* Row number place of head in the keys or values of a block. */
-static void *head_row(char *block, const struct kv_layer *kv, size_t offset, int head, int place,
-                      int dim)
-{
-    size_t row = (size_t)head * (size_t)kv->block_tokens + (size_t)place;
-
-    return block + offset + row * (size_t)dim * dtype_size(kv->type);
-}
-
 /* --- kv_store --- */
 
 struct store_call {
@@ -85,12 +67,12 @@ static void store_row(const struct store_call *call, const struct kv_sequence *s
     const float *k = (const float *)call->k->data + (s->row + i) * call->k->stride;
     const float *v = (const float *)call->v->data + (s->row + i) * call->v->stride;
     int place;
-    char *block = block_of(kv, s, s->position + i, &place);
+    char *block = kv_block_of(kv, s, s->position + i, &place);
 
     for (int h = 0; h < kv->n_kv_heads; h++) {
-        call->kernels->store[kv->type](head_row(block, kv, kv->k_offset, h, place, kv->k_dim),
+        call->kernels->store[kv->type](kv_head_row(block, kv, kv->k_offset, h, place, kv->k_dim),
                                        k + (int64_t)h * kv->k_dim, kv->k_dim);
-        call->kernels->store[kv->type](head_row(block, kv, kv->v_offset, h, place, kv->v_dim),
+        call->kernels->store[kv->type](kv_head_row(block, kv, kv->v_offset, h, place, kv->v_dim),
                                        v + (int64_t)h * kv->v_dim, kv->v_dim);
     }
 }
@@ -329,6 +311,24 @@ static struct span visible(const struct state *st, int query)
     return (struct span){max_int(first - st->base, 0), min_int(end - st->base, CHUNK)};
 }
 
+/* Keys that the query does not see are hidden; false when it sees none. */
+static bool keep(const struct state *st, int query, float *s, int from, struct span seen)
+{
+    const tensor *kept = st->call->p->kept;
+    const uint32_t *bits = (const uint32_t *)kept->data + batch_row(st, query) * kept->stride;
+    bool any = false;
+
+    for (int i = seen.begin; i < seen.end; i++) {
+        int key = st->base + i;
+
+        if (bits[key / 32] >> key % 32 & 1)
+            any = true;
+        else
+            s[i - from] = -INFINITY;
+    }
+    return any;
+}
+
 /* The step of the softmax for one query, over the scores [from, from + n) of a chunk. */
 static void soften(struct state *st, int query, int from, int n)
 {
@@ -337,7 +337,7 @@ static void soften(struct state *st, int query, int from, int n)
     float *s = st->s + (int64_t)query * CHUNK + from;
     float *acc = st->acc + (int64_t)query * call->v_cols;
 
-    if (seen.begin >= seen.end) {
+    if (seen.begin >= seen.end || (call->p->kept && !keep(st, query, s, from, seen))) {
         memset(s, 0, (size_t)n * sizeof *s);
         return;
     }
@@ -365,7 +365,7 @@ static void for_stretches(struct state *st, struct span keys, stretch_fn fn)
 
     for (int key = keys.begin; key < keys.end;) {
         int place;
-        char *block = block_of(kv, st->piece->s, st->base + key, &place);
+        char *block = kv_block_of(kv, st->piece->s, st->base + key, &place);
         int n = min_int(kv->block_tokens - place, keys.end - key);
 
         fn(st, block, place, key, n);
@@ -381,9 +381,9 @@ static void pack_stretch(struct state *st, char *block, int place, int key, int 
     const struct cpu_vector_kernels *k = st->call->kernels;
     int h = st->piece->kv_head;
 
-    k->pack_keys[kv->type](st->keys, head_row(block, kv, kv->k_offset, h, place, kv->k_dim), key, n,
-                           kv->k_dim);
-    k->pack_values[kv->type](st->values, head_row(block, kv, kv->v_offset, h, place, kv->v_dim),
+    k->pack_keys[kv->type](st->keys, kv_head_row(block, kv, kv->k_offset, h, place, kv->k_dim), key,
+                           n, kv->k_dim);
+    k->pack_values[kv->type](st->values, kv_head_row(block, kv, kv->v_offset, h, place, kv->v_dim),
                              key, n, kv->v_dim);
 }
 
@@ -429,9 +429,9 @@ static void score_stretch(struct state *st, char *block, int place, int key, int
     int head = st->piece->kv_head;
 
     call->kernels->scores[kv->type](st->s + key, CHUNK, st->q, call->k_cols, st->n_queries,
-                                    head_row(block, kv, kv->k_offset, head, place, kv->k_dim), n,
+                                    kv_head_row(block, kv, kv->k_offset, head, place, kv->k_dim), n,
                                     kv->k_dim,
-                                    head_row(block, kv, kv->v_offset, head, place, kv->v_dim));
+                                    kv_head_row(block, kv, kv->v_offset, head, place, kv->v_dim));
 }
 
 /* and then the keys of the next chunk. */
@@ -444,12 +444,12 @@ static void weigh_stretch(struct state *st, char *block, int place, int key, int
 
     if (next + n <= st->piece->end_key) {
         int next_place;
-        char *next_block = block_of(kv, st->piece->s, next, &next_place);
+        char *next_block = kv_block_of(kv, st->piece->s, next, &next_place);
 
-        ahead = head_row(next_block, kv, kv->k_offset, head, next_place, kv->k_dim);
+        ahead = kv_head_row(next_block, kv, kv->k_offset, head, next_place, kv->k_dim);
     }
     call->kernels->weigh[kv->type](st->acc, call->v_cols, st->s + key, CHUNK, st->n_queries,
-                                   head_row(block, kv, kv->v_offset, head, place, kv->v_dim), n,
+                                   kv_head_row(block, kv, kv->v_offset, head, place, kv->v_dim), n,
                                    kv->v_dim, ahead);
 }
 

@@ -121,6 +121,7 @@ static const struct device_ops cpu_ops = {
     .rope = cpu_rope,
     .kv_store = cpu_kv_store,
     .attend = cpu_attend,
+    .select_keys = cpu_select_keys,
     .gather_rows = cpu_gather_rows,
     .argmax = cpu_argmax,
 };

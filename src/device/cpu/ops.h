@@ -37,6 +37,10 @@ void cpu_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *b
 void cpu_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,
                 const struct kv_batch *batch, const struct attend_params *p);
 
+/* cpu/select.c */
+void cpu_select_keys(device *d, tensor *kept, const tensor *q, const tensor *w,
+                     const struct kv_layer *kv, const struct kv_batch *batch, int n);
+
 /* cpu/router.c */
 void cpu_combine_experts(device *d, tensor *y, const tensor *x, const tensor *weights);
 void cpu_scale_chosen(device *d, tensor *weights, const tensor *ids, const float *scales);

@@ -1,0 +1,154 @@
+/* device/cpu/select.c: which keys a row attends to, by scores of heads made for it.
+ * arXiv:2512.02556 */
+#include <math.h>
+#include <string.h>
+
+#include "device/cpu/cpu.h"
+#include "device/cpu/kv_rows.h"
+#include "device/cpu/ops.h"
+
+struct select_call {
+    struct cpu_device *d;
+    const struct kv_layer *kv;
+    const struct kv_sequence *s;
+    const tensor *kept, *q, *w;
+    int n, n_heads;
+    int q_cols, s_cols; /* k_dim and block_tokens, rounded up to panels */
+};
+
+/* Room of one row: queries, scores of a block by head, and two lists of all scores. */
+struct select_room {
+    float *q, *block, *scores, *rest;
+};
+
+static int round_up(int n, int to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* The scores of the keys [0, n_keys), block by block, each number by the same operations wherever
+ * the row lies in a batch. */
+static void score_keys(const struct select_call *call, const struct select_room *room,
+                       const float *w, int n_keys)
+{
+    const struct kv_layer *kv = call->kv;
+
+    for (int key = 0, n; key < n_keys; key += n) {
+        int place;
+        char *block = kv_block_of(kv, call->s, key, &place);
+
+        n = kv->block_tokens - place < n_keys - key ? kv->block_tokens - place : n_keys - key;
+        call->d->vector.scores[kv->type](
+            room->block, call->s_cols, room->q, call->q_cols, call->n_heads,
+            kv_head_row(block, kv, kv->k_offset, 0, place, kv->k_dim), n, kv->k_dim, NULL);
+        for (int i = 0; i < n; i++) {
+            float sum = 0;
+
+            for (int h = 0; h < call->n_heads; h++)
+                sum += w[h] * fmaxf(room->block[(int64_t)h * call->s_cols + i], 0.0f);
+            room->scores[key + i] = isnan(sum) ? -INFINITY : sum;
+        }
+    }
+}
+
+/* The n-th largest of m numbers, 1 <= n <= m, in whose order x is left. Hoare's selection. */
+static float nth_largest(float *x, int m, int n)
+{
+    int low = 0, high = m - 1, wanted = n - 1;
+
+    while (low < high) {
+        float pivot = x[low + (high - low) / 2];
+        int i = low, j = high;
+
+        while (i <= j) {
+            while (x[i] > pivot)
+                i++;
+            while (x[j] < pivot)
+                j--;
+            if (i <= j) {
+                float swapped = x[i];
+
+                x[i++] = x[j];
+                x[j--] = swapped;
+            }
+        }
+        if (wanted <= j)
+            high = j;
+        else if (wanted >= i)
+            low = i;
+        else
+            break;
+    }
+    return x[wanted];
+}
+
+/* Bits of the n best of m scores; of those equal to the last of them the latest. */
+static void mark_best(uint32_t *bits, const struct select_room *room, int m, int n)
+{
+    float least;
+    int above = 0;
+
+    memcpy(room->rest, room->scores, (size_t)m * sizeof(float));
+    least = nth_largest(room->rest, m, n);
+    for (int i = 0; i < m; i++)
+        above += room->scores[i] > least;
+    for (int i = m - 1; i >= 0; i--) {
+        bool equal = room->scores[i] == least && above < n;
+
+        above += equal;
+        if (equal || room->scores[i] > least)
+            bits[i / 32] |= 1u << i % 32;
+    }
+}
+
+static void select_row(const struct select_call *call, const struct select_room *room, int i)
+{
+    int64_t row = call->s->row + i;
+    int n_keys = call->s->position + i + 1, dim = call->kv->k_dim;
+    uint32_t *bits = (uint32_t *)call->kept->data + row * call->kept->stride;
+    const float *q = (const float *)call->q->data + row * call->q->stride;
+
+    memset(bits, n_keys <= call->n ? 0xFF : 0, (size_t)call->kept->cols * sizeof *bits);
+    if (n_keys <= call->n)
+        return;
+    for (int h = 0; h < call->n_heads; h++) {
+        float *to = room->q + (int64_t)h * call->q_cols;
+
+        memset(to, 0, (size_t)call->q_cols * sizeof *to);
+        memcpy(to, q + (int64_t)h * dim, (size_t)dim * sizeof *to);
+    }
+    score_keys(call, room, (const float *)call->w->data + row * call->w->stride, n_keys);
+    mark_best(bits, room, n_keys, call->n);
+}
+
+static void select_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct select_call *call = ctx;
+    size_t longest = (size_t)round_up(call->s->position + (int)end, 16);
+    size_t q = (size_t)call->n_heads * (size_t)call->q_cols;
+    size_t block = (size_t)round_up(call->n_heads * call->s_cols, 16);
+    float *scratch = cpu_scratch(call->d, thread, (q + block + 2 * longest) * sizeof(float));
+    struct select_room room;
+
+    if (!scratch)
+        return;
+    room = (struct select_room){scratch, scratch + q, scratch + q + block,
+                                scratch + q + block + longest};
+    for (int64_t i = begin; i < end; i++)
+        select_row(call, &room, (int)i);
+}
+
+void cpu_select_keys(device *d, tensor *kept, const tensor *q, const tensor *w,
+                     const struct kv_layer *kv, const struct kv_batch *batch, int n)
+{
+    struct cpu_device *c = cpu_device_of(d);
+    struct select_call call = {.d = c, .kv = kv, .kept = kept, .q = q, .w = w, .n = n};
+
+    call.n_heads = w->cols;
+    call.q_cols = round_up(kv->k_dim, c->vector.panel);
+    call.s_cols = round_up(kv->block_tokens, 16 > c->vector.panel ? 16 : c->vector.panel);
+    for (int i = 0; i < batch->n_sequences; i++) {
+        call.s = &batch->sequences[i];
+        thread_pool_for(c->pool, call.s->n_rows, 1, select_range, &call);
+    }
+}

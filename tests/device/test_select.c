@@ -1,0 +1,201 @@
+/* select_keys against its formula, and attend over the keys that are kept against the same sequence
+ * with the others taken out. */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "device/cpu/cpu.h"
+
+#include "testing.h"
+
+enum { TOKENS = 150, BLOCK = 16, BLOCKS = 10, DIM = 20, HEADS = 3, WORDS = 6 };
+
+struct world {
+    float slab[BLOCKS * BLOCK * (DIM + DIM)];
+    void *slabs[1];
+    int32_t blocks[BLOCKS];
+    struct kv_layer kv;
+    float q[TOKENS * HEADS * DIM], k[TOKENS * DIM], v[TOKENS * DIM], w[TOKENS * HEADS];
+    uint32_t kept[TOKENS * WORDS];
+};
+
+static device *open_cpu(int n_threads)
+{
+    clm_error err = {0};
+    device *d = device_cpu_open(n_threads, &err);
+
+    CHECK(d, "%s", err.message);
+    d->ops->set_exact(d, true);
+    return d;
+}
+
+/* A sequence of TOKENS tokens, stored. */
+static void make_world(struct world *w, device *d)
+{
+    struct kv_sequence all = {.n_rows = TOKENS, .blocks = w->blocks};
+    struct kv_batch batch = {&all, 1, TOKENS};
+    tensor k = {w->k, DTYPE_F32, TOKENS, DIM, DIM}, v = {w->v, DTYPE_F32, TOKENS, DIM, DIM};
+
+    w->slabs[0] = w->slab;
+    w->kv = (struct kv_layer){.type = DTYPE_F32,
+                              .n_kv_heads = 1,
+                              .k_dim = DIM,
+                              .v_dim = DIM,
+                              .block_tokens = BLOCK,
+                              .slab_shift = 4,
+                              .slabs = w->slabs,
+                              .block_bytes = sizeof(float) * BLOCK * (DIM + DIM),
+                              .v_offset = sizeof(float) * BLOCK * DIM};
+    for (int i = 0; i < BLOCKS; i++)
+        w->blocks[i] = BLOCKS - 1 - i;
+    random_floats(w->q, COUNT(w->q));
+    random_floats(w->k, COUNT(w->k));
+    random_floats(w->v, COUNT(w->v));
+    random_floats(w->w, COUNT(w->w));
+    d->ops->kv_store(d, &w->kv, &batch, &k, &v);
+}
+
+static void select_rows(struct world *w, device *d, int first, int n_rows, int n)
+{
+    struct kv_sequence part = {.n_rows = n_rows, .position = first, .blocks = w->blocks};
+    struct kv_batch batch = {&part, 1, n_rows};
+    tensor q = {w->q + (size_t)first * HEADS * DIM, DTYPE_F32, n_rows, HEADS * DIM, HEADS * DIM};
+    tensor weights = {w->w + (size_t)first * HEADS, DTYPE_F32, n_rows, HEADS, HEADS};
+    tensor kept = {w->kept + (size_t)first * WORDS, DTYPE_U32, n_rows, WORDS, WORDS};
+
+    d->ops->select_keys(d, &kept, &q, &weights, &w->kv, &batch, n);
+    assert_int_equal(d->ops->sync(d, NULL), 0);
+}
+
+static bool is_kept(const struct world *w, int row, int key)
+{
+    return w->kept[row * WORDS + key / 32] >> key % 32 & 1;
+}
+
+static double score(const struct world *w, int row, int key)
+{
+    double sum = 0;
+
+    for (int h = 0; h < HEADS; h++) {
+        double dot = 0;
+
+        for (int i = 0; i < DIM; i++)
+            dot += (double)w->q[(row * HEADS + h) * DIM + i] * (double)w->k[key * DIM + i];
+        sum += (double)w->w[row * HEADS + h] * fmax(dot, 0);
+    }
+    return sum;
+}
+
+/* As many as there may be; none that is left out is better than one that is kept, beyond rounding.
+ */
+static void check_row(const struct world *w, int row, int n)
+{
+    double worst = HUGE_VAL, best_left = -HUGE_VAL;
+    int count = 0;
+
+    for (int key = 0; key <= row; key++) {
+        double s = score(w, row, key);
+
+        count += is_kept(w, row, key);
+        if (is_kept(w, row, key))
+            worst = fmin(worst, s);
+        else
+            best_left = fmax(best_left, s);
+    }
+    CHECK(count == (n < row + 1 ? n : row + 1), "row %d: %d keys, not %d", row, count, n);
+    CHECK(best_left <= worst + HEADS * DIM * (double)FLT_EPSILON, "row %d: %g left, %g kept", row,
+          best_left, worst);
+}
+
+static void test_select(void **state)
+{
+    static const int counts[] = {1, 2, 7, 31, 64, 149, 150, 400};
+    static struct world w;
+    uint32_t whole[TOKENS * WORDS];
+
+    (void)state;
+    for (int threads = 1; threads <= 2; threads++) {
+        device *d = open_cpu(threads);
+
+        make_world(&w, d);
+        for (size_t i = 0; i < COUNT(counts); i++) {
+            select_rows(&w, d, 0, TOKENS, counts[i]);
+            for (int row = 0; row < TOKENS; row++)
+                check_row(&w, row, counts[i]);
+            memcpy(whole, w.kept, sizeof whole);
+            for (int row = 0; row < TOKENS; row += 13)
+                select_rows(&w, d, row, 1, counts[i]);
+            CHECK(memcmp(whole, w.kept, sizeof whole) == 0, "rows alone choose other keys");
+        }
+        d->ops->close(d);
+    }
+}
+
+/* Equal scores: the latest keys. */
+static void test_ties(void **state)
+{
+    static struct world w;
+    device *d = open_cpu(1);
+
+    (void)state;
+    make_world(&w, d);
+    memset(w.q, 0, sizeof w.q);
+    select_rows(&w, d, 0, TOKENS, 5);
+    for (int row = 10; row < TOKENS; row++)
+        for (int key = 0; key <= row; key++)
+            CHECK(is_kept(&w, row, key) == (key > row - 5), "row %d, key %d", row, key);
+    d->ops->close(d);
+}
+
+/* softmax over the kept keys, in double precision. */
+static void test_attend_kept(void **state)
+{
+    static struct world w;
+    static float y[TOKENS * HEADS * DIM];
+    struct kv_sequence all = {.n_rows = TOKENS, .blocks = w.blocks};
+    struct kv_batch batch = {&all, 1, TOKENS};
+    tensor q = {w.q, DTYPE_F32, TOKENS, HEADS * DIM, HEADS * DIM};
+    tensor ty = {y, DTYPE_F32, TOKENS, HEADS * DIM, HEADS * DIM};
+    tensor kept = {w.kept, DTYPE_U32, TOKENS, WORDS, WORDS};
+    struct attend_params p = {.n_heads = HEADS, .scale = 0.3f, .kept = &kept};
+    device *d = open_cpu(2);
+
+    (void)state;
+    make_world(&w, d);
+    for (int exact = 0; exact < 2; exact++) {
+        d->ops->set_exact(d, exact);
+        select_rows(&w, d, 0, TOKENS, 4);
+        d->ops->attend(d, &ty, &q, &w.kv, &batch, &p);
+        assert_int_equal(d->ops->sync(d, NULL), 0);
+        for (int row = 0; row < TOKENS * HEADS; row++) {
+            double want[DIM] = {0}, sum = 0;
+
+            for (int key = 0; key <= row / HEADS; key++) {
+                double dot = 0, weight;
+
+                for (int i = 0; i < DIM; i++)
+                    dot += (double)w.q[row * DIM + i] * (double)w.k[key * DIM + i];
+                weight = is_kept(&w, row / HEADS, key) ? exp((double)p.scale * dot) : 0;
+                sum += weight;
+                for (int i = 0; i < DIM; i++)
+                    want[i] += weight * (double)w.v[key * DIM + i];
+            }
+            for (int i = 0; i < DIM; i++)
+                CHECK(fabs((double)y[row * DIM + i] - want[i] / sum) < 40 * (double)FLT_EPSILON,
+                      "row %d, %d: %g, expected %g", row, i, (double)y[row * DIM + i],
+                      want[i] / sum);
+        }
+    }
+    d->ops->close(d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_select),
+        cmocka_unit_test(test_ties),
+        cmocka_unit_test(test_attend_kept),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
