@@ -4,22 +4,14 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/distance.h"
 #include "cli/command.h"
 #include "cli/output.h"
 
 const struct command *const commands[] = {
-    &command_generate,
-    &command_chat,
-    &command_bench,
-    &command_perplexity,
-    &command_tokenize,
-    &command_detokenize,
-    &command_render,
-    &command_logits,
-    &command_inspect,
-    &command_models,
-    &command_help,
-    NULL,
+    &command_generate, &command_chat,       &command_bench,  &command_perplexity,
+    &command_tokenize, &command_detokenize, &command_render, &command_logits,
+    &command_inspect,  &command_models,     &command_help,   NULL,
 };
 
 const struct command *command_find(const char *name)

@@ -94,7 +94,4 @@ struct operands {
 int options_parse(const struct option *table, const struct operands *operands, int argc,
                   char *const *argv, void *args, arena *a, clm_error *err);
 
-/* How many single-character changes, insertions and removals lead from a to b. */
-int edit_distance(const char *a, const char *b);
-
 #endif
