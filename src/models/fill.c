@@ -217,6 +217,8 @@ static int check_entry(const struct binder *b, const struct weight *w,
     if (!all || config_kind(all, module) != CONFIG_OBJECT)
         return 0;
     entry = config_object(all, module);
+    if (!entry)
+        return config_done(all, b->err);
     bits = config_int_or(entry, "bits", w->bits);
     group_size = config_int_or(entry, "group_size", w->group_size);
     mode = config_string_or(entry, "mode", mode_name(w->format));
