@@ -33,7 +33,7 @@ class Terminal:
         os.close(slave)
         self.text = b""
 
-    def read(self, until=None, after=0, timeout=120):
+    def read(self, until=None, after=0, timeout=600):
         """Read until a text has come, or to the end; what stands before `after` does not count."""
         deadline = time.monotonic() + timeout
         while until is None or until not in self.text[after:]:
