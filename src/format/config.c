@@ -43,7 +43,7 @@ struct config {
 
 static bool has_failed(const config *c)
 {
-    return c->doc->error.code != 0;
+    return !c || c->doc->error.code != 0;
 }
 
 static int by_key(const void *a, const void *b)
@@ -53,7 +53,7 @@ static int by_key(const void *a, const void *b)
 
 static struct entry *find(const config *c, const char *key)
 {
-    size_t low = 0, high = c->n;
+    size_t low = 0, high = c ? c->n : 0; /* an object that a failed config did not give */
 
     while (low < high) {
         size_t middle = low + (high - low) / 2;
