@@ -128,8 +128,9 @@ CLM_API int clm_sequence_length(const clm_sequence *s);
 /* A sequence with the same past, which both share in memory until one of them goes on. */
 CLM_API clm_sequence *clm_sequence_fork(const clm_sequence *s, clm_error *err);
 
-/* Forget all but the first n tokens. CLM_ERR_ARG, and no change, when n is beyond the end, or a
- * sliding window has let go of what a continuation from there needs. */
+/* Forget all but the first n tokens, whatever the model: what a sliding window or a recurrent layer
+ * no longer has is evaluated again. CLM_ERR_ARG, and no change, when n is beyond the end; another
+ * error leaves the sequence at n tokens or fewer. */
 CLM_API int clm_sequence_trim(clm_sequence *s, int n, clm_error *err);
 
 /**

@@ -195,7 +195,7 @@ bool block_pool_shared(const struct block_pool *p, int32_t id)
     return p->refs[id] > 1;
 }
 
-static void *block_at(const struct block_pool *p, int32_t id)
+void *block_pool_at(const struct block_pool *p, int32_t id)
 {
     size_t within = (size_t)id & (((size_t)1 << p->slab_shift) - 1);
 
@@ -204,5 +204,5 @@ static void *block_at(const struct block_pool *p, int32_t id)
 
 void block_pool_copy(struct block_pool *p, int32_t to, int32_t from)
 {
-    p->dev->ops->copy(p->dev, block_at(p, to), block_at(p, from), p->block_bytes);
+    p->dev->ops->copy(p->dev, block_pool_at(p, to), block_pool_at(p, from), p->block_bytes);
 }

@@ -45,6 +45,8 @@ void block_pool_ref(struct block_pool *p, int32_t id);
 void block_pool_unref(struct block_pool *p, int32_t id);
 bool block_pool_shared(const struct block_pool *p, int32_t id); /* has more than one reference */
 
+void *block_pool_at(const struct block_pool *p, int32_t id); /* device memory */
+
 /* The contents of block to become those of block from. */
 void block_pool_copy(struct block_pool *p, int32_t to, int32_t from);
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/arena.h"
-#include "cache/block_pool.h"
+#include "cache/kv_states.h"
 
 /* A slab is one allocation of the device: large enough that a long context needs few. */
 #define SLAB_BYTES ((size_t)2 << 20)
@@ -23,9 +23,10 @@ struct kv_cache {
     arena *memory;
     size_t max_bytes; /* SIZE_MAX: no bound */
     int n_layers, n_groups;
+    int n_pools; /* n_groups, and one more for states where there are any */
     struct kv_layer *layers;
-    int *group_of; /* [n_layers] */
-    struct group *groups;
+    int *group_of;        /* [n_layers] */
+    struct group *groups; /* [n_pools] */
 };
 
 /* What a sequence holds of a group. The table moves up in its memory as a window lets go of blocks,
@@ -40,6 +41,9 @@ struct holding {
 struct kv_sequence_cache {
     kv_cache *cache;
     int length;
+    int32_t *tokens; /* [token_capacity] */
+    int token_capacity;
+    struct kv_states states;
     struct holding groups[]; /* [n_groups] */
 };
 
@@ -104,7 +108,7 @@ static int lay_out_group(kv_cache *c, int g, device *d, size_t max_slab_bytes, c
 }
 
 static int lay_out(kv_cache *c, device *d, const struct kv_layer_spec *layers, enum dtype type,
-                   clm_error *err)
+                   size_t state_bytes, clm_error *err)
 {
     size_t max_slab_bytes = SLAB_BYTES;
 
@@ -124,11 +128,14 @@ static int lay_out(kv_cache *c, device *d, const struct kv_layer_spec *layers, e
     for (int g = 0; g < c->n_groups; g++)
         if (lay_out_group(c, g, d, max_slab_bytes, err))
             return -1;
+    c->n_pools = c->n_groups;
+    if (state_bytes)
+        block_pool_init(&c->groups[c->n_pools++].pool, d, state_bytes, max_slab_bytes);
     return 0;
 }
 
 kv_cache *kv_cache_open(device *d, const struct kv_layer_spec *layers, int n_layers,
-                        enum dtype type, size_t max_bytes, clm_error *err)
+                        enum dtype type, size_t state_bytes, size_t max_bytes, clm_error *err)
 {
     arena *memory;
     kv_cache *c;
@@ -145,13 +152,13 @@ kv_cache *kv_cache_open(device *d, const struct kv_layer_spec *layers, int n_lay
         c->n_layers = n_layers;
         c->layers = arena_array(memory, struct kv_layer, n_layers);
         c->group_of = arena_array(memory, int, n_layers);
-        c->groups = arena_array(memory, struct group, n_layers);
+        c->groups = arena_array(memory, struct group, n_layers + 1);
     }
     if (!c || !c->layers || !c->group_of || !c->groups) {
         arena_close(memory);
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a cache of %d layers", n_layers);
     }
-    if (lay_out(c, d, layers, type, err)) {
+    if (lay_out(c, d, layers, type, state_bytes, err)) {
         kv_cache_close(c);
         return NULL;
     }
@@ -162,7 +169,7 @@ void kv_cache_close(kv_cache *c)
 {
     if (!c)
         return;
-    for (int g = 0; g < c->n_groups; g++)
+    for (int g = 0; g < c->n_pools; g++)
         block_pool_release(&c->groups[g].pool);
     arena_close(c->memory);
 }
@@ -188,7 +195,7 @@ size_t kv_cache_bytes_used(const kv_cache *c)
 {
     size_t bytes = 0;
 
-    for (int g = 0; g < c->n_groups; g++) {
+    for (int g = 0; g < c->n_pools; g++) {
         const struct block_pool *p = &c->groups[g].pool;
 
         bytes += (size_t)block_pool_used(p) * p->block_bytes;
@@ -200,7 +207,7 @@ size_t kv_cache_bytes_held(const kv_cache *c)
 {
     size_t bytes = 0;
 
-    for (int g = 0; g < c->n_groups; g++) {
+    for (int g = 0; g < c->n_pools; g++) {
         const struct block_pool *p = &c->groups[g].pool;
 
         bytes += (size_t)p->n_slabs * block_pool_slab_bytes(p);
@@ -215,6 +222,11 @@ size_t kv_cache_bytes_per_token(const kv_cache *c)
     for (int g = 0; g < c->n_groups; g++)
         bytes += c->groups[g].pool.block_bytes / KV_BLOCK_TOKENS;
     return bytes;
+}
+
+size_t kv_cache_state_bytes(const kv_cache *c)
+{
+    return c->n_pools > c->n_groups ? c->groups[c->n_groups].pool.block_bytes : 0;
 }
 
 /* Room in the pools */
@@ -237,7 +249,7 @@ static bool fit_under_bound(kv_cache *c, size_t bytes)
 
     if (bytes > c->max_bytes)
         return false;
-    for (int g = 0; g < c->n_groups; g++)
+    for (int g = 0; g < c->n_pools; g++)
         while (held > c->max_bytes - bytes &&
                block_pool_shrink(&c->groups[g].pool, c->groups[g].need))
             held -= block_pool_slab_bytes(&c->groups[g].pool);
@@ -249,7 +261,7 @@ static int make_room(kv_cache *c, clm_error *err)
 {
     size_t bytes = 0;
 
-    for (int g = 0; g < c->n_groups; g++) {
+    for (int g = 0; g < c->n_pools; g++) {
         struct block_pool *p = &c->groups[g].pool;
         size_t more;
 
@@ -263,7 +275,7 @@ static int make_room(kv_cache *c, clm_error *err)
                     "the cache may hold %zu bytes, has %zu and needs %zu more: raise its bound or "
                     "close sequences",
                     c->max_bytes, kv_cache_bytes_held(c), bytes);
-    for (int g = 0; g < c->n_groups; g++)
+    for (int g = 0; g < c->n_pools; g++)
         while (block_pool_missing(&c->groups[g].pool, c->groups[g].need))
             if (grow_group(c, g, err))
                 return -1;
@@ -355,7 +367,19 @@ kv_seq *kv_seq_open(kv_cache *c, clm_error *err)
     if (!s)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a sequence of the cache");
     s->cache = c;
+    kv_states_init(&s->states);
     return s;
+}
+
+/* The pool of states; not used where there are none. */
+static struct block_pool *state_pool(const kv_seq *s)
+{
+    return &s->cache->groups[s->cache->n_groups].pool;
+}
+
+static bool has_states(const kv_seq *s)
+{
+    return s->cache->n_pools > s->cache->n_groups;
 }
 
 void kv_seq_close(kv_seq *s)
@@ -366,6 +390,8 @@ void kv_seq_close(kv_seq *s)
         drop_last(&s->groups[g], &s->cache->groups[g].pool, s->groups[g].n_blocks);
         mem_free(s->groups[g].memory);
     }
+    kv_states_release(&s->states, state_pool(s));
+    mem_free(s->tokens);
     mem_free(s);
 }
 
@@ -374,13 +400,43 @@ int kv_seq_length(const kv_seq *s)
     return s->length;
 }
 
+const int32_t *kv_seq_tokens(const kv_seq *s)
+{
+    return s->tokens;
+}
+
+/* Room for the numbers of n tokens. */
+static int grow_tokens(kv_seq *s, int64_t n, clm_error *err)
+{
+    int64_t capacity = n + n / 2 + 64;
+    int32_t *grown;
+
+    if (n <= s->token_capacity)
+        return 0;
+    if (capacity > INT_MAX)
+        capacity = INT_MAX;
+    grown = mem_resize(s->tokens, (size_t)capacity * sizeof *grown);
+    if (!grown)
+        return fail(err, CLM_ERR_NOMEM, "no memory for the numbers of %lld tokens", (long long)n);
+    s->tokens = grown;
+    s->token_capacity = (int)capacity;
+    return 0;
+}
+
 kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err)
 {
     kv_seq *f = kv_seq_open(s->cache, err);
 
     if (!f)
         return NULL;
+    if (grow_tokens(f, s->length, err)) {
+        kv_seq_close(f);
+        return NULL;
+    }
+    if (s->length)
+        memcpy(f->tokens, s->tokens, (size_t)s->length * sizeof *s->tokens);
     f->length = s->length;
+    kv_states_share(&f->states, &s->states, state_pool(s));
     for (int g = 0; g < s->cache->n_groups; g++) {
         const struct holding *from = &s->groups[g];
         struct holding *to = &f->groups[g];
@@ -431,6 +487,8 @@ int kv_seq_reserve(kv_seq *s, int n, clm_error *err)
         return fail(err, CLM_ERR_FULL, "a sequence of %d tokens cannot take %d more", s->length, n);
     if (n == 0)
         return 0;
+    if (grow_tokens(s, (int64_t)s->length + n, err))
+        return -1;
     for (int g = 0; g < c->n_groups; g++) {
         int missing = missing_blocks(s, g, n);
 
@@ -439,12 +497,18 @@ int kv_seq_reserve(kv_seq *s, int n, clm_error *err)
         if (missing && grow_table(&s->groups[g], missing, err))
             return -1;
     }
+    if (has_states(s)) {
+        c->groups[c->n_groups].need = s->states.next < 0;
+        ready = ready && s->states.next >= 0;
+    }
     if (ready)
         return 0;
     if (make_room(c, err))
         return -1;
     for (int g = 0; g < c->n_groups; g++)
         take_blocks(s, g, n);
+    if (has_states(s) && s->states.next < 0)
+        s->states.next = block_pool_take(state_pool(s));
     return 0;
 }
 
@@ -465,8 +529,15 @@ static void drop_unused(kv_seq *s, int g)
     drop_last(h, &s->cache->groups[g].pool, unused < h->n_blocks ? unused : h->n_blocks);
 }
 
-void kv_seq_commit(kv_seq *s, int n)
+void kv_seq_commit(kv_seq *s, const int32_t *tokens, int n)
 {
+    if (n == 0)
+        kv_states_cancel(&s->states, state_pool(s));
+    else {
+        if (has_states(s))
+            kv_states_advance(&s->states, state_pool(s), s->length);
+        memcpy(s->tokens + s->length, tokens, (size_t)n * sizeof *tokens);
+    }
     s->length += n;
     for (int g = 0; g < s->cache->n_groups; g++) {
         struct holding *h = &s->groups[g];
@@ -482,18 +553,24 @@ void kv_seq_commit(kv_seq *s, int n)
     }
 }
 
-bool kv_seq_can_trim(const kv_seq *s, int n)
+/* Do windows still hold what a continuation from n needs? */
+static bool windows_hold(const kv_seq *s, int n)
 {
-    if (n < 0 || n > s->length)
-        return false;
     for (int g = 0; g < s->cache->n_groups; g++) {
         int64_t start = window_start(s->cache->groups[g].window, n);
 
-        /* A continuation needs positions [start, n), which may be none. */
+        /* That is positions [start, n), which may be none. */
         if (start < n && start < (int64_t)s->groups[g].first_block * KV_BLOCK_TOKENS)
             return false;
     }
     return true;
+}
+
+int kv_seq_trim_point(const kv_seq *s, int n)
+{
+    if (has_states(s))
+        n = kv_states_point(&s->states, s->length, n);
+    return windows_hold(s, n) ? n : 0;
 }
 
 int kv_seq_trim(kv_seq *s, int n, clm_error *err)
@@ -501,11 +578,13 @@ int kv_seq_trim(kv_seq *s, int n, clm_error *err)
     if (n < 0 || n > s->length)
         return fail(err, CLM_ERR_ARG, "a sequence of %d tokens cannot be trimmed to %d", s->length,
                     n);
-    if (!kv_seq_can_trim(s, n))
+    if (kv_seq_trim_point(s, n) != n)
         return fail(err, CLM_ERR_ARG,
-                    "a sliding window has let go of what comes before token %d: evaluate the "
-                    "sequence again from its start",
-                    n);
+                    "what comes before token %d of the sequence is no longer there: evaluate it "
+                    "again from token %d",
+                    n, kv_seq_trim_point(s, n));
+    if (has_states(s))
+        kv_states_trim(&s->states, state_pool(s), s->length, n);
     s->length = n;
     for (int g = 0; g < s->cache->n_groups; g++) {
         struct holding *h = &s->groups[g];
@@ -515,6 +594,17 @@ int kv_seq_trim(kv_seq *s, int n, clm_error *err)
             h->first_block = n / KV_BLOCK_TOKENS;
     }
     return 0;
+}
+
+struct kv_state kv_seq_state(const kv_seq *s)
+{
+    struct kv_state state = {NULL, NULL};
+
+    if (s->states.now >= 0)
+        state.from = block_pool_at(state_pool(s), s->states.now);
+    if (s->states.next >= 0)
+        state.to = block_pool_at(state_pool(s), s->states.next);
+    return state;
 }
 
 struct kv_table kv_seq_table(const kv_seq *s, int group)

@@ -1,9 +1,11 @@
-/* cache/kv_cache.h: what sequences remember of attention: keys and values in blocks of one pool.
+/* cache/kv_cache.h: what sequences remember: keys and values of attention, in blocks of one pool,
+ * states of recurrent mixers, and the tokens themselves.
  *
  * Layers that see equally far back share a group. A group has one pool; a block of it holds
  * KV_BLOCK_TOKENS tokens of every layer of the group. A sequence holds, per group, a table of the
  * blocks it uses. Blocks are counted: forks share them until one of them writes (copy on write). A
- * group with a sliding window lets go of the blocks that no later token can see.
+ * group with a sliding window lets go of the blocks that no later token can see. The states of all
+ * recurrent mixers of a model are one more block per sequence, see cache/kv_states.h.
  */
 #ifndef CACHE_KV_CACHE_H
 #define CACHE_KV_CACHE_H
@@ -21,13 +23,14 @@ typedef struct kv_cache kv_cache;
 typedef struct kv_sequence_cache kv_seq;
 
 /**
- * A cache for the layers of a model on a device. type: F32, F16 or BF16. max_bytes bounds all
+ * A cache for the layers of a model on a device. type: F32, F16 or BF16. state_bytes: what
+ * recurrent mixers remember of a sequence, 0 without such. max_bytes bounds all
  * blocks together, in use or not (0: no bound but memory). Memory is taken as sequences grow, in
  * slabs, and kept until close; only under the bound a group gives up slabs without use to another.
  * The cache must outlive its sequences. One thread at a time for a cache and all its sequences.
  */
 kv_cache *kv_cache_open(device *d, const struct kv_layer_spec *layers, int n_layers,
-                        enum dtype type, size_t max_bytes, clm_error *err);
+                        enum dtype type, size_t state_bytes, size_t max_bytes, clm_error *err);
 void kv_cache_close(kv_cache *c); /* NULL is fine */
 
 int kv_cache_groups(const kv_cache *c);
@@ -38,10 +41,12 @@ const struct kv_layer *kv_cache_layer(const kv_cache *c, int layer);
 size_t kv_cache_bytes_used(const kv_cache *c);      /* of blocks that some sequence holds */
 size_t kv_cache_bytes_held(const kv_cache *c);      /* taken from the device */
 size_t kv_cache_bytes_per_token(const kv_cache *c); /* of a sequence inside all windows */
+size_t kv_cache_state_bytes(const kv_cache *c);     /* of a sequence, whatever its length */
 
 kv_seq *kv_seq_open(kv_cache *c, clm_error *err);
 void kv_seq_close(kv_seq *s); /* NULL is fine */
 int kv_seq_length(const kv_seq *s);
+const int32_t *kv_seq_tokens(const kv_seq *s); /* [length], until the sequence changes */
 
 /* A sequence with the same past, sharing its blocks; NULL with *err. Room that s has reserved stays
  * with s. */
@@ -57,14 +62,25 @@ int kv_seq_reserve(kv_seq *s, int n, clm_error *err);
 /* n of the reserved tokens are stored, 0 when the step has failed: the length grows, windows let go
  * of what lies behind them and behind the KV_BLOCK_TOKENS tokens before. Room for the others is
  * given back. */
-void kv_seq_commit(kv_seq *s, int n);
+void kv_seq_commit(kv_seq *s, const int32_t *tokens, int n);
 
-/* Forget all but the first n tokens, and room reserved; -1 with CLM_ERR_ARG where a window has
- * already let go of what a continuation from n needs (the sequence is left as it was: evaluate it
- * again from the start). That is never so where n is 0, or at most KV_BLOCK_TOKENS behind the
- * greatest length that the sequence, or the one it was forked from, has had since it was empty. */
+/* The greatest length up to n, 0 <= n <= length, that the sequence can be trimmed to. That is n
+ * itself without windows and recurrent mixers. Windows alone: n where n is at most KV_BLOCK_TOKENS
+ * behind the greatest length that the sequence, or the one it was forked from, has had since it was
+ * empty. Recurrent mixers: the nearest snapshot; there is one before the last commit. */
+int kv_seq_trim_point(const kv_seq *s, int n);
+
+/* Forget all but the first n tokens, and room reserved; -1 with CLM_ERR_ARG where n is not its own
+ * trim point (the sequence is left as it was). */
 int kv_seq_trim(kv_seq *s, int n, clm_error *err);
-bool kv_seq_can_trim(const kv_seq *s, int n);
+
+/* The states of a sequence, in device memory: after its last token (NULL: it has none, all zeros),
+ * and where a step for which there is room reserved writes the next. */
+struct kv_state {
+    const void *from;
+    void *to;
+};
+struct kv_state kv_seq_state(const kv_seq *s);
 
 /* The table of a group, in host memory: block of token p is blocks[p / KV_BLOCK_TOKENS -
  * first_block], reserved tokens included. */

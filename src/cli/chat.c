@@ -164,7 +164,7 @@ static int check_size(const struct chat *c, const struct token_list *tokens, clm
 }
 
 /* Trim the sequence to what it has in common with the tokens, one of which must be left to
- * evaluate. Where it cannot go back so far it starts again. */
+ * evaluate, or to the last point before that it can go back to. */
 static int keep_common(struct chat *c, const struct token_list *tokens, clm_error *err)
 {
     size_t limit = tokens->count < c->held.count ? tokens->count : c->held.count, n = 0;
@@ -173,9 +173,7 @@ static int keep_common(struct chat *c, const struct token_list *tokens, clm_erro
         n++;
     if (n > 0 && n == tokens->count)
         n--;
-    if (!kv_seq_can_trim(c->seq, (int)n))
-        n = 0;
-    if (kv_seq_trim(c->seq, (int)n, err))
+    if (kv_seq_trim(c->seq, kv_seq_trim_point(c->seq, (int)n), err))
         return -1;
     token_list_clear(&c->held);
     for (size_t i = 0; i < tokens->count; i++)

@@ -104,6 +104,22 @@ struct kv_batch {
     int n_rows; /* all together; every row belongs to exactly one sequence */
 };
 
+/* The sequences of a ragged batch as recurrent mixers see them: rows [row, row + n_rows) are the
+ * next tokens of a sequence whose state is read at from and written at to, which are never the same
+ * memory: a step that fails leaves the old state as it was. A mixer's part lies at an offset in
+ * both. */
+struct state_sequence {
+    int row, n_rows;
+    const void *from; /* device memory; NULL: all zero */
+    void *to;         /* device memory */
+};
+
+struct state_batch {
+    const struct state_sequence *sequences; /* host memory */
+    int n_sequences;
+    int n_rows; /* all together; every row belongs to exactly one sequence */
+};
+
 struct attend_params {
     int n_heads; /* a multiple of n_kv_heads: head h reads kv head h / (n_heads / n_kv_heads), */
     bool tiled;  /* or h % n_kv_heads */

@@ -19,7 +19,7 @@ struct engine {
     kv_cache *cache;
     struct pass_memory *memory;
     int max_rows;
-    struct buffer tokens, positions, logit_rows, sequences, batches, logits;
+    struct buffer tokens, positions, logit_rows, sequences, batches, states, logits;
 };
 
 static void *buffer_need(struct buffer *b, size_t count, size_t size, clm_error *err)
@@ -62,7 +62,7 @@ static kv_cache *open_cache(const struct model *m, const struct engine_options *
                 layers[first + k] = kept[k];
         }
     }
-    cache = kv_cache_open(m->dev, layers, n, type, o->cache_bytes, err);
+    cache = kv_cache_open(m->dev, layers, n, type, m->nn->state_bytes, o->cache_bytes, err);
     mem_free(layers);
     return cache;
 }
@@ -99,6 +99,7 @@ void engine_close(engine *e)
     mem_free(e->logit_rows.data);
     mem_free(e->sequences.data);
     mem_free(e->batches.data);
+    mem_free(e->states.data);
     mem_free(e->logits.data);
     mem_free(e);
 }
@@ -173,7 +174,7 @@ static int reserve(const struct step *s, clm_error *err)
     for (int i = 0; i < s->n_inputs; i++) {
         if (kv_seq_reserve(s->inputs[i].seq, s->inputs[i].n_tokens, err)) {
             for (int j = 0; j < i; j++)
-                kv_seq_commit(s->inputs[j].seq, 0);
+                kv_seq_commit(s->inputs[j].seq, NULL, 0);
             return -1;
         }
     }
@@ -185,6 +186,7 @@ struct rows {
     int32_t *tokens, *positions, *logit_rows;
     struct kv_batch *batches;      /* [groups] */
     struct kv_sequence *sequences; /* [groups, n_inputs] */
+    struct state_sequence *states; /* [n_inputs] */
 };
 
 static int lay_out(engine *e, const struct step *s, struct rows *r, clm_error *err)
@@ -198,12 +200,16 @@ static int lay_out(engine *e, const struct step *s, struct rows *r, clm_error *e
     r->batches = buffer_need(&e->batches, n_batches, sizeof(struct kv_batch), err);
     r->sequences = buffer_need(&e->sequences, n_batches * (size_t)s->n_inputs,
                                sizeof(struct kv_sequence), err);
-    if (!r->tokens || !r->positions || !r->logit_rows || !r->batches || !r->sequences)
+    r->states = buffer_need(&e->states, (size_t)s->n_inputs, sizeof(struct state_sequence), err);
+    if (!r->tokens || !r->positions || !r->logit_rows || !r->batches || !r->sequences || !r->states)
         return -1;
     for (int i = 0; i < s->n_inputs; i++) {
         const struct engine_input *in = &s->inputs[i];
         int position = kv_seq_length(in->seq);
+        struct kv_state state = kv_seq_state(in->seq);
 
+        r->states[i] = (struct state_sequence){
+            .row = row, .n_rows = in->n_tokens, .from = state.from, .to = state.to};
         for (size_t g = 0; g < n_batches; g++)
             r->sequences[g * (size_t)s->n_inputs + (size_t)i] =
                 (struct kv_sequence){.row = row, .n_rows = in->n_tokens, .position = position};
@@ -247,6 +253,7 @@ static int run(engine *e, const struct step *s, const struct rows *r, float *log
         .positions = pass_upload(&p, r->positions, bytes),
         .n_rows = s->n_rows,
         .kv = r->batches,
+        .states = {.sequences = r->states, .n_sequences = s->n_inputs, .n_rows = s->n_rows},
     };
     upload_tables(e, s, r, &p);
     out = nn_forward(&p, r->logit_rows, s->n_logits);
@@ -271,14 +278,34 @@ int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, cons
                       sizeof(float), err);
     if (!out || lay_out(e, &s, &r, err) || run(e, &s, &r, out, err)) {
         for (int i = 0; i < n_inputs; i++)
-            kv_seq_commit(inputs[i].seq, 0);
+            kv_seq_commit(inputs[i].seq, NULL, 0);
         return -1;
     }
     for (int i = 0; i < n_inputs; i++)
-        kv_seq_commit(inputs[i].seq, inputs[i].n_tokens);
+        kv_seq_commit(inputs[i].seq, inputs[i].tokens, inputs[i].n_tokens);
     if (logits)
         *logits = out;
     return 0;
+}
+
+int engine_trim(engine *e, kv_seq *seq, int n, clm_error *err)
+{
+    int point = n >= 0 && n <= kv_seq_length(seq) ? kv_seq_trim_point(seq, n) : n;
+    int rest = n - point;
+    int32_t *tokens = NULL;
+    int rc;
+
+    if (rest > 0) {
+        tokens = mem_alloc((size_t)rest * sizeof *tokens);
+        if (!tokens)
+            return fail(err, CLM_ERR_NOMEM, "engine: no memory for %d tokens", rest);
+        memcpy(tokens, kv_seq_tokens(seq) + point, (size_t)rest * sizeof *tokens);
+    }
+    rc = kv_seq_trim(seq, point, err);
+    if (!rc && rest > 0)
+        rc = engine_prefill(e, seq, tokens, rest, 0, NULL, NULL, NULL, err);
+    mem_free(tokens);
+    return rc;
 }
 
 int engine_prefill(engine *e, kv_seq *seq, const int32_t *tokens, int n_tokens, int chunk,
@@ -291,8 +318,10 @@ int engine_prefill(engine *e, kv_seq *seq, const int32_t *tokens, int n_tokens, 
         chunk = e->max_rows;
     for (int done = 0; done < n_tokens;) {
         int n = n_tokens - done < chunk ? n_tokens - done : chunk;
-        struct engine_input in = {
-            .seq = seq, .tokens = tokens + done, .n_tokens = n, .n_logits = done + n == n_tokens};
+        struct engine_input in = {.seq = seq,
+                                  .tokens = tokens + done,
+                                  .n_tokens = n,
+                                  .n_logits = logits && done + n == n_tokens};
 
         if (engine_step(e, &in, 1, logits, err))
             return -1;

@@ -51,10 +51,19 @@ int engine_max_rows(const engine *e);
 /**
  * Append a prompt of any length in chunks of at most max_rows (or chunk, when > 0) and give the
  * logits after its last token. progress, when not NULL, is told the tokens done after each chunk;
- * it returns false to stop: CLM_ERR_CANCELLED, with the sequence holding what was done.
+ * it returns false to stop: CLM_ERR_CANCELLED, with the sequence holding what was done. logits may
+ * be NULL.
  */
 int engine_prefill(engine *e, kv_seq *seq, const int32_t *tokens, int n_tokens, int chunk,
                    bool (*progress)(void *ctx, int done, int total), void *ctx,
                    const float **logits, clm_error *err);
+
+/**
+ * Forget all but the first n tokens of a sequence, whatever the model: where what comes after them
+ * needs more than the cache has kept (a window let go of it, a recurrent state has moved on), the
+ * tokens since the last point that it can go back to are evaluated again. An error of that leaves
+ * the sequence at a length from that point to n; CLM_ERR_ARG: n is not within the sequence.
+ */
+int engine_trim(engine *e, kv_seq *seq, int n, clm_error *err);
 
 #endif

@@ -243,7 +243,7 @@ int clm_sequence_trim(clm_sequence *s, int n, clm_error *err)
     if (n < 0 || n > kv_seq_length(s->seq))
         return fail(err, CLM_ERR_ARG, "cannot trim a sequence of %d tokens to %d",
                     kv_seq_length(s->seq), n);
-    return kv_seq_trim(s->seq, n, err);
+    return engine_trim(s->owner->engine, s->seq, n, err);
 }
 
 int clm_sequence_eval(clm_sequence *s, const int32_t *tokens, int n, const float **logits,

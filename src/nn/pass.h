@@ -18,6 +18,7 @@ struct pass_rows {
     const int32_t *positions;  /* [T] device memory */
     int n_rows;                /* T >= 1 */
     const struct kv_batch *kv; /* [groups of the cache], at least one */
+    struct state_batch states; /* of recurrent mixers */
 };
 
 struct pass {

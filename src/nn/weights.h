@@ -113,6 +113,7 @@ struct nn_model {
     struct nn_rope *ropes;
     int n_ropes;
     int n_cache_layers;
+    size_t state_bytes; /* what recurrent mixers remember of a sequence */
 };
 
 /* The places of weights within a branch. The order within a block is that of checkpoints' lists. */

@@ -1,6 +1,7 @@
 /* The cache against a plain model of it: every sequence is an array of tags, one per token. The
  * tags are written into the blocks and read back the way device kernels address them. */
 #include "cache/kv_cache.h"
+#include "cache/kv_states.h"
 
 #include <limits.h>
 #include <string.h>
@@ -15,23 +16,32 @@ struct layout {
     enum dtype type;
     int n_layers;
     struct kv_layer_spec layers[MAX_LAYERS];
+    size_t state_bytes;
 };
 
 static const struct layout layouts[] = {
-    {"full", DTYPE_F16, 2, {{2, 8, 8, 0}, {2, 8, 8, 0}}},
-    {"full, odd sizes", DTYPE_BF16, 3, {{1, 5, 3, 0}, {3, 7, 1, 0}, {2, 1, 9, 0}}},
-    {"window 6 and full", DTYPE_F32, 3, {{1, 4, 4, 6}, {1, 4, 4, 0}, {1, 4, 4, 6}}},
-    {"window 33 and full", DTYPE_F16, 2, {{2, 4, 4, 0}, {1, 8, 4, 33}}},
-    {"window 64 only", DTYPE_F32, 1, {{1, 2, 2, 64}}},
-    {"windows 1, 32, 65", DTYPE_F16, 4, {{1, 4, 4, 1}, {1, 4, 4, 65}, {2, 4, 4, 32}, {1, 2, 2, 1}}},
-    {"window without end", DTYPE_F32, 2, {{1, 2, 2, INT_MAX}, {1, 2, 2, 0}}},
-    {"no layers", DTYPE_F16, 0, {{0}}},
+    {"full", DTYPE_F16, 2, {{2, 8, 8, 0}, {2, 8, 8, 0}}, 0},
+    {"full, odd sizes", DTYPE_BF16, 3, {{1, 5, 3, 0}, {3, 7, 1, 0}, {2, 1, 9, 0}}, 0},
+    {"window 6 and full", DTYPE_F32, 3, {{1, 4, 4, 6}, {1, 4, 4, 0}, {1, 4, 4, 6}}, 0},
+    {"window 33 and full", DTYPE_F16, 2, {{2, 4, 4, 0}, {1, 8, 4, 33}}, 0},
+    {"window 64 only", DTYPE_F32, 1, {{1, 2, 2, 64}}, 0},
+    {"windows 1, 32, 65",
+     DTYPE_F16,
+     4,
+     {{1, 4, 4, 1}, {1, 4, 4, 65}, {2, 4, 4, 32}, {1, 2, 2, 1}},
+     0},
+    {"window without end", DTYPE_F32, 2, {{1, 2, 2, INT_MAX}, {1, 2, 2, 0}}, 0},
+    {"states and full", DTYPE_F16, 1, {{1, 4, 4, 0}}, 1000},
+    {"states and window 40", DTYPE_F16, 2, {{1, 4, 4, 0}, {1, 4, 4, 40}}, 8},
+    {"states alone", DTYPE_F32, 0, {{0}}, 4},
+    {"no layers", DTYPE_F16, 0, {{0}}, 0},
 };
 
 struct model {
     kv_seq *seq;
     int length;
-    int longest; /* since it was empty: how far windows have moved */
+    int longest;     /* since it was empty: how far windows have moved */
+    int last_length; /* before the last append */
     uint32_t tags[MAX_LENGTH];
 };
 
@@ -112,10 +122,25 @@ static int visible_from(int window, int position)
     return window && position >= window ? position - window + 1 : 0;
 }
 
+/* The state says after which token it is. */
+static void check_state(const struct world *w, const struct model *m)
+{
+    const void *from = kv_seq_state(m->seq).from;
+
+    if (!w->layout->state_bytes)
+        return;
+    CHECK(!from == (m->length == 0), "length %d: %s", m->length, from ? "a state" : "no state");
+    CHECK(!from || memcmp(from, &m->tags[m->length - 1], sizeof(uint32_t)) == 0, "length %d",
+          m->length);
+}
+
 /* All that the next token of the sequence will see is there, and little else. */
 static void check_sequence(const struct world *w, const struct model *m)
 {
     CHECK(kv_seq_length(m->seq) == m->length, "%d, not %d", kv_seq_length(m->seq), m->length);
+    CHECK(m->length == 0 || memcmp(kv_seq_tokens(m->seq), m->tags, (size_t)m->length * 4) == 0,
+          "other tokens");
+    check_state(w, m);
     for (int g = 0; g < kv_cache_groups(w->cache); g++) {
         struct kv_table t = kv_seq_table(m->seq, g);
         int end = (m->length + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
@@ -158,7 +183,11 @@ static void check_bytes(const struct world *w)
 {
     size_t used = kv_cache_bytes_used(w->cache), held = kv_cache_bytes_held(w->cache);
 
-    CHECK(used == bytes_in_tables(w), "%zu bytes used, %zu in tables", used, bytes_in_tables(w));
+    size_t states = used - bytes_in_tables(w), state_bytes = w->layout->state_bytes;
+    size_t most = (size_t)w->n_sequences * (KV_SNAPSHOTS + 1) * state_bytes;
+
+    CHECK(state_bytes ? states % state_bytes == 0 && states <= most : states == 0,
+          "%zu bytes used, %zu in tables", used, bytes_in_tables(w));
     CHECK(used <= held, "%zu of %zu", used, held);
     CHECK(held <= w->device.bytes, "%zu held, %zu taken", held, w->device.bytes);
     CHECK(!w->max_bytes || held <= w->max_bytes, "%zu held, bound %zu", held, w->max_bytes);
@@ -182,7 +211,7 @@ static struct world *open_world(const struct layout *layout, size_t max_bytes)
     *w = (struct world){.layout = layout, .max_bytes = max_bytes, .next_tag = 1};
     w->device.base.ops = &fake_ops;
     w->cache = kv_cache_open(&w->device.base, layout->layers, layout->n_layers, layout->type,
-                             max_bytes, &err);
+                             layout->state_bytes, max_bytes, &err);
     CHECK(w->cache, "%s: %s", layout->name, err.message);
     return w;
 }
@@ -208,7 +237,7 @@ static struct model *add_sequence(struct world *w)
         CHECK(err.code == CLM_ERR_NOMEM, "%s", err.message);
         return NULL;
     }
-    m->length = m->longest = 0;
+    m->length = m->longest = m->last_length = 0;
     w->n_sequences++;
     return m;
 }
@@ -265,11 +294,18 @@ static int append(struct world *w, struct model *m, int n, int n_stored)
         w->n_full += err.code == CLM_ERR_FULL;
         return -1;
     }
+    if (w->layout->state_bytes && n_stored) {
+        check_state(w, m); /* room does not change what is there */
+        memcpy(kv_seq_state(m->seq).to, &(uint32_t){w->next_tag + (uint32_t)n_stored - 1},
+               sizeof(uint32_t));
+    }
     for (int i = 0; i < n_stored; i++) {
         m->tags[m->length + i] = w->next_tag;
         write_token(w, m, m->length + i, w->next_tag++);
     }
-    kv_seq_commit(m->seq, n_stored);
+    kv_seq_commit(m->seq, (int32_t *)m->tags + m->length, n_stored);
+    if (n_stored)
+        m->last_length = m->length;
     m->length += n_stored;
     m->longest = m->length > m->longest ? m->length : m->longest;
     return 0;
@@ -277,37 +313,48 @@ static int append(struct world *w, struct model *m, int n, int n_stored)
 
 /* Whether a trim must, or cannot, be possible; in between a window may or may not have kept a
  * block. */
-static void check_can_trim(const struct world *w, const struct model *m, int n, bool can)
+static void check_point(const struct world *w, const struct model *m, int n, int point)
 {
-    bool always = n == 0 || m->longest - n <= KV_BLOCK_TOKENS, never = n < 0 || n > m->length;
+    bool always = n == 0 || m->longest - n <= KV_BLOCK_TOKENS, never = false;
 
+    CHECK(point >= 0 && point <= n, "%s: point %d of %d", w->layout->name, point, n);
+    if (w->layout->state_bytes)
+        always = n == 0 || n == m->length || (always && n == m->last_length);
     for (int i = 0; i < w->layout->n_layers; i++) {
         int window = w->layout->layers[i].window;
         int kept = visible_from(window, m->longest) - 3 * KV_BLOCK_TOKENS;
 
-        if (window > 1 && n > 0 && visible_from(window, n) < kept)
+        if (window > 1 && point > 0 && visible_from(window, point) < kept)
             never = true;
     }
-    if (!never)
-        CHECK(can || !always, "%s: cannot trim %d to %d", w->layout->name, m->length, n);
-    CHECK(!never || !can, "%s: can trim %d to %d", w->layout->name, m->length, n);
+    CHECK(point == n || !always, "%s: cannot trim %d to %d", w->layout->name, m->length, n);
+    CHECK(!never, "%s: can trim %d to %d", w->layout->name, m->length, point);
 }
 
+/* Trims to n, or to the nearest point before it. */
 static void trim(struct world *w, struct model *m, int n)
 {
     clm_error err = {0};
-    bool can = kv_seq_can_trim(m->seq, n);
     uint64_t before = tables_hash(w, m);
+    int point = n;
 
-    check_can_trim(w, m, n, can);
-    if (kv_seq_trim(m->seq, n, &err)) {
-        CHECK(!can && err.code == CLM_ERR_ARG, "%s", err.message);
+    if (n >= 0 && n <= m->length) {
+        point = kv_seq_trim_point(m->seq, n);
+        check_point(w, m, n, point);
+        if (point != n) {
+            CHECK(kv_seq_trim(m->seq, n, &err) && err.code == CLM_ERR_ARG, "trimmed to %d", n);
+            CHECK(tables_hash(w, m) == before, "a trim that failed changed the sequence");
+        }
+    } else {
+        CHECK(kv_seq_trim(m->seq, n, &err) && err.code == CLM_ERR_ARG, "trimmed to %d", n);
         CHECK(tables_hash(w, m) == before, "a trim that failed changed the sequence");
         return;
     }
-    CHECK(can, "trimmed %d to %d", m->length, n);
-    m->length = n;
-    if (n == 0)
+    CHECK(kv_seq_trim(m->seq, point, &err) == 0, "%s", err.message);
+    if (point != m->length)
+        m->last_length = 0;
+    m->length = point;
+    if (point == 0)
         m->longest = 0;
 }
 
@@ -339,7 +386,9 @@ static void random_operation(struct world *w)
     } else {
         int n = some_length(MAX_LENGTH - m->length);
 
-        append(w, m, n, random_below(4) ? n : (int)random_below((size_t)n + 1));
+        int less = w->layout->state_bytes ? 0 : (int)random_below((size_t)n + 1);
+
+        append(w, m, n, random_below(4) ? n : less);
     }
 }
 
@@ -369,7 +418,7 @@ static void test_bound(void **state)
         struct world *w;
         size_t bytes;
 
-        if (!layouts[i].n_layers)
+        if (!layouts[i].n_layers || layouts[i].state_bytes)
             continue;
         w = open_world(&layouts[i], 0);
         bytes = kv_cache_bytes_per_token(w->cache) * KV_BLOCK_TOKENS;
@@ -419,7 +468,7 @@ static void test_bound_is_used(void **state)
 static void test_groups_give_to_each_other(void **state)
 {
     static const struct layout layout = {
-        "window 32 and full", DTYPE_F32, 2, {{1, 4, 4, 32}, {1, 4, 4, 0}}};
+        "window 32 and full", DTYPE_F32, 2, {{1, 4, 4, 32}, {1, 4, 4, 0}}, 0};
     struct world *w;
     size_t block_bytes;
     struct model *m;
@@ -473,7 +522,7 @@ static void test_windows_let_go(void **state)
 
     (void)state;
     for (size_t i = 0; i < COUNT(windows); i++) {
-        struct layout layout = {"window", DTYPE_F16, 1, {{1, 4, 4, windows[i]}}};
+        struct layout layout = {"window", DTYPE_F16, 1, {{1, 4, 4, windows[i]}}, 0};
         struct world *w;
         struct model *m;
 
@@ -494,10 +543,12 @@ static void test_windows_let_go(void **state)
     }
 }
 
-/* Tokens one by one: no allocation but when a sequence needs a new slab or a longer table. */
+/* Tokens one by one: no allocation but when a sequence needs a new slab or a longer table. Room for
+ * the tokens' numbers was made once. */
 static void test_no_allocation_per_token(void **state)
 {
-    static const struct layout layout = {"windows", DTYPE_F16, 2, {{1, 4, 4, 33}, {1, 4, 4, 100}}};
+    static const struct layout layout = {
+        "windows", DTYPE_F16, 2, {{1, 4, 4, 33}, {1, 4, 4, 100}}, 0};
     struct world *w;
     kv_seq *s;
     clm_error err = {0};
@@ -506,12 +557,14 @@ static void test_no_allocation_per_token(void **state)
     w = open_world(&layout, 0);
     s = kv_seq_open(w->cache, &err);
     CHECK(s, "%s", err.message);
+    CHECK(kv_seq_reserve(s, 20000, &err) == 0, "%s", err.message);
+    kv_seq_commit(s, NULL, 0);
     mem_fail_after(-1);
     for (int i = 0; i < 20000; i++) {
         if (i == 1000)
             mem_fail_after(0);
         CHECK(kv_seq_reserve(s, 1, &err) == 0, "token %d: %s", i, err.message);
-        kv_seq_commit(s, 1);
+        kv_seq_commit(s, &(int32_t){i}, 1);
     }
     CHECK(!mem_fail_after(-1), "an allocation was made");
     kv_seq_close(s);
@@ -532,7 +585,7 @@ static void torture(struct world *w, long n)
         while (append(w, &w->sequences[s], 150, 150))
             check_world(w);
         trim(w, &w->sequences[s], w->sequences[s].length - 3);
-        while (append(w, &w->sequences[s + 2], 3, 1))
+        while (append(w, &w->sequences[s + 2], 3, w->layout->state_bytes ? 3 : 1))
             check_world(w);
     }
     check_world(w);
@@ -564,7 +617,7 @@ static void test_failing_open(void **state)
         bool failed;
 
         mem_fail_after(n);
-        c = kv_cache_open(&d.base, layouts[3].layers, layouts[3].n_layers, DTYPE_F16, 0, &err);
+        c = kv_cache_open(&d.base, layouts[3].layers, layouts[3].n_layers, DTYPE_F16, 0, 0, &err);
         failed = mem_fail_after(-1);
         CHECK(failed == !c, "allocation %ld", n);
         CHECK(c || err.code == CLM_ERR_NOMEM, "%s", err.message);
@@ -587,11 +640,11 @@ static void test_wrong_arguments(void **state)
     w = open_world(&layouts[2], 0);
     for (size_t i = 0; i < COUNT(bad); i++) {
         err = (clm_error){0};
-        CHECK(!kv_cache_open(&w->device.base, &bad[i], 1, DTYPE_F16, 0, &err), "%zu opened", i);
+        CHECK(!kv_cache_open(&w->device.base, &bad[i], 1, DTYPE_F16, 0, 0, &err), "%zu opened", i);
         CHECK(err.code == CLM_ERR_ARG && strstr(err.message, "layer 0"), "%s", err.message);
     }
     err = (clm_error){0};
-    CHECK(!kv_cache_open(&w->device.base, layouts[0].layers, 2, DTYPE_I32, 0, &err), "opened");
+    CHECK(!kv_cache_open(&w->device.base, layouts[0].layers, 2, DTYPE_I32, 0, 0, &err), "opened");
     CHECK(err.code == CLM_ERR_ARG, "%s", err.message);
     m = add_sequence(w);
     append(w, m, 10, 10);
@@ -616,7 +669,7 @@ static void test_layout(void **state)
     struct fake_device d = {.base.ops = &fake_ops};
     clm_error err = {0};
     struct world *w;
-    kv_cache *c = kv_cache_open(&d.base, big, 2, DTYPE_F16, 0, &err);
+    kv_cache *c = kv_cache_open(&d.base, big, 2, DTYPE_F16, 0, 0, &err);
     kv_seq *s = kv_seq_open(c, &err);
 
     (void)state;

@@ -23,7 +23,8 @@ static void run(struct model *m)
     for (int i = 0; seq && i < 2; i++)
         if (engine_step(e, &inputs[i], 1, &logits, &err))
             break;
-    if (seq && !err.code && (kv_seq_length(seq) != 10 || kv_seq_trim(seq, 4, &err)))
+    if (seq && !err.code && (kv_seq_length(seq) != 10 || engine_trim(e, seq, 4, &err)) &&
+        err.code != CLM_ERR_FULL)
         abort();
     if (seq && !err.code && engine_step(e, &inputs[1], 1, &logits, &err) == 0 &&
         kv_seq_length(seq) != 5)
