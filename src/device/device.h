@@ -253,6 +253,16 @@ struct device_ops {
     /* x[t, g n + i] *= w[g]; cols a multiple of n, w [cols / n] in device memory. */
     void (*scale_groups)(device *d, tensor *x, const float *w, int n);
 
+    /* n streams of T rows, one after another: y_j[t, :] = sum_i c_ji x_i[t, :] with the n x n
+     * numbers c of row t of coefs. y, x [n T, cols], coefs [T, n n]. */
+    void (*mix_streams)(device *d, tensor *y, const tensor *x, const tensor *coefs, int n);
+
+    /* x[t, :] *= sqrt(mean(like[t, :]^2) / max(mean(x[t, :]^2), floor)). floor > 0 */
+    void (*match_size)(device *d, tensor *x, const tensor *like, float floor);
+
+    /* x[t, i] = max(0, x[t, i] - (mean + factor deviation)) of the row's numbers. */
+    void (*cut_below_spread)(device *d, tensor *x, float factor);
+
     /* Each row to its softmax. */
     void (*softmax)(device *d, tensor *x);
 

@@ -92,8 +92,11 @@ static bool reads_other_cache(const struct binder *b, const struct tensor_place 
 /* Experts that return their input have weights in transformers' files, which nobody reads. */
 static bool is_zero_expert(const struct binder *b, const struct tensor_place *place)
 {
-    const struct branch_spec *branch = &b->m->spec->layers[place->layer].branches[place->to.branch];
+    const struct branch_spec *branch;
 
+    if (place->layer < 0 || place->to.branch < 0)
+        return false;
+    branch = &b->m->spec->layers[place->layer].branches[place->to.branch];
     return branch->op == OP_MOE && place->expert < branch->moe.router.n_experts;
 }
 

@@ -159,6 +159,14 @@ void spec_layers(struct spec *s, struct norm_spec norm, struct attention_spec at
     }
 }
 
+int spec_kv_source(const struct spec *s, int n_own, int branch, bool sliding)
+{
+    for (int i = n_own - 1; i >= 0; i--)
+        if ((s->layers[i].branches[branch].attention.window > 0) == sliding)
+            return i + 1;
+    return 0;
+}
+
 float attention_scale(int head_dim)
 {
     return (float)(1 / sqrt(head_dim > 0 ? head_dim : 1));
@@ -365,6 +373,15 @@ struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, do
 struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, arena *a)
 {
     return read_rope(c, rope_object(c, "rope_parameters", NULL), head_dim, theta, a);
+}
+
+struct rope_spec config_rope_sliding(config *c, int head_dim, arena *a)
+{
+    double theta = config_float_or(c, "rope_local_base_freq", 10000);
+
+    if (config_has(c, "rope_parameters"))
+        return config_rope(c, "sliding_attention", head_dim, theta, a);
+    return rope_plain(head_dim, theta);
 }
 
 const float *config_alibi(config *c, int n_heads, double bias_max, double scale, arena *a)

@@ -164,6 +164,10 @@ bool config_layer_is_sparse(config *c, int layer);
 void spec_layers(struct spec *s, struct norm_spec norm, struct attention_spec attention,
                  struct mlp_spec mlp);
 
+/* cache_of for layers that read the cache of an earlier one: the last of the first n_own whose
+ * attention, the given branch of them, slides or not; 0: there is none. */
+int spec_kv_source(const struct spec *s, int n_own, int branch, bool sliding);
+
 /* The rotary positions of heads of head_dim numbers, from either schema: rope_parameters, or
  * rope_theta with rope_scaling. layer_type picks an object of rope_parameters where it holds one
  * for each type of layer; NULL: the model has one rope. theta is the default of rope_theta. Unknown
@@ -174,6 +178,10 @@ struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, do
 /* The same for families in which mlx-lm knows no scaling: rope_parameters count, a rope_scaling of
  * the old schema does not and is named in the warning of unused keys. */
 struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, arena *a);
+
+/* That of Gemma's sliding layers, which no scaling touches: rope_parameters' sliding_attention, or
+ * the theta rope_local_base_freq. */
+struct rope_spec config_rope_sliding(config *c, int head_dim, arena *a);
 
 /* The slopes of ALiBi for n_heads heads, of which the first power of two at most falls by
  * 2^(-bias_max / n), ...; times scale. arXiv:2108.12409. NULL when c has failed. */
@@ -215,8 +223,8 @@ extern const struct family family_afmoe, family_apertus, family_arcee, family_ba
     family_bloom, family_codegen, family_cohere, family_dbrx, family_deepseek, family_deepseek_v3,
     family_ernie4_5, family_ernie4_5_moe, family_exaone, family_exaone4, family_exaone_moe,
     family_falcon, family_flex_olmo, family_gemma, family_gemma2, family_gemma3, family_gemma4,
-    family_glm, family_glm4_moe, family_gpt2, family_gpt_bigcode, family_gpt_neox, family_gpt_oss,
-    family_gptj, family_granite, family_granitemoe, family_helium, family_hunyuan,
+    family_gemma3n, family_glm, family_glm4_moe, family_gpt2, family_gpt_bigcode, family_gpt_neox,
+    family_gpt_oss, family_gptj, family_granite, family_granitemoe, family_helium, family_hunyuan,
     family_hunyuan_dense, family_internlm2, family_internlm3, family_jais2, family_klear,
     family_laguna, family_lille, family_llama, family_llama4, family_longcat_flash, family_mellum,
     family_mimo, family_mimo_v2_flash, family_minicpm, family_minicpm3, family_minimax_m2,

@@ -1,4 +1,5 @@
 /* models/fill.c: from the tensors that reached a place to its weight. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -381,9 +382,18 @@ static const uint8_t *vector_of(struct binder *b, const struct checkpoint_tensor
     return copy;
 }
 
-/* A vector of n_out numbers (of each expert) as f32 on the device, offset added. */
+/* What the model keeps out of the file: an offset, and bounds. */
+static void finish_vector(float *values, size_t n, const struct nn_slot *s)
+{
+    for (size_t i = 0; s->offset != 0 && i < n; i++)
+        values[i] += s->offset;
+    for (size_t i = 0; s->limit > 0 && i < n; i++)
+        values[i] = fminf(fmaxf(values[i], -s->limit), s->limit);
+}
+
+/* A vector of n_out numbers (of each expert) as f32 on the device. */
 static int set_vector(struct binder *b, const struct nn_slot *s, const struct piece *pieces,
-                      enum tensor_part part, float offset, const float **vector)
+                      enum tensor_part part, const float **vector)
 {
     int n_experts = s->n_experts ? s->n_experts : 1;
     size_t n = (size_t)s->n_out, total = n * (size_t)n_experts;
@@ -409,8 +419,8 @@ static int set_vector(struct binder *b, const struct nn_slot *s, const struct pi
                         "%s: tensor %s is %s; clm reads F32, F16 and BF16 vectors", b->path,
                         t->name, dtype_name(t->type));
     }
-    for (size_t i = 0; offset != 0 && i < total; i++)
-        values[i] += offset;
+    if (part == PART_WEIGHT)
+        finish_vector(values, total, s);
     on_device = model_alloc(b->m, total * sizeof(float), b->err);
     if (!on_device)
         return -1;
@@ -444,9 +454,9 @@ int binder_fill(struct binder *b, const struct nn_slot *s, const struct piece *p
     for (int e = 0; e < n; e++)
         if (check_parts(b, s, &pieces[e]))
             return -1;
-    if (s->bias && set_vector(b, s, pieces, PART_BIAS, 0, s->bias))
+    if (s->bias && set_vector(b, s, pieces, PART_BIAS, s->bias))
         return -1;
     if (s->n_in)
         return set_matrix(b, s, pieces);
-    return set_vector(b, s, pieces, PART_WEIGHT, s->offset, s->vector);
+    return set_vector(b, s, pieces, PART_WEIGHT, s->vector);
 }

@@ -29,17 +29,14 @@ static struct gemma3_layers read_layers(config *c, int head_dim, arena *a)
         .window = config_int_or(c, "sliding_window", 512),
         .pattern = 6,
         .full = config_rope(c, "full_attention", head_dim, 1000000, a),
+        .sliding = config_rope_sliding(c, head_dim, a),
     };
 
-    if (config_has(c, "rope_parameters"))
-        l.sliding = config_rope(c, "sliding_attention", head_dim, 10000, a);
-    else
-        l.sliding = rope_plain(head_dim, config_float_or(c, "rope_local_base_freq", 10000));
     if (config_has(c, "sliding_window_pattern"))
         l.pattern = config_int_in(c, "sliding_window_pattern", 1, 4096);
     else if (config_has(c, "_sliding_window_pattern"))
         l.pattern = config_int_in(c, "_sliding_window_pattern", 1, 4096);
-    config_ignore(c, "rope_local_base_freq", "_sliding_window_pattern", NULL);
+    config_ignore(c, "_sliding_window_pattern", NULL);
     return l;
 }
 

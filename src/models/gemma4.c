@@ -95,15 +95,6 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp, struct norm_spec
     return moe;
 }
 
-/* The last layer before the shared ones that looks equally far. */
-static int source_of(const struct spec *s, int n_own, bool sliding)
-{
-    for (int i = n_own - 1; i >= 0; i--)
-        if ((s->layers[i].branches[0].attention.window > 0) == sliding)
-            return i + 1;
-    return 0;
-}
-
 static int add_layer(struct spec *s, config *c, int i, int n_own, struct norm_spec norm,
                      struct mlp_spec mlp, arena *a)
 {
@@ -112,7 +103,7 @@ static int add_layer(struct spec *s, config *c, int i, int n_own, struct norm_sp
     struct branch_spec *gain;
 
     if (i >= n_own) {
-        at.cache_of = source_of(s, n_own, at.window > 0);
+        at.cache_of = spec_kv_source(s, n_own, 0, at.window > 0);
         if (!at.cache_of)
             return config_fail(c, "num_kv_shared_layers", "layer %d has no layer to share with", i);
         at.n_kv_heads = s->layers[at.cache_of - 1].branches[0].attention.n_kv_heads;

@@ -267,7 +267,9 @@ static int add_reading(void *ctx, const struct nn_slot *s)
         r->bytes += (double)weight_bytes(s->weight) / s->n_out;
         return 0;
     }
-    if (s->n_experts) {
+    if (s->n_experts && s->layer < 0)
+        part = s->n_experts;
+    if (s->n_experts && s->layer >= 0) {
         const struct branch_spec *b = &r->m->spec->layers[s->layer].branches[s->branch];
 
         part = b->op == OP_MOE ? b->moe.router.n_experts_per_token : s->n_experts;

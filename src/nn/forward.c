@@ -70,6 +70,15 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const
         return nn_moe(p, &b->moe, x, raw);
     case OP_LAYER_INPUT:
         return nn_layer_input(p, &b->layer_input, x);
+    case OP_LOW_RANK:
+        return nn_low_rank(p, &b->low_rank, x);
+    case OP_ALTUP_PREDICT:
+        return nn_altup_predict(p, &b->altup);
+    case OP_ALTUP_CORRECT:
+        return nn_altup_correct(p, &b->altup, x);
+    case OP_ALTUP_ADD:
+        nn_altup_add(p, x);
+        return pass_row_range(p, x, 0, x->rows);
     }
     return NULL;
 }
@@ -90,13 +99,14 @@ static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, t
     tensor *y[LAYER_MAX_BRANCHES], *normed = NULL;
 
     for (int i = 0; i < n; i++) {
-        bool view = b[i].spec->op == OP_NONE || b[i].spec->op == OP_EMBEDDING;
+        bool view = b[i].spec->op == OP_NONE || b[i].spec->op == OP_EMBEDDING ||
+                    b[i].spec->op == OP_ALTUP_ADD;
 
         if (!b[i].spec->shared_norm)
             normed = nn_norm(p, b[i].spec->final_norm ? &p->model->final_norm : &b[i].pre_norm, x,
                              x->cols);
         y[i] = run_op(p, &b[i], normed, x);
-        if (view && (b[i].gain || b[i].spec->post_norm.kind != NORM_NONE))
+        if (view && (b[i].gain || b[i].spec->replace || b[i].spec->post_norm.kind != NORM_NONE))
             y[i] = own_copy(p, y[i]);
         if (p->failed)
             return;
@@ -217,8 +227,12 @@ tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
     keep_for_layers(p, x);
     if (s->layer_input_size)
         p->layer_inputs = nn_layer_inputs(p, x);
+    if (s->altup.n)
+        nn_altup_begin(p, x);
     rope_tables(p);
     for (int i = 0; i < s->n_layers && !p->failed; i++)
         run_layer(p, &m->layers[i], x);
+    if (s->altup.n)
+        nn_altup_end(p, x);
     return n_logits > 0 && !p->failed ? head(p, x, logit_rows, n_logits) : NULL;
 }

@@ -23,6 +23,11 @@ tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x)
     return y;
 }
 
+tensor *nn_low_rank(pass *p, const struct nn_low_rank *l, const tensor *x)
+{
+    return nn_linear(p, &l->up, nn_linear(p, &l->down, x));
+}
+
 static void norm_into(pass *p, const struct nn_norm *norm, tensor *y, const tensor *x, int n)
 {
     if (p->failed)

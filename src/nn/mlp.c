@@ -7,6 +7,8 @@ void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up)
 {
     if (p->failed)
         return;
+    if (s->thinned)
+        p->ops->cut_below_spread(p->dev, gate, s->thinning);
     if (s->limit > 0) {
         p->ops->activate(p->dev, gate, gate, s->activation);
         p->ops->clamp(p->dev, gate, -INFINITY, s->limit);

@@ -32,6 +32,15 @@ void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up); /* gat
 tensor *nn_layer_inputs(pass *p, const tensor *x);
 tensor *nn_layer_input(pass *p, const struct nn_layer_input *l, const tensor *x);
 
+tensor *nn_low_rank(pass *p, const struct nn_low_rank *l, const tensor *x);
+
+/* nn/altup.c: p->streams of x; what layers ask of them; and x, what all of them come to. */
+void nn_altup_begin(pass *p, const tensor *x);
+tensor *nn_altup_predict(pass *p, const struct nn_altup *a);
+tensor *nn_altup_correct(pass *p, const struct nn_altup *a, const tensor *x);
+void nn_altup_add(pass *p, const tensor *x);
+void nn_altup_end(pass *p, tensor *x);
+
 /* raw: x before the norm of the branch. */
 tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *raw);
 

@@ -144,6 +144,9 @@ static int check_mla(int layer, const struct mla_spec *m, clm_error *err)
 
 static int check_mlp(int layer, const struct mlp_spec *m, clm_error *err)
 {
+    if (m->thinned && !isfinite(m->thinning))
+        return fail(err, CLM_ERR_FORMAT, "config: the activation of layer %d is thinned at %g",
+                    layer, (double)m->thinning);
     return check_range(layer, "intermediate_size", m->intermediate_size, 1, MAX_SIZE, err);
 }
 
@@ -182,7 +185,12 @@ static int check_branch(int layer, const struct branch_spec *b, clm_error *err)
     case OP_LINEAR:
     case OP_LAYER_INPUT:
     case OP_EMBEDDING:
+    case OP_ALTUP_PREDICT:
+    case OP_ALTUP_CORRECT:
+    case OP_ALTUP_ADD:
         return 0;
+    case OP_LOW_RANK:
+        return check_range(layer, "the rank of a layer", b->rank, 1, MAX_SIZE, err);
     case OP_ATTENTION:
         return check_attention(layer, &b->attention, err);
     case OP_MLA:
@@ -193,6 +201,19 @@ static int check_branch(int layer, const struct branch_spec *b, clm_error *err)
         return check_moe(layer, &b->moe, err);
     }
     return fail(err, CLM_ERR_FORMAT, "config: layer %d has an operation of no known kind", layer);
+}
+
+static int check_altup(const struct altup_spec *a, clm_error *err)
+{
+    if (a->n == 0)
+        return 0;
+    if (check_range(-1, "altup_num_inputs", a->n, 1, 64, err) ||
+        check_range(-1, "altup_active_idx", a->active, 0, a->n - 1, err))
+        return -1;
+    if (!(a->coef_limit >= 0))
+        return fail(err, CLM_ERR_FORMAT, "config: altup_coef_clip is %g; it must be positive",
+                    (double)a->coef_limit);
+    return check_norm(-1, &a->router_norm, err);
 }
 
 int spec_check(const struct spec *s, clm_error *err)
@@ -209,6 +230,8 @@ int spec_check(const struct spec *s, clm_error *err)
     if (check_range(-1, "hidden_size_per_layer_input", s->layer_input_size, 0, MAX_HEAD_DIM, err) ||
         (s->layer_input_size &&
          check_range(-1, "vocab_size_per_layer_input", s->layer_input_vocab, 1, MAX_SIZE, err)))
+        return -1;
+    if (check_altup(&s->altup, err))
         return -1;
     if (!isfinite(s->embed_scale) || !isfinite(s->logit_scale) || !(s->logit_softcap >= 0))
         return fail(err, CLM_ERR_FORMAT,

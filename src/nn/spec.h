@@ -123,8 +123,10 @@ struct mlp_spec {
     enum activation activation;
     bool gated; /* down(act(gate(x)) * up(x)), else down(act(up(x))) */
     bool bias;
-    float limit; /* gated: act(gate) is held below it, up within [-limit, limit]; 0: not */
-    bool xielu;  /* its activation is xIELU, with weights of its own; not gated. arXiv:2411.13010 */
+    float limit;  /* gated: act(gate) is held below it, up within [-limit, limit]; 0: not */
+    bool thinned; /* gated: act reads max(0, g - (mean + thinning deviation)) of its row g */
+    float thinning;
+    bool xielu; /* its activation is xIELU, with weights of its own; not gated. arXiv:2411.13010 */
 };
 
 struct moe_spec {
@@ -153,9 +155,13 @@ enum op_kind {
     OP_MLA,
     OP_MLP,
     OP_MOE,
-    OP_LAYER_INPUT, /* out(gelu(gate(x)) * the layer's own input, made of the tokens) */
-    OP_LINEAR,      /* [hidden_size, hidden_size] */
-    OP_EMBEDDING    /* the embeddings with which the first layer began */
+    OP_LAYER_INPUT,   /* out(gelu(gate(x)) * the layer's own input, made of the tokens) */
+    OP_LINEAR,        /* [hidden_size, hidden_size] */
+    OP_EMBEDDING,     /* the embeddings with which the first layer began */
+    OP_LOW_RANK,      /* up(down(x)) through rank numbers */
+    OP_ALTUP_PREDICT, /* the active one of the streams, all of them predicted from each other */
+    OP_ALTUP_CORRECT, /* the same, all of them corrected by what x adds to the prediction */
+    OP_ALTUP_ADD      /* x, after adding it to all streams but the first */
 };
 
 struct branch_spec {
@@ -174,15 +180,25 @@ struct branch_spec {
         struct mla_spec mla;
         struct mlp_spec mlp;
         struct moe_spec moe;
+        int rank; /* of OP_LOW_RANK */
     };
 };
 
-#define LAYER_MAX_BRANCHES 6
+#define LAYER_MAX_BRANCHES 10
 
 struct layer_spec {
     int n_branches;
     struct branch_spec branches[LAYER_MAX_BRANCHES];
     int same_as; /* its weights are those of layer same_as - 1, branch by branch; 0: has its own */
+};
+
+/* The state is several streams, of which layers compute one. arXiv:2301.13310 */
+struct altup_spec {
+    int n;            /* 0: the state is one stream */
+    int active;       /* the one that is computed */
+    float coef_limit; /* coefficients' weights are held within [-coef_limit, coef_limit]; 0: not */
+    bool correct_scale; /* what OP_ALTUP_CORRECT gives is multiplied by weights */
+    struct norm_spec router_norm;
 };
 
 struct spec {
@@ -204,6 +220,7 @@ struct spec {
     int layer_input_size;  /* numbers of each layer's own input; 0: none */
     int layer_input_vocab; /* rows of their table; further tokens count as token 0 */
     struct norm_spec layer_input_norm;
+    struct altup_spec altup;
     int position_offset; /* position p has row p + position_offset */
     struct norm_spec embed_norm;
 };

@@ -28,6 +28,15 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_LAYER_NORM] = "per_layer_projection_norm",
     [ROLE_LAYER_GATE] = "per_layer_input_gate",
     [ROLE_LAYER_OUT] = "per_layer_projection",
+    [ROLE_ALTUP_IN] = "altup_projections",
+    [ROLE_ALTUP_OUT] = "altup_unembed_projections",
+    [ROLE_ALTUP_NORM] = "router_norm of altup",
+    [ROLE_ALTUP_ROUTER] = "modality_router",
+    [ROLE_ALTUP_PREDICT] = "prediction_coefs",
+    [ROLE_ALTUP_CORRECT] = "correction_coefs",
+    [ROLE_ALTUP_SCALE] = "correct_output_scale",
+    [ROLE_LOW_RANK_DOWN] = "linear_left",
+    [ROLE_LOW_RANK_UP] = "linear_right",
     [ROLE_ROUTER_NORM] = "norm before the router",
     [ROLE_EXPERT_NORM] = "norm before the experts",
     [ROLE_EXPERT_POST_NORM] = "norm after the experts",
@@ -77,6 +86,7 @@ struct walk {
     void *ctx;
     int layer, branch;
     int hidden_size, layer_input;
+    const struct altup_spec *altup;
 };
 
 static int visit_matrix(struct walk *w, enum weight_role role, struct nn_linear *l, int n_out,
@@ -277,6 +287,38 @@ static int visit_moe(struct walk *w, struct nn_moe *m)
     return rc;
 }
 
+static int visit_low_rank(struct walk *w, struct nn_low_rank *l, int rank)
+{
+    int rc = visit_matrix(w, ROLE_LOW_RANK_DOWN, &l->down, rank, w->hidden_size, false);
+
+    return rc ? rc : visit_matrix(w, ROLE_LOW_RANK_UP, &l->up, w->hidden_size, rank, false);
+}
+
+static int visit_altup_coefs(struct walk *w, enum weight_role role, struct nn_altup *a, int n_out)
+{
+    return w->fn(w->ctx, &(struct nn_slot){
+                             .layer = w->layer,
+                             .branch = w->branch,
+                             .role = role,
+                             .n_out = n_out * w->altup->n,
+                             .vector = &a->coefs,
+                             .limit = w->altup->coef_limit,
+                         });
+}
+
+static int visit_altup(struct walk *w, struct nn_altup *a, enum op_kind op)
+{
+    int n = w->altup->n, rc;
+
+    if (op == OP_ALTUP_CORRECT) {
+        rc = visit_altup_coefs(w, ROLE_ALTUP_CORRECT, a, n);
+        return rc ? rc : visit_vector(w, ROLE_ALTUP_SCALE, &a->scale, w->hidden_size);
+    }
+    rc = visit_norm(w, ROLE_ALTUP_NORM, &a->norm, w->hidden_size);
+    rc = rc ? rc : visit_matrix(w, ROLE_ALTUP_ROUTER, &a->router, n, w->hidden_size, false);
+    return rc ? rc : visit_altup_coefs(w, ROLE_ALTUP_PREDICT, a, n * n);
+}
+
 static int visit_branch(struct walk *w, struct nn_branch *b)
 {
     int rc = 0;
@@ -288,6 +330,14 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
     switch (b->spec->op) {
     case OP_NONE:
     case OP_EMBEDDING:
+    case OP_ALTUP_ADD:
+        break;
+    case OP_LOW_RANK:
+        rc = visit_low_rank(w, &b->low_rank, b->spec->rank);
+        break;
+    case OP_ALTUP_PREDICT:
+    case OP_ALTUP_CORRECT:
+        rc = visit_altup(w, &b->altup, b->spec->op);
         break;
     case OP_LAYER_INPUT:
         rc = visit_matrix(w, ROLE_LAYER_GATE, &b->layer_input.gate, w->layer_input, w->hidden_size,
@@ -325,7 +375,8 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
                      .layer = -1,
                      .branch = -1,
                      .hidden_size = s->hidden_size,
-                     .layer_input = s->layer_input_size};
+                     .layer_input = s->layer_input_size,
+                     .altup = &s->altup};
     int rc;
 
     rc =
@@ -343,6 +394,13 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
         rc = visit_matrix(&w, ROLE_LAYER_TABLE, &m->layer_table, s->layer_input_vocab, n, false);
         rc = rc ? rc : visit_matrix(&w, ROLE_LAYER_PROJ, &m->layer_proj, n, s->hidden_size, false);
         rc = rc ? rc : visit_norm(&w, ROLE_LAYER_NORM, &m->layer_norm, s->layer_input_size);
+    }
+    if (!rc && s->altup.n > 1) {
+        rc = visit_experts(&w, ROLE_ALTUP_IN, &m->altup_in, s->altup.n - 1, s->hidden_size,
+                           s->hidden_size, false);
+        rc = rc ? rc
+                : visit_experts(&w, ROLE_ALTUP_OUT, &m->altup_out, s->altup.n - 1, s->hidden_size,
+                                s->hidden_size, false);
     }
     if (!rc && s->logit_gain)
         rc = visit_vector(&w, ROLE_LOGIT_GAIN, &m->logit_gain, 1);
@@ -458,6 +516,13 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
     case OP_NONE:
     case OP_LINEAR:
     case OP_EMBEDDING:
+    case OP_LOW_RANK:
+    case OP_ALTUP_ADD:
+        return 0;
+    case OP_ALTUP_PREDICT:
+    case OP_ALTUP_CORRECT:
+        b->altup.norm.spec = &m->spec->altup.router_norm;
+        b->altup.predicts = &m->layers[layer].branches[0].altup;
         return 0;
     case OP_LAYER_INPUT:
         b->layer_input.layer = layer;
@@ -494,8 +559,10 @@ struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_
         m->layer_norm.spec = &spec->layer_input_norm;
         m->layers = arena_array(a, struct nn_layer, spec->n_layers);
         m->ropes = arena_array(a, struct nn_rope, spec->n_layers * LAYER_MAX_BRANCHES + 1);
+        m->altup_in.w = arena_array(a, struct weight, spec->altup.n + 1);
+        m->altup_out.w = arena_array(a, struct weight, spec->altup.n + 1);
     }
-    if (!m || !m->layers || !m->ropes)
+    if (!m || !m->layers || !m->ropes || !m->altup_in.w || !m->altup_out.w)
         return fail_null(err, CLM_ERR_NOMEM, "a model of %d layers: no memory", spec->n_layers);
     for (int i = 0; i < spec->n_layers; i++) {
         m->layers[i].n_branches = spec->layers[i].n_branches;

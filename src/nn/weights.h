@@ -74,6 +74,19 @@ struct nn_layer_input {
     int layer;
 };
 
+struct nn_low_rank {
+    struct nn_linear down, up; /* [rank, hidden_size] and back */
+};
+
+/* Of OP_ALTUP_PREDICT the norm, the router and coefs, of OP_ALTUP_CORRECT coefs and scale. */
+struct nn_altup {
+    struct nn_norm norm;
+    struct nn_linear router;         /* [n, hidden_size] */
+    const float *coefs;              /* [n n, n], [n, n] */
+    const float *scale;              /* [hidden_size] */
+    const struct nn_altup *predicts; /* that of the layer, whose router serves both */
+};
+
 struct nn_branch {
     const struct branch_spec *spec;
     struct nn_norm pre_norm, post_norm;
@@ -85,6 +98,8 @@ struct nn_branch {
         struct nn_moe moe;
         struct nn_linear linear;
         struct nn_layer_input layer_input;
+        struct nn_low_rank low_rank;
+        struct nn_altup altup;
     };
 };
 
@@ -107,6 +122,7 @@ struct nn_model {
     struct nn_norm layer_norm;                /* [size] */
     struct nn_linear positions;               /* learned positions */
     struct nn_norm embed_norm, final_norm;
+    struct nn_experts altup_in, altup_out; /* [altup.n - 1] of [hidden_size, hidden_size] */
     const float *logit_gain; /* one number, or NULL */
     const float *head_scale; /* [hidden_size] of spec->head_normed: 1 / length of each column */
     struct nn_layer *layers;
@@ -140,6 +156,15 @@ enum weight_role {
     ROLE_LAYER_NORM,
     ROLE_LAYER_GATE,
     ROLE_LAYER_OUT,
+    ROLE_ALTUP_IN,
+    ROLE_ALTUP_OUT,
+    ROLE_ALTUP_NORM,
+    ROLE_ALTUP_ROUTER,
+    ROLE_ALTUP_PREDICT,
+    ROLE_ALTUP_CORRECT,
+    ROLE_ALTUP_SCALE,
+    ROLE_LOW_RANK_DOWN,
+    ROLE_LOW_RANK_UP,
     ROLE_ROUTER_NORM,
     ROLE_EXPERT_NORM,
     ROLE_EXPERT_POST_NORM,
@@ -192,6 +217,7 @@ struct nn_slot {
     const float **vector;
     const float **bias;
     float offset;
+    float limit;   /* a vector is held within [-limit, limit]; 0: not */
     bool optional; /* a vector that may stay NULL */
 };
 

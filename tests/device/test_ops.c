@@ -240,6 +240,85 @@ static void check_xielu(device *d)
     free_tensor(&before);
 }
 
+/* Each of n streams is a sum of n products. */
+static void check_mix(device *d, int n, int rows, int cols)
+{
+    tensor x = new_tensor(n * rows, cols), y = new_tensor(n * rows, cols);
+    tensor coefs = new_tensor(rows, n * n);
+
+    d->ops->mix_streams(d, &y, &x, &coefs, n);
+    for (int j = 0; j < n * rows; j++)
+        for (int c = 0; c < cols; c++) {
+            double want = 0, size = 0;
+
+            for (int i = 0; i < n; i++) {
+                double term = (double)row_of(&coefs, j % rows)[j / rows * n + i] *
+                              (double)row_of(&x, i * rows + j % rows)[c];
+
+                want += term;
+                size += fabs(term);
+            }
+            CHECK(fabs((double)row_of(&y, j)[c] - want) <= (n + 1) * (double)FLT_EPSILON * size,
+                  "mix_streams: %d streams, row %d, %d: %g, expected %g", n, j, c,
+                  (double)row_of(&y, j)[c], want);
+        }
+    CHECK(row_of(&y, n * rows - 1)[cols] == CANARY, "mix_streams: wrote past the last row");
+    free_tensor(&x);
+    free_tensor(&y);
+    free_tensor(&coefs);
+}
+
+/* The mean of the squares of a row, or of the distances to the mean. */
+static double spread_of(const tensor *x, int row, double *mean)
+{
+    double sum = 0, from = 0;
+
+    for (int i = 0; mean && i < x->cols; i++)
+        from += (double)row_of(x, row)[i] / x->cols;
+    for (int i = 0; i < x->cols; i++)
+        sum += pow((double)row_of(x, row)[i] - from, 2);
+    if (mean)
+        *mean = from;
+    return sum / x->cols;
+}
+
+static void check_spread(device *d, int rows, int cols)
+{
+    tensor x = new_tensor(rows, cols), like = new_tensor(rows, cols), before;
+
+    memset(row_of(&x, 0), 0, (size_t)cols * sizeof(float)); /* the floor holds */
+    before = copy_of(&x);
+    d->ops->match_size(d, &x, &like, 1e-5f);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < cols; i++) {
+            double want =
+                (double)row_of(&before, r)[i] *
+                sqrt(spread_of(&like, r, NULL) / fmax(spread_of(&before, r, NULL), (double)1e-5f));
+
+            CHECK(fabs((double)row_of(&x, r)[i] - want) <= 2 * (double)FLT_EPSILON * fabs(want),
+                  "match_size: row %d, %d: %g, expected %g", r, i, (double)row_of(&x, r)[i], want);
+        }
+    memcpy(x.data, before.data, (size_t)rows * (size_t)x.stride * sizeof(float));
+    d->ops->cut_below_spread(d, &x, 0.7f);
+    for (int r = 0; r < rows; r++) {
+        double mean, deviation = sqrt(spread_of(&before, r, &mean));
+        double cut = mean + (double)0.7f * deviation;
+
+        for (int i = 0; i < cols; i++) {
+            double v = (double)row_of(&before, r)[i], want = fmax(0, v - cut);
+
+            CHECK(fabs((double)row_of(&x, r)[i] - want) <=
+                      2 * (double)FLT_EPSILON * (fabs(v) + fabs(cut)),
+                  "cut_below_spread: row %d, %d: %g, expected %g", r, i, (double)row_of(&x, r)[i],
+                  want);
+        }
+        CHECK(row_of(&x, r)[cols] == CANARY, "cut_below_spread: wrote past row %d", r);
+    }
+    free_tensor(&x);
+    free_tensor(&like);
+    free_tensor(&before);
+}
+
 /* The logarithm is within two epsilons of itself, then a product, a sum and a product. */
 static void check_temperature(device *d)
 {
@@ -380,6 +459,10 @@ static void test_rows(void **state)
         check_groups(d);
         check_softmax(d);
         check_xielu(d);
+        check_mix(d, 1, 3, 7);
+        check_mix(d, 4, 9, 300);
+        check_spread(d, 1, 1);
+        check_spread(d, 5, 9000);
         check_norms(d);
         check_choices(d);
         check_ropes(d);

@@ -31,6 +31,11 @@ void cpu_rope(device *d, tensor *x, int head_dim, const tensor *table, bool inte
 void cpu_gather_rows(device *d, tensor *y, const tensor *x, const int32_t *rows);
 void cpu_argmax(device *d, int32_t *ids, const tensor *x);
 
+/* cpu/streams.c */
+void cpu_mix_streams(device *d, tensor *y, const tensor *x, const tensor *coefs, int n);
+void cpu_match_size(device *d, tensor *x, const tensor *like, float floor);
+void cpu_cut_below_spread(device *d, tensor *x, float factor);
+
 /* cpu/attention.c */
 void cpu_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *batch,
                   const tensor *k, const tensor *v);

@@ -1,0 +1,112 @@
+/* device/cpu/streams.c: rows that are mixed with each other, or measured whole. */
+#include <math.h>
+#include <string.h>
+
+#include "device/cpu/cpu.h"
+#include "device/cpu/ops.h"
+
+enum { NUMBERS = 8192 }; /* that are worth waking a thread for */
+
+struct streams_call {
+    const struct cpu_vector_kernels *k;
+    const tensor *y, *x, *other;
+    int n;
+    float factor;
+};
+
+static float *row_of(const tensor *x, int64_t row)
+{
+    return (float *)x->data + row * x->stride;
+}
+
+static void run(device *d, struct streams_call *call, int rows, int64_t numbers, range_fn fn)
+{
+    struct cpu_device *c = cpu_device_of(d);
+
+    call->k = &c->vector;
+    if (numbers > 0)
+        thread_pool_for(c->pool, rows, numbers >= NUMBERS ? 1 : NUMBERS / numbers, fn, call);
+}
+
+static void mix_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct streams_call *call = ctx;
+    int64_t rows = call->other->rows;
+    int n = call->n, cols = call->x->cols;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        for (int j = 0; j < n; j++) {
+            float *y = row_of(call->y, j * rows + t);
+
+            memset(y, 0, (size_t)cols * sizeof *y);
+            for (int i = 0; i < n; i++)
+                call->k->add(y, row_of(call->x, i * rows + t), cols,
+                             row_of(call->other, t)[j * n + i]);
+        }
+    }
+}
+
+void cpu_mix_streams(device *d, tensor *y, const tensor *x, const tensor *coefs, int n)
+{
+    struct streams_call call = {.y = y, .x = x, .other = coefs, .n = n};
+
+    run(d, &call, coefs->rows, (int64_t)x->cols * n * n, mix_range);
+}
+
+/* The mean of the squares of n numbers, or of their distances to a value. */
+static double mean_square(const float *x, int n, double from)
+{
+    double sum = 0;
+
+    for (int i = 0; i < n; i++)
+        sum += ((double)x[i] - from) * ((double)x[i] - from);
+    return sum / n;
+}
+
+static void match_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct streams_call *call = ctx;
+    int n = call->x->cols;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        float *x = row_of(call->x, t);
+        double own = fmax(mean_square(x, n, 0), (double)call->factor);
+
+        call->k->scale(x, n, (float)sqrt(mean_square(row_of(call->other, t), n, 0) / own));
+    }
+}
+
+void cpu_match_size(device *d, tensor *x, const tensor *like, float floor)
+{
+    struct streams_call call = {.x = x, .other = like, .factor = floor};
+
+    run(d, &call, x->rows, x->cols, match_range);
+}
+
+static void cut_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct streams_call *call = ctx;
+    int n = call->x->cols;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        float *x = row_of(call->x, t), cut;
+        double mean = 0;
+
+        for (int i = 0; i < n; i++)
+            mean += (double)x[i];
+        mean /= n;
+        cut = (float)(mean + (double)call->factor * sqrt(mean_square(x, n, mean)));
+        for (int i = 0; i < n; i++)
+            x[i] = fmaxf(0, x[i] - cut);
+    }
+}
+
+void cpu_cut_below_spread(device *d, tensor *x, float factor)
+{
+    struct streams_call call = {.x = x, .factor = factor};
+
+    run(d, &call, x->rows, x->cols, cut_range);
+}
