@@ -39,6 +39,13 @@ static int fail_with(const clm_error *err)
     return 1;
 }
 
+/* What chat_render is given apart from the variables. */
+static bool is_request_key(const char *key)
+{
+    return !strcmp(key, "messages") || !strcmp(key, "tools") ||
+           !strcmp(key, "add_generation_prompt");
+}
+
 int main(int argc, char **argv)
 {
     static double times[MAX_TIMES];
@@ -75,7 +82,8 @@ int main(int argc, char **argv)
     struct json_iter it = json_first(chat);
 
     while (request.n_variables < MAX_VARIABLES && json_next(&it))
-        variables[request.n_variables++] = (struct template_variable){it.key, it.value};
+        if (!is_request_key(it.key))
+            variables[request.n_variables++] = (struct template_variable){it.key, it.value};
     for (long i = 0; i < n; i++) {
         strbuf_clear(&out);
         begin = now();

@@ -248,6 +248,17 @@ const char *json_string(const json *v, size_t *size)
     return json_string_value(value(v));
 }
 
+enum json_kind json_look(const json *v, const char **text, size_t *size)
+{
+    enum json_kind kind = json_kind(v);
+
+    if (kind == JSON_STRING) {
+        *text = json_string_value(value(v));
+        *size = json_string_length(value(v));
+    }
+    return kind;
+}
+
 size_t json_size(const json *v)
 {
     switch (json_kind(v)) {

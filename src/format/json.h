@@ -44,6 +44,8 @@ bool json_bool(const json *v, bool otherwise);
 int64_t json_int(const json *v, int64_t otherwise);   /* JSON_INT only */
 double json_real(const json *v, double otherwise);    /* JSON_INT too */
 const char *json_string(const json *v, size_t *size); /* NULL when it is none; *size may be NULL */
+/* json_kind and, of a string, json_string in one. */
+enum json_kind json_look(const json *v, const char **text, size_t *size);
 
 size_t json_size(const json *v); /* items of an array or object, else 0 */
 const json *json_at(const json *array, size_t i);

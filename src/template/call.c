@@ -25,14 +25,20 @@ static unsigned parameter_count(const char *params)
     return n;
 }
 
-static int bind_parameters(struct render *r, const struct builtin *b, const struct args *args,
-                           struct value p[BUILTIN_MAX_PARAMS])
+static int too_many_arguments(struct render *r, const struct builtin *b, const struct args *args)
 {
     unsigned count = parameter_count(b->params);
 
-    if (args->n_positional > count)
-        return render_fail(r, "%s() takes at most %u argument%s (%u given)", b->name, count,
-                           count == 1 ? "" : "s", args->n_positional);
+    return render_fail(r, "%s() takes at most %u argument%s (%u given)", b->name, count,
+                       count == 1 ? "" : "s", args->n_positional);
+}
+
+static int bind_parameters(struct render *r, const struct builtin *b, const struct args *args,
+                           struct value p[BUILTIN_MAX_PARAMS])
+{
+    if (args->n_positional > (*b->params != '\0') &&
+        args->n_positional > parameter_count(b->params))
+        return too_many_arguments(r, b, args);
     memset(p, 0, BUILTIN_MAX_PARAMS * sizeof *p);
     if (args->n_positional)
         memcpy(p, args->positional, args->n_positional * sizeof *p);
@@ -57,10 +63,13 @@ static int bind_parameters(struct render *r, const struct builtin *b, const stru
 int call_builtin(struct render *r, const struct builtin *b, struct value self,
                  const struct args *args, struct value *out)
 {
+    static const struct value none[BUILTIN_MAX_PARAMS];
     struct value p[BUILTIN_MAX_PARAMS];
 
     if (!b->params)
         return b->fn(r, self, NULL, args, out);
+    if (!args->n_positional && !args->n_named && !b->required)
+        return b->fn(r, self, none, args, out);
     if (bind_parameters(r, b, args, p))
         return -1;
     return b->fn(r, self, p, args, out);
@@ -189,8 +198,7 @@ int call_macro(struct render *r, const struct macro *m, const struct args *args,
     if (!frame || pass_arguments(r, code, args, frame))
         return -1;
     r->frame = frame;
-    scope_enter(r, &code->function.loads);
-    if (fill_defaults(r, code) || run_nodes(r, &code->body) == FLOW_ERROR)
+    if (scope_enter(r, &code->function.loads) || fill_defaults(r, code) || run_nodes(r, &code->body) == FLOW_ERROR)
         return -1;
     r->frame = before;
     r->line = line;

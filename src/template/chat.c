@@ -22,14 +22,15 @@ static const struct value *field(const struct dict *d, const char *name)
 static int alias_reasoning(struct render *r, struct value *message)
 {
     /* the first of these that is there and not None */
-    static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
+    static const struct value names[] = {{.kind = V_STRING, .size = 17, .s = "reasoning_content"},
+                                         {.kind = V_STRING, .size = 8, .s = "thinking"},
+                                         {.kind = V_STRING, .size = 9, .s = "reasoning"}};
     const struct value *found[COUNT(names)] = {NULL}, *reasoning = NULL;
-    struct value thinking = text_key("thinking"), content = text_key("reasoning_content");
     struct dict *d;
 
     for (uint32_t i = 0; i < message->dict->size; i++)
         for (size_t k = 0; k < COUNT(names); k++)
-            if (string_is(&message->dict->entries[i].key, names[k]))
+            if (string_same(&message->dict->entries[i].key, &names[k]))
                 found[k] = &message->dict->entries[i].value;
     for (size_t k = 0; k < COUNT(names) && !reasoning; k++)
         if (found[k] && found[k]->kind != V_NONE)
@@ -37,7 +38,7 @@ static int alias_reasoning(struct render *r, struct value *message)
     if (!reasoning)
         return 0;
     d = dict_new(r, (size_t)message->dict->size + 2);
-    if (!d || dict_set(r, d, &thinking, *reasoning))
+    if (!d || dict_set(r, d, &names[1], *reasoning))
         return -1;
     for (uint32_t i = 0; i < message->dict->size; i++) {
         const struct dict_entry *e = &message->dict->entries[i];
@@ -45,7 +46,7 @@ static int alias_reasoning(struct render *r, struct value *message)
         if (dict_set_hashed(r, d, &e->key, e->hash, e->value))
             return -1;
     }
-    if (dict_set(r, d, &content, *reasoning))
+    if (dict_set(r, d, &names[0], *reasoning))
         return -1;
     *message = value_dict(d);
     return 0;
@@ -124,12 +125,16 @@ static int load_messages(struct render *r, const struct chat_request *request)
 {
     struct value messages;
 
-    if (objects_only(r, request->messages, "messages") ||
-        json_value(r, request->messages, &messages))
+    if (json_kind(request->messages) != JSON_ARRAY)
+        return fail(r->err, CLM_ERR_ARG, "messages: an array is expected");
+    if (json_value(r, request->messages, &messages))
         return -1;
-    for (uint32_t i = 0; i < messages.list->size; i++)
+    for (uint32_t i = 0; i < messages.list->size; i++) {
+        if (messages.list->items[i].kind != V_DICT)
+            return fail(r->err, CLM_ERR_ARG, "messages[%u]: an object is expected", i);
         if (alias_reasoning(r, &messages.list->items[i]))
             return -1;
+    }
     if (request->continue_final_message) {
         if (!messages.list->size)
             return fail(r->err, CLM_ERR_ARG, "messages: there is none to be gone on with");
@@ -145,7 +150,7 @@ static int load_list(struct render *r, const char *name, const json *list)
     struct value v = value_none();
 
     if (json_kind(list) != JSON_ABSENT && json_kind(list) != JSON_NULL &&
-        (objects_only(r, list, name) || json_value(r, list, &v)))
+        (objects_only(r, list, name) || json_value_later(r, list, &v)))
         return -1;
     return render_variable(r, name, v);
 }

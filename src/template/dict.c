@@ -55,21 +55,10 @@ struct dict *dict_new(struct render *r, size_t size)
     return size > within && dict_reserve(r, d, size) ? NULL : d;
 }
 
-static bool text_key_is(const struct dict_entry *e, const struct value *key, uint64_t hash)
+const struct value *dict_find_text(const struct dict *d, const struct value *key, uint64_t hash)
 {
-    return e->hash == hash && e->key.kind == V_STRING && string_same(&e->key, key);
-}
-
-const struct value *dict_get_text(const struct dict *d, const struct value *key, uint64_t hash)
-{
-    if (!d->index) {
-        for (uint32_t i = 0; i < d->size; i++)
-            if (text_key_is(&d->entries[i], key, hash))
-                return &d->entries[i].value;
-        return NULL;
-    }
     for (uint32_t at = (uint32_t)hash & d->index_mask; d->index[at]; at = (at + 1) & d->index_mask)
-        if (text_key_is(&d->entries[d->index[at] - 1], key, hash))
+        if (entry_is(&d->entries[d->index[at] - 1], key, hash))
             return &d->entries[d->index[at] - 1].value;
     return NULL;
 }

@@ -1,15 +1,90 @@
+#include "template/filters.h"
 #include "template/render.h"
 
-static int eval_name(struct render *r, const struct node *n, struct value *out)
+static inline const struct value *name_ref(const struct render *r, const struct node *n,
+                                           struct value *room)
 {
-    struct frame *f = r->frame;
+    const struct frame *f = r->frame;
+    const struct value *v;
 
     for (unsigned i = 0; i < n->name.variable.hops; i++)
         f = f->outer;
-    *out = f->slots[n->name.variable.slot];
-    if (out->kind == V_MISSING)
-        *out = value_undefined(UNDEFINED_NAME, n->name.name.s, n->name.name.size, 0);
-    return 0;
+    v = &f->slots[n->name.variable.slot];
+    if (v->kind != V_MISSING)
+        return v;
+    *room = value_undefined(UNDEFINED_NAME, n->name.name.s, n->name.name.size, 0);
+    return room;
+}
+
+/* The object of an attribute or item. */
+static inline const struct value *object_ref(struct render *r, const struct node *n,
+                                             struct value *room)
+{
+    if (n->kind == N_NAME)
+        return name_ref(r, n, room);
+    return eval_node(r, n, room) ? NULL : room;
+}
+
+static inline const struct value *attribute_ref(struct render *r, const struct node *n,
+                                                struct value *room)
+{
+    struct value held;
+    const struct value *object = object_ref(r, n->attr.object, &held), *found;
+
+    if (!object)
+        return NULL;
+    if (object->kind == V_DICT && !n->attr.methods) {
+        found = dict_get_text(object->dict, &n->attr.name, n->attr.hash);
+        if (found)
+            return found;
+    }
+    r->line = n->line;
+    return get_attribute(r, object, &n->attr.name, n->attr.hash, n->attr.methods, room) ? NULL
+                                                                                        : room;
+}
+
+/* a['b'] */
+static inline const struct value *item_ref(struct render *r, const struct node *n,
+                                           struct value *room)
+{
+    const struct value *key = &n->pair.right->value;
+    struct value held;
+    const struct value *object = object_ref(r, n->pair.left, &held), *found;
+
+    if (!object)
+        return NULL;
+    found = object->kind == V_DICT ? dict_get_text(object->dict, key, n->pair.hash) : NULL;
+    if (found)
+        return found;
+    r->line = n->line;
+    return get_attribute(r, object, key, n->pair.hash, n->pair.methods, room) ? NULL : room;
+}
+
+static inline bool has_text_key(const struct node *n)
+{
+    return n->pair.right->kind == N_CONST && n->pair.right->value.kind == V_STRING;
+}
+
+/* The value of an expression, in *room or where it is held: to be used before anything else is
+ * evaluated. NULL: an error. */
+static inline const struct value *eval_ref(struct render *r, const struct node *n,
+                                           struct value *room)
+{
+    switch (n->kind) {
+    case N_CONST:
+        return &n->value;
+    case N_NAME:
+        return name_ref(r, n, room);
+    case N_GETATTR:
+        return render_work(r, 1) ? NULL : attribute_ref(r, n, room);
+    case N_GETITEM:
+        if (has_text_key(n))
+            return render_work(r, 1) ? NULL : item_ref(r, n, room);
+        break;
+    default:
+        break;
+    }
+    return eval_node(r, n, room) ? NULL : room;
 }
 
 static int eval_list(struct render *r, const struct node *n, struct value *out)
@@ -55,10 +130,6 @@ static int eval_getitem(struct render *r, const struct node *n, struct value *ou
 
     if (eval_node(r, n->pair.left, &object))
         return -1;
-    if (key->kind == N_CONST && key->value.kind == V_STRING) {
-        r->line = n->line;
-        return get_key(r, &object, &key->value, n->pair.hash, n->pair.methods, out);
-    }
     if (key->kind != N_SLICE) {
         if (eval_node(r, key, &index))
             return -1;
@@ -72,48 +143,70 @@ static int eval_getitem(struct render *r, const struct node *n, struct value *ou
     return get_slice(r, &object, &index, &stop, &step, out);
 }
 
-static int eval_getattr(struct render *r, const struct node *n, struct value *out)
+/* 1, 0, -1 */
+static inline int compare_once(struct render *r, const struct value *a, const struct value *b,
+                               enum compare_op op)
 {
-    struct value object;
-
-    if (eval_node(r, n->attr.object, &object))
-        return -1;
-    if (object.kind == V_DICT && !n->attr.methods) {
-        const struct value *found = dict_get_text(object.dict, &n->attr.name, n->attr.hash);
-
-        if (found) {
-            *out = *found;
-            return 0;
-        }
-    }
-    r->line = n->line;
-    return get_attribute(r, &object, &n->attr.name, n->attr.hash, n->attr.methods, out);
+    if (op <= OP_NE && a->kind == V_STRING && b->kind == V_STRING &&
+        (a->size != b->size || a->size < 32))
+        return string_same(a, b) == (op == OP_EQ);
+    return value_compare(r, a, b, op);
 }
 
-static int eval_compare(struct render *r, const struct node *n, struct value *out)
+static int compare_chain(struct render *r, const struct node *n)
 {
-    struct value left, right;
+    struct value left, room;
+    const struct value *v = eval_ref(r, n->compare.first, &room);
     int holds = 1;
 
-    if (eval_node(r, n->compare.first, &left))
-        return -1;
-    for (uint32_t i = 0; i < n->compare.rest.size && holds; i++) {
-        if (eval_node(r, n->compare.rest.items[i], &right))
-            return -1;
+    for (uint32_t i = 0; v && i < n->compare.rest.size && holds; i++) {
+        left = *v;
+        v = eval_ref(r, n->compare.rest.items[i], &room);
+        if (!v)
+            break;
         r->line = n->line;
-        if (n->compare.ops[i] <= OP_NE && left.kind == V_STRING && right.kind == V_STRING &&
-            (left.size != right.size || left.size < 32)) {
-            holds = string_same(&left, &right) == (n->compare.ops[i] == OP_EQ);
-            left = right;
-            continue;
-        }
-        holds = value_compare(r, &left, &right, n->compare.ops[i]);
+        holds = compare_once(r, &left, v, n->compare.ops[i]);
         if (holds < 0)
             return -1;
-        left = right;
     }
-    *out = value_bool(holds);
-    return 0;
+    return v ? holds : -1;
+}
+
+/* Whether the value of an expression is true: 1, 0, -1. */
+static int truth_inner(struct render *r, const struct node *n)
+{
+    int left;
+
+    switch (n->kind) {
+    case N_COMPARE:
+        return compare_chain(r, n);
+    case N_NOT:
+        left = eval_truth(r, n->pair.left);
+        return left < 0 ? -1 : !left;
+    case N_AND:
+        left = eval_truth(r, n->pair.left);
+        return left <= 0 ? left : eval_truth(r, n->pair.right);
+    default:
+        left = eval_truth(r, n->pair.left);
+        return left ? left : eval_truth(r, n->pair.right);
+    }
+}
+
+int eval_truth(struct render *r, const struct node *n)
+{
+    const struct value *v;
+    struct value room;
+    int truth;
+
+    if (n->kind != N_COMPARE && n->kind != N_NOT && n->kind != N_AND && n->kind != N_OR) {
+        v = eval_ref(r, n, &room);
+        return v ? value_truth(v) : -1;
+    }
+    if (render_work(r, 1) || render_enter(r))
+        return -1;
+    truth = truth_inner(r, n);
+    render_leave(r);
+    return truth;
 }
 
 static int eval_concat(struct render *r, const struct node *n, struct value *out)
@@ -121,10 +214,10 @@ static int eval_concat(struct render *r, const struct node *n, struct value *out
     struct value sum = value_string("", 0);
 
     for (uint32_t i = 0; i < n->list.size; i++) {
-        struct value v, text;
+        struct value room, text;
+        const struct value *v = eval_ref(r, n->list.items[i], &room);
 
-        if (eval_node(r, n->list.items[i], &v) || to_string(r, &v, &text) ||
-            string_join2(r, &sum, &text, &sum))
+        if (!v || to_string(r, v, &text) || string_join2(r, &sum, &text, &sum))
             return -1;
     }
     sum.flags &= (uint8_t)~STRING_MARKUP;
@@ -137,11 +230,11 @@ static int eval_cond(struct render *r, const struct node *n, struct value *out)
     static const char hint[] =
         "the inline if-expression evaluated to false and no else section was "
         "defined.";
-    struct value test;
+    int test = eval_truth(r, n->cond.test);
 
-    if (eval_node(r, n->cond.test, &test))
+    if (test < 0)
         return -1;
-    if (value_truth(&test))
+    if (test)
         return eval_node(r, n->cond.then, out);
     if (n->cond.otherwise)
         return eval_node(r, n->cond.otherwise, out);
@@ -220,12 +313,11 @@ static int eval_named(struct render *r, const struct arguments *a, const struct 
     return 0;
 }
 
-static int eval_args(struct render *r, const struct arguments *a, const struct value *caller,
-                     struct args *out)
+static int eval_some_args(struct render *r, const struct arguments *a, const struct value *caller,
+                          struct args *out)
 {
     struct list_builder b = {0};
 
-    *out = (struct args){0};
     if (a->positional.size) {
         b.room = a->positional.size;
         b.items = render_alloc(r, b.room, sizeof *b.items);
@@ -242,6 +334,15 @@ static int eval_args(struct render *r, const struct arguments *a, const struct v
     if (!a->n_keywords && !a->star_star && !caller)
         return 0;
     return eval_named(r, a, caller, out);
+}
+
+static inline int eval_args(struct render *r, const struct arguments *a,
+                            const struct value *caller, struct args *out)
+{
+    *out = (struct args){0};
+    if (a->none && !caller)
+        return 0;
+    return eval_some_args(r, a, caller, out);
 }
 
 /* The callee of a call. Where it is a method, *builtin and *self are set, and no object is made. */
@@ -305,20 +406,28 @@ int eval_filtered(struct render *r, const struct node *n, const struct value *bo
 
 static int eval_binary(struct render *r, const struct node *n, struct value *out)
 {
-    struct value a, b;
+    struct value a, room;
+    const struct value *b = eval_ref(r, n->pair.left, &a);
 
-    if (eval_node(r, n->pair.left, &a) || eval_node(r, n->pair.right, &b))
+    if (!b)
         return -1;
-    if (n->kind == N_ADD && a.kind == V_STRING && b.kind == V_STRING &&
-        !((a.flags | b.flags) & STRING_MARKUP))
-        return string_join2(r, &a, &b, out);
+    if (b != &a)
+        a = *b;
+    b = eval_ref(r, n->pair.right, &room);
+    if (!b)
+        return -1;
+    if (n->kind == N_ADD && a.kind == V_STRING && b->kind == V_STRING &&
+        !((a.flags | b->flags) & STRING_MARKUP))
+        return string_join2(r, &a, b, out);
     r->line = n->line;
-    return operate(r, n->kind, &a, &b, out);
+    return operate(r, n->kind, &a, b, out);
 }
 
 static int eval_inner(struct render *r, const struct node *n, struct value *out)
 {
+    const struct value *held;
     bool kept;
+    int truth;
 
     switch ((enum node_kind)n->kind) {
     case N_TUPLE:
@@ -327,9 +436,13 @@ static int eval_inner(struct render *r, const struct node *n, struct value *out)
     case N_DICT:
         return eval_dict(r, n, out);
     case N_GETATTR:
-        return eval_getattr(r, n, out);
+        held = attribute_ref(r, n, out);
+        break;
     case N_GETITEM:
-        return eval_getitem(r, n, out);
+        if (!has_text_key(n))
+            return eval_getitem(r, n, out);
+        held = item_ref(r, n, out);
+        break;
     case N_CALL:
         return eval_call(r, n, NULL, false, &kept, out);
     case N_FILTER:
@@ -348,10 +461,10 @@ static int eval_inner(struct render *r, const struct node *n, struct value *out)
                    ? -1
                    : 0;
     case N_NOT:
-        if (eval_node(r, n->pair.left, out))
-            return -1;
-        *out = value_bool(!value_truth(out));
-        return 0;
+    case N_COMPARE:
+        truth = truth_inner(r, n);
+        *out = value_bool(truth > 0);
+        return truth < 0 ? -1 : 0;
     case N_NEG:
     case N_POS: {
         struct value v;
@@ -361,14 +474,15 @@ static int eval_inner(struct render *r, const struct node *n, struct value *out)
     }
     case N_CONCAT:
         return eval_concat(r, n, out);
-    case N_COMPARE:
-        return eval_compare(r, n, out);
     case N_SLICE:
         r->line = n->line;
         return render_fail(r, "a slice cannot be used here");
     default:
         return eval_binary(r, n, out);
     }
+    if (held && held != out)
+        *out = *held;
+    return held ? 0 : -1;
 }
 
 int eval_node(struct render *r, const struct node *n, struct value *out)
@@ -379,8 +493,13 @@ int eval_node(struct render *r, const struct node *n, struct value *out)
         *out = n->value;
         return 0;
     }
-    if (n->kind == N_NAME)
-        return eval_name(r, n, out);
+    if (n->kind == N_NAME) {
+        const struct value *held = name_ref(r, n, out);
+
+        if (held != out)
+            *out = *held;
+        return 0;
+    }
     if (render_work(r, 1) || render_enter(r))
         return -1;
     rc = eval_inner(r, n, out);
@@ -390,38 +509,57 @@ int eval_node(struct render *r, const struct node *n, struct value *out)
 
 /* ---- output ---- */
 
+#define SUM_TERMS 16
+
+/* Adds the right side of a + b to what is in *sum or, if out, in the output: as emit_sum. */
+static int add_term(struct render *r, const struct node *n, struct value *sum, int out)
+{
+    struct value room, empty = value_string("", 0);
+    const struct value *b = eval_ref(r, n->pair.right, &room);
+
+    if (!b)
+        return -1;
+    r->line = n->line;
+    if (b->kind == V_STRING && !(b->flags & STRING_MARKUP)) {
+        if (out)
+            return emit_bytes(r, b->s, b->size) ? -1 : 1;
+        if (sum->kind == V_STRING && !(sum->flags & STRING_MARKUP))
+            return emit_bytes(r, sum->s, sum->size) || emit_bytes(r, b->s, b->size) ? -1 : 1;
+    }
+    /* Of a left side that is out already only the type matters for what happens now. */
+    struct value a = out ? empty : *sum;
+
+    if (operate(r, N_ADD, &a, b, sum))
+        return -1;
+    return out ? (emit_bytes(r, sum->s, sum->size) ? -1 : 1) : 0;
+}
+
 /* a + b + c, where all are strings, goes out piece by piece. 1: it did; 0: *sum holds the value
  * of what is no such sum. */
 static int emit_sum(struct render *r, const struct node *n, struct value *sum)
 {
-    struct value b;
-    int out;
+    const struct node *terms[SUM_TERMS];
+    const struct value *first;
+    struct value room;
+    unsigned size = 0;
+    int out = 0;
 
-    if (n->kind != N_ADD)
-        return eval_node(r, n, sum);
-    if (render_enter(r))
-        return -1;
-    out = emit_sum(r, n->pair.left, sum);
-    render_leave(r);
-    if (out < 0 || eval_node(r, n->pair.right, &b))
-        return -1;
-    r->line = n->line;
-    if (!out &&
-        (sum->kind != V_STRING || b.kind != V_STRING || ((sum->flags | b.flags) & STRING_MARKUP))) {
-        struct value a = *sum;
-
-        return operate(r, N_ADD, &a, &b, sum);
-    }
-    if (!out && emit_bytes(r, sum->s, sum->size))
-        return -1;
-    if (b.kind != V_STRING || (b.flags & STRING_MARKUP)) {
-        /* The left side is out already, but only its type matters for what happens now. */
-        struct value a = value_string("", 0);
-
-        if (operate(r, N_ADD, &a, &b, &b))
+    for (; n->kind == N_ADD && size < SUM_TERMS; n = n->pair.left)
+        terms[size++] = n;
+    if (n->kind == N_ADD) {
+        if (render_enter(r))
             return -1;
+        out = emit_sum(r, n, sum);
+        render_leave(r);
+    } else {
+        first = eval_ref(r, n, &room);
+        if (!first)
+            return -1;
+        *sum = *first;
     }
-    return emit_bytes(r, b.s, b.size) ? -1 : 1;
+    while (size-- && out >= 0)
+        out = add_term(r, terms[size], sum, out);
+    return out;
 }
 
 int emit_call(struct render *r, const struct node *n, const struct value *caller)
@@ -435,30 +573,58 @@ int emit_call(struct render *r, const struct node *n, const struct value *caller
     return kept ? 0 : emit_str(r, &v);
 }
 
+static inline int emit_value(struct render *r, const struct value *v)
+{
+    return v->kind == V_STRING ? emit_bytes(r, v->s, v->size) : emit_str(r, v);
+}
+
+/* What tojson makes needs no string of its own on its way out. */
+static int emit_filter(struct render *r, const struct node *n)
+{
+    struct builtin direct;
+    struct value v;
+    struct args args;
+
+    if (!n->call.builtin || n->call.builtin->fn != filter_tojson)
+        return eval_node(r, n, &v) || emit_value(r, &v) ? -1 : 0;
+    if (render_work(r, 1) || render_enter(r) || eval_node(r, n->call.subject, &v) ||
+        eval_args(r, n->call.arguments, NULL, &args))
+        return -1;
+    r->line = n->line;
+    direct = *n->call.builtin;
+    direct.fn = emit_tojson;
+    if (call_builtin(r, &direct, v, &args, &v))
+        return -1;
+    render_leave(r);
+    return 0;
+}
+
 int emit_expression(struct render *r, const struct node *n)
 {
+    const struct value *held;
     struct value v;
     int out;
 
     r->line = n->line;
     switch (n->kind) {
     case N_CONST:
-        return emit_str(r, &n->value);
+        return emit_value(r, &n->value);
     case N_ADD:
         out = emit_sum(r, n, &v);
-        return out ? (out < 0 ? -1 : 0) : emit_str(r, &v);
+        return out ? (out < 0 ? -1 : 0) : emit_value(r, &v);
     case N_CALL:
         return emit_call(r, n, NULL);
-    case N_COND: {
-        struct value test;
-
-        if (eval_node(r, n->cond.test, &test))
+    case N_COND:
+        out = eval_truth(r, n->cond.test);
+        if (out < 0)
             return -1;
-        if (value_truth(&test))
+        if (out)
             return emit_expression(r, n->cond.then);
         return n->cond.otherwise ? emit_expression(r, n->cond.otherwise) : 0;
-    }
+    case N_FILTER:
+        return emit_filter(r, n);
     default:
-        return eval_node(r, n, &v) || emit_str(r, &v) ? -1 : 0;
+        held = eval_ref(r, n, &v);
+        return held ? emit_value(r, held) : -1;
     }
 }

@@ -61,6 +61,9 @@ FILTER(float);
 FILTER(int);
 FILTER(round);
 
+/* tojson as it leaves its text in the output; *out is not set. */
+builtin_fn emit_tojson;
+
 /* int(text, base): false where Python raises ValueError. */
 int text_to_int(struct render *r, const struct value *text, int64_t base, struct value *out,
                 bool *valid);

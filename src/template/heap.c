@@ -58,21 +58,17 @@ static bool grow(struct heap *h, size_t size)
     return true;
 }
 
-void *theap_alloc(struct heap *h, size_t size)
+void *theap_alloc_more(struct heap *h, size_t size)
 {
-    size_t pad = -(uintptr_t)h->at & 15;
     void *p;
 
     if (size > SIZE_MAX / 4)
         return NULL;
     size = size ? (size + 15) & ~(size_t)15 : 16;
-    if (!h->at || (size_t)(h->end - h->at) < size + pad) {
-        if (!grow(h, size))
-            return NULL;
-        pad = 0;
-    }
-    p = h->at + pad;
-    h->at += pad + size;
+    if (!grow(h, size))
+        return NULL;
+    p = h->at;
+    h->at += size;
     return p;
 }
 

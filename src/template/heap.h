@@ -29,8 +29,21 @@ struct heap {
 void theap_init(struct heap *h, size_t limit);
 void theap_release(struct heap *h);
 
+void *theap_alloc_more(struct heap *h, size_t size); /* from a new chunk */
+
 /* size bytes, 16-byte aligned, not cleared; NULL without memory or over the limit. */
-void *theap_alloc(struct heap *h, size_t size);
+static inline void *theap_alloc(struct heap *h, size_t size)
+{
+    size_t pad = -(uintptr_t)h->at & 15;
+    size_t room = (size_t)(h->end - h->at);
+    char *p;
+
+    if (size >= room || room - size < pad + 16)
+        return theap_alloc_more(h, size);
+    p = h->at + pad;
+    h->at = p + ((size + !size + 15) & ~(size_t)15);
+    return p;
+}
 
 /* The same, unaligned, for bytes of strings. */
 char *theap_bytes(struct heap *h, size_t size);

@@ -8,16 +8,13 @@ static int convert(struct render *r, const json *v, enum json_kind kind, struct 
 /* Most values are strings: they are made without a call. */
 static inline int convert_item(struct render *r, const json *v, struct value *out)
 {
-    enum json_kind kind = json_kind(v);
     size_t size;
+    const char *s;
+    enum json_kind kind = json_look(v, &s, &size);
 
     if (kind != JSON_STRING)
         return convert(r, v, kind, out);
-    out->kind = V_STRING;
-    out->flags = 0;
-    out->aux = 0;
-    out->s = json_string(v, &size);
-    out->size = (uint32_t)size;
+    *out = value_string(s, size);
     return size > UINT32_MAX ? render_fail(r, "a string of more than 4 GiB") : 0;
 }
 
@@ -47,8 +44,9 @@ static bool is_float(const json *v, double *f)
 static int json_dict(struct render *r, const json *v, struct value *out)
 {
     size_t n = json_size(v);
-    struct dict *d;
+    struct dict_entry *e;
     struct json_iter it;
+    struct dict *d;
     double f;
 
     if (n == 1 && is_float(v, &f)) {
@@ -59,9 +57,9 @@ static int json_dict(struct render *r, const json *v, struct value *out)
     if (!d)
         return -1;
     it = json_first(v);
-    for (size_t i = 0; i < n && json_next(&it); i++) {
-        struct dict_entry *e = &d->entries[i];
-
+    for (e = d->entries; d->size < n && json_next(&it); e++) {
+        if (it.key_size > UINT32_MAX)
+            return render_fail(r, "a string of more than 4 GiB");
         e->key = value_string(it.key, it.key_size);
         e->hash = hash_bytes(it.key, it.key_size);
         if (convert_item(r, it.value, &e->value))
@@ -75,15 +73,9 @@ static int json_dict(struct render *r, const json *v, struct value *out)
 
 static int convert(struct render *r, const json *v, enum json_kind kind, struct value *out)
 {
-    size_t size;
-    const char *s;
     int rc;
 
     switch (kind) {
-    case JSON_ABSENT:
-    case JSON_NULL:
-        *out = value_none();
-        return 0;
     case JSON_BOOL:
         *out = value_bool(json_bool(v, false));
         return 0;
@@ -93,14 +85,12 @@ static int convert(struct render *r, const json *v, enum json_kind kind, struct 
     case JSON_REAL:
         *out = value_float(json_real(v, 0));
         return 0;
-    case JSON_STRING:
-        s = json_string(v, &size);
-        if (size > UINT32_MAX)
-            return render_fail(r, "a string of more than 4 GiB");
-        *out = value_string(s, size);
-        return 0;
-    default:
+    case JSON_ARRAY:
+    case JSON_OBJECT:
         break;
+    default:
+        *out = value_none();
+        return 0;
     }
     if (render_enter(r))
         return -1;
@@ -111,5 +101,15 @@ static int convert(struct render *r, const json *v, enum json_kind kind, struct 
 
 int json_value(struct render *r, const json *v, struct value *out)
 {
-    return convert(r, v, json_kind(v), out);
+    return convert_item(r, v, out);
+}
+
+int json_value_later(struct render *r, const json *v, struct value *out)
+{
+    enum json_kind kind = json_kind(v);
+
+    if (kind != JSON_ARRAY && kind != JSON_OBJECT)
+        return convert_item(r, v, out);
+    *out = (struct value){.kind = V_JSON, .json = v};
+    return 0;
 }

@@ -262,19 +262,6 @@ static bool hashable(const struct value *key)
     return key->kind != V_LIST && key->kind != V_DICT && key->kind != V_VIEW;
 }
 
-int get_key(struct render *r, const struct value *object, const struct value *key, uint64_t hash,
-            const struct builtin *methods, struct value *out)
-{
-    const struct value *held =
-        object->kind == V_DICT ? dict_get_text(object->dict, key, hash) : NULL;
-
-    if (held) {
-        *out = *held;
-        return 0;
-    }
-    return get_attribute(r, object, key, hash, methods, out);
-}
-
 int get_item(struct render *r, const struct value *object, const struct value *key,
              struct value *out)
 {

@@ -348,8 +348,9 @@ static struct arguments *parse_arguments(struct parser *p)
 /* The deepest argument counts for the depth of a call. */
 static struct node *with_arguments(struct parser *p, struct node *n)
 {
-    const struct arguments *a = n->call.arguments;
+    struct arguments *a = n->call.arguments;
 
+    a->none = !a->positional.size && !a->n_keywords && !a->star && !a->star_star;
     for (uint32_t i = 0; i < a->positional.size; i++)
         if (a->positional.items[i]->depth >= n->depth && !above(p, n, a->positional.items[i], NULL))
             return NULL;

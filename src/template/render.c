@@ -38,21 +38,15 @@ int render_too_deep(struct render *r)
                 r->max_depth);
 }
 
-int emit_bytes(struct render *r, const char *s, size_t n)
+int emit_more(struct render *r, const char *s, size_t n)
 {
     struct strbuf *b = r->out;
 
     if (n > r->out_limit - b->size)
         return fail(r->err, CLM_ERR_FULL, "%s:%u: the text made is larger than allowed", r->t->name,
                     r->line);
-    if (n < b->capacity - b->size) { /* room for the NUL too */
-        if (n)
-            memcpy(b->data + b->size, s, n);
-        b->size += n;
-        b->data[b->size] = '\0';
-        return 0;
-    }
     strbuf_add(b, s, n);
+    r->out_room = b->capacity < r->out_limit ? b->capacity : r->out_limit;
     return b->failed ? render_no_memory(r) : 0;
 }
 
@@ -148,16 +142,6 @@ int to_string(struct render *r, const struct value *v, struct value *out)
     }
     mark = emit_mark(r);
     return emit_str(r, v) || emit_capture(r, mark, out) ? -1 : 0;
-}
-
-void *render_alloc(struct render *r, size_t count, size_t size)
-{
-    size_t bytes;
-    void *p = size_mul(count, size, &bytes) ? theap_alloc(&r->heap, bytes) : NULL;
-
-    if (!p)
-        render_no_memory(r);
-    return p;
 }
 
 struct list *list_new(struct render *r, size_t size)
@@ -284,21 +268,32 @@ static struct value *slot(const struct render *r, struct variable v)
     return &f->slots[v.slot];
 }
 
+/* A variable of the input, which is kept once it has been converted. */
+static int input_variable(struct render *r, const struct value *name, uint64_t hash,
+                          const struct value **out)
+{
+    struct value *v = (struct value *)dict_get_text(&r->input, name, hash);
+
+    *out = v;
+    return v && v->kind == V_JSON ? json_value(r, v->json, v) : 0;
+}
+
 /* What a name means that no scope has set. */
-static struct value resolve(const struct render *r, const struct load *l)
+static int resolve(struct render *r, const struct load *l, struct value *out)
 {
     const struct value *found;
 
     if (l->outer) {
-        const struct value *top = slot(r, *l->outer);
-
-        if (top->kind != V_MISSING)
-            return *top;
+        *out = *slot(r, *l->outer);
+        if (out->kind != V_MISSING)
+            return 0;
     }
-    found = dict_get_text(&r->input, &l->name, l->hash);
+    if (input_variable(r, &l->name, l->hash, &found))
+        return -1;
     if (!found)
         found = l->global;
-    return found ? *found : (struct value){0};
+    *out = found ? *found : (struct value){0};
+    return 0;
 }
 
 int scope_enter(struct render *r, const struct scope_loads *loads)
@@ -309,8 +304,8 @@ int scope_enter(struct render *r, const struct scope_loads *loads)
 
         if (l->how == LOAD_ALIAS)
             v = *slot(r, l->source);
-        else if (l->how == LOAD_RESOLVE)
-            v = resolve(r, l);
+        else if (l->how == LOAD_RESOLVE && resolve(r, l, &v))
+            return -1;
         r->frame->slots[l->slot] = v;
     }
     return 0;
@@ -331,7 +326,7 @@ int render_variables(struct render *r, const struct template_variable *variables
 
         if (json_kind(variables[i].value) == JSON_ABSENT)
             continue;
-        if (json_value(r, variables[i].value, &v) || render_variable(r, variables[i].name, v))
+        if (json_value_later(r, variables[i].value, &v) || render_variable(r, variables[i].name, v))
             return -1;
     }
     return 0;
@@ -349,8 +344,7 @@ static int render_root(struct render *r)
     r->frame = frame_new(r, &r->t->root, NULL);
     if (!r->frame)
         return -1;
-    scope_enter(r, &r->t->root.loads);
-    return run_nodes(r, &r->t->body) == FLOW_ERROR ? -1 : 0;
+    return scope_enter(r, &r->t->root.loads) || run_nodes(r, &r->t->body) == FLOW_ERROR ? -1 : 0;
 }
 
 int render_with(const template *t, const struct template_options *options,
@@ -369,6 +363,7 @@ int render_with(const template *t, const struct template_options *options,
     r.out_limit = limits->output_bytes ? limits->output_bytes : (size_t)256 << 20;
     if (!size_add(r.out_limit, before, &r.out_limit))
         r.out_limit = SIZE_MAX;
+    r.out_room = out->capacity < r.out_limit ? out->capacity : r.out_limit;
     r.steps = limits->steps ? limits->steps : 100000000;
     r.max_depth = limits->depth ? limits->depth : 1500;
     theap_init(&r.heap, limits->memory_bytes ? limits->memory_bytes : (size_t)1 << 30);

@@ -28,7 +28,8 @@ struct render {
     const struct template_options *options;
     struct heap heap;
     struct strbuf *out;
-    size_t out_limit;
+    size_t out_limit; /* bytes in out */
+    size_t out_room;  /* capacity of out, or less where the limit comes first */
     struct dict input;                /* the variables given */
     struct frame *frame;              /* of the function being run */
     struct frame *spare[FRAME_POOLS]; /* frames to be used again, by size */
@@ -73,7 +74,21 @@ static inline void render_leave(struct render *r)
 
 /* ---- output ---- */
 
-int emit_bytes(struct render *r, const char *s, size_t n);
+int emit_more(struct render *r, const char *s, size_t n); /* where the buffer has no room */
+
+static inline int emit_bytes(struct render *r, const char *s, size_t n)
+{
+    struct strbuf *b = r->out;
+
+    if (n >= r->out_room - b->size)
+        return emit_more(r, s, n);
+    if (n)
+        memcpy(b->data + b->size, s, n);
+    b->size += n;
+    b->data[b->size] = '\0';
+    return 0;
+}
+
 int emit_text(struct render *r, const char *s);
 int emit_char(struct render *r, char c, size_t times);
 int emit_character(struct render *r, int32_t c);
@@ -92,7 +107,15 @@ int to_string(struct render *r, const struct value *v, struct value *out);
 
 /* ---- memory ---- */
 
-void *render_alloc(struct render *r, size_t count, size_t size); /* NULL: the error is filled */
+/* NULL: the error is filled. */
+static inline void *render_alloc(struct render *r, size_t count, size_t size)
+{
+    void *p = count <= SIZE_MAX / 4 / size ? theap_alloc(&r->heap, count * size) : NULL;
+
+    if (!p)
+        render_no_memory(r);
+    return p;
+}
 struct list *list_new(struct render *r, size_t size);
 /* A list whose length is not known beforehand. Start from {0}. */
 struct list_builder {
@@ -116,8 +139,29 @@ int dict_add_new(struct render *r, struct dict *d, const struct value *key, uint
                  const struct value *v);
 int dict_set_hashed(struct render *r, struct dict *d, const struct value *key, uint64_t hash,
                     struct value v);
-/* NULL when there is none. The key is a string with that hash. */
-const struct value *dict_get_text(const struct dict *d, const struct value *key, uint64_t hash);
+
+/* The key is a string with that hash. Of up to eight bytes hash_bytes makes hashes that differ when
+ * the bytes do. */
+static inline bool entry_is(const struct dict_entry *e, const struct value *key, uint64_t hash)
+{
+    return e->hash == hash && e->key.kind == V_STRING && e->key.size == key->size &&
+           (key->size <= 8 || bytes_same(e->key.s, key->s, key->size));
+}
+
+const struct value *dict_find_text(const struct dict *d, const struct value *key, uint64_t hash);
+
+/* NULL when there is none. */
+static inline const struct value *dict_get_text(const struct dict *d, const struct value *key,
+                                                uint64_t hash)
+{
+    if (d->index)
+        return dict_find_text(d, key, hash);
+    for (uint32_t i = 0; i < d->size; i++)
+        if (entry_is(&d->entries[i], key, hash))
+            return &d->entries[i].value;
+    return NULL;
+}
+
 /* 1: found, 0: not there, -1: error (the key cannot be hashed). */
 int dict_get(struct render *r, const struct dict *d, const struct value *key,
              const struct value **out);
@@ -157,9 +201,6 @@ int format_braces(struct render *r, const struct value *format, const struct arg
 
 int get_attribute(struct render *r, const struct value *object, const struct value *name,
                   uint64_t hash, const struct builtin *methods, struct value *out);
-/* object[key] for a string whose hash and methods are known. */
-int get_key(struct render *r, const struct value *object, const struct value *key, uint64_t hash,
-            const struct builtin *methods, struct value *out);
 int get_item(struct render *r, const struct value *object, const struct value *key,
              struct value *out);
 int get_slice(struct render *r, const struct value *object, const struct value *start,
@@ -260,6 +301,7 @@ void scope_leave(struct render *r, const struct scope_loads *loads);
 /* ---- code ---- */
 
 int eval_node(struct render *r, const struct node *n, struct value *out);
+int eval_truth(struct render *r, const struct node *n); /* 1, 0, -1 */
 int eval_filtered(struct render *r, const struct node *n, const struct value *body,
                   struct value *out); /* a filter whose innermost subject is the body */
 int emit_expression(struct render *r, const struct node *n);
@@ -282,6 +324,8 @@ int render_variable(struct render *r, const char *name, struct value v);
 /* ---- conversions ---- */
 
 int json_value(struct render *r, const json *v, struct value *out);
+/* The same, but arrays and objects wait as V_JSON until they are asked for. */
+int json_value_later(struct render *r, const json *v, struct value *out);
 int arg_int(struct render *r, const struct value *v, const char *what, int64_t *out);
 int arg_text(struct render *r, const struct value *v, const char *what, struct value *out);
 

@@ -81,8 +81,7 @@ static enum flow run_capture(struct render *r, const struct node *n)
     struct value text;
     enum flow flow;
 
-    scope_enter(r, n->capture.loads);
-    flow = run_nodes(r, &n->capture.body);
+    flow = scope_enter(r, n->capture.loads) ? FLOW_ERROR : run_nodes(r, &n->capture.body);
     if (flow != FLOW_ON) { /* the loop around is left: what was made is dropped */
         if (flow != FLOW_ERROR)
             r->out->size = mark;
@@ -106,13 +105,13 @@ static enum flow run_if(struct render *r, const struct node *n)
 {
     for (uint32_t i = 0; i < n->cases.size; i++) {
         const struct branch *b = &n->cases.branches[i];
-        struct value test;
+        int test = 1;
 
         r->line = n->line;
-        if (b->test && eval_node(r, b->test, &test))
-            return FLOW_ERROR;
-        if (!b->test || value_truth(&test))
-            return run_nodes(r, &b->body);
+        if (b->test)
+            test = eval_truth(r, b->test);
+        if (test)
+            return test < 0 ? FLOW_ERROR : run_nodes(r, &b->body);
     }
     return FLOW_ON;
 }
@@ -121,7 +120,8 @@ static enum flow run_with(struct render *r, const struct node *n)
 {
     enum flow flow;
 
-    scope_enter(r, n->with.loads);
+    if (scope_enter(r, n->with.loads))
+        return FLOW_ERROR;
     for (uint32_t i = 0; i < n->with.values.size; i++) {
         struct value v;
 
@@ -188,8 +188,7 @@ static enum flow run_scope(struct render *r, const struct node *n)
 {
     enum flow flow;
 
-    scope_enter(r, n->scope.loads);
-    flow = run_nodes(r, &n->scope.body);
+    flow = scope_enter(r, n->scope.loads) ? FLOW_ERROR : run_nodes(r, &n->scope.body);
     scope_leave(r, n->scope.loads);
     return flow;
 }
@@ -235,8 +234,7 @@ static enum flow run_loop(struct render *r, const struct for_code *code,
 
         if (render_work(r, 1))
             return FLOW_ERROR;
-        scope_enter(r, &code->body_loads);
-        if (assign_target(r, code->target, &item))
+        if (scope_enter(r, &code->body_loads) || assign_target(r, code->target, &item))
             return FLOW_ERROR;
         flow = run_nodes(r, &code->body);
         if (flow == FLOW_ERROR)
@@ -252,8 +250,7 @@ static enum flow run_loop(struct render *r, const struct for_code *code,
     if (completed || !code->has_else)
         return FLOW_ON;
     enum flow flow;
-    scope_enter(r, &code->else_loads);
-    flow = run_nodes(r, &code->otherwise);
+    flow = scope_enter(r, &code->else_loads) ? FLOW_ERROR : run_nodes(r, &code->otherwise);
     scope_leave(r, &code->else_loads);
     return flow;
 }

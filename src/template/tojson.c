@@ -277,18 +277,20 @@ static int set_separators(struct writer *w, const struct value *v)
 }
 
 /* p: ensure_ascii, indent, separators, sort_keys. */
-static int to_json(struct render *r, const struct value *v, const struct value p[4])
+int emit_tojson(struct render *r, struct value self, const struct value *p, const struct args *args,
+                struct value *out)
 {
     struct writer w = {.r = r, .ascii = value_truth(&p[0]), .sort_keys = value_truth(&p[3])};
 
+    (void)args;
+    (void)out;
     w.indent = value_string("", 0);
-    return set_indent(&w, &p[1]) || set_separators(&w, &p[2]) || write_value(&w, v) ? -1 : 0;
+    return set_indent(&w, &p[1]) || set_separators(&w, &p[2]) || write_value(&w, &self) ? -1 : 0;
 }
 
 FILTER(tojson)
 {
     size_t mark = emit_mark(r);
 
-    (void)args;
-    return to_json(r, &self, p) || emit_capture(r, mark, out) ? -1 : 0;
+    return emit_tojson(r, self, p, args, out) || emit_capture(r, mark, out) ? -1 : 0;
 }

@@ -76,6 +76,7 @@ struct arguments {
     struct keyword *keywords;
     uint32_t n_keywords;
     struct node *star, *star_star; /* *list, **mapping, or NULL */
+    bool none;                     /* there are no arguments */
 };
 
 /* How a variable of a scope begins each time the scope is entered. */

@@ -35,6 +35,7 @@ enum value_kind {
     V_METHOD,  /* a method bound to its object */
     V_CYCLER,
     V_JOINER,
+    V_JSON, /* a variable of the input that nothing has asked for yet; never seen by templates */
     V_KINDS
 };
 
@@ -76,6 +77,7 @@ struct value {
         const struct method *method;
         struct cycler *cycler;
         struct joiner *joiner;
+        const struct json *json;
         void *p;
     };
 };
@@ -173,6 +175,31 @@ static inline struct value value_undefined(enum undefined_kind how, const char *
                           .s = s};
 }
 
+/* memcmp() == 0, without a call where there are few bytes: the last ones may overlap the first. */
+static inline bool bytes_same(const char *a, const char *b, size_t n)
+{
+    uint64_t x, y, x_end, y_end;
+    uint32_t u, v, u_end, v_end;
+
+    if (n > 16)
+        return !memcmp(a, b, n);
+    if (n >= 8) {
+        memcpy(&x, a, 8);
+        memcpy(&y, b, 8);
+        memcpy(&x_end, a + n - 8, 8);
+        memcpy(&y_end, b + n - 8, 8);
+        return x == y && x_end == y_end;
+    }
+    if (n >= 4) {
+        memcpy(&u, a, 4);
+        memcpy(&v, b, 4);
+        memcpy(&u_end, a + n - 4, 4);
+        memcpy(&v_end, b + n - 4, 4);
+        return u == v && u_end == v_end;
+    }
+    return !n || (a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1]);
+}
+
 static inline bool string_is(const struct value *v, const char *s)
 {
     return v->kind == V_STRING && v->size == strlen(s) && !memcmp(v->s, s, v->size);
@@ -180,7 +207,7 @@ static inline bool string_is(const struct value *v, const char *s)
 
 static inline bool string_same(const struct value *a, const struct value *b)
 {
-    return a->size == b->size && (a->s == b->s || !memcmp(a->s, b->s, a->size));
+    return a->size == b->size && (a->s == b->s || bytes_same(a->s, b->s, a->size));
 }
 
 static inline uint64_t hash_mix(uint64_t h, uint64_t w)
