@@ -172,41 +172,53 @@ static int compare_chain(struct render *r, const struct node *n)
     return v ? holds : -1;
 }
 
-/* Whether the value of an expression is true: 1, 0, -1. */
-static int truth_inner(struct render *r, const struct node *n)
+/* a == 'text', the test of most templates: 1, 0, -1. */
+static inline int compare_text(struct render *r, const struct node *n)
 {
-    int left;
+    const struct value *text = &n->compare.rest.items[0]->value, *v;
+    struct value room;
 
-    switch (n->kind) {
-    case N_COMPARE:
-        return compare_chain(r, n);
-    case N_NOT:
-        left = eval_truth(r, n->pair.left);
-        return left < 0 ? -1 : !left;
-    case N_AND:
-        left = eval_truth(r, n->pair.left);
-        return left <= 0 ? left : eval_truth(r, n->pair.right);
-    default:
-        left = eval_truth(r, n->pair.left);
-        return left ? left : eval_truth(r, n->pair.right);
-    }
+    v = eval_ref(r, n->compare.first, &room);
+    if (!v)
+        return -1;
+    r->line = n->line;
+    return compare_once(r, v, text, n->compare.ops[0]);
 }
 
+/* What is said of the last part of a chain of tests is said of the whole: only the parts before it
+ * are calls. */
 int eval_truth(struct render *r, const struct node *n)
 {
     const struct value *v;
     struct value room;
-    int truth;
+    int negate = 0, left;
 
-    if (n->kind != N_COMPARE && n->kind != N_NOT && n->kind != N_AND && n->kind != N_OR) {
-        v = eval_ref(r, n, &room);
-        return v ? value_truth(v) : -1;
+    for (;;) {
+        switch (n->kind) {
+        case N_COMPARE:
+            if (render_work(r, 1))
+                return -1;
+            left = n->flag ? compare_text(r, n) : compare_chain(r, n);
+            return left < 0 ? -1 : left ^ negate;
+        case N_NOT:
+            negate ^= 1;
+            n = n->pair.left;
+            break;
+        case N_AND:
+        case N_OR:
+            if (render_work(r, 1) || render_enter(r))
+                return -1;
+            left = eval_truth(r, n->pair.left);
+            render_leave(r);
+            if (left < 0 || left == (n->kind == N_OR))
+                return left < 0 ? -1 : left ^ negate;
+            n = n->pair.right;
+            break;
+        default:
+            v = eval_ref(r, n, &room);
+            return v ? (int)value_truth(v) ^ negate : -1;
+        }
     }
-    if (render_work(r, 1) || render_enter(r))
-        return -1;
-    truth = truth_inner(r, n);
-    render_leave(r);
-    return truth;
 }
 
 static int eval_concat(struct render *r, const struct node *n, struct value *out)
@@ -462,7 +474,7 @@ static int eval_inner(struct render *r, const struct node *n, struct value *out)
                    : 0;
     case N_NOT:
     case N_COMPARE:
-        truth = truth_inner(r, n);
+        truth = eval_truth(r, n);
         *out = value_bool(truth > 0);
         return truth < 0 ? -1 : 0;
     case N_NEG:

@@ -216,6 +216,8 @@ static struct node *parse_compare(struct parser *p)
     n->compare.first = first;
     n->compare.rest = rest;
     n->compare.ops = kept;
+    n->flag = n_ops == 1 && ops[0] <= OP_NE && rest.items[0]->kind == N_CONST &&
+              rest.items[0]->value.kind == V_STRING;
     return above(p, n, n, first);
 }
 

@@ -28,15 +28,46 @@ static uint64_t bytes_below(uint64_t w, uint64_t n)
     return (w - BYTES(n)) & ~w & HIGH;
 }
 
-/* How many bytes at the beginning can stand in a JSON string as they are. */
+/* Can these eight bytes stand in a JSON string as they are? */
+static inline bool plain_word(uint64_t w, bool ascii)
+{
+    return !(bytes_below(w, 0x20) | bytes_below(w ^ BYTES('"'), 1) |
+             bytes_below(w ^ BYTES('\\'), 1) | (ascii ? (w | (w + BYTES(1))) & HIGH : 0));
+}
+
+/* Can all of it? The last eight bytes may overlap those before. */
+static bool all_plain(const char *s, size_t n, bool ascii)
+{
+    uint64_t w = BYTES('a');
+    uint32_t half;
+
+    if (n >= 8) {
+        for (size_t i = 0; i + 8 < n; i += 8) {
+            memcpy(&w, s + i, 8);
+            if (!plain_word(w, ascii))
+                return false;
+        }
+        memcpy(&w, s + n - 8, 8);
+    } else if (n >= 4) {
+        memcpy(&half, s, 4);
+        w = half;
+        memcpy(&half, s + n - 4, 4);
+        w = w << 32 | half;
+    } else if (n) {
+        w = w << 24 | (uint64_t)(unsigned char)s[0] << 16 |
+            (uint64_t)(unsigned char)s[n / 2] << 8 | (unsigned char)s[n - 1];
+    }
+    return plain_word(w, ascii);
+}
+
+/* How many bytes at the beginning can. */
 static size_t plain_bytes(const char *s, size_t n, bool ascii)
 {
     size_t i = 0;
 
     for (uint64_t w; n - i >= 8; i += 8) { /* eight at a time */
         memcpy(&w, s + i, 8);
-        if (bytes_below(w, 0x20) | bytes_below(w ^ BYTES('"'), 1) |
-            bytes_below(w ^ BYTES('\\'), 1) | (ascii ? (w | (w + BYTES(1))) & HIGH : 0))
+        if (!plain_word(w, ascii))
             break;
     }
     while (i < n) {
@@ -70,9 +101,22 @@ static int write_escape(struct render *r, int32_t c)
 
 static int write_string(struct writer *w, const char *s, size_t size)
 {
+    struct strbuf *b = w->r->out;
     size_t i = 0;
 
-    if (render_scan(w->r, size) || emit_bytes(w->r, "\"", 1))
+    if (render_scan(w->r, size))
+        return -1;
+    if (size + 2 < w->r->out_room - b->size && all_plain(s, size, w->ascii)) {
+        char *at = b->data + b->size;
+
+        at[0] = '"';
+        memcpy(at + 1, s, size);
+        at[size + 1] = '"';
+        at[size + 2] = '\0';
+        b->size += size + 2;
+        return 0;
+    }
+    if (emit_bytes(w->r, "\"", 1))
         return -1;
     for (;;) {
         size_t plain = plain_bytes(s + i, size - i, w->ascii);

@@ -147,7 +147,7 @@ struct branch {
 
 struct node {
     uint8_t kind;
-    uint8_t flag;   /* N_BLOCK: it is scoped */
+    uint8_t flag;   /* N_BLOCK: it is scoped; N_COMPARE: it is == or != with a constant text */
     uint16_t depth; /* of the expression below */
     uint32_t line;
     union {
