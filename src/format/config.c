@@ -542,7 +542,7 @@ config *config_item(config *c, const char *key, int i)
 
 const char *config_key(config *c, int i)
 {
-    return i >= 0 && (size_t)i < c->n ? c->entries[i].key : NULL;
+    return c && i >= 0 && (size_t)i < c->n ? c->entries[i].key : NULL;
 }
 
 enum config_kind config_kind(const config *c, const char *key)
@@ -588,6 +588,8 @@ int config_fail(config *c, const char *key, const char *format, ...)
     char message[300];
     va_list args;
 
+    if (!c)
+        return -1;
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);

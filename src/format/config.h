@@ -53,7 +53,8 @@ int config_bools(config *c, const char *key, const bool **items);
 /* Number or array of numbers: the eos_token_id form. The same results as config_ints. */
 int config_int_or_ints(config *c, const char *key, const int **items);
 
-/* An object inside: shares error and warnings of c; NULL when absent. A wrong type is an error. */
+/* An object inside: shares error and warnings of c; NULL when absent, or when something has failed.
+ * Readers take NULL for an empty object. A wrong type is an error. */
 config *config_object(config *c, const char *key);
 
 /* Item i of an array of objects, anew with each call; NULL past the end, or when key is absent. */

@@ -220,6 +220,9 @@ static void test_after_error(void **state)
     CHECK(config_ints(c, "a", &ints) == -1 && !ints, "ints");
     CHECK(config_int_or_ints(c, "i", &ints) == -1 && !ints, "int or ints");
     CHECK(!config_object(c, "o"), "object");
+    CHECK(config_int(config_object(c, "o"), "i") == 1, "of no object");
+    CHECK(!config_object(config_object(c, "o"), "p") && !config_key(NULL, 0), "in no object");
+    CHECK(config_fail(config_object(c, "o"), "s", "another") == -1, "fail of no object");
     CHECK(config_fail(c, "s", "another") == -1, "fail");
     check_failed(c, CLM_ERR_FORMAT, "dir/config.json: key \"first\" is missing, expected " WHOLE);
 
