@@ -73,6 +73,7 @@ double memory_of_cache(const struct spec *s, size_t number_size, int length)
             struct kv_layer_spec kept[2];
             int n = nn_branch_caches(&s->layers[l].branches[b], kept);
 
+            sum += (double)branch_state_bytes(&s->layers[l].branches[b]);
             for (int i = 0; i < n; i++) {
                 bool slides = kept[i].window > 0 && kept[i].window < length;
 

@@ -216,6 +216,14 @@ static int check_altup(const struct altup_spec *a, clm_error *err)
     return check_norm(-1, &a->router_norm, err);
 }
 
+size_t branch_state_bytes(const struct branch_spec *b)
+{
+    switch (b->op) {
+    default:
+        return 0;
+    }
+}
+
 int spec_check(const struct spec *s, clm_error *err)
 {
     if (check_range(-1, "vocab_size", s->vocab_size, 1, MAX_SIZE, err) ||

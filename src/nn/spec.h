@@ -236,6 +236,10 @@ struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp);
 struct branch_spec branch_of(enum op_kind op, struct norm_spec pre_norm); /* that need no numbers */
 struct branch_spec branch_moe(struct norm_spec pre_norm, struct moe_spec moe);
 
+/* Bytes of what a recurrent mixer remembers of a sequence, whatever its length; 0 for all else.
+ * SIZE_MAX where that is no size. */
+size_t branch_state_bytes(const struct branch_spec *b);
+
 /* -1 with *err unless every number is in range and fits the others (heads divide, dims are even,
  * ...). */
 int spec_check(const struct spec *s, clm_error *err);

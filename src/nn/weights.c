@@ -548,6 +548,21 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
     return 0;
 }
 
+/* Parts of the state begin at multiples of this, as vector loads like it. */
+#define STATE_ALIGNMENT 64
+
+static int add_state(struct nn_model *m, struct nn_branch *b, clm_error *err)
+{
+    size_t size = branch_state_bytes(b->spec);
+
+    b->state = m->state_bytes;
+    if (size > SIZE_MAX / 2 || !size_add(m->state_bytes, size, &m->state_bytes) ||
+        !size_add(m->state_bytes, STATE_ALIGNMENT - 1, &m->state_bytes))
+        return fail(err, CLM_ERR_ARG, "the state of a sequence does not fit in memory");
+    m->state_bytes &= ~(size_t)(STATE_ALIGNMENT - 1);
+    return 0;
+}
+
 struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_error *err)
 {
     struct nn_model *m = arena_array(a, struct nn_model, 1);
@@ -567,8 +582,10 @@ struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_
     for (int i = 0; i < spec->n_layers; i++) {
         m->layers[i].n_branches = spec->layers[i].n_branches;
         for (int b = 0; b < m->layers[i].n_branches; b++) {
-            if (new_branch(m, i, &m->layers[i].branches[b], &spec->layers[i].branches[b], d, a,
-                           err)) {
+            const struct branch_spec *s = &spec->layers[i].branches[b];
+
+            if (new_branch(m, i, &m->layers[i].branches[b], s, d, a, err) ||
+                add_state(m, &m->layers[i].branches[b], err)) {
                 nn_model_release(m, d);
                 return NULL;
             }
@@ -583,6 +600,7 @@ static void share_branch(struct nn_branch *to, const struct nn_branch *from)
 
     *to = *from;
     to->spec = own.spec;
+    to->state = own.state;
     if (own.spec->op == OP_ATTENTION) {
         to->attention.spec = own.attention.spec;
         to->attention.cache_layer = own.attention.cache_layer;

@@ -91,6 +91,7 @@ struct nn_branch {
     const struct branch_spec *spec;
     struct nn_norm pre_norm, post_norm;
     const float *gain; /* one number, or NULL */
+    size_t state;      /* where the state of a recurrent mixer lies in that of the model */
     union {
         struct nn_attention attention;
         struct nn_mla mla;
