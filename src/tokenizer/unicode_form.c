@@ -175,29 +175,44 @@ static size_t compose(int32_t *c, size_t n)
     return kept;
 }
 
-/* Nothing below changes under a form: of the composed ones all up to U+02FF, of compatibility and
- * decomposition all of ASCII. */
-static bool is_inert(enum normal_kind form, const char *s, size_t size)
+/* Whether a character stays as it is under a form, and what stands before it too: a starter that is
+ * not joined to another. Where in doubt it is not. */
+static bool is_inert(enum normal_kind form, int32_t c)
 {
-    unsigned char limit = form == NORMAL_NFC ? 0xCC : 0x80; /* 0xCC leads U+0300 and on */
-
-    for (size_t i = 0; i < size; i++) {
-        if ((unsigned char)s[i] >= limit)
-            return false;
-    }
-    return true;
+    if (c < 0x80 || (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF)) /* ideographs */
+        return true;
+    if (form != NORMAL_NFC)
+        return false;
+    return c < 0x300 || (c >= 0x400 && c <= 0x482) ||                      /* Latin, Cyrillic, */
+           (c >= 0x2010 && c <= 0x2027) || (c >= 0x3001 && c <= 0x3029) || /* punctuation, */
+           (c >= 0x3041 && c <= 0x3096) || (c >= 0x30A1 && c <= 0x30FA) || /* kana, */
+           (c >= 0xAC00 && c <= 0xD7A3) || (c >= 0xFF01 && c <= 0xFF5E);   /* Hangul, wide ASCII */
 }
 
-int unicode_form(enum normal_kind form, struct normal_scratch *x, const char *s, size_t size,
-                 struct strbuf *out, clm_error *err)
+/* The end of the run of characters from i that are inert, or that are not; *last is where its last
+ * one begins. */
+static size_t run_end(enum normal_kind form, bool inert, const char *s, size_t i, size_t size,
+                      size_t *last)
+{
+    *last = i;
+    while (i < size) {
+        int32_t c;
+        size_t n = utf8_decode(s + i, size - i, &c);
+
+        if (is_inert(form, c) != inert)
+            break;
+        *last = i;
+        i += n;
+    }
+    return i;
+}
+
+static int change(enum normal_kind form, struct normal_scratch *x, const char *s, size_t size,
+                  struct strbuf *out, clm_error *err)
 {
     int options = UTF8PROC_DECOMPOSE;
     size_t n;
 
-    if (is_inert(form, s, size)) {
-        strbuf_add(out, s, size);
-        return 0;
-    }
     if (form == NORMAL_NFKC || form == NORMAL_NFKD)
         options |= UTF8PROC_COMPAT;
     if (decompose(x, s, size, options, &n, err) || order_marks(x->characters, n, err))
@@ -208,6 +223,24 @@ int unicode_form(enum normal_kind form, struct normal_scratch *x, const char *s,
         char text[UTF8_MAX];
 
         strbuf_add(out, text, utf8_encode(x->characters[i], text));
+    }
+    return 0;
+}
+
+/* The last character of an inert run goes with what is behind it, which may be joined to it. */
+int unicode_form(enum normal_kind form, struct normal_scratch *x, const char *s, size_t size,
+                 struct strbuf *out, clm_error *err)
+{
+    for (size_t i = 0; i < size;) {
+        size_t last, begin = i, unused;
+
+        i = run_end(form, true, s, i, size, &last);
+        if (i == size)
+            last = i;
+        strbuf_add(out, s + begin, last - begin);
+        i = run_end(form, false, s, i, size, &unused);
+        if (last < i && change(form, x, s + last, i - last, out, err))
+            return -1;
     }
     return 0;
 }
