@@ -18,6 +18,7 @@ struct word {
     struct bpe_scratch *scratch;
     size_t count;
     bool unk_pending; /* an unknown that the next one may be fused with */
+    struct token_list *out;
     clm_error *err;
 };
 
@@ -43,7 +44,33 @@ void bpe_scratch_release(struct bpe_scratch *s)
 {
     mem_free(s->ids);
     strbuf_release(&s->text);
+    bpe_words_release(&s->words);
     *s = (struct bpe_scratch){0};
+}
+
+/* Adds the tokens that the slot has for the word, if it does. */
+static bool add_remembered(const struct bpe_word *slot, const struct bpe_word *key,
+                           struct token_list *out)
+{
+    if (!slot || !bpe_word_is(slot, key))
+        return false;
+    for (size_t i = 0; i < slot->count; i++)
+        token_list_add(out, (int32_t)slot->ids[i]);
+    return true;
+}
+
+/* Keep what was added to the tokens since there were so many before. */
+static void remember(struct bpe_word *slot, const struct bpe_word *key,
+                     const struct token_list *out, size_t before)
+{
+    size_t count = out->count - before;
+
+    if (!slot || out->failed || !count || count > BPE_WORD_IDS)
+        return;
+    *slot = *key;
+    slot->count = (uint16_t)count;
+    for (size_t i = 0; i < count; i++)
+        slot->ids[i] = (uint32_t)out->ids[before + i];
 }
 
 /* Symbols of a word. */
@@ -138,61 +165,100 @@ static int collect_characters(struct word *w, const char *s, size_t n)
     return flush_unk(w);
 }
 
-/* The token of the character at s[i], where it is sure to be merged to that; *size is its size. */
-static int32_t find_seed(const struct bpe *b, const char *s, size_t i, size_t n, size_t *size)
+/* Merge the symbols so far, which stand for s[0..n), a part of the word. */
+static int end_part(struct word *w, const char *s, size_t n)
+{
+    size_t before = w->out->count, count = w->count;
+    struct bpe_word key, *slot = NULL;
+
+    w->count = 0;
+    if (count > 1 && n <= BPE_WORD_SIZE) {
+        key = bpe_word_key(s, n, true);
+        if (bpe_words_find(&w->scratch->words, &key, &slot, w->err))
+            return -1;
+        if (add_remembered(slot, &key, w->out))
+            return 0;
+    }
+    if (count && bpe_merge(w->b, w->scratch->ids, count, w->out, w->err))
+        return -1;
+    remember(slot, &key, w->out, before);
+    return 0;
+}
+
+/* The token of the character at s[i], *c of *size bytes, where it is sure to be merged to that. */
+static int32_t find_seed(const struct bpe *b, const char *s, size_t i, size_t n, size_t *size,
+                         int32_t *c)
 {
     unsigned limits;
-    int32_t c;
 
     if ((unsigned char)s[i] < 0xC0)
         return -1;
-    *size = utf8_decode(s + i, n - i, &c);
-    if (*size < 2 || c >= BPE_CHARACTERS || b->char_ids[c] < 0)
+    *size = utf8_decode(s + i, n - i, c);
+    if (*size < 2 || *c >= BPE_CHARACTERS || b->char_ids[*c] < 0)
         return -1;
-    limits = b->limits[c];
+    limits = b->limits[*c];
+    if (!limits)
+        return b->char_ids[*c];
     if ((limits & BPE_NOT_AFTER_ASCII && i && !(s[i - 1] & 0x80)) ||
         (limits & BPE_NOT_BEFORE_ASCII && i + *size < n && !(s[i + *size] & 0x80)))
         return -1;
-    return b->char_ids[c];
+    if (limits & BPE_NOT_BEFORE_SOME && i + *size < n) {
+        unsigned char last = (unsigned char)s[i + *size - 1], lead = (unsigned char)s[i + *size];
+        int32_t next;
+
+        utf8_decode(s + i + *size, n - i - *size, &next);
+        if (bpe_is_disturbed(b, last, next) || bpe_is_disturbed(b, last, BPE_LEAD | lead))
+            return -1;
+    }
+    return b->char_ids[*c];
 }
 
+/* Collects what is behind the last cut; what is before it goes out. */
 static int collect_bytes(struct word *w, const char *s, size_t n)
 {
+    size_t begin = 0;
+    int32_t before = -1; /* the character before, if it was taken as one */
+
     for (size_t i = 0; i < n; i++) {
         unsigned char byte = (unsigned char)s[i];
         char text[UTF8_MAX];
         size_t size = 0;
-        int32_t id = find_seed(w->b, s, i, n, &size);
+        int32_t c, id = find_seed(w->b, s, i, n, &size, &c);
 
         if (id >= 0) {
+            if (before >= 0 && w->b->neighbours && !bpe_are_neighbours(w->b, before, c)) {
+                if (end_part(w, s + begin, i - begin))
+                    return -1;
+                begin = i;
+            }
             if (add_known_or_not(w, id, s + i, size))
                 return -1;
+            before = c;
             i += size - 1;
             continue;
         }
+        before = -1;
         id = w->b->byte_ids[byte];
         size = id < 0 ? utf8_encode(byte_level_char(byte), text) : 0;
 
         if (add_known_or_not(w, id, text, size))
             return -1;
     }
-    return flush_unk(w);
+    if (flush_unk(w))
+        return -1;
+    return begin ? end_part(w, s + begin, n - begin) : 0;
 }
 
 static int encode_merging(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
                           struct token_list *out, clm_error *err)
 {
-    struct word w = {.b = b, .scratch = scratch, .err = err};
+    struct word w = {.b = b, .scratch = scratch, .out = out, .err = err};
 
     if (scratch_reserve(scratch, FIRST_CAPACITY, err))
         return -1;
     if (b->raw ? collect_bytes(&w, s, n) : collect_characters(&w, s, n))
         return -1;
-    if (w.count && !(w.count = bpe_merge(b, scratch, w.count, err)))
-        return -1;
-    for (size_t i = 0; i < w.count; i++)
-        token_list_add(out, (int32_t)scratch->ids[i]);
-    return 0;
+    return w.count ? bpe_merge(b, scratch->ids, w.count, out, err) : 0;
 }
 
 /* The id of the word's text as a whole, or -1. */
@@ -201,7 +267,7 @@ static int32_t find_word(const struct bpe *b, struct bpe_scratch *scratch, const
     char small[256];
     size_t size = 0;
 
-    if (n > b->longest)
+    if (!n || n > b->longest[(unsigned char)*s])
         return -1;
     if (!b->raw)
         return vocab_find(b->vocab, s, n);
@@ -221,8 +287,8 @@ static int32_t find_word(const struct bpe *b, struct bpe_scratch *scratch, const
     return scratch->text.failed ? -1 : vocab_find(b->vocab, scratch->text.data, scratch->text.size);
 }
 
-static int encode_word(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
-                       struct token_list *out, clm_error *err)
+static int encode_new_word(const struct bpe *b, struct bpe_scratch *scratch, const char *s,
+                           size_t n, struct token_list *out, clm_error *err)
 {
     int32_t id = find_word(b, scratch, s, n);
     size_t before = out->count;
@@ -248,6 +314,25 @@ static int encode_word(const struct bpe *b, struct bpe_scratch *scratch, const c
     return 0;
 }
 
+static int encode_word(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
+                       struct token_list *out, clm_error *err)
+{
+    struct bpe_word key, *slot = NULL;
+    size_t before = out->count;
+
+    if (n && n <= BPE_WORD_SIZE) {
+        key = bpe_word_key(s, n, false);
+        if (bpe_words_find(&scratch->words, &key, &slot, err))
+            return -1;
+        if (add_remembered(slot, &key, out))
+            return 0;
+    }
+    if (encode_new_word(b, scratch, s, n, out, err))
+        return -1;
+    remember(slot, &key, out, before);
+    return 0;
+}
+
 /* Cutting a long text where no token can reach across. Without a pre-tokenizer, as SentencePiece
  * models go, this finds the words again: no token has a space mark after a letter. */
 
@@ -256,9 +341,7 @@ static int encode_word(const struct bpe *b, struct bpe_scratch *scratch, const c
 /* Unknown characters stay with their neighbours, which they may be fused with. */
 static bool may_be_neighbours(const struct bpe *b, int32_t left, int32_t right)
 {
-    size_t h = bpe_neighbour_hash(left, right);
-
-    return b->neighbours[h / 64] >> h % 64 & 1 || left >= BPE_CHARACTERS ||
+    return bpe_are_neighbours(b, left, right) || left >= BPE_CHARACTERS ||
            right >= BPE_CHARACTERS || b->char_ids[left] < 0 || b->char_ids[right] < 0;
 }
 
@@ -285,7 +368,7 @@ static int encode_cut(const struct bpe *b, struct bpe_scratch *scratch, const ch
 int bpe_encode(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
                struct token_list *out, clm_error *err)
 {
-    if (b->neighbours && n > SHORT_WORD)
+    if (!b->raw && b->neighbours && n > SHORT_WORD)
         return encode_cut(b, scratch, s, n, out, err);
     return encode_word(b, scratch, s, n, out, err);
 }

@@ -4,47 +4,63 @@
 
 #include <stdatomic.h>
 
+#include "tokenizer/bpe_pairs.h"
+#include "tokenizer/bpe_words.h"
 #include "tokenizer/bulk.h"
-#include "tokenizer/map.h"
 #include "tokenizer/reader.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/vocab.h"
 
 #define BPE_CHARACTERS 0x10000 /* those that have a place in char_ids */
 #define BPE_NEIGHBOUR_BITS 19
+#define BPE_DISTURBED 0x10000
+#define BPE_LEAD 0x200000
 
 /* Beside what a character is not sure to be merged from its bytes first. */
-enum { BPE_NOT_AFTER_ASCII = 1, BPE_NOT_BEFORE_ASCII = 2, BPE_NEVER = 4 };
+enum { BPE_NOT_AFTER_ASCII = 1, BPE_NOT_BEFORE_ASCII = 2, BPE_NOT_BEFORE_SOME = 4, BPE_NEVER = 8 };
 
 struct bpe {
     const struct vocab *vocab;
-    struct pair_map merges; /* pair of ids -> rank, id of the two joined */
-    struct span prefix;     /* continuing_subword_prefix, "" for none */
-    struct span suffix;     /* end_of_word_suffix */
-    bool has_unk;           /* an unk_token is named ... */
-    int32_t unk;            /* ... and this is its id, -1 where the vocabulary lacks it */
+    struct bpe_pairs merges;
+    struct span prefix; /* continuing_subword_prefix, "" for none */
+    struct span suffix; /* end_of_word_suffix */
+    bool has_unk;       /* an unk_token is named ... */
+    int32_t unk;        /* ... and this is its id, -1 where the vocabulary lacks it */
     bool fuse_unk;
     bool byte_fallback;
     bool ignore_merges;
-    bool raw;                  /* words come as bytes, and are meant in the byte-level alphabet */
-    size_t longest;            /* bytes of the longest token */
+    bool raw; /* words come as bytes, and are meant in the byte-level alphabet */
+    /* Bytes of the longest token that begins with a byte; of raw words, as these are. */
+    size_t longest[256];
     int32_t byte_ids[256];     /* of a byte's byte-level character, -1: none */
     int32_t fallback_ids[256]; /* of <0xNN> */
     /* Of characters below U+10000, -1: none. Of raw words, only those whose bytes are sure to be
      * merged to them, see bpe_seeds.c. */
     int32_t *char_ids;
     unsigned char *limits; /* of raw words: BPE_NOT_AFTER_ASCII and so on, for those characters */
-    /* A bit for each hash of a pair, set for those that merge; small enough for a cache. */
-    uint64_t *filter;
-    int filter_shift;
+    /* What those of BPE_NOT_BEFORE_SOME may not stand before: a bit for each hash of a last byte
+     * and a character, or BPE_LEAD and the byte that begins one. */
+    uint64_t disturbed[BPE_DISTURBED / 64];
     /* Which characters may stand side by side within a token that merging makes: a bit for each
-     * hash of a pair. Where two may not, the word can be cut; NULL where that would not be exact.
-     */
+     * hash of a pair. Where two may not, the word can be cut; of raw words, if both come from
+     * char_ids. NULL where that would not be exact. */
     uint64_t *neighbours;
     /* Per id, found out on first use: whether the token's text is encoded to the token alone.
      * Every thread finds the same, so a lost update costs time and nothing else. */
     _Atomic unsigned char *whole;
 };
+
+static inline size_t bpe_disturbed_hash(unsigned char last, int32_t next)
+{
+    return (uint32_t)(last << 22 ^ next) * 0x9E3779B1u >> 16;
+}
+
+static inline bool bpe_is_disturbed(const struct bpe *b, unsigned char last, int32_t next)
+{
+    size_t h = bpe_disturbed_hash(last, next);
+
+    return b->disturbed[h / 64] >> h % 64 & 1;
+}
 
 /* The bit of neighbours for a pair of characters. */
 static inline size_t bpe_neighbour_hash(int32_t left, int32_t right)
@@ -54,21 +70,18 @@ static inline size_t bpe_neighbour_hash(int32_t left, int32_t right)
     return (size_t)(h >> (64 - BPE_NEIGHBOUR_BITS));
 }
 
-static inline size_t bpe_filter_hash(const struct bpe *b, uint32_t left, uint32_t right)
+static inline void bpe_allow_neighbours(struct bpe *b, int32_t left, int32_t right)
 {
-    return (size_t)(pair_key(left, right) * 0x9E3779B97F4A7C15u >> b->filter_shift);
+    size_t h = bpe_neighbour_hash(left, right);
+
+    b->neighbours[h / 64] |= (uint64_t)1 << h % 64;
 }
 
-static inline bool bpe_filter_has(const struct bpe *b, uint32_t left, uint32_t right)
+static inline bool bpe_are_neighbours(const struct bpe *b, int32_t left, int32_t right)
 {
-    size_t h = bpe_filter_hash(b, left, right);
+    size_t h = bpe_neighbour_hash(left, right);
 
-    return b->filter[h / 64] >> h % 64 & 1;
-}
-
-static inline void bpe_filter_prefetch(const struct bpe *b, uint32_t left, uint32_t right)
-{
-    __builtin_prefetch(&b->filter[bpe_filter_hash(b, left, right) / 64]);
+    return b->neighbours[h / 64] >> h % 64 & 1;
 }
 
 /* Working memory of one thread; start from {0}. */
@@ -76,6 +89,7 @@ struct bpe_scratch {
     uint32_t *ids; /* the symbols of a word */
     size_t capacity;
     struct strbuf text;
+    struct bpe_words words;
 };
 
 /* model is the "model" object, without its merges; vocab is complete and stays where it is. */

@@ -1,314 +1,212 @@
-/* tokenizer/bpe_merge.c: two ways to merge, for short words and for long ones.
+/* tokenizer/bpe_merge.c: merging words that are short, and long ones a stretch at a time.
  *
- * A word of up to SMALL symbols is searched for its best pair again after every merge, which for so
- * few is faster than any queue. In a longer one the places of a pair are kept together, in order,
- * under the rank of the pair, and only the ranks are in a heap: a text of few different pairs, as
- * hostile ones are, takes linear time, and no text more than n log n.
+ * Up to SMALL symbols are searched for their best pair again after every merge, which for so few
+ * is faster than any queue; all places of the best pair are merged in one go.
+ *
+ * For longer words: let symbols s be cut into stretches that by themselves merge to one token each.
+ * The tokens are what all of s merges to if and only if each two neighbouring stretches, by
+ * themselves, merge to their two tokens. For as long as no merge has crossed a border, what is done
+ * between two borders, and in which order, depends on nothing outside; so the first merge to cross
+ * a border would also be done in the two stretches on its sides alone; and the other way round.
+ * Hence the tokens that begin a word can be known from its beginning, if what comes next is found
+ * to fit; bpe_queue.c is for the rest.
  */
 #include "tokenizer/bpe_merge.h"
 
 #include <string.h>
 
-#include "base/memory.h"
-
 #define SMALL 128
+#define STRETCH (SMALL / 2)
 
-/* The place of the least rank; two plain loops, which compilers turn into vector code. */
-static size_t least_rank(const uint32_t *ranks, size_t n)
+/* rank[i] and merged[i] are those of symbols i and i + 1. */
+struct symbols {
+    size_t n, n_at_first;
+    uint32_t id[SMALL], rank[SMALL], merged[SMALL];
+    uint16_t begin[SMALL]; /* the first of the symbols that it is merged from */
+    size_t n_changed;
+    uint16_t changed[SMALL]; /* pairs to be looked up */
+};
+
+/* Ranks of the changed pairs. The tables are larger than the caches near the core: what all the
+ * pairs need of one is asked for before the first of them waits for it. */
+static void look_up(const struct bpe_pairs *p, struct symbols *w)
+{
+    uint64_t hash[SMALL];
+    size_t n = 0;
+
+    for (size_t k = 0; k < w->n_changed; k++) {
+        size_t i = w->changed[k];
+
+        hash[k] = bpe_pair_hash(w->id[i], w->id[i + 1]);
+        bpe_pairs_prefetch_filter(p, hash[k]);
+    }
+    for (size_t k = 0; k < w->n_changed; k++) {
+        size_t i = w->changed[k];
+
+        w->rank[i] = BPE_NO_RANK;
+        if (!bpe_pairs_may_have(p, hash[k]))
+            continue;
+        bpe_pairs_prefetch_slot(p, hash[k]);
+        w->changed[n] = (uint16_t)i;
+        hash[n++] = hash[k];
+    }
+    for (size_t k = 0; n > 1 && k < n; k++)
+        bpe_pairs_prefetch_rule(p, hash[k]);
+    for (size_t k = 0; k < n; k++) {
+        size_t i = w->changed[k];
+        struct bpe_pair pair = bpe_pairs_find(p, w->id[i], w->id[i + 1], hash[k]);
+
+        w->rank[i] = pair.rank;
+        w->merged[i] = pair.merged;
+    }
+    w->n_changed = 0;
+}
+
+/* Two plain loops, which compilers turn into vector code. */
+static size_t find_best(const struct symbols *w)
 {
     uint32_t least = BPE_NO_RANK;
     size_t at = 0;
 
-    for (size_t i = 0; i < n; i++)
-        least = ranks[i] < least ? ranks[i] : least;
-    while (at < n && ranks[at] != least)
+    for (size_t i = 0; i + 1 < w->n; i++)
+        least = w->rank[i] < least ? w->rank[i] : least;
+    while (at + 1 < w->n && w->rank[at] != least)
         at++;
     return at;
 }
 
-/* Ranks of the pairs first to end - 1. Both tables are larger than the caches near the core: what
- * all the pairs need of one is asked for before the first of them waits for it. */
-static void look_up(const struct bpe *b, const uint32_t *ids, size_t first, size_t end,
-                    uint32_t *ranks, uint32_t *merged)
+static void note_change(struct symbols *w, size_t pair)
 {
-    for (size_t i = first; i < end; i++)
-        bpe_filter_prefetch(b, ids[i], ids[i + 1]);
-    for (size_t i = first; i < end; i++) {
-        ranks[i] = bpe_filter_has(b, ids[i], ids[i + 1]) ? 0 : BPE_NO_RANK;
-        if (!ranks[i])
-            pair_map_prefetch(&b->merges, ids[i], ids[i + 1]);
-    }
-    for (size_t i = first; i < end; i++) {
-        const struct pair_slot *slot;
+    if (!w->n_changed || w->changed[w->n_changed - 1] != pair)
+        w->changed[w->n_changed++] = (uint16_t)pair;
+}
 
-        if (ranks[i] == BPE_NO_RANK)
+static void move_down(struct symbols *w, size_t to, size_t from, size_t n)
+{
+    memmove(w->id + to, w->id + from, n * sizeof *w->id);
+    memmove(w->rank + to, w->rank + from, n * sizeof *w->rank);
+    memmove(w->merged + to, w->merged + from, n * sizeof *w->merged);
+    memmove(w->begin + to, w->begin + from, n * sizeof *w->begin);
+}
+
+/* Whether the symbol just made, the n-th, is in a pair that comes before those of a rank. */
+static bool makes_better(const struct bpe *b, const struct symbols *w, size_t n, size_t from,
+                         uint32_t rank)
+{
+    return (n && bpe_find_pair(&b->merges, w->id[n - 1], w->id[n]).rank <= rank) ||
+           (from < w->n && bpe_find_pair(&b->merges, w->id[n], w->id[from]).rank <= rank);
+}
+
+/* Merge the pair at a place, and then its like behind it until there is a better one. */
+static void merge_from(const struct bpe *b, struct symbols *w, size_t at)
+{
+    uint32_t rank = w->rank[at], merged = w->merged[at];
+    size_t n = at, from = at; /* the first n are done, those of from and on are to come */
+
+    while (from < w->n) {
+        size_t next;
+
+        w->id[n] = merged;
+        w->begin[n] = w->begin[from];
+        if (n)
+            note_change(w, n - 1);
+        from += 2;
+        if (from < w->n)
+            note_change(w, n);
+        for (next = from; next + 1 < w->n && w->rank[next] != rank;)
+            next++;
+        if (next + 1 >= w->n || makes_better(b, w, n, from, rank))
+            next = w->n;
+        n++;
+        if (next > from)
+            move_down(w, n, from, next - from);
+        n += next - from;
+        from = next;
+    }
+    w->n = n;
+}
+
+static void merge_symbols(const struct bpe *b, struct symbols *w, const uint32_t *ids, size_t n)
+{
+    w->n = w->n_at_first = n;
+    w->n_changed = n - 1;
+    for (size_t i = 0; i < n; i++) {
+        w->id[i] = ids[i];
+        w->begin[i] = w->changed[i] = (uint16_t)i;
+    }
+    look_up(&b->merges, w);
+    while (w->n > 1) {
+        size_t best = find_best(w);
+
+        if (w->rank[best] == BPE_NO_RANK)
+            break;
+        merge_from(b, w, best);
+        look_up(&b->merges, w);
+    }
+}
+
+/* Whether two stretches side by side, left and n - left symbols, come to a token each. */
+static bool fit(const struct bpe *b, const uint32_t *ids, size_t left, size_t n)
+{
+    struct symbols w;
+
+    merge_symbols(b, &w, ids, n);
+    return w.n == 2 && w.begin[1] == left;
+}
+
+/* A stretch at a time, but for its last token, which could yet grow. False, with nothing added,
+ * where the tokens of two stretches do not come to fit. */
+static bool merge_stretches(const struct bpe *b, const uint32_t *ids, size_t n,
+                            struct token_list *out)
+{
+    size_t before = out->count, begins[STRETCH], n_begins = 0, at = 0;
+    size_t tries = n / STRETCH + 8; /* how often a token may be taken back */
+    struct symbols w;
+
+    while (at < n && !out->failed) {
+        bool last = n - at <= STRETCH;
+        size_t last_begin = n_begins ? begins[n_begins - 1] : 0, keep, end;
+
+        merge_symbols(b, &w, ids + at, last ? n - at : STRETCH);
+        keep = last ? w.n : w.n - 1;
+        end = at + (w.n > 1 ? w.begin[1] : w.n_at_first);
+        if (!keep || (at && !fit(b, ids + last_begin, at - last_begin, end - last_begin))) {
+            if (!keep || n_begins <= 1 || !tries--) {
+                out->count = before;
+                return false;
+            }
+            at = begins[--n_begins];
+            out->count--;
             continue;
-        slot = pair_map_find(&b->merges, ids[i], ids[i + 1]);
-        ranks[i] = slot ? slot->a : BPE_NO_RANK;
-        merged[i] = slot ? slot->b : 0;
-    }
-}
-
-/* ranks[i] and merged[i] are those of symbols i and i + 1. */
-static size_t merge_small(const struct bpe *b, uint32_t *ids, size_t n)
-{
-    uint32_t ranks[SMALL], merged[SMALL];
-    size_t pairs = n - 1;
-
-    look_up(b, ids, 0, pairs, ranks, merged);
-    while (pairs > 0) {
-        size_t best = least_rank(ranks, pairs), after;
-
-        if (ranks[best] == BPE_NO_RANK)
-            break;
-        ids[best] = merged[best];
-        after = pairs - best - 1; /* pairs right of the best one, and symbols right of its two */
-        memmove(ids + best + 1, ids + best + 2, after * sizeof *ids);
-        memmove(ranks + best, ranks + best + 1, after * sizeof *ranks);
-        memmove(merged + best, merged + best + 1, after * sizeof *merged);
-        pairs--;
-        look_up(b, ids, best - (best > 0), best < pairs ? best + 1 : pairs, ranks, merged);
-    }
-    return pairs + 1;
-}
-
-/* Long words. Symbols are a list in an array: next, previous; -1 at the ends. */
-
-struct place {
-    int32_t at;
-    int32_t next; /* in the list of places; -1: the last */
-};
-
-/* The places of one pair, which need not be there any more when their turn comes. */
-struct bucket {
-    uint32_t rank, merged;
-    int32_t first, last; /* first is -1 where there are none */
-    bool ordered;
-    bool queued; /* its rank is in the heap */
-};
-
-struct queue {
-    const struct bpe *b;
-    uint32_t *ids;
-    uint32_t *rank_at; /* of the symbol and the next one */
-    int32_t *next, *previous;
-    struct place *places; /* n at first, and two for each merge */
-    struct bucket *buckets;
-    uint32_t *bucket_of; /* by the hash of the rank: plus one, 0 is free */
-    uint64_t *heap;      /* rank << 32 | bucket */
-    size_t n_places, n_buckets, heap_size, mask;
-};
-
-static void heap_push(struct queue *q, uint64_t value)
-{
-    uint64_t *heap = q->heap;
-    size_t i = q->heap_size++;
-
-    while (i > 0 && heap[(i - 1) / 2] > value) {
-        heap[i] = heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    heap[i] = value;
-}
-
-static uint64_t heap_pop(struct queue *q)
-{
-    uint64_t *heap = q->heap, top = heap[0], last = heap[--q->heap_size];
-    size_t n = q->heap_size, i = 0, child;
-
-    while ((child = 2 * i + 1) < n) {
-        if (child + 1 < n && heap[child + 1] < heap[child])
-            child++;
-        if (heap[child] >= last)
-            break;
-        heap[i] = heap[child];
-        i = child;
-    }
-    heap[i] = last;
-    return top;
-}
-
-static struct bucket *find_bucket(struct queue *q, struct bpe_pair pair)
-{
-    size_t i = pair_hash(pair.rank) & q->mask;
-
-    while (q->bucket_of[i]) {
-        struct bucket *found = &q->buckets[q->bucket_of[i] - 1];
-
-        if (found->rank == pair.rank)
-            return found;
-        i = (i + 1) & q->mask;
-    }
-    q->buckets[q->n_buckets] =
-        (struct bucket){.rank = pair.rank, .merged = pair.merged, .first = -1};
-    q->bucket_of[i] = (uint32_t)++q->n_buckets;
-    return &q->buckets[q->n_buckets - 1];
-}
-
-static void enqueue(struct queue *q, struct bucket *bucket)
-{
-    if (!bucket->queued)
-        heap_push(q, (uint64_t)bucket->rank << 32 | (uint64_t)(bucket - q->buckets));
-    bucket->queued = true;
-}
-
-/* Look at the pair that begins with the symbol at a place. */
-static void add_place(struct queue *q, int32_t at)
-{
-    struct bpe_pair pair = {BPE_NO_RANK, 0};
-    struct bucket *bucket;
-    int32_t place = (int32_t)q->n_places;
-
-    if (at < 0)
-        return;
-    if (q->next[at] >= 0)
-        pair = bpe_find_pair(q->b, q->ids[at], q->ids[q->next[at]]);
-    q->rank_at[at] = pair.rank;
-    if (pair.rank == BPE_NO_RANK)
-        return;
-    bucket = find_bucket(q, pair);
-    q->places[q->n_places++] = (struct place){.at = at, .next = -1};
-    if (bucket->first < 0) {
-        bucket->first = place;
-        bucket->ordered = true;
-    } else {
-        bucket->ordered &= q->places[bucket->last].at <= at;
-        q->places[bucket->last].next = place;
-    }
-    bucket->last = place;
-    enqueue(q, bucket);
-}
-
-static int32_t merge_lists(struct place *places, int32_t a, int32_t b)
-{
-    int32_t first = -1, *end = &first;
-
-    while (a >= 0 && b >= 0) {
-        int32_t *least = places[a].at <= places[b].at ? &a : &b;
-
-        *end = *least;
-        end = &places[*least].next;
-        *least = *end;
-    }
-    *end = a >= 0 ? a : b;
-    return first;
-}
-
-/* Merge sort of a list: bin i holds 2^i sorted places, or none. */
-static void sort_bucket(struct queue *q, struct bucket *bucket)
-{
-    int32_t bins[32], place = bucket->first, sorted = -1;
-
-    memset(bins, -1, sizeof bins);
-    while (place >= 0) {
-        int32_t rest = q->places[place].next;
-        size_t i = 0;
-
-        q->places[place].next = -1;
-        for (; bins[i] >= 0; i++) {
-            place = merge_lists(q->places, bins[i], place);
-            bins[i] = -1;
         }
-        bins[i] = place;
-        place = rest;
+        for (size_t i = 0; i < keep; i++) {
+            token_list_add(out, (int32_t)w.id[i]);
+            begins[i] = at + w.begin[i];
+        }
+        n_begins = keep;
+        at = last ? n : at + w.begin[keep];
     }
-    for (size_t i = 0; i < COUNT(bins); i++)
-        sorted = merge_lists(q->places, bins[i], sorted);
-    bucket->first = sorted;
-    for (place = sorted; place >= 0; place = q->places[place].next)
-        bucket->last = place;
-    bucket->ordered = true;
+    return true;
 }
 
-static void merge_at(struct queue *q, int32_t at, uint32_t merged)
+int bpe_merge(const struct bpe *b, uint32_t *ids, size_t n, struct token_list *out, clm_error *err)
 {
-    int32_t right = q->next[at];
-
-    q->ids[at] = merged;
-    q->rank_at[right] = BPE_NO_RANK;
-    q->next[at] = q->next[right];
-    if (q->next[at] >= 0)
-        q->previous[q->next[at]] = at;
-    add_place(q, q->previous[at]);
-    add_place(q, at);
-}
-
-/* Until the bucket is empty, or a lower rank has come up, or places out of order. */
-static void merge_bucket(struct queue *q, struct bucket *bucket)
-{
-    if (!bucket->ordered)
-        sort_bucket(q, bucket);
-    while (bucket->first >= 0 && bucket->ordered) {
-        int32_t at = q->places[bucket->first].at;
-
-        if (q->heap_size && q->heap[0] >> 32 < bucket->rank)
-            break;
-        bucket->first = q->places[bucket->first].next;
-        if (q->rank_at[at] == bucket->rank)
-            merge_at(q, at, bucket->merged);
-    }
-    if (bucket->first >= 0)
-        enqueue(q, bucket);
-}
-
-/* Everything but the symbols in one piece of memory. */
-static void *queue_init(struct queue *q, const struct bpe *b, uint32_t *ids, size_t n)
-{
-    size_t most = 3 * n, slots = 16;
-    char *memory;
-
-    *q = (struct queue){.b = b, .ids = ids};
-    if (n > INT32_MAX / 128)
-        return NULL;
-    while (slots < 2 * most)
-        slots *= 2;
-    memory = mem_alloc(most * (sizeof *q->heap + sizeof *q->buckets + sizeof *q->places) +
-                       slots * sizeof *q->bucket_of + 3 * n * sizeof *q->next);
-    if (!memory)
-        return NULL;
-    q->heap = (uint64_t *)memory;
-    q->buckets = (struct bucket *)(q->heap + most);
-    q->places = (struct place *)(q->buckets + most);
-    q->bucket_of = (uint32_t *)(q->places + most);
-    q->rank_at = q->bucket_of + slots;
-    q->next = (int32_t *)(q->rank_at + n);
-    q->previous = q->next + n;
-    q->mask = slots - 1;
-    memset(q->bucket_of, 0, slots * sizeof *q->bucket_of);
-    return memory;
-}
-
-static size_t merge_long(const struct bpe *b, uint32_t *ids, size_t n, clm_error *err)
-{
-    struct queue q;
-    void *memory = queue_init(&q, b, ids, n);
-    size_t kept = 0;
-
-    if (!memory) {
-        fail(err, CLM_ERR_NOMEM, "a word of %zu symbols", n);
+    if (n == 1) {
+        token_list_add(out, (int32_t)ids[0]);
         return 0;
     }
-    for (size_t i = 0; i < n; i++) {
-        q.next[i] = i + 1 < n ? (int32_t)(i + 1) : -1;
-        q.previous[i] = (int32_t)i - 1;
+    if (n <= SMALL) {
+        struct symbols w;
+
+        merge_symbols(b, &w, ids, n);
+        for (size_t i = 0; i < w.n; i++)
+            token_list_add(out, (int32_t)w.id[i]);
+        return 0;
     }
+    if (merge_stretches(b, ids, n, out))
+        return 0;
+    n = bpe_merge_queue(b, ids, n, err);
     for (size_t i = 0; i < n; i++)
-        add_place(&q, (int32_t)i);
-    while (q.heap_size) {
-        struct bucket *bucket = &q.buckets[(uint32_t)heap_pop(&q)];
-
-        bucket->queued = false;
-        merge_bucket(&q, bucket);
-    }
-    for (int32_t i = 0; i >= 0; i = q.next[i])
-        ids[kept++] = ids[i];
-    mem_free(memory);
-    return kept;
-}
-
-size_t bpe_merge(const struct bpe *b, struct bpe_scratch *scratch, size_t n, clm_error *err)
-{
-    if (n == 1)
-        return n;
-    return n > SMALL ? merge_long(b, scratch->ids, n, err) : merge_small(b, scratch->ids, n);
+        token_list_add(out, (int32_t)ids[i]);
+    return n ? 0 : -1;
 }

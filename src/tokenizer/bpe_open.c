@@ -74,8 +74,11 @@ static int add_merge(struct merge_reader *m, const struct merge *merge)
                     "vocabulary lacks",
                     m->r->name, m->rank, (int)(left.n < 40 ? left.n : 40), left.s,
                     (int)(right.n < 40 ? right.n : 40), right.s);
-    return pair_map_set(&b->merges, (uint32_t)merge->left, (uint32_t)merge->right, m->rank++,
-                        (uint32_t)m->merged, m->r->err);
+    m->rank++;
+    return bpe_pairs_add(
+        &b->merges,
+        (struct bpe_rule){(uint32_t)merge->left, (uint32_t)merge->right, (uint32_t)m->merged},
+        m->r->err);
 }
 
 static int add_batch(struct merge_reader *m)
@@ -88,7 +91,6 @@ static int add_batch(struct merge_reader *m)
 
         merge->left = vocab_find(m->b->vocab, merge->part[0].s, merge->part[0].n);
         merge->right = vocab_find(m->b->vocab, merge->part[1].s, merge->part[1].n);
-        pair_map_prefetch(&m->b->merges, (uint32_t)merge->left, (uint32_t)merge->right);
     }
     for (int i = 0; i < count; i++) {
         if (add_merge(m, &m->batch[i]))
@@ -140,8 +142,8 @@ static int read_merges(struct bpe *b, struct span text, struct reader *r)
     if (!text.s)
         return fail(r->err, CLM_ERR_FORMAT, "%s: model: \"merges\" is not a list", r->name);
     items = bulk_start(text, r);
-    rc =
-        pair_map_reserve(&b->merges, count_strings(text) / (merges_in_pairs(text) ? 2 : 1), r->err);
+    rc = bpe_pairs_reserve(&b->merges, count_strings(text) / (merges_in_pairs(text) ? 2 : 1),
+                           r->err);
     while (!rc && (rc = bulk_next_item(&items, part, &count)) > 0) {
         rc = 0;
         /* The head of an old merges.txt has no rank. */
@@ -154,6 +156,7 @@ static int read_merges(struct bpe *b, struct span text, struct reader *r)
             rc = queue_merge(&m, part, !lies_in(text, part[0].s) || !lies_in(text, part[1].s));
     }
     rc = rc ? rc : add_batch(&m);
+    rc = rc ? rc : bpe_pairs_finish(&b->merges, r->err);
     bulk_reader_release(&items);
     strbuf_release(&m.joined);
     return rc;
@@ -184,10 +187,6 @@ int bpe_open(struct bpe *b, const json *model, struct span merges, const struct 
              struct reader *r)
 {
     *b = (struct bpe){.vocab = vocab};
-    for (size_t e = 0; e < vocab->n_entries; e++) {
-        if (vocab->entries[e].size > b->longest)
-            b->longest = vocab->entries[e].size;
-    }
     for (int byte = 0; byte < 256; byte++) {
         static const char digits[] = "0123456789ABCDEF";
         char text[] = {'<', '0', 'x', digits[byte >> 4], digits[byte & 15], '>'};
@@ -211,8 +210,10 @@ static void fill_char_ids(struct bpe *b)
     for (size_t e = 0; e < b->vocab->n_entries; e++) {
         const struct vocab_entry *entry = &b->vocab->entries[e];
         const char *text = b->vocab->text + entry->offset;
+        size_t *longest = &b->longest[(unsigned char)*text];
         int32_t c;
 
+        *longest = entry->size > *longest ? entry->size : *longest;
         if (entry->size && entry->size <= 3 && utf8_decode(text, entry->size, &c) == entry->size)
             b->char_ids[c] = entry->id;
     }
@@ -233,21 +234,10 @@ static int merges_the_unspelled(const struct bpe *b, bool *found, struct reader 
             unspelled[b->fallback_ids[byte]] = 1;
     }
     *found = false;
-    for (size_t i = 0; b->merges.slots && i <= b->merges.mask; i++) {
-        uint64_t key = b->merges.slots[i].key - 1;
-
-        if (b->merges.slots[i].key)
-            *found |= unspelled[key >> 32] | unspelled[(uint32_t)key];
-    }
+    for (size_t i = 0; i < b->merges.count; i++)
+        *found |= unspelled[b->merges.rules[i].left] | unspelled[b->merges.rules[i].right];
     mem_free(unspelled);
     return 0;
-}
-
-static void allow_neighbours(struct bpe *b, int32_t left, int32_t right)
-{
-    size_t h = bpe_neighbour_hash(left, right);
-
-    b->neighbours[h / 64] |= (uint64_t)1 << h % 64;
 }
 
 static void add_token_neighbours(struct bpe *b, uint32_t id)
@@ -259,7 +249,7 @@ static void add_token_neighbours(struct bpe *b, uint32_t id)
     for (size_t i = 0; i < n;) {
         i += utf8_decode(s + i, n - i, &c);
         if (before >= 0)
-            allow_neighbours(b, before, c);
+            bpe_allow_neighbours(b, before, c);
         before = c;
     }
 }
@@ -276,30 +266,9 @@ static int fill_neighbours(struct bpe *b, struct reader *r)
     b->neighbours = mem_zeroed(((size_t)1 << BPE_NEIGHBOUR_BITS) / 64, sizeof *b->neighbours);
     if (!b->neighbours)
         return no_memory(r);
-    for (size_t i = 0; b->merges.slots && i <= b->merges.mask; i++) {
-        if (b->merges.slots[i].key)
-            add_token_neighbours(b, b->merges.slots[i].b);
-    }
-    return 0;
-}
-
-/* Eight bits or more for each merge: of ten pairs that do not merge one is looked up in vain. */
-static int fill_filter(struct bpe *b)
-{
-    int bits = 12;
-
-    while (bits < 22 && (size_t)1 << bits < 8 * b->merges.count)
-        bits++;
-    b->filter = mem_zeroed(((size_t)1 << bits) / 64, sizeof *b->filter);
-    if (!b->filter)
-        return -1;
-    b->filter_shift = 64 - bits;
-    for (size_t i = 0; b->merges.slots && i <= b->merges.mask; i++) {
-        uint64_t key = b->merges.slots[i].key - 1;
-        size_t h = bpe_filter_hash(b, (uint32_t)(key >> 32), (uint32_t)key);
-
-        if (b->merges.slots[i].key)
-            b->filter[h / 64] |= (uint64_t)1 << h % 64;
+    for (size_t i = 0; i < b->merges.count; i++) {
+        if (!i || b->merges.rules[i].merged != b->merges.rules[i - 1].merged)
+            add_token_neighbours(b, b->merges.rules[i].merged);
     }
     return 0;
 }
@@ -311,7 +280,7 @@ int bpe_prepare(struct bpe *b, bool raw, struct reader *r)
     if (!b->whole)
         return no_memory(r);
     b->char_ids = mem_alloc(BPE_CHARACTERS * sizeof *b->char_ids);
-    if (!b->char_ids || fill_filter(b))
+    if (!b->char_ids)
         return no_memory(r);
     if (raw)
         return bpe_fill_seeds(b, r);
@@ -321,14 +290,12 @@ int bpe_prepare(struct bpe *b, bool raw, struct reader *r)
 
 void bpe_close(struct bpe *b)
 {
-    pair_map_release(&b->merges);
+    bpe_pairs_release(&b->merges);
     mem_free((void *)b->whole);
     mem_free(b->char_ids);
     mem_free(b->neighbours);
-    mem_free(b->filter);
     mem_free(b->limits);
     b->limits = NULL;
-    b->filter = NULL;
     b->neighbours = NULL;
     b->char_ids = NULL;
     b->whole = NULL;

@@ -6,7 +6,7 @@
  * merges that make c of its bytes (m is their highest rank):
  *   - merges of a beginning of c, on their right, with what stands before c;
  *   - merges of an end of c, on their left, with what stands behind it, which begins with no
- *     continuation byte;
+ *     continuation byte; or what stands behind is none of what these merges begin with;
  *   - merges of all of c with anything: else these might be done too early.
  * As long as c is not complete, then, its next merge inside has a rank up to m, and no merge across
  * its borders has.
@@ -21,6 +21,7 @@
  * sure except where a space or so stands beside them: at 2 * id, the others at 2 * id + 1. */
 struct borders {
     uint32_t *left, *right;
+    bool unknown; /* an end of a character merges with what is not known to be bytes */
 };
 
 /* The byte that the first or the last character of a token stands for, or -1. */
@@ -47,7 +48,40 @@ static void note_rank(uint32_t *ranks, uint32_t id, int byte, uint32_t rank)
         ranks[2 * id + 1] = rank;
 }
 
-static int find_borders(const struct bpe *b, struct borders *border, struct reader *r)
+/* The bytes that the characters of s[0..n) stand for; 0xFF, which is in no text, for those that
+ * stand for none. */
+static size_t read_bytes(const char *s, size_t n, char *out)
+{
+    ptrdiff_t size = byte_level_read(s, n, out);
+
+    if (size >= 0)
+        return (size_t)size;
+    size = 0;
+    for (size_t i = 0; i < n;) {
+        int32_t c;
+
+        i += utf8_decode(s + i, n - i, &c);
+        out[size++] = (char)byte_level_byte(c);
+    }
+    return (size_t)size;
+}
+
+/* A merge of an end of a character, last on it, with what begins with another. */
+static void note_disturbance(struct bpe *b, unsigned char last, uint32_t right)
+{
+    char bytes[2 * UTF8_MAX];
+    size_t n, size, h;
+    const char *s = vocab_text(b->vocab, (int32_t)right, &n);
+    int32_t c;
+
+    size = read_bytes(s, n < sizeof bytes ? n : sizeof bytes, bytes);
+    if (utf8_decode(bytes, size, &c) < utf8_length((unsigned char)*bytes))
+        c = BPE_LEAD | (unsigned char)*bytes;
+    h = bpe_disturbed_hash(last, c);
+    b->disturbed[h / 64] |= (uint64_t)1 << h % 64;
+}
+
+static int find_borders(struct bpe *b, struct borders *border, struct reader *r)
 {
     size_t n = b->vocab->n_ids;
 
@@ -57,17 +91,18 @@ static int find_borders(const struct bpe *b, struct borders *border, struct read
     border->right = border->left + 2 * n;
     for (size_t i = 0; i < 4 * n; i++)
         border->left[i] = BPE_NO_RANK;
-    for (size_t i = 0; b->merges.slots && i <= b->merges.mask; i++) {
-        const struct pair_slot *slot = &b->merges.slots[i];
-        uint32_t left = (uint32_t)((slot->key - 1) >> 32), right = (uint32_t)(slot->key - 1);
-        int after;
+    for (size_t i = 0; i < b->merges.count; i++) {
+        uint32_t left = b->merges.rules[i].left, right = b->merges.rules[i].right;
+        int before = border_byte(b, left, true), after = border_byte(b, right, false);
 
-        if (!slot->key)
+        note_rank(border->right, right, before, (uint32_t)i);
+        if (after >= 0 && (after & 0xC0) == 0x80)
             continue;
-        note_rank(border->right, right, border_byte(b, left, true), slot->a);
-        after = border_byte(b, right, false);
-        if (after < 0 || (after & 0xC0) != 0x80)
-            note_rank(border->left, left, after, slot->a);
+        note_rank(border->left, left, after, (uint32_t)i);
+        if (after < 0)
+            border->unknown = true;
+        else if (after >= 0x80 && before >= 0x80)
+            note_disturbance(b, (unsigned char)before, right);
     }
     return 0;
 }
@@ -85,7 +120,7 @@ static int32_t merge_alone(const struct bpe *b, const uint32_t *bytes, size_t n,
         size_t at = 0;
 
         for (size_t i = 0; i + 1 < n; i++) {
-            struct bpe_pair pair = bpe_find_pair(b, ids[i], ids[i + 1]);
+            struct bpe_pair pair = bpe_find_pair(&b->merges, ids[i], ids[i + 1]);
 
             if (pair.rank < best.rank) {
                 best = pair;
@@ -128,7 +163,9 @@ static unsigned find_limits(const struct bpe *b, const struct borders *border, c
             if (beginning >= 0 && border->right[2 * (size_t)beginning + high] <= highest)
                 limits |= high ? BPE_NEVER : BPE_NOT_AFTER_ASCII;
             if (end >= 0 && border->left[2 * (size_t)end + high] <= highest)
-                limits |= high ? BPE_NEVER : BPE_NOT_BEFORE_ASCII;
+                limits |= !high                       ? BPE_NOT_BEFORE_ASCII
+                          : i < n && !border->unknown ? BPE_NOT_BEFORE_SOME
+                                                      : BPE_NEVER;
         }
     }
     return limits;
@@ -155,27 +192,63 @@ static void try_character(struct bpe *b, const struct borders *border, const cha
     b->limits[c] = (unsigned char)limits;
 }
 
+/* The characters side by side in the bytes of a token. */
+static void note_neighbours(struct bpe *b, const char *s, size_t n)
+{
+    int32_t before = -1, c;
+
+    for (size_t i = 0; i < n;) {
+        size_t size = utf8_decode(s + i, n - i, &c);
+
+        if (before >= 0 && size > 1)
+            bpe_allow_neighbours(b, before, c);
+        before = size > 1 ? c : -1;
+        i += size;
+    }
+}
+
+static int look_at_tokens(struct bpe *b, const struct borders *border, struct reader *r)
+{
+    char *bytes = NULL;
+    size_t capacity = 0;
+
+    for (size_t e = 0; e < b->vocab->n_entries; e++) {
+        const struct vocab_entry *entry = &b->vocab->entries[e];
+        size_t n, *longest;
+
+        if (entry->size > capacity || !bytes) {
+            mem_free(bytes);
+            capacity = 2 * (size_t)entry->size + 256;
+            bytes = mem_alloc(capacity);
+            if (!bytes)
+                return no_memory(r);
+        }
+        n = read_bytes(b->vocab->text + entry->offset, entry->size, bytes);
+        if (!n)
+            continue;
+        longest = &b->longest[(unsigned char)*bytes];
+        *longest = n > *longest ? n : *longest;
+        try_character(b, border, bytes, n);
+        note_neighbours(b, bytes, n);
+    }
+    mem_free(bytes);
+    return 0;
+}
+
 int bpe_fill_seeds(struct bpe *b, struct reader *r)
 {
     struct borders border = {0};
+    int rc;
 
     b->limits = mem_zeroed(BPE_CHARACTERS, 1);
-    if (!b->limits)
+    b->neighbours = mem_zeroed(((size_t)1 << BPE_NEIGHBOUR_BITS) / 64, sizeof *b->neighbours);
+    if (!b->limits || !b->neighbours)
         return no_memory(r);
     if (find_borders(b, &border, r))
         return -1;
     for (size_t i = 0; i < BPE_CHARACTERS; i++)
         b->char_ids[i] = -1;
-    for (size_t e = 0; e < b->vocab->n_entries; e++) {
-        const struct vocab_entry *entry = &b->vocab->entries[e];
-        char bytes[8];
-        ptrdiff_t n = -1;
-
-        if (entry->size <= sizeof bytes)
-            n = byte_level_read(b->vocab->text + entry->offset, entry->size, bytes);
-        if (n > 0)
-            try_character(b, &border, bytes, (size_t)n);
-    }
+    rc = look_at_tokens(b, &border, r);
     mem_free(border.left);
-    return 0;
+    return rc;
 }
