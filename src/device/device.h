@@ -130,8 +130,11 @@ struct attend_params {
     const float *slopes; /* [n_heads] in device memory, added to the score of a key d positions
                           * behind the row: -d slope, after scaling; not with softcap. NULL: none.
                           * arXiv:2108.12409 */
-    const tensor *kept;  /* U32, by row of the batch: bit s % 32 of word s / 32 is whether the row
-                          * sees  the key at position s, one of them at least; NULL: all */
+    /* Blocks of block_size positions: the head h of a row in block r sees those blocks b alone of
+     * which r - b < local_blocks or (b + h block_step + 1) % block_stride is 0. 0: all */
+    int block_size, local_blocks, block_stride, block_step;
+    const tensor *kept; /* U32, by row of the batch: bit s % 32 of word s / 32 is whether the row
+                         * sees  the key at position s, one of them at least; NULL: all */
     const float *sinks; /* [n_heads] a logit per head that only joins the denominator; NULL: none */
 };
 
@@ -243,6 +246,10 @@ struct device_ops {
     /* x[t, :] *= w[t, 0]; w [T, 1] */
     void (*scale_rows)(device *d, tensor *x, const tensor *w);
 
+    /* x = step r, r the whole number nearest to x / step, even where two are, held within [low,
+     * high]; step is one number in device memory. */
+    void (*round_to)(device *d, tensor *x, const float *step, float low, float high);
+
     /* x held within [low, high]. */
     void (*clamp)(device *d, tensor *x, float low, float high);
 
@@ -284,6 +291,11 @@ struct device_ops {
 
     /* y = act(gate) * up; y may be gate or up. arXiv:2002.05202 */
     void (*glu)(device *d, tensor *y, const tensor *gate, const tensor *up, enum activation act);
+
+    /* y = (u + 1) g sigmoid(alpha g), g = min(gate, limit), u = up held within [-limit, limit]; y
+     * may be gate or up. */
+    void (*glu_alpha)(device *d, tensor *y, const tensor *gate, const tensor *up, float alpha,
+                      float limit);
 
     /* x = cap tanh(x / cap) */
     void (*softcap)(device *d, tensor *x, float cap);

@@ -226,6 +226,8 @@ static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
                      : place.to.scales
                          ? PART_SCALES
                          : PART_WEIGHT; /* stacked experts carry no ".weight" in some checkpoints */
+    if (place.layer >= 0 && place.to.second)
+        place.layer += b->m->spec->second_layers;
     if (place.layer >= b->m->spec->n_layers && b->m->spec->more_layers)
         return 0;
     if (place.layer >= b->m->spec->n_layers)

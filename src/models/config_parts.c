@@ -167,6 +167,23 @@ int spec_kv_source(const struct spec *s, int n_own, int branch, bool sliding)
     return 0;
 }
 
+int spec_repeat_layers(struct spec *s, config *c, const char *key, int times, arena *a)
+{
+    struct layer_spec *layers;
+
+    if (times < 1 || s->n_layers > 4096 / times)
+        return config_fail(c, key, "%d times %d layers are too many", times, s->n_layers);
+    layers = arena_array(a, struct layer_spec, (size_t)s->n_layers * (size_t)times);
+    if (!layers)
+        return fail(config_error(c), CLM_ERR_NOMEM, "the specification of %d layers: no memory",
+                    s->n_layers * times);
+    for (int i = s->n_layers; i < s->n_layers * times; i++)
+        layers[i].same_as = i % s->n_layers + 1;
+    s->layers = layers;
+    s->n_layers *= times;
+    return 0;
+}
+
 float attention_scale(int head_dim)
 {
     return (float)(1 / sqrt(head_dim > 0 ? head_dim : 1));

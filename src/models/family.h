@@ -26,6 +26,7 @@ struct weight_target {
     bool transposed; /* matrices are stored [n_in, n_out] */
     bool bias;       /* the tensor is a bias, whatever its name ends with */
     bool scales;     /* or the scales of quantised weights */
+    bool second;     /* '*' counts from the spec's second_layers on */
     bool bare;       /* only of tensors whose name has no last part such as ".weight" */
 };
 
@@ -72,6 +73,11 @@ struct weight_rule {
     {                                                                                              \
         .kind = TARGET_SPLIT, .branch = (b), .first = (role), .n = (parts), .transposed = true,    \
         .bare = true                                                                               \
+    }
+
+#define SECOND_SLOTS(b, role)                                                                      \
+    {                                                                                              \
+        .kind = TARGET_SLOTS, .branch = (b), .first = (role), .second = true                       \
     }
 
 #define EMBED_TOKENS SLOTS(-1, ROLE_EMBED_TOKENS)
@@ -168,6 +174,10 @@ void spec_layers(struct spec *s, struct norm_spec norm, struct attention_spec at
  * attention, the given branch of them, slides or not; 0: there is none. */
 int spec_kv_source(const struct spec *s, int n_own, int branch, bool sliding);
 
+/* The layers so many times, the later ones with the weights of the first; all empty. key names the
+ * number in errors. */
+int spec_repeat_layers(struct spec *s, config *c, const char *key, int times, arena *a);
+
 /* The rotary positions of heads of head_dim numbers, from either schema: rope_parameters, or
  * rope_theta with rope_scaling. layer_type picks an object of rope_parameters where it holds one
  * for each type of layer; NULL: the model has one rope. theta is the default of rope_theta. Unknown
@@ -218,6 +228,8 @@ int config_common_named(struct spec *s, config *c, const struct config_keys *key
 /* models/layouts.c: names of Llama's layers (norms before the blocks), and of layers with norms
  * after. */
 extern const struct weight_rule layout_llama[], layout_mla[], layout_moe[], layout_post_norm[];
+
+extern const struct family family_afm7, family_iquestloopcoder, family_phi3small;
 
 extern const struct family family_afmoe, family_apertus, family_arcee, family_bailing_moe,
     family_bloom, family_codegen, family_cohere, family_dbrx, family_deepseek, family_deepseek_v3,

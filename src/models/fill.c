@@ -69,6 +69,8 @@ static const uint8_t *expert_of(const struct binder *b, const struct checkpoint_
 
     if (cols == 0 && !at && t->size == bytes)
         return t->data; /* a vector, however it is folded */
+    if (cols == 0 && at && t->size == bytes * (size_t)s->n_experts)
+        return (const uint8_t *)t->data + (size_t)expert * bytes;
     if (at && cols > 0 && t->n_dims == 2 && t->shape[0] == s->n_experts * first &&
         t->shape[1] == second)
         return (const uint8_t *)t->data + (size_t)expert * bytes; /* a stack folded into rows */

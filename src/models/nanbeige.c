@@ -14,26 +14,6 @@ static int n_loops(config *c)
     return n > 0 ? n + 1 : config_int_in(c, "num_loops", 1, 64);
 }
 
-/* The layers once more for each loop. */
-static int repeat_layers(struct spec *s, config *c, int loops, arena *a)
-{
-    struct layer_spec *layers;
-
-    if (s->n_layers > 4096 / loops)
-        return config_fail(c, "num_loops", "%d times %d layers are too many", loops, s->n_layers);
-    layers = arena_array(a, struct layer_spec, (size_t)s->n_layers * (size_t)loops);
-
-    if (!layers)
-        return fail(config_error(c), CLM_ERR_NOMEM, "the specification of %d layers: no memory",
-                    s->n_layers * loops);
-    for (int i = 0; i < s->n_layers * loops; i++)
-        if (i >= s->n_layers)
-            layers[i].same_as = i % s->n_layers + 1;
-    s->layers = layers;
-    s->n_layers *= loops;
-    return 0;
-}
-
 static int nanbeige_spec(struct spec *s, config *c, arena *a)
 {
     static const char *const unknown[] = {"enable_double_loop_split", "loop_share_kv",
@@ -51,7 +31,7 @@ static int nanbeige_spec(struct spec *s, config *c, arena *a)
         return -1;
     n = s->n_layers;
     attention = config_attention(c, s, 10000, a);
-    if (config_error(c)->code || repeat_layers(s, c, loops, a))
+    if (config_error(c)->code || spec_repeat_layers(s, c, "num_loops", loops, a))
         return -1;
     spec_layers(s, norm, attention, mlp);
     for (int i = n - 1; inner_norms && i < s->n_layers - 1; i += n) {

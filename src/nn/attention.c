@@ -89,6 +89,10 @@ static void prepare(pass *p, const struct nn_attention *a, tensor *q, tensor *k,
     }
     if (s->head_gain && !p->failed)
         p->ops->scale_groups(p->dev, q, a->head_gain, s->head_dim);
+    if (a->k_step && !p->failed) {
+        p->ops->round_to(p->dev, k, a->k_step, -128, 127);
+        p->ops->round_to(p->dev, v, a->v_step, -128, 127);
+    }
 }
 
 /* Keys and values as projected, straight or from the layer that keeps them. */
@@ -150,6 +154,10 @@ static void look(pass *p, const struct nn_attention *a, tensor *y, tensor *q, te
         .window = s->window,
         .chunk = s->chunk,
         .sinks = a->sinks,
+        .block_size = s->blocks.size,
+        .local_blocks = s->blocks.n_local,
+        .block_stride = s->blocks.stride,
+        .block_step = s->blocks.step,
     };
 
     if (s->slopes)
@@ -159,6 +167,29 @@ static void look(pass *p, const struct nn_attention *a, tensor *y, tensor *q, te
     if (k)
         p->ops->kv_store(p->dev, kv, rows, k, v);
     p->ops->attend(p->dev, y, q, kv, rows, &params);
+}
+
+/* y becomes g y' + (1 - g) y, y' what the queries find in another layer's cache. */
+static void mix(pass *p, const struct nn_attention *a, tensor *y, tensor *q)
+{
+    const struct attention_spec *s = a->spec;
+    int other = a->mixed_cache_layer;
+    struct attend_params params = {.n_heads = s->n_heads, .scale = s->scale};
+    tensor *global = pass_tensor(p, DTYPE_F32, y->rows, y->cols);
+    tensor *gate = pass_tensor(p, DTYPE_F32, y->rows, s->n_heads);
+    tensor heads = nn_part_rows(q, s->n_heads, 0, s->head_dim);
+    tensor factors = nn_part_rows(gate, s->n_heads, 0, 1);
+
+    nn_per_part(p, &a->mix_gate, s->n_heads, &factors, &heads);
+    if (p->failed)
+        return;
+    p->ops->activate(p->dev, gate, gate, ACT_SIGMOID);
+    p->ops->attend(p->dev, global, q, kv_cache_layer(p->cache, other),
+                   &p->rows.kv[kv_cache_group_of(p->cache, other)], &params);
+    p->ops->add(p->dev, global, y, -1);
+    heads = nn_part_rows(global, s->n_heads, 0, y->cols / s->n_heads);
+    p->ops->scale_rows(p->dev, &heads, &factors);
+    p->ops->add(p->dev, y, global, 1);
 }
 
 tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x)
@@ -172,6 +203,8 @@ tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x)
     nn_temperature(p, &s->temperature, q);
     y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * v_dim);
     look(p, a, y, q, k, v);
+    if (s->mixed_with)
+        mix(p, a, y, q);
     apply_gate(p, a, y, x);
     return nn_linear(p, &a->o_proj, y);
 }

@@ -1,4 +1,6 @@
 /* nn/forward.c: all layers, one branch after another; temporaries live as long as their branch. */
+#include <math.h>
+
 #include "device/weight.h"
 #include "nn/nn.h"
 #include "nn/rope.h"
@@ -193,6 +195,11 @@ static tensor *head(pass *p, const tensor *x, const int32_t *logit_rows, int n_l
         p->ops->scale_groups(p->dev, logits, p->model->logit_gain, logits->cols);
     if (!p->failed && p->model->spec->logit_softcap > 0)
         p->ops->softcap(p->dev, logits, p->model->spec->logit_softcap);
+    for (int i = 0; i < p->model->spec->n_never && !p->failed; i++) {
+        tensor column = nn_part_rows(logits, 1, p->model->spec->never[i], 1);
+
+        p->ops->fill(p->dev, &column, -INFINITY);
+    }
     return logits;
 }
 

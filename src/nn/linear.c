@@ -23,6 +23,25 @@ tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x)
     return y;
 }
 
+void nn_per_part(pass *p, const struct nn_experts *parts, int n_parts, tensor *y, const tensor *x)
+{
+    int rows = x->rows / n_parts;
+    int32_t *numbers = arena_array(p->host, int32_t, (size_t)x->rows + 1);
+    struct matmul_job job = {.y = y, .w = parts->w, .bias = parts->bias};
+    tensor ids = {.type = DTYPE_I32, .rows = rows, .cols = n_parts, .stride = n_parts};
+
+    if (!numbers) {
+        p->failed = true;
+        fail(p->err, CLM_ERR_NOMEM, "forward pass: no memory");
+        return;
+    }
+    for (int i = 0; i < x->rows; i++)
+        numbers[i] = i % n_parts;
+    ids.data = (void *)(uintptr_t)pass_upload(p, numbers, (size_t)x->rows * sizeof *numbers);
+    if (!p->failed)
+        p->ops->matmul_experts(p->dev, &job, 1, n_parts, x, &ids);
+}
+
 tensor *nn_low_rank(pass *p, const struct nn_low_rank *l, const tensor *x)
 {
     return nn_linear(p, &l->up, nn_linear(p, &l->down, x));

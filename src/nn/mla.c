@@ -7,27 +7,6 @@
  */
 #include "nn/nn.h"
 
-/* Each head's product with a matrix of its own: y, x [T H, ...]. */
-static void per_head(pass *p, const struct nn_experts *heads, int n_heads, tensor *y,
-                     const tensor *x)
-{
-    int rows = x->rows / n_heads;
-    int32_t *numbers = arena_array(p->host, int32_t, (size_t)x->rows + 1);
-    struct matmul_job job = {.y = y, .w = heads->w};
-    tensor ids = {.type = DTYPE_I32, .rows = rows, .cols = n_heads, .stride = n_heads};
-
-    if (!numbers) {
-        p->failed = true;
-        fail(p->err, CLM_ERR_NOMEM, "forward pass: no memory");
-        return;
-    }
-    for (int i = 0; i < x->rows; i++)
-        numbers[i] = i % n_heads;
-    ids.data = (void *)(uintptr_t)pass_upload(p, numbers, (size_t)x->rows * sizeof *numbers);
-    if (!p->failed)
-        p->ops->matmul_experts(p->dev, &job, 1, n_heads, x, &ids);
-}
-
 /* The latent of queries, [T, q_rank], or x itself. */
 static const tensor *query_latent(pass *p, const struct nn_mla *m, const tensor *x)
 {
@@ -59,7 +38,7 @@ static tensor *queries(pass *p, const struct nn_mla *m, const tensor *x)
     p->ops->copy_rows(p->dev, &to, &from);
     from = nn_part_rows(q, s->n_heads, 0, s->nope_dim);
     to = nn_part_rows(y, s->n_heads, s->rope_dim, s->kv_rank);
-    per_head(p, &m->embed_q, s->n_heads, &to, &from);
+    nn_per_part(p, &m->embed_q, s->n_heads, &to, &from);
     return y;
 }
 
@@ -149,6 +128,6 @@ tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
     p->ops->attend(p->dev, found, q, kv, rows, &params);
     from = nn_part_rows(found, s->n_heads, 0, s->kv_rank);
     to = nn_part_rows(y, s->n_heads, 0, s->v_dim);
-    per_head(p, &m->unembed, s->n_heads, &to, &from);
+    nn_per_part(p, &m->unembed, s->n_heads, &to, &from);
     return nn_linear(p, &m->o_proj, y);
 }

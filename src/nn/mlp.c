@@ -9,6 +9,10 @@ void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up)
         return;
     if (s->thinned)
         p->ops->cut_below_spread(p->dev, gate, s->thinning);
+    if (s->alpha != 0) {
+        p->ops->glu_alpha(p->dev, gate, gate, up, s->alpha, s->limit);
+        return;
+    }
     if (s->limit > 0) {
         p->ops->activate(p->dev, gate, gate, s->activation);
         p->ops->clamp(p->dev, gate, -INFINITY, s->limit);

@@ -9,6 +9,8 @@
 tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x); /* [T, n_out] */
 /* n products of one x, each weight read once; y[i] [T, n_out of l[i]]. n <= 4 */
 void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y);
+/* Each part's product with a matrix of its own: y, x [T n_parts, ...]. */
+void nn_per_part(pass *p, const struct nn_experts *parts, int n_parts, tensor *y, const tensor *x);
 /* Over each group of n numbers of a row; x itself when the norm is NORM_NONE. */
 tensor *nn_norm(pass *p, const struct nn_norm *norm, const tensor *x, int n);
 void nn_norm_inplace(pass *p, const struct nn_norm *norm, tensor *x, int n);

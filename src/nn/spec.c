@@ -93,6 +93,40 @@ static int check_temperature(int layer, const struct temperature_spec *t, clm_er
                 layer, (double)t->beta, (double)t->length);
 }
 
+static int check_blocks(int layer, const struct block_pattern *b, clm_error *err)
+{
+    if (b->size == 0)
+        return 0;
+    return check_range(layer, "the size of its blocks", b->size, 1, MAX_SIZE, err) ||
+                   check_range(layer, "the number of local blocks", b->n_local, 1, MAX_SIZE, err) ||
+                   check_range(layer, "the stride of its blocks", b->stride, 1, MAX_SIZE, err) ||
+                   check_range(layer, "the step of its blocks", b->step, 0, MAX_SIZE, err)
+               ? -1
+               : 0;
+}
+
+/* A layer may look into the cache of an earlier one only where both have heads of one form. */
+static int check_source(const struct spec *s, int layer, const struct attention_spec *a, int source,
+                        clm_error *err)
+{
+    const struct layer_spec *l = &s->layers[source - 1];
+
+    for (int b = 0; b < l->n_branches; b++) {
+        const struct attention_spec *from = &l->branches[b].attention;
+
+        if (l->branches[b].op != OP_ATTENTION)
+            continue;
+        if (from->n_kv_heads == a->n_kv_heads && from->head_dim == a->head_dim &&
+            (from->v_dim ? from->v_dim : from->head_dim) == (a->v_dim ? a->v_dim : a->head_dim) &&
+            !from->cache_of)
+            return 0;
+        break;
+    }
+    return fail(err, CLM_ERR_FORMAT,
+                "config: layer %d reads the keys of layer %d, whose heads have another form", layer,
+                source - 1);
+}
+
 static int check_attention(int layer, const struct attention_spec *a, clm_error *err)
 {
     if (check_range(layer, "num_attention_heads", a->n_heads, 1, MAX_HEADS, err) ||
@@ -101,6 +135,8 @@ static int check_attention(int layer, const struct attention_spec *a, clm_error 
         check_range(layer, "v_head_dim", a->v_dim, 0, MAX_HEAD_DIM, err) ||
         check_range(layer, "attention_chunk_size", a->chunk, 0, INT32_MAX, err) ||
         check_range(layer, "the layer whose keys it shares", a->cache_of, 0, layer, err) ||
+        check_range(layer, "the layer it is mixed with", a->mixed_with, 0, layer, err) ||
+        check_blocks(layer, &a->blocks, err) ||
         check_range(layer, "sliding_window", a->window, 0, INT32_MAX, err))
         return -1;
     if (a->n_heads % a->n_kv_heads)
@@ -144,6 +180,10 @@ static int check_mla(int layer, const struct mla_spec *m, clm_error *err)
 
 static int check_mlp(int layer, const struct mlp_spec *m, clm_error *err)
 {
+    if (!isfinite(m->alpha) || (m->alpha != 0 && !(m->limit > 0)))
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: the activation of layer %d has alpha %g and limit %g", layer,
+                    (double)m->alpha, (double)m->limit);
     if (m->thinned && !isfinite(m->thinning))
         return fail(err, CLM_ERR_FORMAT, "config: the activation of layer %d is thinned at %g",
                     layer, (double)m->thinning);
@@ -173,8 +213,11 @@ static int check_moe(int layer, const struct moe_spec *m, clm_error *err)
     return check_mlp(layer, &m->expert, err);
 }
 
-static int check_branch(int layer, const struct branch_spec *b, clm_error *err)
+static int check_branch(const struct spec *s, int layer, const struct branch_spec *b,
+                        clm_error *err)
 {
+    const struct attention_spec *a = &b->attention;
+
     if (check_norm(layer, &b->pre_norm, err) || check_norm(layer, &b->post_norm, err))
         return -1;
     if (!isfinite(b->scale))
@@ -192,7 +235,11 @@ static int check_branch(int layer, const struct branch_spec *b, clm_error *err)
     case OP_LOW_RANK:
         return check_range(layer, "the rank of a layer", b->rank, 1, MAX_SIZE, err);
     case OP_ATTENTION:
-        return check_attention(layer, &b->attention, err);
+        if (check_attention(layer, a, err))
+            return -1;
+        if (a->cache_of && check_source(s, layer, a, a->cache_of, err))
+            return -1;
+        return a->mixed_with ? check_source(s, layer, a, a->mixed_with, err) : 0;
     case OP_MLA:
         return check_mla(layer, &b->mla, err);
     case OP_MLP:
@@ -249,7 +296,7 @@ int spec_check(const struct spec *s, clm_error *err)
         return -1;
     for (int i = 0; i < s->n_layers; i++)
         for (int b = 0; b < s->layers[i].n_branches; b++)
-            if (check_branch(i, &s->layers[i].branches[b], err))
+            if (check_branch(s, i, &s->layers[i].branches[b], err))
                 return -1;
     return 0;
 }

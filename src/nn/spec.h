@@ -69,6 +69,13 @@ enum attention_gate { GATE_NONE, GATE_HEADS, GATE_ALL };
 /* Keys and values as projected: of the layer itself; kept for later layers too; those last kept. */
 enum kv_source { KV_OWN, KV_KEPT, KV_TAKEN };
 
+/* Heads that see only some blocks of keys: those of the last n_local blocks, the row's own among
+ * them, and every stride-th, another one for each head: block b of head h where (b + h step + 1) %
+ * stride is 0. */
+struct block_pattern {
+    int size, n_local, stride, step; /* size 0: all blocks */
+};
+
 struct attention_spec {
     int n_heads, n_kv_heads, head_dim;
     int v_dim; /* of values; 0: head_dim */
@@ -96,6 +103,12 @@ struct attention_spec {
     bool values_are_keys;    /* there is no v_proj: values are the keys as projected */
     enum kv_source kv_source;
     int cache_of; /* reads the cache of layer cache_of - 1 and writes none; 0: has its own */
+    struct block_pattern blocks;
+    bool rounded_kv; /* keys and values are rounded to 256 multiples of a weight each */
+    /* The result is g y' + (1 - g) y, where y' is what the same queries find in the whole cache of
+     * layer mixed_with - 1, and g = sigmoid(w_h q_h + b_h); 0: it is y. */
+    int mixed_with;
+    bool mix_gate; /* it has the weights of g, for itself or for layers that are same_as it */
 };
 
 /* Attention to latent vectors, of which each head makes its own keys and values. Keys are split:
@@ -124,6 +137,7 @@ struct mlp_spec {
     bool gated; /* down(act(gate(x)) * up(x)), else down(act(up(x))) */
     bool bias;
     float limit;  /* gated: act(gate) is held below it, up within [-limit, limit]; 0: not */
+    float alpha;  /* gated: (u + 1) g sigmoid(alpha g), g held below limit, u within it; 0: not */
     bool thinned; /* gated: act reads max(0, g - (mean + thinning deviation)) of its row g */
     float thinning;
     bool xielu; /* its activation is xIELU, with weights of its own; not gated. arXiv:2411.13010 */
@@ -211,11 +225,14 @@ struct spec {
     bool tie_word_embeddings;
     bool tie_by_file; /* the config does not say: tied unless the checkpoint has a head */
     bool lm_head_bias;
-    bool head_normed;      /* the columns of the head are divided by their lengths */
-    bool logit_gain;       /* logits are multiplied by a weight, one number */
-    float embed_scale;     /* multiplies embeddings */
-    float logit_scale;     /* multiplies logits, before the soft-cap */
-    float logit_softcap;   /* 0: none */
+    bool head_normed;    /* the columns of the head are divided by their lengths */
+    bool logit_gain;     /* logits are multiplied by a weight, one number */
+    float embed_scale;   /* multiplies embeddings */
+    float logit_scale;   /* multiplies logits, before the soft-cap */
+    float logit_softcap; /* 0: none */
+    const int *never;    /* [n_never] tokens whose logits are -infinity */
+    int n_never;
+    int second_layers;     /* the layer that names of a second list of layers count from */
     int n_positions;       /* learned positions: rows of their table; 0: none */
     int layer_input_size;  /* numbers of each layer's own input; 0: none */
     int layer_input_vocab; /* rows of their table; further tokens count as token 0 */

@@ -22,6 +22,9 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_K_NORM] = "k_norm",
     [ROLE_ATTENTION_GATE] = "gate of attention",
     [ROLE_HEAD_GAIN] = "gain of each head",
+    [ROLE_K_STEP] = "quant_key_scale",
+    [ROLE_V_STEP] = "quant_value_scale",
+    [ROLE_MIX_GATE] = "gate of the loop",
     [ROLE_GAIN] = "gain",
     [ROLE_LAYER_TABLE] = "embed_tokens_per_layer",
     [ROLE_LAYER_PROJ] = "per_layer_model_projection",
@@ -192,6 +195,12 @@ static int visit_attention(struct walk *w, struct nn_attention *a)
         rc = visit_vector(w, ROLE_HEAD_GAIN, &a->head_gain, s->n_heads);
     if (!rc && s->sinks)
         rc = visit_vector(w, ROLE_SINKS, &a->sinks, s->n_heads);
+    if (!rc && s->rounded_kv && own) {
+        rc = visit_vector(w, ROLE_K_STEP, &a->k_step, 1);
+        rc = rc ? rc : visit_vector(w, ROLE_V_STEP, &a->v_step, 1);
+    }
+    if (!rc && s->mix_gate)
+        rc = visit_experts(w, ROLE_MIX_GATE, &a->mix_gate, s->n_heads, 1, s->head_dim, true);
     return rc;
 }
 
@@ -502,7 +511,11 @@ static int new_attention(struct nn_model *m, struct nn_attention *n, const struc
     n->v_norm.spec = &s->v_norm;
     n->cache_layer =
         s->cache_of ? cache_layer_of(&m->layers[s->cache_of - 1]) : m->n_cache_layers++;
+    n->mixed_cache_layer = s->mixed_with ? cache_layer_of(&m->layers[s->mixed_with - 1]) : 0;
     n->rope = rope_table_of(m, &s->rope, d, a, err);
+    n->mix_gate.w = s->mix_gate ? arena_array(a, struct weight, s->n_heads) : NULL;
+    if (s->mix_gate && !n->mix_gate.w)
+        return fail(err, CLM_ERR_NOMEM, "%d heads: no memory", s->n_heads);
     return n->rope == -2 ? -1 : 0;
 }
 
@@ -604,6 +617,7 @@ static void share_branch(struct nn_branch *to, const struct nn_branch *from)
     if (own.spec->op == OP_ATTENTION) {
         to->attention.spec = own.attention.spec;
         to->attention.cache_layer = own.attention.cache_layer;
+        to->attention.mixed_cache_layer = own.attention.mixed_cache_layer;
         to->attention.rope = own.attention.rope;
     }
     if (own.spec->op == OP_MLA) {

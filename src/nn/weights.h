@@ -19,6 +19,11 @@ struct nn_norm {
     const float *w, *b; /* in device memory */
 };
 
+struct nn_experts {
+    struct weight *w;  /* [n_experts], alike in all but their pointers */
+    const float *bias; /* [n_experts, n_out] or NULL */
+};
+
 struct nn_attention {
     const struct attention_spec *spec;
     int cache_layer; /* which layer of the cache is this one's */
@@ -29,11 +34,9 @@ struct nn_attention {
     struct nn_linear gate;
     const float *head_gain; /* [n_heads] */
     struct nn_norm v_norm;
-};
-
-struct nn_experts {
-    struct weight *w;  /* [n_experts], alike in all but their pointers */
-    const float *bias; /* [n_experts, n_out] or NULL */
+    const float *k_step, *v_step; /* what keys and values are rounded to multiples of, or NULL */
+    int mixed_cache_layer;
+    struct nn_experts mix_gate; /* of each head [1, head_dim] */
 };
 
 struct nn_mla {
@@ -124,7 +127,7 @@ struct nn_model {
     struct nn_linear positions;               /* learned positions */
     struct nn_norm embed_norm, final_norm;
     struct nn_experts altup_in, altup_out; /* [altup.n - 1] of [hidden_size, hidden_size] */
-    const float *logit_gain; /* one number, or NULL */
+    const float *logit_gain;               /* one number, or NULL */
     const float *head_scale; /* [hidden_size] of spec->head_normed: 1 / length of each column */
     struct nn_layer *layers;
     struct nn_rope *ropes;
@@ -151,6 +154,9 @@ enum weight_role {
     ROLE_SINKS,
     ROLE_ATTENTION_GATE,
     ROLE_HEAD_GAIN,
+    ROLE_K_STEP,
+    ROLE_V_STEP,
+    ROLE_MIX_GATE,
     ROLE_GAIN,
     ROLE_LAYER_TABLE,
     ROLE_LAYER_PROJ,

@@ -240,6 +240,55 @@ static void check_xielu(device *d)
     free_tensor(&before);
 }
 
+/* A division, a product; with values on and near the middle between two steps. */
+static void check_round(device *d)
+{
+    tensor x = new_tensor(9, 100), before;
+    float step = 0.25f;
+
+    for (int r = 0; r < x.rows; r++)
+        for (int i = 0; i < x.cols; i++)
+            row_of(&x, r)[i] = i % 2 ? (float)(i - 50) * 0.125f : row_of(&x, r)[i] * 60;
+    before = copy_of(&x);
+    d->ops->round_to(d, &x, &step, -20, 19);
+    for (int r = 0; r < x.rows; r++)
+        for (int i = 0; i < x.cols; i++) {
+            double v = (double)row_of(&before, r)[i];
+            double want = 0.25 * fmin(fmax(nearbyint(v * 4), -20), 19);
+
+            CHECK((double)row_of(&x, r)[i] == want, "round_to: %g gives %g, expected %g", v,
+                  (double)row_of(&x, r)[i], want);
+        }
+    CHECK(row_of(&x, 8)[100] == CANARY, "round_to: wrote past the row");
+    free_tensor(&x);
+    free_tensor(&before);
+}
+
+/* The exponential is within an epsilon or so of itself; its argument has half an epsilon of 12. */
+static void check_glu_alpha(device *d)
+{
+    tensor gate = new_tensor(5, 300), up = new_tensor(5, 300), y = new_tensor(5, 300);
+
+    for (int r = 0; r < gate.rows; r++)
+        for (int i = 0; i < gate.cols; i++) {
+            row_of(&gate, r)[i] *= 9;
+            row_of(&up, r)[i] *= 9;
+        }
+    d->ops->glu_alpha(d, &y, &gate, &up, 1.3f, 5);
+    for (int r = 0; r < y.rows; r++)
+        for (int i = 0; i < y.cols; i++) {
+            double g = fmin((double)row_of(&gate, r)[i], 5);
+            double u = fmin(fmax((double)row_of(&up, r)[i], -5), 5);
+            double want = (u + 1) * g / (1 + exp(-(double)1.3f * g));
+
+            CHECK(fabs((double)row_of(&y, r)[i] - want) <= 20 * (double)FLT_EPSILON * fabs(want),
+                  "glu_alpha: %g, %g give %g, expected %g", g, u, (double)row_of(&y, r)[i], want);
+        }
+    free_tensor(&gate);
+    free_tensor(&up);
+    free_tensor(&y);
+}
+
 /* Each of n streams is a sum of n products. */
 static void check_mix(device *d, int n, int rows, int cols)
 {
@@ -459,6 +508,8 @@ static void test_rows(void **state)
         check_groups(d);
         check_softmax(d);
         check_xielu(d);
+        check_round(d);
+        check_glu_alpha(d);
         check_mix(d, 1, 3, 7);
         check_mix(d, 4, 9, 300);
         check_spread(d, 1, 1);

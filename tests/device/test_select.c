@@ -147,17 +147,60 @@ static void test_ties(void **state)
     d->ops->close(d);
 }
 
-/* softmax over the kept keys, in double precision. */
+/* Which keys a head of a row sees. */
+typedef bool (*sees_fn)(const struct world *w, int row, int head, int key);
+
+static bool sees_kept(const struct world *w, int row, int head, int key)
+{
+    (void)head;
+    return is_kept(w, row, key);
+}
+
+/* Blocks of 8: the row's own, the one before, and every fifth, two further for each head. */
+static bool sees_blocks(const struct world *w, int row, int head, int key)
+{
+    (void)w;
+    return row / 8 - key / 8 < 2 || (key / 8 + 2 * head + 1) % 5 == 0;
+}
+
+/* softmax over the keys seen, in double precision. */
+static void check_attend(struct world *w, device *d, struct attend_params p, sees_fn sees)
+{
+    static float y[TOKENS * HEADS * DIM];
+    struct kv_sequence all = {.n_rows = TOKENS, .blocks = w->blocks};
+    struct kv_batch batch = {&all, 1, TOKENS};
+    tensor q = {w->q, DTYPE_F32, TOKENS, HEADS * DIM, HEADS * DIM};
+    tensor ty = {y, DTYPE_F32, TOKENS, HEADS * DIM, HEADS * DIM};
+
+    p.n_heads = HEADS;
+    p.scale = 0.3f;
+    d->ops->attend(d, &ty, &q, &w->kv, &batch, &p);
+    assert_int_equal(d->ops->sync(d, NULL), 0);
+    for (int row = 0; row < TOKENS * HEADS; row++) {
+        double want[DIM] = {0}, sum = 0;
+
+        for (int key = 0; key <= row / HEADS; key++) {
+            double dot = 0, weight;
+
+            for (int i = 0; i < DIM; i++)
+                dot += (double)w->q[row * DIM + i] * (double)w->k[key * DIM + i];
+            weight = sees(w, row / HEADS, row % HEADS, key) ? exp((double)p.scale * dot) : 0;
+            sum += weight;
+            for (int i = 0; i < DIM; i++)
+                want[i] += weight * (double)w->v[key * DIM + i];
+        }
+        for (int i = 0; i < DIM; i++)
+            CHECK(fabs((double)y[row * DIM + i] - want[i] / sum) < 40 * (double)FLT_EPSILON,
+                  "row %d, %d: %g, expected %g", row, i, (double)y[row * DIM + i], want[i] / sum);
+    }
+}
+
 static void test_attend_kept(void **state)
 {
     static struct world w;
-    static float y[TOKENS * HEADS * DIM];
-    struct kv_sequence all = {.n_rows = TOKENS, .blocks = w.blocks};
-    struct kv_batch batch = {&all, 1, TOKENS};
-    tensor q = {w.q, DTYPE_F32, TOKENS, HEADS * DIM, HEADS * DIM};
-    tensor ty = {y, DTYPE_F32, TOKENS, HEADS * DIM, HEADS * DIM};
     tensor kept = {w.kept, DTYPE_U32, TOKENS, WORDS, WORDS};
-    struct attend_params p = {.n_heads = HEADS, .scale = 0.3f, .kept = &kept};
+    struct attend_params blocks = {
+        .block_size = 8, .local_blocks = 2, .block_stride = 5, .block_step = 2};
     device *d = open_cpu(2);
 
     (void)state;
@@ -165,26 +208,8 @@ static void test_attend_kept(void **state)
     for (int exact = 0; exact < 2; exact++) {
         d->ops->set_exact(d, exact);
         select_rows(&w, d, 0, TOKENS, 4);
-        d->ops->attend(d, &ty, &q, &w.kv, &batch, &p);
-        assert_int_equal(d->ops->sync(d, NULL), 0);
-        for (int row = 0; row < TOKENS * HEADS; row++) {
-            double want[DIM] = {0}, sum = 0;
-
-            for (int key = 0; key <= row / HEADS; key++) {
-                double dot = 0, weight;
-
-                for (int i = 0; i < DIM; i++)
-                    dot += (double)w.q[row * DIM + i] * (double)w.k[key * DIM + i];
-                weight = is_kept(&w, row / HEADS, key) ? exp((double)p.scale * dot) : 0;
-                sum += weight;
-                for (int i = 0; i < DIM; i++)
-                    want[i] += weight * (double)w.v[key * DIM + i];
-            }
-            for (int i = 0; i < DIM; i++)
-                CHECK(fabs((double)y[row * DIM + i] - want[i] / sum) < 40 * (double)FLT_EPSILON,
-                      "row %d, %d: %g, expected %g", row, i, (double)y[row * DIM + i],
-                      want[i] / sum);
-        }
+        check_attend(&w, d, (struct attend_params){.kept = &kept}, sees_kept);
+        check_attend(&w, d, blocks, sees_blocks);
     }
     d->ops->close(d);
 }

@@ -311,17 +311,28 @@ static struct span visible(const struct state *st, int query)
     return (struct span){max_int(first - st->base, 0), min_int(end - st->base, CHUNK)};
 }
 
+static bool block_is_seen(const struct attend_params *p, int head, int row_block, int block)
+{
+    return row_block - block < p->local_blocks ||
+           (block + (int64_t)head * p->block_step + 1) % p->block_stride == 0;
+}
+
 /* Keys that the query does not see are hidden; false when it sees none. */
 static bool keep(const struct state *st, int query, float *s, int from, struct span seen)
 {
-    const tensor *kept = st->call->p->kept;
-    const uint32_t *bits = (const uint32_t *)kept->data + batch_row(st, query) * kept->stride;
+    const struct attend_params *p = st->call->p;
+    const tensor *kept = p->kept;
+    const uint32_t *bits =
+        kept ? (const uint32_t *)kept->data + batch_row(st, query) * kept->stride : NULL;
+    int row_block = p->block_size ? position_of(st, query) / p->block_size : 0;
     bool any = false;
 
     for (int i = seen.begin; i < seen.end; i++) {
         int key = st->base + i;
 
-        if (bits[key / 32] >> key % 32 & 1)
+        if ((!bits || bits[key / 32] >> key % 32 & 1) &&
+            (!p->block_size ||
+             block_is_seen(p, head_of(st, query), row_block, key / p->block_size)))
             any = true;
         else
             s[i - from] = -INFINITY;
@@ -337,7 +348,8 @@ static void soften(struct state *st, int query, int from, int n)
     float *s = st->s + (int64_t)query * CHUNK + from;
     float *acc = st->acc + (int64_t)query * call->v_cols;
 
-    if (seen.begin >= seen.end || (call->p->kept && !keep(st, query, s, from, seen))) {
+    if (seen.begin >= seen.end ||
+        ((call->p->kept || call->p->block_size) && !keep(st, query, s, from, seen))) {
         memset(s, 0, (size_t)n * sizeof *s);
         return;
     }

@@ -13,6 +13,9 @@ void cpu_add(device *d, tensor *y, const tensor *x, float scale);
 void cpu_scale(device *d, tensor *x, float scale);
 void cpu_scale_columns(device *d, tensor *x, const float *w);
 void cpu_scale_rows(device *d, tensor *x, const tensor *w);
+void cpu_round_to(device *d, tensor *x, const float *step, float low, float high);
+void cpu_glu_alpha(device *d, tensor *y, const tensor *gate, const tensor *up, float alpha,
+                   float limit);
 void cpu_clamp(device *d, tensor *x, float low, float high);
 void cpu_clear(device *d, tensor *x);
 void cpu_fill(device *d, tensor *x, float value);

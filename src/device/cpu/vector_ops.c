@@ -262,6 +262,48 @@ void cpu_xielu(device *d, tensor *x, const float *const w[4])
     map(d, &call, HEAVY);
 }
 
+static void map_round(const struct map_call *call, float *y, const float *a, const float *b, int n)
+{
+    float step = *call->factor;
+
+    (void)a;
+    (void)b;
+    for (int i = 0; i < n; i++)
+        y[i] = fminf(fmaxf(rintf(y[i] / step), call->low), call->high) * step;
+}
+
+void cpu_round_to(device *d, tensor *x, const float *step, float low, float high)
+{
+    map(d,
+        &(struct map_call){
+            .fn = map_round, .y = x, .a = x, .factor = step, .low = low, .high = high},
+        LIGHT);
+}
+
+static void map_glu_alpha(const struct map_call *call, float *y, const float *gate, const float *up,
+                          int n)
+{
+    for (int i = 0; i < n; i++) {
+        float g = fminf(gate[i], call->high), u = fminf(fmaxf(up[i], call->low), call->high);
+
+        y[i] = (u + 1) * (g / (1 + expf(-call->scale * g)));
+    }
+}
+
+void cpu_glu_alpha(device *d, tensor *y, const tensor *gate, const tensor *up, float alpha,
+                   float limit)
+{
+    map(d,
+        &(struct map_call){.fn = map_glu_alpha,
+                           .y = y,
+                           .a = gate,
+                           .b = up,
+                           .scale = alpha,
+                           .low = -limit,
+                           .high = limit},
+        HEAVY);
+}
+
 static void map_copy(const struct map_call *call, float *y, const float *a, const float *b, int n)
 {
     (void)call;
