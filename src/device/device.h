@@ -69,6 +69,8 @@ enum activation {
     ACT_SIGMOID,  /* 1 / (1 + exp(-x)) */
     ACT_NONE,     /* x */
     ACT_SOFTPLUS, /* log(1 + exp(x)) */
+    ACT_EXP,      /* exp(x), held within the normal numbers */
+    ACT_TANH,
     /* of glu alone: (up + 1) g sigmoid(1.702 g), g = min(gate, 7), up held within [-7, 7] */
     ACT_SWIGLU_CLAMPED,
     ACT_COUNT
@@ -106,11 +108,15 @@ struct kv_batch {
 
 /* The sequences of a ragged batch as recurrent mixers see them: rows [row, row + n_rows) are the
  * next tokens of a sequence whose state is read at from and written at to, which are never the same
- * memory: a step that fails leaves the old state as it was. A mixer's part lies at an offset in
- * both. */
+ * memory: a step that fails leaves the old state as it was. A mixer's part, f32, lies at an offset
+ * in both, in bytes, a multiple of 4.
+ *
+ * What a row gives follows from the tokens of its sequence up to it and nothing else, bit for bit:
+ * neither from how these were cut into steps, nor from other sequences, nor from the number of
+ * threads. */
 struct state_sequence {
-    int row, n_rows;
-    const void *from; /* device memory; NULL: all zero */
+    int row, n_rows;  /* 0 rows: nothing is written */
+    const void *from; /* device memory; NULL: the sequence begins, all zero */
     void *to;         /* device memory */
 };
 
@@ -161,6 +167,32 @@ struct router_params {
     float scale; /* and multiply by this */
     float
         jitter; /* ROUTER_SPARSE_MIXER: near is within 2 jitter, relative to the larger magnitude */
+};
+
+/* How the matrix S [key_dim, value_dim] of a head takes in one token, and y = S^T q after that. */
+enum recurrence_rule {
+    RECUR_ADD,   /* S = diag(w) S + k (x) beta v. Mamba-2, arXiv:2405.21060; lightning attention,
+                  * 2405.17381 */
+    RECUR_DELTA, /* S = diag(w) S, then S += k (x) beta (v - S^T k). Gated delta net,
+                  * arXiv:2412.06464; Kimi delta attention, 2510.26692 */
+    RECUR_RWKV7, /* S = diag(w) S + b (x) S^T a + k (x) beta v, all of the old S. arXiv:2503.14456
+                  */
+    RECUR_RULES
+};
+
+/* Of one mixer; the state is S [H, key_dim, value_dim]. Tensors are f32; pointers to numbers are
+ * device memory. */
+struct recurrence_params {
+    enum recurrence_rule rule;
+    int n_heads, n_key_heads; /* H a multiple of Hk; head h has q and k number h / (H / Hk) */
+    int key_dim, value_dim;
+    const tensor *q, *k;     /* [T, Hk, key_dim] */
+    const tensor *v;         /* [T, H, value_dim] */
+    const tensor *decay;     /* w: [T, H], the same for all keys, or [T, H, key_dim]; or NULL */
+    const float *head_decay; /* w where decay is NULL: [H]; or NULL: 1 */
+    const tensor *beta;      /* [T, H]; or NULL: 1 */
+    const tensor *a, *b;     /* [T, H, key_dim]; RECUR_RWKV7 only */
+    const float *skip;       /* [H]: y += skip[h] v; or NULL */
 };
 
 /* What the device can do at its best, measured by running it; for benchmarks. */
@@ -242,6 +274,9 @@ struct device_ops {
 
     /* x[t, i] *= w[i]; w [cols] in device memory. */
     void (*scale_columns)(device *d, tensor *x, const float *w);
+
+    /* x[t, i] += w[i]; w [cols] in device memory. */
+    void (*add_columns)(device *d, tensor *x, const float *w);
 
     /* x[t, :] *= w[t, 0]; w [T, 1] */
     void (*scale_rows)(device *d, tensor *x, const tensor *w);
@@ -325,6 +360,38 @@ struct device_ops {
      * there are no more than n. q [T, H, k_dim], w [T, H]; one kv head. */
     void (*select_keys)(device *d, tensor *kept, const tensor *q, const tensor *w,
                         const struct kv_layer *kv, const struct kv_batch *batch, int n);
+
+    /* y[t, c] = act(bias[c] + sum_{j < width} w[c, j] x[t - (width - 1) + j, c]) over the tokens of
+     * a sequence, width >= 1; w [C, width] and bias [C], or NULL, in device memory. The state is
+     * the last width - 1 inputs [width - 1, C], oldest first. In place. */
+    void (*causal_conv)(device *d, tensor *y, const tensor *x, const float *w, const float *bias,
+                        int width, enum activation act, const struct state_batch *batch,
+                        size_t offset);
+
+    /* y [T, H, value_dim] by the rule; y may be exactly v. */
+    void (*recurrence)(device *d, tensor *y, const struct recurrence_params *p,
+                       const struct state_batch *batch, size_t offset);
+
+    /* h[c, n] = exp(dt[t, c] a[c, n]) h[c, n] + dt[t, c] x[t, c] B[t, n] and y[t, c] = sum_n h[c,
+     * n] C[t, n] + skip[c] x[t, c]; a [C, N], which is -exp(A_log), and skip [C], or NULL, in
+     * device memory. The state is h [C, N]. y may be exactly x. Mamba, arXiv:2312.00752 */
+    void (*selective_scan)(device *d, tensor *y, const tensor *x, const tensor *dt, const tensor *B,
+                           const tensor *C, const float *a, const float *skip,
+                           const struct state_batch *batch, size_t offset);
+
+    /* h[c] = a h[c] + sqrt(1 - a^2) x[t, c] with a = exp(log_a[t, c]), log_a <= 0, and y[t, c] =
+     * h[c]; the first token of a sequence is taken as it is: h[c] = x[0, c]. The state is h [C]. In
+     * place. RG-LRU, arXiv:2402.19427 */
+    void (*gated_scan)(device *d, tensor *y, const tensor *x, const tensor *log_a,
+                       const struct state_batch *batch, size_t offset);
+
+    /* dt = softplus(dt + bias), held within [low, high], and decay[t, i] = exp(dt[t, i] a[i / n]);
+     * bias [cols], or NULL, and a [cols / n], which is -exp(A_log), in device memory. */
+    void (*time_step)(device *d, tensor *dt, tensor *decay, const float *bias, const float *a,
+                      int n, float low, float high);
+
+    /* y[t, g] = sum_{i < n} a[t, g n + i] b[t, g n + i] for the G columns g of y. */
+    void (*dot_groups)(device *d, tensor *y, const tensor *a, const tensor *b, int n);
 
     /* y[i, :] = x[rows[i], :]; rows [y->rows] i32 in device memory. */
     void (*gather_rows)(device *d, tensor *y, const tensor *x, const int32_t *rows);

@@ -166,6 +166,10 @@ static double exact_activation(double x, enum activation act)
         return x;
     case ACT_SOFTPLUS:
         return fmax(x, 0) + log1p(exp(-fabs(x)));
+    case ACT_EXP:
+        return fmin(exp(x), 0x1p128);
+    case ACT_TANH:
+        return tanh(x);
     default:
         return (double)NAN;
     }
@@ -188,6 +192,10 @@ static double activation_tolerance(double x, enum activation act)
         return 3 * EPSILON * want + 0x1p-124;
     case ACT_SIGMOID:
         return 3 * EPSILON * want + 0x1p-124;
+    case ACT_EXP: /* held a little below 2^128 */
+        return want < 0x1.fffp127 ? 3 * EPSILON * want + 0x1p-124 : 0x1p-15 * want;
+    case ACT_TANH:
+        return 3 * EPSILON * want;
     case ACT_GELU:
         return 8 * EPSILON * want + ldexp(fabs(x), -124);
     case ACT_GELU_TANH:
@@ -215,8 +223,8 @@ static void spread(float *x, int n)
 static void check_activation(const struct cpu_vector_kernels *k, enum activation act, int n,
                              int offset)
 {
-    static const char *names[] = {"silu",  "gelu",    "gelu_tanh", "relu",
-                                  "relu2", "sigmoid", "none",      "softplus"};
+    static const char *names[] = {"silu",    "gelu", "gelu_tanh", "relu", "relu2",
+                                  "sigmoid", "none", "softplus",  "exp",  "tanh"};
     struct buffer bx, bu, by;
     float *x = place(&bx, offset), *up = place(&bu, 3 - offset), *y = place(&by, 1), first[MAX_N];
 
@@ -276,7 +284,7 @@ static void check_activations(const struct cpu_vector_kernels *k)
 {
     for (int round = 0; round < 20; round++)
         for (size_t s = 0; s < COUNT(sizes); s++) {
-            for (enum activation act = ACT_SILU; act <= ACT_SOFTPLUS; act++)
+            for (enum activation act = ACT_SILU; act <= ACT_TANH; act++)
                 check_activation(k, act, sizes[s], round % 4);
             check_swiglu_clamped(k, sizes[s], round % 4);
         }

@@ -12,6 +12,7 @@ void cpu_layer_norm(device *d, tensor *y, const tensor *x, const float *w, const
 void cpu_add(device *d, tensor *y, const tensor *x, float scale);
 void cpu_scale(device *d, tensor *x, float scale);
 void cpu_scale_columns(device *d, tensor *x, const float *w);
+void cpu_add_columns(device *d, tensor *x, const float *w);
 void cpu_scale_rows(device *d, tensor *x, const tensor *w);
 void cpu_round_to(device *d, tensor *x, const float *step, float low, float high);
 void cpu_glu_alpha(device *d, tensor *y, const tensor *gate, const tensor *up, float alpha,
@@ -48,6 +49,21 @@ void cpu_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv
 /* cpu/select.c */
 void cpu_select_keys(device *d, tensor *kept, const tensor *q, const tensor *w,
                      const struct kv_layer *kv, const struct kv_batch *batch, int n);
+
+/* cpu/recurrent.c */
+void cpu_causal_conv(device *d, tensor *y, const tensor *x, const float *w, const float *bias,
+                     int width, enum activation act, const struct state_batch *batch,
+                     size_t offset);
+void cpu_recurrence(device *d, tensor *y, const struct recurrence_params *p,
+                    const struct state_batch *batch, size_t offset);
+void cpu_selective_scan(device *d, tensor *y, const tensor *x, const tensor *dt, const tensor *B,
+                        const tensor *C, const float *a, const float *skip,
+                        const struct state_batch *batch, size_t offset);
+void cpu_gated_scan(device *d, tensor *y, const tensor *x, const tensor *log_a,
+                    const struct state_batch *batch, size_t offset);
+void cpu_time_step(device *d, tensor *dt, tensor *decay, const float *bias, const float *a, int n,
+                   float low, float high);
+void cpu_dot_groups(device *d, tensor *y, const tensor *a, const tensor *b, int n);
 
 /* cpu/router.c */
 void cpu_combine_experts(device *d, tensor *y, const tensor *x, const tensor *weights);

@@ -21,6 +21,19 @@ _Static_assert(DTYPE_F32 == 0 && DTYPE_F16 == 1 && DTYPE_BF16 == 2,
 /* Keys that attention treats at once: those at positions [64 c, 64 c + 64) of a sequence. */
 #define CPU_ATTEND_CHUNK 64
 
+/* The most lanes that a step of a recurrence is given at once. */
+#define CPU_RECURRENCE_LANES 64
+
+/* One token of one head for some lanes, columns of the matrix S [key_dim, value_dim]. */
+struct cpu_recurrence_step {
+    const float *q, *k, *a, *b; /* [key_dim] */
+    const float *decay;         /* of key i: decay[i * decay_step], decay_step 0 or 1 */
+    int decay_step;
+    int key_dim;
+    float beta, skip;
+    const float *v; /* of these lanes */
+};
+
 struct cpu_vector_kernels {
     /* y[i] = x[i] w[i] / sqrt(mean(x^2) + eps), n >= 1; w may be NULL (ones), y may be x.
      * arXiv:1910.07467 */
@@ -51,6 +64,30 @@ struct cpu_vector_kernels {
     void (*store[CPU_KV_TYPES])(void *to, const float *from, int n);
 
     int (*argmax)(const float *x, int n); /* n >= 1; the first on ties; with NaNs any in [0, n) */
+
+    /* --- Recurrent mixers; see recurrent.c. A lane has its result wherever it lies. --- */
+
+    /* y[i] = bias[i] + sum_{j < width} w[j * n + i] x[j][i], in order of j; bias may be NULL, y may
+     * be one of x. */
+    void (*convolve)(float *y, const float *const *x, const float *w, const float *bias, int n,
+                     int width);
+
+    /* S and y of n lanes as device.h has it, for any n, best for recurrence_lanes. Row i of S is
+     * read at from + i * from_stride and written at to + i * to_stride; to may be from, with the
+     * same stride, and y may be v. */
+    void (*recurrence[RECUR_RULES])(float *y, float *to, int64_t to_stride, const float *from,
+                                    int64_t from_stride, const struct cpu_recurrence_step *s,
+                                    int n);
+    int recurrence_lanes; /* at most CPU_RECURRENCE_LANES */
+
+    /* One token of n channels as device.h has it, h [n, size]; to may be from, y may be x, skip may
+     * be NULL. */
+    void (*selective_step)(float *y, float *to, const float *from, const float *x, const float *dt,
+                           const float *a, const float *skip, const float *b, const float *c, int n,
+                           int size);
+
+    /* to[i] = a from[i] + sqrt(1 - a^2) x[i], a = exp(log_a[i]); to may be from or x. */
+    void (*gated_step)(float *to, const float *from, const float *x, const float *log_a, int n);
 
     /* --- Attention over one chunk of keys; see attention.c. ---
      *
@@ -104,7 +141,11 @@ void cpu_vector_kernels_avx2(struct cpu_vector_kernels *k);
 void cpu_vector_kernels_avx512(struct cpu_vector_kernels *k);
 void cpu_vector_kernels_neon(struct cpu_vector_kernels *k);
 
-/* The attention slots; called by the functions above. */
+/* The slots of recurrent mixers and of attention; called by the functions above. */
+void cpu_recurrent_kernels_scalar(struct cpu_vector_kernels *k);
+void cpu_recurrent_kernels_avx2(struct cpu_vector_kernels *k);
+void cpu_recurrent_kernels_avx512(struct cpu_vector_kernels *k);
+void cpu_recurrent_kernels_neon(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_scalar(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_avx2(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_avx512(struct cpu_vector_kernels *k);

@@ -1,30 +1,12 @@
-/* device/cpu/vector_ops.c: the operations that treat rows one by one, cut over the threads.
- *
- * Waking the pool and meeting again costs some microseconds. An operation is cut into pieces of at
- * least LIGHT or HEAVY numbers, each worth about ten of them, so that a single row of most models
- * stays on the caller.
- */
+/* device/cpu/vector_ops.c: the operations that treat rows one by one, cut over the threads. */
 #include <math.h>
 #include <string.h>
 
 #include "device/cpu/cpu.h"
 #include "device/cpu/ops.h"
+#include "device/cpu/rows.h"
 
-enum {
-    LIGHT = 32768, /* a multiplication or so per number */
-    HEAVY = 8192,  /* an exponential or so */
-    SEGMENT = 4096 /* long rows are cut, a whole number of vectors each */
-};
-
-static float *row_of(const tensor *x, int64_t row)
-{
-    return (float *)x->data + row * x->stride;
-}
-
-static int64_t grain(int64_t work, int64_t numbers_per_item)
-{
-    return numbers_per_item >= work ? 1 : work / (numbers_per_item > 0 ? numbers_per_item : 1);
-}
+enum { SEGMENT = 4096 }; /* long rows are cut, a whole number of vectors each */
 
 /* --- Elementwise: any piece of any row alone. --- */
 
@@ -122,6 +104,20 @@ void cpu_scale_columns(device *d, tensor *x, const float *w)
     tensor row = {.data = (void *)(uintptr_t)w, .type = DTYPE_F32, .rows = 1, .cols = x->cols};
 
     map(d, &(struct map_call){.fn = map_scale_columns, .y = x, .a = x, .b = &row}, LIGHT);
+}
+
+static void map_add_columns(const struct map_call *call, float *y, const float *a, const float *b,
+                            int n)
+{
+    (void)a;
+    call->k->add(y, b, n, 1);
+}
+
+void cpu_add_columns(device *d, tensor *x, const float *w)
+{
+    tensor row = {.data = (void *)(uintptr_t)w, .type = DTYPE_F32, .rows = 1, .cols = x->cols};
+
+    map(d, &(struct map_call){.fn = map_add_columns, .y = x, .a = x, .b = &row}, LIGHT);
 }
 
 struct scale_rows_call {

@@ -91,6 +91,10 @@ static float apply(float x, enum activation act)
         return x;
     case ACT_SOFTPLUS:
         return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)));
+    case ACT_EXP:
+        return fmaxf(FLT_MIN, fminf(expf(x), FLT_MAX));
+    case ACT_TANH:
+        return tanhf(x);
     case ACT_SWIGLU_CLAMPED: /* takes two */
     case ACT_COUNT:
         break;
@@ -210,5 +214,6 @@ void cpu_vector_kernels_scalar(struct cpu_vector_kernels *k)
         .store = {store_f32, store_f16, store_bf16},
         .argmax = argmax,
     };
+    cpu_recurrent_kernels_scalar(k);
     cpu_attention_kernels_scalar(k);
 }

@@ -127,6 +127,10 @@ static inline __attribute__((always_inline)) vf vf_activation(vf x, enum activat
         return vf_sigmoid(x);
     case ACT_NONE:
         return x;
+    case ACT_EXP:
+        return vf_exp(x);
+    case ACT_TANH:
+        return vf_tanh(x);
     case ACT_SOFTPLUS:       /* one by one */
     case ACT_SWIGLU_CLAMPED: /* takes two */
     case ACT_COUNT:
@@ -195,6 +199,12 @@ static void simd_glu(float *y, const float *gate, const float *up, int n, enum a
         break;
     case ACT_SOFTPLUS:
         softplus_row(y, gate, up, n);
+        break;
+    case ACT_EXP:
+        activate_row(y, gate, up, n, ACT_EXP);
+        break;
+    case ACT_TANH:
+        activate_row(y, gate, up, n, ACT_TANH);
         break;
     case ACT_SWIGLU_CLAMPED:
         swiglu_clamped_row(y, gate, up, n);
