@@ -2,8 +2,8 @@
 
 _clm_options() {
     case $1 in
-    generate) echo "-m --model -t --threads --exact --cache-type -p --prompt --system-prompt --chat-template-config --prefill-response --ignore-chat-template -n --max-tokens --temp --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --seed --extra-eos-token --stop --prefill-step-size --json --verbose -h --help" ;;
-    chat) echo "-m --model -t --threads --exact --cache-type --system-prompt --chat-template-config -n --max-tokens --temp --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --seed --extra-eos-token --stop --prefill-step-size -h --help" ;;
+    generate) echo "-m --model -t --threads --exact --cache-type -p --prompt --system-prompt --chat-template-config --tools --tool-parser --prefill-response --ignore-chat-template -n --max-tokens --temp --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --seed --extra-eos-token --stop --prefill-step-size --json --parse --verbose -h --help" ;;
+    chat) echo "-m --model -t --threads --exact --cache-type --system-prompt --chat-template-config --tools --tool-parser -n --max-tokens --temp --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --seed --extra-eos-token --stop --prefill-step-size -h --help" ;;
     bench) echo "-m --model -t --threads --exact --cache-type -s --shape -b --bits --group-size --layers -p --prompt -n --generate -d --depth -r --repetitions --prefill-step-size --json -h --help" ;;
     perplexity) echo "-m --model -t --threads --exact --cache-type -w --window -n --max-tokens --json -h --help" ;;
     tokenize) echo "-m --model --no-special -h --help" ;;
@@ -20,7 +20,7 @@ _clm_options() {
 # What may follow an option; fails where nothing can be guessed.
 _clm_value() {
     case $1 in
-    --model | --out | --template | -m | -o) _clm_files "$2" ;;
+    --model | --out | --template | --tools | -m | -o) _clm_files "$2" ;;
     --bits) COMPREPLY=($(compgen -W "2 3 4 5 6 8 16" -- "$2")) ;;
     --cache-type) COMPREPLY=($(compgen -W "auto f32 f16 bf16" -- "$2")) ;;
     --group-size) COMPREPLY=($(compgen -W "32 64 128" -- "$2")) ;;

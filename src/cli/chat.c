@@ -10,22 +10,14 @@ struct turn {
     bool failed;
 };
 
-static bool has_token(const void *vocabulary, const char *token)
+static int open_rules(struct chat *c, const struct template_args *args, clm_error *err)
 {
-    return tokenizer_find(vocabulary, token, strlen(token)) >= 0;
-}
-
-static int open_rules(struct chat *c, clm_error *err)
-{
-    const tokenizer *t = c->session->tokenizer;
-    struct model_traits traits = {.has_token = has_token, .vocabulary = t};
     struct reply_format format;
 
-    for (size_t i = 0; i < tokenizer_template_count(t); i++)
-        if (!traits.chat_template || !strcmp(tokenizer_template_at(t, i)->name, "default"))
-            traits.chat_template = tokenizer_template_at(t, i)->text;
-    format = reply_format_infer(&traits);
-    format.syntax = NULL; /* there is no one here to call */
+    if (conversation_reply_format(&format, args, c->session->tokenizer, err))
+        return -1;
+    if (!c->format.tools && !args->parser)
+        format.syntax = NULL; /* there is nothing to call */
     return reply_rules_init(&c->rules, &format, &c->sampling->stops, err);
 }
 
@@ -41,7 +33,7 @@ int chat_open(struct chat *c, const struct session *session, const struct sampli
     if (args->system)
         strbuf_add_str(&c->system, args->system);
     c->seq = kv_seq_open(engine_cache(session->engine), err);
-    return c->seq ? open_rules(c, err) : -1;
+    return c->seq ? open_rules(c, args, err) : -1;
 }
 
 void chat_close(struct chat *c)
@@ -53,8 +45,8 @@ void chat_close(struct chat *c)
     token_list_release(&c->held);
     strbuf_release(&c->system);
     strbuf_release(&c->messages);
-    strbuf_release(&c->content);
-    strbuf_release(&c->reasoning);
+    said_release(&c->said);
+    tool_calls_release(&c->calls);
     *c = (struct chat){0};
 }
 
@@ -70,6 +62,24 @@ static int reset_sequence(struct chat *c, clm_error *err)
 void chat_clear(struct chat *c)
 {
     strbuf_clear(&c->messages);
+    tool_calls_release(&c->calls);
+    c->n_results = 0;
+}
+
+size_t chat_open_calls(const struct chat *c)
+{
+    return c->calls.count - c->n_results;
+}
+
+const struct tool_call *chat_next_call(const struct chat *c)
+{
+    return chat_open_calls(c) ? &c->calls.calls[c->n_results] : NULL;
+}
+
+void chat_give_result(struct chat *c, const char *text, size_t size)
+{
+    conversation_add_result(&c->messages, chat_next_call(c), text, size);
+    c->n_results++;
 }
 
 int chat_length(const struct chat *c)
@@ -86,11 +96,8 @@ static void take_event(void *ctx, const struct parse_event *e)
 {
     struct turn *t = ctx;
 
-    if (e->kind == PARSE_CONTENT)
-        strbuf_add(&t->chat->content, e->text, e->size);
-    else if (e->kind == PARSE_REASONING)
-        strbuf_add(&t->chat->reasoning, e->text, e->size);
-    if (t->o->sink && e->size)
+    said_take(&t->chat->said, e);
+    if (t->o->sink)
         t->o->sink(t->o->ctx, e);
 }
 
@@ -101,8 +108,8 @@ static bool take_token(void *ctx, const struct generated *g)
 
     token_list_add(&t->chat->held, g->token);
     rc = reply_feed(&t->chat->reply, g->text, g->size);
-    if (rc == 0 && g->last)
-        rc = reply_finish(&t->chat->reply);
+    if (rc >= 0 && (rc || g->last) && reply_finish(&t->chat->reply))
+        rc = -1;
     t->failed = rc < 0;
     t->stopped = rc > 0;
     return rc == 0 && (!t->o->go_on || t->o->go_on(t->o->ctx));
@@ -211,10 +218,10 @@ static int answer(struct chat *c, const struct token_list *tokens, bool thinking
     if (keep_common(c, tokens, err))
         return -1;
     turn->kept = kv_seq_length(c->seq);
-    reply_start(&c->reply, &c->rules, NULL, thinking, take_event, &t);
+    reply_start(&c->reply, &c->rules, c->format.tools, thinking, take_event, &t);
     rc = generate(s->engine, c->seq, c->sampling->sampler, s->tokenizer, tokens->ids + turn->kept,
                   tokens->count - (size_t)turn->kept, &options, &turn->figures, err);
-    if (t.failed || c->content.failed || c->reasoning.failed || c->held.failed)
+    if (t.failed || said_failed(&c->said) || c->held.failed)
         rc = fail(err, CLM_ERR_NOMEM, "no memory for the answer");
     if (rc)
         return -1;
@@ -231,32 +238,51 @@ static void cut(struct strbuf *b, size_t size)
         b->data[size] = '\0';
 }
 
-int chat_say(struct chat *c, const char *text, size_t size, const struct chat_options *o,
-             struct chat_turn *turn, clm_error *err)
+/* What the user says, or the result of the last open call. */
+static void add_message(struct chat *c, const char *text, size_t size, bool result)
+{
+    if (result)
+        chat_give_result(c, text, size);
+    else
+        conversation_add(&c->messages, "user", text, size);
+}
+
+static void take_reply(struct chat *c)
+{
+    conversation_add_reply(&c->messages, &c->said);
+    tool_calls_release(&c->calls);
+    c->calls = c->said.calls;
+    c->said.calls = (struct tool_calls){0};
+    c->n_results = 0;
+}
+
+int chat_say(struct chat *c, const char *text, size_t size, bool result,
+             const struct chat_options *o, struct chat_turn *turn, clm_error *err)
 {
     struct token_list tokens = {0};
     size_t before = c->messages.size;
     clm_error ignored = {0};
-    bool thinking = false;
+    bool thinking = false, kept;
     int rc = -1;
 
     *turn = (struct chat_turn){0};
-    strbuf_clear(&c->content);
-    strbuf_clear(&c->reasoning);
+    said_clear(&c->said);
     if (!c->seq && reset_sequence(c, err))
         return -1;
-    conversation_add(&c->messages, "user", text, size);
+    add_message(c, text, size, result);
     if (render(c, &tokens, &thinking, err) || check_size(c, &tokens, err))
         goto cleanup;
     rc = answer(c, &tokens, thinking, o, turn, err);
     if (rc)
         reset_sequence(c, &ignored);
-    else if (turn->figures.generated_tokens > 0)
-        conversation_add_reply(&c->messages, &c->content, &c->reasoning);
 
 cleanup:
-    if (rc || turn->figures.generated_tokens == 0)
+    kept = rc == 0 && turn->figures.generated_tokens > 0;
+    if (kept)
+        take_reply(c);
+    else
         cut(&c->messages, before);
+    c->n_results -= !kept && result;
     token_list_release(&tokens);
     return rc;
 }

@@ -17,10 +17,12 @@ struct chat {
     struct reply_rules rules;
     struct reply reply;
     kv_seq *seq;
-    struct token_list held;           /* the tokens that seq remembers */
-    struct strbuf system;             /* the system prompt; empty: none */
-    struct strbuf messages;           /* without it */
-    struct strbuf content, reasoning; /* of the reply at hand */
+    struct token_list held;  /* the tokens that seq remembers */
+    struct strbuf system;    /* the system prompt; empty: none */
+    struct strbuf messages;  /* without it */
+    struct said said;        /* the reply at hand */
+    struct tool_calls calls; /* of the last reply */
+    size_t n_results;        /* of these, given so far */
 };
 
 enum chat_end {
@@ -42,7 +44,7 @@ struct chat_options {
     void *ctx; /* of all callbacks */
     void (*progress)(void *ctx, int done, int total);
     bool (*interrupted)(void *ctx);
-    /* A piece of content or reasoning. */
+    /* A piece of the reply. */
     parse_sink *sink;
     /* After each token; false, as when writing has failed, ends the turn. */
     bool (*go_on)(void *ctx);
@@ -59,13 +61,20 @@ void chat_clear(struct chat *c);
 int chat_length(const struct chat *c);  /* tokens remembered */
 int chat_context(const struct chat *c); /* the most there may be; 0: not known */
 
+/* Calls of the last reply that have no result yet; the first of them, or NULL. */
+size_t chat_open_calls(const struct chat *c);
+const struct tool_call *chat_next_call(const struct chat *c);
+
+/* Give the first of several open calls its result. */
+void chat_give_result(struct chat *c, const char *text, size_t size);
+
 /**
- * Say something and have it answered.
+ * Say something, or give the last open call its result, and have it answered.
  *
  * Errors leave the conversation as it was before. CLM_ERR_FULL: it does not fit the model's context
  * any more.
  */
-int chat_say(struct chat *c, const char *text, size_t size, const struct chat_options *o,
-             struct chat_turn *turn, clm_error *err);
+int chat_say(struct chat *c, const char *text, size_t size, bool result,
+             const struct chat_options *o, struct chat_turn *turn, clm_error *err);
 
 #endif

@@ -64,8 +64,10 @@ struct chat_command {
     void (*run)(struct talk *t, const char *value);
 };
 
-#define N_COMMANDS 7
+#define N_COMMANDS 8
 static const struct chat_command chat_commands[N_COMMANDS];
+
+static void answer(struct talk *t, const char *text, size_t size, bool result);
 
 static void run_help(struct talk *t, const char *value)
 {
@@ -131,6 +133,21 @@ static void run_files(struct talk *t, const char *value)
     complain(t, "there are no conversation files yet");
 }
 
+static void run_result(struct talk *t, const char *value)
+{
+    char line[120];
+
+    if (!chat_next_call(&t->chat)) {
+        complain(t, "no call waits for its result");
+    } else if (chat_open_calls(&t->chat) > 1) {
+        chat_give_result(&t->chat, value, strlen(value));
+        snprintf(line, sizeof line, "Next: the result of %.40s", chat_next_call(&t->chat)->name);
+        say(t, line);
+    } else {
+        answer(t, value, strlen(value), true);
+    }
+}
+
 static void run_quit(struct talk *t, const char *value)
 {
     (void)value;
@@ -144,6 +161,7 @@ static const struct chat_command chat_commands[N_COMMANDS] = {
     {"stats", "", "speeds and sizes", run_stats},
     {"save", "FILE", "not there yet", run_files},
     {"load", "FILE", "not there yet", run_files},
+    {"result", "TEXT", "what a call has given", run_result},
     {"quit", "", "leave", run_quit},
 };
 
@@ -210,7 +228,7 @@ static void say_end(const struct talk *t, enum chat_end end)
     }
 }
 
-static void answer(struct talk *t)
+static void answer(struct talk *t, const char *text, size_t size, bool result)
 {
     struct chat_options o = {
         .max_tokens = t->args->max_tokens,
@@ -226,7 +244,7 @@ static void answer(struct talk *t)
     int rc;
 
     t->screen.begun = t->screen.line_open = false;
-    rc = chat_say(&t->chat, t->message.data, t->message.size, &o, &turn, &problem);
+    rc = chat_say(&t->chat, text, size, result, &o, &turn, &problem);
     progress_erase(&t->progress);
     reply_screen_end(&t->screen);
     if (reply_screen_flush(&t->screen, t->err))
@@ -239,6 +257,8 @@ static void answer(struct talk *t)
     t->turns++;
     t->tokens += turn.figures.generated_tokens;
     say_end(t, turn.end);
+    if (chat_next_call(&t->chat))
+        say(t, "(/result TEXT gives the model what\nits call has given)");
 }
 
 /* What the user says. */
@@ -332,7 +352,7 @@ static int take_turn(struct talk *t)
     } else if (r == LINE_READ && command) {
         run_command(t, t->message.data);
     } else if (r == LINE_READ && !is_blank(&t->message)) {
-        answer(t);
+        answer(t, t->message.data, t->message.size, false);
     }
     return t->err->code ? -1 : 0;
 }

@@ -8,6 +8,7 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/prompt.h"
+#include "cli/reply_lines.h"
 #include "cli/sampling.h"
 
 /* A prompt this long may take a while. */
@@ -19,7 +20,7 @@ struct generate_args {
     struct sampling_args sampling;
     int max_tokens;
     int prefill_step_size;
-    bool json;
+    bool json, parse;
     bool verbose;
 };
 
@@ -32,7 +33,9 @@ struct run {
     size_t text_size;
     struct stop_matcher stops;
     struct strbuf passed; /* by the stops, of the token at hand */
-    clm_error *err;       /* of writing */
+    struct reply reply;   /* with --parse, in place of both */
+    struct reply_lines lines;
+    clm_error *err; /* of writing */
 };
 
 static void show_progress(void *ctx, int done, int total)
@@ -64,9 +67,21 @@ static void add_json_token(struct strbuf *b, const struct generated *g)
  * empty. */
 static void begin_text(struct run *r)
 {
-    if (!r->begun && r->args->verbose && !r->args->json)
+    if (!r->begun && r->args->verbose)
         strbuf_add_str(&r->line, "==========\n");
     r->begun = true;
+}
+
+/* 0, 1 at a stop, -1 with r->err filled. */
+static int parse_text(struct run *r, const char *text, size_t size, bool last)
+{
+    int rc = reply_feed(&r->reply, text, size);
+
+    if (rc >= 0 && (rc || last) && reply_finish(&r->reply))
+        rc = -1;
+    if (rc < 0 || r->lines.calls.failed)
+        return fail(r->err, CLM_ERR_NOMEM, "no memory for the reply");
+    return rc;
 }
 
 static bool write_token(void *ctx, const struct generated *g)
@@ -75,7 +90,14 @@ static bool write_token(void *ctx, const struct generated *g)
     struct generated out = *g;
 
     progress_erase(&r->progress);
-    begin_text(r);
+    if (r->args->parse) {
+        int rc = parse_text(r, g->text, g->size, g->last);
+
+        r->stops.stopped = rc > 0;
+        return rc >= 0 && output_buffer(&r->line, r->err) == 0 && rc == 0;
+    }
+    if (!r->args->json)
+        begin_text(r);
     strbuf_clear(&r->passed);
     if (!stop_text(&r->stops, g->text, g->size, &r->passed) && g->last)
         stop_flush(&r->stops, &r->passed);
@@ -113,15 +135,36 @@ static void add_statistics(struct run *run, const struct generate_result *r)
     strbuf_addf(b, "Peak memory: %.3f GB\n", peak_gigabytes());
 }
 
-static void add_json_statistics(struct strbuf *b, const struct generate_result *r, uint64_t seed)
+static void add_json_statistics(struct run *run, const struct generate_result *r, uint64_t seed)
 {
+    struct strbuf *b = &run->line;
+    bool calls = r->finish == FINISH_STOP && run->lines.calls.count > 0;
+
     strbuf_addf(b,
-                "{\"finish_reason\": \"%s\", \"prompt_tokens\": %d, \"prompt_tps\": %.3f, "
+                "{%s\"finish_reason\": \"%s\", \"prompt_tokens\": %d, \"prompt_tps\": %.3f, "
                 "\"generation_tokens\": %d, \"generation_tps\": %.3f, \"peak_memory\": %.3f, "
                 "\"seed\": %llu}\n",
-                finish_reason_name(r->finish), r->prompt_tokens, prompt_speed(r),
-                r->generated_tokens, generation_speed(r), peak_gigabytes(),
+                run->args->parse ? "\"type\": \"end\", " : "",
+                calls ? "tool_calls" : finish_reason_name(r->finish), r->prompt_tokens,
+                prompt_speed(r), r->generated_tokens, generation_speed(r), peak_gigabytes(),
                 (unsigned long long)seed);
+}
+
+/* What was given of the reply is parsed along with what the model adds. */
+static int begin_reply(struct run *run, const struct reply_rules *rules, const struct prompt *p,
+                       clm_error *err)
+{
+    const char *text = p->text.data ? p->text.data : "";
+    bool thinking = thinking_is_open(&rules->format.thinking, text, p->reply_at);
+    int rc;
+
+    if (!run->args->parse)
+        return 0;
+    reply_start(&run->reply, rules, p->format.tools, thinking, reply_lines_take, &run->lines);
+    rc = parse_text(run, text + p->reply_at, p->text.size - p->reply_at, false);
+    if (rc > 0)
+        return fail(err, CLM_ERR_ARG, "--prefill-response holds a --stop");
+    return rc ? -1 : output_buffer(&run->line, err);
 }
 
 static int write_all(struct run *run, struct session *s, const struct sampling *sampling,
@@ -154,8 +197,8 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
         return -1;
     if (run->stops.stopped)
         r.finish = FINISH_STOP;
-    if (a->json)
-        add_json_statistics(&run->line, &r, seed);
+    if (a->json || a->parse)
+        add_json_statistics(run, &r, seed);
     else
         add_statistics(run, &r);
     if (output_buffer(&run->line, err))
@@ -166,21 +209,29 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
 static int run_session(struct run *run, struct session *s, clm_error *err)
 {
     const struct generate_args *a = run->args;
-    struct token_list prompt = {0};
+    struct prompt prompt = {0};
     struct sampling sampling = {0};
+    struct reply_format format;
+    struct reply_rules rules = {0};
     uint64_t seed = sampling_seed(&a->sampling);
     int rc = -1;
 
-    if (sampling_open(&sampling, &a->sampling, s, seed, a->json, err) ||
-        prompt_tokens(&prompt, &a->prompt, s->dir, s->tokenizer, err))
+    if (conversation_reply_format(&format, &a->prompt.chat, s->tokenizer, err) ||
+        sampling_open(&sampling, &a->sampling, s, seed, a->json, err) ||
+        reply_rules_init(&rules, &format, &sampling.stops, err) ||
+        prompt_open(&prompt, &a->prompt, s->dir, s->tokenizer, err))
         goto cleanup;
     interrupt_watch(); /* not before: while the prompt is read, Ctrl-C ends at once */
-    rc = write_all(run, s, &sampling, &prompt, seed, err);
+    if (begin_reply(run, &rules, &prompt, err) == 0)
+        rc = write_all(run, s, &sampling, &prompt.tokens, seed, err);
 
 cleanup:
     stop_release(&run->stops);
+    reply_release(&run->reply);
+    reply_lines_release(&run->lines);
+    reply_rules_release(&rules);
     sampling_close(&sampling);
-    token_list_release(&prompt);
+    prompt_close(&prompt);
     return rc;
 }
 
@@ -191,6 +242,9 @@ static int generate_run(const void *args, clm_error *err)
     struct session s = {0};
     int rc = -1;
 
+    run.lines.out = &run.line;
+    if (a->json && a->parse)
+        return fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
     if (session_open_tokenizer(&s, &a->model, err) == 0 &&
         session_open(&s, &a->model, a->prefill_step_size, err) == 0)
         rc = run_session(&run, &s, err);
@@ -231,6 +285,9 @@ static const struct option generate_options_table[] = {
                 "(default: 512)")},
     {FLAG_OPTION("json", 0, A, json,
                  "write a JSON object for each token, and a last one with statistics")},
+    {FLAG_OPTION("parse", 0, A, parse,
+                 "write a JSON object for each piece of content, reasoning and calls of tools, and "
+                 "a last one with statistics")},
     {BOOL_OPTION("verbose", 0, A, verbose, "false: write nothing but the text (default: true)")},
     {0},
 };

@@ -1,5 +1,6 @@
 #include "cli/conversation.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -10,6 +11,12 @@ const struct option options_template[] = {
                    "place for that")},
     {STRING_OPTION("chat-template-config", 0, struct template_args, variables, "JSON",
                    "variables of the chat template, such as {\"enable_thinking\": false}")},
+    {STRING_OPTION("tools", 0, struct template_args, tools, "FILE",
+                   "what the model may call: a JSON list of tools, which is given to the chat "
+                   "template")},
+    {STRING_OPTION("tool-parser", 0, struct template_args, parser, "NAME",
+                   "how the model writes calls: a name that mlx-lm or docs/tool-calls.md has, or "
+                   "none (default: as the model's files tell)")},
     {0},
 };
 
@@ -35,19 +42,39 @@ static int read_variables(struct chat_template *c, const char *text, clm_error *
     return 0;
 }
 
+static int read_tools(struct chat_template *c, const char *path, clm_error *err)
+{
+    c->tools = json_get(c->config, "tools");
+    if (!path)
+        return 0;
+    if (c->tools)
+        return fail(err, CLM_ERR_ARG,
+                    "--tools and --chat-template-config both name tools; give them once");
+    c->file = json_parse_file(path, err);
+    if (!c->file)
+        return -1;
+    c->tools = c->file;
+    if (json_kind(c->file) != JSON_ARRAY)
+        return fail(err, CLM_ERR_FORMAT,
+                    "%s holds no JSON list of tools, such as [{\"type\": \"function\", "
+                    "\"function\": {\"name\": \"now\"}}]",
+                    path);
+    return 0;
+}
+
 int chat_template_open(struct chat_template *c, const char *dir, const struct template_args *args,
                        clm_error *err)
 {
     clm_error problem = {0};
 
-    if (args->variables && read_variables(c, args->variables, err))
+    if ((args->variables && read_variables(c, args->variables, err)) ||
+        read_tools(c, args->tools, err))
         return -1;
     c->all = chat_templates_open(dir, &problem);
     if (!c->all)
         return problem.code == CLM_ERR_UNSUPPORTED ? 0
                                                    : fail(err, problem.code, "%s", problem.message);
-    c->template =
-        chat_templates_choose(c->all, NULL, json_size(json_get(c->config, "tools")) > 0, err);
+    c->template = chat_templates_choose(c->all, NULL, json_size(c->tools) > 0, err);
     return c->template ? 0 : -1;
 }
 
@@ -55,7 +82,56 @@ void chat_template_close(struct chat_template *c)
 {
     chat_templates_close(c->all);
     json_free(c->config);
+    json_free(c->file);
     *c = (struct chat_template){0};
+}
+
+static bool has_token(const void *vocabulary, const char *token)
+{
+    return tokenizer_find(vocabulary, token, strlen(token)) >= 0;
+}
+
+/* The one that shows calls, if any does. */
+static const char *template_for_tools(const tokenizer *t)
+{
+    static const char *const names[] = {"tool_use", "default"};
+    size_t n = tokenizer_template_count(t);
+
+    for (size_t k = 0; k < COUNT(names); k++)
+        for (size_t i = 0; i < n; i++)
+            if (!strcmp(tokenizer_template_at(t, i)->name, names[k]))
+                return tokenizer_template_at(t, i)->text;
+    return n ? tokenizer_template_at(t, 0)->text : NULL;
+}
+
+static int unknown_parser(const char *name, clm_error *err)
+{
+    struct strbuf names = {0};
+    const struct tool_syntax *s;
+
+    for (size_t i = 0; (s = syntax_at(i)); i++)
+        strbuf_addf(&names, ", %s", s->name);
+    fail(err, CLM_ERR_ARG, "--tool-parser %.40s: unknown; choose one of none%s", name,
+         names.data ? names.data : "");
+    strbuf_release(&names);
+    return -1;
+}
+
+int conversation_reply_format(struct reply_format *out, const struct template_args *args,
+                              const tokenizer *t, clm_error *err)
+{
+    struct model_traits traits = {.has_token = has_token,
+                                  .vocabulary = t,
+                                  .tool_parser =
+                                      args->parser ? args->parser : tokenizer_tool_parser(t)};
+
+    if (args->parser && strcmp(args->parser, "none") != 0 && !syntax_by_name(args->parser))
+        return unknown_parser(args->parser, err);
+    traits.chat_template = template_for_tools(t);
+    *out = reply_format_infer(&traits);
+    if (args->parser && !strcmp(args->parser, "none"))
+        out->syntax = NULL;
+    return 0;
 }
 
 void conversation_add(struct strbuf *messages, const char *role, const char *text, size_t size)
@@ -65,18 +141,98 @@ void conversation_add(struct strbuf *messages, const char *role, const char *tex
     strbuf_add_char(messages, '}');
 }
 
-void conversation_add_reply(struct strbuf *messages, const struct strbuf *content,
-                            const struct strbuf *reasoning)
+/* Nine letters and digits, which is what Mistral's templates want of an id. */
+static void name_call(struct said *s, struct tool_call *call)
+{
+    char id[32];
+    int n = snprintf(id, sizeof id, "call%05zu", ++s->n_named);
+
+    call->id = mem_alloc((size_t)n + 1);
+    if (call->id)
+        memcpy(call->id, id, (size_t)n + 1);
+    else
+        s->calls.failed = true;
+}
+
+void said_take(void *said, const struct parse_event *e)
+{
+    struct said *s = said;
+
+    if (e->kind == PARSE_CONTENT)
+        strbuf_add(&s->content, e->text, e->size);
+    else if (e->kind == PARSE_REASONING)
+        strbuf_add(&s->reasoning, e->text, e->size);
+    else
+        tool_calls_take(&s->calls, e);
+    if (e->kind == PARSE_CALL_END && !s->calls.failed && !s->calls.calls[s->calls.count - 1].id)
+        name_call(s, &s->calls.calls[s->calls.count - 1]);
+}
+
+void said_clear(struct said *s)
+{
+    tool_calls_release(&s->calls);
+    strbuf_clear(&s->content);
+    strbuf_clear(&s->reasoning);
+}
+
+void said_release(struct said *s)
+{
+    tool_calls_release(&s->calls);
+    strbuf_release(&s->content);
+    strbuf_release(&s->reasoning);
+}
+
+bool said_failed(const struct said *s)
+{
+    return s->content.failed || s->reasoning.failed || s->calls.failed;
+}
+
+/* Templates are given the arguments as a value. */
+static void add_call(struct strbuf *messages, const struct tool_call *call)
+{
+    json *value = json_parse(call->arguments, call->arguments_size, "arguments", NULL);
+
+    strbuf_add_str(messages, "{\"type\": \"function\", \"id\": ");
+    strbuf_add_json(messages, call->id, strlen(call->id));
+    strbuf_add_str(messages, ", \"function\": {\"name\": ");
+    strbuf_add_json(messages, call->name, call->name_size);
+    strbuf_add_str(messages, ", \"arguments\": ");
+    if (value)
+        strbuf_add(messages, call->arguments, call->arguments_size);
+    else
+        strbuf_add_json(messages, call->arguments, call->arguments_size);
+    strbuf_add_str(messages, "}}");
+    json_free(value);
+}
+
+void conversation_add_reply(struct strbuf *messages, const struct said *s)
 {
     strbuf_add_str(messages, messages->size ? ", " : "");
     strbuf_add_str(messages, "{\"role\": \"assistant\", ");
-    if (reasoning->size) {
+    if (s->reasoning.size) {
         strbuf_add_str(messages, "\"reasoning_content\": ");
-        strbuf_add_json(messages, reasoning->data, reasoning->size);
+        strbuf_add_json(messages, s->reasoning.data, s->reasoning.size);
         strbuf_add_str(messages, ", ");
     }
+    for (size_t i = 0; i < s->calls.count; i++) {
+        strbuf_add_str(messages, i ? ", " : "\"tool_calls\": [");
+        add_call(messages, &s->calls.calls[i]);
+    }
+    strbuf_add_str(messages, s->calls.count ? "], " : "");
     strbuf_add_str(messages, "\"content\": ");
-    strbuf_add_json(messages, content->data ? content->data : "", content->size);
+    strbuf_add_json(messages, s->content.data ? s->content.data : "", s->content.size);
+    strbuf_add_char(messages, '}');
+}
+
+void conversation_add_result(struct strbuf *messages, const struct tool_call *call,
+                             const char *text, size_t size)
+{
+    strbuf_addf(messages, "%s{\"role\": \"tool\", \"tool_call_id\": ", messages->size ? ", " : "");
+    strbuf_add_json(messages, call->id, strlen(call->id));
+    strbuf_add_str(messages, ", \"name\": ");
+    strbuf_add_json(messages, call->name, call->name_size);
+    strbuf_add_str(messages, ", \"content\": ");
+    strbuf_add_json(messages, text, size);
     strbuf_add_char(messages, '}');
 }
 
@@ -101,7 +257,7 @@ static int render(const json *messages, const struct chat_template *c, bool go_o
     struct template_variable *variables;
     struct chat_request request = {
         .messages = messages,
-        .tools = json_get(c->config, "tools"),
+        .tools = c->tools,
         .documents = json_get(c->config, "documents"),
         .add_generation_prompt = !go_on,
         .continue_final_message = go_on,

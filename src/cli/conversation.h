@@ -7,11 +7,15 @@
 #define CLI_CONVERSATION_H
 
 #include "cli/options.h"
+#include "parse/reply.h"
 #include "template/chat.h"
+#include "tokenizer/tokenizer.h"
 
 struct template_args {
     const char *system;    /* the system prompt; NULL: none */
     const char *variables; /* a JSON object, or NULL */
+    const char *tools;     /* a file with a JSON list, or NULL */
+    const char *parser;    /* of calls: a name, "none", or NULL: as the model tells */
 };
 
 extern const struct option options_template[]; /* for a struct template_args */
@@ -20,6 +24,8 @@ extern const struct option options_template[]; /* for a struct template_args */
 struct chat_template {
     chat_templates *all;
     json *config;             /* what --chat-template-config says */
+    json *file;               /* what --tools names */
+    const json *tools;        /* from one of these, or NULL */
     const template *template; /* NULL: the model has none */
 };
 
@@ -29,11 +35,32 @@ int chat_template_open(struct chat_template *c, const char *dir, const struct te
                        clm_error *err);
 void chat_template_close(struct chat_template *c);
 
+/* How replies are to be read, as args and the model tell. CLM_ERR_ARG: no such parser. */
+int conversation_reply_format(struct reply_format *out, const struct template_args *args,
+                              const tokenizer *t, clm_error *err);
+
 void conversation_add(struct strbuf *messages, const char *role, const char *text, size_t size);
 
-/* What the model has said, and thought before: empty reasoning is left out. */
-void conversation_add_reply(struct strbuf *messages, const struct strbuf *content,
-                            const struct strbuf *reasoning);
+/* What a model has said, what it thought before and what it calls. */
+struct said {
+    struct strbuf content, reasoning;
+    struct tool_calls calls; /* all of which have an id */
+    size_t n_named;          /* calls that were given one here, as the model gave none */
+};
+
+void said_take(void *said, const struct parse_event *e); /* a parse_sink */
+
+void said_clear(struct said *s);
+void said_release(struct said *s);
+bool said_failed(const struct said *s); /* for want of memory */
+
+/* Empty reasoning and calls are left out. Arguments that are no JSON for a parser that takes no
+ * key twice stay the text they are. */
+void conversation_add_reply(struct strbuf *messages, const struct said *s);
+
+/* What a call has given. */
+void conversation_add_result(struct strbuf *messages, const struct tool_call *call,
+                             const char *text, size_t size);
 
 /**
  * Append the text for a conversation to out: up to where the next reply begins, or with go_on up to

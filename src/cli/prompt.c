@@ -52,9 +52,9 @@ int prompt_read(struct strbuf *out, const char *text, clm_error *err)
 
 static void warn_unused(const struct prompt_options *o)
 {
-    if (o->chat.system || o->chat.variables || o->prefill)
+    if (o->chat.system || o->chat.variables || o->chat.tools || o->prefill)
         log_say(&cli_log, LOG_WARNING,
-                "no chat template is used; --system-prompt, --prefill-response and "
+                "no chat template is used; --system-prompt, --prefill-response, --tools and "
                 "--chat-template-config change nothing");
 }
 
@@ -76,25 +76,38 @@ static int wrap(struct strbuf *text, const struct prompt_options *o, const struc
     return rc;
 }
 
-int prompt_tokens(struct token_list *out, const struct prompt_options *o, const char *dir,
-                  const tokenizer *t, clm_error *err)
+static size_t reply_begins(const struct strbuf *text, const char *prefill)
 {
-    struct strbuf text = {0};
-    struct chat_template c = {0};
-    int rc = -1;
+    size_t n = prefill ? strlen(prefill) : 0;
 
-    if (!o->ignore_chat_template && chat_template_open(&c, dir, &o->chat, err))
-        goto cleanup;
-    if (!c.template)
+    if (n > text->size || (n && memcmp(text->data + text->size - n, prefill, n) != 0))
+        return text->size;
+    return text->size - n;
+}
+
+int prompt_open(struct prompt *p, const struct prompt_options *o, const char *dir,
+                const tokenizer *t, clm_error *err)
+{
+    struct strbuf *text = &p->text;
+    bool chat;
+
+    if (!o->ignore_chat_template && chat_template_open(&p->format, dir, &o->chat, err))
+        return -1;
+    chat = p->format.template != NULL;
+    if (!chat)
         warn_unused(o);
-    if (prompt_read(&text, o->text, err) || (c.template && wrap(&text, o, &c, err)))
-        goto cleanup;
-    rc = tokenizer_encode(t, text.data ? text.data : "", text.size, !c.template, out, err);
-    if (rc == 0 && out->failed)
-        rc = fail(err, CLM_ERR_NOMEM, "no memory for the tokens of the prompt");
+    if (prompt_read(text, o->text, err) || (chat && wrap(text, o, &p->format, err)))
+        return -1;
+    p->reply_at = reply_begins(text, chat ? o->prefill : NULL);
+    if (tokenizer_encode(t, text->data ? text->data : "", text->size, !chat, &p->tokens, err))
+        return -1;
+    return p->tokens.failed ? fail(err, CLM_ERR_NOMEM, "no memory for the tokens of the prompt")
+                            : 0;
+}
 
-cleanup:
-    chat_template_close(&c);
-    strbuf_release(&text);
-    return rc;
+void prompt_close(struct prompt *p)
+{
+    chat_template_close(&p->format);
+    strbuf_release(&p->text);
+    token_list_release(&p->tokens);
 }

@@ -16,9 +16,18 @@ struct prompt_options {
  * as mlx-lm does. */
 int prompt_read(struct strbuf *out, const char *text, clm_error *err);
 
-/* Append the prompt's tokens: as mlx_lm.generate has it those of a conversation in the chat
- * template of the model in dir, or of the text alone with what the tokenizer puts around it. */
-int prompt_tokens(struct token_list *out, const struct prompt_options *o, const char *dir,
-                  const tokenizer *t, clm_error *err);
+/* What a model is given. Start from {0}. */
+struct prompt {
+    struct chat_template format;
+    struct strbuf text;
+    size_t reply_at; /* in text: here the reply begins, the part of it that was given too */
+    struct token_list tokens;
+};
+
+/* As mlx_lm.generate has it, a conversation in the chat template of the model in dir, or the text
+ * alone with what the tokenizer puts around it. Whatever comes of it, p is to be closed. */
+int prompt_open(struct prompt *p, const struct prompt_options *o, const char *dir,
+                const tokenizer *t, clm_error *err);
+void prompt_close(struct prompt *p);
 
 #endif

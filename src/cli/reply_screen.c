@@ -58,12 +58,23 @@ static void add_safely(struct strbuf *out, const char *text, size_t size)
     }
 }
 
-void reply_screen_add(struct reply_screen *s, const struct parse_event *e)
+static void add(struct reply_screen *s, const char *text, size_t size)
+{
+    if (!size)
+        return;
+    if (s->terminal)
+        add_safely(&s->out, text, size);
+    else
+        strbuf_add(&s->out, text, size);
+    s->line_open = text[size - 1] != '\n';
+}
+
+/* Blank lines around tags are no text. */
+static void add_text(struct reply_screen *s, const struct parse_event *e)
 {
     const char *text = e->text;
     size_t size = e->size;
 
-    /* Blank lines around tags are no text. */
     if (!s->begun || s->part != e->kind) {
         while (size && (*text == '\n' || *text == '\r')) {
             text++;
@@ -73,13 +84,42 @@ void reply_screen_add(struct reply_screen *s, const struct parse_event *e)
             return;
         begin_part(s, e->kind);
     }
-    if (!size)
-        return;
-    if (s->terminal)
-        add_safely(&s->out, text, size);
-    else
-        strbuf_add(&s->out, text, size);
-    s->line_open = text[size - 1] != '\n';
+    add(s, text, size);
+}
+
+/* Calls, and what failed to be one, are lines of one part. */
+static void add_word(struct reply_screen *s, const char *word)
+{
+    if (!s->begun || s->part != PARSE_CALL_BEGIN)
+        begin_part(s, PARSE_CALL_BEGIN);
+    add(s, word, strlen(word));
+}
+
+void reply_screen_add(struct reply_screen *s, const struct parse_event *e)
+{
+    switch (e->kind) {
+    case PARSE_CONTENT:
+    case PARSE_REASONING:
+        add_text(s, e);
+        break;
+    case PARSE_CALL_BEGIN:
+        add_word(s, "call: ");
+        add(s, e->text, e->size);
+        add_word(s, " ");
+        break;
+    case PARSE_CALL_ARGUMENTS:
+        add(s, e->text, e->size);
+        break;
+    case PARSE_CALL_FAILED:
+        add_word(s, "");
+        add_word(s, s->line_open ? " (not a call: " : "(not a call: ");
+        add(s, e->text, e->size);
+        add_word(s, ")\n");
+        break;
+    case PARSE_CALL_END:
+        add_word(s, "\n");
+        break;
+    }
 }
 
 void reply_screen_end(struct reply_screen *s)

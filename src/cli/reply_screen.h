@@ -1,5 +1,8 @@
 /* cli/reply_screen.h: answers as they come, on a terminal or elsewhere; thinking is dimmed on a
- * terminal. */
+ * terminal.
+ *
+ *     call: get_weather {"city": "Oslo"}
+ */
 #ifndef CLI_REPLY_SCREEN_H
 #define CLI_REPLY_SCREEN_H
 
@@ -22,7 +25,7 @@ struct reply_screen {
 /* Can standard output dim text, and does the user want it? NO_COLOR and TERM say. */
 bool reply_screen_can_dim(void);
 
-/* A piece of content or reasoning: gathered until it is flushed. */
+/* A piece of the reply: gathered until it is flushed. A call is a line of its own. */
 void reply_screen_add(struct reply_screen *s, const struct parse_event *e);
 /* The end of the answer. */
 void reply_screen_end(struct reply_screen *s);

@@ -73,8 +73,10 @@ static bool has_xtml(const struct model_traits *m)
 
 const struct tool_syntax *syntax_infer(const struct model_traits *m)
 {
-    const struct tool_syntax *found = first_that_holds(m, reference_rules, COUNT(reference_rules));
+    const struct tool_syntax *found = m->tool_parser ? syntax_by_name(m->tool_parser) : NULL;
 
+    if (!found)
+        found = first_that_holds(m, reference_rules, COUNT(reference_rules));
     if (found)
         return found;
     if (has_xtml(m))

@@ -110,9 +110,9 @@ static void end(struct tool_calls *c, const struct parse_event *e)
     c->failed |= !call->arguments || c->arguments.failed;
 }
 
-static void collect(void *user, const struct parse_event *e)
+void tool_calls_take(void *calls, const struct parse_event *e)
 {
-    struct tool_calls *c = user;
+    struct tool_calls *c = calls;
 
     if (c->failed)
         return;
@@ -147,7 +147,8 @@ void tool_calls_release(struct tool_calls *c)
 int tool_calls_read(struct tool_calls *calls, const struct tool_syntax *s, const char *text,
                     size_t n, const json *tools, clm_error *err)
 {
-    struct tool_reader r = {.syntax = s, .tools = tools, .out = {.sink = collect, .user = calls}};
+    struct tool_reader r = {
+        .syntax = s, .tools = tools, .out = {.sink = tool_calls_take, .user = calls}};
     int rc;
 
     *calls = (struct tool_calls){0};

@@ -16,9 +16,11 @@ struct model_traits {
     const char *chat_template;
     bool (*has_token)(const void *vocabulary, const char *token); /* NULL: no vocabulary */
     const void *vocabulary;
+    const char *tool_parser; /* what tokenizer_config.json names; NULL: nothing */
 };
 
-/* The syntax that mlx_lm infers; where it infers none, one that the template shows. NULL: none. */
+/* The syntax that the model names, else the one that mlx_lm infers; where it infers none, one that
+ * the template shows. NULL: none. */
 const struct tool_syntax *syntax_infer(const struct model_traits *m);
 
 /* Between which texts a model thinks. */
@@ -47,6 +49,10 @@ struct tool_calls {
     struct strbuf arguments; /* of the call being read */
     bool failed;
 };
+
+/* A sink for struct tool_calls: keeps the calls that end, the last of which is calls[count - 1]
+ * during PARSE_CALL_END. Without memory calls->failed is set. */
+void tool_calls_take(void *calls, const struct parse_event *e);
 
 /**
  * All calls in the text between the markers of a syntax, as its parser in mlx_lm reads it. tools is

@@ -266,3 +266,8 @@ const struct tokenizer_template *tokenizer_template_at(const tokenizer *t, size_
 {
     return &t->templates[i];
 }
+
+const char *tokenizer_tool_parser(const tokenizer *t)
+{
+    return t->tool_parser;
+}

@@ -77,6 +77,9 @@ struct tokenizer_template {
 size_t tokenizer_template_count(const tokenizer *t);
 const struct tokenizer_template *tokenizer_template_at(const tokenizer *t, size_t i);
 
+/* tool_parser_type of tokenizer_config.json, mlx-lm's name of a syntax of calls; NULL: not said. */
+const char *tokenizer_tool_parser(const tokenizer *t);
+
 /**
  * Text from ids as they come. The segments, joined, equal tokenizer_decode of all the ids; a
  * segment holds whole characters and keeps back only what a later token may still change.

@@ -200,6 +200,14 @@ static int read_templates(tokenizer *t, const json *v, struct reader *r)
     return 0;
 }
 
+static int read_tool_parser(tokenizer *t, const json *v, struct reader *r)
+{
+    const char *name = json_string(v, NULL);
+
+    t->tool_parser = name ? arena_strdup(t->memory, name) : NULL;
+    return name && !t->tool_parser ? no_memory(r) : 0;
+}
+
 int tokenizer_config_read(tokenizer *t, const json *config, const json *map, bool *cleanup,
                           struct reader *r)
 {
@@ -214,5 +222,8 @@ int tokenizer_config_read(tokenizer *t, const json *config, const json *map, boo
         read_extra(t, look_up(config, map, "additional_special_tokens"), &next_id, r) ||
         read_extra(t, look_up(config, map, "extra_special_tokens"), &next_id, r))
         return -1;
-    return read_templates(t, json_get(config, "chat_template"), r);
+    return read_templates(t, json_get(config, "chat_template"), r) ||
+                   read_tool_parser(t, json_get(config, "tool_parser_type"), r)
+               ? -1
+               : 0;
 }

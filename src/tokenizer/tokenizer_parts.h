@@ -23,6 +23,7 @@ struct tokenizer {
     int32_t roles[TOKEN_ROLES];
     struct tokenizer_template *templates;
     size_t n_templates;
+    const char *tool_parser;
 };
 
 #endif

@@ -87,6 +87,22 @@ class Case(unittest.TestCase):
             (folder / "config.json").write_text(json.dumps(config))
         return folder
 
+    def renamed(self, token, text, template=None, **settings):
+        """A copy of the model in which a token stands for another text."""
+        folder = self.model("renamed", skip=["tokenizer.json", "tokenizer_config.json"])
+        parts = json.loads((MODEL / "tokenizer.json").read_text())
+        vocab, merges = parts["model"]["vocab"], parts["model"]["merges"]
+        vocab[text] = vocab.pop(token)
+        pairs = [m if isinstance(m, list) else m.split(" ") for m in merges]
+        parts["model"]["merges"] = [m for m, pair in zip(merges, pairs)
+                                    if token not in pair and "".join(pair) != token]
+        (folder / "tokenizer.json").write_text(json.dumps(parts))
+        config = json.loads((MODEL / "tokenizer_config.json").read_text())
+        config["chat_template"] = template or config["chat_template"]
+        config.update(settings)
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        return folder
+
 
 def read_safetensors(path):
     """Name -> (shape, list of floats), for float32 tensors."""

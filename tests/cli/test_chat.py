@@ -84,21 +84,6 @@ class ChatCase(Case):
         return self.done("generate", "--exact", "--verbose", "false", "-n", "256", "-p", "-", *args,
                          input=text).decode().rstrip("\n")
 
-    def renamed(self, token, text, template=None):
-        """A copy of the model in which a token stands for another text."""
-        folder = self.model("renamed", skip=["tokenizer.json", "tokenizer_config.json"])
-        parts = json.loads((MODEL / "tokenizer.json").read_text())
-        vocab, merges = parts["model"]["vocab"], parts["model"]["merges"]
-        vocab[text] = vocab.pop(token)
-        pairs = [m if isinstance(m, list) else m.split(" ") for m in merges]
-        parts["model"]["merges"] = [m for m, pair in zip(merges, pairs)
-                                    if token not in pair and "".join(pair) != token]
-        (folder / "tokenizer.json").write_text(json.dumps(parts))
-        config = json.loads((MODEL / "tokenizer_config.json").read_text())
-        config["chat_template"] = template or config["chat_template"]
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
-        return folder
-
 
 class Conversation(ChatCase):
     def test_greeting_and_story(self):
@@ -271,7 +256,7 @@ class Narrow(ChatCase):
 
     def test_commands(self):
         talk = self.chat()
-        for name in ("help", "clear", "system", "stats", "save", "load", "quit"):
+        for name in ("help", "clear", "system", "stats", "save", "load", "result", "quit"):
             self.assertIn("/" + name, talk.say("/help"))
         for name in ("save", "load"):
             self.assertIn("yet", talk.say("/%s file" % name))
@@ -284,7 +269,7 @@ class Thinking(ChatCase):
     TEMPLATE = json.loads((MODEL / "tokenizer_config.json").read_text())["chat_template"].replace(
         "assistant\n' }}{% endif", "assistant\n<think>' }}{# up to </think> #}{% endif")
 
-    def thinker(self, word="Ġtime"):
+    def thinker(self, word="Ġtogether"):
         """A model whose template opens a section of thinking, and which ends it by this word."""
         return self.renamed(word, "</think>", self.TEMPLATE)
 
@@ -292,13 +277,13 @@ class Thinking(ChatCase):
         folder = self.thinker()
         talk = self.chat("-m", folder)
         answer = talk.say(STORY)
-        self.assertRegex(answer, r"\A\x1b\[2m[^\x1b<]+\x1b\[0m\n\n[^\x1b<]+\Z")
+        self.assertRegex(answer, r"\A\x1b\[2m[^\x1b<]+\x1b\[0m\n\n[^\x1b<(]+")
         colourless = self.chat("-m", folder, NO_COLOR="1").say(STORY)
         self.assertEqual(colourless, re.sub(r"\x1b\[\dm", "", answer))
 
     def test_not_elsewhere(self):
         out, _ = self.piped(STORY + "\n", "-m", self.thinker())
-        self.assertRegex(out, r"\A[^\x1b<]+\n\n[^\x1b<]+\n\Z")
+        self.assertRegex(out, r"\A[^\x1b<]+ play\n\n[^\x1b<]+\n\Z")
 
     def test_interrupted(self):
         """The terminal is left as it was."""
@@ -315,6 +300,68 @@ class Thinking(ChatCase):
         folder = self.renamed("Ġtime", "\u011b]0;x\u0107")  # ESC and BEL, in byte-level spelling
         self.assertIn("a?]0;x?,", self.chat("-m", folder).say(STORY))
         self.assertIn("a\x1b]0;x\x07,", self.piped(STORY, "-m", folder)[0])
+
+
+class Tools(ChatCase):
+    """A model that calls a tool where it would say "time"."""
+
+    CALL = '<tool_call>{"name":"%s","arguments":{"city":"Oslo"}}</tool_call>'
+    TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+                "{% for c in m.tool_calls or [] %}{{ c.id }} {{ c.function.name }} "
+                "{{ c.function.arguments.city }}{% endfor %}{{ m.tool_call_id }}<|im_end|>\n"
+                "{% endfor %}{{ '<|im_start|>assistant\n' }}")
+
+    def setUp(self):
+        super().setUp()
+        self.tools = self.folder / "tools.json"
+        self.tools.write_text('[{"type": "function", "function": {"name": "get_weather"}}]')
+
+    def caller(self, calls=CALL % "get_weather"):
+        return self.renamed("Ġtime", calls, self.TEMPLATE, tool_parser_type="json_tools")
+
+    def test_shown(self):
+        folder = self.caller()
+        talk = self.chat("-m", folder, "--tools", self.tools, "-n", "5")
+        said = talk.say(STORY)
+        self.assertRegex(said, r'\AOnce upon a\n\ncall: get_weather \{"city":"Oslo"\}\n')
+        self.assertIn("/result TEXT", said)
+        self.assertIn("(cut off", talk.say("/result It is raining."))
+        self.assertIn("no call waits", talk.say("/result twice"))
+
+    def test_history(self):
+        """The call and its result, as the template writes them."""
+        folder = self.caller()
+        talk = self.chat("-m", folder, "--tools", self.tools, "-n", "5")
+        self.assertIn("call: ", talk.say(STORY))
+        events = self.json_lines("generate", "--exact", "--parse", "-m", folder, "--tools",
+                                 self.tools, "-n", "5", "-p", STORY)
+        text = "".join(e["text"] for e in events if e["type"] == "content")
+        answer = talk.say("/result It is raining.").partition("\n\n(")[0]
+        whole = ("<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n%scall00001 get_weather Oslo"
+                 "<|im_end|>\n<|im_start|>tool\nIt is raining.call00001<|im_end|>\n"
+                 "<|im_start|>assistant\n" % (STORY, text))
+        self.assertEqual(answer, self.generated(whole, "--ignore-chat-template", "-m", folder,
+                                                "-n", "5"))
+
+    def test_several(self):
+        folder = self.caller(self.CALL % "one" + self.CALL % "two")
+        talk = self.chat("-m", folder, "--tools", self.tools, "-n", "5")
+        self.assertIn('call: one {"city":"Oslo"}\ncall: two {"city":"Oslo"}\n', talk.say(STORY))
+        self.assertIn("the result of two", talk.say("/result 1"))
+        self.assertIn("(cut off", talk.say("/result 2"))
+
+    def test_no_tools(self):
+        """What is not called is text."""
+        out, _ = self.piped(STORY + "\n", "-m", self.caller(), "-n", "5")
+        self.assertIn("<tool_call>", out)
+        out, _ = self.piped(STORY + "\n", "-m", self.folder / "renamed", "-n", "5",
+                            "--tool-parser", "json_tools")
+        self.assertIn("call: get_weather", out)
+
+    def test_failed(self):
+        out, _ = self.piped(STORY + "\n", "-m", self.caller("<tool_call>{</tool_call>"), "-n", "5",
+                            "--tools", self.tools)
+        self.assertRegex(out, r"\AOnce upon a\n\n\(not a call: [^\n]+\)\n")
 
 
 class Pipe(ChatCase):

@@ -264,6 +264,132 @@ class Ends(Case):
         self.one_line(result.stderr.decode(), "standard output")
 
 
+class Parse(Case):
+    """Content, reasoning and calls of tools, an event a line."""
+
+    TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {
+        "type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}}}]
+    STORY = ["-p", "Tell me a story about a cat and a ball."]
+    CALL = '{"name":"get_weather","arguments":{"city":"Oslo"}}'
+
+    def setUp(self):
+        super().setUp()
+        self.tools = self.folder / "tools.json"
+        self.tools.write_text(json.dumps(self.TOOLS))
+
+    def events(self, *args, **options):
+        """Runs of text in one piece each, calls as they ended, and the last line."""
+        *lines, last = self.json_lines("generate", "--exact", "--parse", *args, **options)
+        self.assertEqual(last.pop("type"), "end")
+        runs, pieces = [], ""
+        for line in lines:
+            kind = line.pop("type")
+            if kind == "tool_call_start":
+                pieces = ""
+            elif kind == "tool_call_delta":
+                pieces += line["arguments"]
+            elif kind == "tool_call":
+                self.assertEqual(line["arguments"], pieces)
+                runs.append((kind, line))
+            elif kind == "tool_call_error":
+                runs.append((kind, line))
+            elif runs and runs[-1][0] == kind:
+                runs[-1] = kind, runs[-1][1] + line["text"]
+            else:
+                runs.append((kind, line["text"]))
+        return runs, last
+
+    def test_text(self):
+        runs, last = self.events(*self.STORY, "-n", "30")
+        text = self.done("generate", "--exact", "--verbose", "false", *self.STORY, "-n", "30")
+        self.assertEqual(runs, [("content", text.decode()[:-1])])
+        self.assertEqual((last["finish_reason"], last["generation_tokens"]), ("length", 30))
+
+    def test_reasoning_that_the_template_opens(self):
+        template = json.loads((MODEL / "tokenizer_config.json").read_text())["chat_template"]
+        template = template.replace("assistant\n' }}{% endif",
+                                    "assistant\n<think>' }}{# up to </think> #}{% endif")
+        folder = self.renamed("Ġtogether", "</think>", template)
+        (first, thought), (second, text) = self.events("-m", folder, *self.STORY, "-n", "40")[0]
+        self.assertEqual((first, second), ("reasoning", "content"))
+        self.assertEqual("<think>" in thought + text or "</think>" in thought + text, False)
+        plain = self.done("generate", "--exact", "--verbose", "false", "-m", folder, *self.STORY,
+                          "-n", "40").decode()
+        self.assertEqual(plain, thought + "</think>" + text + "\n")
+
+    def test_call_that_the_model_makes(self):
+        """As the model's files name the syntax, or the command line does."""
+        written = "<tool_call>" + self.CALL + "</tool_call>"
+        folder = self.renamed("Ġtime", written, tool_parser_type="json_tools")
+        args = ["-m", folder, *self.STORY, "-n", "400"]
+        runs, last = self.events(*args, "--tools", self.tools)
+        calls = [run for kind, run in runs if kind == "tool_call"]
+        self.assertEqual(calls[0], {"index": 0, "name": "get_weather", "arguments": '{"city":"Oslo"}'})
+        self.assertEqual([call["index"] for call in calls], list(range(len(calls))))
+        self.assertEqual(last["finish_reason"], "tool_calls")
+        for options in (["--tool-parser", "none"], ["--tool-parser", "mistral"]):
+            runs, last = self.events(*args, *options)
+            self.assertEqual([kind for kind, run in runs], ["content"])
+            self.assertIn(written, runs[0][1])
+            self.assertEqual(last["finish_reason"], "stop")
+
+    def test_given_beginning(self):
+        """What --prefill-response gives is a part of the reply."""
+        def runs(parser, text, *options):
+            return self.events(*self.STORY, "-n", "1", "--tool-parser", parser,
+                               "--prefill-response", text, *options)[0]
+
+        tools = ["--tools", self.tools]
+        self.assertEqual(runs("json_tools", "Look.<tool_call>" + self.CALL + "</tool_call>")[:2],
+                         [("content", "Look."),
+                          ("tool_call", {"index": 0, "name": "get_weather",
+                                         "arguments": '{"city":"Oslo"}'})])
+        qwen = ("<tool_call>\n<function=get_weather>\n<parameter=city>\n7\n</parameter>\n"
+                "<parameter=days>\n7\n</parameter>\n</function>\n</tool_call>")
+        arguments = runs("qwen3_coder", qwen, *tools)[0][1]["arguments"]
+        self.assertEqual(json.loads(arguments), {"city": "7", "days": 7})
+        kind, failed = runs("json_tools", '<tool_call>{"name": 5}</tool_call>')[0]
+        self.assertEqual((kind, failed["text"]), ("tool_call_error", '{"name": 5}'))
+        self.assertIn("name", failed["error"])
+        # Without a marker it is a call only of a tool that there is.
+        bare = '{"name": "get_weather", "parameters": {}};'
+        self.assertEqual(runs("llama3", bare, *tools)[0][0], "tool_call")
+        self.assertEqual(runs("llama3", bare)[0][0], "content")
+        harmony = ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final"
+                   "<|message|>hi")
+        (first, thought), (second, text) = runs("harmony", harmony)
+        self.assertEqual((first, thought, second, text[:2]), ("reasoning", "hm", "content", "hi"))
+
+    def test_stop(self):
+        whole = self.events(*self.STORY, "-n", "30")[0][0][1]
+        runs, last = self.events(*self.STORY, "-n", "30", "--stop", whole[12:20])
+        self.assertEqual((runs, last["finish_reason"]),
+                         ([("content", whole[:whole.index(whole[12:20])])], "stop"))
+        self.fails(2, "--prefill-response holds a --stop", "generate", "--parse", "--stop", "b",
+                   "--prefill-response", "abc")
+
+    def test_template_is_given_tools(self):
+        folder = self.model("shows", skip=["tokenizer_config.json"])
+        (folder / "chat_template.jinja").write_text(
+            "{% for tool in tools or [] %}{{ tool.function.name }} {% endfor %}now")
+        def size(*args):
+            return self.json_lines("generate", "--json", "-m", folder, "-n", "1",
+                                   *args)[-1]["prompt_tokens"]
+        self.assertGreater(size("--tools", self.tools), size())
+        self.assertEqual(size("--tools", self.tools),
+                         size("--chat-template-config", json.dumps({"tools": self.TOOLS})))
+
+    def test_refused(self):
+        self.fails(2, ["--tool-parser nonsense", "json_tools", "harmony"], "generate",
+                   "--tool-parser", "nonsense")
+        self.fails(2, ["--json", "--parse"], "generate", "--json", "--parse")
+        self.fails(1, "nothing.json", "generate", "--tools", self.folder / "nothing.json")
+        self.tools.write_text("{}")
+        self.fails(1, "list of tools", "generate", "--tools", self.tools)
+        self.fails(2, "both", "generate", "--tools", self.tools, "--chat-template-config",
+                   '{"tools": []}')
+
+
 class Where(Case):
     def test_environment(self):
         folder = self.model()

@@ -150,13 +150,25 @@ static void test_open(void **state)
     }
 }
 
+/* What the files name goes before what the template shows; an unknown name does not. */
+static void test_named(void **state)
+{
+    struct model_traits m = {.chat_template = "[TOOL_CALLS]", .tool_parser = "glm47"};
+
+    (void)state;
+    assert_string_equal(syntax_infer(&m)->name, "glm47");
+    m.tool_parser = "nonsense";
+    assert_string_equal(syntax_infer(&m)->name, "mistral");
+    m.tool_parser = NULL;
+    assert_string_equal(syntax_infer(&m)->name, "mistral");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),
-        cmocka_unit_test(test_more),
-        cmocka_unit_test(test_thinking),
-        cmocka_unit_test(test_open),
+        cmocka_unit_test(test_reference), cmocka_unit_test(test_more),
+        cmocka_unit_test(test_thinking),  cmocka_unit_test(test_open),
+        cmocka_unit_test(test_named),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
