@@ -86,14 +86,14 @@ static int encode_text(struct encoding *x, const char *s, size_t n)
 
 static int encode_valid(struct encoding *x, const char *s, size_t n, bool add_special)
 {
-    const struct postprocessor *p = &x->t->postprocessor;
+    const struct postprocessor *all = &x->t->postprocessor;
+    const struct post_items *p = add_special ? &all->special : &all->plain;
     size_t begin = 0, count = 0;
     bool encoded = false;
 
     for (size_t i = 0; i < p->count; i++) {
         if (p->items[i] != POST_TEXT) {
-            if (add_special)
-                token_list_add(x->out, p->items[i]);
+            token_list_add(x->out, p->items[i]);
             continue;
         }
         if (!encoded) {

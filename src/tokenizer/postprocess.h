@@ -7,9 +7,13 @@
 #define POST_TEXT (-1) /* in the place of an id: the tokens of the text */
 
 /* Ids and POST_TEXT in order. */
-struct postprocessor {
+struct post_items {
     int32_t *items;
     size_t count;
+};
+
+struct postprocessor {
+    struct post_items special, plain; /* with special tokens and without */
 };
 
 int postprocessor_open(struct postprocessor *p, const json *v, struct reader *r);
