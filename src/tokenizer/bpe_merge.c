@@ -13,135 +13,113 @@
  */
 #include "tokenizer/bpe_merge.h"
 
-#include <string.h>
+#define SMALL 64
+#define NONE ((uint64_t)BPE_NO_RANK << 32)
 
-#define SMALL 128
-#define STRETCH (SMALL / 2)
-
-/* rank[i] and merged[i] are those of symbols i and i + 1. */
+/* A list of symbols, each at the place of the first of those that it is merged from. */
 struct symbols {
-    size_t n, n_at_first;
-    uint32_t id[SMALL], rank[SMALL], merged[SMALL];
-    uint16_t begin[SMALL]; /* the first of the symbols that it is merged from */
-    size_t n_changed;
-    uint16_t changed[SMALL]; /* pairs to be looked up */
+    size_t n, count; /* at first, and now */
+    uint32_t id[2 * SMALL];
+    uint8_t next[2 * SMALL], previous[2 * SMALL]; /* n or more: there is none */
+    uint64_t order[2 * SMALL + 1]; /* of the pair that begins here: rank << 32 | place */
+    uint32_t merged[2 * SMALL];
 };
 
-/* Ranks of the changed pairs. The tables are larger than the caches near the core: what all the
+/* The pairs of all the symbols. The tables are larger than the caches near the core: what all the
  * pairs need of one is asked for before the first of them waits for it. */
-static void look_up(const struct bpe_pairs *p, struct symbols *w)
+static void look_at_all(const struct bpe_pairs *p, struct symbols *w)
 {
-    uint64_t hash[SMALL];
-    size_t n = 0;
+    uint64_t hash[2 * SMALL];
+    uint8_t place[2 * SMALL];
+    size_t found = 0;
 
-    for (size_t k = 0; k < w->n_changed; k++) {
-        size_t i = w->changed[k];
-
-        hash[k] = bpe_pair_hash(w->id[i], w->id[i + 1]);
-        bpe_pairs_prefetch_filter(p, hash[k]);
+    for (size_t i = 0; i + 1 < w->n; i++) {
+        hash[i] = bpe_pair_hash(w->id[i], w->id[i + 1]);
+        bpe_pairs_prefetch_filter(p, hash[i]);
     }
-    for (size_t k = 0; k < w->n_changed; k++) {
-        size_t i = w->changed[k];
-
-        w->rank[i] = BPE_NO_RANK;
-        if (!bpe_pairs_may_have(p, hash[k]))
+    for (size_t i = 0; i + 1 < w->n; i++) {
+        w->order[i] = NONE;
+        if (!bpe_pairs_may_have(p, hash[i]))
             continue;
-        bpe_pairs_prefetch_slot(p, hash[k]);
-        w->changed[n] = (uint16_t)i;
-        hash[n++] = hash[k];
+        bpe_pairs_prefetch_slot(p, hash[i]);
+        place[found] = (uint8_t)i;
+        hash[found++] = hash[i];
     }
-    for (size_t k = 0; n > 1 && k < n; k++)
+    for (size_t k = 0; found > 1 && k < found; k++)
         bpe_pairs_prefetch_rule(p, hash[k]);
-    for (size_t k = 0; k < n; k++) {
-        size_t i = w->changed[k];
+    for (size_t k = 0; k < found; k++) {
+        size_t i = place[k];
         struct bpe_pair pair = bpe_pairs_find(p, w->id[i], w->id[i + 1], hash[k]);
 
-        w->rank[i] = pair.rank;
+        w->order[i] = (uint64_t)pair.rank << 32 | i;
         w->merged[i] = pair.merged;
     }
-    w->n_changed = 0;
 }
 
-/* Two plain loops, which compilers turn into vector code. */
-static size_t find_best(const struct symbols *w)
+static void look_at(const struct bpe_pairs *p, struct symbols *w, size_t i)
 {
-    uint32_t least = BPE_NO_RANK;
-    size_t at = 0;
+    struct bpe_pair pair = {BPE_NO_RANK, 0};
 
-    for (size_t i = 0; i + 1 < w->n; i++)
-        least = w->rank[i] < least ? w->rank[i] : least;
-    while (at + 1 < w->n && w->rank[at] != least)
-        at++;
-    return at;
+    if (w->next[i] < w->n)
+        pair = bpe_find_pair(p, w->id[i], w->id[w->next[i]]);
+    w->order[i] = (uint64_t)pair.rank << 32 | i;
+    w->merged[i] = pair.merged;
 }
 
-static void note_change(struct symbols *w, size_t pair)
+/* Of the first pair in order; in two halves, neither of which waits for the other. */
+static uint64_t find_first(const struct symbols *w)
 {
-    if (!w->n_changed || w->changed[w->n_changed - 1] != pair)
-        w->changed[w->n_changed++] = (uint16_t)pair;
-}
+    uint64_t a = NONE, b = NONE;
 
-static void move_down(struct symbols *w, size_t to, size_t from, size_t n)
-{
-    memmove(w->id + to, w->id + from, n * sizeof *w->id);
-    memmove(w->rank + to, w->rank + from, n * sizeof *w->rank);
-    memmove(w->merged + to, w->merged + from, n * sizeof *w->merged);
-    memmove(w->begin + to, w->begin + from, n * sizeof *w->begin);
-}
-
-/* Whether the symbol just made, the n-th, is in a pair that comes before those of a rank. */
-static bool makes_better(const struct bpe *b, const struct symbols *w, size_t n, size_t from,
-                         uint32_t rank)
-{
-    return (n && bpe_find_pair(&b->merges, w->id[n - 1], w->id[n]).rank <= rank) ||
-           (from < w->n && bpe_find_pair(&b->merges, w->id[n], w->id[from]).rank <= rank);
-}
-
-/* Merge the pair at a place, and then its like behind it until there is a better one. */
-static void merge_from(const struct bpe *b, struct symbols *w, size_t at)
-{
-    uint32_t rank = w->rank[at], merged = w->merged[at];
-    size_t n = at, from = at; /* the first n are done, those of from and on are to come */
-
-    while (from < w->n) {
-        size_t next;
-
-        w->id[n] = merged;
-        w->begin[n] = w->begin[from];
-        if (n)
-            note_change(w, n - 1);
-        from += 2;
-        if (from < w->n)
-            note_change(w, n);
-        for (next = from; next + 1 < w->n && w->rank[next] != rank;)
-            next++;
-        if (next + 1 >= w->n || makes_better(b, w, n, from, rank))
-            next = w->n;
-        n++;
-        if (next > from)
-            move_down(w, n, from, next - from);
-        n += next - from;
-        from = next;
+    for (size_t i = 0; i < w->n; i += 2) {
+        a = w->order[i] < a ? w->order[i] : a;
+        b = w->order[i + 1] < b ? w->order[i + 1] : b;
     }
-    w->n = n;
+    return a < b ? a : b;
+}
+
+static void merge_at(const struct bpe_pairs *p, struct symbols *w, size_t i)
+{
+    size_t right = w->next[i];
+
+    w->id[i] = w->merged[i];
+    w->next[i] = w->next[right];
+    if (w->next[right] < w->n)
+        w->previous[w->next[right]] = (uint8_t)i;
+    w->order[right] = NONE;
+    w->count--;
+    look_at(p, w, i);
+    if (w->previous[i] < w->n)
+        look_at(p, w, w->previous[i]);
+}
+
+/* The next place of the same pair, where no merge before has come up since; or n. */
+static size_t next_like(const struct symbols *w, size_t at, uint64_t order)
+{
+    size_t i = w->next[at], before = w->previous[at];
+
+    if (w->order[at] <= order || (before < w->n && w->order[before] <= order))
+        return w->n;
+    while (i < w->n && w->order[i] >> 32 != order >> 32)
+        i = w->next[i];
+    return i;
 }
 
 static void merge_symbols(const struct bpe *b, struct symbols *w, const uint32_t *ids, size_t n)
 {
-    w->n = w->n_at_first = n;
-    w->n_changed = n - 1;
+    uint64_t first;
+
+    w->n = w->count = n;
     for (size_t i = 0; i < n; i++) {
         w->id[i] = ids[i];
-        w->begin[i] = w->changed[i] = (uint16_t)i;
+        w->next[i] = (uint8_t)(i + 1);
+        w->previous[i] = (uint8_t)(i - 1);
     }
-    look_up(&b->merges, w);
-    while (w->n > 1) {
-        size_t best = find_best(w);
-
-        if (w->rank[best] == BPE_NO_RANK)
-            break;
-        merge_from(b, w, best);
-        look_up(&b->merges, w);
+    w->order[n - 1] = w->order[n] = NONE;
+    look_at_all(&b->merges, w);
+    while ((first = find_first(w)) < NONE) {
+        for (size_t i = (uint32_t)first; i < n; i = next_like(w, i, first))
+            merge_at(&b->merges, w, i);
     }
 }
 
@@ -151,7 +129,7 @@ static bool fit(const struct bpe *b, const uint32_t *ids, size_t left, size_t n)
     struct symbols w;
 
     merge_symbols(b, &w, ids, n);
-    return w.n == 2 && w.begin[1] == left;
+    return w.count == 2 && w.next[0] == left;
 }
 
 /* A stretch at a time, but for its last token, which could yet grow. False, with nothing added,
@@ -159,19 +137,19 @@ static bool fit(const struct bpe *b, const uint32_t *ids, size_t left, size_t n)
 static bool merge_stretches(const struct bpe *b, const uint32_t *ids, size_t n,
                             struct token_list *out)
 {
-    size_t before = out->count, begins[STRETCH], n_begins = 0, at = 0;
-    size_t tries = n / STRETCH + 8; /* how often a token may be taken back */
+    size_t before = out->count, begins[SMALL], n_begins = 0, at = 0;
+    size_t tries = n / SMALL + 8; /* how often a token may be taken back */
     struct symbols w;
 
     while (at < n && !out->failed) {
-        bool last = n - at <= STRETCH;
-        size_t last_begin = n_begins ? begins[n_begins - 1] : 0, keep, end;
+        size_t size = n - at < SMALL ? n - at : SMALL;
+        size_t kept = n_begins ? begins[n_begins - 1] : 0, i = 0;
+        bool last = at + size == n;
 
-        merge_symbols(b, &w, ids + at, last ? n - at : STRETCH);
-        keep = last ? w.n : w.n - 1;
-        end = at + (w.n > 1 ? w.begin[1] : w.n_at_first);
-        if (!keep || (at && !fit(b, ids + last_begin, at - last_begin, end - last_begin))) {
-            if (!keep || n_begins <= 1 || !tries--) {
+        merge_symbols(b, &w, ids + at, size);
+        if ((!last && w.count == 1) ||
+            (at && !fit(b, ids + kept, at - kept, at - kept + w.next[0]))) {
+            if (n_begins <= 1 || !tries--) {
                 out->count = before;
                 return false;
             }
@@ -179,12 +157,11 @@ static bool merge_stretches(const struct bpe *b, const uint32_t *ids, size_t n,
             out->count--;
             continue;
         }
-        for (size_t i = 0; i < keep; i++) {
+        for (n_begins = 0; last ? i < size : w.next[i] < size; i = w.next[i]) {
             token_list_add(out, (int32_t)w.id[i]);
-            begins[i] = at + w.begin[i];
+            begins[n_begins++] = at + i;
         }
-        n_begins = keep;
-        at = last ? n : at + w.begin[keep];
+        at += i;
     }
     return true;
 }
@@ -199,7 +176,7 @@ int bpe_merge(const struct bpe *b, uint32_t *ids, size_t n, struct token_list *o
         struct symbols w;
 
         merge_symbols(b, &w, ids, n);
-        for (size_t i = 0; i < w.n; i++)
+        for (size_t i = 0; i < n; i = w.next[i])
             token_list_add(out, (int32_t)w.id[i]);
         return 0;
     }
