@@ -23,16 +23,24 @@ static bool cut_merge(struct span part[2])
     return true;
 }
 
-/* The id of the two joined. Most often it is one more than that of the merge before. */
-static int32_t find_joined(const struct bpe *b, struct span left, struct span right, int32_t guess,
-                           struct strbuf *joined)
+/* Whether a token's text is that of the two joined. */
+static bool is_joined(const struct bpe *b, int32_t id, struct span left, struct span right)
 {
     size_t n;
-    const char *text = vocab_text(b->vocab, guess, &n);
+    const char *text = vocab_text(b->vocab, id, &n);
 
-    if (text && n == left.n + right.n && !memcmp(text, left.s, left.n) &&
-        !memcmp(text + left.n, right.s, right.n))
-        return guess;
+    return text && n == left.n + right.n && !memcmp(text, left.s, left.n) &&
+           !memcmp(text + left.n, right.s, right.n);
+}
+
+/* The id of the two joined. Most often it is that of the merge before, or one more. */
+static int32_t find_joined(const struct bpe *b, struct span left, struct span right, int32_t before,
+                           struct strbuf *joined)
+{
+    if (is_joined(b, before, left, right))
+        return before;
+    if (is_joined(b, before + 1, left, right))
+        return before + 1;
     strbuf_clear(joined);
     strbuf_add(joined, left.s, left.n);
     strbuf_add(joined, right.s, right.n);
@@ -41,59 +49,52 @@ static int32_t find_joined(const struct bpe *b, struct span left, struct span ri
 
 /* Merges are looked up some at a time, so that fetching from memory for one goes on beside the work
  * for the others: the tables are larger than the caches. */
-#define BATCH 16
-
-struct merge {
-    struct span part[2];
-    int32_t left, right;
-};
+#define BATCH (VOCAB_BATCH / 2)
 
 struct merge_reader {
     struct bpe *b;
     struct reader *r;
-    struct merge batch[BATCH];
-    int count;
+    const char *text[2 * BATCH]; /* left, right, left, right, ... */
+    size_t size[2 * BATCH];
+    int count;      /* of merges in the batch */
     uint32_t rank;  /* of the first in the batch */
     int32_t merged; /* id of the last one that was added */
     struct strbuf joined;
 };
 
-static int add_merge(struct merge_reader *m, const struct merge *merge)
+static int add_merge(struct merge_reader *m, struct span left, struct span right,
+                     const int32_t *ids)
 {
     struct bpe *b = m->b;
-    struct span left = merge->part[0], right = merge->part[1];
     size_t skip = right.n >= b->prefix.n ? b->prefix.n : right.n;
     struct span tail = {right.s + skip, right.n - skip};
 
-    m->merged = find_joined(b, left, tail, m->merged + 1, &m->joined);
+    m->merged = find_joined(b, left, tail, m->merged, &m->joined);
     if (m->joined.failed)
         return no_memory(m->r);
-    if (merge->left < 0 || merge->right < 0 || m->merged < 0)
+    if (ids[0] < 0 || ids[1] < 0 || m->merged < 0)
         return fail(m->r->err, CLM_ERR_FORMAT,
                     "%s: model: merge %u, \"%.*s\" and \"%.*s\", needs a token that the "
                     "vocabulary lacks",
                     m->r->name, m->rank, (int)(left.n < 40 ? left.n : 40), left.s,
                     (int)(right.n < 40 ? right.n : 40), right.s);
     m->rank++;
-    return bpe_pairs_add(
-        &b->merges,
-        (struct bpe_rule){(uint32_t)merge->left, (uint32_t)merge->right, (uint32_t)m->merged},
-        m->r->err);
+    return bpe_pairs_add(&b->merges,
+                         (struct bpe_rule){(uint32_t)ids[0], (uint32_t)ids[1], (uint32_t)m->merged},
+                         m->r->err);
 }
 
 static int add_batch(struct merge_reader *m)
 {
-    int count = m->count;
+    int32_t ids[2 * BATCH];
+    int n = 2 * m->count;
 
     m->count = 0;
-    for (int i = 0; i < count; i++) {
-        struct merge *merge = &m->batch[i];
+    vocab_find_all(m->b->vocab, m->text, m->size, (size_t)n, ids);
+    for (int i = 0; i < n; i += 2) {
+        struct span left = {m->text[i], m->size[i]}, right = {m->text[i + 1], m->size[i + 1]};
 
-        merge->left = vocab_find(m->b->vocab, merge->part[0].s, merge->part[0].n);
-        merge->right = vocab_find(m->b->vocab, merge->part[1].s, merge->part[1].n);
-    }
-    for (int i = 0; i < count; i++) {
-        if (add_merge(m, &m->batch[i]))
+        if (add_merge(m, left, right, ids + i))
             return -1;
     }
     return 0;
@@ -102,14 +103,13 @@ static int add_batch(struct merge_reader *m)
 /* passing: the parts are gone when the next merge is read. */
 static int queue_merge(struct merge_reader *m, const struct span part[2], bool passing)
 {
-    struct merge *merge = &m->batch[m->count++];
-
     if (m->rank > INT32_MAX - BATCH)
         return fail(m->r->err, CLM_ERR_UNSUPPORTED, "%s: model: too many merges", m->r->name);
-    merge->part[0] = part[0];
-    merge->part[1] = part[1];
-    vocab_prefetch(m->b->vocab, part[0].s, part[0].n);
-    vocab_prefetch(m->b->vocab, part[1].s, part[1].n);
+    for (int i = 0; i < 2; i++) {
+        m->text[2 * m->count + i] = part[i].s;
+        m->size[2 * m->count + i] = part[i].n;
+    }
+    m->count++;
     return m->count == BATCH || passing ? add_batch(m) : 0;
 }
 

@@ -11,6 +11,8 @@
  * As long as c is not complete, then, its next merge inside has a rank up to m, and no merge across
  * its borders has.
  */
+#include <string.h>
+
 #include "base/memory.h"
 #include "base/utf8.h"
 #include "tokenizer/bpe_merge.h"
@@ -24,20 +26,11 @@ struct borders {
     bool unknown; /* an end of a character merges with what is not known to be bytes */
 };
 
-/* The byte that the first or the last character of a token stands for, or -1. */
-static int border_byte(const struct bpe *b, uint32_t id, bool last)
-{
-    size_t n, i = 0;
-    const char *s = vocab_text(b->vocab, (int32_t)id, &n);
-    int32_t c;
-
-    if (!s || !n || (int32_t)id == b->unk)
-        return -1;
-    for (i = last ? n - 1 : 0; i && (s[i] & 0xC0) == 0x80; i--)
-        ;
-    utf8_decode(s + i, n - i, &c);
-    return byte_level_byte(c);
-}
+/* The first and the last byte of a token, and their number up to 255; 0 where one id has several
+ * texts, or stands for what is not its text. */
+struct edges {
+    unsigned char first, last, size;
+};
 
 /* byte is what stands on the other side; of one that is not known both may be true. */
 static void note_rank(uint32_t *ranks, uint32_t id, int byte, uint32_t rank)
@@ -81,7 +74,8 @@ static void note_disturbance(struct bpe *b, unsigned char last, uint32_t right)
     b->disturbed[h / 64] |= (uint64_t)1 << h % 64;
 }
 
-static int find_borders(struct bpe *b, struct borders *border, struct reader *r)
+static int find_borders(struct bpe *b, const struct edges *edges, struct borders *border,
+                        struct reader *r)
 {
     size_t n = b->vocab->n_ids;
 
@@ -89,14 +83,15 @@ static int find_borders(struct bpe *b, struct borders *border, struct reader *r)
     if (!border->left)
         return no_memory(r);
     border->right = border->left + 2 * n;
-    for (size_t i = 0; i < 4 * n; i++)
-        border->left[i] = BPE_NO_RANK;
+    memset(border->left, 0xFF, 4 * n * sizeof *border->left); /* BPE_NO_RANK */
     for (size_t i = 0; i < b->merges.count; i++) {
         uint32_t left = b->merges.rules[i].left, right = b->merges.rules[i].right;
-        int before = border_byte(b, left, true), after = border_byte(b, right, false);
+        int before = edges[left].size ? edges[left].last : -1;
+        int after = edges[right].size ? edges[right].first : -1;
 
-        note_rank(border->right, right, before, (uint32_t)i);
-        if (after >= 0 && (after & 0xC0) == 0x80)
+        if (edges[right].size < UTF8_MAX) /* it can be of a character */
+            note_rank(border->right, right, before, (uint32_t)i);
+        if ((after >= 0 && (after & 0xC0) == 0x80) || edges[left].size >= UTF8_MAX)
             continue;
         note_rank(border->left, left, after, (uint32_t)i);
         if (after < 0)
@@ -171,25 +166,25 @@ static unsigned find_limits(const struct bpe *b, const struct borders *border, c
     return limits;
 }
 
-static void try_character(struct bpe *b, const struct borders *border, const char *s, size_t n)
+/* Whether the character is a seed, whose limits are set then. */
+static bool try_character(struct bpe *b, const struct borders *border, int32_t c)
 {
     uint32_t bytes[UTF8_MAX], highest;
-    int32_t c, whole;
+    char s[UTF8_MAX];
+    size_t n = utf8_encode(c, s);
     unsigned limits;
 
-    if (n < 2 || n > 3 || !utf8_valid(s, n) || utf8_decode(s, n, &c) != n)
-        return;
     for (size_t i = 0; i < n; i++) {
         if (b->byte_ids[(unsigned char)s[i]] < 0)
-            return;
+            return false;
         bytes[i] = (uint32_t)b->byte_ids[(unsigned char)s[i]];
     }
-    whole = merge_alone(b, bytes, n, &highest);
-    limits = whole >= 0 ? find_limits(b, border, s, n, whole, highest) : BPE_NEVER;
-    if (limits & BPE_NEVER)
-        return;
-    b->char_ids[c] = whole;
+    b->char_ids[c] = merge_alone(b, bytes, n, &highest);
+    if (b->char_ids[c] < 0)
+        return false;
+    limits = find_limits(b, border, s, n, b->char_ids[c], highest);
     b->limits[c] = (unsigned char)limits;
+    return !(limits & BPE_NEVER);
 }
 
 /* The characters side by side in the bytes of a token. */
@@ -198,8 +193,10 @@ static void note_neighbours(struct bpe *b, const char *s, size_t n)
     int32_t before = -1, c;
 
     for (size_t i = 0; i < n;) {
-        size_t size = utf8_decode(s + i, n - i, &c);
+        size_t size = 1;
 
+        if (s[i] & 0x80)
+            size = utf8_decode(s + i, n - i, &c);
         if (before >= 0 && size > 1)
             bpe_allow_neighbours(b, before, c);
         before = size > 1 ? c : -1;
@@ -207,14 +204,32 @@ static void note_neighbours(struct bpe *b, const char *s, size_t n)
     }
 }
 
-static int look_at_tokens(struct bpe *b, const struct borders *border, struct reader *r)
+/* What a token of these bytes says about its first byte, its characters and its edges. */
+static void look_at_token(struct bpe *b, struct edges *edges, const struct vocab_entry *entry,
+                          bool alone, const char *bytes, size_t n)
 {
+    size_t *longest = &b->longest[(unsigned char)*bytes];
+    int32_t c;
+
+    *longest = n > *longest ? n : *longest;
+    if (alone && entry->id != b->unk)
+        edges[entry->id] = (struct edges){.first = (unsigned char)*bytes,
+                                          .last = (unsigned char)bytes[n - 1],
+                                          .size = (unsigned char)(n < 255 ? n : 255)};
+    note_neighbours(b, bytes, n);
+    if ((n == 2 || n == 3) && utf8_decode(bytes, n, &c) == n && utf8_valid(bytes, n))
+        b->char_ids[c] = entry->id;
+}
+
+static int look_at_tokens(struct bpe *b, struct edges *edges, struct reader *r)
+{
+    const struct vocab *v = b->vocab;
     char *bytes = NULL;
     size_t capacity = 0;
 
-    for (size_t e = 0; e < b->vocab->n_entries; e++) {
-        const struct vocab_entry *entry = &b->vocab->entries[e];
-        size_t n, *longest;
+    for (size_t e = 0; e < v->n_entries; e++) {
+        const struct vocab_entry *entry = &v->entries[e];
+        size_t n;
 
         if (entry->size > capacity || !bytes) {
             mem_free(bytes);
@@ -223,32 +238,42 @@ static int look_at_tokens(struct bpe *b, const struct borders *border, struct re
             if (!bytes)
                 return no_memory(r);
         }
-        n = read_bytes(b->vocab->text + entry->offset, entry->size, bytes);
-        if (!n)
-            continue;
-        longest = &b->longest[(unsigned char)*bytes];
-        *longest = n > *longest ? n : *longest;
-        try_character(b, border, bytes, n);
-        note_neighbours(b, bytes, n);
+        n = read_bytes(v->text + entry->offset, entry->size, bytes);
+        if (n)
+            look_at_token(b, edges, entry, v->entry_of_id[entry->id] == e + 1, bytes, n);
     }
     mem_free(bytes);
+    for (int byte = 0; byte < 256; byte++) {
+        if (b->fallback_ids[byte] >= 0)
+            edges[b->fallback_ids[byte]].size = 0;
+    }
     return 0;
 }
 
 int bpe_fill_seeds(struct bpe *b, struct reader *r)
 {
     struct borders border = {0};
-    int rc;
+    struct edges *edges = mem_zeroed(b->vocab->n_ids + 1, sizeof *edges);
+    int rc = -1;
 
     b->limits = mem_zeroed(BPE_CHARACTERS, 1);
     b->neighbours = mem_zeroed(((size_t)1 << BPE_NEIGHBOUR_BITS) / 64, sizeof *b->neighbours);
-    if (!b->limits || !b->neighbours)
-        return no_memory(r);
-    if (find_borders(b, &border, r))
-        return -1;
+    if (!edges || !b->limits || !b->neighbours) {
+        no_memory(r);
+        goto cleanup;
+    }
     for (size_t i = 0; i < BPE_CHARACTERS; i++)
         b->char_ids[i] = -1;
-    rc = look_at_tokens(b, &border, r);
+    if (look_at_tokens(b, edges, r) || find_borders(b, edges, &border, r))
+        goto cleanup;
+    for (int32_t c = 0; c < BPE_CHARACTERS; c++) {
+        if (b->char_ids[c] >= 0 && !try_character(b, &border, c))
+            b->char_ids[c] = -1;
+    }
+    rc = 0;
+
+cleanup:
     mem_free(border.left);
+    mem_free(edges);
     return rc;
 }

@@ -140,11 +140,6 @@ int vocab_add(struct vocab *v, const char *s, size_t n, int64_t id, clm_error *e
     return 0;
 }
 
-void vocab_prefetch(const struct vocab *v, const char *s, size_t n)
-{
-    __builtin_prefetch(&v->slots[(size_t)hash_bytes(s, n) & v->mask]);
-}
-
 int32_t vocab_find(const struct vocab *v, const char *s, size_t n)
 {
     const struct vocab_slot *slot;
@@ -153,6 +148,32 @@ int32_t vocab_find(const struct vocab *v, const char *s, size_t n)
         return -1;
     slot = slot_of(v, s, n, hash_bytes(s, n));
     return slot->entry ? v->entries[slot->entry - 1].id : -1;
+}
+
+void vocab_find_all(const struct vocab *v, const char *const *s, const size_t *n, size_t count,
+                    int32_t *ids)
+{
+    uint64_t h[VOCAB_BATCH];
+    uint32_t entry[VOCAB_BATCH];
+
+    for (size_t k = 0; k < count && v->slots; k++) {
+        h[k] = hash_bytes(s[k], n[k]);
+        __builtin_prefetch(&v->slots[(size_t)h[k] & v->mask]);
+    }
+    for (size_t k = 0; k < count && v->slots; k++) {
+        entry[k] = v->slots[(size_t)h[k] & v->mask].entry;
+        if (entry[k])
+            __builtin_prefetch(&v->entries[entry[k] - 1]);
+    }
+    for (size_t k = 0; k < count && v->slots; k++) {
+        if (entry[k])
+            __builtin_prefetch(v->text + v->entries[entry[k] - 1].offset);
+    }
+    for (size_t k = 0; k < count; k++) {
+        const struct vocab_slot *slot = v->slots ? slot_of(v, s[k], n[k], h[k]) : NULL;
+
+        ids[k] = slot && slot->entry ? v->entries[slot->entry - 1].id : -1;
+    }
 }
 
 const char *vocab_text(const struct vocab *v, int32_t id, size_t *size)

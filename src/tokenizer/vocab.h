@@ -43,10 +43,12 @@ void vocab_release(struct vocab *v);
  */
 int vocab_add(struct vocab *v, const char *s, size_t n, int64_t id, clm_error *err);
 
-/* Fetch from memory what a vocab_find soon to come will look at. */
-void vocab_prefetch(const struct vocab *v, const char *s, size_t n);
-
 int32_t vocab_find(const struct vocab *v, const char *s, size_t n); /* -1: not there */
+/* The same for many texts, count <= VOCAB_BATCH: their parts of the tables are fetched side by
+ * side. */
+#define VOCAB_BATCH 32
+void vocab_find_all(const struct vocab *v, const char *const *s, const size_t *n, size_t count,
+                    int32_t *ids);
 const char *vocab_text(const struct vocab *v, int32_t id, size_t *size);
 
 #endif
