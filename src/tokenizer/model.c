@@ -35,7 +35,6 @@ static int read_vocab_object(struct vocab *vocab, struct span text, struct reade
 {
     struct bulk_reader members;
     struct span key;
-    size_t before;
     int64_t id;
     int rc;
 
@@ -46,19 +45,21 @@ static int read_vocab_object(struct vocab *vocab, struct span text, struct reade
         return -1;
     members = bulk_start(text, r);
     while ((rc = bulk_next_member(&members, &key, &id)) > 0) {
-        before = vocab->n_entries;
-        if (vocab_add(vocab, key.s, key.n, id, r->err)) {
+        if (vocab_append(vocab, key.s, key.n, id, r->err)) {
             rc = -1;
-            break;
-        }
-        if (vocab->n_entries == before) {
-            rc = fail(r->err, CLM_ERR_FORMAT, "%s: model: token \"%.*s\" is there twice", r->name,
-                      (int)(key.n < 80 ? key.n : 80), key.s);
             break;
         }
     }
     bulk_reader_release(&members);
-    return rc;
+    if (rc || vocab_index(vocab, r->err))
+        return -1;
+    if (vocab->twice < vocab->n_entries) {
+        const struct vocab_entry *e = &vocab->entries[vocab->twice];
+
+        return fail(r->err, CLM_ERR_FORMAT, "%s: model: token \"%.*s\" is there twice", r->name,
+                    (int)(e->size < 80 ? e->size : 80), vocab->text + e->offset);
+    }
+    return 0;
 }
 
 static int read_vocab_list(struct vocab *vocab, const json *v, struct reader *r)

@@ -27,12 +27,65 @@ static int grow(void **items, size_t *capacity, size_t need, size_t size, clm_er
     return 0;
 }
 
+/* The slot that holds the text, or the free one where it would go. */
+static struct vocab_slot *slot_of(const struct vocab *v, const char *s, size_t n, uint64_t h)
+{
+    for (size_t i = (size_t)h & v->mask;; i = (i + 1) & v->mask) {
+        struct vocab_slot *slot = &v->slots[i];
+        const struct vocab_entry *e;
+
+        if (!slot->entry)
+            return slot;
+        e = &v->entries[slot->entry - 1];
+        if (slot->tag == (uint32_t)(h >> 32) && e->size == n && !memcmp(v->text + e->offset, s, n))
+            return slot;
+    }
+}
+
+/* Put an entry where its text belongs; false where that is taken by the same text. */
+static bool take_slot(struct vocab *v, size_t e, uint64_t h)
+{
+    const struct vocab_entry *entry = &v->entries[e];
+    struct vocab_slot *slot = slot_of(v, v->text + entry->offset, entry->size, h);
+
+    if (slot->entry)
+        return false;
+    *slot = (struct vocab_slot){.tag = (uint32_t)(h >> 32), .entry = (uint32_t)(e + 1)};
+    return true;
+}
+
+#define AHEAD 16 /* entries, between asking for a slot and its use */
+
+static uint64_t hash_entry(const struct vocab *v, size_t e)
+{
+    return hash_bytes(v->text + v->entries[e].offset, v->entries[e].size);
+}
+
+/* Give every entry a slot, of those that are all free; the first whose text has one, or n_entries.
+ */
+static size_t fill_slots(struct vocab *v)
+{
+    uint64_t hashes[AHEAD] = {0};
+
+    for (size_t e = 0; e < v->n_entries + AHEAD; e++) {
+        uint64_t h = hashes[e % AHEAD];
+
+        if (e < v->n_entries) {
+            hashes[e % AHEAD] = hash_entry(v, e);
+            __builtin_prefetch(&v->slots[(size_t)hashes[e % AHEAD] & v->mask]);
+        }
+        if (e >= AHEAD && !take_slot(v, e - AHEAD, h))
+            return e - AHEAD;
+    }
+    return v->n_entries;
+}
+
 static int grow_slots(struct vocab *v, size_t n, clm_error *err)
 {
     size_t size = 16;
     struct vocab_slot *slots;
 
-    while (size / 2 < n) {
+    while (size / 4 * 3 < n) {
         if (!size_mul(size, 2, &size))
             return fail(err, CLM_ERR_NOMEM, "a vocabulary of %zu tokens", n);
     }
@@ -44,14 +97,7 @@ static int grow_slots(struct vocab *v, size_t n, clm_error *err)
     mem_free(v->slots);
     v->slots = slots;
     v->mask = size - 1;
-    for (size_t e = 0; e < v->n_entries; e++) {
-        uint64_t h = hash_bytes(v->text + v->entries[e].offset, v->entries[e].size);
-        size_t i = (size_t)h & v->mask;
-
-        while (slots[i].entry)
-            i = (i + 1) & v->mask;
-        slots[i] = (struct vocab_slot){.tag = (uint32_t)(h >> 32), .entry = (uint32_t)(e + 1)};
-    }
+    v->twice = fill_slots(v);
     return 0;
 }
 
@@ -76,21 +122,6 @@ void vocab_release(struct vocab *v)
     *v = (struct vocab){0};
 }
 
-/* The slot that holds the text, or the free one where it would go. */
-static struct vocab_slot *slot_of(const struct vocab *v, const char *s, size_t n, uint64_t h)
-{
-    for (size_t i = (size_t)h & v->mask;; i = (i + 1) & v->mask) {
-        struct vocab_slot *slot = &v->slots[i];
-        const struct vocab_entry *e;
-
-        if (!slot->entry)
-            return slot;
-        e = &v->entries[slot->entry - 1];
-        if (slot->tag == (uint32_t)(h >> 32) && e->size == n && !memcmp(v->text + e->offset, s, n))
-            return slot;
-    }
-}
-
 static int reserve_id(struct vocab *v, int64_t id, clm_error *err)
 {
     size_t old = v->n_ids;
@@ -109,21 +140,14 @@ static int reserve_id(struct vocab *v, int64_t id, clm_error *err)
     return 0;
 }
 
-int vocab_add(struct vocab *v, const char *s, size_t n, int64_t id, clm_error *err)
+int vocab_append(struct vocab *v, const char *s, size_t n, int64_t id, clm_error *err)
 {
-    uint64_t h = hash_bytes(s, n);
-    struct vocab_slot *slot;
     size_t text_end;
 
     if (!size_add(v->text_size, n, &text_end) || text_end >= UINT32_MAX ||
         v->n_entries >= INT32_MAX / 2)
         return fail(err, CLM_ERR_UNSUPPORTED, "%s: a vocabulary of more than 4 GiB",
                     v->name ? v->name : "tokenizer");
-    if (grow_slots(v, v->n_entries + 1, err))
-        return -1;
-    slot = slot_of(v, s, n, h);
-    if (slot->entry)
-        return 0;
     if (grow((void **)&v->text, &v->text_capacity, text_end + 1, 1, err) ||
         grow((void **)&v->entries, &v->entry_capacity, v->n_entries + 1, sizeof *v->entries, err) ||
         reserve_id(v, id, err))
@@ -134,9 +158,29 @@ int vocab_add(struct vocab *v, const char *s, size_t n, int64_t id, clm_error *e
         .offset = (uint32_t)v->text_size, .size = (uint32_t)n, .id = (int32_t)id};
     v->text_size = text_end + 1;
     v->n_entries++;
-    *slot = (struct vocab_slot){.tag = (uint32_t)(h >> 32), .entry = (uint32_t)v->n_entries};
     if (!v->entry_of_id[id])
         v->entry_of_id[id] = (uint32_t)v->n_entries;
+    return 0;
+}
+
+int vocab_index(struct vocab *v, clm_error *err)
+{
+    mem_free(v->slots);
+    v->slots = NULL;
+    return grow_slots(v, v->n_entries, err);
+}
+
+int vocab_add(struct vocab *v, const char *s, size_t n, int64_t id, clm_error *err)
+{
+    uint64_t h = hash_bytes(s, n);
+
+    if (grow_slots(v, v->n_entries + 1, err))
+        return -1;
+    if (slot_of(v, s, n, h)->entry)
+        return 0;
+    if (vocab_append(v, s, n, id, err))
+        return -1;
+    take_slot(v, v->n_entries - 1, h);
     return 0;
 }
 

@@ -28,8 +28,9 @@ struct vocab {
     uint32_t *entry_of_id; /* plus one; 0 for an id without token */
     size_t n_ids;          /* one more than the largest id */
     size_t id_capacity;
-    struct vocab_slot *slots;
+    struct vocab_slot *slots; /* a power of two, at most three quarters taken */
     size_t mask;
+    size_t twice; /* see vocab_index */
 };
 
 /* Room for n tokens of text_size bytes in all; more is made when needed. */
@@ -42,6 +43,10 @@ void vocab_release(struct vocab *v);
  * (CLM_ERR_UNSUPPORTED).
  */
 int vocab_add(struct vocab *v, const char *s, size_t n, int64_t id, clm_error *err);
+/* The two steps of vocab_add, for many: nothing is found before vocab_index, which leaves in
+ * v->twice the first entry whose text was there already, or n_entries. */
+int vocab_append(struct vocab *v, const char *s, size_t n, int64_t id, clm_error *err);
+int vocab_index(struct vocab *v, clm_error *err);
 
 int32_t vocab_find(const struct vocab *v, const char *s, size_t n); /* -1: not there */
 /* The same for many texts, count <= VOCAB_BATCH: their parts of the tables are fetched side by
