@@ -70,8 +70,9 @@ static bool parse_format(const char *text, struct weight *w)
     for (int f = 0; f < WEIGHT_FORMATS; f++)
         if (f != WEIGHT_AFFINE && strcmp(text, weight_format_name((enum weight_format)f)) == 0) {
             w->format = (enum weight_format)f;
-            w->bits = f == WEIGHT_MXFP8 ? 8 : 4;
-            w->group_size = f == WEIGHT_NVFP4 ? 16 : 32;
+            w->bits = f == WEIGHT_MXFP8 || f == WEIGHT_FP8 ? 8 : 4;
+            w->group_size = f == WEIGHT_NVFP4 ? 16 : f == WEIGHT_FP8 ? 128 : 32;
+            w->scale_rows = 128;
             return true;
         }
     w->format = WEIGHT_AFFINE;
@@ -95,9 +96,12 @@ static void fill(uint8_t *data, size_t size, enum weight_format format)
 
 static void fill_scales(uint8_t *p, size_t size, enum weight_format format)
 {
+    static const uint8_t small[] = {0, 0, 0x80, 0x3C}; /* as f32; its last two bytes as bf16 */
+
     for (size_t i = 0; i < size; i++)
-        p[i] = format == WEIGHT_AFFINE ? (uint8_t[]){0x80, 0x3C}[i % 2]
-                                       : (uint8_t)(format == WEIGHT_NVFP4 ? 0x28 : 120);
+        p[i] = format == WEIGHT_FP8      ? small[i % 4]
+               : format == WEIGHT_AFFINE ? (uint8_t[]){0x80, 0x3C}[i % 2]
+                                         : (uint8_t)(format == WEIGHT_NVFP4 ? 0x28 : 120);
 }
 
 /* As many as there must be for a total of bytes. */

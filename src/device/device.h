@@ -37,6 +37,7 @@ enum weight_format {
     WEIGHT_MXFP4,  /* e2m1 values, groups of 32 with an e8m0 scale */
     WEIGHT_NVFP4,  /* e2m1 values, groups of 16 with an e4m3 scale */
     WEIGHT_MXFP8,  /* e4m3 values, groups of 32 with an e8m0 scale */
+    WEIGHT_FP8,    /* e4m3 values, blocks of any size with an f32 scale */
     WEIGHT_FORMATS
 };
 
@@ -45,11 +46,15 @@ enum weight_format {
 struct weight {
     enum weight_format format;
     int n_out, n_in;
-    int bits, group_size;  /* of quantised formats; n_in is a multiple of group_size */
+    int bits, group_size;  /* of quantised formats; n_in is a multiple of group_size, but for
+                            * WEIGHT_FP8, whose last group may be shorter */
     enum dtype scale_type; /* WEIGHT_AFFINE: F32, F16 or BF16, of scales and biases alike */
     const void *data;
-    const void *scales; /* [n_out, n_in / group_size] */
+    const void *scales; /* [n_out, n_in / group_size]; of WEIGHT_FP8 see below */
     const void *biases; /* the same shape; WEIGHT_AFFINE only */
+    /* WEIGHT_FP8: row o has the row (scale_row + o) / scale_rows of scales; scale_row is below
+     * scale_rows. */
+    int scale_rows, scale_row;
 };
 
 /* One product of a matmul call: y[t, o] = sum_i x[t, i] w[o, i] (+ bias[o]) for the x of the call.

@@ -10,6 +10,8 @@ static bool is_quantised(enum weight_format format)
 
 static size_t scale_size(const struct weight *w)
 {
+    if (w->format == WEIGHT_FP8)
+        return 4;
     return w->format == WEIGHT_AFFINE ? dtype_size(w->scale_type) : 1;
 }
 
@@ -29,6 +31,7 @@ size_t weight_row_bytes(const struct weight *w)
     case WEIGHT_NVFP4:
         return n / 2;
     case WEIGHT_MXFP8:
+    case WEIGHT_FP8:
         return n;
     case WEIGHT_FORMATS:
         break;
@@ -40,14 +43,18 @@ size_t weight_scale_row_bytes(const struct weight *w)
 {
     if (!is_quantised(w->format))
         return 0;
-    return (size_t)(w->n_in / w->group_size) * scale_size(w);
+    return ((size_t)w->n_in + (size_t)w->group_size - 1) / (size_t)w->group_size * scale_size(w);
 }
 
 size_t weight_bytes(const struct weight *w)
 {
     size_t per_group = w->format == WEIGHT_AFFINE ? 2 : 1; /* a bias beside the scale */
+    size_t rows = (size_t)w->n_out, scale_rows = rows;
 
-    return (size_t)w->n_out * (weight_row_bytes(w) + per_group * weight_scale_row_bytes(w));
+    if (w->format == WEIGHT_FP8)
+        scale_rows =
+            (rows + (size_t)w->scale_row + (size_t)w->scale_rows - 1) / (size_t)w->scale_rows;
+    return rows * weight_row_bytes(w) + scale_rows * per_group * weight_scale_row_bytes(w);
 }
 
 struct weight weight_rows(const struct weight *w, int first, int n)
@@ -56,6 +63,10 @@ struct weight weight_rows(const struct weight *w, int first, int n)
     size_t scales = (size_t)first * weight_scale_row_bytes(w);
 
     part.n_out = n;
+    if (w->format == WEIGHT_FP8) {
+        part.scale_row = (w->scale_row + first) % w->scale_rows;
+        scales = (size_t)(weight_fp8_scales(w, first) - (const uint8_t *)w->scales);
+    }
     part.data = (const uint8_t *)w->data + (size_t)first * weight_row_bytes(w);
     if (w->scales)
         part.scales = (const uint8_t *)w->scales + scales;
@@ -115,6 +126,18 @@ static void microscaled_row(float *out, const struct weight *w, const uint8_t *d
     }
 }
 
+static void fp8_piece(float *out, const struct weight *w, int o, int k, int n)
+{
+    const uint8_t *data = (const uint8_t *)w->data + (size_t)o * (size_t)w->n_in;
+    const uint8_t *scales = weight_fp8_scales(w, o);
+
+    for (int i = 0; i < n; i++) {
+        float scale = bits_f32(load_le32(scales + 4 * (size_t)((k + i) / w->group_size)));
+
+        out[i] = bf16_to_f32(f32_to_bf16(f8_e4m3_to_f32(data[k + i]) * scale));
+    }
+}
+
 static void dense_row(float *out, const struct weight *w, const uint8_t *data)
 {
     enum dtype type = w->format == WEIGHT_F32   ? DTYPE_F32
@@ -134,8 +157,30 @@ void weight_row_f32(float *out, const struct weight *w, int o)
         dense_row(out, w, data);
     else if (w->format == WEIGHT_AFFINE)
         affine_row(out, w, data, o);
+    else if (w->format == WEIGHT_FP8)
+        fp8_piece(out, w, o, 0, w->n_in);
     else
         microscaled_row(out, w, data, o);
+}
+
+/* Where groups do not cross k the piece is a matrix of one short row. */
+void weight_piece_f32(float *out, const struct weight *w, int o, int k, int n)
+{
+    struct weight piece, before;
+
+    if (w->format == WEIGHT_FP8) {
+        fp8_piece(out, w, o, k, n);
+        return;
+    }
+    piece = before = weight_rows(w, o, 1);
+    before.n_in = k;
+    piece.n_in = n;
+    piece.data = (const uint8_t *)piece.data + weight_row_bytes(&before);
+    if (piece.scales)
+        piece.scales = (const uint8_t *)piece.scales + weight_scale_row_bytes(&before);
+    if (piece.biases)
+        piece.biases = (const uint8_t *)piece.biases + weight_scale_row_bytes(&before);
+    weight_row_f32(out, &piece, 0);
 }
 
 const char *weight_format_name(enum weight_format format)
@@ -143,7 +188,7 @@ const char *weight_format_name(enum weight_format format)
     static const char *const names[WEIGHT_FORMATS] = {
         [WEIGHT_F32] = "f32",       [WEIGHT_F16] = "f16",     [WEIGHT_BF16] = "bf16",
         [WEIGHT_AFFINE] = "affine", [WEIGHT_MXFP4] = "mxfp4", [WEIGHT_NVFP4] = "nvfp4",
-        [WEIGHT_MXFP8] = "mxfp8",
+        [WEIGHT_MXFP8] = "mxfp8",   [WEIGHT_FP8] = "fp8",
     };
 
     return format >= 0 && format < WEIGHT_FORMATS ? names[format] : "unknown";
@@ -178,13 +223,29 @@ static int check_microscaled(const struct weight *w, const char *name, clm_error
     return 0;
 }
 
+static int check_fp8(const struct weight *w, const char *name, clm_error *err)
+{
+    if (w->bits == 8 && w->group_size > 0 && w->scale_rows > 0 && w->scale_row >= 0 &&
+        w->scale_row < w->scale_rows)
+        return 0;
+    return fail(err, CLM_ERR_FORMAT, "%s: fp8 of %d bits in blocks of %d x %d, from row %d", name,
+                w->bits, w->scale_rows, w->group_size, w->scale_row);
+}
+
+static int check_format(const struct weight *w, const char *name, clm_error *err)
+{
+    if (w->format == WEIGHT_AFFINE)
+        return check_affine(w, name, err);
+    return w->format == WEIGHT_FP8 ? check_fp8(w, name, err) : check_microscaled(w, name, err);
+}
+
 static int check_quantised(const struct weight *w, const char *name, clm_error *err)
 {
-    if (w->format == WEIGHT_AFFINE ? check_affine(w, name, err) : check_microscaled(w, name, err))
+    if (check_format(w, name, err))
         return -1;
     if (!w->scales)
         return fail(err, CLM_ERR_FORMAT, "%s: quantised, but without scales", name);
-    if (w->n_in % w->group_size)
+    if (w->format != WEIGHT_FP8 && w->n_in % w->group_size)
         return fail(err, CLM_ERR_FORMAT, "%s: rows of %d numbers do not divide into groups of %d",
                     name, w->n_in, w->group_size);
     return 0;

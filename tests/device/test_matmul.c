@@ -51,6 +51,10 @@ static int all_formats(struct weight *formats)
     formats[n++] = (struct weight){.format = WEIGHT_MXFP4, .bits = 4, .group_size = 32};
     formats[n++] = (struct weight){.format = WEIGHT_NVFP4, .bits = 4, .group_size = 16};
     formats[n++] = (struct weight){.format = WEIGHT_MXFP8, .bits = 8, .group_size = 32};
+    formats[n++] = (struct weight){
+        .format = WEIGHT_FP8, .bits = 8, .group_size = 128, .scale_rows = 128, .scale_row = 127};
+    formats[n++] =
+        (struct weight){.format = WEIGHT_FP8, .bits = 8, .group_size = 5, .scale_rows = 1};
     return n;
 }
 
@@ -93,7 +97,7 @@ static void fill_data(const struct weight *w, uint8_t *data, size_t size)
     }
     for (size_t i = 0; i < size; i++) {
         data[i] = (uint8_t)random_u64();
-        if (w->format == WEIGHT_MXFP8 && (data[i] & 0x7F) == 0x7F)
+        if (weight_is_e4m3(w) && (data[i] & 0x7F) == 0x7F)
             data[i] ^= 1; /* no NaN */
     }
 }
@@ -107,6 +111,8 @@ static void fill_scales(const struct weight *w, uint8_t *scales, uint8_t *biases
 
         if (w->format == WEIGHT_NVFP4)
             scales[i] = (uint8_t)(0x10 + random_below(0x30));
+        else if (w->format == WEIGHT_FP8)
+            put_float(scales, i, s, DTYPE_F32);
         else if (w->format != WEIGHT_AFFINE)
             scales[i] = (uint8_t)(120 + random_below(5));
         else {
@@ -134,7 +140,8 @@ static struct weight random_weight(struct weight w, int n_out, int n_in)
     w.biases = biases + 1;
     fill_data(&w, data + 1, size);
     if (w.group_size)
-        fill_scales(&w, scales + 1, biases + 1, (size_t)n_out * (size_t)(n_in / w.group_size));
+        fill_scales(&w, scales + 1, biases + 1,
+                    (size_t)n_out * (size_t)((n_in + w.group_size - 1) / w.group_size));
     return w;
 }
 
@@ -247,7 +254,7 @@ static void check_output(const tensor *y, int row, const struct weight *w, const
 
 static bool has_group(const struct weight *w)
 {
-    return w->format > WEIGHT_BF16;
+    return w->format > WEIGHT_BF16 && w->format != WEIGHT_FP8;
 }
 
 /* x may be rounded to bf16 for weights that are: to within 2^-9 of itself, which INT8 allows. */
@@ -588,8 +595,8 @@ static void test_experts(void **state)
 /* Whatever allocation fails, sync says so; the next call is as good as new. */
 static void test_no_memory(void **state)
 {
-    const struct weight formats[] = {{.format = WEIGHT_BF16},
-                                     {WEIGHT_AFFINE, 0, 0, 4, 64, DTYPE_BF16, NULL, NULL, NULL}};
+    const struct weight formats[] = {
+        {.format = WEIGHT_BF16}, {WEIGHT_AFFINE, 0, 0, 4, 64, DTYPE_BF16, NULL, NULL, NULL, 0, 0}};
 
     (void)state;
     for (size_t f = 0; f < COUNT(formats); f++)

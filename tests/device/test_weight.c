@@ -18,6 +18,15 @@ static double scale_value(const struct weight *w, const void *scales, int o, int
     size_t at = (size_t)o * (size_t)(w->n_in / w->group_size) + (size_t)(i / w->group_size);
     const uint8_t *p = scales;
 
+    if (w->format == WEIGHT_FP8) {
+        int groups = (w->n_in + w->group_size - 1) / w->group_size;
+        float f;
+
+        at = (size_t)((w->scale_row + o) / w->scale_rows * groups + i / w->group_size);
+        memcpy(&f, p + 4 * at, sizeof f);
+        return (double)f;
+    }
+
     if (w->format == WEIGHT_NVFP4) {
         int exponent = p[at] >> 3 & 15, fraction = p[at] & 7;
         double v = exponent ? ldexp(8 + fraction, exponent - 10) : ldexp(fraction, -9);
@@ -67,11 +76,12 @@ static double element(const struct weight *w, int o, int i)
 
     if (w->format == WEIGHT_AFFINE)
         return q * scale_value(w, w->scales, o, i) + scale_value(w, w->biases, o, i);
-    if (w->format == WEIGHT_MXFP8) {
+    if (weight_is_e4m3(w)) {
         int exponent = q >> 3 & 15, fraction = q & 7;
         double v = exponent ? ldexp(8 + fraction, exponent - 10) : ldexp(fraction, -9);
 
-        return (q & 0x80 ? -v : v) * scale_value(w, w->scales, o, i);
+        v = (q & 0x80 ? -v : v) * scale_value(w, w->scales, o, i);
+        return w->format == WEIGHT_FP8 ? (double)bf16_to_f32(f32_to_bf16((float)v)) : v;
     }
     return (q & 8 ? -1 : 1) * e2m1[q & 7] * scale_value(w, w->scales, o, i);
 }
@@ -85,6 +95,8 @@ static void random_scales(uint8_t *p, const struct weight *w, size_t n)
         random_floats(&f, 1);
         if (w->format == WEIGHT_NVFP4)
             p[i] = (uint8_t)random_below(0x7F);
+        else if (w->format == WEIGHT_FP8)
+            memcpy(p + 4 * i, &f, 4);
         else if (w->format != WEIGHT_AFFINE)
             p[i] = (uint8_t)(117 + random_below(20));
         else if (w->scale_type == DTYPE_F32)
@@ -101,7 +113,7 @@ static void check_definition(struct weight w)
 {
     /* Odd addresses: nothing about a file aligns what lies in it. */
     static uint8_t data[1 + 3 * MAX_IN], scales[1 + 4 * 3 * MAX_IN], biases[1 + 4 * 3 * MAX_IN];
-    size_t n_groups = (size_t)(w.n_out * w.n_in / w.group_size);
+    size_t n_groups = (size_t)(w.n_out * ((w.n_in + w.group_size - 1) / w.group_size));
     float row[MAX_IN + 1];
 
     w.data = data + 1;
@@ -109,7 +121,7 @@ static void check_definition(struct weight w)
     w.biases = w.format == WEIGHT_AFFINE ? biases + 1 : NULL;
     for (size_t i = 0; i < sizeof data; i++) {
         data[i] = (uint8_t)random_u64();
-        if (w.format == WEIGHT_MXFP8 && (data[i] & 0x7F) == 0x7F)
+        if (weight_is_e4m3(&w) && (data[i] & 0x7F) == 0x7F)
             data[i] ^= 1; /* no NaN */
     }
     random_scales(scales + 1, &w, n_groups);
@@ -154,10 +166,22 @@ static void test_definition(void **state)
                                                      .bits = bits[b],
                                                      .group_size = groups[g],
                                                      .scale_type = types[t]});
+    for (int n = 1; n <= 5; n++)
+        for (int rows = 1; rows <= 3; rows++)
+            check_definition((struct weight){.format = WEIGHT_FP8,
+                                             .n_out = 3,
+                                             .n_in = 1 + 11 * n,
+                                             .bits = 8,
+                                             .group_size = n < 3 ? 8 : 7 * n,
+                                             .scale_rows = rows,
+                                             .scale_row = n % rows});
     for (int n = 1; n <= 5; n++) {
-        check_definition((struct weight){WEIGHT_MXFP4, 3, 32 * n, 4, 32, 0, NULL, NULL, NULL});
-        check_definition((struct weight){WEIGHT_NVFP4, 3, 16 * n, 4, 16, 0, NULL, NULL, NULL});
-        check_definition((struct weight){WEIGHT_MXFP8, 3, 32 * n, 8, 32, 0, NULL, NULL, NULL});
+        check_definition(
+            (struct weight){WEIGHT_MXFP4, 3, 32 * n, 4, 32, 0, NULL, NULL, NULL, 0, 0});
+        check_definition(
+            (struct weight){WEIGHT_NVFP4, 3, 16 * n, 4, 16, 0, NULL, NULL, NULL, 0, 0});
+        check_definition(
+            (struct weight){WEIGHT_MXFP8, 3, 32 * n, 8, 32, 0, NULL, NULL, NULL, 0, 0});
     }
 }
 
@@ -252,25 +276,28 @@ static void test_mlx(void **state)
 static void test_check(void **state)
 {
     static const uint8_t some[1];
-    const struct weight good = {WEIGHT_AFFINE, 4, 128, 4, 64, DTYPE_BF16, some, some, some};
+    const struct weight good = {WEIGHT_AFFINE, 4, 128, 4, 64, DTYPE_BF16, some, some, some, 0, 0};
     const struct {
         struct weight w;
         const char *says;
     } bad[] = {
-        {{WEIGHT_AFFINE, 4, 128, 7, 64, DTYPE_BF16, some, some, some}, "7 bits"},
-        {{WEIGHT_AFFINE, 4, 128, 4, 16, DTYPE_BF16, some, some, some}, "groups of 16"},
-        {{WEIGHT_AFFINE, 4, 128, 4, 64, DTYPE_U8, some, some, some}, "U8"},
-        {{WEIGHT_AFFINE, 4, 96, 4, 64, DTYPE_BF16, some, some, some}, "96"},
-        {{WEIGHT_AFFINE, 4, 128, 4, 64, DTYPE_BF16, some, NULL, some}, "without scales"},
-        {{WEIGHT_AFFINE, 4, 128, 4, 64, DTYPE_BF16, some, some, NULL}, "without biases"},
-        {{WEIGHT_AFFINE, 0, 128, 4, 64, DTYPE_BF16, some, some, some}, "0 x 128"},
-        {{WEIGHT_MXFP4, 4, 128, 4, 16, 0, some, some, NULL}, "mxfp4"},
-        {{WEIGHT_NVFP4, 4, 128, 4, 32, 0, some, some, NULL}, "nvfp4"},
-        {{WEIGHT_MXFP8, 4, 128, 4, 32, 0, some, some, NULL}, "mxfp8"},
-        {{WEIGHT_F32, 4, 128, 0, 0, 0, NULL, NULL, NULL}, "without data"},
-        {{WEIGHT_F32, 4, -1, 0, 0, 0, some, NULL, NULL}, "4 x -1"},
-        {{WEIGHT_F32, INT32_MAX, INT32_MAX, 0, 0, 0, some, NULL, NULL}, "does not fit"},
-        {{WEIGHT_FORMATS, 4, 128, 0, 0, 0, some, NULL, NULL}, "unknown format"},
+        {{WEIGHT_AFFINE, 4, 128, 7, 64, DTYPE_BF16, some, some, some, 0, 0}, "7 bits"},
+        {{WEIGHT_AFFINE, 4, 128, 4, 16, DTYPE_BF16, some, some, some, 0, 0}, "groups of 16"},
+        {{WEIGHT_AFFINE, 4, 128, 4, 64, DTYPE_U8, some, some, some, 0, 0}, "U8"},
+        {{WEIGHT_AFFINE, 4, 96, 4, 64, DTYPE_BF16, some, some, some, 0, 0}, "96"},
+        {{WEIGHT_AFFINE, 4, 128, 4, 64, DTYPE_BF16, some, NULL, some, 0, 0}, "without scales"},
+        {{WEIGHT_AFFINE, 4, 128, 4, 64, DTYPE_BF16, some, some, NULL, 0, 0}, "without biases"},
+        {{WEIGHT_AFFINE, 0, 128, 4, 64, DTYPE_BF16, some, some, some, 0, 0}, "0 x 128"},
+        {{WEIGHT_MXFP4, 4, 128, 4, 16, 0, some, some, NULL, 0, 0}, "mxfp4"},
+        {{WEIGHT_NVFP4, 4, 128, 4, 32, 0, some, some, NULL, 0, 0}, "nvfp4"},
+        {{WEIGHT_MXFP8, 4, 128, 4, 32, 0, some, some, NULL, 0, 0}, "mxfp8"},
+        {{WEIGHT_FP8, 4, 100, 8, 0, 0, some, some, NULL, 128, 0}, "blocks of 128 x 0"},
+        {{WEIGHT_FP8, 4, 100, 8, 128, 0, some, some, NULL, 128, 128}, "from row 128"},
+        {{WEIGHT_FP8, 4, 100, 8, 128, 0, some, NULL, NULL, 128, 0}, "without scales"},
+        {{WEIGHT_F32, 4, 128, 0, 0, 0, NULL, NULL, NULL, 0, 0}, "without data"},
+        {{WEIGHT_F32, 4, -1, 0, 0, 0, some, NULL, NULL, 0, 0}, "4 x -1"},
+        {{WEIGHT_F32, INT32_MAX, INT32_MAX, 0, 0, 0, some, NULL, NULL, 0, 0}, "does not fit"},
+        {{WEIGHT_FORMATS, 4, 128, 0, 0, 0, some, NULL, NULL, 0, 0}, "unknown format"},
     };
 
     (void)state;

@@ -195,6 +195,49 @@ static void fp8_chunk(float *out, const struct weight *w, int o, int k, int n)
     }
 }
 
+/* Rounded to bf16, ties to even. */
+INLINE __m256 rounded_to_bf16(__m256 v)
+{
+    __m256i bits = _mm256_castps_si256(v);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+
+    bits = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    return _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32((int)0xFFFF0000)));
+}
+
+INLINE __m256 fp8_8(const uint8_t *p, __m256 scale)
+{
+    return rounded_to_bf16(_mm256_mul_ps(e4m3_to_f32(_mm_loadl_epi64((const __m128i *)p)), scale));
+}
+
+/* Block after block of the row. */
+static void fp8(float *out, const struct weight *w, int o, int k, int n)
+{
+    const uint8_t *p = weight_data(w, o) + k, *scales = weight_fp8_scales(w, o);
+
+    for (int i = 0; i < n;) {
+        int g = (k + i) / w->group_size;
+        int64_t group_end = ((int64_t)g + 1) * w->group_size - k;
+        int end = group_end < n ? (int)group_end : n;
+        __m256 scale;
+        float f;
+
+        memcpy(&f, scales + 4 * (size_t)g, sizeof f);
+        scale = _mm256_set1_ps(f);
+        for (; i + 8 <= end; i += 8)
+            _mm256_storeu_ps(out + i, fp8_8(p + i, scale));
+        if (i < end) {
+            uint8_t last[8] = {0};
+            float values[8];
+
+            memcpy(last, p + i, (size_t)(end - i));
+            _mm256_storeu_ps(values, fp8_8(last, scale));
+            memcpy(out + i, values, (size_t)(end - i) * sizeof *out);
+            i = end;
+        }
+    }
+}
+
 static void dense(float *out, const struct weight *w, int o, int k, int n)
 {
     static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
@@ -214,6 +257,10 @@ void avx2_dequantise(float *out, const struct weight *w, int o, int k, int n)
 {
     if (w->format <= WEIGHT_BF16) {
         dense(out, w, o, k, n);
+        return;
+    }
+    if (w->format == WEIGHT_FP8) {
+        fp8(out, w, o, k, n);
         return;
     }
     for (int i = 0; i < n; i += CHUNK) {

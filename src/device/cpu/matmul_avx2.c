@@ -12,9 +12,9 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
 
     if (dense && n_rows <= FEW_DENSE)
         return &avx2_product_dense;
-    if (exact || (w->format == WEIGHT_MXFP8 && n_rows <= FEW_DENSE))
+    if (exact || (weight_is_e4m3(w) && n_rows <= FEW_DENSE))
         return &avx2_product_f32;
-    if (dense || w->format == WEIGHT_MXFP8)
+    if (dense || weight_is_e4m3(w))
         return &avx2_gemm_f32;
     if (n_rows > FEW_INTEGER)
         return w->format == WEIGHT_AFFINE && w->bits > 5 ? &avx2_gemm_i16 : &avx2_gemm_i8;

@@ -11,7 +11,7 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
 
     if (!exact && w->format == WEIGHT_BF16 && n_rows > FEW_DENSE)
         return &avx512_gemm_bf16;
-    if (!exact && w->format > WEIGHT_BF16 && w->format != WEIGHT_MXFP8 && n_rows > FEW_INTEGER)
+    if (!exact && w->format > WEIGHT_BF16 && !weight_is_e4m3(w) && n_rows > FEW_INTEGER)
         return &avx512_gemm_i8;
     cpu_matmul_kernels_avx2(&avx2);
     return avx2.choose(w, n_rows, exact);

@@ -11,13 +11,62 @@
 #define COLS 4
 #define ROWS 2
 
-/* out[i] = w[o, k + i]; dense formats in vectors, the others by their definition. */
+/* 8 e4m3 values by a scale, rounded to bf16. As f16 they are 2^8 too small: the bias of the
+ * exponent is 7 here and 15 there. */
+INLINE void fp8_8(float *out, const uint8_t *p, float scale)
+{
+    uint16x8_t v = vmovl_u8(vld1_u8(p)), magnitude = vandq_u16(v, vdupq_n_u16(0x7F));
+    uint16x8_t nan = vceqq_u16(magnitude, vdupq_n_u16(0x7F));
+    uint16x8_t half =
+        vorrq_u16(vshlq_n_u16(magnitude, 7), vshlq_n_u16(vbicq_u16(v, vdupq_n_u16(0x7F)), 8));
+
+    half = vorrq_u16(half, vandq_u16(nan, vdupq_n_u16(0x7E00)));
+    for (int i = 0; i < 2; i++) {
+        uint16x4_t part = i ? vget_high_u16(half) : vget_low_u16(half);
+        float32x4_t f = vmulq_n_f32(vcvt_f32_f16(vreinterpret_f16_u16(part)), 256);
+        uint32x4_t bits = vreinterpretq_u32_f32(vmulq_n_f32(f, scale));
+        uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+
+        bits = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7FFF)));
+        vst1q_f32(out + 4 * i, vreinterpretq_f32_u32(vandq_u32(bits, vdupq_n_u32(0xFFFF0000))));
+    }
+}
+
+static void fp8(float *out, const struct weight *w, int o, int k, int n)
+{
+    const uint8_t *p = neon_data(w, o, 0) + k, *scales = weight_fp8_scales(w, o);
+
+    for (int i = 0; i < n;) {
+        int g = (k + i) / w->group_size;
+        int64_t group_end = ((int64_t)g + 1) * w->group_size - k;
+        int end = group_end < n ? (int)group_end : n;
+        float scale = bits_f32(load_le32(scales + 4 * (size_t)g));
+
+        for (; i + 8 <= end; i += 8)
+            fp8_8(out + i, p + i, scale);
+        if (i < end) {
+            uint8_t last[8] = {0};
+            float values[8];
+
+            memcpy(last, p + i, (size_t)(end - i));
+            fp8_8(values, last, scale);
+            memcpy(out + i, values, (size_t)(end - i) * sizeof *out);
+            i = end;
+        }
+    }
+}
+
+/* out[i] = w[o, k + i]; dense formats and fp8 in vectors, the others by their definition. */
 static void dequantise(float *out, const struct weight *w, int o, int k, int n)
 {
     struct cpu_matmul_kernels scalar;
     const uint8_t *p = neon_data(w, o, 0) + (size_t)k * (w->format == WEIGHT_F32 ? 4 : 2);
     int i = 0;
 
+    if (w->format == WEIGHT_FP8) {
+        fp8(out, w, o, k, n);
+        return;
+    }
     if (w->format == WEIGHT_BF16)
         for (; i + 4 <= n; i += 4)
             vst1q_f32(out + i, vreinterpretq_f32_u32(
@@ -111,8 +160,8 @@ const struct cpu_product neon_product_f32 = {
 static const struct cpu_product *choose(const struct weight *w, int n_rows, bool exact)
 {
     (void)n_rows;
-    return exact || w->format <= WEIGHT_BF16 || w->format == WEIGHT_MXFP8 ? &neon_product_f32
-                                                                          : &neon_product_i8;
+    return exact || w->format <= WEIGHT_BF16 || weight_is_e4m3(w) ? &neon_product_f32
+                                                                  : &neon_product_i8;
 }
 
 void cpu_matmul_kernels_neon(struct cpu_matmul_kernels *k)

@@ -5,22 +5,6 @@
 #define BLOCK 512 /* numbers of a row of weights that are dequantised at a time */
 #define LANES 8   /* sums side by side, which a compiler may keep in vectors */
 
-/* The piece is a matrix of one short row. */
-static void dequantise(float *out, const struct weight *w, int o, int k, int n)
-{
-    struct weight piece = weight_rows(w, o, 1);
-    struct weight before = piece;
-
-    before.n_in = k;
-    piece.n_in = n;
-    piece.data = (const uint8_t *)piece.data + weight_row_bytes(&before);
-    if (piece.scales)
-        piece.scales = (const uint8_t *)piece.scales + weight_scale_row_bytes(&before);
-    if (piece.biases)
-        piece.biases = (const uint8_t *)piece.biases + weight_scale_row_bytes(&before);
-    weight_row_f32(out, &piece, 0);
-}
-
 static float dot(const float *x, const float *w, int n)
 {
     float sums[LANES] = {0}, sum = 0;
@@ -45,7 +29,7 @@ static void multiply(const struct cpu_task *t, int begin, int end, void *scratch
         for (int k = 0; k < n_in; k += BLOCK) {
             int n = n_in - k < BLOCK ? n_in - k : BLOCK;
 
-            dequantise(w, t->w, o, k, n);
+            weight_piece_f32(w, t->w, o, k, n);
             for (int r = 0; r < t->n_rows; r++) {
                 float *y = cpu_task_y(t, r) + o;
                 float before = k > 0 ? *y : t->bias ? t->bias[o] : 0;
@@ -100,7 +84,7 @@ static double f32_burst(void)
 void cpu_matmul_kernels_scalar(struct cpu_matmul_kernels *k)
 {
     *k = (struct cpu_matmul_kernels){
-        .dequantise = dequantise,
+        .dequantise = weight_piece_f32,
         .choose = choose,
         .read = read_all,
         .f32_burst = f32_burst,
