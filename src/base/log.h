@@ -2,7 +2,8 @@
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
-enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARNING };
+/* LOG_PROGRESS: how far something long is, in place of the last such; empty when it is done. */
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_PROGRESS, LOG_WARNING };
 
 /* Where messages go; a NULL pointer to it, or a NULL fn, drops them. */
 struct log {

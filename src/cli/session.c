@@ -1,6 +1,7 @@
 #include "cli/session.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #include "cli/locate.h"
 
@@ -28,6 +29,10 @@ const struct option options_running[] = {
 static void print_log(void *ctx, enum log_level level, const char *message)
 {
     (void)ctx;
+    if (level == LOG_PROGRESS && isatty(STDERR_FILENO)) {
+        fprintf(stderr, *message ? "\r%s\033[K" : "\r\033[K%s", message);
+        fflush(stderr);
+    }
     if (level == LOG_WARNING)
         fprintf(stderr, "clm: warning: %s\n", message);
 }

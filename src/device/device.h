@@ -238,8 +238,8 @@ struct device_ops {
 
     /* Row t * k + j of each job's y is the product with the matrix w[ids[t, j]] of that job, for
      * the experts ids [T, k] i32 (all different within a row): w points to n_experts weights alike
-     * in all but their pointers, bias to [n_experts, n_out] or NULL. x has T rows, or T * k: one
-     * per expert. */
+     * in all but their pointers and scale_row, bias to [n_experts, n_out] or NULL. x has T rows, or
+     * T * k: one per expert. */
     void (*matmul_experts)(device *d, const struct matmul_job *jobs, int n_jobs, int n_experts,
                            const tensor *x, const tensor *ids);
 
@@ -397,6 +397,9 @@ struct device_ops {
 
     /* y[t, g] = sum_{i < n} a[t, g n + i] b[t, g n + i] for the G columns g of y. */
     void (*dot_groups)(device *d, tensor *y, const tensor *a, const tensor *b, int n);
+
+    /* y[t, i] = x[t, order[i]]; order [cols] i32 in device memory. */
+    void (*gather_columns)(device *d, tensor *y, const tensor *x, const int32_t *order);
 
     /* y[i, :] = x[rows[i], :]; rows [y->rows] i32 in device memory. */
     void (*gather_rows)(device *d, tensor *y, const tensor *x, const int32_t *rows);

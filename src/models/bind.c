@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#include "models/pieces.h"
+#include "models/foreign.h"
 
 static size_t index_of(int layer, int branch, int role)
 {
@@ -215,7 +215,7 @@ static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
 {
     struct tensor_place place = tensor_place(b->m->family, t->name);
 
-    if (place.to.kind == TARGET_IGNORE)
+    if (place.to.kind == TARGET_IGNORE || place.part == PART_UNUSED)
         return 0;
     if (place.to.kind == TARGET_NONE)
         return binder_unused(b, t);
@@ -241,20 +241,6 @@ static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
     return reach(b, t, &place, (int)place.to.first + place.alternative, (struct piece){0});
 }
 
-/* Quantised by other tools: what mlx-lm's converter did not write. */
-static int check_quantisation(const struct binder *b)
-{
-    config *q = config_object(b->m->config, "quantization_config");
-    const char *method = q ? config_string_or(q, "quant_method", NULL) : NULL;
-
-    if (method && strcmp(method, "mxfp4") != 0)
-        return fail(b->err, CLM_ERR_UNSUPPORTED,
-                    "%s: weights quantised by \"%s\" are not supported; use an MLX or unquantised "
-                    "checkpoint",
-                    b->path, method);
-    return 0;
-}
-
 bool checkpoint_has_head(const struct family *f, const checkpoint *c)
 {
     for (size_t i = 0; i < checkpoint_count(c); i++) {
@@ -266,26 +252,39 @@ bool checkpoint_has_head(const struct family *f, const checkpoint *c)
     return false;
 }
 
-int model_bind(struct model *m, const char *path, clm_error *err)
+/* How many matrices are to be repacked. */
+static void count_packed(struct binder *b)
 {
-    struct binder b = {.m = m, .path = path, .err = err, .memory = arena_open(0)};
+    for (int i = 0; i < b->n_slots; i++)
+        for (int e = 0; e < (b->slots[i].n_experts ? b->slots[i].n_experts : 1); e++) {
+            const struct piece *p = &b->pieces[i][b->pieces[i][0].stacked ? 0 : e];
+
+            b->n_packed += p->part[PART_WEIGHT] && is_packed(p);
+        }
+}
+
+int model_bind(struct model *m, const char *path, const struct log *log, clm_error *err)
+{
+    struct binder b = {.m = m, .path = path, .log = log, .err = err, .memory = arena_open(0)};
     int rc = -1;
 
     if (!b.memory) {
         fail(err, CLM_ERR_NOMEM, "%s: no memory", path);
         goto cleanup;
     }
-    if (check_quantisation(&b) || collect_slots(&b))
+    if (foreign_read(&b) || collect_slots(&b))
         goto cleanup;
     for (size_t i = 0; i < checkpoint_count(m->weights); i++)
         if (lead_tensor(&b, checkpoint_at(m->weights, i)))
             goto cleanup;
+    count_packed(&b);
     for (int i = 0; i < b.n_slots; i++)
         if (binder_fill(&b, &b.slots[i], b.pieces[i]))
             goto cleanup;
     rc = config_done(m->config, err); /* of the entries that were read on the way */
 
 cleanup:
+    thread_pool_close(b.pool);
     arena_close(b.memory);
     return rc;
 }

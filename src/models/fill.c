@@ -3,9 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/number.h"
 #include "device/weight.h"
 #include "models/bind.h"
-#include "models/pieces.h"
+#include "models/foreign.h"
 
 /* "[2, 3]" into out. */
 static const char *shape_text(char *out, size_t size, const struct checkpoint_tensor *t)
@@ -88,6 +89,64 @@ static const uint8_t *expert_of(const struct binder *b, const struct checkpoint_
     return NULL;
 }
 
+const uint8_t *binder_plane(const struct binder *b, const struct checkpoint_tensor *t,
+                            const struct piece *p, const struct nn_slot *s, int expert,
+                            int64_t rows, int64_t cols)
+{
+    int at = p->stacked;
+    int64_t shape[3] = {s->n_experts, rows, cols};
+    const int64_t *want = shape + 1 - at;
+    int n_dims = at + 1 + (cols > 0);
+    bool fits = t->n_dims == n_dims;
+    char expected[96];
+
+    for (int i = 0; fits && i < n_dims; i++)
+        fits = t->shape[i] == want[i];
+    if (fits)
+        return (const uint8_t *)t->data +
+               (at ? (size_t)expert * (t->size / (size_t)s->n_experts) : 0);
+    snprintf(expected, sizeof expected,
+             n_dims == 3   ? "[%lld, %lld, %lld]"
+             : n_dims == 2 ? "[%lld, %lld]"
+                           : "[%lld]",
+             (long long)want[0], (long long)want[n_dims > 1], (long long)want[n_dims > 2 ? 2 : 0]);
+    wrong_shape(b, t, expected);
+    return NULL;
+}
+
+int64_t binder_source_row(const struct piece *p, int n_out, int o)
+{
+    int64_t block = p->stride ? p->block : n_out;
+
+    return p->row + o / block * p->stride + o % block;
+}
+
+const void *binder_place(const struct binder *b, const void *from, size_t size)
+{
+    void *to = model_alloc(b->m, size, b->err);
+
+    if (to)
+        b->m->dev->ops->upload(b->m->dev, to, from, size);
+    return to;
+}
+
+void store_number(uint8_t *numbers, size_t i, float f, enum weight_format format)
+{
+    uint16_t h = format == WEIGHT_F16 ? f32_to_f16(f) : f32_to_bf16(f);
+
+    if (format == WEIGHT_F32)
+        memcpy(numbers + 4 * i, &f, 4);
+    else
+        memcpy(numbers + 2 * i, &h, 2);
+}
+
+int binder_pool(struct binder *b)
+{
+    if (!b->pool)
+        b->pool = thread_pool_open(0, b->err);
+    return b->pool ? 0 : -1;
+}
+
 /* Copy the place's rows, each of row_bytes, from where they lie scattered. */
 static void gather(uint8_t *to, const uint8_t *from, const struct piece *p, int n_out,
                    size_t row_bytes)
@@ -104,10 +163,9 @@ static void transpose(uint8_t *to, const uint8_t *from, const struct piece *p, i
                       size_t size)
 {
     size_t rows = (size_t)(p->rows ? p->rows : n_out);
-    int64_t block = p->stride ? p->block : n_out;
 
     for (int o = 0; o < n_out; o++) {
-        size_t row = (size_t)(p->row + o / block * p->stride + o % block);
+        size_t row = (size_t)binder_source_row(p, n_out, o);
 
         for (int i = 0; i < n_in; i++)
             memcpy(to + ((size_t)o * (size_t)n_in + (size_t)i) * size,
@@ -233,8 +291,8 @@ static int check_entry(const struct binder *b, const struct weight *w,
         b->path, t->name, mode_name(w->format), w->bits, w->group_size, mode, bits, group_size);
 }
 
-static int set_quantised(const struct binder *b, struct weight *w, const struct piece *p,
-                         const struct nn_slot *s, int expert)
+int set_quantised(const struct binder *b, struct weight *w, const struct piece *p,
+                  const struct nn_slot *s, int expert)
 {
     const struct checkpoint_tensor *q = p->part[PART_WEIGHT], *biases = p->part[PART_BIASES];
     int64_t words, groups;
@@ -261,8 +319,8 @@ static int set_quantised(const struct binder *b, struct weight *w, const struct 
     return weight_check(w, q->name, b->err) || check_entry(b, w, q) ? -1 : 0;
 }
 
-static int set_dense(const struct binder *b, struct weight *w, const struct piece *p,
-                     const struct nn_slot *s, int expert)
+int set_dense(const struct binder *b, struct weight *w, const struct piece *p,
+              const struct nn_slot *s, int expert)
 {
     const struct checkpoint_tensor *t = p->part[PART_WEIGHT];
 
@@ -285,63 +343,23 @@ static int set_dense(const struct binder *b, struct weight *w, const struct piec
     return w->data ? 0 : -1;
 }
 
-/* The transpose of n_in rows of a matrix, in memory of the model: of its own type, or f32 where it
- * is quantised. */
-static int set_turned(const struct binder *b, struct weight *w, const struct piece *p,
-                      const struct nn_slot *s)
-{
-    const struct checkpoint_tensor *t = p->part[PART_WEIGHT], *scales = p->part[PART_SCALES];
-    struct nn_slot rows = {.n_out = (int)p->rows,
-                           .n_in = s->n_out,
-                           .layer = s->layer,
-                           .branch = s->branch,
-                           .role = s->role};
-    struct piece whole = {.part = {t, NULL, scales, p->part[PART_BIASES]}, .rows = p->rows};
-    struct weight stored = {.n_out = rows.n_out, .n_in = rows.n_in};
-    size_t size, n = (size_t)s->n_in * (size_t)s->n_out;
-    uint8_t *copy = NULL;
-    float *row = NULL;
-    void *to = NULL;
-
-    if (scales ? set_quantised(b, &stored, &whole, &rows, 0)
-               : set_dense(b, &stored, &whole, &rows, 0))
-        return -1;
-    w->format = scales ? WEIGHT_F32 : stored.format;
-    size = scales ? sizeof(float) : dtype_size(t->type);
-    copy = mem_alloc(n * size);
-    row = mem_alloc((size_t)s->n_out * sizeof *row);
-    to = copy && row ? model_alloc(b->m, n * size, b->err) : NULL;
-    if (to) {
-        stored.data = t->data; /* as the file has it, for reading here */
-        stored.scales = scales ? scales->data : NULL;
-        stored.biases = p->part[PART_BIASES] ? p->part[PART_BIASES]->data : NULL;
-        for (int i = 0; i < s->n_in; i++) {
-            const uint8_t *from =
-                (const uint8_t *)t->data + ((size_t)p->row + (size_t)i) * (size_t)s->n_out * size;
-
-            if (scales) {
-                weight_row_f32(row, &stored, (int)p->row + i);
-                from = (const uint8_t *)row;
-            }
-            for (int o = 0; o < s->n_out; o++)
-                memcpy(copy + ((size_t)o * (size_t)s->n_in + (size_t)i) * size,
-                       from + (size_t)o * size, size);
-        }
-        b->m->dev->ops->upload(b->m->dev, to, copy, n * size);
-    }
-    mem_free(copy);
-    mem_free(row);
-    w->data = to;
-    return to ? 0 : fail(b->err, CLM_ERR_NOMEM, "%s: no memory to turn %s", b->path, t->name);
-}
-
 /* One matrix of a slot. */
-static int set_one(const struct binder *b, struct weight *w, const struct piece *p,
+static int set_one(struct binder *b, struct weight *w, const struct piece *p,
                    const struct nn_slot *s, int expert)
 {
     if (p->turned)
         return set_turned(b, w, p, s);
+    if (is_packed(p))
+        return set_packed(b, w, p, s, expert);
+    if (is_fp8(p))
+        return set_fp8(b, w, p, s, expert);
     return p->part[PART_SCALES] ? set_quantised(b, w, p, s, expert) : set_dense(b, w, p, s, expert);
+}
+
+static bool weights_alike(const struct weight *a, const struct weight *b)
+{
+    return a->format == b->format && a->bits == b->bits && a->group_size == b->group_size &&
+           a->scale_type == b->scale_type && a->scale_rows == b->scale_rows;
 }
 
 static int set_matrix(struct binder *b, const struct nn_slot *s, const struct piece *pieces)
@@ -357,8 +375,7 @@ static int set_matrix(struct binder *b, const struct nn_slot *s, const struct pi
         *w = (struct weight){.n_out = s->n_out, .n_in = s->n_in};
         if (set_one(b, w, p, s, e))
             return -1;
-        if (w->format != s->weight[0].format || w->bits != s->weight[0].bits ||
-            w->group_size != s->weight[0].group_size || w->scale_type != s->weight[0].scale_type)
+        if (!weights_alike(w, s->weight))
             return fail(b->err, CLM_ERR_UNSUPPORTED,
                         "%s: tensor %s is stored unlike the other experts of its layer", b->path,
                         p->part[PART_WEIGHT]->name);
@@ -441,8 +458,9 @@ static int check_parts(const struct binder *b, const struct nn_slot *s, const st
                     b->path, p->part[PART_BIAS]->name);
     if (p->part[PART_SCALES] && !s->n_in)
         return binder_unused(b, p->part[PART_SCALES]);
-    if (p->part[PART_BIASES] && !p->part[PART_SCALES])
-        return binder_unused(b, p->part[PART_BIASES]);
+    for (int i = PART_BIASES; i < N_PARTS; i++) /* what only scaled numbers have */
+        if (p->part[i] && !p->part[PART_SCALES])
+            return binder_unused(b, p->part[i]);
     return 0;
 }
 

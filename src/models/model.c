@@ -223,7 +223,7 @@ struct model *model_open(const char *path, device *d, const struct log *log, clm
 
     if (!m)
         return NULL;
-    if (open_files(m, path, log, err) || describe(m, err) || model_bind(m, path, err)) {
+    if (open_files(m, path, log, err) || describe(m, err) || model_bind(m, path, log, err)) {
         model_close(m);
         return NULL;
     }

@@ -68,11 +68,33 @@ static bool match(const char *pattern, const char *s, struct tensor_place *place
 
 static enum tensor_part part_of(const char *suffix)
 {
-    static const char *const names[] = {"weight", "bias", "scales", "biases"};
+    static const struct {
+        const char *suffix;
+        enum tensor_part part;
+    } names[] = {
+        {"weight", PART_WEIGHT},
+        {"bias", PART_BIAS},
+        {"scales", PART_SCALES},
+        {"biases", PART_BIASES},
+        {"qweight", PART_WEIGHT},
+        {"weight_packed", PART_WEIGHT},
+        {"weight_scale", PART_SCALES},
+        {"weight_scale_inv", PART_SCALES},
+        {"qzeros", PART_ZEROS},
+        {"weight_zero_point", PART_ZEROS},
+        {"g_idx", PART_ORDER},
+        {"weight_g_idx", PART_ORDER},
+        {"weight_shape", PART_UNUSED},
+        {"activation_scale", PART_UNUSED},
+        {"input_scale", PART_UNUSED},
+        {"input_scale_ub", PART_UNUSED},
+        {"input_zero_point", PART_UNUSED},
+        {"output_scale", PART_UNUSED},
+    };
 
-    for (int i = 0; i < (int)COUNT(names); i++)
-        if (strcmp(suffix, names[i]) == 0)
-            return (enum tensor_part)i;
+    for (size_t i = 0; i < COUNT(names); i++)
+        if (strcmp(suffix, names[i].suffix) == 0)
+            return names[i].part;
     return PART_OTHER;
 }
 

@@ -4,7 +4,17 @@
 
 #include "models/family.h"
 
-enum tensor_part { PART_WEIGHT, PART_BIAS, PART_SCALES, PART_BIASES, PART_OTHER };
+/* By the last part of a tensor's name, of which other tools than MLX have their own. */
+enum tensor_part {
+    PART_WEIGHT, /* weight; qweight, weight_packed */
+    PART_BIAS,
+    PART_SCALES, /* scales; weight_scale, weight_scale_inv */
+    PART_BIASES,
+    PART_ZEROS,  /* qzeros, weight_zero_point */
+    PART_ORDER,  /* g_idx, weight_g_idx */
+    PART_UNUSED, /* weight_shape, and what would quantise activations or the cache */
+    PART_OTHER
+};
 
 /* What a tensor is for. */
 struct tensor_place {

@@ -2,10 +2,19 @@
 #ifndef MODELS_PIECES_H
 #define MODELS_PIECES_H
 
+#include "base/thread.h"
 #include "models/model.h"
 #include "models/names.h"
 
-#define N_PARTS 4
+#define N_PARTS 6 /* of enum tensor_part, those that are kept */
+
+/* What quantization_config says that tensors leave open; 0: nothing. */
+struct foreign {
+    int bits, group_size;
+    int zero_add;               /* to stored zero points of GPTQ */
+    int block_rows, block_cols; /* of fp8 */
+    bool scales_divide;         /* of ternary weights */
+};
 
 /* What has reached one place, or one expert of it. The place's rows are rows of each tensor: [row,
  * row + n_out), or, where stride > 0, the first block of every stride rows from row on. */
@@ -26,11 +35,41 @@ struct binder {
     int n_slots;
     int *index; /* [(layer + 1), branch + 1, role] -> slot, -1: none */
     arena *memory;
+    struct foreign foreign;
+    thread_pool *pool;        /* for repacking, opened by the first that needs it */
+    int n_packed, n_repacked; /* matrices */
+    const struct log *log;
     clm_error *err;
 };
 
 /* The error that a tensor has no place. */
 int binder_unused(const struct binder *b, const struct checkpoint_tensor *t);
+
+int binder_pool(struct binder *b); /* opens it; -1 with the error */
+
+/**
+ * One expert of a tensor [n_experts,] rows, cols (cols 0: a vector of rows), or the whole of one
+ * that is of one expert or of none, after checking that it is so; NULL with the error.
+ */
+const uint8_t *binder_plane(const struct binder *b, const struct checkpoint_tensor *t,
+                            const struct piece *p, const struct nn_slot *s, int expert,
+                            int64_t rows, int64_t cols);
+
+/* The row of the tensor that is row o of the place. */
+int64_t binder_source_row(const struct piece *p, int n_out, int o);
+
+/* Host memory to device memory of the model; NULL with the error. */
+const void *binder_place(const struct binder *b, const void *from, size_t size);
+
+/* numbers[i] = f, rounded to a dense format; any alignment. */
+void store_number(uint8_t *numbers, size_t i, float f, enum weight_format format);
+
+/* One matrix of a slot: quantised as MLX has it; not quantised; the transpose of rows of either. */
+int set_quantised(const struct binder *b, struct weight *w, const struct piece *p,
+                  const struct nn_slot *s, int expert);
+int set_dense(const struct binder *b, struct weight *w, const struct piece *p,
+              const struct nn_slot *s, int expert);
+int set_turned(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s);
 
 /* models/fill.c: make a place from its pieces; -1 with the error of what is missing or does not
  * fit. */

@@ -3,16 +3,32 @@
 
 #define MAX_JOBS 4
 
+/* The product with inputs in the order of the weight. */
+static void ordered(pass *p, const struct nn_linear *l, const tensor *x, tensor *y)
+{
+    tensor *inputs = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
+    struct matmul_job job = {.y = y, .w = &l->w, .bias = l->bias};
+
+    if (p->failed)
+        return;
+    p->ops->gather_columns(p->dev, inputs, x, l->order);
+    p->ops->matmul(p->dev, &job, 1, inputs);
+}
+
 void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y)
 {
     struct matmul_job jobs[MAX_JOBS];
+    int n_jobs = 0;
 
     for (int i = 0; i < n; i++) {
         y[i] = pass_tensor(p, DTYPE_F32, x->rows, l[i]->w.n_out);
-        jobs[i] = (struct matmul_job){.y = y[i], .w = &l[i]->w, .bias = l[i]->bias};
+        if (l[i]->order)
+            ordered(p, l[i], x, y[i]);
+        else
+            jobs[n_jobs++] = (struct matmul_job){.y = y[i], .w = &l[i]->w, .bias = l[i]->bias};
     }
-    if (!p->failed)
-        p->ops->matmul(p->dev, jobs, n, x);
+    if (!p->failed && n_jobs > 0)
+        p->ops->matmul(p->dev, jobs, n_jobs, x);
 }
 
 tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x)

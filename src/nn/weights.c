@@ -92,6 +92,12 @@ struct walk {
     const struct altup_spec *altup;
 };
 
+/* Its rows are looked up, not multiplied. */
+static bool is_table(enum weight_role role)
+{
+    return role == ROLE_EMBED_TOKENS || role == ROLE_POSITIONS || role == ROLE_LAYER_TABLE;
+}
+
 static int visit_matrix(struct walk *w, enum weight_role role, struct nn_linear *l, int n_out,
                         int n_in, bool bias)
 {
@@ -102,6 +108,7 @@ static int visit_matrix(struct walk *w, enum weight_role role, struct nn_linear 
                              .n_out = n_out,
                              .n_in = n_in,
                              .weight = &l->w,
+                             .order = is_table(role) ? NULL : &l->order,
                              .bias = bias ? &l->bias : NULL,
                          });
 }

@@ -11,7 +11,8 @@
 
 struct nn_linear {
     struct weight w;
-    const float *bias; /* [n_out] in device memory, or NULL */
+    const float *bias;    /* [n_out] in device memory, or NULL */
+    const int32_t *order; /* [n_in] in device memory: w holds input order[i] at i; NULL: at i */
 };
 
 struct nn_norm {
@@ -223,6 +224,7 @@ struct nn_slot {
     struct weight *weight;
     const float **vector;
     const float **bias;
+    const int32_t **order; /* where the order of its inputs may go; NULL: they must be in order */
     float offset;
     float limit;   /* a vector is held within [-limit, limit]; 0: not */
     bool optional; /* a vector that may stay NULL */

@@ -429,7 +429,9 @@ static void check_choices(device *d)
     FOR_SHAPES(rows, cols)
     {
         tensor x = new_tensor(rows, cols), y = new_tensor(rows + 3, cols);
-        int32_t chosen[128] = {0}, ids[128];
+        int32_t chosen[128] = {0}, ids[128], *order = calloc((size_t)cols + 1, sizeof *order);
+
+        assert_non_null(order);
 
         if (rows == 0)
             y.rows = 0;
@@ -440,6 +442,16 @@ static void check_choices(device *d)
             CHECK(memcmp(row_of(&y, r), row_of(&x, chosen[r]), (size_t)cols * sizeof(float)) == 0 &&
                       row_of(&y, r)[cols] == CANARY,
                   "gather_rows: row %d", r);
+        y.rows = rows;
+        for (int i = 0; i < cols; i++)
+            order[i] = (int32_t)random_below((size_t)cols);
+        d->ops->gather_columns(d, &y, &x, order);
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < cols; i++)
+                CHECK(row_of(&y, r)[i] == row_of(&x, r)[order[i]], "gather_columns: %d, %d", r, i);
+        for (int r = 0; r < rows; r++)
+            CHECK(row_of(&y, r)[cols] == CANARY, "gather_columns: wrote behind row %d", r);
+        free(order);
         d->ops->argmax(d, ids, &x);
         for (int r = 0; r < rows; r++)
             for (int i = 0; i < cols; i++)

@@ -423,10 +423,10 @@ static const struct bad bad[] = {
      {"model.layers.1.mlp.up_proj.biases", "F16", "BF16"}},
     {"llama",
      "\"model_type\"",
-     "\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}, \"model_type\"",
+     "\"quantization_config\": {\"quant_method\": \"hqq\", \"bits\": 4}, \"model_type\"",
      NULL,
      CLM_ERR_UNSUPPORTED,
-     {"gptq"}},
+     {"hqq"}},
 };
 
 static int n_failures;

@@ -20,15 +20,6 @@ static const struct exemption {
     const char *key;
     const char *reason;
 } exemptions[] = {
-    {"models/hf_awq_llama", REFUSED, NULL, "AutoAWQ packing is no format of clm yet"},
-    {"models/hf_awq_qwen2_g64", REFUSED, NULL, "AutoAWQ packing is no format of clm yet"},
-    {"models/hf_gptq_llama", REFUSED, NULL, "GPTQ packing is no format of clm yet"},
-    {"models/hf_fp8_deepseek_v3", REFUSED, NULL, "fp8 blocks are no format of clm yet"},
-    {"models/hf_fp8_mimo_v2_flash", REFUSED, NULL, "fp8 blocks are no format of clm yet"},
-    {"models/hf_fp8_minimax_m2", REFUSED, NULL, "fp8 blocks are no format of clm yet"},
-    {"models/hf_pack_quantized_kimi_k2", REFUSED, NULL,
-     "compressed-tensors is no format of clm yet"},
-    {"models/hf_bitnet_llama", REFUSED, NULL, "ternary weights are no format of clm yet"},
     {"models/plamo3", WHOLE_ONLY, NULL,
      "mlx-lm decodes with a window one position shorter than its prompt's"},
     {"models/llama_rope_dynamic", WHOLE_ONLY, NULL,

@@ -134,6 +134,7 @@ static const struct device_ops cpu_ops = {
     .gated_scan = cpu_gated_scan,
     .time_step = cpu_time_step,
     .dot_groups = cpu_dot_groups,
+    .gather_columns = cpu_gather_columns,
     .gather_rows = cpu_gather_rows,
     .argmax = cpu_argmax,
 };

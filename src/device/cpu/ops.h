@@ -32,6 +32,7 @@ void cpu_softcap(device *d, tensor *x, float cap);
 void cpu_rope_table(device *d, tensor *table, const int32_t *positions, const float *inv_freq,
                     float mscale);
 void cpu_rope(device *d, tensor *x, int head_dim, const tensor *table, bool interleaved);
+void cpu_gather_columns(device *d, tensor *y, const tensor *x, const int32_t *order);
 void cpu_gather_rows(device *d, tensor *y, const tensor *x, const int32_t *rows);
 void cpu_argmax(device *d, int32_t *ids, const tensor *x);
 

@@ -487,7 +487,7 @@ void cpu_rope(device *d, tensor *x, int head_dim, const tensor *table, bool inte
 
 struct gather_call {
     const tensor *y, *x;
-    const int32_t *rows;
+    const int32_t *indices;
 };
 
 static void gather_range(void *ctx, int64_t begin, int64_t end, int thread)
@@ -498,7 +498,7 @@ static void gather_range(void *ctx, int64_t begin, int64_t end, int thread)
     (void)thread;
     for (int64_t i = begin; i < end; i++)
         memcpy((char *)call->y->data + (size_t)(i * call->y->stride) * size,
-               (const char *)call->x->data + (size_t)(call->rows[i] * call->x->stride) * size,
+               (const char *)call->x->data + (size_t)(call->indices[i] * call->x->stride) * size,
                (size_t)call->y->cols * size);
 }
 
@@ -509,6 +509,29 @@ void cpu_gather_rows(device *d, tensor *y, const tensor *x, const int32_t *rows)
     if (y->cols > 0)
         thread_pool_for(cpu_device_of(d)->pool, y->rows, grain(LIGHT, y->cols), gather_range,
                         &call);
+}
+
+static void gather_columns_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct gather_call *c = ctx;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        const float *x = (const float *)c->x->data + t * c->x->stride;
+        float *y = (float *)c->y->data + t * c->y->stride;
+
+        for (int i = 0; i < c->y->cols; i++)
+            y[i] = x[c->indices[i]];
+    }
+}
+
+void cpu_gather_columns(device *d, tensor *y, const tensor *x, const int32_t *order)
+{
+    struct gather_call call = {y, x, order};
+
+    if (y->cols > 0)
+        thread_pool_for(cpu_device_of(d)->pool, y->rows, grain(LIGHT, y->cols),
+                        gather_columns_range, &call);
 }
 
 struct argmax_call {

@@ -1,0 +1,136 @@
+#include "models/packed.h"
+
+#include "base/number.h"
+
+/* Where column c of eight lies in an AWQ word. */
+static const unsigned awq_place[] = {0, 4, 1, 5, 2, 6, 3, 7};
+
+int packed_group(const struct packed *m, int i)
+{
+    return m->g_idx ? (int)load_le32(m->g_idx + 4 * (size_t)i) : i / m->group_size;
+}
+
+float packed_scale(const struct packed *m, int64_t row, int group)
+{
+    size_t at = (size_t)(row * m->scale_row + group * m->scale_group);
+    float s;
+
+    dtype_to_f32(&s, m->scales + at * dtype_size(m->scale_type), m->scale_type, 1);
+    return m->divides ? 1 / s : s;
+}
+
+/* bits of a column of a matrix of words, width words to a row, from bit at on. */
+static unsigned column_bits(const uint8_t *words, int64_t width, int64_t column, int64_t at,
+                            int bits)
+{
+    const uint8_t *p = words + 4 * (size_t)(at / 32 * width + column);
+    int shift = (int)(at % 32);
+    unsigned v = load_le32(p) >> shift;
+
+    if (shift + bits > 32)
+        v |= load_le32(p + 4 * (size_t)width) << (32 - shift);
+    return v & ((1u << bits) - 1);
+}
+
+/* The same of a row of words. */
+static unsigned row_bits(const uint8_t *words, int64_t at, int bits)
+{
+    return column_bits(words, 1, 0, at, bits);
+}
+
+int packed_zero(const struct packed *m, int64_t row, int group)
+{
+    int64_t words = m->rows * m->bits / 32;
+    const uint8_t *z = m->zeros;
+
+    if (!z)
+        return m->kind == PACK_TERNARY ? 1 : 1 << (m->bits - 1);
+    switch (m->kind) {
+    case PACK_AWQ:
+        z += 4 * (size_t)(group * words + row / 8);
+        return (int)(load_le32(z) >> 4 * awq_place[row % 8] & 15) + m->zero_add;
+    case PACK_GPTQ:
+        return (int)row_bits(z + 4 * (size_t)(group * words), row * m->bits, m->bits) + m->zero_add;
+    case PACK_ROWS:
+        return (int)column_bits(z, m->n_groups, group, row * m->bits, m->bits) + m->zero_add;
+    case PACK_INT8:
+        return (int8_t)z[row * m->n_groups + group] + 128;
+    case PACK_TERNARY:
+        break;
+    }
+    return 1;
+}
+
+/* Each word of a row of the file holds eight columns: the rows wanted are read side by side. */
+static void awq_codes(uint8_t *codes, const struct packed *m, const int64_t *rows, int n_rows)
+{
+    for (int i = 0; i < m->n_in; i++) {
+        const uint8_t *words = m->codes + (size_t)i * (size_t)(m->rows / 2);
+
+        for (int r = 0; r < n_rows; r++)
+            codes[(size_t)r * (size_t)m->n_in + (size_t)i] =
+                load_le32(words + 4 * (size_t)(rows[r] / 8)) >> 4 * awq_place[rows[r] % 8] & 15;
+    }
+}
+
+static void gptq_codes(uint8_t *codes, const struct packed *m, const int64_t *rows, int n_rows)
+{
+    for (int i = 0; i < m->n_in; i++)
+        for (int r = 0; r < n_rows; r++)
+            codes[(size_t)r * (size_t)m->n_in + (size_t)i] =
+                (uint8_t)column_bits(m->codes, m->rows, rows[r], (int64_t)i * m->bits, m->bits);
+}
+
+static void row_codes(uint8_t *codes, const struct packed *m, int64_t row)
+{
+    int per_word = 32 / m->bits;
+    int64_t words = (m->n_in + per_word - 1) / per_word, quarter = (m->rows + 3) / 4;
+    const uint8_t *p = m->codes;
+
+    switch (m->kind) {
+    case PACK_ROWS:
+        p += 4 * (size_t)(row * words);
+        for (int i = 0; i < m->n_in; i++)
+            codes[i] = (uint8_t)row_bits(p, (int64_t)i * m->bits, m->bits);
+        break;
+    case PACK_INT8:
+        p += (size_t)row * (size_t)m->n_in;
+        for (int i = 0; i < m->n_in; i++)
+            codes[i] = p[i] ^ 0x80;
+        break;
+    default: /* PACK_TERNARY */
+        p += (size_t)(row % quarter) * (size_t)m->n_in;
+        for (int i = 0; i < m->n_in; i++)
+            codes[i] = p[i] >> 2 * (row / quarter) & 3;
+        break;
+    }
+}
+
+void packed_codes(uint8_t *codes, const struct packed *m, const int64_t *rows, int n_rows)
+{
+    if (m->kind == PACK_AWQ)
+        awq_codes(codes, m, rows, n_rows);
+    else if (m->kind == PACK_GPTQ)
+        gptq_codes(codes, m, rows, n_rows);
+    else
+        for (int r = 0; r < n_rows; r++)
+            row_codes(codes + (size_t)r * (size_t)m->n_in, m, rows[r]);
+}
+
+void packed_row_f32(float *out, const struct packed *m, int64_t row, uint8_t *codes)
+{
+    int last = -1, zero = 0;
+    float scale = 0;
+
+    packed_codes(codes, m, &row, 1);
+    for (int i = 0; i < m->n_in; i++) {
+        int g = packed_group(m, i);
+
+        if (g != last) {
+            zero = packed_zero(m, row, g);
+            scale = packed_scale(m, row, g);
+            last = g;
+        }
+        out[i] = (float)(codes[i] - zero) * scale;
+    }
+}

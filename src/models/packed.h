@@ -1,0 +1,52 @@
+/* models/packed.h: matrices of whole numbers as other tools pack them.
+ *
+ *     kind       codes                                    scales            zero points
+ *     AWQ        u32 [n_in, rows / 8], 4 bits each, in    [groups, rows]    packed as codes
+ *                the order 0 2 4 6 1 3 5 7 of columns
+ *     GPTQ       u32 [n_in * bits / 32, rows]: a stream   [groups, rows]    u32 [groups, rows *
+ * bits of bits down each column                                   / 32], streams; v1: - 1 ROWS u32
+ * [rows, n_in * bits / 32], the        [rows, groups]    u32 [rows * bits / 32, lowest bits first
+ * groups] INT8       i8 [rows, n_in]                          [rows, groups]    i8 [rows, groups]
+ *     TERNARY    u8 [rows / 4, n_in]: bits 2j and 2j + 1  one               1
+ *                are of row o + j * rows / 4
+ *
+ * AutoAWQ; GPTQModel; compressed-tensors (pack-quantized, int-quantized); BitNet as transformers
+ * has it. Codes of INT8 count from -128, those of all others from 0.
+ */
+#ifndef MODELS_PACKED_H
+#define MODELS_PACKED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+
+enum packing { PACK_AWQ, PACK_GPTQ, PACK_ROWS, PACK_INT8, PACK_TERNARY };
+
+/* w[o, i] = (code - zero) * scale, of the group of input i. All in host memory, any alignment. */
+struct packed {
+    enum packing kind;
+    int bits;
+    int64_t rows;
+    int n_in, n_groups, group_size; /* input i is of group i / group_size, or as g_idx says */
+    const uint8_t *codes;
+    const uint8_t *zeros; /* NULL: the middle, 2^(bits - 1); of TERNARY 1 */
+    int zero_add;         /* to what zeros hold */
+    const uint8_t *scales;
+    enum dtype scale_type;
+    int64_t scale_row, scale_group; /* steps, in numbers */
+    bool divides;                   /* weights are divided by their scale */
+    const uint8_t *g_idx;           /* i32 [n_in], each below n_groups; NULL: in order */
+};
+
+int packed_group(const struct packed *m, int i);
+float packed_scale(const struct packed *m, int64_t row, int group);
+int packed_zero(const struct packed *m, int64_t row, int group);
+
+/* codes[r * n_in + i] = the code of input i of row rows[r], from 0 on. */
+void packed_codes(uint8_t *codes, const struct packed *m, const int64_t *rows, int n_rows);
+
+/* One row as numbers, each rounded once; codes: room for n_in. */
+void packed_row_f32(float *out, const struct packed *m, int64_t row, uint8_t *codes);
+
+#endif
