@@ -146,6 +146,8 @@ struct attend_params {
     int block_size, local_blocks, block_stride, block_step;
     const tensor *kept; /* U32, by row of the batch: bit s % 32 of word s / 32 is whether the row
                          * sees  the key at position s, one of them at least; NULL: all */
+    int kept_sets; /* so many such sets of words lie in a row of it, one for each share of the heads
+                    * in order; 0 counts as 1 */
     const float *sinks; /* [n_heads] a logit per head that only joins the denominator; NULL: none */
 };
 
@@ -365,6 +367,12 @@ struct device_ops {
      * there are no more than n. q [T, H, k_dim], w [T, H]; one kv head. */
     void (*select_keys)(device *d, tensor *kept, const tensor *q, const tensor *w,
                         const struct kv_layer *kv, const struct kv_batch *batch, int n);
+
+    /* For each row and head of q the n blocks of so many keys, of those that the row sees, with the
+     * best keys by q_h k, the last n_local among them first; kept [T, H words] U32 as attend takes
+     * it, a set for each head; all where there are no more than n. q [T, H, k_dim]; one kv head. */
+    void (*select_blocks)(device *d, tensor *kept, const tensor *q, const struct kv_layer *kv,
+                          const struct kv_batch *batch, int n, int block_size, int n_local);
 
     /* y[t, c] = act(bias[c] + sum_{j < width} w[c, j] x[t - (width - 1) + j, c]) over the tokens of
      * a sequence, width >= 1; w [C, width] and bias [C], or NULL, in device memory. The state is

@@ -50,10 +50,14 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp, enum kind kind)
 /* Which keys a row sees is chosen by heads made for it. */
 static void read_index(struct mla_spec *mla, config *c, bool interleaved)
 {
-    mla->index_topk = config_int_in(c, "index_topk", 1, 1 << 24);
-    mla->index_heads = config_int(c, "index_n_heads");
-    mla->index_dim = config_int(c, "index_head_dim");
-    mla->index_interleaved = config_bool_or(c, "indexer_rope_interleave", interleaved);
+    mla->index = (struct index_spec){
+        .topk = config_int_in(c, "index_topk", 1, 1 << 24),
+        .n_heads = config_int(c, "index_n_heads"),
+        .dim = config_int(c, "index_head_dim"),
+        .k_norm = {.kind = NORM_LAYER, .eps = 1e-5f, .bias = true},
+        .rope = mla->rope,
+    };
+    mla->index.rope.interleaved = config_bool_or(c, "indexer_rope_interleave", interleaved);
 }
 
 static int deepseek_spec(struct spec *s, config *c, arena *a)

@@ -229,7 +229,7 @@ int config_common_named(struct spec *s, config *c, const struct config_keys *key
  * after. */
 extern const struct weight_rule layout_llama[], layout_mla[], layout_moe[], layout_post_norm[];
 
-extern const struct family family_afm7, family_iquestloopcoder, family_phi3small;
+extern const struct family family_afm7, family_iquestloopcoder, family_minimax_m3, family_phi3small;
 
 extern const struct family family_afmoe, family_apertus, family_arcee, family_bailing_moe,
     family_bloom, family_codegen, family_cohere, family_dbrx, family_deepseek, family_deepseek_v3,

@@ -64,7 +64,7 @@ const struct weight_rule layout_mla[] = {
     {"model.layers.*.self_attn.kv_b_proj", MLA_KV_B(0)},
     {"model.layers.*.self_attn.{embed_q,unembed_out}", MLA_HEADS(0)},
     {"model.layers.*.self_attn.indexer.{wq_b,wk,weights_proj}", SLOTS(0, ROLE_INDEX_Q)},
-    {"model.layers.*.self_attn.indexer.k_norm", SLOTS(0, ROLE_INDEX_NORM)},
+    {"model.layers.*.self_attn.indexer.k_norm", SLOTS(0, ROLE_INDEX_K_NORM)},
     {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
     {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
     {"model.layers.*.mlp.gate.e_score_correction_bias", ROUTER_BIAS(1)},

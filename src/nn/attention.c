@@ -43,6 +43,11 @@ void nn_temperature(pass *p, const struct temperature_spec *t, tensor *q)
         p->ops->temperature(p->dev, q, p->rows.positions, t->beta, t->length, t->offset);
 }
 
+static struct kv_layer_spec index_cache(const struct index_spec *s)
+{
+    return (struct kv_layer_spec){.n_kv_heads = 1, .k_dim = s->dim, .v_dim = 1};
+}
+
 int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[2])
 {
     const struct attention_spec *a = &b->attention;
@@ -53,12 +58,13 @@ int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[2]
                                            .k_dim = a->head_dim,
                                            .v_dim = a->v_dim ? a->v_dim : a->head_dim,
                                            .window = a->chunk ? a->chunk : a->window};
-        return a->cache_of ? 0 : 1;
+        layers[1] = index_cache(&a->index);
+        return (a->cache_of ? 0 : 1) + (a->index.topk ? 1 : 0);
     case OP_MLA:
         layers[0] = (struct kv_layer_spec){
             .n_kv_heads = 1, .k_dim = b->mla.rope_dim + b->mla.kv_rank, .v_dim = b->mla.kv_rank};
-        layers[1] = (struct kv_layer_spec){.n_kv_heads = 1, .k_dim = b->mla.index_dim, .v_dim = 1};
-        return b->mla.index_topk ? 2 : 1;
+        layers[1] = index_cache(&b->mla.index);
+        return b->mla.index.topk ? 2 : 1;
     default:
         return 0;
     }
@@ -141,7 +147,8 @@ static void apply_gate(pass *p, const struct nn_attention *a, tensor *y, const t
     p->ops->scale_rows(p->dev, &heads, &factors);
 }
 
-static void look(pass *p, const struct nn_attention *a, tensor *y, tensor *q, tensor *k, tensor *v)
+static void look(pass *p, const struct nn_attention *a, const tensor *x, tensor *y, tensor *q,
+                 tensor *k, tensor *v)
 {
     const struct attention_spec *s = a->spec;
     const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, a->cache_layer)];
@@ -162,6 +169,10 @@ static void look(pass *p, const struct nn_attention *a, tensor *y, tensor *q, te
 
     if (s->slopes)
         params.slopes = pass_upload(p, s->slopes, (size_t)s->n_heads * sizeof(float));
+    if (s->index.topk) {
+        params.kept = nn_choose_keys(p, &a->index, x, x);
+        params.kept_sets = s->index.block_size ? s->index.n_heads : 1;
+    }
     if (p->failed)
         return;
     if (k)
@@ -202,7 +213,7 @@ tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x)
     prepare(p, a, q, k, v);
     nn_temperature(p, &s->temperature, q);
     y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * v_dim);
-    look(p, a, y, q, k, v);
+    look(p, a, x, y, q, k, v);
     if (s->mixed_with)
         mix(p, a, y, q);
     apply_gate(p, a, y, x);

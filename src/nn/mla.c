@@ -63,45 +63,6 @@ static tensor *keys(pass *p, const struct nn_mla *m, const tensor *x)
     return k;
 }
 
-/* Words of 32 keys that hold the longest sequence of the batch. */
-static int words_of(const struct kv_batch *rows)
-{
-    int longest = 0;
-
-    for (int i = 0; i < rows->n_sequences; i++) {
-        const struct kv_sequence *s = &rows->sequences[i];
-
-        if (s->n_rows > 0 && s->position + s->n_rows > longest)
-            longest = s->position + s->n_rows;
-    }
-    return longest / 32 + 1;
-}
-
-/* Which keys each row sees, [T, words]; NULL: all. */
-static const tensor *choose_keys(pass *p, const struct nn_mla *m, const tensor *x,
-                                 const tensor *latent)
-{
-    const struct mla_spec *s = m->spec;
-    const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, m->cache_layer + 1)];
-    const struct kv_layer *kv = kv_cache_layer(p->cache, m->cache_layer + 1);
-    tensor *q = nn_linear(p, &m->index_q, latent), *k = nn_linear(p, &m->index_k, x);
-    tensor *weights = nn_linear(p, &m->index_weights, x);
-    tensor *nothing = pass_tensor(p, DTYPE_F32, x->rows, 1);
-    tensor *kept = pass_tensor(p, DTYPE_U32, x->rows, words_of(rows));
-
-    nn_norm_inplace(p, &m->index_norm, k, s->index_dim);
-    if (p->failed)
-        return NULL;
-    if (m->rope >= 0) {
-        p->ops->rope(p->dev, q, s->index_dim, p->rope_tables[m->rope], s->index_interleaved);
-        p->ops->rope(p->dev, k, s->index_dim, p->rope_tables[m->rope], s->index_interleaved);
-    }
-    p->ops->clear(p->dev, nothing);
-    p->ops->kv_store(p->dev, kv, rows, k, nothing);
-    p->ops->select_keys(p->dev, kept, q, weights, kv, rows, s->index_topk);
-    return kept;
-}
-
 tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
 {
     const struct mla_spec *s = m->spec;
@@ -115,8 +76,8 @@ tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
     tensor *y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->v_dim);
     tensor v, from, to;
 
-    if (s->index_topk)
-        params.kept = choose_keys(p, m, x, latent);
+    if (s->index.topk)
+        params.kept = nn_choose_keys(p, &m->index, x, latent);
     if (p->failed)
         return y;
     if (m->rope >= 0) {

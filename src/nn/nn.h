@@ -28,6 +28,10 @@ int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[2]
 tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x);
 tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x);
 tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
+/* nn/index.c: the keys seen by each row of x [T, hidden_size], of whose latents queries are made,
+ * as attend takes them. */
+const tensor *nn_choose_keys(pass *p, const struct nn_index *index, const tensor *x,
+                             const tensor *latent);
 void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up); /* gate = act(gate) up */
 /* nn/layer_input.c: each layer's own input, of all layers, made of tokens and embeddings x; and the
  * op that adds it. */

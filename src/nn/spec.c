@@ -105,6 +105,24 @@ static int check_blocks(int layer, const struct block_pattern *b, clm_error *err
                : 0;
 }
 
+static int check_index(int layer, const struct index_spec *i, int n_heads, clm_error *err)
+{
+    if (i->topk == 0)
+        return 0;
+    if (check_range(layer, "index_topk", i->topk, 1, MAX_SIZE, err) ||
+        check_range(layer, "index_n_heads", i->n_heads, 1, MAX_HEADS, err) ||
+        check_range(layer, "index_head_dim", i->dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "index_block_size", i->block_size, 0, MAX_SIZE, err) ||
+        check_range(layer, "index_local_blocks", i->local_blocks, 0, MAX_SIZE, err) ||
+        check_norm(layer, &i->q_norm, err) || check_norm(layer, &i->k_norm, err))
+        return -1;
+    if (i->block_size && n_heads % i->n_heads)
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: num_attention_heads %d of layer %d is no multiple of index_n_heads %d",
+                    n_heads, layer, i->n_heads);
+    return check_rope(layer, &i->rope, i->dim, err);
+}
+
 /* A layer may look into the cache of an earlier one only where both have heads of one form. */
 static int check_source(const struct spec *s, int layer, const struct attention_spec *a, int source,
                         clm_error *err)
@@ -136,7 +154,7 @@ static int check_attention(int layer, const struct attention_spec *a, clm_error 
         check_range(layer, "attention_chunk_size", a->chunk, 0, INT32_MAX, err) ||
         check_range(layer, "the layer whose keys it shares", a->cache_of, 0, layer, err) ||
         check_range(layer, "the layer it is mixed with", a->mixed_with, 0, layer, err) ||
-        check_blocks(layer, &a->blocks, err) ||
+        check_blocks(layer, &a->blocks, err) || check_index(layer, &a->index, a->n_heads, err) ||
         check_range(layer, "sliding_window", a->window, 0, INT32_MAX, err))
         return -1;
     if (a->n_heads % a->n_kv_heads)
@@ -163,11 +181,8 @@ static int check_mla(int layer, const struct mla_spec *m, clm_error *err)
         check_range(layer, "qk_rope_head_dim", m->rope_dim, 2, MAX_HEAD_DIM, err) ||
         check_range(layer, "v_head_dim", m->v_dim, 1, MAX_HEAD_DIM, err))
         return -1;
-    if (m->index_topk &&
-        (check_range(layer, "index_topk", m->index_topk, 1, MAX_SIZE, err) ||
-         check_range(layer, "index_n_heads", m->index_heads, 1, MAX_HEADS, err) ||
-         check_range(layer, "index_head_dim", m->index_dim, m->rope_dim, MAX_HEAD_DIM, err) ||
-         check_range(layer, "q_lora_rank", m->q_rank, 1, MAX_SIZE, err)))
+    if (check_index(layer, &m->index, m->n_heads, err) ||
+        (m->index.topk && check_range(layer, "q_lora_rank", m->q_rank, 1, MAX_SIZE, err)))
         return -1;
     if (!isfinite(m->scale) || !isfinite(m->q_scale) || !isfinite(m->kv_scale))
         return fail(err, CLM_ERR_FORMAT, "config: attention of layer %d has scales %g, %g, %g",
@@ -237,6 +252,9 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
     case OP_ATTENTION:
         if (check_attention(layer, a, err))
             return -1;
+        if (a->cache_of && a->index.topk)
+            return fail(err, CLM_ERR_UNSUPPORTED,
+                        "config: layer %d chooses keys in the cache of another", layer);
         if (a->cache_of && check_source(s, layer, a, a->cache_of, err))
             return -1;
         return a->mixed_with ? check_source(s, layer, a, a->mixed_with, err) : 0;

@@ -76,6 +76,18 @@ struct block_pattern {
     int size, n_local, stride, step; /* size 0: all blocks */
 };
 
+/* Heads made for choosing which keys a row sees. Their scores are summed, with weights of each row,
+ * and the best topk keys are seen by all heads. arXiv:2512.02556 */
+struct index_spec {
+    int topk; /* 0: there are none, all keys are seen */
+    int n_heads, dim;
+    struct norm_spec q_norm, k_norm;
+    struct rope_spec rope; /* over the first rope.dims of dim numbers */
+    /* Or each chooses for its share of the attention's heads topk blocks of so many keys, by the
+     * best key in each; the last local_blocks are among them. 0: not */
+    int block_size, local_blocks;
+};
+
 struct attention_spec {
     int n_heads, n_kv_heads, head_dim;
     int v_dim; /* of values; 0: head_dim */
@@ -104,6 +116,7 @@ struct attention_spec {
     enum kv_source kv_source;
     int cache_of; /* reads the cache of layer cache_of - 1 and writes none; 0: has its own */
     struct block_pattern blocks;
+    struct index_spec index;
     bool rounded_kv; /* keys and values are rounded to 256 multiples of a weight each */
     /* The result is g y' + (1 - g) y, where y' is what the same queries find in the whole cache of
      * layer mixed_with - 1, and g = sigmoid(w_h q_h + b_h); 0: it is y. */
@@ -123,10 +136,7 @@ struct mla_spec {
     struct norm_spec q_norm, kv_norm;
     float q_scale, kv_scale; /* of queries, and of the latent after its norm */
     struct rope_spec rope;   /* over rope_dim numbers */
-    /* A row sees only the index_topk keys that heads of their own score best; 0: all.
-     * arXiv:2512.02556 */
-    int index_topk, index_heads, index_dim;
-    bool index_interleaved; /* their rope, over the first rope_dim numbers */
+    struct index_spec index;
     float scale;
     struct temperature_spec temperature;
 };

@@ -63,7 +63,8 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_INDEX_Q] = "indexer's wq_b",
     [ROLE_INDEX_K] = "indexer's wk",
     [ROLE_INDEX_WEIGHTS] = "indexer's weights_proj",
-    [ROLE_INDEX_NORM] = "indexer's k_norm",
+    [ROLE_INDEX_K_NORM] = "indexer's k_norm",
+    [ROLE_INDEX_Q_NORM] = "indexer's q_norm",
     [ROLE_GATE_PROJ] = "gate_proj",
     [ROLE_UP_PROJ] = "up_proj",
     [ROLE_DOWN_PROJ] = "down_proj",
@@ -178,6 +179,22 @@ static int visit_head_norm(struct walk *w, enum weight_role role, struct nn_norm
     return visit_norm(w, role, n, s->head_dim);
 }
 
+/* Its queries are made of n_in numbers. */
+static int visit_index(struct walk *w, struct nn_index *x, int n_in)
+{
+    const struct index_spec *s = x->spec;
+    int rc;
+
+    if (!s->topk)
+        return 0;
+    rc = visit_matrix(w, ROLE_INDEX_Q, &x->q, s->n_heads * s->dim, n_in, false);
+    rc = rc ? rc : visit_matrix(w, ROLE_INDEX_K, &x->k, s->dim, w->hidden_size, false);
+    if (!rc && !s->block_size)
+        rc = visit_matrix(w, ROLE_INDEX_WEIGHTS, &x->weights, s->n_heads, w->hidden_size, false);
+    rc = rc ? rc : visit_norm(w, ROLE_INDEX_K_NORM, &x->k_norm, s->dim);
+    return rc ? rc : visit_norm(w, ROLE_INDEX_Q_NORM, &x->q_norm, s->dim);
+}
+
 static int visit_attention(struct walk *w, struct nn_attention *a)
 {
     const struct attention_spec *s = a->spec;
@@ -208,20 +225,7 @@ static int visit_attention(struct walk *w, struct nn_attention *a)
     }
     if (!rc && s->mix_gate)
         rc = visit_experts(w, ROLE_MIX_GATE, &a->mix_gate, s->n_heads, 1, s->head_dim, true);
-    return rc;
-}
-
-static int visit_index(struct walk *w, struct nn_mla *m)
-{
-    const struct mla_spec *s = m->spec;
-    int rc =
-        visit_matrix(w, ROLE_INDEX_Q, &m->index_q, s->index_heads * s->index_dim, s->q_rank, false);
-
-    rc = rc ? rc : visit_matrix(w, ROLE_INDEX_K, &m->index_k, s->index_dim, w->hidden_size, false);
-    rc = rc ? rc
-            : visit_matrix(w, ROLE_INDEX_WEIGHTS, &m->index_weights, s->index_heads, w->hidden_size,
-                           false);
-    return rc ? rc : visit_norm(w, ROLE_INDEX_NORM, &m->index_norm, s->index_dim);
+    return rc ? rc : visit_index(w, &a->index, w->hidden_size);
 }
 
 static int visit_mla(struct walk *w, struct nn_mla *m)
@@ -246,8 +250,7 @@ static int visit_mla(struct walk *w, struct nn_mla *m)
     rc = rc ? rc
             : visit_experts(w, ROLE_MLA_UNEMBED, &m->unembed, s->n_heads, s->v_dim, s->kv_rank,
                             false);
-    if (!rc && s->index_topk)
-        rc = visit_index(w, m);
+    rc = rc ? rc : visit_index(w, &m->index, s->q_rank);
     return rc ? rc
               : visit_matrix(w, ROLE_MLA_O, &m->o_proj, w->hidden_size, s->n_heads * s->v_dim,
                              s->o_bias);
@@ -481,7 +484,19 @@ static int new_experts(struct nn_moe *m, arena *a)
     return m->gate_proj.w && m->up_proj.w && m->down_proj.w ? 0 : -1;
 }
 
-static const struct norm_spec index_norm = {.kind = NORM_LAYER, .eps = 1e-5f, .bias = true};
+/* Its cache is the next layer of the model's. */
+static int new_index(struct nn_model *m, struct nn_index *n, const struct index_spec *s, device *d,
+                     arena *a, clm_error *err)
+{
+    n->spec = s;
+    n->q_norm.spec = &s->q_norm;
+    n->k_norm.spec = &s->k_norm;
+    if (!s->topk)
+        return 0;
+    n->cache_layer = m->n_cache_layers++;
+    n->rope = rope_table_of(m, &s->rope, d, a, err);
+    return n->rope == -2 ? -1 : 0;
+}
 
 static int new_mla(struct nn_model *m, struct nn_mla *n, const struct mla_spec *s, device *d,
                    arena *a, clm_error *err)
@@ -493,11 +508,9 @@ static int new_mla(struct nn_model *m, struct nn_mla *n, const struct mla_spec *
     n->unembed.w = arena_array(a, struct weight, s->n_heads);
     if (!n->embed_q.w || !n->unembed.w)
         return fail(err, CLM_ERR_NOMEM, "%d heads: no memory", s->n_heads);
-    n->index_norm.spec = &index_norm;
-    n->cache_layer = m->n_cache_layers;
-    m->n_cache_layers += s->index_topk ? 2 : 1;
+    n->cache_layer = m->n_cache_layers++;
     n->rope = rope_table_of(m, &s->rope, d, a, err);
-    return n->rope == -2 ? -1 : 0;
+    return n->rope == -2 ? -1 : new_index(m, &n->index, &s->index, d, a, err);
 }
 
 /* The first attention of a layer. */
@@ -523,7 +536,7 @@ static int new_attention(struct nn_model *m, struct nn_attention *n, const struc
     n->mix_gate.w = s->mix_gate ? arena_array(a, struct weight, s->n_heads) : NULL;
     if (s->mix_gate && !n->mix_gate.w)
         return fail(err, CLM_ERR_NOMEM, "%d heads: no memory", s->n_heads);
-    return n->rope == -2 ? -1 : 0;
+    return n->rope == -2 ? -1 : new_index(m, &n->index, &s->index, d, a, err);
 }
 
 static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
@@ -626,10 +639,12 @@ static void share_branch(struct nn_branch *to, const struct nn_branch *from)
         to->attention.cache_layer = own.attention.cache_layer;
         to->attention.mixed_cache_layer = own.attention.mixed_cache_layer;
         to->attention.rope = own.attention.rope;
+        to->attention.index.cache_layer = own.attention.index.cache_layer;
     }
     if (own.spec->op == OP_MLA) {
         to->mla.cache_layer = own.mla.cache_layer;
         to->mla.rope = own.mla.rope;
+        to->mla.index.cache_layer = own.mla.index.cache_layer;
     }
 }
 

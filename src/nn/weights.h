@@ -25,6 +25,14 @@ struct nn_experts {
     const float *bias; /* [n_experts, n_out] or NULL */
 };
 
+struct nn_index {
+    const struct index_spec *spec;
+    int cache_layer, rope;    /* as in nn_attention */
+    struct nn_linear q, k;    /* [n_heads dim, ...], [dim, hidden_size] */
+    struct nn_linear weights; /* [n_heads, hidden_size], where scores are summed */
+    struct nn_norm q_norm, k_norm;
+};
+
 struct nn_attention {
     const struct attention_spec *spec;
     int cache_layer; /* which layer of the cache is this one's */
@@ -38,6 +46,7 @@ struct nn_attention {
     const float *k_step, *v_step; /* what keys and values are rounded to multiples of, or NULL */
     int mixed_cache_layer;
     struct nn_experts mix_gate; /* of each head [1, head_dim] */
+    struct nn_index index;
 };
 
 struct nn_mla {
@@ -50,9 +59,7 @@ struct nn_mla {
         embed_q; /* of each head [kv_rank, nope_dim]: what its query looks for in latents */
     struct nn_experts unembed; /* of each head [v_dim, kv_rank]: its values from latents */
     struct nn_linear o_proj;
-    struct nn_linear index_q, index_k,
-        index_weights; /* of what chooses keys; its cache comes next */
-    struct nn_norm index_norm;
+    struct nn_index index;
 };
 
 struct nn_mlp {
@@ -195,7 +202,8 @@ enum weight_role {
     ROLE_INDEX_Q,
     ROLE_INDEX_K,
     ROLE_INDEX_WEIGHTS,
-    ROLE_INDEX_NORM,
+    ROLE_INDEX_K_NORM,
+    ROLE_INDEX_Q_NORM,
     ROLE_GATE_PROJ,
     ROLE_UP_PROJ,
     ROLE_DOWN_PROJ,

@@ -17,6 +17,7 @@ struct world {
     struct kv_layer kv;
     float q[TOKENS * HEADS * DIM], k[TOKENS * DIM], v[TOKENS * DIM], w[TOKENS * HEADS];
     uint32_t kept[TOKENS * WORDS];
+    uint32_t sets[TOKENS * HEADS * WORDS]; /* of each head */
 };
 
 static device *open_cpu(int n_threads)
@@ -147,6 +148,82 @@ static void test_ties(void **state)
     d->ops->close(d);
 }
 
+/* Blocks of 7 keys: each head's 4, by the best key in each, the row's own and the one before among
+ * them. */
+static void select_row_blocks(struct world *w, device *d, int first, int n_rows)
+{
+    struct kv_sequence part = {.n_rows = n_rows, .position = first, .blocks = w->blocks};
+    struct kv_batch batch = {&part, 1, n_rows};
+    tensor q = {w->q + (size_t)first * HEADS * DIM, DTYPE_F32, n_rows, HEADS * DIM, HEADS * DIM};
+    tensor kept = {w->sets + (size_t)first * HEADS * WORDS, DTYPE_U32, n_rows, HEADS * WORDS,
+                   HEADS * WORDS};
+
+    d->ops->select_blocks(d, &kept, &q, &w->kv, &batch, 4, 7, 2);
+    assert_int_equal(d->ops->sync(d, NULL), 0);
+}
+
+static bool sees_set(const struct world *w, int row, int head, int key)
+{
+    return w->sets[(row * HEADS + head) * WORDS + key / 32] >> key % 32 & 1;
+}
+
+/* The best score of the keys of a block that a row sees. */
+static double block_score(const struct world *w, int row, int head, int block)
+{
+    double best = -INFINITY;
+
+    for (int key = 7 * block; key < 7 * block + 7 && key <= row; key++) {
+        double dot = 0;
+
+        for (int i = 0; i < DIM; i++)
+            dot += (double)w->q[(row * HEADS + head) * DIM + i] * (double)w->k[key * DIM + i];
+        best = fmax(best, dot);
+    }
+    return best;
+}
+
+static void check_blocks(const struct world *w, int row, int head)
+{
+    int n_blocks = row / 7 + 1, n_kept = 0;
+    double worst = INFINITY, best_left = -INFINITY;
+
+    for (int b = 0; b < n_blocks; b++) {
+        bool kept = sees_set(w, row, head, 7 * b), local = n_blocks - b <= 2;
+
+        n_kept += kept;
+        CHECK(kept || !local, "row %d, head %d: block %d is not seen", row, head, b);
+        for (int key = 7 * b; key < 7 * b + 7 && key <= row; key++)
+            CHECK(sees_set(w, row, head, key) == kept, "row %d, head %d: half of block %d", row,
+                  head, b);
+        if (kept && !local)
+            worst = fmin(worst, block_score(w, row, head, b));
+        else if (!kept)
+            best_left = fmax(best_left, block_score(w, row, head, b));
+    }
+    CHECK(n_kept == (n_blocks < 4 ? n_blocks : 4), "row %d, head %d: %d blocks", row, head, n_kept);
+    CHECK(best_left <= worst + DIM * (double)FLT_EPSILON, "row %d, head %d: %g left, %g kept", row,
+          head, best_left, worst);
+}
+
+static void test_blocks(void **state)
+{
+    static struct world w;
+    static uint32_t whole[COUNT(w.sets)];
+    device *d = open_cpu(2);
+
+    (void)state;
+    make_world(&w, d);
+    select_row_blocks(&w, d, 0, TOKENS);
+    for (int row = 0; row < TOKENS; row++)
+        for (int head = 0; head < HEADS; head++)
+            check_blocks(&w, row, head);
+    memcpy(whole, w.sets, sizeof whole);
+    for (int row = 0; row < TOKENS; row += 3)
+        select_row_blocks(&w, d, row, 3);
+    CHECK(memcmp(whole, w.sets, sizeof whole) == 0, "rows alone choose other blocks");
+    d->ops->close(d);
+}
+
 /* Which keys a head of a row sees. */
 typedef bool (*sees_fn)(const struct world *w, int row, int head, int key);
 
@@ -199,6 +276,7 @@ static void test_attend_kept(void **state)
 {
     static struct world w;
     tensor kept = {w.kept, DTYPE_U32, TOKENS, WORDS, WORDS};
+    tensor sets = {w.sets, DTYPE_U32, TOKENS, HEADS * WORDS, HEADS * WORDS};
     struct attend_params blocks = {
         .block_size = 8, .local_blocks = 2, .block_stride = 5, .block_step = 2};
     device *d = open_cpu(2);
@@ -210,6 +288,8 @@ static void test_attend_kept(void **state)
         select_rows(&w, d, 0, TOKENS, 4);
         check_attend(&w, d, (struct attend_params){.kept = &kept}, sees_kept);
         check_attend(&w, d, blocks, sees_blocks);
+        select_row_blocks(&w, d, 0, TOKENS);
+        check_attend(&w, d, (struct attend_params){.kept = &sets, .kept_sets = HEADS}, sees_set);
     }
     d->ops->close(d);
 }
@@ -219,6 +299,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_select),
         cmocka_unit_test(test_ties),
+        cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_attend_kept),
     };
 

@@ -317,13 +317,23 @@ static bool block_is_seen(const struct attend_params *p, int head, int row_block
            (block + (int64_t)head * p->block_step + 1) % p->block_stride == 0;
 }
 
+/* Of the set that the query's head has a share in. */
+static const uint32_t *kept_bits(const struct state *st, int query)
+{
+    const struct attend_params *p = st->call->p;
+    int n_sets = p->kept_sets > 1 ? p->kept_sets : 1;
+    int set = head_of(st, query) / (p->n_heads / n_sets);
+
+    return (const uint32_t *)p->kept->data + batch_row(st, query) * p->kept->stride +
+           (int64_t)set * (p->kept->cols / n_sets);
+}
+
 /* Keys that the query does not see are hidden; false when it sees none. */
 static bool keep(const struct state *st, int query, float *s, int from, struct span seen)
 {
     const struct attend_params *p = st->call->p;
     const tensor *kept = p->kept;
-    const uint32_t *bits =
-        kept ? (const uint32_t *)kept->data + batch_row(st, query) * kept->stride : NULL;
+    const uint32_t *bits = kept ? kept_bits(st, query) : NULL;
     int row_block = p->block_size ? position_of(st, query) / p->block_size : 0;
     bool any = false;
 

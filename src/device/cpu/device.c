@@ -128,6 +128,7 @@ static const struct device_ops cpu_ops = {
     .kv_store = cpu_kv_store,
     .attend = cpu_attend,
     .select_keys = cpu_select_keys,
+    .select_blocks = cpu_select_blocks,
     .causal_conv = cpu_causal_conv,
     .recurrence = cpu_recurrence,
     .selective_scan = cpu_selective_scan,

@@ -51,6 +51,9 @@ void cpu_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv
 void cpu_select_keys(device *d, tensor *kept, const tensor *q, const tensor *w,
                      const struct kv_layer *kv, const struct kv_batch *batch, int n);
 
+void cpu_select_blocks(device *d, tensor *kept, const tensor *q, const struct kv_layer *kv,
+                       const struct kv_batch *batch, int n, int block_size, int n_local);
+
 /* cpu/recurrent.c */
 void cpu_causal_conv(device *d, tensor *y, const tensor *x, const float *w, const float *bias,
                      int width, enum activation act, const struct state_batch *batch,

@@ -13,10 +13,12 @@ struct select_call {
     const struct kv_sequence *s;
     const tensor *kept, *q, *w;
     int n, n_heads;
-    int q_cols, s_cols; /* k_dim and block_tokens, rounded up to panels */
+    int block_size, n_local; /* of select_blocks */
+    int q_cols, s_cols;      /* k_dim and block_tokens, rounded up to panels */
 };
 
-/* Room of one row: queries, scores of a block by head, and two lists of all scores. */
+/* Room of one row: queries, scores of a block by head, and two lists of all scores, or of the best
+ * of all blocks, by head. */
 struct select_room {
     float *q, *block, *scores, *rest;
 };
@@ -26,10 +28,42 @@ static int round_up(int n, int to)
     return (n + to - 1) / to * to;
 }
 
+/* What becomes of the scores of keys [key, key + n), by head in room->block. */
+typedef void (*scored_fn)(const struct select_call *call, const struct select_room *room,
+                          const float *w, int key, int n);
+
+/* One number of each key: the sum over heads. */
+static void sum_scores(const struct select_call *call, const struct select_room *room,
+                       const float *w, int key, int n)
+{
+    for (int i = 0; i < n; i++) {
+        float sum = 0;
+
+        for (int h = 0; h < call->n_heads; h++)
+            sum += w[h] * fmaxf(room->block[(int64_t)h * call->s_cols + i], 0.0f);
+        room->scores[key + i] = isnan(sum) ? -INFINITY : sum;
+    }
+}
+
+/* One number of each block and head: the largest, which begins as -infinity. */
+static void keep_largest(const struct select_call *call, const struct select_room *room,
+                         const float *w, int key, int n)
+{
+    (void)w;
+    for (int h = 0; h < call->n_heads; h++)
+        for (int i = 0; i < n; i++) {
+            float *best = &room->scores[(int64_t)(key + i) / call->block_size * call->n_heads + h];
+            float score = room->block[(int64_t)h * call->s_cols + i];
+
+            if (score > *best)
+                *best = score;
+        }
+}
+
 /* The scores of the keys [0, n_keys), block by block, each number by the same operations wherever
  * the row lies in a batch. */
 static void score_keys(const struct select_call *call, const struct select_room *room,
-                       const float *w, int n_keys)
+                       const float *w, int n_keys, scored_fn scored)
 {
     const struct kv_layer *kv = call->kv;
 
@@ -41,13 +75,7 @@ static void score_keys(const struct select_call *call, const struct select_room 
         call->d->vector.scores[kv->type](
             room->block, call->s_cols, room->q, call->q_cols, call->n_heads,
             kv_head_row(block, kv, kv->k_offset, 0, place, kv->k_dim), n, kv->k_dim, NULL);
-        for (int i = 0; i < n; i++) {
-            float sum = 0;
-
-            for (int h = 0; h < call->n_heads; h++)
-                sum += w[h] * fmaxf(room->block[(int64_t)h * call->s_cols + i], 0.0f);
-            room->scores[key + i] = isnan(sum) ? -INFINITY : sum;
-        }
+        scored(call, room, w, key, n);
     }
 }
 
@@ -101,24 +129,76 @@ static void mark_best(uint32_t *bits, const struct select_room *room, int m, int
     }
 }
 
-static void select_row(const struct select_call *call, const struct select_room *room, int i)
+/* The queries of a row, padded. */
+static void load_queries(const struct select_call *call, const struct select_room *room,
+                         int64_t row)
 {
-    int64_t row = call->s->row + i;
-    int n_keys = call->s->position + i + 1, dim = call->kv->k_dim;
-    uint32_t *bits = (uint32_t *)call->kept->data + row * call->kept->stride;
     const float *q = (const float *)call->q->data + row * call->q->stride;
+    int dim = call->kv->k_dim;
 
-    memset(bits, n_keys <= call->n ? 0xFF : 0, (size_t)call->kept->cols * sizeof *bits);
-    if (n_keys <= call->n)
-        return;
     for (int h = 0; h < call->n_heads; h++) {
         float *to = room->q + (int64_t)h * call->q_cols;
 
         memset(to, 0, (size_t)call->q_cols * sizeof *to);
         memcpy(to, q + (int64_t)h * dim, (size_t)dim * sizeof *to);
     }
-    score_keys(call, room, (const float *)call->w->data + row * call->w->stride, n_keys);
+}
+
+static void select_row(const struct select_call *call, const struct select_room *room, int i)
+{
+    int64_t row = call->s->row + i;
+    int n_keys = call->s->position + i + 1;
+    uint32_t *bits = (uint32_t *)call->kept->data + row * call->kept->stride;
+
+    memset(bits, n_keys <= call->n ? 0xFF : 0, (size_t)call->kept->cols * sizeof *bits);
+    if (n_keys <= call->n)
+        return;
+    load_queries(call, room, row);
+    score_keys(call, room, (const float *)call->w->data + row * call->w->stride, n_keys,
+               sum_scores);
     mark_best(bits, room, n_keys, call->n);
+}
+
+/* Of one head: the keys of its n best blocks, whose scores lie in room->scores. */
+static void mark_blocks(const struct select_call *call, const struct select_room *room, int head,
+                        uint32_t *bits, int n_keys)
+{
+    int n_blocks = (n_keys - 1) / call->block_size + 1, n_heads = call->n_heads, above = 0;
+    float *scores = room->rest + n_blocks, least;
+
+    for (int b = 0; b < n_blocks; b++)
+        room->rest[b] = scores[b] =
+            n_blocks - b <= call->n_local ? INFINITY : room->scores[(int64_t)b * n_heads + head];
+    least = nth_largest(room->rest, n_blocks, call->n);
+    for (int b = 0; b < n_blocks; b++)
+        above += scores[b] > least;
+    for (int b = n_blocks - 1; b >= 0; b--) {
+        bool equal = scores[b] == least && above < call->n;
+        int64_t first = (int64_t)b * call->block_size;
+
+        above += equal;
+        for (int64_t key = first;
+             (equal || scores[b] > least) && key < first + call->block_size && key < n_keys; key++)
+            bits[key / 32] |= 1u << key % 32;
+    }
+}
+
+static void select_row_blocks(const struct select_call *call, const struct select_room *room, int i)
+{
+    int64_t row = call->s->row + i;
+    int n_keys = call->s->position + i + 1, n_blocks = (n_keys - 1) / call->block_size + 1;
+    int words = call->kept->cols / call->n_heads;
+    uint32_t *bits = (uint32_t *)call->kept->data + row * call->kept->stride;
+
+    memset(bits, n_blocks <= call->n ? 0xFF : 0, (size_t)call->kept->cols * sizeof *bits);
+    if (n_blocks <= call->n)
+        return;
+    load_queries(call, room, row);
+    for (int64_t b = 0; b < (int64_t)n_blocks * call->n_heads; b++)
+        room->scores[b] = -INFINITY;
+    score_keys(call, room, NULL, n_keys, keep_largest);
+    for (int h = 0; h < call->n_heads; h++)
+        mark_blocks(call, room, h, bits + (int64_t)h * words, n_keys);
 }
 
 static void select_range(void *ctx, int64_t begin, int64_t end, int thread)
@@ -126,29 +206,57 @@ static void select_range(void *ctx, int64_t begin, int64_t end, int thread)
     const struct select_call *call = ctx;
     size_t longest = (size_t)round_up(call->s->position + (int)end, 16);
     size_t q = (size_t)call->n_heads * (size_t)call->q_cols;
-    size_t block = (size_t)round_up(call->n_heads * call->s_cols, 16);
-    float *scratch = cpu_scratch(call->d, thread, (q + block + 2 * longest) * sizeof(float));
+    size_t block = (size_t)round_up(call->n_heads * call->s_cols, 16), scores = longest;
+    float *scratch;
     struct select_room room;
 
+    if (call->block_size)
+        scores = (longest / (size_t)call->block_size + 1) * (size_t)call->n_heads;
+    scratch = cpu_scratch(call->d, thread, (q + block + scores + 2 * longest) * sizeof(float));
     if (!scratch)
         return;
     room = (struct select_room){scratch, scratch + q, scratch + q + block,
-                                scratch + q + block + longest};
+                                scratch + q + block + scores};
     for (int64_t i = begin; i < end; i++)
-        select_row(call, &room, (int)i);
+        if (call->block_size)
+            select_row_blocks(call, &room, (int)i);
+        else
+            select_row(call, &room, (int)i);
+}
+
+static void select_batch(struct cpu_device *c, struct select_call *call,
+                         const struct kv_batch *batch)
+{
+    call->q_cols = round_up(call->kv->k_dim, c->vector.panel);
+    call->s_cols = round_up(call->kv->block_tokens, 16 > c->vector.panel ? 16 : c->vector.panel);
+    for (int i = 0; i < batch->n_sequences; i++) {
+        call->s = &batch->sequences[i];
+        thread_pool_for(c->pool, call->s->n_rows, 1, select_range, call);
+    }
 }
 
 void cpu_select_keys(device *d, tensor *kept, const tensor *q, const tensor *w,
                      const struct kv_layer *kv, const struct kv_batch *batch, int n)
 {
     struct cpu_device *c = cpu_device_of(d);
-    struct select_call call = {.d = c, .kv = kv, .kept = kept, .q = q, .w = w, .n = n};
+    struct select_call call = {
+        .d = c, .kv = kv, .kept = kept, .q = q, .w = w, .n = n, .n_heads = w->cols};
 
-    call.n_heads = w->cols;
-    call.q_cols = round_up(kv->k_dim, c->vector.panel);
-    call.s_cols = round_up(kv->block_tokens, 16 > c->vector.panel ? 16 : c->vector.panel);
-    for (int i = 0; i < batch->n_sequences; i++) {
-        call.s = &batch->sequences[i];
-        thread_pool_for(c->pool, call.s->n_rows, 1, select_range, &call);
-    }
+    select_batch(c, &call, batch);
+}
+
+void cpu_select_blocks(device *d, tensor *kept, const tensor *q, const struct kv_layer *kv,
+                       const struct kv_batch *batch, int n, int block_size, int n_local)
+{
+    struct cpu_device *c = cpu_device_of(d);
+    struct select_call call = {.d = c,
+                               .kv = kv,
+                               .kept = kept,
+                               .q = q,
+                               .n = n,
+                               .n_heads = q->cols / kv->k_dim,
+                               .block_size = block_size,
+                               .n_local = n_local};
+
+    select_batch(c, &call, batch);
 }

@@ -1,0 +1,45 @@
+/* nn/index.c: which keys a row attends to, by heads made for it. arXiv:2512.02556 */
+#include "nn/nn.h"
+
+/* Words of 32 keys that hold the longest sequence of the batch. */
+static int words_of(const struct kv_batch *rows)
+{
+    int longest = 0;
+
+    for (int i = 0; i < rows->n_sequences; i++) {
+        const struct kv_sequence *s = &rows->sequences[i];
+
+        if (s->n_rows > 0 && s->position + s->n_rows > longest)
+            longest = s->position + s->n_rows;
+    }
+    return longest / 32 + 1;
+}
+
+const tensor *nn_choose_keys(pass *p, const struct nn_index *index, const tensor *x,
+                             const tensor *latent)
+{
+    const struct index_spec *s = index->spec;
+    const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, index->cache_layer)];
+    const struct kv_layer *kv = kv_cache_layer(p->cache, index->cache_layer);
+    int n_sets = s->block_size ? s->n_heads : 1;
+    tensor *q = nn_linear(p, &index->q, latent), *k = nn_linear(p, &index->k, x);
+    tensor *weights = s->block_size ? NULL : nn_linear(p, &index->weights, x);
+    tensor *nothing = pass_tensor(p, DTYPE_F32, x->rows, 1);
+    tensor *kept = pass_tensor(p, DTYPE_U32, x->rows, n_sets * words_of(rows));
+
+    nn_norm_inplace(p, &index->q_norm, q, s->dim);
+    nn_norm_inplace(p, &index->k_norm, k, s->dim);
+    if (p->failed)
+        return NULL;
+    if (index->rope >= 0) {
+        p->ops->rope(p->dev, q, s->dim, p->rope_tables[index->rope], s->rope.interleaved);
+        p->ops->rope(p->dev, k, s->dim, p->rope_tables[index->rope], s->rope.interleaved);
+    }
+    p->ops->clear(p->dev, nothing);
+    p->ops->kv_store(p->dev, kv, rows, k, nothing);
+    if (s->block_size)
+        p->ops->select_blocks(p->dev, kept, q, kv, rows, s->topk, s->block_size, s->local_blocks);
+    else
+        p->ops->select_keys(p->dev, kept, q, weights, kv, rows, s->topk);
+    return kept;
+}
