@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/memory.h"
 #include "format/hub.h"
 
 #define BUNDLED "storyteller-4bit"
@@ -46,8 +47,12 @@ static bool holds(const char *folder, const char *name)
  */
 static int check_folder(const char *name, clm_error *err)
 {
-    if (holds(name, "config.json") || holds(name, "tokenizer.json"))
-        return 0;
+    static const char *const files[] = {"config.json", "tokenizer.json", "tokenizer.model",
+                                        "vocab.json", "qwen.tiktoken"};
+
+    for (size_t i = 0; i < COUNT(files); i++)
+        if (holds(name, files[i]))
+            return 0;
     return fail(err, CLM_ERR_IO,
                 "%s: no model in this folder; give one with config.json, tokenizer.json and "
                 "safetensors files",

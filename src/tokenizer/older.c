@@ -10,14 +10,20 @@
 #include "tokenizer/spm.h"
 
 #define MAX_FILE ((size_t)256 << 20)
-#define LLAMA3_RANKS 128000
+#define LLAMA3_RANKS 128000 /* released ones; its own code takes any number */
 #define LLAMA3_SPECIAL 256
 #define QWEN_EXTRAS 205
+#define END_OF_TEXT "<|endoftext|>"
 
 #define SPLIT_BEFORE "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
 #define SPLIT_AFTER "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define SPLIT_QWEN SPLIT_BEFORE "\\p{N}" SPLIT_AFTER
 #define SPLIT_LLAMA3 SPLIT_BEFORE "\\p{N}{1,3}" SPLIT_AFTER
+
+static bool is_qwen(const char *class)
+{
+    return class && !strncmp(class, "Qwen2Tokenizer", 14);
+}
 
 /* pattern: NULL for that of GPT-2, which the byte level stage has itself. */
 static void write_byte_level(struct strbuf *out, const char *pattern, bool nfc, bool prefix_space)
@@ -53,7 +59,7 @@ static void write_qwen_special(struct strbuf *out)
 {
     char text[32];
 
-    write_special(out, "<|endoftext|>", true);
+    write_special(out, END_OF_TEXT, true);
     write_special(out, "<|im_start|>", false);
     write_special(out, "<|im_end|>", false);
     for (int i = 0; i < QWEN_EXTRAS; i++) {
@@ -84,10 +90,10 @@ static void write_llama3_special(struct strbuf *out)
     }
 }
 
-static int read_ranks(struct strbuf *out, const char *text, size_t n, bool qwen, const char *path,
-                      clm_error *err)
+static int read_ranks(struct strbuf *out, const char *text, size_t n, bool qwen, const json *config,
+                      const char *path, clm_error *err)
 {
-    if (!qwen && ranks_count(text, n) != LLAMA3_RANKS)
+    if (!qwen && ranks_count(text, n) > LLAMA3_RANKS) /* Llama 4's, say */
         return fail(err, CLM_ERR_UNSUPPORTED,
                     "%s: %zu ranks of an unknown family, and the file does not say how text is "
                     "split: convert it to a tokenizer.json",
@@ -103,12 +109,15 @@ static int read_ranks(struct strbuf *out, const char *text, size_t n, bool qwen,
         return 0;
     }
     write_llama3_special(out);
-    strbuf_addf(out,
-                "],\"post_processor\":{\"type\":\"TemplateProcessing\",\"pair\":[],\"single\":["
-                "{\"SpecialToken\":{\"id\":\"bos\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\","
-                "\"type_id\":0}}],\"special_tokens\":{\"bos\":{\"id\":\"bos\",\"ids\":[%d],"
-                "\"tokens\":[\"<|begin_of_text|>\"]}}}}",
-                LLAMA3_RANKS);
+    strbuf_add_char(out, ']');
+    if (json_bool(json_get(config, "add_bos_token"), true))
+        strbuf_addf(out,
+                    ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"pair\":[],\"single\":["
+                    "{\"SpecialToken\":{\"id\":\"bos\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\","
+                    "\"type_id\":0}}],\"special_tokens\":{\"bos\":{\"id\":\"bos\",\"ids\":[%zu],"
+                    "\"tokens\":[\"<|begin_of_text|>\"]}}}",
+                    ranks_count(text, n));
+    strbuf_add_char(out, '}');
     return 0;
 }
 
@@ -122,7 +131,7 @@ static int read_model_file(struct strbuf *out, const json *config, const char *p
         return -1;
     text = (const char *)file.data;
     rc = ranks_recognise(text, file.size)
-             ? read_ranks(out, text, file.size, false, path, err)
+             ? read_ranks(out, text, file.size, false, config, path, err)
              : spm_to_json(file.data, file.size, config, path, out, err);
     file_unmap(&file);
     return rc;
@@ -151,39 +160,24 @@ static void write_merges(struct strbuf *out, const char *text, size_t n)
     strbuf_add_char(out, ']');
 }
 
-/* The post-processor for add_bos_token, where the vocabulary has that token. */
-static int write_bos(struct strbuf *out, const json *config, const char *vocab, size_t n,
-                     const char *path, clm_error *err)
+/* The classes that have a token for roles that nobody gives. Where no class is named, the token has
+ * to be in the vocabulary. */
+static void set_defaults(struct config_files *files, const char *class, const char *vocab)
 {
-    const json *bos = json_get(config, "bos_token");
-    const char *name =
-        json_string(json_kind(bos) == JSON_OBJECT ? json_get(bos, "content") : bos, NULL);
-    json *tokens;
-    int64_t id;
+    bool gpt2 = class && !strncmp(class, "GPT2Tokenizer", 13), qwen = is_qwen(class);
 
-    if (!name || !json_bool(json_get(config, "add_bos_token"), false))
-        return 0;
-    tokens = json_parse(vocab, n, path, err);
-    if (!tokens)
-        return -1;
-    id = json_int(json_get(tokens, name), -1);
-    json_free(tokens);
-    if (id < 0)
-        return fail(err, CLM_ERR_FORMAT, "%s: the bos_token \"%.80s\" is not there", path, name);
-    strbuf_addf(out,
-                ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"pair\":[],\"single\":["
-                "{\"SpecialToken\":{\"id\":\"bos\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\","
-                "\"type_id\":0}}],\"special_tokens\":{\"bos\":{\"id\":\"bos\",\"ids\":[%lld],"
-                "\"tokens\":[\"bos\"]}}}",
-                (long long)id);
-    return 0;
+    files->wraps = true;
+    if (gpt2 || qwen || (!class && strstr(vocab, "\"" END_OF_TEXT "\"")))
+        files->end_of_text = END_OF_TEXT;
+    files->default_bos = !qwen;
 }
 
-static int read_vocab_and_merges(struct strbuf *out, const char *dir, const json *config,
+static int read_vocab_and_merges(struct strbuf *out, const char *dir, struct config_files *files,
                                  const char *path, clm_error *err)
 {
+    const json *config = files->config;
     const char *class = json_string(json_get(config, "tokenizer_class"), NULL);
-    bool qwen = class && !strncmp(class, "Qwen2Tokenizer", 14);
+    bool qwen = is_qwen(class);
     char *vocab = NULL, *merges = NULL, merges_path[4096];
     size_t n_vocab, n_merges;
     int rc = -1;
@@ -200,8 +194,9 @@ static int read_vocab_and_merges(struct strbuf *out, const char *dir, const json
     strbuf_add_char(out, '}');
     write_byte_level(out, qwen ? SPLIT_QWEN : NULL, qwen,
                      json_bool(json_get(config, "add_prefix_space"), false));
-    rc = write_bos(out, config, vocab, n_vocab, path, err);
     strbuf_add_char(out, '}');
+    set_defaults(files, class, vocab);
+    rc = 0;
 
 cleanup:
     mem_free(vocab);
@@ -213,7 +208,7 @@ static int read_qwen(struct strbuf *out, const char *path, clm_error *err)
 {
     size_t n;
     char *text = file_read(path, MAX_FILE, &n, err);
-    int rc = text ? read_ranks(out, text, n, true, path, err) : -1;
+    int rc = text ? read_ranks(out, text, n, true, NULL, path, err) : -1;
 
     mem_free(text);
     return rc;
@@ -225,17 +220,17 @@ static int find_file(char *path, size_t size, const char *dir, const char *name,
     return file_join(path, size, dir, name, err) ? -1 : file_exists(path);
 }
 
-int older_files_read(struct strbuf *out, const char *dir, const json *config, char *path,
+int older_files_read(struct strbuf *out, const char *dir, struct config_files *files, char *path,
                      size_t path_size, clm_error *err)
 {
     int found = find_file(path, path_size, dir, "tokenizer.model", err), rc;
 
     if (found > 0) {
-        rc = read_model_file(out, config, path, err);
+        rc = read_model_file(out, files->config, path, err);
     } else if (!found && (found = find_file(path, path_size, dir, "qwen.tiktoken", err)) > 0) {
         rc = read_qwen(out, path, err);
     } else if (!found && (found = find_file(path, path_size, dir, "vocab.json", err)) > 0) {
-        rc = read_vocab_and_merges(out, dir, config, path, err);
+        rc = read_vocab_and_merges(out, dir, files, path, err);
     } else {
         rc = -1;
         if (!found)

@@ -202,6 +202,23 @@ int postprocessor_open(struct postprocessor *p, const json *v, struct reader *r)
     return rc;
 }
 
+int postprocessor_wrap(struct postprocessor *p, int32_t bos, int32_t eos, struct reader *r)
+{
+    int32_t *items = mem_alloc(3 * sizeof *items);
+    size_t n = 0;
+
+    if (!items)
+        return no_memory(r);
+    if (bos >= 0)
+        items[n++] = bos;
+    items[n++] = POST_TEXT;
+    if (eos >= 0)
+        items[n++] = eos;
+    mem_free(p->special.items);
+    p->special = (struct post_items){items, n};
+    return 0;
+}
+
 void postprocessor_close(struct postprocessor *p)
 {
     mem_free(p->special.items);

@@ -17,6 +17,8 @@ struct postprocessor {
 };
 
 int postprocessor_open(struct postprocessor *p, const json *v, struct reader *r);
+/* In place of what it has: these around the text; -1 is none. */
+int postprocessor_wrap(struct postprocessor *p, int32_t bos, int32_t eos, struct reader *r);
 void postprocessor_close(struct postprocessor *p);
 
 #endif

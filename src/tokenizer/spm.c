@@ -165,8 +165,11 @@ static void write_replace(struct strbuf *out, const char *comma, const char *kin
 
 /* The space before a text is there even if the text begins with one; and behind a special token
  * too, as transformers has it unless "legacy" is false. */
-static void write_pipeline(const struct spm *m, bool legacy, struct strbuf *out)
+static void write_pipeline(const struct spm *m, const json *config, struct strbuf *out)
 {
+    bool legacy = json_bool(json_get(config, "legacy"), true);
+    bool prefix = m->add_dummy_prefix && json_bool(json_get(config, "add_prefix_space"), true);
+
     strbuf_add_str(out, ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[");
     if (m->charsmap.n) {
         strbuf_add_str(out, "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"");
@@ -178,11 +181,11 @@ static void write_pipeline(const struct spm *m, bool legacy, struct strbuf *out)
         write_replace(out, ",", "Regex", " {2,}", " ");
         strbuf_add_char(out, ',');
     }
-    if (m->add_dummy_prefix && legacy)
+    if (prefix && legacy)
         strbuf_add_str(out, "{\"type\":\"Prepend\",\"prepend\":\"" MARK "\"},");
     write_replace(out, "", "String", " ", MARK);
     strbuf_add_str(out, "]}");
-    if (m->add_dummy_prefix && !legacy)
+    if (prefix && !legacy)
         strbuf_add_str(out, ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"" MARK
                             "\",\"prepend_scheme\":\"first\",\"split\":false}");
     strbuf_add_str(out, ",\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\","
@@ -190,7 +193,7 @@ static void write_pipeline(const struct spm *m, bool legacy, struct strbuf *out)
     if (m->byte_fallback)
         strbuf_add_str(out, ",{\"type\":\"ByteFallback\"}");
     strbuf_add_str(out, ",{\"type\":\"Fuse\"}");
-    if (m->add_dummy_prefix)
+    if (prefix)
         strbuf_add_str(out, ",{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}");
     strbuf_add_str(out, "]}");
 }
@@ -272,7 +275,7 @@ int spm_to_json(const uint8_t *data, size_t n, const json *config, const char *n
     else
         write_unigram(&m, out);
     strbuf_add_char(out, '}');
-    write_pipeline(&m, json_bool(json_get(config, "legacy"), true), out);
+    write_pipeline(&m, config, out);
     write_added(&m, out);
     write_special(&m, config, out);
     strbuf_add_char(out, '}');

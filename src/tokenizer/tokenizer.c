@@ -76,8 +76,8 @@ static bool ends_in_bytes(const tokenizer *t)
            model_takes_bytes(&t->model);
 }
 
-static int build(tokenizer *t, const json *file, const struct bulk *bulk, const json *config,
-                 const json *map, struct reader *r)
+static int build(tokenizer *t, const json *file, const struct bulk *bulk,
+                 const struct config_files *files, struct reader *r)
 {
     bool cleanup = false;
 
@@ -86,7 +86,7 @@ static int build(tokenizer *t, const json *file, const struct bulk *bulk, const 
         pretokenizer_open(&t->pretokenizer, json_get(file, "pre_tokenizer"), t->table, r) ||
         postprocessor_open(&t->postprocessor, json_get(file, "post_processor"), r) ||
         read_added(t, json_get(file, "added_tokens"), r) ||
-        tokenizer_config_read(t, config, map, &cleanup, r) || normalize_added(t, r) ||
+        tokenizer_config_read(t, files, &cleanup, r) || normalize_added(t, r) ||
         added_finish(&t->added, r))
         return -1;
     if (decoder_open(&t->decoder, json_get(file, "decoder"), cleanup && t->model.kind != MODEL_BPE,
@@ -96,8 +96,8 @@ static int build(tokenizer *t, const json *file, const struct bulk *bulk, const 
     return model_prepare(&t->model, t->pretokenizer.raw_bytes, r);
 }
 
-static tokenizer *build_new(const json *file, const struct bulk *bulk, const json *config,
-                            const json *map, const char *name, clm_error *err)
+static tokenizer *build_new(const json *file, const struct bulk *bulk,
+                            const struct config_files *files, const char *name, clm_error *err)
 {
     tokenizer *t = mem_zeroed(1, sizeof *t);
     struct reader r = {.name = name, .part = "tokenizer", .err = err};
@@ -112,7 +112,7 @@ static tokenizer *build_new(const json *file, const struct bulk *bulk, const jso
     }
     unicode_table_fill(t->table);
     r.memory = t->memory;
-    if (build(t, file, bulk, config, map, &r)) {
+    if (build(t, file, bulk, files, &r)) {
         tokenizer_close(t);
         return NULL;
     }
@@ -120,8 +120,8 @@ static tokenizer *build_new(const json *file, const struct bulk *bulk, const jso
 }
 
 /* From the text of tokenizer.json and the parsed files beside it. */
-static tokenizer *build_from_text(const char *text, size_t size, const json *config,
-                                  const json *map, const char *name, clm_error *err)
+static tokenizer *build_from_text(const char *text, size_t size, const struct config_files *files,
+                                  const char *name, clm_error *err)
 {
     struct bulk bulk;
     json *file = NULL;
@@ -130,7 +130,7 @@ static tokenizer *build_from_text(const char *text, size_t size, const json *con
     if (!bulk_split(&bulk, text, size, name, err))
         file = json_parse(bulk.rest.data ? bulk.rest.data : "", bulk.rest.size, name, err);
     if (file)
-        t = build_new(file, &bulk, config, map, name, err);
+        t = build_new(file, &bulk, files, name, err);
     json_free(file);
     bulk_release(&bulk);
     return t;
@@ -143,7 +143,7 @@ tokenizer *tokenizer_parse(const char *text, size_t size, const char *config, si
     tokenizer *t = NULL;
 
     if (second || !config)
-        t = build_from_text(text, size, second, NULL, name, err);
+        t = build_from_text(text, size, &(struct config_files){.config = second}, name, err);
     json_free(second);
     return t;
 }
@@ -185,7 +185,8 @@ tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err
 {
     char path[4096];
     struct file_map file = {0};
-    json *config = NULL, *map = NULL;
+    json *config = NULL, *map = NULL, *added = NULL;
+    struct config_files files = {0};
     struct strbuf text = {0};
     tokenizer *t = NULL;
 
@@ -194,14 +195,18 @@ tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err
         read_optional(&config, dir, "tokenizer_config.json", err) ||
         read_optional(&map, dir, "special_tokens_map.json", err))
         goto cleanup;
+    files.config = config;
+    files.map = map;
     if (file_exists(path)) {
         if (file_map(&file, path, err))
             goto cleanup;
-        t = build_from_text((const char *)file.data, file.size, config, map, path, err);
+        t = build_from_text((const char *)file.data, file.size, &files, path, err);
     } else {
-        if (older_files_read(&text, dir, config, path, sizeof path, err))
+        if (read_optional(&added, dir, "added_tokens.json", err) ||
+            older_files_read(&text, dir, &files, path, sizeof path, err))
             goto cleanup;
-        t = build_from_text(text.data, text.size, config, map, path, err);
+        files.added = added;
+        t = build_from_text(text.data, text.size, &files, path, err);
     }
     if (t && read_template_file(t, dir, err)) {
         tokenizer_close(t);
@@ -213,6 +218,7 @@ cleanup:
     strbuf_release(&text);
     json_free(config);
     json_free(map);
+    json_free(added);
     return t;
 }
 

@@ -7,11 +7,22 @@
 /* {"content", "single_word", "lstrip", "rstrip", "normalized", "special"} */
 int added_token_read(struct added_token *token, const json *v, struct reader *r);
 
+/* What stands beside tokenizer.json, or in its place; each may be NULL. */
+struct config_files {
+    const json *config; /* tokenizer_config.json */
+    const json *map;    /* special_tokens_map.json */
+    const json *added;  /* added_tokens.json: {text: id}, of checkpoints without tokenizer.json */
+    /* Of the class that an older checkpoint names: the token of its roles that are not given. */
+    const char *end_of_text;
+    bool default_bos; /* that of TOKEN_BOS too */
+    bool wraps;       /* add_bos_token and add_eos_token are the only post-processor */
+};
+
 /**
  * Roles, templates, and the tokens that the configuration knows and tokenizer.json does not, which
- * become added tokens. config and map may be NULL. *cleanup: clean_up_tokenization_spaces.
+ * become added tokens. *cleanup: clean_up_tokenization_spaces.
  */
-int tokenizer_config_read(tokenizer *t, const json *config, const json *map, bool *cleanup,
+int tokenizer_config_read(tokenizer *t, const struct config_files *files, bool *cleanup,
                           struct reader *r);
 
 /* Add a template, or replace the one of that name. */

@@ -3,10 +3,11 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 
 import command
-from command import MODEL, Case, environment, read_safetensors
+from command import MODEL, ROOT, Case, environment, read_safetensors
 
 TEXTS = ["Once upon a time", "", " ", "a\u2028b\u0085c\x0bd", "\u00e9t\u00e9 \U0001f431!", "tab\there\n",
          "nul\0inside", "<|im_start|>user\nhi<|im_end|>"]
@@ -62,6 +63,16 @@ class Tokens(Case):
     def test_needs_only_the_tokenizer(self):
         folder = self.model(skip=["model.safetensors", "config.json"])
         self.assertEqual(self.json_lines("tokenize", "-m", folder, input='{"text": ""}'), [{"ids": [0]}])
+
+    def test_older_checkpoint(self):
+        """Files that were there before tokenizer.json are enough too."""
+        for name in ("gpt2-map", "spm-not-legacy", "qwen-tiktoken"):
+            self.assertTrue(self.json_lines("tokenize", "-m",
+                                            ROOT / "tests/tokenizer/older" / name,
+                                            input='{"text": "the cat"}\n')[0]["ids"])
+        shutil.copytree(ROOT / "tests/tokenizer/older/gpt2-map", self.folder / "odd")
+        (self.folder / "odd/added_tokens.json").write_text('{"<x>": "7"}')
+        self.fails(1, ["added_tokens.json", "<x>"], "tokenize", "-m", self.folder / "odd")
 
 
 class Logits(Case):

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Makes the small checkpoints of tests/tokenizer/older, and what the libraries say of them.
 
-    pip install sentencepiece==0.2.3 tiktoken==0.14.0 tokenizers==0.23.3
+    pip install sentencepiece==0.2.3 tiktoken==0.14.0 tokenizers==0.23.3 transformers==5.23.0
     python tests/tokenizer/make_older.py
 
 Each folder holds the file or files of a checkpoint without tokenizer.json, and expected.json: a
-list of [text, ids], and of decoded texts where the library decodes as the pipeline does.
-sentencepiece says it for tokenizer.model, tiktoken for ranks, tokenizers for vocab and merges.
+list of [text, ids, decoded text]; the last is null where the library shows unknown tokens in a way of
+its own. sentencepiece says it for tokenizer.model, tiktoken for ranks, tokenizers for vocab and
+merges, transformers for what the files around these say.
 """
 import base64
 import io
@@ -14,9 +15,12 @@ import json
 import os
 import shutil
 
+import unicodedata
+
 import sentencepiece
 import tiktoken
 import tokenizers
+import transformers
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "older")
 LINES = ["the quick brown fox jumps over the lazy dog", "she sells sea shells by the sea shore",
@@ -39,6 +43,35 @@ SPM = {"spm-bpe": dict(model_type="bpe", byte_fallback=True, vocab_size=420,
                                normalization_rule_name="identity", add_dummy_prefix=False,
                                remove_extra_whitespaces=False,
                                user_defined_symbols=["<sep>"])}
+MARKED = TEXTS + ["<s>the</s> a", "<|endoftext|>the", "the <extra> cat<extra>x", " <extra>",
+                  "it 's . she do n't , ?"]
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+          r"\s*[\r\n]+|\s+(?!\S)|\s+")
+LLAMA3_NAMED = {0: "begin_of_text", 1: "end_of_text", 6: "start_header_id", 7: "end_header_id",
+                9: "eot_id"}
+# Files around those of another folder: tokenizer_config.json and others. transformers 5 adds no <s>
+# where nobody says so, though LlamaTokenizer is documented to.
+AROUND = {
+    "spm-not-legacy": ("spm-bpe", {"tokenizer_class": "LlamaTokenizer", "legacy": False,
+                                   "add_bos_token": True, "add_eos_token": True},
+                       {"added_tokens": {"<two>": 421, "<extra>": 420}}),
+    "spm-no-prefix": ("spm-bpe", {"tokenizer_class": "LlamaTokenizer", "legacy": False,
+                                  "add_bos_token": False, "add_prefix_space": False}, {}),
+    "gpt2-defaults": ("vocab-merges", {"tokenizer_class": "GPT2Tokenizer"}, {}),
+    "gpt2-wrapped": ("vocab-merges", {"tokenizer_class": "GPT2Tokenizer", "bos_token": "a",
+                                      "eos_token": "<e>", "add_bos_token": True,
+                                      "add_eos_token": True}, {}),
+    "gpt2-map": ("vocab-merges", {"tokenizer_class": "GPT2Tokenizer"},
+                 {"added_tokens": {"<extra>": 361, "<s>": 360, "</s>": 362},
+                  "special_tokens_map": {
+                      "bos_token": {"content": "<s>", "lstrip": False, "rstrip": True,
+                                    "single_word": False, "normalized": True},
+                      "eos_token": "</s>"}}),
+    "qwen2-added": ("vocab-merges", {"tokenizer_class": "Qwen2Tokenizer", "unk_token": None,
+                                     "clean_up_tokenization_spaces": True},
+                    {"added_tokens": {"<|endoftext|>": 360, "<extra>": 361},
+                     "special_tokens_map": {"additional_special_tokens": ["<extra>"]}}),
+}
 QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
         r"\s*[\r\n]+|\s+(?!\S)|\s+")
 
@@ -57,8 +90,11 @@ def write(path, name, text):
         f.write(text)
 
 
-def write_expected(path, encode):
-    rows = [[text, encode(text)] for text in TEXTS]
+def write_expected(path, encode, decode, texts=TEXTS):
+    rows = []
+    for text in texts:
+        ids = encode(text)
+        rows.append([text, ids, decode(ids)])
     write(path, "expected.json", json.dumps(rows, ensure_ascii=False, indent=0) + "\n")
 
 
@@ -70,7 +106,8 @@ def make_spm(name, options):
     with open(os.path.join(path, "tokenizer.model"), "wb") as f:
         f.write(model.getvalue())
     sp = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    write_expected(path, sp.encode)
+    write_expected(path, sp.encode,
+                   lambda ids: None if sp.unk_id() in ids else sp.decode(ids))
 
 
 def trained():
@@ -87,26 +124,57 @@ def make_merges():
     path = folder("vocab-merges")
     t = trained()
     t.model.save(path)
-    write_expected(path, lambda text: t.encode(text).ids)
+    write_expected(path, lambda text: t.encode(text).ids, t.decode)
 
 
-def make_ranks():
-    path = folder("qwen-tiktoken")
+def rank_lines():
+    """The ranks of the trained vocabulary, and as tiktoken's file."""
     order = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {chr(b): b for b in order}
     letters.update((chr(256 + i), b)
                    for i, b in enumerate(b for b in range(256) if b not in order))
     ranks = {bytes(letters[c] for c in token): i for token, i in trained().get_vocab().items()}
-    write(path, "qwen.tiktoken", "".join(
-        "%s %d\n" % (base64.b64encode(token).decode(), rank)
-        for token, rank in sorted(ranks.items(), key=lambda x: x[1])))
+    return ranks, "".join("%s %d\n" % (base64.b64encode(token).decode(), rank)
+                          for token, rank in sorted(ranks.items(), key=lambda x: x[1]))
+
+
+def make_qwen():
+    path = folder("qwen-tiktoken")
+    ranks, text = rank_lines()
+    write(path, "qwen.tiktoken", text)
     encoding = tiktoken.Encoding("q", pat_str=QWEN, mergeable_ranks=ranks, special_tokens={})
-    import unicodedata
     write_expected(path, lambda text: encoding.encode_ordinary(
-        unicodedata.normalize("NFC", text)))
+        unicodedata.normalize("NFC", text)), encoding.decode)
+
+
+def make_llama3():
+    path = folder("llama3-ranks")
+    ranks, text = rank_lines()
+    write(path, "tokenizer.model", text)
+    reserved = iter(range(256))
+    names = ["<|%s|>" % (LLAMA3_NAMED.get(i) or "reserved_special_token_%d" % next(reserved))
+             for i in range(256)]
+    special = {name: len(ranks) + i for i, name in enumerate(names)}
+    encoding = tiktoken.Encoding("l", pat_str=LLAMA3, mergeable_ranks=ranks, special_tokens=special)
+    write_expected(path, lambda text: [len(ranks)] + encoding.encode(text, allowed_special="all"),
+                   encoding.decode, TEXTS + ["a<|eot_id|> b<|reserved_special_token_4|>1234567"])
+
+
+def make_around(name, base, config, files):
+    path = os.path.join(HERE, name)
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(os.path.join(HERE, base), path)
+    os.remove(os.path.join(path, "expected.json"))
+    for file, content in {"tokenizer_config": config, **files}.items():
+        write(path, file + ".json", json.dumps(content))
+    t = transformers.AutoTokenizer.from_pretrained(path)
+    write_expected(path, lambda text: t(text)["input_ids"], t.decode, MARKED)
 
 
 for spm_name, spm_options in SPM.items():
     make_spm(spm_name, spm_options)
 make_merges()
-make_ranks()
+make_qwen()
+make_llama3()
+for around, (based, settings, others) in AROUND.items():
+    make_around(around, based, settings, others)

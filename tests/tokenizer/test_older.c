@@ -12,8 +12,9 @@
 #define FOLDER CLM_SOURCE_DIR "/tests/tokenizer/older/"
 
 static const char *const names[] = {
-    "spm-bpe",         "spm-bpe-nfkc", "spm-unigram",   "spm-unigram-plain",
-    "spm-bpe-symbols", "vocab-merges", "qwen-tiktoken",
+    "spm-bpe",       "spm-bpe-nfkc",  "spm-unigram",  "spm-unigram-plain", "spm-bpe-symbols",
+    "vocab-merges",  "qwen-tiktoken", "llama3-ranks", "spm-not-legacy",    "spm-no-prefix",
+    "gpt2-defaults", "gpt2-wrapped",  "gpt2-map",     "qwen2-added",
 };
 
 static void check_row(const char *name, const tokenizer *t, const json *row)
@@ -33,6 +34,22 @@ static void check_row(const char *name, const tokenizer *t, const json *row)
     token_list_release(&ids);
 }
 
+static void check_text(const char *name, const tokenizer *t, const json *row)
+{
+    struct token_list ids = {0};
+    struct strbuf text = {0};
+    const char *want = json_string(json_at(row, 2), NULL);
+    clm_error err = {0};
+
+    for (size_t i = 0; i < json_size(json_at(row, 1)); i++)
+        token_list_add(&ids, (int32_t)json_int(json_at(json_at(row, 1), i), -1));
+    CHECK(!tokenizer_decode(t, ids.ids, ids.count, false, &text, &err), "%s", err.message);
+    CHECK(!want || !strcmp(text.data ? text.data : "", want), "%s: \"%s\", not \"%s\"", name,
+          text.data ? text.data : "", want);
+    token_list_release(&ids);
+    strbuf_release(&text);
+}
+
 static void test_equal(void **state)
 {
     (void)state;
@@ -48,8 +65,10 @@ static void test_equal(void **state)
         snprintf(path, sizeof path, FOLDER "%s/expected.json", names[i]);
         rows = json_parse_file(path, &err);
         CHECK(rows && json_size(rows) > 10, "%s", err.message);
-        for (size_t k = 0; k < json_size(rows); k++)
+        for (size_t k = 0; k < json_size(rows); k++) {
             check_row(names[i], t, json_at(rows, k));
+            check_text(names[i], t, json_at(rows, k));
+        }
         json_free(rows);
         tokenizer_close(t);
     }
