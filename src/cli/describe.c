@@ -94,6 +94,7 @@ static const char *const activation_names[] = {
 static const char *const op_names[] = {
     [OP_ATTENTION] = "attention",
     [OP_MLA] = "latent attention",
+    [OP_SHORT_CONV] = "short convolution",
     [OP_MLP] = "mlp",
     [OP_MOE] = "moe",
 };
@@ -163,6 +164,8 @@ static void describe_branch(struct fields *f, const struct branch_spec *b)
     field_bool(f, "parallel", b->parallel);
     if (b->op == OP_ATTENTION)
         describe_attention(f, &b->attention);
+    else if (b->op == OP_SHORT_CONV)
+        field_count(f, "width", b->short_conv.width);
     else if (b->op == OP_MLP)
         describe_mlp(f, &b->mlp);
     else if (b->op == OP_MOE)

@@ -135,6 +135,11 @@ struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp)
     return moe;
 }
 
+bool config_by_transformers(const config *c)
+{
+    return config_has(c, "transformers_version");
+}
+
 bool config_layer_is_sparse(config *c, int layer)
 {
     const int *dense;

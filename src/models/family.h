@@ -80,6 +80,8 @@ struct weight_rule {
         .kind = TARGET_SLOTS, .branch = (b), .first = (role), .second = true                       \
     }
 
+#define CONV(b) SLOTS(b, ROLE_CONV)
+#define SHORT_CONV(b) SLOTS(b, ROLE_SHORT_CONV_IN) /* {in,out} */
 #define EMBED_TOKENS SLOTS(-1, ROLE_EMBED_TOKENS)
 #define LM_HEAD SLOTS(-1, ROLE_LM_HEAD)
 #define FINAL_NORM SLOTS(-1, ROLE_FINAL_NORM)
@@ -162,6 +164,10 @@ struct mlp_spec config_gated_mlp(config *c);
  * n_shared_experts. mlp gives the kind of each expert. */
 struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp);
 
+/* Whether config.json is one that transformers wrote: where mlx-lm computes another function than
+ * transformers, such a checkpoint gets that of transformers, others that of mlx-lm. */
+bool config_by_transformers(const config *c);
+
 /* Whether a layer has experts: not when mlp_only_layers lists it or decoder_sparse_step passes it
  * over. */
 bool config_layer_is_sparse(config *c, int layer);
@@ -229,22 +235,22 @@ int config_common_named(struct spec *s, config *c, const struct config_keys *key
  * after. */
 extern const struct weight_rule layout_llama[], layout_mla[], layout_moe[], layout_post_norm[];
 
-extern const struct family family_afm7, family_iquestloopcoder, family_minimax_m3, family_phi3small;
-
-extern const struct family family_afmoe, family_apertus, family_arcee, family_bailing_moe,
-    family_bloom, family_codegen, family_cohere, family_dbrx, family_deepseek, family_deepseek_v3,
-    family_ernie4_5, family_ernie4_5_moe, family_exaone, family_exaone4, family_exaone_moe,
-    family_falcon, family_flex_olmo, family_gemma, family_gemma2, family_gemma3, family_gemma4,
-    family_gemma3n, family_glm, family_glm4_moe, family_gpt2, family_gpt_bigcode, family_gpt_neox,
-    family_gpt_oss, family_gptj, family_granite, family_granitemoe, family_helium, family_hunyuan,
-    family_hunyuan_dense, family_internlm2, family_internlm3, family_jais2, family_klear,
-    family_laguna, family_lille, family_llama, family_llama4, family_longcat_flash, family_mellum,
-    family_mimo, family_mimo_v2_flash, family_minicpm, family_minicpm3, family_minimax_m2,
+extern const struct family family_afm7, family_afmoe, family_apertus, family_arcee,
+    family_bailing_moe, family_bloom, family_codegen, family_cohere, family_dbrx, family_deepseek,
+    family_deepseek_v3, family_ernie4_5, family_ernie4_5_moe, family_exaone, family_exaone4,
+    family_exaone_moe, family_falcon, family_flex_olmo, family_gemma, family_gemma2, family_gemma3,
+    family_gemma3n, family_gemma4, family_glm, family_glm4_moe, family_gpt2, family_gpt_bigcode,
+    family_gpt_neox, family_gpt_oss, family_gptj, family_granite, family_granitemoe, family_helium,
+    family_hunyuan, family_hunyuan_dense, family_internlm2, family_internlm3,
+    family_iquestloopcoder, family_jais2, family_klear, family_laguna, family_lfm2, family_lille,
+    family_llama, family_llama4, family_longcat_flash, family_mellum, family_mimo,
+    family_mimo_v2_flash, family_minicpm, family_minicpm3, family_minimax_m2, family_minimax_m3,
     family_ministral3, family_mixtral, family_mpt, family_muse_glimmer, family_nanbeige,
     family_nanochat, family_nemotron, family_nemotron_nas, family_olmo, family_olmo2, family_olmoe,
-    family_openelm, family_opt, family_persimmon, family_phi, family_phi3, family_phimoe,
-    family_phixtral, family_plamo, family_plamo3, family_qwen, family_qwen1, family_qwen2_moe,
-    family_seed_oss, family_smollm3, family_spark2_5, family_stablelm, family_starcoder2,
-    family_step3p5, family_talkie, family_telechat3, family_vaultgemma, family_youtu;
+    family_openelm, family_opt, family_persimmon, family_phi, family_phi3, family_phi3small,
+    family_phimoe, family_phixtral, family_plamo, family_plamo3, family_qwen, family_qwen1,
+    family_qwen2_moe, family_seed_oss, family_smollm3, family_spark2_5, family_stablelm,
+    family_starcoder2, family_step3p5, family_talkie, family_telechat3, family_vaultgemma,
+    family_youtu;
 
 #endif

@@ -467,6 +467,7 @@ static int check_parts(const struct binder *b, const struct nn_slot *s, const st
 int binder_fill(struct binder *b, const struct nn_slot *s, const struct piece *pieces)
 {
     int n = s->n_experts ? s->n_experts : 1;
+    struct nn_slot bias = *s;
 
     if (s->optional && !pieces[0].part[PART_WEIGHT])
         return 0;
@@ -474,7 +475,8 @@ int binder_fill(struct binder *b, const struct nn_slot *s, const struct piece *p
     for (int e = 0; e < n; e++)
         if (check_parts(b, s, &pieces[e]))
             return -1;
-    if (s->bias && set_vector(b, s, pieces, PART_BIAS, s->bias))
+    bias.n_out = s->n_bias ? s->n_bias : s->n_out;
+    if (s->bias && set_vector(b, &bias, pieces, PART_BIAS, s->bias))
         return -1;
     if (s->n_in)
         return set_matrix(b, s, pieces);

@@ -8,8 +8,7 @@
 #include "models/registry.h"
 
 static const struct family *const families[] = {
-    &family_afm7,          &family_iquestloopcoder,
-    &family_phi3small,     &family_afmoe,
+    &family_afm7,          &family_afmoe,
     &family_apertus,       &family_arcee,
     &family_bailing_moe,   &family_bloom,
     &family_codegen,       &family_cohere,
@@ -27,8 +26,9 @@ static const struct family *const families[] = {
     &family_granite,       &family_granitemoe,
     &family_helium,        &family_hunyuan,
     &family_hunyuan_dense, &family_internlm2,
-    &family_internlm3,     &family_jais2,
-    &family_klear,         &family_laguna,
+    &family_internlm3,     &family_iquestloopcoder,
+    &family_jais2,         &family_klear,
+    &family_laguna,        &family_lfm2,
     &family_lille,         &family_llama,
     &family_llama4,        &family_longcat_flash,
     &family_mellum,        &family_mimo,
@@ -42,15 +42,16 @@ static const struct family *const families[] = {
     &family_olmo2,         &family_olmoe,
     &family_openelm,       &family_opt,
     &family_persimmon,     &family_phi,
-    &family_phi3,          &family_phimoe,
-    &family_phixtral,      &family_plamo,
-    &family_plamo3,        &family_qwen,
-    &family_qwen1,         &family_qwen2_moe,
-    &family_seed_oss,      &family_smollm3,
-    &family_spark2_5,      &family_stablelm,
-    &family_starcoder2,    &family_step3p5,
-    &family_talkie,        &family_telechat3,
-    &family_vaultgemma,    &family_youtu,
+    &family_phi3,          &family_phi3small,
+    &family_phimoe,        &family_phixtral,
+    &family_plamo,         &family_plamo3,
+    &family_qwen,          &family_qwen1,
+    &family_qwen2_moe,     &family_seed_oss,
+    &family_smollm3,       &family_spark2_5,
+    &family_stablelm,      &family_starcoder2,
+    &family_step3p5,       &family_talkie,
+    &family_telechat3,     &family_vaultgemma,
+    &family_youtu,
 };
 
 const struct family *model_family(int i)

@@ -9,6 +9,7 @@
 #define MAX_HEADS 4096
 #define MAX_HEAD_DIM 4096
 #define MAX_EXPERTS 65536
+#define MAX_CONV 256
 
 struct branch_spec *layer_add(struct layer_spec *l, struct branch_spec b)
 {
@@ -28,6 +29,12 @@ struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_
 struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla)
 {
     return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MLA, .scale = 1, .mla = mla};
+}
+
+struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_conv_spec short_conv)
+{
+    return (struct branch_spec){
+        .pre_norm = pre_norm, .op = OP_SHORT_CONV, .scale = 1, .short_conv = short_conv};
 }
 
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp)
@@ -193,6 +200,13 @@ static int check_mla(int layer, const struct mla_spec *m, clm_error *err)
     return check_rope(layer, &m->rope, m->rope_dim, err);
 }
 
+static int check_conv(int layer, int channels, int width, clm_error *err)
+{
+    if (check_range(layer, "the width of the convolution", width, 1, MAX_CONV, err))
+        return -1;
+    return check_range(layer, "the number of channels", channels, 1, MAX_SIZE, err);
+}
+
 static int check_mlp(int layer, const struct mlp_spec *m, clm_error *err)
 {
     if (!isfinite(m->alpha) || (m->alpha != 0 && !(m->limit > 0)))
@@ -260,6 +274,8 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
         return a->mixed_with ? check_source(s, layer, a, a->mixed_with, err) : 0;
     case OP_MLA:
         return check_mla(layer, &b->mla, err);
+    case OP_SHORT_CONV:
+        return check_conv(layer, b->short_conv.channels, b->short_conv.width, err);
     case OP_MLP:
         return check_mlp(layer, &b->mlp, err);
     case OP_MOE:
@@ -281,9 +297,22 @@ static int check_altup(const struct altup_spec *a, clm_error *err)
     return check_norm(-1, &a->router_norm, err);
 }
 
+static size_t float_bytes(double n)
+{
+    return n < (double)(SIZE_MAX / 2 / sizeof(float)) ? (size_t)n * sizeof(float) : SIZE_MAX;
+}
+
+/* The last inputs of a convolution. */
+static size_t conv_state_bytes(int channels, int width)
+{
+    return float_bytes((double)channels * (width - 1));
+}
+
 size_t branch_state_bytes(const struct branch_spec *b)
 {
     switch (b->op) {
+    case OP_SHORT_CONV:
+        return conv_state_bytes(b->short_conv.channels, b->short_conv.width);
     default:
         return 0;
     }

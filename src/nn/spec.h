@@ -173,10 +173,18 @@ struct moe_spec {
     bool expert_scales; /* weights are multiplied by one of each expert */
 };
 
+/* A convolution between two gates: out(c * conv(b * x)), where in(x) gives b, c and x of so many
+ * channels. LFM2, arXiv:2511.23404 */
+struct short_conv_spec {
+    int channels, width;
+    bool bias; /* of in, out and the convolution */
+};
+
 enum op_kind {
     OP_NONE, /* the input as it is */
     OP_ATTENTION,
     OP_MLA,
+    OP_SHORT_CONV,
     OP_MLP,
     OP_MOE,
     OP_LAYER_INPUT,   /* out(gelu(gate(x)) * the layer's own input, made of the tokens) */
@@ -202,6 +210,7 @@ struct branch_spec {
     union {
         struct attention_spec attention;
         struct mla_spec mla;
+        struct short_conv_spec short_conv;
         struct mlp_spec mlp;
         struct moe_spec moe;
         int rank; /* of OP_LOW_RANK */
@@ -259,6 +268,7 @@ struct branch_spec *layer_add(struct layer_spec *l, struct branch_spec b);
 /* Branches in their usual form: norm before, scale 1, no norm after. */
 struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_spec attention);
 struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla);
+struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_conv_spec short_conv);
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp);
 struct branch_spec branch_of(enum op_kind op, struct norm_spec pre_norm); /* that need no numbers */
 struct branch_spec branch_moe(struct norm_spec pre_norm, struct moe_spec moe);

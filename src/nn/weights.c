@@ -65,6 +65,9 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_INDEX_WEIGHTS] = "indexer's weights_proj",
     [ROLE_INDEX_K_NORM] = "indexer's k_norm",
     [ROLE_INDEX_Q_NORM] = "indexer's q_norm",
+    [ROLE_CONV] = "convolution",
+    [ROLE_SHORT_CONV_IN] = "in_proj",
+    [ROLE_SHORT_CONV_OUT] = "out_proj",
     [ROLE_GATE_PROJ] = "gate_proj",
     [ROLE_UP_PROJ] = "up_proj",
     [ROLE_DOWN_PROJ] = "down_proj",
@@ -256,6 +259,30 @@ static int visit_mla(struct walk *w, struct nn_mla *m)
                              s->o_bias);
 }
 
+/* A filter of its own for each channel. */
+static int visit_conv(struct walk *w, struct nn_conv *c, int channels, int width, bool bias)
+{
+    return w->fn(w->ctx, &(struct nn_slot){
+                             .layer = w->layer,
+                             .branch = w->branch,
+                             .role = ROLE_CONV,
+                             .n_out = channels * width,
+                             .vector = &c->w,
+                             .bias = bias ? &c->bias : NULL,
+                             .n_bias = channels,
+                         });
+}
+
+static int visit_short_conv(struct walk *w, struct nn_short_conv *c)
+{
+    const struct short_conv_spec *s = c->spec;
+    int n = s->channels, rc;
+
+    rc = visit_matrix(w, ROLE_SHORT_CONV_IN, &c->in_proj, 3 * n, w->hidden_size, s->bias);
+    rc = rc ? rc : visit_conv(w, &c->conv, n, s->width, s->bias);
+    return rc ? rc : visit_matrix(w, ROLE_SHORT_CONV_OUT, &c->out_proj, w->hidden_size, n, s->bias);
+}
+
 /* Its roles are gate, up and down from first on. */
 static int visit_mlp(struct walk *w, enum weight_role first, struct nn_mlp *m)
 {
@@ -373,6 +400,9 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
         break;
     case OP_MLA:
         rc = visit_mla(w, &b->mla);
+        break;
+    case OP_SHORT_CONV:
+        rc = visit_short_conv(w, &b->short_conv);
         break;
     case OP_MLP:
         rc = visit_mlp(w, ROLE_GATE_PROJ, &b->mlp);
@@ -564,6 +594,9 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
         return new_attention(m, &b->attention, &s->attention, d, a, err);
     case OP_MLA:
         return new_mla(m, &b->mla, &s->mla, d, a, err);
+    case OP_SHORT_CONV:
+        b->short_conv.spec = &s->short_conv;
+        return 0;
     case OP_MLP:
         b->mlp.spec = &s->mlp;
         return 0;

@@ -62,6 +62,16 @@ struct nn_mla {
     struct nn_index index;
 };
 
+struct nn_conv {
+    const float *w, *bias; /* [channels, width], [channels] or NULL, in device memory */
+};
+
+struct nn_short_conv {
+    const struct short_conv_spec *spec;
+    struct nn_linear in_proj, out_proj;
+    struct nn_conv conv;
+};
+
 struct nn_mlp {
     const struct mlp_spec *spec;
     struct nn_linear gate_proj, up_proj, down_proj;
@@ -106,6 +116,7 @@ struct nn_branch {
     union {
         struct nn_attention attention;
         struct nn_mla mla;
+        struct nn_short_conv short_conv;
         struct nn_mlp mlp;
         struct nn_moe moe;
         struct nn_linear linear;
@@ -204,6 +215,9 @@ enum weight_role {
     ROLE_INDEX_WEIGHTS,
     ROLE_INDEX_K_NORM,
     ROLE_INDEX_Q_NORM,
+    ROLE_CONV,
+    ROLE_SHORT_CONV_IN,
+    ROLE_SHORT_CONV_OUT,
     ROLE_GATE_PROJ,
     ROLE_UP_PROJ,
     ROLE_DOWN_PROJ,
@@ -233,6 +247,7 @@ struct nn_slot {
     const float **vector;
     const float **bias;
     const int32_t **order; /* where the order of its inputs may go; NULL: they must be in order */
+    int n_bias;            /* numbers of the bias; 0: n_out */
     float offset;
     float limit;   /* a vector is held within [-limit, limit]; 0: not */
     bool optional; /* a vector that may stay NULL */
