@@ -95,6 +95,7 @@ static const char *const op_names[] = {
     [OP_ATTENTION] = "attention",
     [OP_MLA] = "latent attention",
     [OP_SHORT_CONV] = "short convolution",
+    [OP_MAMBA2] = "mamba2",
     [OP_MLP] = "mlp",
     [OP_MOE] = "moe",
 };
@@ -151,6 +152,15 @@ static void describe_moe(struct fields *f, const struct moe_spec *m)
     describe_mlp(f, &m->expert);
 }
 
+static void describe_mamba2(struct fields *f, const struct mamba2_spec *m)
+{
+    field_count(f, "n_heads", m->n_heads);
+    field_count(f, "head_dim", m->head_dim);
+    field_count(f, "state_size", m->state_size);
+    field_count(f, "n_groups", m->n_groups);
+    field_count(f, "conv_width", m->conv_width);
+}
+
 static void describe_branch(struct fields *f, const struct branch_spec *b)
 {
     const char *op = (size_t)b->op < COUNT(op_names) && op_names[b->op] ? op_names[b->op] : "other";
@@ -166,6 +176,8 @@ static void describe_branch(struct fields *f, const struct branch_spec *b)
         describe_attention(f, &b->attention);
     else if (b->op == OP_SHORT_CONV)
         field_count(f, "width", b->short_conv.width);
+    else if (b->op == OP_MAMBA2)
+        describe_mamba2(f, &b->mamba2);
     else if (b->op == OP_MLP)
         describe_mlp(f, &b->mlp);
     else if (b->op == OP_MOE)

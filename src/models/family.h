@@ -82,6 +82,9 @@ struct weight_rule {
 
 #define CONV(b) SLOTS(b, ROLE_CONV)
 #define SHORT_CONV(b) SLOTS(b, ROLE_SHORT_CONV_IN) /* {in,out} */
+#define SSM_IN(b) SPLIT(b, ROLE_SSM_Z, 3)          /* z, then x, B and C, then the time step */
+#define SSM_VECTORS(b) SLOTS(b, ROLE_SSM_A)        /* {A_log,D,dt_bias} */
+#define SSM_NORM_OUT(b) SLOTS(b, ROLE_SSM_NORM)    /* {norm,out_proj} */
 #define EMBED_TOKENS SLOTS(-1, ROLE_EMBED_TOKENS)
 #define LM_HEAD SLOTS(-1, ROLE_LM_HEAD)
 #define FINAL_NORM SLOTS(-1, ROLE_FINAL_NORM)
@@ -168,6 +171,11 @@ struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp);
  * transformers, such a checkpoint gets that of transformers, others that of mlx-lm. */
 bool config_by_transformers(const config *c);
 
+/* models/config_mamba.c: time_step_limit, or low and high where that is not there. */
+void config_time_step_limit(config *c, struct mamba2_spec *m, double low, double high);
+/* An activation other than silu is an error. */
+void config_silu_alone(config *c, const char *key);
+
 /* Whether a layer has experts: not when mlp_only_layers lists it or decoder_sparse_step passes it
  * over. */
 bool config_layer_is_sparse(config *c, int layer);
@@ -243,7 +251,7 @@ extern const struct family family_afm7, family_afmoe, family_apertus, family_arc
     family_gpt_neox, family_gpt_oss, family_gptj, family_granite, family_granitemoe, family_helium,
     family_hunyuan, family_hunyuan_dense, family_internlm2, family_internlm3,
     family_iquestloopcoder, family_jais2, family_klear, family_laguna, family_lfm2, family_lille,
-    family_llama, family_llama4, family_longcat_flash, family_mellum, family_mimo,
+    family_llama, family_llama4, family_longcat_flash, family_mamba2, family_mellum, family_mimo,
     family_mimo_v2_flash, family_minicpm, family_minicpm3, family_minimax_m2, family_minimax_m3,
     family_ministral3, family_mixtral, family_mpt, family_muse_glimmer, family_nanbeige,
     family_nanochat, family_nemotron, family_nemotron_nas, family_olmo, family_olmo2, family_olmoe,

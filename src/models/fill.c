@@ -401,11 +401,13 @@ static const uint8_t *vector_of(struct binder *b, const struct checkpoint_tensor
     return copy;
 }
 
-/* What the model keeps out of the file: an offset, and bounds. */
+/* What the model keeps out of the file: an offset, another form, and bounds. */
 static void finish_vector(float *values, size_t n, const struct nn_slot *s)
 {
     for (size_t i = 0; s->offset != 0 && i < n; i++)
         values[i] += s->offset;
+    for (size_t i = 0; s->form == VECTOR_MINUS_EXP && i < n; i++)
+        values[i] = -expf(values[i]);
     for (size_t i = 0; s->limit > 0 && i < n; i++)
         values[i] = fminf(fmaxf(values[i], -s->limit), s->limit);
 }

@@ -143,7 +143,8 @@ static int fill_slot(void *ctx, const struct nn_slot *s)
 
     if (s->bias && fill_vector(f, s, 0, s->bias))
         return -1;
-    return s->n_in ? fill_matrix(f, s) : fill_vector(f, s, 1, s->vector);
+    return s->n_in ? fill_matrix(f, s)
+                   : fill_vector(f, s, s->form == VECTOR_MINUS_EXP ? -1 : 1, s->vector);
 }
 
 int model_bind_random(struct model *m, struct model_format format, clm_error *err)

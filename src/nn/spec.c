@@ -37,6 +37,12 @@ struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_con
         .pre_norm = pre_norm, .op = OP_SHORT_CONV, .scale = 1, .short_conv = short_conv};
 }
 
+struct branch_spec branch_mamba2(struct norm_spec pre_norm, struct mamba2_spec mamba2)
+{
+    return (struct branch_spec){
+        .pre_norm = pre_norm, .op = OP_MAMBA2, .scale = 1, .mamba2 = mamba2};
+}
+
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp)
 {
     return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MLP, .scale = 1, .mlp = mlp};
@@ -207,6 +213,25 @@ static int check_conv(int layer, int channels, int width, clm_error *err)
     return check_range(layer, "the number of channels", channels, 1, MAX_SIZE, err);
 }
 
+static int check_mamba2(int layer, const struct mamba2_spec *m, clm_error *err)
+{
+    if (check_range(layer, "the number of state space heads", m->n_heads, 1, MAX_HEADS, err) ||
+        check_range(layer, "the size of a state space head", m->head_dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "the size of the state", m->state_size, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "the number of groups", m->n_groups, 1, m->n_heads, err) ||
+        check_range(layer, "the rank of the time step", m->dt_rank, 0, MAX_SIZE, err) ||
+        check_conv(layer, m->n_heads * m->head_dim, m->conv_width, err))
+        return -1;
+    if (m->n_heads % m->n_groups || (m->norm.kind != NORM_NONE && m->n_heads % m->norm_groups))
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: %d state space heads of layer %d are no multiple of %d groups",
+                    m->n_heads, layer, m->n_groups);
+    if (!(m->dt_low <= m->dt_high))
+        return fail(err, CLM_ERR_FORMAT, "config: time steps of layer %d are held within %g and %g",
+                    layer, (double)m->dt_low, (double)m->dt_high);
+    return check_norm(layer, &m->norm, err);
+}
+
 static int check_mlp(int layer, const struct mlp_spec *m, clm_error *err)
 {
     if (!isfinite(m->alpha) || (m->alpha != 0 && !(m->limit > 0)))
@@ -276,6 +301,8 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
         return check_mla(layer, &b->mla, err);
     case OP_SHORT_CONV:
         return check_conv(layer, b->short_conv.channels, b->short_conv.width, err);
+    case OP_MAMBA2:
+        return check_mamba2(layer, &b->mamba2, err);
     case OP_MLP:
         return check_mlp(layer, &b->mlp, err);
     case OP_MOE:
@@ -308,11 +335,25 @@ static size_t conv_state_bytes(int channels, int width)
     return float_bytes((double)channels * (width - 1));
 }
 
+int mamba2_channels(const struct mamba2_spec *m)
+{
+    return m->n_heads * m->head_dim + (m->dt_rank ? 0 : 2 * m->n_groups * m->state_size);
+}
+
+/* The last inputs of the convolution, then the matrix of each head. */
+static size_t mamba2_state_bytes(const struct mamba2_spec *m)
+{
+    return float_bytes((double)mamba2_channels(m) * (m->conv_width - 1) +
+                       (double)m->n_heads * m->head_dim * m->state_size);
+}
+
 size_t branch_state_bytes(const struct branch_spec *b)
 {
     switch (b->op) {
     case OP_SHORT_CONV:
         return conv_state_bytes(b->short_conv.channels, b->short_conv.width);
+    case OP_MAMBA2:
+        return mamba2_state_bytes(&b->mamba2);
     default:
         return 0;
     }

@@ -180,11 +180,30 @@ struct short_conv_spec {
     bool bias; /* of in, out and the convolution */
 };
 
+/* A state space of scalar decays: what in(x) gives are a gate z, the parts x, B and C, which pass a
+ * convolution, and a time step of each head. Mamba-2, arXiv:2405.21060 */
+struct mamba2_spec {
+    int n_heads, head_dim, state_size;
+    int n_groups; /* of heads that share B and C */
+    int conv_width;
+    bool conv_bias, in_bias, out_bias;
+    int dt_rank; /* B, C and the time step are made of the convolved x, the latter through so many
+                  * numbers, each with a norm of its own; 0: not. PLaMo 2 */
+    struct norm_spec bcdt_norm;
+    float dt_low, dt_high;            /* time steps are held within */
+    float z_scale, x_scale;           /* of the parts before the convolution; 0 counts as 1 */
+    float b_scale, c_scale, dt_scale; /* the same */
+    struct norm_spec norm;            /* of the result, with weights for each of its numbers */
+    int norm_groups;                  /* each normed by itself */
+    bool norm_before_gate;            /* norm(y) silu(z), else norm(y silu(z)) */
+};
+
 enum op_kind {
     OP_NONE, /* the input as it is */
     OP_ATTENTION,
     OP_MLA,
     OP_SHORT_CONV,
+    OP_MAMBA2,
     OP_MLP,
     OP_MOE,
     OP_LAYER_INPUT,   /* out(gelu(gate(x)) * the layer's own input, made of the tokens) */
@@ -211,6 +230,7 @@ struct branch_spec {
         struct attention_spec attention;
         struct mla_spec mla;
         struct short_conv_spec short_conv;
+        struct mamba2_spec mamba2;
         struct mlp_spec mlp;
         struct moe_spec moe;
         int rank; /* of OP_LOW_RANK */
@@ -269,9 +289,13 @@ struct branch_spec *layer_add(struct layer_spec *l, struct branch_spec b);
 struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_spec attention);
 struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla);
 struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_conv_spec short_conv);
+struct branch_spec branch_mamba2(struct norm_spec pre_norm, struct mamba2_spec mamba2);
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp);
 struct branch_spec branch_of(enum op_kind op, struct norm_spec pre_norm); /* that need no numbers */
 struct branch_spec branch_moe(struct norm_spec pre_norm, struct moe_spec moe);
+
+/* Channels of its convolution: x, and B and C where they are not made of it. */
+int mamba2_channels(const struct mamba2_spec *m);
 
 /* Bytes of what a recurrent mixer remembers of a sequence, whatever its length; 0 for all else.
  * SIZE_MAX where that is no size. */

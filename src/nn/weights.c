@@ -68,6 +68,18 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_CONV] = "convolution",
     [ROLE_SHORT_CONV_IN] = "in_proj",
     [ROLE_SHORT_CONV_OUT] = "out_proj",
+    [ROLE_SSM_Z] = "gate of in_proj",
+    [ROLE_SSM_X] = "x, B and C of in_proj",
+    [ROLE_SSM_DT] = "dt_proj or the time step of in_proj",
+    [ROLE_SSM_BCDT] = "projection to B, C and the time step",
+    [ROLE_SSM_A] = "A_log",
+    [ROLE_SSM_D] = "D",
+    [ROLE_SSM_DT_BIAS] = "dt_bias",
+    [ROLE_SSM_B_NORM] = "norm of B",
+    [ROLE_SSM_C_NORM] = "norm of C",
+    [ROLE_SSM_DT_NORM] = "norm of the time step",
+    [ROLE_SSM_NORM] = "norm of the state space",
+    [ROLE_SSM_OUT] = "out_proj",
     [ROLE_GATE_PROJ] = "gate_proj",
     [ROLE_UP_PROJ] = "up_proj",
     [ROLE_DOWN_PROJ] = "down_proj",
@@ -133,7 +145,8 @@ static int visit_experts(struct walk *w, enum weight_role role, struct nn_expert
 }
 
 /* A vector of its own: neither bias nor part of a norm. */
-static int visit_vector(struct walk *w, enum weight_role role, const float **v, int size)
+static int visit_vector_as(struct walk *w, enum weight_role role, const float **v, int size,
+                           enum vector_form form)
 {
     return w->fn(w->ctx, &(struct nn_slot){
                              .layer = w->layer,
@@ -141,7 +154,13 @@ static int visit_vector(struct walk *w, enum weight_role role, const float **v, 
                              .role = role,
                              .n_out = size,
                              .vector = v,
+                             .form = form,
                          });
+}
+
+static int visit_vector(struct walk *w, enum weight_role role, const float **v, int size)
+{
+    return visit_vector_as(w, role, v, size, VECTOR_AS_STORED);
 }
 
 /* n_parts > 0: weights of their own for each of so many heads. */
@@ -283,6 +302,36 @@ static int visit_short_conv(struct walk *w, struct nn_short_conv *c)
     return rc ? rc : visit_matrix(w, ROLE_SHORT_CONV_OUT, &c->out_proj, w->hidden_size, n, s->bias);
 }
 
+/* B, C and the time step, where they are made of the convolved x. */
+static int visit_bcdt(struct walk *w, struct nn_mamba2 *m, int inner)
+{
+    const struct mamba2_spec *s = m->spec;
+    int rc = visit_matrix(w, ROLE_SSM_BCDT, &m->bcdt, 2 * s->state_size + s->dt_rank, inner, false);
+
+    rc = rc ? rc : visit_matrix(w, ROLE_SSM_DT, &m->dt, s->n_heads, s->dt_rank, false);
+    rc = rc ? rc : visit_norm(w, ROLE_SSM_B_NORM, &m->b_norm, s->state_size);
+    rc = rc ? rc : visit_norm(w, ROLE_SSM_C_NORM, &m->c_norm, s->state_size);
+    return rc ? rc : visit_norm(w, ROLE_SSM_DT_NORM, &m->dt_norm, s->dt_rank);
+}
+
+static int visit_mamba2(struct walk *w, struct nn_mamba2 *m)
+{
+    const struct mamba2_spec *s = m->spec;
+    int n = w->hidden_size, inner = s->n_heads * s->head_dim, channels = mamba2_channels(s), rc;
+
+    rc = visit_matrix(w, ROLE_SSM_Z, &m->z, inner, n, s->in_bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_SSM_X, &m->x, channels, n, s->in_bias);
+    if (!rc)
+        rc = s->dt_rank ? visit_bcdt(w, m, inner)
+                        : visit_matrix(w, ROLE_SSM_DT, &m->dt, s->n_heads, n, s->in_bias);
+    rc = rc ? rc : visit_conv(w, &m->conv, channels, s->conv_width, s->conv_bias);
+    rc = rc ? rc : visit_vector_as(w, ROLE_SSM_A, &m->a, s->n_heads, VECTOR_MINUS_EXP);
+    rc = rc ? rc : visit_vector(w, ROLE_SSM_D, &m->d, s->n_heads);
+    rc = rc ? rc : visit_vector(w, ROLE_SSM_DT_BIAS, &m->dt_bias, s->n_heads);
+    rc = rc ? rc : visit_norm(w, ROLE_SSM_NORM, &m->norm, inner);
+    return rc ? rc : visit_matrix(w, ROLE_SSM_OUT, &m->out_proj, n, inner, s->out_bias);
+}
+
 /* Its roles are gate, up and down from first on. */
 static int visit_mlp(struct walk *w, enum weight_role first, struct nn_mlp *m)
 {
@@ -403,6 +452,9 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
         break;
     case OP_SHORT_CONV:
         rc = visit_short_conv(w, &b->short_conv);
+        break;
+    case OP_MAMBA2:
+        rc = visit_mamba2(w, &b->mamba2);
         break;
     case OP_MLP:
         rc = visit_mlp(w, ROLE_GATE_PROJ, &b->mlp);
@@ -596,6 +648,13 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
         return new_mla(m, &b->mla, &s->mla, d, a, err);
     case OP_SHORT_CONV:
         b->short_conv.spec = &s->short_conv;
+        return 0;
+    case OP_MAMBA2:
+        b->mamba2.spec = &s->mamba2;
+        b->mamba2.norm.spec = &s->mamba2.norm;
+        b->mamba2.b_norm.spec = &s->mamba2.bcdt_norm;
+        b->mamba2.c_norm.spec = &s->mamba2.bcdt_norm;
+        b->mamba2.dt_norm.spec = &s->mamba2.bcdt_norm;
         return 0;
     case OP_MLP:
         b->mlp.spec = &s->mlp;

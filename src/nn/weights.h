@@ -72,6 +72,17 @@ struct nn_short_conv {
     struct nn_conv conv;
 };
 
+struct nn_mamba2 {
+    const struct mamba2_spec *spec;
+    struct nn_linear z, x, dt; /* in_proj: the gate; x, B and C; the time step */
+    struct nn_linear bcdt;     /* with dt_rank: B, C and what dt reads, of the convolved x */
+    struct nn_norm b_norm, c_norm, dt_norm;
+    struct nn_conv conv;
+    const float *a, *d, *dt_bias; /* -exp(A_log), D, each [n_heads] in device memory */
+    struct nn_norm norm;
+    struct nn_linear out_proj;
+};
+
 struct nn_mlp {
     const struct mlp_spec *spec;
     struct nn_linear gate_proj, up_proj, down_proj;
@@ -117,6 +128,7 @@ struct nn_branch {
         struct nn_attention attention;
         struct nn_mla mla;
         struct nn_short_conv short_conv;
+        struct nn_mamba2 mamba2;
         struct nn_mlp mlp;
         struct nn_moe moe;
         struct nn_linear linear;
@@ -218,6 +230,18 @@ enum weight_role {
     ROLE_CONV,
     ROLE_SHORT_CONV_IN,
     ROLE_SHORT_CONV_OUT,
+    ROLE_SSM_Z,
+    ROLE_SSM_X,
+    ROLE_SSM_DT,
+    ROLE_SSM_BCDT,
+    ROLE_SSM_A,
+    ROLE_SSM_D,
+    ROLE_SSM_DT_BIAS,
+    ROLE_SSM_B_NORM,
+    ROLE_SSM_C_NORM,
+    ROLE_SSM_DT_NORM,
+    ROLE_SSM_NORM,
+    ROLE_SSM_OUT,
     ROLE_GATE_PROJ,
     ROLE_UP_PROJ,
     ROLE_DOWN_PROJ,
@@ -236,6 +260,12 @@ enum weight_role {
 
 const char *weight_role_name(enum weight_role role); /* "q_proj", ... */
 
+/* What a vector of the model is to the numbers x of the file. */
+enum vector_form {
+    VECTOR_AS_STORED,
+    VECTOR_MINUS_EXP, /* -exp(x) */
+};
+
 /* One place. A matrix has n_in > 0 and goes to weight[0 .. max(1, n_experts)); a vector has n_in 0
  * and goes to *vector as f32 with offset added. bias is where its bias must go; NULL: it has none.
  */
@@ -249,6 +279,7 @@ struct nn_slot {
     const int32_t **order; /* where the order of its inputs may go; NULL: they must be in order */
     int n_bias;            /* numbers of the bias; 0: n_out */
     float offset;
+    enum vector_form form;
     float limit;   /* a vector is held within [-limit, limit]; 0: not */
     bool optional; /* a vector that may stay NULL */
 };

@@ -1,0 +1,125 @@
+/* nn/mamba2.c: a state space whose matrix S [state_size, head_dim] of each head decays as a whole.
+ *
+ *     z, xBC, dt = in_proj x;  x, B, C = silu(conv(xBC))
+ *     dt = softplus(dt + dt_bias), held within its limits
+ *     S = exp(dt A) S + B (x) dt x;  y = S^T C + D x
+ *     out = out_proj(norm(y silu(z)))
+ *
+ * Mamba-2, arXiv:2405.21060
+ */
+#include "nn/nn.h"
+
+/* Of a token: time steps and decays [T, n_heads], x [T, n_heads, head_dim], and B and C of each
+ * group of heads [T, n_groups, state_size]. */
+struct steps {
+    tensor *z, *dt, *decay;
+    tensor x, b, c;
+};
+
+static void scale_part(pass *p, tensor *x, float scale)
+{
+    if (scale != 0 && scale != 1 && !p->failed)
+        p->ops->scale(p->dev, x, scale);
+}
+
+/* B, C and the time step come with x from one product, and B and C pass the convolution too. */
+static void steps_from_input(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t state,
+                             struct steps *y)
+{
+    const struct mamba2_spec *s = m->spec;
+    int inner = s->n_heads * s->head_dim, keys = s->n_groups * s->state_size;
+    tensor *in[3];
+
+    nn_linears(p, (const struct nn_linear *[]){&m->x, &m->z, &m->dt}, 3, x, in);
+    y->x = nn_part_rows(in[0], 1, 0, inner);
+    y->b = nn_part_rows(in[0], 1, inner, keys);
+    y->c = nn_part_rows(in[0], 1, inner + keys, keys);
+    y->z = in[1];
+    y->dt = in[2];
+    scale_part(p, &y->x, s->x_scale);
+    scale_part(p, &y->b, s->b_scale);
+    scale_part(p, &y->c, s->c_scale);
+    scale_part(p, y->z, s->z_scale);
+    scale_part(p, y->dt, s->dt_scale);
+    nn_conv(p, &m->conv, in[0], s->conv_width, ACT_SILU, state);
+}
+
+/* Only x passes the convolution; the rest is made of it. */
+static void steps_from_x(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t state,
+                         struct steps *y)
+{
+    const struct mamba2_spec *s = m->spec;
+    int n = s->state_size;
+    tensor *in[2], *bcdt, dt;
+
+    nn_linears(p, (const struct nn_linear *[]){&m->x, &m->z}, 2, x, in);
+    nn_conv(p, &m->conv, in[0], s->conv_width, ACT_SILU, state);
+    bcdt = nn_linear(p, &m->bcdt, in[0]);
+    y->x = *in[0];
+    y->z = in[1];
+    y->b = nn_part_rows(bcdt, 1, 0, n);
+    y->c = nn_part_rows(bcdt, 1, n, n);
+    dt = nn_part_rows(bcdt, 1, 2 * n, s->dt_rank);
+    nn_norm_inplace(p, &m->b_norm, &y->b, n);
+    nn_norm_inplace(p, &m->c_norm, &y->c, n);
+    nn_norm_inplace(p, &m->dt_norm, &dt, s->dt_rank);
+    y->dt = nn_linear(p, &m->dt, &dt);
+}
+
+/* The numbers of each group by themselves, with weights for all. */
+static void norm_groups(pass *p, const struct nn_mamba2 *m, tensor *y)
+{
+    struct nn_norm plain = {.spec = m->norm.spec};
+
+    if (m->spec->norm_groups <= 1) {
+        nn_norm_inplace(p, &m->norm, y, y->cols);
+        return;
+    }
+    nn_norm_inplace(p, &plain, y, y->cols / m->spec->norm_groups);
+    if (!p->failed && m->norm.w)
+        p->ops->scale_columns(p->dev, y, m->norm.w);
+}
+
+static void gate(pass *p, const struct nn_mamba2 *m, tensor *y, const tensor *z)
+{
+    if (m->spec->norm_before_gate)
+        norm_groups(p, m, y);
+    if (!p->failed)
+        p->ops->glu(p->dev, y, z, y, ACT_SILU);
+    if (!m->spec->norm_before_gate)
+        norm_groups(p, m, y);
+}
+
+tensor *nn_mamba2(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t state)
+{
+    const struct mamba2_spec *s = m->spec;
+    size_t conv_bytes = (size_t)mamba2_channels(s) * (size_t)(s->conv_width - 1) * sizeof(float);
+    tensor *y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->head_dim);
+    struct steps t;
+
+    if (s->dt_rank)
+        steps_from_x(p, m, x, state, &t);
+    else
+        steps_from_input(p, m, x, state, &t);
+    t.decay = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads);
+    if (!p->failed) {
+        struct recurrence_params params = {
+            .rule = RECUR_ADD,
+            .n_heads = s->n_heads,
+            .n_key_heads = s->n_groups,
+            .key_dim = s->state_size,
+            .value_dim = s->head_dim,
+            .q = &t.c,
+            .k = &t.b,
+            .v = &t.x,
+            .decay = t.decay,
+            .beta = t.dt,
+            .skip = m->d,
+        };
+
+        p->ops->time_step(p->dev, t.dt, t.decay, m->dt_bias, m->a, 1, s->dt_low, s->dt_high);
+        p->ops->recurrence(p->dev, y, &params, &p->rows.states, state + conv_bytes);
+    }
+    gate(p, m, y, t.z);
+    return nn_linear(p, &m->out_proj, y);
+}
