@@ -100,20 +100,29 @@ static bool is_zero_expert(const struct binder *b, const struct tensor_place *pl
     return branch->op == OP_MOE && place->expert < branch->moe.router.n_experts;
 }
 
+/* The slot of a role; -1: none. Names of a feed-forward are of the expert that every token goes to
+ * where the branch has experts. */
+static int slot_of(const struct binder *b, const struct tensor_place *place, int role)
+{
+    int slot = b->index[index_of(place->layer, place->to.branch, role)];
+
+    if (slot < 0 && role >= ROLE_GATE_PROJ && role <= ROLE_DOWN_PROJ)
+        slot = b->index[index_of(place->layer, place->to.branch,
+                                 role - ROLE_GATE_PROJ + ROLE_SHARED_GATE)];
+    return slot;
+}
+
 /* The tensor goes to one place. */
 static int reach(struct binder *b, const struct checkpoint_tensor *t,
                  const struct tensor_place *place, int role, struct piece rows)
 {
-    int slot = b->index[index_of(place->layer, place->to.branch, role)];
+    int slot = slot_of(b, place, role);
     const struct checkpoint_tensor *other;
     struct piece *piece;
     int expert = place->expert < 0 ? 0 : place->expert;
 
     if (slot < 0 && reads_other_cache(b, place, role))
         return 0;
-    if (slot < 0 && role >= ROLE_GATE_PROJ && role <= ROLE_DOWN_PROJ)
-        slot = b->index[index_of(place->layer, place->to.branch,
-                                 role - ROLE_GATE_PROJ + ROLE_SHARED_GATE)]; /* beside experts */
     if (slot < 0 || (place->expert >= 0) > (b->slots[slot].n_experts > 0))
         return binder_unused(b, t);
     if (expert >= (b->slots[slot].n_experts ? b->slots[slot].n_experts : 1) &&
@@ -171,7 +180,7 @@ static int reach_parts(struct binder *b, const struct checkpoint_tensor *t,
         for (int i = 0; i < place->to.n; i++) {
             bool back = place->to.kind == TARGET_SPLIT_BACK;
             int role = (int)place->to.first + (back ? place->to.n - 1 - i : i);
-            int slot = b->index[index_of(place->layer, place->to.branch, role)];
+            int slot = slot_of(b, place, role);
 
             if (slot < 0)
                 return binder_unused(b, t);

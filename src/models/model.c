@@ -82,7 +82,8 @@ static int check_experts(const struct model *m, clm_error *err)
                          ((double)branch->mla.nope_dim + branch->mla.v_dim);
             if (branch->op == OP_MOE)
                 bytes += 0.25 * 2 * (branch->moe.router.n_experts - branch->moe.n_zero_experts) *
-                         branch->moe.expert.intermediate_size * m->spec->hidden_size;
+                         branch->moe.expert.intermediate_size *
+                         (branch->moe.latent_size ? branch->moe.latent_size : m->spec->hidden_size);
         }
     }
     if (bytes <= (double)checkpoint_bytes(m->weights))

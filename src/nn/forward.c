@@ -98,6 +98,18 @@ static tensor *own_copy(pass *p, const tensor *x)
     return y;
 }
 
+static const tensor *scaled(pass *p, const tensor *x, float scale)
+{
+    tensor *y;
+
+    if (scale == 0 || scale == 1)
+        return x;
+    y = own_copy(p, x);
+    if (!p->failed)
+        p->ops->scale(p->dev, y, scale);
+    return y;
+}
+
 /* x += scale * post_norm(op(pre_norm(x))) for n branches that all read the same x. Late ones are
  * added to late instead. */
 static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, tensor *late)
@@ -111,7 +123,7 @@ static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, t
         if (!b[i].spec->shared_norm)
             normed = nn_norm(p, b[i].spec->final_norm ? &p->model->final_norm : &b[i].pre_norm, x,
                              x->cols);
-        y[i] = run_op(p, &b[i], normed, x);
+        y[i] = run_op(p, &b[i], scaled(p, normed, b[i].spec->in_scale), x);
         if (view && (b[i].gain || b[i].spec->replace || b[i].spec->post_norm.kind != NORM_NONE))
             y[i] = own_copy(p, y[i]);
         if (p->failed)

@@ -7,6 +7,8 @@ void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up)
 {
     if (p->failed)
         return;
+    if (s->gate_scale != 0)
+        p->ops->scale(p->dev, gate, s->gate_scale);
     if (s->thinned)
         p->ops->cut_below_spread(p->dev, gate, s->thinning);
     if (s->alpha != 0) {

@@ -80,7 +80,7 @@ static const tensor *weighted_inputs(pass *p, const tensor *x, tensor *weights)
     return inputs;
 }
 
-/* The answers of the experts with the given numbers, [T k, hidden_size]. */
+/* The answers of the experts with the given numbers, of the size of x, [T k, cols]. */
 static tensor *answers(pass *p, const struct nn_moe *m, const tensor *x, const tensor *ids)
 {
     const struct mlp_spec *s = &m->spec->expert;
@@ -124,7 +124,8 @@ tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *r
     int k = s->router.n_experts_per_token;
     tensor *ids = pass_tensor(p, DTYPE_I32, x->rows, k);
     tensor *weights = pass_tensor(p, DTYPE_F32, x->rows, k);
-    tensor *y = pass_tensor(p, DTYPE_F32, x->rows, x->cols), *down;
+    int width = s->latent_size ? s->latent_size : x->cols;
+    tensor *y = pass_tensor(p, DTYPE_F32, x->rows, width), *down;
     tensor *zero = s->n_zero_experts ? pass_tensor(p, DTYPE_F32, x->rows, 1) : NULL;
 
     const tensor *read = x; /* by the experts */
@@ -134,10 +135,14 @@ tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *r
     choose(p, m, s->expert_norm.kind != NORM_NONE ? raw : x, ids, weights);
     if (zero && !p->failed)
         p->ops->zero_experts(p->dev, ids, weights, zero, s->router.n_experts - s->n_zero_experts);
+    if (s->latent_size)
+        read = nn_linear(p, &m->latent_in, read);
     down = answers(p, m, s->scale_input ? weighted_inputs(p, read, weights) : read, ids);
     if (p->failed)
         return y;
     p->ops->combine_experts(p->dev, y, down, weights);
+    if (s->latent_size)
+        y = nn_linear(p, &m->latent_out, y);
     nn_norm_inplace(p, &m->expert_post_norm, y, y->cols);
     if (zero)
         add_zero(p, y, x, zero);

@@ -261,7 +261,8 @@ static int check_moe(int layer, const struct moe_spec *m, clm_error *err)
     if (check_range(layer, "the size of the shared expert", m->shared.intermediate_size, 0,
                     MAX_SIZE, err))
         return -1;
-    if (check_range(layer, "the number of zero experts", m->n_zero_experts, 0,
+    if (check_range(layer, "moe_latent_size", m->latent_size, 0, MAX_SIZE, err) ||
+        check_range(layer, "the number of zero experts", m->n_zero_experts, 0,
                     m->router.n_experts - m->router.n_experts_per_token, err))
         return -1;
     return check_mlp(layer, &m->expert, err);

@@ -146,7 +146,8 @@ struct mlp_spec {
     enum activation activation;
     bool gated; /* down(act(gate(x)) * up(x)), else down(act(up(x))) */
     bool bias;
-    float limit;  /* gated: act(gate) is held below it, up within [-limit, limit]; 0: not */
+    float gate_scale; /* gated: of what act reads; 0 counts as 1 */
+    float limit;      /* gated: act(gate) is held below it, up within [-limit, limit]; 0: not */
     float alpha;  /* gated: (u + 1) g sigmoid(alpha g), g held below limit, u within it; 0: not */
     bool thinned; /* gated: act reads max(0, g - (mean + thinning deviation)) of its row g */
     float thinning;
@@ -171,6 +172,8 @@ struct moe_spec {
     struct norm_spec router_norm, expert_norm, expert_post_norm, shared_post_norm;
     float router_scale; /* of the router's logits; 0 counts as 1 */
     bool expert_scales; /* weights are multiplied by one of each expert */
+    int latent_size;    /* experts read and write so many numbers, made of x and made to it; 0: x */
+    bool latent_bias;
 };
 
 /* A convolution between two gates: out(c * conv(b * x)), where in(x) gives b, c and x of so many
@@ -219,6 +222,7 @@ struct branch_spec {
     struct norm_spec pre_norm, post_norm;
     enum op_kind op;
     float scale;
+    float in_scale;  /* of what the op reads; 0 counts as 1 */
     bool parallel;   /* reads what the branch before it read, not its result */
     bool late;       /* its result is added at the end of the layer */
     bool final_norm; /* pre_norm is that of the model's end */

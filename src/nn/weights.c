@@ -88,6 +88,8 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_EXPERT_UP] = "experts' up_proj",
     [ROLE_EXPERT_DOWN] = "experts' down_proj",
     [ROLE_ROUTER_BIAS] = "bias of the router's choice",
+    [ROLE_LATENT_IN] = "fc1_latent_proj",
+    [ROLE_LATENT_OUT] = "fc2_latent_proj",
     [ROLE_SHARED_GATE] = "shared expert's gate_proj",
     [ROLE_SHARED_UP] = "shared expert's up_proj",
     [ROLE_SHARED_DOWN] = "shared expert's down_proj",
@@ -351,6 +353,7 @@ static int visit_moe(struct walk *w, struct nn_moe *m)
 {
     const struct mlp_spec *s = &m->spec->expert;
     int n = s->intermediate_size, e = m->spec->router.n_experts, rc;
+    int latent = m->spec->latent_size, read = latent ? latent : w->hidden_size;
 
     rc = visit_matrix(w, ROLE_ROUTER, &m->router, e, w->hidden_size, m->spec->router_logit_bias);
     if (!rc && m->spec->router_bias)
@@ -364,9 +367,16 @@ static int visit_moe(struct walk *w, struct nn_moe *m)
                            });
     e -= m->spec->n_zero_experts;
     if (!rc && s->gated)
-        rc = visit_experts(w, ROLE_EXPERT_GATE, &m->gate_proj, e, n, w->hidden_size, s->bias);
-    rc = rc ? rc : visit_experts(w, ROLE_EXPERT_UP, &m->up_proj, e, n, w->hidden_size, s->bias);
-    rc = rc ? rc : visit_experts(w, ROLE_EXPERT_DOWN, &m->down_proj, e, w->hidden_size, n, s->bias);
+        rc = visit_experts(w, ROLE_EXPERT_GATE, &m->gate_proj, e, n, read, s->bias);
+    rc = rc ? rc : visit_experts(w, ROLE_EXPERT_UP, &m->up_proj, e, n, read, s->bias);
+    rc = rc ? rc : visit_experts(w, ROLE_EXPERT_DOWN, &m->down_proj, e, read, n, s->bias);
+    if (!rc && latent) {
+        rc = visit_matrix(w, ROLE_LATENT_IN, &m->latent_in, latent, w->hidden_size,
+                          m->spec->latent_bias);
+        rc = rc ? rc
+                : visit_matrix(w, ROLE_LATENT_OUT, &m->latent_out, w->hidden_size, latent,
+                               m->spec->latent_bias);
+    }
     if (!rc && m->spec->shared.intermediate_size)
         rc = visit_mlp(w, ROLE_SHARED_GATE, &m->shared);
     if (!rc && m->spec->shared_gate)

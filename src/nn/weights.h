@@ -99,6 +99,7 @@ struct nn_moe {
     struct nn_norm router_norm, expert_norm, expert_post_norm, shared_post_norm;
     const float *expert_scales;  /* [n_experts] or NULL */
     struct nn_linear shared_mix; /* [2, hidden_size] */
+    struct nn_linear latent_in, latent_out;
 };
 
 struct nn_layer_input {
@@ -250,6 +251,8 @@ enum weight_role {
     ROLE_EXPERT_GATE,
     ROLE_EXPERT_UP,
     ROLE_EXPERT_DOWN,
+    ROLE_LATENT_IN,
+    ROLE_LATENT_OUT,
     ROLE_SHARED_GATE,
     ROLE_SHARED_UP,
     ROLE_SHARED_DOWN,
