@@ -75,6 +75,11 @@ struct reply_case {
         "<think>", "</think>"                                                                      \
     }
 
+#define NO_TAGS                                                                                    \
+    {                                                                                              \
+        NULL, NULL                                                                                 \
+    }
+
 static const struct reply_case cases[] = {
     {NULL, THINK, REPLY_TAGS, false, NULL, "<think>hm</think>hi <b", "R:hm|C:hi <b"},
     {NULL, THINK, REPLY_TAGS, true, NULL, "hm</think>\n\nhi", "R:hm|C:\n\nhi"},
@@ -249,16 +254,81 @@ static const struct reply_case cases[] = {
      "index=\"1\"<|sep|><|open|>argument key=\"k\" type=\"string\"<|sep|>v<|close|>argument<|sep|>"
      "<|close|>call<|sep|><|close|>tools<|sep|>",
      "R:a|T:f{\"k\": \"v\"}"},
+    {"hermes", NO_TAGS, REPLY_TAGS, false, NULL,
+     "x<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", "C:x|T:now{}"},
+    {"minimax_m2", NO_TAGS, REPLY_TAGS, false, NULL,
+     "<minimax:tool_call>\n<invoke name=\"get_weather\">\n<parameter "
+     "name=\"city\">7</parameter>\n<parameter "
+     "name=\"days\">7</parameter>\n</invoke>\n</minimax:tool_call>y",
+     "T:get_weather{\"city\": \"7\", \"days\": 7}|C:y"},
+    {"minicpm5", NO_TAGS, REPLY_TAGS, false, NULL,
+     "x<function name=\"get_weather\"><param name=\"city\">7</param><param "
+     "name=\"days\">7</param></function>y",
+     "C:x|T:get_weather{\"city\": \"7\", \"days\": 7}|C:y"},
+    {"glm47", NO_TAGS, REPLY_TAGS, false, NULL,
+     "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>7</arg_value>\n<arg_key>days</"
+     "arg_key>\n<arg_value>7</arg_value>\n</tool_call><tool_call>now\n</tool_call>",
+     "T:get_weather{\"city\": \"7\", \"days\": 7}|T:now{}"},
+    {"laguna", NO_TAGS, REPLY_TAGS, false, NULL,
+     "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Os\"lo</arg_value></tool_call>",
+     "T:get_weather{\"city\": \"Os\\\"lo\"}"},
+    {"longcat", NO_TAGS, REPLY_TAGS, false, NULL,
+     "a<longcat_tool_call>get_weather\n<longcat_arg_key>days</"
+     "longcat_arg_key>\n<longcat_arg_value>7</longcat_arg_value>\n</longcat_tool_call>b",
+     "C:a|T:get_weather{\"days\": 7}|C:b"},
+    {"kimi_k2", NO_TAGS, REPLY_TAGS, false, NULL,
+     "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_"
+     "begin|>{\"city\": "
+     "\"Oslo\"}<|tool_call_end|><|tool_call_begin|>functions.now:1<|tool_call_argument_begin|>{}<|"
+     "tool_call_end|><|tool_calls_section_end|>",
+     "T:get_weather#functions.get_weather:0{\"city\": \"Oslo\"}|T:now#functions.now:1{}"},
+    {"gemma4", NO_TAGS, REPLY_TAGS, false, NULL,
+     "x<|tool_call>call:get_weather{city:<|\"|>Oslo<|\"|>,days:7}<tool_call|>",
+     "C:x|T:get_weather{\"city\":\"Oslo\",\"days\":7}"},
+    {"function_gemma", NO_TAGS, REPLY_TAGS, false, NULL,
+     "<start_function_call>call:get_weather{city:<escape>Oslo<escape>}<end_function_call>",
+     "T:get_weather{\"city\": \"Oslo\"}"},
+    {"pythonic", NO_TAGS, REPLY_TAGS, false, NULL,
+     "<|tool_call_start|>[get_weather(city=\"Oslo\", days=7), now()]<|tool_call_end|>y",
+     "T:get_weather{\"city\": \"Oslo\", \"days\": 7}|T:now{}|C:y"},
+    {"deepseek_v4", NO_TAGS, REPLY_TAGS, false, NULL,
+     "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"get_weather\">\n<｜DSML｜parameter "
+     "name=\"city\" "
+     "string=\"true\">Oslo</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>",
+     "T:get_weather{\"city\": \"Oslo\"}"},
 };
 
+/* Ways to cut a text: in two, at a place up to its size; byte by byte; and some at random. */
+#define RANDOM_WAYS 40
+
+static size_t n_ways(const struct reply_case *c)
+{
+    return strlen(c->text) + 2 + RANDOM_WAYS;
+}
+
+/* The size of the piece at a place of a text of n bytes, cut in this way. */
+static size_t piece_at(size_t way, size_t n, size_t at, uint32_t *random)
+{
+    size_t piece;
+
+    if (way <= n)
+        return at < way ? way - at : n - at;
+    if (way == n + 1)
+        return 1;
+    *random = *random * 1664525u + 1013904223u;
+    piece = 1 + (*random >> 16) % 24;
+    return piece < n - at ? piece : n - at;
+}
+
 static void run(const struct reply_case *c, const struct reply_rules *rules, const json *tools,
-                size_t cut, struct reply *r, struct events *e)
+                size_t way, struct reply *r, struct events *e)
 {
     size_t n = strlen(c->text), at = 0;
+    uint32_t random = (uint32_t)way;
 
     reply_start(r, rules, tools, c->in_thinking, take, e);
     while (at < n) {
-        size_t piece = cut > n ? 1 : at < cut ? cut - at : n - at;
+        size_t piece = piece_at(way, n, at, &random);
         int rc = reply_feed(r, c->text + at, piece);
 
         at += piece;
@@ -297,13 +367,13 @@ static void test_replies(void **state)
         struct stop_set stops;
 
         open_rules(&cases[i], &stops, &rules);
-        for (size_t cut = 0; cut <= strlen(cases[i].text) + 1; cut++) {
+        for (size_t way = 0; way < n_ways(&cases[i]); way++) {
             struct events e = {0};
 
-            run(&cases[i], &rules, tools, cut, &r, &e);
+            run(&cases[i], &rules, tools, way, &r, &e);
             CHECK(e.text.data && !strcmp(e.text.data, cases[i].events),
-                  "case %zu (%s), cut at %zu:\n%s, not\n%s", i,
-                  cases[i].syntax ? cases[i].syntax : "none", cut, e.text.data ? e.text.data : "",
+                  "case %zu (%s), cut in way %zu:\n%s, not\n%s", i,
+                  cases[i].syntax ? cases[i].syntax : "none", way, e.text.data ? e.text.data : "",
                   cases[i].events);
             strbuf_release(&e.text);
         }
@@ -312,6 +382,19 @@ static void test_replies(void **state)
     }
     reply_release(&r);
     json_free(tools);
+}
+
+static void test_every_syntax_has_a_case(void **state)
+{
+    (void)state;
+    for (size_t i = 0; syntax_at(i); i++) {
+        size_t k = 0;
+
+        while (k < COUNT(cases) &&
+               (!cases[k].syntax || strcmp(cases[k].syntax, syntax_at(i)->name)))
+            k++;
+        CHECK(k < COUNT(cases), "no reply in the syntax %s", syntax_at(i)->name);
+    }
 }
 
 /* What is known is given out at once: the name before the arguments, arguments as they come. */
@@ -392,6 +475,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_replies),
+        cmocka_unit_test(test_every_syntax_has_a_case),
         cmocka_unit_test(test_early),
         cmocka_unit_test(test_memory),
     };
