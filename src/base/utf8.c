@@ -48,7 +48,7 @@ static size_t well_formed_part(const unsigned char *s, size_t n, size_t length)
     return i;
 }
 
-size_t utf8_decode(const char *s, size_t n, int32_t *c)
+size_t utf8_decode_any(const char *s, size_t n, int32_t *c)
 {
     static const unsigned char lead_mask[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
     const unsigned char *b = (const unsigned char *)s;

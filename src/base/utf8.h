@@ -9,12 +9,29 @@
 #define UTF8_REPLACEMENT 0xFFFD
 #define UTF8_MAX 4
 
+/* What utf8_decode does for other characters than ASCII and most ideographs. */
+size_t utf8_decode_any(const char *s, size_t n, int32_t *c);
+
 /**
  * Decode the character at s[0..n), n >= 1, into *c and return its length in bytes. An invalid or
  * cut sequence gives UTF8_REPLACEMENT and the length of its maximal invalid part (Unicode 3.9,
  * table 3-8: what a decoder replaces by one U+FFFD), at least 1.
  */
-size_t utf8_decode(const char *s, size_t n, int32_t *c);
+static inline size_t utf8_decode(const char *s, size_t n, int32_t *c)
+{
+    const unsigned char *u = (const unsigned char *)s;
+
+    if (u[0] < 0x80) {
+        *c = u[0];
+        return 1;
+    }
+    /* No second byte is forbidden after these. */
+    if (n >= 3 && u[0] >= 0xE1 && u[0] <= 0xEC && (u[1] & 0xC0) == 0x80 && (u[2] & 0xC0) == 0x80) {
+        *c = (u[0] & 0x0F) << 12 | (u[1] & 0x3F) << 6 | (u[2] & 0x3F);
+        return 3;
+    }
+    return utf8_decode_any(s, n, c);
+}
 
 /* Writes c (a scalar value; others become U+FFFD) to out[0..4) and returns the length. */
 size_t utf8_encode(int32_t c, char *out);
