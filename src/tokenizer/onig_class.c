@@ -351,10 +351,26 @@ static void add_alternative(struct set *set, const struct strbuf *expression)
     set->alternatives.failed |= expression->failed;
 }
 
+/* Of these two the property of the name is another set, or there is none. */
+static int add_posix(struct onig *o, const char *name, struct strbuf *items)
+{
+    if (!strcmp(name, "blank")) {
+        strbuf_add_str(items, "\\x{9}");
+        add_category(items, "Zs");
+    } else if (!strcmp(name, "punct")) {
+        add_category(items, "P");
+        add_category(items, "S");
+    } else {
+        return add_property(o, name, true, items);
+    }
+    return 0;
+}
+
 /* [:name:], o->at at its '['; 0 where it is no such thing. */
 static int read_posix(struct onig *o, struct set *set)
 {
-    static const char *const names[] = {"ascii", "cntrl", "digit", "space", "word", "xdigit"};
+    static const char *const names[] = {"ascii", "blank", "cntrl", "digit",
+                                        "punct", "space", "word",  "xdigit"};
     const char *s = o->s + o->at;
     size_t left = o->n - o->at;
 
@@ -365,7 +381,7 @@ static int read_posix(struct onig *o, struct set *set)
 
         if (left >= n + 4 && !memcmp(s + 2, names[i], n) && !memcmp(s + 2 + n, ":]", 2)) {
             o->at += n + 4;
-            return add_property(o, names[i], true, &set->items) ? -1 : 1;
+            return add_posix(o, names[i], &set->items) ? -1 : 1;
         }
     }
     return onig_unsupported(o, "this bracket expression");
