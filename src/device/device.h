@@ -259,6 +259,11 @@ struct device_ops {
     /* out[i] = ids[i] where it is below limit, else 0; both [n] in device memory. */
     void (*bound_ids)(device *d, int32_t *out, const int32_t *ids, int n, int limit);
 
+    /* out[t] = ids[t] + past[t, 0] base + ... + past[t, n_used - 1] base^n_used, modulo size; past
+     * [n, n_past], n_used <= n_past; all in device memory, 0 <= ids < base, size >= 1. */
+    void (*ngram_ids)(device *d, int32_t *out, const int32_t *ids, const int32_t *past, int n,
+                      int n_past, int n_used, int base, int size);
+
     /* The experts from n_experts on return their input: rest[t, 0] = the sum of their weights; in
      * ids and weights [T, k] others that are not chosen yet take their places, with weight 0.
      * n_experts >= k. */

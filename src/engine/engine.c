@@ -19,7 +19,7 @@ struct engine {
     kv_cache *cache;
     struct pass_memory *memory;
     int max_rows;
-    struct buffer tokens, positions, logit_rows, sequences, batches, states, logits;
+    struct buffer tokens, past, positions, logit_rows, sequences, batches, states, logits;
 };
 
 static void *buffer_need(struct buffer *b, size_t count, size_t size, clm_error *err)
@@ -95,6 +95,7 @@ void engine_close(engine *e)
     pass_memory_close(e->memory);
     kv_cache_close(e->cache);
     mem_free(e->tokens.data);
+    mem_free(e->past.data);
     mem_free(e->positions.data);
     mem_free(e->logit_rows.data);
     mem_free(e->sequences.data);
@@ -183,11 +184,30 @@ static int reserve(const struct step *s, clm_error *err)
 
 /* The host arrays of a step. */
 struct rows {
-    int32_t *tokens, *positions, *logit_rows;
+    int32_t *tokens, *past, *positions, *logit_rows;
     struct kv_batch *batches;      /* [groups] */
     struct kv_sequence *sequences; /* [groups, n_inputs] */
     struct state_sequence *states; /* [n_inputs] */
 };
+
+static int n_past(const engine *e)
+{
+    return e->model->spec->ngram.n > 1 ? e->model->spec->ngram.n - 1 : 0;
+}
+
+/* The tokens before each of an input's, the nearest first. */
+static void lay_out_past(const engine *e, const struct engine_input *in, int32_t *past)
+{
+    const int32_t *earlier = kv_seq_tokens(in->seq);
+    int position = kv_seq_length(in->seq), n = n_past(e);
+
+    for (int t = 0; t < in->n_tokens; t++)
+        for (int i = 1; i <= n; i++)
+            past[(size_t)t * (size_t)n + (size_t)i - 1] = t >= i ? in->tokens[t - i]
+                                                          : position + t >= i
+                                                              ? earlier[position + t - i]
+                                                              : 0;
+}
 
 static int lay_out(engine *e, const struct step *s, struct rows *r, clm_error *err)
 {
@@ -195,13 +215,15 @@ static int lay_out(engine *e, const struct step *s, struct rows *r, clm_error *e
     int row = 0, logit = 0;
 
     r->tokens = buffer_need(&e->tokens, (size_t)s->n_rows, sizeof(int32_t), err);
+    r->past = buffer_need(&e->past, (size_t)s->n_rows * (size_t)n_past(e), sizeof(int32_t), err);
     r->positions = buffer_need(&e->positions, (size_t)s->n_rows, sizeof(int32_t), err);
     r->logit_rows = buffer_need(&e->logit_rows, (size_t)s->n_logits, sizeof(int32_t), err);
     r->batches = buffer_need(&e->batches, n_batches, sizeof(struct kv_batch), err);
     r->sequences = buffer_need(&e->sequences, n_batches * (size_t)s->n_inputs,
                                sizeof(struct kv_sequence), err);
     r->states = buffer_need(&e->states, (size_t)s->n_inputs, sizeof(struct state_sequence), err);
-    if (!r->tokens || !r->positions || !r->logit_rows || !r->batches || !r->sequences || !r->states)
+    if (!r->tokens || !r->past || !r->positions || !r->logit_rows || !r->batches || !r->sequences ||
+        !r->states)
         return -1;
     for (int i = 0; i < s->n_inputs; i++) {
         const struct engine_input *in = &s->inputs[i];
@@ -214,6 +236,7 @@ static int lay_out(engine *e, const struct step *s, struct rows *r, clm_error *e
             r->sequences[g * (size_t)s->n_inputs + (size_t)i] =
                 (struct kv_sequence){.row = row, .n_rows = in->n_tokens, .position = position};
         memcpy(r->tokens + row, in->tokens, (size_t)in->n_tokens * sizeof(int32_t));
+        lay_out_past(e, in, r->past + (size_t)row * (size_t)n_past(e));
         for (int t = 0; t < in->n_tokens; t++)
             r->positions[row + t] = position + t;
         row += in->n_tokens;
@@ -250,6 +273,7 @@ static int run(engine *e, const struct step *s, const struct rows *r, float *log
     pass_init(&p, e->dev, e->model->nn, e->cache, e->memory, err);
     p.rows = (struct pass_rows){
         .tokens = pass_upload(&p, r->tokens, bytes),
+        .past = pass_upload(&p, r->past, bytes * (size_t)n_past(e)),
         .positions = pass_upload(&p, r->positions, bytes),
         .n_rows = s->n_rows,
         .kv = r->batches,

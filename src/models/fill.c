@@ -369,11 +369,13 @@ static int set_matrix(struct binder *b, const struct nn_slot *s, const struct pi
     for (int e = 0; e < n; e++) {
         const struct piece *p = &pieces[pieces[0].stacked ? 0 : e];
         struct weight *w = &s->weight[e];
+        struct nn_slot own = *s;
 
+        own.n_out += e * s->growth;
         if (!p->part[PART_WEIGHT])
             return missing(b, s, e, "weight");
-        *w = (struct weight){.n_out = s->n_out, .n_in = s->n_in};
-        if (set_one(b, w, p, s, e))
+        *w = (struct weight){.n_out = own.n_out, .n_in = s->n_in};
+        if (set_one(b, w, p, &own, e))
             return -1;
         if (!weights_alike(w, s->weight))
             return fail(b->err, CLM_ERR_UNSUPPORTED,

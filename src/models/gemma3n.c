@@ -97,7 +97,7 @@ static int add_layer(struct spec *s, config *c, int i, int n_own, struct attenti
 static void read_altup(struct spec *s, config *c)
 {
     s->altup = (struct altup_spec){
-        .n = config_int_in(c, "altup_num_inputs", 1, 64),
+        .n = config_int_or(c, "altup_num_inputs", 4),
         .active = config_int_or(c, "altup_active_idx", 0),
         .coef_limit = (float)config_cap(c, "altup_coef_clip", 120),
         .correct_scale = config_bool_or(c, "altup_correct_scale", true),

@@ -5,8 +5,9 @@
  *     x += mla_0(norm(x));  n = norm(x);  y = experts(n);  x += mlp_0(n)
  *     x += mla_1(norm(x));  x += mlp_1(norm(x)) + y
  *
- * arXiv:2509.01322
+ * The lite one has embeddings of neighbours too. arXiv:2509.01322, 2601.21204
  */
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -54,6 +55,20 @@ static struct mla_spec read_mla(config *c, int hidden_size, arena *a)
     return mla;
 }
 
+static void read_ngrams(struct spec *s, config *c)
+{
+    int ratio = config_int_in(c, "ngram_vocab_size_ratio", 1, INT32_MAX);
+    int n = config_int_in(c, "emb_neighbor_num", 2, 16),
+        k = config_int_in(c, "emb_split_num", 1, 64);
+
+    s->ngram = (struct ngram_spec){.n = n, .k = k, .dim = s->hidden_size / ((n - 1) * k)};
+    if (s->vocab_size > 0 && ratio <= INT32_MAX / 4 / s->vocab_size)
+        s->ngram.size = ratio * s->vocab_size;
+    else
+        config_fail(c, "ngram_vocab_size_ratio", "%d times %d rows are too many", ratio,
+                    s->vocab_size);
+}
+
 static int longcat_flash_spec(struct spec *s, config *c, arena *a)
 {
     static const struct config_keys keys = {"vocab_size", "hidden_size", "num_layers",
@@ -67,6 +82,8 @@ static int longcat_flash_spec(struct spec *s, config *c, arena *a)
 
     if (config_common_named(s, c, &keys, false, a))
         return -1;
+    if (strcmp(config_string_or(c, "model_type", ""), "longcat_flash_ngram") == 0)
+        read_ngrams(s, c);
     mla = read_mla(c, s->hidden_size, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
@@ -98,6 +115,9 @@ static int longcat_flash_spec(struct spec *s, config *c, arena *a)
 
 static const struct weight_rule longcat_flash_weights[] = {
     {"model.embed_tokens", EMBED_TOKENS},
+    {"model.ngram_embeddings.word_embeddings", EMBED_TOKENS},
+    {"model.ngram_embeddings.embedders.#", SLOTS(-1, ROLE_NGRAM_TABLES)},
+    {"model.ngram_embeddings.post_projs.#", SLOTS(-1, ROLE_NGRAM_PROJS)},
     HALF("0", 0, 1),
     HALF("1", 3, 4),
     {"model.layers.*.mlp.router.classifier", ROUTER(2)},
@@ -111,8 +131,8 @@ static const struct weight_rule longcat_flash_weights[] = {
 };
 
 const struct family family_longcat_flash = {
-    .name = "LongCat Flash",
-    .model_types = {"longcat_flash"},
+    .name = "LongCat Flash, lite too",
+    .model_types = {"longcat_flash", "longcat_flash_ngram"},
     .spec = longcat_flash_spec,
     .weights = longcat_flash_weights,
 };

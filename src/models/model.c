@@ -268,6 +268,11 @@ static int add_reading(void *ctx, const struct nn_slot *s)
         r->bytes += (double)weight_bytes(s->weight) / s->n_out;
         return 0;
     }
+    if (s->role == ROLE_NGRAM_TABLES) {
+        for (int e = 0; e < s->n_experts; e++)
+            r->bytes += (double)weight_bytes(&s->weight[e]) / s->weight[e].n_out;
+        return 0;
+    }
     if (s->n_experts && s->layer < 0)
         part = s->n_experts;
     if (s->n_experts && s->layer >= 0) {

@@ -109,7 +109,8 @@ static int fill_matrix(struct filler *f, const struct nn_slot *s)
     for (int e = 0; e < n; e++) {
         struct weight *w = &s->weight[e];
 
-        *w = (struct weight){.format = f->format.format, .n_out = s->n_out, .n_in = s->n_in};
+        *w = (struct weight){
+            .format = f->format.format, .n_out = s->n_out + e * s->growth, .n_in = s->n_in};
         if (w->format == WEIGHT_AFFINE) {
             w->bits = f->format.bits;
             w->group_size = f->format.group_size;

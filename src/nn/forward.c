@@ -178,6 +178,8 @@ static void embed(pass *p, tensor *x)
     if (p->failed)
         return;
     p->ops->embed(p->dev, x, &m->embed_tokens.w, p->rows.tokens, m->spec->embed_scale);
+    if (m->spec->ngram.n)
+        nn_add_ngrams(p, x);
     if (m->spec->n_positions) {
         tensor *learned = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
         struct weight rows = weight_rows(&m->positions.w, m->spec->position_offset,

@@ -39,6 +39,9 @@ tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
 const tensor *nn_choose_keys(pass *p, const struct nn_index *index, const tensor *x,
                              const tensor *latent);
 void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up); /* gate = act(gate) up */
+/* nn/ngram.c: x, embeddings of tokens, becomes the mean of them and of those of their neighbours.
+ */
+void nn_add_ngrams(pass *p, tensor *x);
 /* nn/layer_input.c: each layer's own input, of all layers, made of tokens and embeddings x; and the
  * op that adds it. */
 tensor *nn_layer_inputs(pass *p, const tensor *x);

@@ -16,6 +16,8 @@ typedef struct pass pass;
 struct pass_rows {
     const int32_t *tokens;     /* [T] device memory */
     const int32_t *positions;  /* [T] device memory */
+    const int32_t *past;       /* [T, ngram.n - 1] device memory, where the model asks for them: the
+                                * tokens before each, the nearest first, 0 before the first */
     int n_rows;                /* T >= 1 */
     const struct kv_batch *kv; /* [groups of the cache], at least one */
     struct state_batch states; /* of recurrent mixers */

@@ -360,6 +360,19 @@ size_t branch_state_bytes(const struct branch_spec *b)
     }
 }
 
+static int check_ngram(const struct ngram_spec *n, clm_error *err)
+{
+    if (n->n == 0)
+        return 0;
+    return check_range(-1, "emb_neighbor_num", n->n, 2, 16, err) ||
+                   check_range(-1, "emb_split_num", n->k, 1, 64, err) ||
+                   check_range(-1, "the rows of a table of neighbours", n->size, 1, INT32_MAX / 2,
+                               err) ||
+                   check_range(-1, "the numbers of a neighbour", n->dim, 1, MAX_SIZE, err)
+               ? -1
+               : 0;
+}
+
 int spec_check(const struct spec *s, clm_error *err)
 {
     if (check_range(-1, "vocab_size", s->vocab_size, 1, MAX_SIZE, err) ||
@@ -375,7 +388,7 @@ int spec_check(const struct spec *s, clm_error *err)
         (s->layer_input_size &&
          check_range(-1, "vocab_size_per_layer_input", s->layer_input_vocab, 1, MAX_SIZE, err)))
         return -1;
-    if (check_altup(&s->altup, err))
+    if (check_altup(&s->altup, err) || check_ngram(&s->ngram, err))
         return -1;
     if (!isfinite(s->embed_scale) || !isfinite(s->logit_scale) || !(s->logit_softcap >= 0))
         return fail(err, CLM_ERR_FORMAT,

@@ -258,6 +258,14 @@ struct altup_spec {
     struct norm_spec router_norm;
 };
 
+/* Embeddings also of the token with those before it: of every number of them up to n - 1, k tables,
+ * indexed by the tokens as the digits of a number, modulo the table's length. */
+struct ngram_spec {
+    int n, k; /* n 0: there are none */
+    int size; /* table i of (n - 1) k, those of pairs first, has size + 2 i + 1 rows */
+    int dim;  /* of dim numbers, each with a projection to hidden_size */
+};
+
 struct spec {
     const char *model_type;
     int vocab_size, hidden_size, n_layers;
@@ -281,6 +289,7 @@ struct spec {
     int layer_input_vocab; /* rows of their table; further tokens count as token 0 */
     struct norm_spec layer_input_norm;
     struct altup_spec altup;
+    struct ngram_spec ngram;
     int position_offset; /* position p has row p + position_offset */
     struct norm_spec embed_norm;
 };

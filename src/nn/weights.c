@@ -31,6 +31,8 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_LAYER_NORM] = "per_layer_projection_norm",
     [ROLE_LAYER_GATE] = "per_layer_input_gate",
     [ROLE_LAYER_OUT] = "per_layer_projection",
+    [ROLE_NGRAM_TABLES] = "embedders",
+    [ROLE_NGRAM_PROJS] = "post_projs",
     [ROLE_ALTUP_IN] = "altup_projections",
     [ROLE_ALTUP_OUT] = "altup_unembed_projections",
     [ROLE_ALTUP_NORM] = "router_norm of altup",
@@ -478,6 +480,24 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
     return rc ? rc : visit_norm(w, ROLE_POST_NORM, &b->post_norm, w->hidden_size);
 }
 
+static int visit_ngrams(struct walk *w, struct nn_model *m)
+{
+    const struct ngram_spec *s = &m->spec->ngram;
+    int n = (s->n - 1) * s->k;
+    int rc = w->fn(w->ctx, &(struct nn_slot){.layer = w->layer,
+                                             .branch = w->branch,
+                                             .role = ROLE_NGRAM_TABLES,
+                                             .n_out = s->size + 1,
+                                             .growth = 2,
+                                             .n_in = s->dim,
+                                             .n_experts = n,
+                                             .weight = m->ngram_tables.w});
+
+    return rc ? rc
+              : visit_experts(w, ROLE_NGRAM_PROJS, &m->ngram_projs, n, w->hidden_size, s->dim,
+                              false);
+}
+
 int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
 {
     const struct spec *s = m->spec;
@@ -506,6 +526,8 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
         rc = rc ? rc : visit_matrix(&w, ROLE_LAYER_PROJ, &m->layer_proj, n, s->hidden_size, false);
         rc = rc ? rc : visit_norm(&w, ROLE_LAYER_NORM, &m->layer_norm, s->layer_input_size);
     }
+    if (!rc && s->ngram.n)
+        rc = visit_ngrams(&w, m);
     if (!rc && s->altup.n > 1) {
         rc = visit_experts(&w, ROLE_ALTUP_IN, &m->altup_in, s->altup.n - 1, s->hidden_size,
                            s->hidden_size, false);
@@ -709,10 +731,13 @@ struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_
         m->layer_norm.spec = &spec->layer_input_norm;
         m->layers = arena_array(a, struct nn_layer, spec->n_layers);
         m->ropes = arena_array(a, struct nn_rope, spec->n_layers * LAYER_MAX_BRANCHES + 1);
+        m->ngram_tables.w = arena_array(a, struct weight, spec->ngram.n * spec->ngram.k + 1);
+        m->ngram_projs.w = arena_array(a, struct weight, spec->ngram.n * spec->ngram.k + 1);
         m->altup_in.w = arena_array(a, struct weight, spec->altup.n + 1);
         m->altup_out.w = arena_array(a, struct weight, spec->altup.n + 1);
     }
-    if (!m || !m->layers || !m->ropes || !m->altup_in.w || !m->altup_out.w)
+    if (!m || !m->layers || !m->ropes || !m->ngram_tables.w || !m->ngram_projs.w ||
+        !m->altup_in.w || !m->altup_out.w)
         return fail_null(err, CLM_ERR_NOMEM, "a model of %d layers: no memory", spec->n_layers);
     for (int i = 0; i < spec->n_layers; i++) {
         m->layers[i].n_branches = spec->layers[i].n_branches;

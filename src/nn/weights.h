@@ -158,8 +158,9 @@ struct nn_model {
     struct nn_norm layer_norm;                /* [size] */
     struct nn_linear positions;               /* learned positions */
     struct nn_norm embed_norm, final_norm;
-    struct nn_experts altup_in, altup_out; /* [altup.n - 1] of [hidden_size, hidden_size] */
-    const float *logit_gain;               /* one number, or NULL */
+    struct nn_experts ngram_tables, ngram_projs; /* [(ngram.n - 1) ngram.k] */
+    struct nn_experts altup_in, altup_out;       /* [altup.n - 1] of [hidden_size, hidden_size] */
+    const float *logit_gain;                     /* one number, or NULL */
     const float *head_scale; /* [hidden_size] of spec->head_normed: 1 / length of each column */
     struct nn_layer *layers;
     struct nn_rope *ropes;
@@ -195,6 +196,8 @@ enum weight_role {
     ROLE_LAYER_NORM,
     ROLE_LAYER_GATE,
     ROLE_LAYER_OUT,
+    ROLE_NGRAM_TABLES,
+    ROLE_NGRAM_PROJS,
     ROLE_ALTUP_IN,
     ROLE_ALTUP_OUT,
     ROLE_ALTUP_NORM,
@@ -276,6 +279,7 @@ struct nn_slot {
     int layer, branch; /* -1, -1 outside of layers */
     enum weight_role role;
     int n_out, n_in, n_experts;
+    int growth; /* expert e has n_out + e growth rows */
     struct weight *weight;
     const float **vector;
     const float **bias;

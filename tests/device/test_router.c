@@ -348,6 +348,7 @@ static void test_chosen(void **state)
 {
     static const float scales[5] = {0.5f, -2, 3, 0.25f, 7};
     static const int32_t tokens[6] = {0, 4, 5, 6, 100, 3};
+    static const int32_t past[6] = {999, 998, 1, 0, 500, 123};
     int32_t ids[6] = {4, 0, 2, 1, 3, 4}, bounded[7] = {-1, -1, -1, -1, -1, -1, -1};
     float weights[6] = {1, 2, 3, 4, 5, 6};
     tensor ti = {ids, DTYPE_I32, 3, 2, 2}, tw = {weights, DTYPE_F32, 3, 2, 2};
@@ -361,6 +362,16 @@ static void test_chosen(void **state)
     d->ops->bound_ids(d, bounded, tokens, 6, 5);
     for (int i = 0; i < 6; i++)
         CHECK(bounded[i] == (tokens[i] < 5 ? tokens[i] : 0), "token %d: %d", tokens[i], bounded[i]);
+    d->ops->ngram_ids(d, bounded, tokens, past, 3, 2, 2, 1000, 997);
+    for (int t = 0; t < 3; t++) {
+        int64_t want = tokens[t] + 1000LL * past[2 * t] + 1000000LL * past[2 * t + 1];
+
+        CHECK(bounded[t] == want % 997, "ngram_ids: %d, expected %d", bounded[t],
+              (int)(want % 997));
+    }
+    d->ops->ngram_ids(d, bounded, tokens, past, 3, 2, 1, 1000, 5000);
+    for (int t = 0; t < 3; t++)
+        CHECK(bounded[t] == (tokens[t] + 1000 * past[2 * t]) % 5000, "ngram_ids: %d", bounded[t]);
     CHECK(bounded[6] == -1, "bound_ids wrote past the end");
     d->ops->close(d);
 }

@@ -118,6 +118,7 @@ static const struct device_ops cpu_ops = {
     .zero_experts = cpu_zero_experts,
     .scale_chosen = cpu_scale_chosen,
     .bound_ids = cpu_bound_ids,
+    .ngram_ids = cpu_ngram_ids,
     .copy_rows = cpu_copy_rows,
     .temperature = cpu_temperature,
     .activate = cpu_activate,

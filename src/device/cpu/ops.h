@@ -73,6 +73,8 @@ void cpu_dot_groups(device *d, tensor *y, const tensor *a, const tensor *b, int 
 void cpu_combine_experts(device *d, tensor *y, const tensor *x, const tensor *weights);
 void cpu_scale_chosen(device *d, tensor *weights, const tensor *ids, const float *scales);
 void cpu_bound_ids(device *d, int32_t *out, const int32_t *ids, int n, int limit);
+void cpu_ngram_ids(device *d, int32_t *out, const int32_t *ids, const int32_t *past, int n,
+                   int n_past, int n_used, int base, int size);
 void cpu_zero_experts(device *d, tensor *ids, tensor *weights, tensor *rest, int n_experts);
 void cpu_route(device *d, tensor *ids, tensor *weights, const tensor *logits,
                const struct router_params *p);

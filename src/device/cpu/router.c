@@ -239,6 +239,21 @@ void cpu_bound_ids(device *d, int32_t *out, const int32_t *ids, int n, int limit
         out[i] = ids[i] < limit ? ids[i] : 0;
 }
 
+void cpu_ngram_ids(device *d, int32_t *out, const int32_t *ids, const int32_t *past, int n,
+                   int n_past, int n_used, int base, int size)
+{
+    (void)d;
+    for (int64_t t = 0; t < n; t++) {
+        int64_t sum = ids[t] % size, power = 1;
+
+        for (int i = 0; i < n_used; i++) {
+            power = power * base % size;
+            sum = (sum + past[t * n_past + i] * power) % size;
+        }
+        out[t] = (int32_t)sum;
+    }
+}
+
 struct combine_call {
     const struct cpu_vector_kernels *k;
     const tensor *y, *x, *weights;
