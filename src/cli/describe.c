@@ -95,6 +95,7 @@ static const char *const op_names[] = {
     [OP_ATTENTION] = "attention",
     [OP_MLA] = "latent attention",
     [OP_SHORT_CONV] = "short convolution",
+    [OP_MAMBA] = "mamba",
     [OP_MAMBA2] = "mamba2",
     [OP_MLP] = "mlp",
     [OP_MOE] = "moe",
@@ -152,6 +153,14 @@ static void describe_moe(struct fields *f, const struct moe_spec *m)
     describe_mlp(f, &m->expert);
 }
 
+static void describe_mamba(struct fields *f, const struct mamba_spec *m)
+{
+    field_count(f, "channels", m->channels);
+    field_count(f, "state_size", m->state_size);
+    field_count(f, "dt_rank", m->dt_rank);
+    field_count(f, "conv_width", m->conv_width);
+}
+
 static void describe_mamba2(struct fields *f, const struct mamba2_spec *m)
 {
     field_count(f, "n_heads", m->n_heads);
@@ -176,6 +185,8 @@ static void describe_branch(struct fields *f, const struct branch_spec *b)
         describe_attention(f, &b->attention);
     else if (b->op == OP_SHORT_CONV)
         field_count(f, "width", b->short_conv.width);
+    else if (b->op == OP_MAMBA)
+        describe_mamba(f, &b->mamba);
     else if (b->op == OP_MAMBA2)
         describe_mamba2(f, &b->mamba2);
     else if (b->op == OP_MLP)

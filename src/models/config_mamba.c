@@ -51,3 +51,12 @@ struct mamba2_spec config_mamba2(config *c, const struct spec *s)
     config_time_step_limit(c, &m, 0, INFINITY);
     return m;
 }
+
+int config_dt_rank(config *c, const char *key, int hidden_size)
+{
+    if (config_kind(c, key) == CONFIG_NUMBER)
+        return config_int(c, key);
+    if (strcmp(config_string_or(c, key, "auto"), "auto") != 0)
+        config_fail(c, key, "it must be a number or \"auto\"");
+    return (hidden_size + 15) / 16;
+}

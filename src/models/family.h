@@ -15,8 +15,9 @@ struct weight_target {
         TARGET_SPLIT,      /* n roles from first on, whose rows lie one after another */
         TARGET_SPLIT_BACK, /* the same, the last role first */
         TARGET_GROUPED, /* q, k and v, by kv head: its query heads, its key head, its value head */
-        TARGET_QVK_QUARTERS, /* q, v and k of a quarter of the heads, then of the next */
-        TARGET_INTERLEAVED,  /* the roles take the rows in turn */
+        TARGET_QVK_QUARTERS,  /* q, v and k of a quarter of the heads, then of the next */
+        TARGET_INTERLEAVED,   /* the roles take the rows in turn */
+        TARGET_HEADS_IN_TURN, /* the roles take blocks of head_dim rows in turn, of a state space */
         TARGET_LATENT, /* kv_b_proj: by head, what makes its key of a latent, and what its value */
         TARGET_IGNORE
     } kind;
@@ -83,6 +84,7 @@ struct weight_rule {
 #define CONV(b) SLOTS(b, ROLE_CONV)
 #define SHORT_CONV(b) SLOTS(b, ROLE_SHORT_CONV_IN) /* {in,out} */
 #define SSM_IN(b) SPLIT(b, ROLE_SSM_Z, 3)          /* z, then x, B and C, then the time step */
+#define SSM_XZ(b) SPLIT_BACK(b, ROLE_SSM_Z, 2)     /* x, then z */
 #define SSM_VECTORS(b) SLOTS(b, ROLE_SSM_A)        /* {A_log,D,dt_bias} */
 #define SSM_NORM_OUT(b) SLOTS(b, ROLE_SSM_NORM)    /* {norm,out_proj} */
 #define EMBED_TOKENS SLOTS(-1, ROLE_EMBED_TOKENS)
@@ -177,6 +179,8 @@ void config_time_step_limit(config *c, struct mamba2_spec *m, double low, double
  * mamba_d_state, mamba_d_conv, mamba_conv_bias and mamba_proj_bias, with a norm of rms_norm_eps
  * over each group and time steps without limits; after config_common. */
 struct mamba2_spec config_mamba2(config *c, const struct spec *s);
+/* A rank of key, also "auto": hidden_size / 16, rounded up. */
+int config_dt_rank(config *c, const char *key, int hidden_size);
 /* An activation other than silu is an error. */
 void config_silu_alone(config *c, const char *key);
 
@@ -246,8 +250,6 @@ int config_common_named(struct spec *s, config *c, const struct config_keys *key
 /* models/layouts.c: names of Llama's layers (norms before the blocks), and of layers with norms
  * after. */
 extern const struct weight_rule layout_llama[], layout_mla[], layout_moe[], layout_post_norm[];
-/* The same for a state space or attention, then a feed-forward. */
-extern const struct weight_rule layout_mamba_hybrid[];
 
 #define FAMILY(name) extern const struct family family_##name;
 #include "models/family_list.h"

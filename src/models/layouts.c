@@ -94,19 +94,3 @@ const struct weight_rule layout_post_norm[] = {
     {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
     {NULL, IGNORE},
 };
-
-const struct weight_rule layout_mamba_hybrid[] = {
-    {"model.embed_tokens", EMBED_TOKENS},
-    {"model.layers.*.input_layernorm", PRE_NORM(0)},
-    {"model.layers.*.mamba.in_proj", SSM_IN(0)},
-    {"model.layers.*.mamba.conv1d", CONV(0)},
-    {"model.layers.*.mamba.{A_log,D,dt_bias}", SSM_VECTORS(0)},
-    {"model.layers.*.mamba.{norm,out_proj}", SSM_NORM_OUT(0)},
-    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
-    {"model.layers.*.pre_ff_layernorm", PRE_NORM(1)},
-    {"model.layers.*.feed_forward.{gate,up,down}_proj", MLP(1)},
-    {"model.final_layernorm", FINAL_NORM},
-    {"lm_head", LM_HEAD},
-    {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */
-    {NULL, IGNORE},
-};

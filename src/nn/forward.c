@@ -68,6 +68,8 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const
         return nn_mla(p, &b->mla, x);
     case OP_SHORT_CONV:
         return nn_short_conv(p, &b->short_conv, x, b->state);
+    case OP_MAMBA:
+        return nn_mamba(p, &b->mamba, x, b->state);
     case OP_MAMBA2:
         return nn_mamba2(p, &b->mamba2, x, b->state);
     case OP_MLP:

@@ -37,6 +37,11 @@ struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_con
         .pre_norm = pre_norm, .op = OP_SHORT_CONV, .scale = 1, .short_conv = short_conv};
 }
 
+struct branch_spec branch_mamba(struct norm_spec pre_norm, struct mamba_spec mamba)
+{
+    return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MAMBA, .scale = 1, .mamba = mamba};
+}
+
 struct branch_spec branch_mamba2(struct norm_spec pre_norm, struct mamba2_spec mamba2)
 {
     return (struct branch_spec){
@@ -213,6 +218,15 @@ static int check_conv(int layer, int channels, int width, clm_error *err)
     return check_range(layer, "the number of channels", channels, 1, MAX_SIZE, err);
 }
 
+static int check_mamba(int layer, const struct mamba_spec *m, clm_error *err)
+{
+    if (check_range(layer, "the size of the state", m->state_size, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "the rank of the time step", m->dt_rank, 1, MAX_SIZE, err) ||
+        check_conv(layer, m->channels, m->conv_width, err))
+        return -1;
+    return check_norm(layer, &m->bcdt_norm, err);
+}
+
 static int check_mamba2(int layer, const struct mamba2_spec *m, clm_error *err)
 {
     if (check_range(layer, "the number of state space heads", m->n_heads, 1, MAX_HEADS, err) ||
@@ -275,7 +289,7 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
 
     if (check_norm(layer, &b->pre_norm, err) || check_norm(layer, &b->post_norm, err))
         return -1;
-    if (!isfinite(b->scale))
+    if (!isfinite(b->scale) || !isfinite(b->in_scale))
         return fail(err, CLM_ERR_FORMAT, "config: a residual of layer %d is scaled by %g", layer,
                     (double)b->scale);
     switch (b->op) {
@@ -302,6 +316,8 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
         return check_mla(layer, &b->mla, err);
     case OP_SHORT_CONV:
         return check_conv(layer, b->short_conv.channels, b->short_conv.width, err);
+    case OP_MAMBA:
+        return check_mamba(layer, &b->mamba, err);
     case OP_MAMBA2:
         return check_mamba2(layer, &b->mamba2, err);
     case OP_MLP:
@@ -341,6 +357,12 @@ int mamba2_channels(const struct mamba2_spec *m)
     return m->n_heads * m->head_dim + (m->dt_rank ? 0 : 2 * m->n_groups * m->state_size);
 }
 
+/* The last inputs of the convolution, then the numbers of each channel. */
+static size_t mamba_state_bytes(const struct mamba_spec *m)
+{
+    return float_bytes((double)m->channels * (m->conv_width - 1 + m->state_size));
+}
+
 /* The last inputs of the convolution, then the matrix of each head. */
 static size_t mamba2_state_bytes(const struct mamba2_spec *m)
 {
@@ -353,6 +375,8 @@ size_t branch_state_bytes(const struct branch_spec *b)
     switch (b->op) {
     case OP_SHORT_CONV:
         return conv_state_bytes(b->short_conv.channels, b->short_conv.width);
+    case OP_MAMBA:
+        return mamba_state_bytes(&b->mamba);
     case OP_MAMBA2:
         return mamba2_state_bytes(&b->mamba2);
     default:

@@ -201,11 +201,22 @@ struct mamba2_spec {
     bool norm_before_gate;            /* norm(y) silu(z), else norm(y silu(z)) */
 };
 
+/* A state space with decays for each channel. in(x) gives x and a gate z; B, C and the time step
+ * are made of the convolved x, the latter through dt_rank numbers. Mamba, arXiv:2312.00752 */
+struct mamba_spec {
+    int channels, state_size; /* of x; of each channel */
+    int dt_rank;
+    int conv_width;
+    bool conv_bias, bias;       /* bias: of in and out */
+    struct norm_spec bcdt_norm; /* of B, C and what makes the time step, each for itself */
+};
+
 enum op_kind {
     OP_NONE, /* the input as it is */
     OP_ATTENTION,
     OP_MLA,
     OP_SHORT_CONV,
+    OP_MAMBA,
     OP_MAMBA2,
     OP_MLP,
     OP_MOE,
@@ -234,6 +245,7 @@ struct branch_spec {
         struct attention_spec attention;
         struct mla_spec mla;
         struct short_conv_spec short_conv;
+        struct mamba_spec mamba;
         struct mamba2_spec mamba2;
         struct mlp_spec mlp;
         struct moe_spec moe;
@@ -302,6 +314,7 @@ struct branch_spec *layer_add(struct layer_spec *l, struct branch_spec b);
 struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_spec attention);
 struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla);
 struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_conv_spec short_conv);
+struct branch_spec branch_mamba(struct norm_spec pre_norm, struct mamba_spec mamba);
 struct branch_spec branch_mamba2(struct norm_spec pre_norm, struct mamba2_spec mamba2);
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp);
 struct branch_spec branch_of(enum op_kind op, struct norm_spec pre_norm); /* that need no numbers */

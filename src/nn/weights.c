@@ -306,6 +306,25 @@ static int visit_short_conv(struct walk *w, struct nn_short_conv *c)
     return rc ? rc : visit_matrix(w, ROLE_SHORT_CONV_OUT, &c->out_proj, w->hidden_size, n, s->bias);
 }
 
+static int visit_mamba(struct walk *w, struct nn_mamba *m)
+{
+    const struct mamba_spec *s = m->spec;
+    int n = w->hidden_size, c = s->channels, rc;
+
+    rc = visit_matrix(w, ROLE_SSM_Z, &m->z, c, n, s->bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_SSM_X, &m->x, c, n, s->bias);
+    rc = rc ? rc : visit_conv(w, &m->conv, c, s->conv_width, s->conv_bias);
+    rc = rc ? rc
+            : visit_matrix(w, ROLE_SSM_BCDT, &m->bcdt, s->dt_rank + 2 * s->state_size, c, false);
+    rc = rc ? rc : visit_norm(w, ROLE_SSM_B_NORM, &m->b_norm, s->state_size);
+    rc = rc ? rc : visit_norm(w, ROLE_SSM_C_NORM, &m->c_norm, s->state_size);
+    rc = rc ? rc : visit_norm(w, ROLE_SSM_DT_NORM, &m->dt_norm, s->dt_rank);
+    rc = rc ? rc : visit_matrix(w, ROLE_SSM_DT, &m->dt, c, s->dt_rank, true);
+    rc = rc ? rc : visit_vector_as(w, ROLE_SSM_A, &m->a, c * s->state_size, VECTOR_MINUS_EXP);
+    rc = rc ? rc : visit_vector(w, ROLE_SSM_D, &m->d, c);
+    return rc ? rc : visit_matrix(w, ROLE_SSM_OUT, &m->out_proj, n, c, s->bias);
+}
+
 /* B, C and the time step, where they are made of the convolved x. */
 static int visit_bcdt(struct walk *w, struct nn_mamba2 *m, int inner)
 {
@@ -464,6 +483,9 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
         break;
     case OP_SHORT_CONV:
         rc = visit_short_conv(w, &b->short_conv);
+        break;
+    case OP_MAMBA:
+        rc = visit_mamba(w, &b->mamba);
         break;
     case OP_MAMBA2:
         rc = visit_mamba2(w, &b->mamba2);
@@ -680,6 +702,12 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
         return new_mla(m, &b->mla, &s->mla, d, a, err);
     case OP_SHORT_CONV:
         b->short_conv.spec = &s->short_conv;
+        return 0;
+    case OP_MAMBA:
+        b->mamba.spec = &s->mamba;
+        b->mamba.b_norm.spec = &s->mamba.bcdt_norm;
+        b->mamba.c_norm.spec = &s->mamba.bcdt_norm;
+        b->mamba.dt_norm.spec = &s->mamba.bcdt_norm;
         return 0;
     case OP_MAMBA2:
         b->mamba2.spec = &s->mamba2;

@@ -72,6 +72,17 @@ struct nn_short_conv {
     struct nn_conv conv;
 };
 
+struct nn_mamba {
+    const struct mamba_spec *spec;
+    struct nn_linear x, z; /* in_proj */
+    struct nn_linear bcdt; /* x_proj: what dt reads, B and C */
+    struct nn_norm b_norm, c_norm, dt_norm;
+    struct nn_linear dt; /* its bias included */
+    struct nn_conv conv;
+    const float *a, *d; /* -exp(A_log) [channels, state_size], D [channels], in device memory */
+    struct nn_linear out_proj;
+};
+
 struct nn_mamba2 {
     const struct mamba2_spec *spec;
     struct nn_linear z, x, dt; /* in_proj: the gate; x, B and C; the time step */
@@ -129,6 +140,7 @@ struct nn_branch {
         struct nn_attention attention;
         struct nn_mla mla;
         struct nn_short_conv short_conv;
+        struct nn_mamba mamba;
         struct nn_mamba2 mamba2;
         struct nn_mlp mlp;
         struct nn_moe moe;
