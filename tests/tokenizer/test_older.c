@@ -102,6 +102,31 @@ static void test_cut_short(void **state)
     mem_free(data);
 }
 
+/* Whatever allocation fails while the files are read, it is said and all is given back. */
+static void test_memory(void **state)
+{
+    static const char *const some[] = {"gpt2-map", "gpt2-wrapped", "llama3-ranks"};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(some); i++) {
+        char path[4096];
+        bool done = false;
+
+        snprintf(path, sizeof path, FOLDER "%s", some[i]);
+        for (long n = 0; !done; n += 1 + n / 40) {
+            clm_error err = {0};
+            tokenizer *t;
+
+            mem_fail_after(n);
+            t = tokenizer_open(path, NULL, &err);
+            done = !mem_fail_after(-1);
+            CHECK(done ? t != NULL : !t && err.code == CLM_ERR_NOMEM, "%s: allocation %ld: %s",
+                  some[i], n, err.message);
+            tokenizer_close(t);
+        }
+    }
+}
+
 static void check_refused(const char *data, size_t n, const char *why)
 {
     struct strbuf out = {0};
@@ -134,6 +159,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal),
         cmocka_unit_test(test_cut_short),
+        cmocka_unit_test(test_memory),
         cmocka_unit_test(test_refused),
     };
 
