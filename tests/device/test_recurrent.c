@@ -13,7 +13,10 @@
 
 #define CANARY 12345.678f
 #define EPSILON ((double)FLT_EPSILON)
-enum { GAP = 5, OFFSET = 3, MAX_SEQUENCES = 5, MAX_INPUTS = 8 };
+enum { GAP = 5, MAX_SEQUENCES = 5, MAX_INPUTS = 8 };
+
+/* Of the parts of mixers in states, in numbers: to vectors, and not. */
+static int offset = 3;
 
 /* --- Tensors with gaps between their rows, which must stay as they are. --- */
 
@@ -75,7 +78,7 @@ struct trial {
     int n_inputs;
     int n_sequences, rows;
     int first[MAX_SEQUENCES], n_rows[MAX_SEQUENCES];
-    float *from[MAX_SEQUENCES]; /* [OFFSET + state], or NULL */
+    float *from[MAX_SEQUENCES]; /* [offset + state], or NULL */
     /* of causal_conv, selective_scan, recurrence */
     int width, size;
     enum activation act;
@@ -85,6 +88,7 @@ struct trial {
 
 static void make_sequences(struct trial *t, int n, int longest)
 {
+    offset = random_below(2) ? 32 : 3;
     t->n_sequences = n;
     t->rows = 0;
     for (int s = 0; s < n; s++) {
@@ -97,7 +101,7 @@ static void make_sequences(struct trial *t, int n, int longest)
 static void make_states(struct trial *t)
 {
     for (int s = 0; s < t->n_sequences; s++) {
-        size_t n = (size_t)(OFFSET + t->state);
+        size_t n = (size_t)(offset + t->state);
 
         t->from[s] = s % 3 == 1 ? NULL : mem_alloc_aligned(n * sizeof(float));
         if (t->from[s])
@@ -118,7 +122,7 @@ static void free_trial(struct trial *t)
 /* A state to write to, between canaries. */
 static float *new_state(const struct trial *t)
 {
-    size_t n = (size_t)(OFFSET + t->state + GAP);
+    size_t n = (size_t)(offset + t->state + GAP);
     float *state = mem_alloc_aligned(n * sizeof *state);
 
     assert_non_null(state);
@@ -129,9 +133,9 @@ static float *new_state(const struct trial *t)
 
 static void check_state_canaries(const struct trial *t, const float *state)
 {
-    for (int i = 0; i < OFFSET + t->state + GAP; i++)
-        CHECK((OFFSET <= i && i < OFFSET + t->state) || state[i] == CANARY,
-              "%s: wrote at %d of a state of %d", t->name, i - OFFSET, t->state);
+    for (int i = 0; i < offset + t->state + GAP; i++)
+        CHECK((offset <= i && i < offset + t->state) || state[i] == CANARY,
+              "%s: wrote at %d of a state of %d", t->name, i - offset, t->state);
 }
 
 static void apply_rows(device *d, const struct trial *t, tensor *y, int first, int n,
@@ -194,7 +198,7 @@ static void check_values(const struct trial *t, const tensor *y, float *const *t
         double *state = size + n, *state_size = state + m;
 
         if (t->n_rows[s] > 0)
-            t->expect(t, t->first[s], t->n_rows[s], t->from[s] ? t->from[s] + OFFSET : NULL, want,
+            t->expect(t, t->first[s], t->n_rows[s], t->from[s] ? t->from[s] + offset : NULL, want,
                       size, state, state_size);
         for (size_t i = 0; i < n; i++) {
             int row = (int)(i / (size_t)t->cols), col = (int)(i % (size_t)t->cols);
@@ -205,7 +209,7 @@ static void check_values(const struct trial *t, const tensor *y, float *const *t
                   t->name, row, col, got, want[i], tolerance);
         }
         for (size_t i = 0; i < m && t->n_rows[s] > 0; i++) {
-            double got = (double)to[s][OFFSET + (int)i];
+            double got = (double)to[s][offset + (int)i];
             double tolerance =
                 t->n_rows[s] * t->terms * EPSILON / 2 * state_size[i] + (double)FLT_MIN;
 
@@ -213,7 +217,7 @@ static void check_values(const struct trial *t, const tensor *y, float *const *t
                   t->name, i, got, state[i], tolerance);
         }
         for (size_t i = 0; i < m && t->n_rows[s] == 0; i++)
-            CHECK(to[s][OFFSET + (int)i] == CANARY, "%s: wrote a state for no rows", t->name);
+            CHECK(to[s][offset + (int)i] == CANARY, "%s: wrote a state for no rows", t->name);
         mem_free(want);
     }
 }
@@ -229,7 +233,7 @@ static void check_in_steps(device *d, const struct trial *t, const tensor *y, fl
             for (int r = 0; r < t->n_rows[s]; r++)
                 CHECK(same_row(y, t->first[s] + r, &other, t->first[s] + r),
                       "%s, row %d: differs in steps of %d", t->name, r, longest);
-            CHECK(memcmp(state, to[s], (size_t)(OFFSET + t->state) * sizeof *state) == 0,
+            CHECK(memcmp(state, to[s], (size_t)(offset + t->state) * sizeof *state) == 0,
                   "%s: another state after steps of %d", t->name, longest);
             mem_free_aligned(state);
         }
@@ -268,7 +272,7 @@ static void check_trial(struct trial *t)
     for (int r = 0; r < t->rows; r++)
         CHECK(same_row(&y, r, &other, r), "%s, row %d: differs on two threads", t->name, r);
     for (int s = 0; s < t->n_sequences; s++)
-        CHECK(memcmp(to[s], other_to[s], (size_t)(OFFSET + t->state) * sizeof **to) == 0,
+        CHECK(memcmp(to[s], other_to[s], (size_t)(offset + t->state) * sizeof **to) == 0,
               "%s: another state on two threads", t->name);
     check_values(t, &y, to);
     check_in_steps(one, t, &y, to);
@@ -293,7 +297,7 @@ static void apply_conv(device *d, const struct trial *t, tensor *y, const tensor
                        const struct state_batch *batch)
 {
     d->ops->causal_conv(d, y, &in[0], t->w[0].data, t->w[1].data, t->width, t->act, batch,
-                        OFFSET * sizeof(float));
+                        (size_t)offset * sizeof(float));
 }
 
 /* Number c of the input before or among the rows of a sequence. */
@@ -380,7 +384,7 @@ static void apply_recurrence(device *d, const struct trial *t, tensor *y, const 
     p.beta = p.beta ? &in[BETA] : NULL;
     p.a = p.a ? &in[A] : NULL;
     p.b = p.b ? &in[B] : NULL;
-    d->ops->recurrence(d, y, &p, batch, OFFSET * sizeof(float));
+    d->ops->recurrence(d, y, &p, batch, (size_t)offset * sizeof(float));
 }
 
 static double decay_of(const struct trial *t, int row, int head, int i)
@@ -502,8 +506,8 @@ static void try_recurrence(enum recurrence_rule rule, int key_dim, int value_dim
 
 static void check_recurrences(void)
 {
-    static const int dims[][2] = {{1, 1},   {3, 5},   {8, 8},   {16, 33},  {31, 64},
-                                  {64, 64}, {20, 65}, {128, 7}, {100, 128}};
+    static const int dims[][2] = {{1, 1},   {3, 5},   {8, 8},   {16, 33},   {31, 64},
+                                  {64, 64}, {20, 65}, {128, 7}, {100, 128}, {10, 300}};
 
     for (enum recurrence_rule rule = RECUR_ADD; rule < RECUR_RULES; rule++)
         for (size_t i = 0; i < COUNT(dims); i++)
@@ -517,7 +521,7 @@ static void apply_selective(device *d, const struct trial *t, tensor *y, const t
                             const struct state_batch *batch)
 {
     d->ops->selective_scan(d, y, &in[0], &in[1], &in[2], &in[3], t->w[0].data, t->w[1].data, batch,
-                           OFFSET * sizeof(float));
+                           (size_t)offset * sizeof(float));
 }
 
 static void expect_selective(const struct trial *t, int row, int n_rows, const float *from,
@@ -595,7 +599,7 @@ static void apply_gated(device *d, const struct trial *t, tensor *y, const tenso
                         const struct state_batch *batch)
 {
     (void)t;
-    d->ops->gated_scan(d, y, &in[0], &in[1], batch, OFFSET * sizeof(float));
+    d->ops->gated_scan(d, y, &in[0], &in[1], batch, (size_t)offset * sizeof(float));
 }
 
 static void expect_gated(const struct trial *t, int row, int n_rows, const float *from, double *y,

@@ -79,6 +79,15 @@ static const float *conv_input(const struct channel_call *call, const struct sta
     return from ? from + (call->width - 1 + t) * call->channels + first : zeros;
 }
 
+/* [n, width] to [width, n]; a constant width is done with vectors. */
+static inline __attribute__((always_inline)) void
+transpose(float *restrict to, const float *restrict from, int n, int width)
+{
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < width; j++)
+            to[(int64_t)j * n + i] = from[(int64_t)i * width + j];
+}
+
 /* Backwards, so that y may be x; the state first, for the same reason. */
 static void conv_channels(const struct channel_call *call, const struct state_sequence *s,
                           int first, int n, int thread)
@@ -95,9 +104,10 @@ static void conv_channels(const struct channel_call *call, const struct state_se
     const float **x = (const float **)(void *)(zeros + CHANNELS);
 
     memset(zeros, 0, CHANNELS * sizeof *zeros);
-    for (int j = 0; j < call->width; j++)
-        for (int i = 0; i < n; i++)
-            w[(int64_t)j * n + i] = call->w[(int64_t)(first + i) * call->width + j];
+    if (call->width == 4) /* as in most models */
+        transpose(w, call->w + (int64_t)first * 4, n, 4);
+    else
+        transpose(w, call->w + (int64_t)first * call->width, n, call->width);
     for (size_t j = 0; j < kept; j++)
         memcpy(state_to(s, call->offset) + j * (size_t)call->channels + first,
                conv_input(call, s, first, (int64_t)j - (int64_t)kept + s->n_rows, zeros),
@@ -270,6 +280,9 @@ static void recur_lanes(const struct recurrence_call *call, const struct state_s
         int64_t row = (int64_t)s->row + t;
         struct cpu_recurrence_step step = step_of(p, row, head, lane);
 
+        step.last = last;
+        if (s->from && s->n_rows == 1 && call->n_blocks == 1 && head + 1 < p->n_heads)
+            step.ahead = from + (int64_t)p->key_dim * p->value_dim;
         call->d->vector.recurrence[p->rule](
             row_of(call->y, row) + (int64_t)head * p->value_dim + lane, to,
             last ? p->value_dim : call->lanes, from, from_stride, &step, n);
@@ -296,12 +309,14 @@ void cpu_recurrence(device *d, tensor *y, const struct recurrence_params *p,
                     const struct state_batch *batch, size_t offset)
 {
     struct cpu_device *c = cpu_device_of(d);
-    int lanes = c->vector.recurrence_lanes, n_blocks = (p->value_dim + lanes - 1) / lanes;
+    bool single = batch->n_rows <= batch->n_sequences; /* whole heads are read in order */
+    int lanes = single ? CPU_RECURRENCE_LANES : c->vector.recurrence_lanes;
+    int n_blocks = (p->value_dim + lanes - 1) / lanes;
     struct recurrence_call call = {c, y, p, batch, offset, n_blocks, lanes};
 
     thread_pool_for(c->pool, (int64_t)batch->n_sequences * p->n_heads * n_blocks,
-                    state_grain(batch, LIGHT, (int64_t)lanes * p->key_dim), recurrence_range,
-                    &call);
+                    state_grain(batch, LIGHT, (int64_t)p->value_dim / n_blocks * p->key_dim),
+                    recurrence_range, &call);
 }
 
 /* --- Numbers around them --- */

@@ -1,4 +1,4 @@
-/* device/cpu/simd_avx2.h: vectors of eight f32 for vector_simd.h and attention_simd.h. */
+/* device/cpu/simd_avx2.h: vectors of eight f32 for the kernels in *_simd.h. */
 #ifndef DEVICE_CPU_SIMD_AVX2_H
 #define DEVICE_CPU_SIMD_AVX2_H
 
@@ -27,6 +27,17 @@ static inline vf vf_load(const float *p)
 static inline void vf_store(float *p, vf v)
 {
     _mm256_storeu_ps(p, v);
+}
+
+/* Past the caches where the processor can, p aligned to vectors; others see it after the end. */
+static inline void vf_stream(float *p, vf v)
+{
+    _mm256_stream_ps(p, v);
+}
+
+static inline void vf_end_stream(void)
+{
+    _mm_sfence();
 }
 
 /* Lanes [0, n) set. */
@@ -64,6 +75,11 @@ static inline vf vf_mul(vf a, vf b)
 static inline vf vf_div(vf a, vf b)
 {
     return _mm256_div_ps(a, b);
+}
+
+static inline vf vf_sqrt(vf a)
+{
+    return _mm256_sqrt_ps(a);
 }
 
 /* a b + c and c - a b, rounded once. */

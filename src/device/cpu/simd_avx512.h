@@ -1,4 +1,4 @@
-/* device/cpu/simd_avx512.h: vectors of sixteen f32 for vector_simd.h and attention_simd.h. */
+/* device/cpu/simd_avx512.h: vectors of sixteen f32 for the kernels in *_simd.h. */
 #ifndef DEVICE_CPU_SIMD_AVX512_H
 #define DEVICE_CPU_SIMD_AVX512_H
 
@@ -25,6 +25,17 @@ static inline vf vf_load(const float *p)
 static inline void vf_store(float *p, vf v)
 {
     _mm512_storeu_ps(p, v);
+}
+
+/* Past the caches where the processor can, p aligned to vectors; others see it after the end. */
+static inline void vf_stream(float *p, vf v)
+{
+    _mm512_stream_ps(p, v);
+}
+
+static inline void vf_end_stream(void)
+{
+    _mm_sfence();
 }
 
 static inline __mmask16 first_lanes(int n)
@@ -61,6 +72,11 @@ static inline vf vf_mul(vf a, vf b)
 static inline vf vf_div(vf a, vf b)
 {
     return _mm512_div_ps(a, b);
+}
+
+static inline vf vf_sqrt(vf a)
+{
+    return _mm512_sqrt_ps(a);
 }
 
 /* a b + c and c - a b, rounded once. */

@@ -1,4 +1,4 @@
-/* device/cpu/simd_neon.h: vectors of four f32 for vector_simd.h and attention_simd.h. */
+/* device/cpu/simd_neon.h: vectors of four f32 for the kernels in *_simd.h. */
 #ifndef DEVICE_CPU_SIMD_NEON_H
 #define DEVICE_CPU_SIMD_NEON_H
 
@@ -27,6 +27,16 @@ static inline vf vf_load(const float *p)
 static inline void vf_store(float *p, vf v)
 {
     vst1q_f32(p, v);
+}
+
+/* Past the caches where the processor can, p aligned to vectors; others see it after the end. */
+static inline void vf_stream(float *p, vf v)
+{
+    vst1q_f32(p, v);
+}
+
+static inline void vf_end_stream(void)
+{
 }
 
 /* The first n lanes, 0 < n < VF_LANES; the others are zero, and memory there is not touched. */
@@ -64,6 +74,11 @@ static inline vf vf_mul(vf a, vf b)
 static inline vf vf_div(vf a, vf b)
 {
     return vdivq_f32(a, b);
+}
+
+static inline vf vf_sqrt(vf a)
+{
+    return vsqrtq_f32(a);
 }
 
 /* a b + c and c - a b, rounded once. */

@@ -22,7 +22,7 @@ _Static_assert(DTYPE_F32 == 0 && DTYPE_F16 == 1 && DTYPE_BF16 == 2,
 #define CPU_ATTEND_CHUNK 64
 
 /* The most lanes that a step of a recurrence is given at once. */
-#define CPU_RECURRENCE_LANES 64
+#define CPU_RECURRENCE_LANES 256
 
 /* One token of one head for some lanes, columns of the matrix S [key_dim, value_dim]. */
 struct cpu_recurrence_step {
@@ -31,7 +31,9 @@ struct cpu_recurrence_step {
     int decay_step;
     int key_dim;
     float beta, skip;
-    const float *v; /* of these lanes */
+    bool last;          /* S is not read again soon */
+    const float *ahead; /* where the S that is read next begins, or NULL */
+    const float *v;     /* of these lanes */
 };
 
 struct cpu_vector_kernels {
@@ -72,13 +74,13 @@ struct cpu_vector_kernels {
     void (*convolve)(float *y, const float *const *x, const float *w, const float *bias, int n,
                      int width);
 
-    /* S and y of n lanes as device.h has it, for any n, best for recurrence_lanes. Row i of S is
-     * read at from + i * from_stride and written at to + i * to_stride; to may be from, with the
-     * same stride, and y may be v. */
+    /* S and y of n lanes as device.h has it; a block that stays for several tokens is best
+     * recurrence_lanes wide. Row i of S is read at from + i * from_stride and written at to + i *
+     * to_stride; to may be from, with the same stride, and y may be v. */
     void (*recurrence[RECUR_RULES])(float *y, float *to, int64_t to_stride, const float *from,
                                     int64_t from_stride, const struct cpu_recurrence_step *s,
                                     int n);
-    int recurrence_lanes; /* at most CPU_RECURRENCE_LANES */
+    int recurrence_lanes;
 
     /* One token of n channels as device.h has it, h [n, size]; to may be from, y may be x, skip may
      * be NULL. */

@@ -6,5 +6,6 @@
 void cpu_vector_kernels_neon(struct cpu_vector_kernels *k)
 {
     simd_vector_kernels(k);
+    cpu_recurrent_kernels_neon(k);
     cpu_attention_kernels_neon(k);
 }

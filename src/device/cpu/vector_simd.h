@@ -14,20 +14,6 @@
 
 #define F16_MAX 65504.0f
 
-/* The vector at i of n numbers, zeros past the end; and the same for storing. */
-static inline vf part_load(const float *x, int i, int n)
-{
-    return n - i >= VF_LANES ? vf_load(x + i) : vf_load_n(x + i, n - i);
-}
-
-static inline void part_store(float *x, vf v, int i, int n)
-{
-    if (n - i >= VF_LANES)
-        vf_store(x + i, v);
-    else
-        vf_store_n(x + i, v, n - i);
-}
-
 /* sum (x[i] - mean)^2, in four sums so that additions need not wait for one another. */
 static float sum_of_squares(const float *x, int n, float mean)
 {
@@ -131,7 +117,8 @@ static inline __attribute__((always_inline)) vf vf_activation(vf x, enum activat
         return vf_exp(x);
     case ACT_TANH:
         return vf_tanh(x);
-    case ACT_SOFTPLUS:       /* one by one */
+    case ACT_SOFTPLUS:
+        return vf_softplus(x);
     case ACT_SWIGLU_CLAMPED: /* takes two */
     case ACT_COUNT:
         break;
@@ -163,16 +150,6 @@ activate_row(float *y, const float *x, const float *up, int n, enum activation a
     }
 }
 
-/* Of small gates alone. */
-static void softplus_row(float *y, const float *x, const float *up, int n)
-{
-    for (int i = 0; i < n; i++) {
-        float v = fmaxf(x[i], 0.0f) + log1pf(expf(-fabsf(x[i])));
-
-        y[i] = up ? v * up[i] : v;
-    }
-}
-
 static void simd_glu(float *y, const float *gate, const float *up, int n, enum activation act)
 {
     switch (act) {
@@ -198,7 +175,7 @@ static void simd_glu(float *y, const float *gate, const float *up, int n, enum a
         activate_row(y, gate, up, n, ACT_NONE);
         break;
     case ACT_SOFTPLUS:
-        softplus_row(y, gate, up, n);
+        activate_row(y, gate, up, n, ACT_SOFTPLUS);
         break;
     case ACT_EXP:
         activate_row(y, gate, up, n, ACT_EXP);
