@@ -92,8 +92,8 @@ int main(int argc, char **argv)
         times[i] = now() - begin;
     }
     qsort(times, (size_t)n, sizeof times[0], by_value);
-    printf("{\"parse_us\": %.1f, \"least_us\": %.1f, \"median_us\": %.1f, \"bytes\": %zu}\n", parsing,
-           times[0], times[n / 2], out.size);
+    printf("{\"parse_us\": %.1f, \"least_us\": %.1f, \"median_us\": %.1f, \"bytes\": %zu}\n",
+           parsing, times[0], times[n / 2], out.size);
     strbuf_release(&out);
     template_close(t);
     json_free(chat);

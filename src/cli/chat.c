@@ -14,7 +14,7 @@ static int open_rules(struct chat *c, const struct template_args *args, clm_erro
 {
     struct reply_format format;
 
-    if (conversation_reply_format(&format, args, c->session->tokenizer, err))
+    if (conversation_reply_format(&format, args, &c->format, c->session->tokenizer, err))
         return -1;
     if (!c->format.tools && !args->parser)
         format.syntax = NULL; /* there is nothing to call */

@@ -216,10 +216,10 @@ static int run_session(struct run *run, struct session *s, clm_error *err)
     uint64_t seed = sampling_seed(&a->sampling);
     int rc = -1;
 
-    if (conversation_reply_format(&format, &a->prompt.chat, s->tokenizer, err) ||
-        sampling_open(&sampling, &a->sampling, s, seed, a->json, err) ||
-        reply_rules_init(&rules, &format, &sampling.stops, err) ||
-        prompt_open(&prompt, &a->prompt, s->dir, s->tokenizer, err))
+    if (sampling_open(&sampling, &a->sampling, s, seed, a->json, err) ||
+        prompt_open(&prompt, &a->prompt, s->dir, s->tokenizer, err) ||
+        conversation_reply_format(&format, &a->prompt.chat, &prompt.format, s->tokenizer, err) ||
+        reply_rules_init(&rules, &format, &sampling.stops, err))
         goto cleanup;
     interrupt_watch(); /* not before: while the prompt is read, Ctrl-C ends at once */
     if (begin_reply(run, &rules, &prompt, err) == 0)

@@ -73,7 +73,7 @@ static int render_chat(struct rendering *k, const json *line, clm_error *err)
 
         memcpy(all, tokens, n * sizeof *tokens);
         request.n_variables = n;
-        t = chat_templates_choose(k->all, k->name, json_size(request.tools) > 0, err);
+        t = chat_templates_choose(k->all, k->name, request.tools, err);
         if (!t)
             return -1;
     }

@@ -74,7 +74,7 @@ int chat_template_open(struct chat_template *c, const char *dir, const struct te
     if (!c->all)
         return problem.code == CLM_ERR_UNSUPPORTED ? 0
                                                    : fail(err, problem.code, "%s", problem.message);
-    c->template = chat_templates_choose(c->all, NULL, json_size(c->tools) > 0, err);
+    c->template = chat_templates_choose(c->all, NULL, c->tools, err);
     return c->template ? 0 : -1;
 }
 
@@ -92,16 +92,14 @@ static bool has_token(const void *vocabulary, const char *token)
 }
 
 /* The one that shows calls, if any does. */
-static const char *template_for_tools(const tokenizer *t)
+static const char *template_for_tools(const struct chat_template *c)
 {
-    static const char *const names[] = {"tool_use", "default"};
-    size_t n = tokenizer_template_count(t);
+    clm_error none = {0};
+    const template *t = c->all ? chat_templates_choose(c->all, "tool_use", NULL, &none) : NULL;
 
-    for (size_t k = 0; k < COUNT(names); k++)
-        for (size_t i = 0; i < n; i++)
-            if (!strcmp(tokenizer_template_at(t, i)->name, names[k]))
-                return tokenizer_template_at(t, i)->text;
-    return n ? tokenizer_template_at(t, 0)->text : NULL;
+    if (!t)
+        t = c->template;
+    return t ? chat_templates_text(c->all, t) : NULL;
 }
 
 static int unknown_parser(const char *name, clm_error *err)
@@ -118,7 +116,7 @@ static int unknown_parser(const char *name, clm_error *err)
 }
 
 int conversation_reply_format(struct reply_format *out, const struct template_args *args,
-                              const tokenizer *t, clm_error *err)
+                              const struct chat_template *c, const tokenizer *t, clm_error *err)
 {
     struct model_traits traits = {.has_token = has_token,
                                   .vocabulary = t,
@@ -127,7 +125,7 @@ int conversation_reply_format(struct reply_format *out, const struct template_ar
 
     if (args->parser && strcmp(args->parser, "none") != 0 && !syntax_by_name(args->parser))
         return unknown_parser(args->parser, err);
-    traits.chat_template = template_for_tools(t);
+    traits.chat_template = template_for_tools(c);
     *out = reply_format_infer(&traits);
     if (args->parser && !strcmp(args->parser, "none"))
         out->syntax = NULL;

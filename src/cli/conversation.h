@@ -37,7 +37,7 @@ void chat_template_close(struct chat_template *c);
 
 /* How replies are to be read, as args and the model tell. CLM_ERR_ARG: no such parser. */
 int conversation_reply_format(struct reply_format *out, const struct template_args *args,
-                              const tokenizer *t, clm_error *err);
+                              const struct chat_template *c, const tokenizer *t, clm_error *err);
 
 void conversation_add(struct strbuf *messages, const char *role, const char *text, size_t size);
 

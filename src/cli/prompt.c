@@ -89,11 +89,13 @@ int prompt_open(struct prompt *p, const struct prompt_options *o, const char *di
                 const tokenizer *t, clm_error *err)
 {
     struct strbuf *text = &p->text;
+    clm_error problem = {0};
     bool chat;
 
-    if (!o->ignore_chat_template && chat_template_open(&p->format, dir, &o->chat, err))
-        return -1;
-    chat = p->format.template != NULL;
+    /* One that is ignored still tells how replies are to be read. */
+    if (chat_template_open(&p->format, dir, &o->chat, &problem) && !o->ignore_chat_template)
+        return fail(err, problem.code, "%s", problem.message);
+    chat = p->format.template && !o->ignore_chat_template;
     if (!chat)
         warn_unused(o);
     if (prompt_read(text, o->text, err) || (chat && wrap(text, o, &p->format, err)))

@@ -32,20 +32,24 @@ int chat_render(const template *t, const struct chat_request *request,
 typedef struct chat_templates chat_templates;
 
 /**
- * Read them from a model's folder: chat_template.jinja and additional_chat_templates/NAME.jinja,
- * else chat_template in tokenizer_config.json (a text, or a list of names and texts), else
- * chat_template.json. Along with them the special tokens in tokenizer_config.json and
- * special_tokens_map.json are read.
+ * Read them from a model's folder, as transformers 5 does: chat_template.jinja and
+ * additional_chat_templates/NAME.jinja; without any of these chat_template in tokenizer_config.json
+ * (a text, or a list of names and texts, of which the last of a name counts); and without that the
+ * file that processors had, chat_template.json. Along with them the special tokens in
+ * tokenizer_config.json and special_tokens_map.json are read.
  *
  * NULL with CLM_ERR_FORMAT or CLM_ERR_IO; CLM_ERR_UNSUPPORTED when the folder has no template.
  */
 chat_templates *chat_templates_open(const char *dir, clm_error *err);
 void chat_templates_close(chat_templates *all); /* NULL is fine */
 
-/* The one of that name; without a name tool_use where there are tools and it exists, else default.
- * NULL with CLM_ERR_ARG when there is none. Owned by all. */
-const template *chat_templates_choose(const chat_templates *all, const char *name, bool has_tools,
-                                      clm_error *err);
+/* The one of that name; without a name tool_use where it exists and a list of tools is given, even
+ * an empty one, else default. NULL with CLM_ERR_ARG when there is none. Owned by all. */
+const template *chat_templates_choose(const chat_templates *all, const char *name,
+                                      const json *tools, clm_error *err);
+
+/* The text that a template of these was made from, NUL-terminated; owned by all. */
+const char *chat_templates_text(const chat_templates *all, const template *t);
 
 /* bos_token, eos_token and so on, as variables; owned by all. */
 const struct template_variable *chat_templates_variables(const chat_templates *all, size_t *n);

@@ -16,7 +16,7 @@ struct chat_templates {
     arena *memory;
     const char *dir;
     struct {
-        const char *name;
+        const char *name, *text;
         template *t;
     } items[MAX_TEMPLATES];
     size_t n;
@@ -31,21 +31,30 @@ static int no_memory(const chat_templates *all, clm_error *err)
                 all->dir ? all->dir : "a model");
 }
 
-/* Parses one; file is where its text comes from. */
+/* Parses one, in the place of the one of that name; file is where its text comes from. */
 static int add_template(chat_templates *all, const char *name, const char *text, size_t size,
                         const char *file, clm_error *err)
 {
     const char *kept = arena_strdup(all->memory, name);
+    const char *copy = arena_strndup(all->memory, text, size);
+    size_t at = 0;
+    template *t;
 
-    if (!kept)
+    if (!kept || !copy)
         return no_memory(all, err);
-    if (all->n == MAX_TEMPLATES)
+    while (at < all->n && strcmp(all->items[at].name, name) != 0)
+        at++;
+    if (at == MAX_TEMPLATES)
         return fail(err, CLM_ERR_FORMAT, "%s: more than %d chat templates", all->dir,
                     MAX_TEMPLATES);
-    all->items[all->n].t = template_parse(text, size, file, err);
-    if (!all->items[all->n].t)
+    t = template_parse(text, size, file, err);
+    if (!t)
         return -1;
-    all->items[all->n++].name = kept;
+    template_close(all->items[at].t);
+    all->items[at].name = kept;
+    all->items[at].text = copy;
+    all->items[at].t = t;
+    all->n += at == all->n;
     return 0;
 }
 
@@ -242,9 +251,10 @@ static const template *find(const chat_templates *all, const char *name)
     return NULL;
 }
 
-const template *chat_templates_choose(const chat_templates *all, const char *name, bool has_tools,
-                                      clm_error *err)
+const template *chat_templates_choose(const chat_templates *all, const char *name,
+                                      const json *tools, clm_error *err)
 {
+    enum json_kind given = json_kind(tools);
     const template *t = NULL;
 
     if (name) {
@@ -254,7 +264,7 @@ const template *chat_templates_choose(const chat_templates *all, const char *nam
                  name, all->items[0].name);
         return t;
     }
-    if (has_tools)
+    if (given != JSON_ABSENT && given != JSON_NULL)
         t = find(all, "tool_use");
     if (!t)
         t = find(all, "default");
@@ -262,6 +272,14 @@ const template *chat_templates_choose(const chat_templates *all, const char *nam
         fail(err, CLM_ERR_ARG, "%s has no default chat template: name one, such as %s", all->dir,
              all->items[0].name);
     return t;
+}
+
+const char *chat_templates_text(const chat_templates *all, const template *t)
+{
+    for (size_t i = 0; i < all->n; i++)
+        if (all->items[i].t == t)
+            return all->items[i].text;
+    return NULL;
 }
 
 const struct template_variable *chat_templates_variables(const chat_templates *all, size_t *n)

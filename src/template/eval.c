@@ -348,8 +348,8 @@ static int eval_some_args(struct render *r, const struct arguments *a, const str
     return eval_named(r, a, caller, out);
 }
 
-static inline int eval_args(struct render *r, const struct arguments *a,
-                            const struct value *caller, struct args *out)
+static inline int eval_args(struct render *r, const struct arguments *a, const struct value *caller,
+                            struct args *out)
 {
     *out = (struct args){0};
     if (a->none && !caller)

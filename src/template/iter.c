@@ -116,7 +116,9 @@ static int filtered_next(struct render *r, struct iter *it, struct value *out)
         if (render_work(r, 1))
             return -1;
         r->frame = it->frame;
-        rc = scope_enter(r, &it->loop->test_loads) || assign_target(r, it->loop->test_target, out) || eval_node(r, it->loop->test, &test)
+        rc = scope_enter(r, &it->loop->test_loads) ||
+                     assign_target(r, it->loop->test_target, out) ||
+                     eval_node(r, it->loop->test, &test)
                  ? -1
                  : 0;
         r->frame = before;

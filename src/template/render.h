@@ -28,8 +28,8 @@ struct render {
     const struct template_options *options;
     struct heap heap;
     struct strbuf *out;
-    size_t out_limit; /* bytes in out */
-    size_t out_room;  /* capacity of out, or less where the limit comes first */
+    size_t out_limit;                 /* bytes in out */
+    size_t out_room;                  /* capacity of out, or less where the limit comes first */
     struct dict input;                /* the variables given */
     struct frame *frame;              /* of the function being run */
     struct frame *spare[FRAME_POOLS]; /* frames to be used again, by size */

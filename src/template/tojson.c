@@ -54,8 +54,8 @@ static bool all_plain(const char *s, size_t n, bool ascii)
         memcpy(&half, s + n - 4, 4);
         w = w << 32 | half;
     } else if (n) {
-        w = w << 24 | (uint64_t)(unsigned char)s[0] << 16 |
-            (uint64_t)(unsigned char)s[n / 2] << 8 | (unsigned char)s[n - 1];
+        w = w << 24 | (uint64_t)(unsigned char)s[0] << 16 | (uint64_t)(unsigned char)s[n / 2] << 8 |
+            (unsigned char)s[n - 1];
     }
     return plain_word(w, ascii);
 }

@@ -162,25 +162,6 @@ static int read_optional(json **v, const char *dir, const char *name, clm_error 
     return *v ? 0 : -1;
 }
 
-static int read_template_file(tokenizer *t, const char *dir, clm_error *err)
-{
-    char path[4096];
-    size_t size;
-    char *text;
-    int rc;
-
-    if (file_join(path, sizeof path, dir, "chat_template.jinja", err))
-        return -1;
-    if (!file_exists(path))
-        return 0;
-    text = file_read(path, 16 << 20, &size, err);
-    if (!text)
-        return -1;
-    rc = tokenizer_template_set(t, "default", text, size, err);
-    mem_free(text);
-    return rc;
-}
-
 tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err)
 {
     char path[4096];
@@ -207,10 +188,6 @@ tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err
             goto cleanup;
         files.added = added;
         t = build_from_text(text.data, text.size, &files, path, err);
-    }
-    if (t && read_template_file(t, dir, err)) {
-        tokenizer_close(t);
-        t = NULL;
     }
 
 cleanup:
@@ -261,16 +238,6 @@ bool tokenizer_is_special(const tokenizer *t, int32_t id)
 int32_t tokenizer_role(const tokenizer *t, enum token_role role)
 {
     return t->roles[role];
-}
-
-size_t tokenizer_template_count(const tokenizer *t)
-{
-    return t->n_templates;
-}
-
-const struct tokenizer_template *tokenizer_template_at(const tokenizer *t, size_t i)
-{
-    return &t->templates[i];
 }
 
 const char *tokenizer_tool_parser(const tokenizer *t)

@@ -26,10 +26,10 @@ void token_list_release(struct token_list *list); /* back to {0} */
 typedef struct tokenizer tokenizer;
 
 /**
- * Read tokenizer.json of a model directory and, where they exist, tokenizer_config.json,
- * special_tokens_map.json and chat_template.jinja. Where there is no tokenizer.json, the files that
- * checkpoints had before it: tokenizer.model (SentencePiece), vocab.json with merges.txt, or
- * tiktoken's ranks; see older.h.
+ * Read tokenizer.json of a model directory and, where they exist, tokenizer_config.json and
+ * special_tokens_map.json. (Chat templates: template/chat.h.) Where there is no tokenizer.json, the
+ * files that checkpoints had before it: tokenizer.model (SentencePiece), vocab.json with
+ * merges.txt, or tiktoken's ranks; see older.h.
  *
  * What tokenizer.json says and clm cannot do exactly gives CLM_ERR_UNSUPPORTED and its name.
  * log may be NULL; it is not kept.
@@ -66,16 +66,6 @@ bool tokenizer_is_special(const tokenizer *t, int32_t id);
 enum token_role { TOKEN_BOS, TOKEN_EOS, TOKEN_UNK, TOKEN_PAD, TOKEN_SEP, TOKEN_CLS, TOKEN_MASK };
 #define TOKEN_ROLES 7
 int32_t tokenizer_role(const tokenizer *t, enum token_role role); /* -1: none */
-
-/* Chat templates as they stand in tokenizer_config.json or chat_template.jinja; a single one is
- * named "default". i < count. */
-struct tokenizer_template {
-    const char *name;
-    const char *text;
-    size_t size;
-};
-size_t tokenizer_template_count(const tokenizer *t);
-const struct tokenizer_template *tokenizer_template_at(const tokenizer *t, size_t i);
 
 /* tool_parser_type of tokenizer_config.json, mlx-lm's name of a syntax of calls; NULL: not said. */
 const char *tokenizer_tool_parser(const tokenizer *t);

@@ -6,8 +6,6 @@
 
 #include "base/memory.h"
 
-#define MAX_TEMPLATES 64
-
 int added_token_read(struct added_token *token, const json *v, struct reader *r)
 {
     *token = (struct added_token){0};
@@ -226,52 +224,6 @@ static int read_extra(tokenizer *t, const json *v, int64_t *next_id, struct read
     return rc < 0 ? -1 : 0;
 }
 
-int tokenizer_template_set(tokenizer *t, const char *name, const char *text, size_t size,
-                           clm_error *err)
-{
-    struct tokenizer_template *place = NULL;
-
-    if (!t->templates)
-        t->templates = arena_array(t->memory, struct tokenizer_template, MAX_TEMPLATES);
-    for (size_t i = 0; i < t->n_templates; i++) {
-        if (!strcmp(t->templates[i].name, name))
-            place = &t->templates[i];
-    }
-    if (!place && t->n_templates == MAX_TEMPLATES)
-        return fail(err, CLM_ERR_UNSUPPORTED, "more than %d chat templates", MAX_TEMPLATES);
-    if (t->templates && !place)
-        place = &t->templates[t->n_templates];
-    if (place) {
-        place->name = arena_strdup(t->memory, name);
-        place->text = arena_strndup(t->memory, text, size);
-        place->size = size;
-    }
-    if (!place || !place->name || !place->text)
-        return fail(err, CLM_ERR_NOMEM, "no memory for a chat template of %zu bytes", size);
-    t->n_templates += place == &t->templates[t->n_templates];
-    return 0;
-}
-
-static int read_templates(tokenizer *t, const json *v, struct reader *r)
-{
-    size_t size;
-    const char *text = json_string(v, &size);
-
-    if (text)
-        return tokenizer_template_set(t, "default", text, size, r->err);
-    for (size_t i = 0; i < json_size(v); i++) {
-        const char *name = json_string(json_get(json_at(v, i), "name"), NULL);
-
-        text = json_string(json_get(json_at(v, i), "template"), &size);
-        if (!name || !text)
-            return fail(r->err, CLM_ERR_FORMAT, "%s: chat_template %zu has no name or no template",
-                        r->name, i);
-        if (tokenizer_template_set(t, name, text, size, r->err))
-            return -1;
-    }
-    return 0;
-}
-
 static int read_tool_parser(tokenizer *t, const json *v, struct reader *r)
 {
     const char *name = json_string(v, NULL);
@@ -295,8 +247,5 @@ int tokenizer_config_read(tokenizer *t, const struct config_files *files, bool *
         read_extra(t, look_up(files, "additional_special_tokens"), &next_id, r) ||
         read_extra(t, look_up(files, "extra_special_tokens"), &next_id, r) || wrap(t, files, r))
         return -1;
-    return read_templates(t, json_get(config, "chat_template"), r) ||
-                   read_tool_parser(t, json_get(config, "tool_parser_type"), r)
-               ? -1
-               : 0;
+    return read_tool_parser(t, json_get(config, "tool_parser_type"), r);
 }

@@ -19,14 +19,10 @@ struct config_files {
 };
 
 /**
- * Roles, templates, and the tokens that the configuration knows and tokenizer.json does not, which
- * become added tokens. *cleanup: clean_up_tokenization_spaces.
+ * Roles, and the tokens that the configuration knows and tokenizer.json does not, which become
+ * added tokens. *cleanup: clean_up_tokenization_spaces.
  */
 int tokenizer_config_read(tokenizer *t, const struct config_files *files, bool *cleanup,
                           struct reader *r);
-
-/* Add a template, or replace the one of that name. */
-int tokenizer_template_set(tokenizer *t, const char *name, const char *text, size_t size,
-                           clm_error *err);
 
 #endif

@@ -21,8 +21,6 @@ struct tokenizer {
     struct postprocessor postprocessor;
     struct decoder decoder;
     int32_t roles[TOKEN_ROLES];
-    struct tokenizer_template *templates;
-    size_t n_templates;
     const char *tool_parser;
 };
 

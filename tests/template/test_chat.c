@@ -98,6 +98,7 @@ static void test_refused(void **state)
 {
     (void)state;
     expect_error("x", "{\"messages\": [1]}", CLM_ERR_ARG);
+    expect_error("x", "{\"messages\": [{\"__float__\": \"NaN\"}]}", CLM_ERR_ARG);
     expect_error("x", "{\"messages\": {}}", CLM_ERR_ARG);
     expect_error("x", "{\"messages\": [], \"tools\": [\"f\"]}", CLM_ERR_ARG);
     expect_error("x", "{\"messages\": [], \"documents\": [null]}", CLM_ERR_ARG);
@@ -121,17 +122,19 @@ static void put(const char *name, const char *text)
     CHECK(f && fputs(text, f) >= 0 && !fclose(f), "%s", path);
 }
 
-static void expect_chosen(const char *name, bool tools, const char *expected)
+static void expect_chosen(const char *name, const char *tools_text, const char *expected)
 {
     clm_error err = {0};
     chat_templates *all = chat_templates_open(folder, &err);
+    json *tools = tools_text ? json_parse(tools_text, strlen(tools_text), "tools", &err) : NULL;
     const struct template_variable *variables;
     struct strbuf out = {0};
     const template *t;
     size_t n;
 
-    CHECK(all, "%s", err.message);
+    CHECK(all && !tools == !tools_text, "%s", err.message);
     t = chat_templates_choose(all, name, tools, &err);
+    CHECK(!t || chat_templates_text(all, t), "no text");
     if (!expected) {
         CHECK(!t && err.code == CLM_ERR_ARG, "%s was found", name);
     } else {
@@ -141,6 +144,7 @@ static void expect_chosen(const char *name, bool tools, const char *expected)
         CHECK(!strcmp(out.data, expected), "got %s, expected %s", out.data, expected);
     }
     strbuf_release(&out);
+    json_free(tools);
     chat_templates_close(all);
 }
 
@@ -156,25 +160,32 @@ static void test_folder(void **state)
     CHECK(!chat_templates_open(folder, &err) && err.code == CLM_ERR_UNSUPPORTED, "%s", err.message);
 
     put("chat_template.json", "{\"chat_template\": \"old {{ bos_token }}\"}");
-    expect_chosen(NULL, true, "old ");
+    expect_chosen(NULL, "[{}]", "old ");
     put("tokenizer_config.json", "{\"chat_template\": \"one {{ bos_token }}{{ eos_token }}\","
                                  " \"bos_token\": {\"content\": \"<s>\"}, \"pad_token\": null}");
     put("special_tokens_map.json", "{\"eos_token\": \"</s>\", \"bos_token\": \"no\"}");
-    expect_chosen(NULL, true, "one <s></s>");
+    expect_chosen(NULL, "[{}]", "one <s></s>");
     put("tokenizer_config.json",
         "{\"chat_template\": [{\"name\": \"default\", \"template\": \"D\"},"
         " {\"name\": \"tool_use\", \"template\": \"T\"}, {\"name\": \"rag\", \"template\": "
         "\"R\"}]}");
-    expect_chosen(NULL, false, "D");
-    expect_chosen(NULL, true, "T");
-    expect_chosen("rag", true, "R");
-    expect_chosen("none", false, NULL);
+    expect_chosen(NULL, NULL, "D");
+    expect_chosen(NULL, "[]", "T");
+    expect_chosen(NULL, "null", "D");
+    expect_chosen("rag", "[{}]", "R");
+    expect_chosen("none", NULL, NULL);
+    put("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"rag\", \"template\": \"1\"},"
+                                 " {\"name\": \"rag\", \"template\": \"2\"}]}");
+    expect_chosen("rag", NULL, "2");
+    expect_chosen(NULL, NULL, NULL);
     put("chat_template.jinja", "file");
-    expect_chosen(NULL, true, "file");
+    expect_chosen(NULL, "[{}]", "file");
     snprintf(extra, sizeof extra, "%s/additional_chat_templates", folder);
     CHECK(!mkdir(extra, 0700), "%s", extra);
     put("additional_chat_templates/tool_use.jinja", "more");
-    expect_chosen(NULL, true, "more");
+    expect_chosen(NULL, "[{}]", "more");
+    expect_chosen(NULL, NULL, "file");
+    expect_chosen("rag", NULL, NULL);
     put("additional_chat_templates/tool_use.jinja", "{{ broken");
     CHECK(!chat_templates_open(folder, &err), "a broken template was taken");
 

@@ -256,8 +256,7 @@ static void test_config(void **state)
         "\"added_tokens\":[{\"id\":9,\"content\":\"<x>\",\"special\":false,\"normalized\":false}]}";
     static const char config[] =
         "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"</s>\",\"lstrip\":true},"
-        "\"additional_special_tokens\":[\"<y>\"],\"chat_template\":[{\"name\":\"default\","
-        "\"template\":\"one\"},{\"name\":\"tool_use\",\"template\":\"two\"}]}";
+        "\"additional_special_tokens\":[\"<y>\"]}";
     clm_error err = {0};
     struct token_list ids = {0};
     tokenizer *t = tokenizer_parse(spec, sizeof spec - 1, config, sizeof config - 1, "test", &err);
@@ -275,9 +274,6 @@ static void test_config(void **state)
     CHECK(tokenizer_vocab_size(t) == 6, "%zu", tokenizer_vocab_size(t));
     CHECK(!tokenizer_encode(t, "<s>a  </s><x><y>", 16, true, &ids, &err), "%s", err.message);
     CHECK(ids.count == COUNT(want) && !memcmp(ids.ids, want, sizeof want), "%zu ids", ids.count);
-    CHECK(tokenizer_template_count(t) == 2, "%zu templates", tokenizer_template_count(t));
-    assert_string_equal(tokenizer_template_at(t, 1)->name, "tool_use");
-    assert_string_equal(tokenizer_template_at(t, 1)->text, "two");
     token_list_release(&ids);
     tokenizer_close(t);
 }
