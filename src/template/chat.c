@@ -11,11 +11,12 @@ static struct value text_key(const char *name)
     return value_cstring(name);
 }
 
-static const struct value *field(const struct dict *d, const char *name)
+/* 1, 0, -1 */
+static int field(struct render *r, const struct dict *d, const char *name, const struct value **out)
 {
     struct value key = text_key(name);
 
-    return dict_get_text(d, &key, hash_bytes(key.s, key.size));
+    return dict_get_text(r, d, &key, hash_bytes(key.s, key.size), out);
 }
 
 /* {"thinking": reasoning, **message, "reasoning_content": reasoning} */
@@ -25,20 +26,22 @@ static int alias_reasoning(struct render *r, struct value *message)
     static const struct value names[] = {{.kind = V_STRING, .size = 17, .s = "reasoning_content"},
                                          {.kind = V_STRING, .size = 8, .s = "thinking"},
                                          {.kind = V_STRING, .size = 9, .s = "reasoning"}};
-    const struct value *found[COUNT(names)] = {NULL}, *reasoning = NULL;
+    struct dict_entry *found[COUNT(names)] = {NULL}, *chosen = NULL;
+    const struct value *reasoning;
     struct dict *d;
 
     for (uint32_t i = 0; i < message->dict->size; i++)
         for (size_t k = 0; k < COUNT(names); k++)
             if (string_same(&message->dict->entries[i].key, &names[k]))
-                found[k] = &message->dict->entries[i].value;
-    for (size_t k = 0; k < COUNT(names) && !reasoning; k++)
-        if (found[k] && found[k]->kind != V_NONE)
-            reasoning = found[k];
-    if (!reasoning)
+                found[k] = &message->dict->entries[i];
+    for (size_t k = 0; k < COUNT(names) && !chosen; k++)
+        if (found[k] && found[k]->value.kind != V_NONE)
+            chosen = found[k];
+    if (!chosen)
         return 0;
+    reasoning = entry_value(r, chosen);
     d = dict_new(r, (size_t)message->dict->size + 2);
-    if (!d || dict_set(r, d, &names[1], *reasoning))
+    if (!d || !reasoning || dict_set(r, d, &names[1], *reasoning))
         return -1;
     for (uint32_t i = 0; i < message->dict->size; i++) {
         const struct dict_entry *e = &message->dict->entries[i];
@@ -76,9 +79,11 @@ static int tag_parts(struct render *r, const struct list *parts, struct value *c
         const struct value *part = &parts->items[i], *text;
         struct dict *d;
         struct value tagged;
+        int has = part->kind == V_DICT ? field(r, part->dict, "text", &text) : 0;
 
-        text = part->kind == V_DICT ? field(part->dict, "text") : NULL;
-        if (!text)
+        if (has < 0)
+            return -1;
+        if (!has)
             continue;
         d = dict_new(r, part->dict->size);
         if (!d || add_tag(r, text, &tagged))
@@ -97,10 +102,13 @@ static int tag_parts(struct render *r, const struct list *parts, struct value *c
 
 static int tag_message(struct render *r, struct value *message)
 {
-    const struct value *content = field(message->dict, "content");
+    const struct value *content;
     struct value name = text_key("content"), tagged;
+    int has = field(r, message->dict, "content", &content);
 
-    if (!content || content->kind == V_NONE)
+    if (has < 0)
+        return -1;
+    if (!has || content->kind == V_NONE)
         return fail(r->err, CLM_ERR_ARG, "the last message has no content to be gone on with");
     if (content->kind == V_LIST) {
         if (tag_parts(r, content->list, &tagged))

@@ -267,13 +267,13 @@ static int equal_dicts(struct render *r, const struct dict *a, const struct dict
     if (render_enter(r))
         return -1;
     for (uint32_t i = 0; i < a->size && equal > 0; i++) {
-        const struct value *other;
+        const struct value *own = entry_value(r, &a->entries[i]), *other;
 
-        if (render_work(r, 1))
+        if (!own || render_work(r, 1))
             return -1;
         equal = dict_get(r, b, &a->entries[i].key, &other);
-        if (equal > 0 && !value_same(&a->entries[i].value, other))
-            equal = value_equal(r, &a->entries[i].value, other);
+        if (equal > 0 && !value_same(own, other))
+            equal = value_equal(r, own, other);
     }
     render_leave(r);
     return equal;

@@ -55,11 +55,11 @@ struct dict *dict_new(struct render *r, size_t size)
     return size > within && dict_reserve(r, d, size) ? NULL : d;
 }
 
-const struct value *dict_find_text(const struct dict *d, const struct value *key, uint64_t hash)
+struct dict_entry *dict_find_indexed(const struct dict *d, const struct value *key, uint64_t hash)
 {
     for (uint32_t at = (uint32_t)hash & d->index_mask; d->index[at]; at = (at + 1) & d->index_mask)
         if (entry_is(&d->entries[d->index[at] - 1], key, hash))
-            return &d->entries[d->index[at] - 1].value;
+            return &d->entries[d->index[at] - 1];
     return NULL;
 }
 
@@ -96,16 +96,15 @@ int dict_get(struct render *r, const struct dict *d, const struct value *key,
     uint64_t hash;
     int found;
 
-    if (key->kind == V_STRING) {
-        *out = dict_get_text(d, key, hash_bytes(key->s, key->size));
-        return *out != NULL;
-    }
+    if (key->kind == V_STRING)
+        return dict_get_text(r, d, key, hash_bytes(key->s, key->size), out);
     if (value_hash(r, key, &hash))
         return -1;
     found = find(r, d, key, hash, &e);
-    if (found > 0)
-        *out = &e->value;
-    return found;
+    if (found <= 0)
+        return found;
+    *out = entry_value(r, e);
+    return *out ? 1 : -1;
 }
 
 /* Puts an entry behind the others. */

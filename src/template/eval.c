@@ -4,12 +4,8 @@
 static inline const struct value *name_ref(const struct render *r, const struct node *n,
                                            struct value *room)
 {
-    const struct frame *f = r->frame;
-    const struct value *v;
+    const struct value *v = variable_slot(r, n->name.variable);
 
-    for (unsigned i = 0; i < n->name.variable.hops; i++)
-        f = f->outer;
-    v = &f->slots[n->name.variable.slot];
     if (v->kind != V_MISSING)
         return v;
     *room = value_undefined(UNDEFINED_NAME, n->name.name.s, n->name.name.size, 0);
@@ -25,44 +21,42 @@ static inline const struct value *object_ref(struct render *r, const struct node
     return eval_node(r, n, room) ? NULL : room;
 }
 
-static inline const struct value *attribute_ref(struct render *r, const struct node *n,
-                                                struct value *room)
+/* a.b and a['b']: they differ in which comes first, a key of a mapping or a method. */
+static const struct value *attribute_ref(struct render *r, const struct node *n, struct value *room)
 {
     struct value held;
-    const struct value *object = object_ref(r, n->attr.object, &held), *found;
+    const struct value *object = object_ref(r, n->attr.object, &held);
+    struct dict_entry *e;
 
     if (!object)
         return NULL;
-    if (object->kind == V_DICT && !n->attr.methods) {
-        found = dict_get_text(object->dict, &n->attr.name, n->attr.hash);
-        if (found)
-            return found;
+    if (object->kind == V_DICT && (n->flag || !n->attr.methods)) {
+        e = dict_find_text(object->dict, &n->attr.name, n->attr.hash);
+        if (e)
+            return entry_value(r, e);
     }
     r->line = n->line;
     return get_attribute(r, object, &n->attr.name, n->attr.hash, n->attr.methods, room) ? NULL
                                                                                         : room;
 }
 
-/* a['b'] */
-static inline const struct value *item_ref(struct render *r, const struct node *n,
-                                           struct value *room)
+/* a.b of a variable where all it takes is to look, or NULL: a leaf of most expressions, without
+ * calls, and kept apart for that. */
+static inline const struct value *look_up(const struct render *r, const struct node *n)
 {
-    const struct value *key = &n->pair.right->value;
-    struct value held;
-    const struct value *object = object_ref(r, n->pair.left, &held), *found;
+    const struct value *object, *name = &n->attr.name;
+    const struct dict *d;
 
-    if (!object)
+    if (n->attr.object->kind != N_NAME || (n->attr.methods && !n->flag) || name->size > 16)
         return NULL;
-    found = object->kind == V_DICT ? dict_get_text(object->dict, key, n->pair.hash) : NULL;
-    if (found)
-        return found;
-    r->line = n->line;
-    return get_attribute(r, object, key, n->pair.hash, n->pair.methods, room) ? NULL : room;
-}
-
-static inline bool has_text_key(const struct node *n)
-{
-    return n->pair.right->kind == N_CONST && n->pair.right->value.kind == V_STRING;
+    object = variable_slot(r, n->attr.object->name.variable);
+    if (object->kind != V_DICT || object->dict->index)
+        return NULL;
+    d = object->dict;
+    for (uint32_t i = 0; i < d->size; i++)
+        if (entry_is(&d->entries[i], name, n->attr.hash))
+            return d->entries[i].value.kind == V_JSON ? NULL : &d->entries[i].value;
+    return NULL;
 }
 
 /* The value of an expression, in *room or where it is held: to be used before anything else is
@@ -70,20 +64,17 @@ static inline bool has_text_key(const struct node *n)
 static inline const struct value *eval_ref(struct render *r, const struct node *n,
                                            struct value *room)
 {
-    switch (n->kind) {
-    case N_CONST:
-        return &n->value;
-    case N_NAME:
-        return name_ref(r, n, room);
-    case N_GETATTR:
-        return render_work(r, 1) ? NULL : attribute_ref(r, n, room);
-    case N_GETITEM:
-        if (has_text_key(n))
-            return render_work(r, 1) ? NULL : item_ref(r, n, room);
-        break;
-    default:
-        break;
+    if (n->kind == N_GETATTR) {
+        const struct value *held = look_up(r, n);
+
+        if (render_work(r, 1))
+            return NULL;
+        return held ? held : attribute_ref(r, n, room);
     }
+    if (n->kind == N_CONST)
+        return &n->value;
+    if (n->kind == N_NAME)
+        return name_ref(r, n, room);
     return eval_node(r, n, room) ? NULL : room;
 }
 
@@ -185,6 +176,32 @@ static inline int compare_text(struct render *r, const struct node *n)
     return compare_once(r, v, text, n->compare.ops[0]);
 }
 
+static int compare_key(struct render *r, const struct node *n)
+{
+    const struct value *key = &n->compare.first->value, *v;
+    struct value room;
+
+    v = eval_ref(r, n->compare.rest.items[0], &room);
+    if (!v)
+        return -1;
+    r->line = n->line;
+    if (v->kind != V_DICT)
+        return value_compare(r, key, v, n->compare.ops[0]);
+    return (dict_find_text(v->dict, key, n->compare.hash) != NULL) == (n->compare.ops[0] == OP_IN);
+}
+
+static inline int compare(struct render *r, const struct node *n)
+{
+    switch (n->flag) {
+    case COMPARE_TEXT:
+        return compare_text(r, n);
+    case COMPARE_KEY:
+        return compare_key(r, n);
+    default:
+        return compare_chain(r, n);
+    }
+}
+
 /* What is said of the last part of a chain of tests is said of the whole: only the parts before it
  * are calls. */
 int eval_truth(struct render *r, const struct node *n)
@@ -198,7 +215,7 @@ int eval_truth(struct render *r, const struct node *n)
         case N_COMPARE:
             if (render_work(r, 1))
                 return -1;
-            left = n->flag ? compare_text(r, n) : compare_chain(r, n);
+            left = compare(r, n);
             return left < 0 ? -1 : left ^ negate;
         case N_NOT:
             negate ^= 1;
@@ -286,9 +303,13 @@ static int add_star_star(struct render *r, const struct node *n, struct named_va
     if (*size)
         memcpy(all, *named, *size * sizeof *all);
     for (uint32_t i = 0; i < v.dict->size; i++) {
+        const struct value *item = entry_value(r, &v.dict->entries[i]);
+
+        if (!item)
+            return -1;
         if (v.dict->entries[i].key.kind != V_STRING)
             return render_fail(r, "keywords must be strings");
-        all[*size + i] = (struct named_value){v.dict->entries[i].key, v.dict->entries[i].value};
+        all[*size + i] = (struct named_value){v.dict->entries[i].key, *item};
     }
     *size += v.dict->size;
     *named = all;
@@ -362,7 +383,7 @@ static int eval_callee(struct render *r, const struct node *n, const struct buil
                        struct value *callee)
 {
     *builtin = NULL;
-    if (n->kind != N_GETATTR || !n->attr.methods)
+    if (n->kind != N_GETATTR || n->flag || !n->attr.methods)
         return eval_node(r, n, callee);
     if (eval_node(r, n->attr.object, callee))
         return -1;
@@ -451,10 +472,7 @@ static int eval_inner(struct render *r, const struct node *n, struct value *out)
         held = attribute_ref(r, n, out);
         break;
     case N_GETITEM:
-        if (!has_text_key(n))
-            return eval_getitem(r, n, out);
-        held = item_ref(r, n, out);
-        break;
+        return eval_getitem(r, n, out);
     case N_CALL:
         return eval_call(r, n, NULL, false, &kept, out);
     case N_FILTER:

@@ -408,11 +408,14 @@ FILTER(xmlattr)
     if (self.kind != V_DICT)
         return render_fail(r, "'%s' object has no attribute 'items'", type_name(&self));
     for (uint32_t i = 0; i < self.dict->size; i++) {
-        const struct dict_entry *e = &self.dict->entries[i];
+        const struct value *key = &self.dict->entries[i].key;
+        const struct value *item = entry_value(r, &self.dict->entries[i]);
 
-        if (e->value.kind == V_NONE || e->value.kind == V_UNDEFINED)
+        if (!item)
+            return -1;
+        if (item->kind == V_NONE || item->kind == V_UNDEFINED)
             continue;
-        if (((space || !first) && emit_bytes(r, " ", 1)) || emit_attribute(r, &e->key, &e->value))
+        if (((space || !first) && emit_bytes(r, " ", 1)) || emit_attribute(r, key, item))
             return -1;
         first = false;
     }

@@ -46,9 +46,12 @@ static int add_items(struct render *r, struct dict *d, const struct value *from)
     int more;
 
     if (from->kind == V_DICT) {
-        for (uint32_t i = 0; i < from->dict->size; i++)
-            if (dict_set(r, d, &from->dict->entries[i].key, from->dict->entries[i].value))
+        for (uint32_t i = 0; i < from->dict->size; i++) {
+            const struct value *item = entry_value(r, &from->dict->entries[i]);
+
+            if (!item || dict_set(r, d, &from->dict->entries[i].key, *item))
                 return -1;
+        }
         return 0;
     }
     if (iter_begin(r, from, &it))

@@ -6,12 +6,16 @@
 static int convert(struct render *r, const json *v, enum json_kind kind, struct value *out);
 
 /* Most values are strings: they are made without a call. */
-static inline int convert_item(struct render *r, const json *v, struct value *out)
+static inline int convert_item(struct render *r, const json *v, bool later, struct value *out)
 {
     size_t size;
     const char *s;
     enum json_kind kind = json_look(v, &s, &size);
 
+    if (later && (kind == JSON_ARRAY || kind == JSON_OBJECT)) {
+        *out = (struct value){.kind = V_JSON, .json = v};
+        return 0;
+    }
     if (kind != JSON_STRING)
         return convert(r, v, kind, out);
     *out = value_string(s, size);
@@ -26,7 +30,7 @@ static int json_list(struct render *r, const json *v, struct value *out)
     if (!l)
         return -1;
     for (size_t i = 0; i < n; i++)
-        if (convert_item(r, json_at(v, i), &l->items[i]))
+        if (convert_item(r, json_at(v, i), false, &l->items[i]))
             return -1;
     *out = value_list(l);
     return 0;
@@ -62,7 +66,7 @@ static int json_dict(struct render *r, const json *v, struct value *out)
             return render_fail(r, "a string of more than 4 GiB");
         e->key = value_string(it.key, it.key_size);
         e->hash = hash_bytes(it.key, it.key_size);
-        if (convert_item(r, it.value, &e->value))
+        if (convert_item(r, it.value, true, &e->value))
             return -1;
         d->size++;
     }
@@ -101,15 +105,10 @@ static int convert(struct render *r, const json *v, enum json_kind kind, struct 
 
 int json_value(struct render *r, const json *v, struct value *out)
 {
-    return convert_item(r, v, out);
+    return convert_item(r, v, false, out);
 }
 
 int json_value_later(struct render *r, const json *v, struct value *out)
 {
-    enum json_kind kind = json_kind(v);
-
-    if (kind != JSON_ARRAY && kind != JSON_OBJECT)
-        return convert_item(r, v, out);
-    *out = (struct value){.kind = V_JSON, .json = v};
-    return 0;
+    return convert_item(r, v, true, out);
 }

@@ -75,18 +75,20 @@ static int pair_value(struct render *r, const struct value *a, const struct valu
 
 static int dict_item(struct render *r, const struct iter *it, int64_t at, struct value *out)
 {
-    const struct dict_entry *e = &it->over.dict->entries[at];
+    struct dict_entry *e = &it->over.dict->entries[at];
+    const struct value *item;
 
-    switch ((enum view_kind)it->view) {
-    case VIEW_KEYS:
+    if (it->view == VIEW_KEYS) {
         *out = e->key;
         return 1;
-    case VIEW_VALUES:
-        *out = e->value;
-        return 1;
-    default:
-        return pair_value(r, &e->key, &e->value, out) ? -1 : 1;
     }
+    item = entry_value(r, e);
+    if (!item)
+        return -1;
+    if (it->view == VIEW_ITEMS)
+        return pair_value(r, &e->key, item, out) ? -1 : 1;
+    *out = *item;
+    return 1;
 }
 
 static int text_item(struct iter *it, struct value *out)

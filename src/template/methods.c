@@ -486,10 +486,14 @@ METHOD(format_map)
     all = render_alloc(r, (size_t)p[0].dict->size + 1, sizeof *all);
     if (!all)
         return -1;
-    for (uint32_t i = 0; i < p[0].dict->size; i++)
+    for (uint32_t i = 0; i < p[0].dict->size; i++) {
+        const struct value *item = entry_value(r, &p[0].dict->entries[i]);
+
+        if (!item)
+            return -1;
         if (p[0].dict->entries[i].key.kind == V_STRING)
-            all[named.n_named++] =
-                (struct named_value){p[0].dict->entries[i].key, p[0].dict->entries[i].value};
+            all[named.n_named++] = (struct named_value){p[0].dict->entries[i].key, *item};
+    }
     named.named = all;
     return format_braces(r, &self, &named, out);
 }

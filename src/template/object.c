@@ -102,16 +102,17 @@ static int macro_attribute(struct render *r, const struct macro_code *code,
 static int own_attribute(struct render *r, const struct value *object, const struct value *name,
                          uint64_t hash, struct value *out, bool *found)
 {
-    const struct value *held;
+    const struct value *item;
+    int held;
 
     *found = true;
     switch (object->kind) {
     case V_NAMESPACE:
-        held = dict_get_text(object->dict, name, hash);
-        *found = held != NULL;
-        if (held)
-            *out = *held;
-        return 0;
+        held = dict_get_text(r, object->dict, name, hash, &item);
+        *found = held > 0;
+        if (held > 0)
+            *out = *item;
+        return held < 0 ? -1 : 0;
     case V_LOOP:
         return loop_attribute(r, object->loop, name, out, found);
     case V_MACRO:
@@ -154,6 +155,7 @@ int get_attribute(struct render *r, const struct value *object, const struct val
 {
     const struct builtin *b;
     const struct value *item;
+    int held;
     bool found;
 
     if (object->kind == V_UNDEFINED)
@@ -165,12 +167,15 @@ int get_attribute(struct render *r, const struct value *object, const struct val
     }
     if (b)
         return bind_method(r, object, b, out);
-    if (own_attribute(r, object, name, hash, out, &found) || found)
-        return found ? 0 : -1;
-    item = object->kind == V_DICT ? dict_get_text(object->dict, name, hash) : NULL;
-    if (item) {
-        *out = *item;
+    if (own_attribute(r, object, name, hash, out, &found))
+        return -1;
+    if (found)
         return 0;
+    held = object->kind == V_DICT ? dict_get_text(r, object->dict, name, hash, &item) : 0;
+    if (held) {
+        if (held > 0)
+            *out = *item;
+        return held < 0 ? -1 : 0;
     }
     if (is_internal(name)) {
         *out = value_undefined(UNDEFINED_UNSAFE, name->s, name->size, object->kind);

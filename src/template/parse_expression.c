@@ -186,6 +186,11 @@ static int take_comparison(struct parser *p)
     return op;
 }
 
+static bool is_text(const struct node *n)
+{
+    return n->kind == N_CONST && n->value.kind == V_STRING;
+}
+
 static struct node *parse_compare(struct parser *p)
 {
     uint32_t line = p->at->line;
@@ -216,8 +221,12 @@ static struct node *parse_compare(struct parser *p)
     n->compare.first = first;
     n->compare.rest = rest;
     n->compare.ops = kept;
-    n->flag = n_ops == 1 && ops[0] <= OP_NE && rest.items[0]->kind == N_CONST &&
-              rest.items[0]->value.kind == V_STRING;
+    if (n_ops == 1 && ops[0] <= OP_NE && is_text(rest.items[0])) {
+        n->flag = COMPARE_TEXT;
+    } else if (n_ops == 1 && ops[0] >= OP_IN && is_text(first)) {
+        n->flag = COMPARE_KEY;
+        n->compare.hash = hash_bytes(first->value.s, first->value.size);
+    }
     return above(p, n, n, first);
 }
 
@@ -495,6 +504,22 @@ static struct node *parse_subscribed(struct parser *p)
     return n;
 }
 
+/* object.name, or object['name'] */
+static struct node *attribute(struct parser *p, uint32_t line, struct node *object,
+                              const struct value *name, bool as_item)
+{
+    struct node *n = parse_new(p, N_GETATTR, line);
+
+    if (!n)
+        return NULL;
+    n->flag = as_item;
+    n->attr.object = object;
+    n->attr.name = *name;
+    n->attr.hash = hash_bytes(name->s, name->size);
+    n->attr.methods = methods_named(name->s, name->size);
+    return above(p, n, object, NULL);
+}
+
 static struct node *parse_brackets(struct parser *p, struct node *object, uint32_t line)
 {
     size_t mark = parse_mark(p);
@@ -514,34 +539,23 @@ static struct node *parse_brackets(struct parser *p, struct node *object, uint32
         p->n_scratch = mark;
     else
         key = list_node(p, N_TUPLE, line, mark);
-    struct node *item = key ? pair(p, N_GETITEM, line, object, key) : NULL;
-
-    if (item && key->kind == N_CONST && key->value.kind == V_STRING) {
-        item->pair.hash = hash_bytes(key->value.s, key->value.size);
-        item->pair.methods = methods_named(key->value.s, key->value.size);
-    }
-    return item;
+    if (key && is_text(key))
+        return attribute(p, line, object, &key->value, true);
+    return key ? pair(p, N_GETITEM, line, object, key) : NULL;
 }
 
 static struct node *parse_dot(struct parser *p, struct node *object, uint32_t line)
 {
     const struct token *t = p->at++;
-    struct node *n;
 
     if (t->kind == T_INTEGER) {
-        n = constant(p, t->line, t->value);
+        struct node *n = constant(p, t->line, t->value);
+
         return n ? pair(p, N_GETITEM, line, object, n) : NULL;
     }
     if (t->kind != T_NAME)
         return NULL_AFTER(parse_fail(p, t->line, "expected name or number"));
-    n = parse_new(p, N_GETATTR, line);
-    if (!n)
-        return NULL;
-    n->attr.object = object;
-    n->attr.name = t->value;
-    n->attr.hash = hash_bytes(t->value.s, t->value.size);
-    n->attr.methods = methods_named(t->value.s, t->value.size);
-    return above(p, n, object, NULL);
+    return attribute(p, line, object, &t->value, false);
 }
 
 static struct node *parse_postfix(struct parser *p, struct node *n)
@@ -663,7 +677,10 @@ static struct node *parse_name(struct parser *p, bool namespaces)
             return NULL;
         n->nsref.name = *name;
         n->nsref.attr = p->at->value;
-        return parse_expect(p, T_NAME) ? NULL : n;
+        if (parse_expect(p, T_NAME))
+            return NULL;
+        n->nsref.hash = hash_bytes(n->nsref.attr.s, n->nsref.attr.size);
+        return n;
     }
     n = parse_new(p, N_NAME, t->line);
     if (n)

@@ -259,39 +259,18 @@ void frame_release(struct render *r, const struct function *f, struct frame *fra
     r->spare[f->n_slots] = frame;
 }
 
-static struct value *slot(const struct render *r, struct variable v)
-{
-    struct frame *f = r->frame;
-
-    for (unsigned i = 0; i < v.hops; i++)
-        f = f->outer;
-    return &f->slots[v.slot];
-}
-
-/* A variable of the input, which is kept once it has been converted. */
-static int input_variable(struct render *r, const struct value *name, uint64_t hash,
-                          const struct value **out)
-{
-    struct value *v = (struct value *)dict_get_text(&r->input, name, hash);
-
-    *out = v;
-    return v && v->kind == V_JSON ? json_value(r, v->json, v) : 0;
-}
-
 /* What a name means that no scope has set. */
 static int resolve(struct render *r, const struct load *l, struct value *out)
 {
-    const struct value *found;
+    const struct value *found = l->global;
 
     if (l->outer) {
-        *out = *slot(r, *l->outer);
+        *out = *variable_slot(r, *l->outer);
         if (out->kind != V_MISSING)
             return 0;
     }
-    if (input_variable(r, &l->name, l->hash, &found))
+    if (dict_get_text(r, &r->input, &l->name, l->hash, &found) < 0)
         return -1;
-    if (!found)
-        found = l->global;
     *out = found ? *found : (struct value){0};
     return 0;
 }
@@ -303,7 +282,7 @@ int scope_enter(struct render *r, const struct scope_loads *loads)
         struct value v = {0};
 
         if (l->how == LOAD_ALIAS)
-            v = *slot(r, l->source);
+            v = *variable_slot(r, l->source);
         else if (l->how == LOAD_RESOLVE && resolve(r, l, &v))
             return -1;
         r->frame->slots[l->slot] = v;

@@ -129,6 +129,12 @@ int string_join2(struct render *r, const struct value *a, const struct value *b,
 
 /* ---- mappings ---- */
 
+/* A value of the input. Arrays and objects inside objects wait as V_JSON until they are asked for.
+ */
+int json_value(struct render *r, const json *v, struct value *out);
+/* Arrays and objects wait themselves. */
+int json_value_later(struct render *r, const json *v, struct value *out);
+
 int dict_reserve(struct render *r, struct dict *d, size_t size);
 /* Enters all entries into an index that is empty, if there is one. */
 void dict_index(struct dict *d);
@@ -148,18 +154,38 @@ static inline bool entry_is(const struct dict_entry *e, const struct value *key,
            (key->size <= 8 || bytes_same(e->key.s, key->s, key->size));
 }
 
-const struct value *dict_find_text(const struct dict *d, const struct value *key, uint64_t hash);
+struct dict_entry *dict_find_indexed(const struct dict *d, const struct value *key, uint64_t hash);
 
 /* NULL when there is none. */
-static inline const struct value *dict_get_text(const struct dict *d, const struct value *key,
+static inline struct dict_entry *dict_find_text(const struct dict *d, const struct value *key,
                                                 uint64_t hash)
 {
     if (d->index)
-        return dict_find_text(d, key, hash);
+        return dict_find_indexed(d, key, hash);
     for (uint32_t i = 0; i < d->size; i++)
         if (entry_is(&d->entries[i], key, hash))
-            return &d->entries[i].value;
+            return &d->entries[i];
     return NULL;
+}
+
+/* What an entry holds; it is converted where that was put off. NULL: an error. */
+static inline const struct value *entry_value(struct render *r, struct dict_entry *e)
+{
+    if (e->value.kind == V_JSON && json_value(r, e->value.json, &e->value))
+        return NULL;
+    return &e->value;
+}
+
+/* 1: found, 0: not there, -1: error. */
+static inline int dict_get_text(struct render *r, const struct dict *d, const struct value *key,
+                                uint64_t hash, const struct value **out)
+{
+    struct dict_entry *e = dict_find_text(d, key, hash);
+
+    if (!e)
+        return 0;
+    *out = entry_value(r, e);
+    return *out ? 1 : -1;
 }
 
 /* 1: found, 0: not there, -1: error (the key cannot be hashed). */
@@ -293,6 +319,15 @@ int call_macro(struct render *r, const struct macro *m, const struct args *args,
                struct value *out); /* keep: leave the text in the output, *out is not set */
 bool is_callable(const struct value *v);
 
+static inline struct value *variable_slot(const struct render *r, struct variable v)
+{
+    struct frame *f = r->frame;
+
+    for (unsigned i = 0; i < v.hops; i++)
+        f = f->outer;
+    return &f->slots[v.slot];
+}
+
 struct frame *frame_new(struct render *r, const struct function *f, struct frame *outer);
 void frame_release(struct render *r, const struct function *f, struct frame *frame);
 int scope_enter(struct render *r, const struct scope_loads *loads);
@@ -322,10 +357,6 @@ int render_variables(struct render *r, const struct template_variable *variables
 int render_variable(struct render *r, const char *name, struct value v);
 
 /* ---- conversions ---- */
-
-int json_value(struct render *r, const json *v, struct value *out);
-/* The same, but arrays and objects wait as V_JSON until they are asked for. */
-int json_value_later(struct render *r, const json *v, struct value *out);
 int arg_int(struct render *r, const struct value *v, const char *what, int64_t *out);
 int arg_text(struct render *r, const struct value *v, const char *what, struct value *out);
 

@@ -12,18 +12,19 @@ static int run_output(struct render *r, const struct node *n)
 
 static int assign_attribute(struct render *r, const struct node *target, const struct value *v)
 {
-    struct frame *f = r->frame;
-    const struct value *ns;
+    const struct value *ns = variable_slot(r, target->nsref.variable);
+    struct dict_entry *e;
 
-    for (unsigned i = 0; i < target->nsref.variable.hops; i++)
-        f = f->outer;
-    ns = &f->slots[target->nsref.variable.slot];
     if (ns->kind != V_NAMESPACE)
         return render_fail(r, "cannot assign attribute on non-namespace object");
     if (target->nsref.attr.s[0] == '_')
         return render_fail(r, "the attribute '%.*s' of a namespace begins with an underscore",
                            (int)target->nsref.attr.size, target->nsref.attr.s);
-    return dict_set(r, ns->dict, &target->nsref.attr, *v);
+    e = dict_find_text(ns->dict, &target->nsref.attr, target->nsref.hash);
+    if (!e)
+        return dict_add_new(r, ns->dict, &target->nsref.attr, target->nsref.hash, v);
+    e->value = *v;
+    return 0;
 }
 
 static int assign_tuple(struct render *r, const struct node *target, const struct value *v)
@@ -54,15 +55,11 @@ static int assign_tuple(struct render *r, const struct node *target, const struc
 
 int assign_target(struct render *r, const struct node *target, const struct value *v)
 {
-    struct frame *f = r->frame;
-
     if (target->kind == N_NSREF)
         return assign_attribute(r, target, v);
     if (target->kind == N_TUPLE)
         return assign_tuple(r, target, v);
-    for (unsigned i = 0; i < target->name.variable.hops; i++)
-        f = f->outer;
-    f->slots[target->name.variable.slot] = *v;
+    *variable_slot(r, target->name.variable) = *v;
     return 0;
 }
 
@@ -147,14 +144,11 @@ static int make_macro(struct render *r, const struct macro_code *code, struct va
 
 static int run_macro(struct render *r, const struct node *n)
 {
-    struct frame *f = r->frame;
     struct value v;
 
     if (make_macro(r, n->macro.code, &v))
         return -1;
-    for (unsigned i = 0; i < n->macro.variable.hops; i++)
-        f = f->outer;
-    f->slots[n->macro.variable.slot] = v;
+    *variable_slot(r, n->macro.variable) = v;
     return 0;
 }
 

@@ -17,8 +17,8 @@ enum node_kind {
     N_NAME,
     N_TUPLE,
     N_LIST,
-    N_DICT, /* items: key, value, key, value, ... */
-    N_GETATTR,
+    N_DICT,    /* items: key, value, key, value, ... */
+    N_GETATTR, /* and items by a constant text */
     N_GETITEM,
     N_SLICE,
     N_CALL,
@@ -56,6 +56,13 @@ enum node_kind {
     N_BREAK,
     N_CONTINUE,
     N_REFUSED /* include, import, extends: there is nothing to load from */
+};
+
+/* Comparisons that are common in templates. */
+enum compare_form {
+    COMPARE_ANY,
+    COMPARE_TEXT, /* a == 'text', a != 'text' */
+    COMPARE_KEY   /* 'text' in a, 'text' not in a */
 };
 
 enum compare_op { OP_EQ, OP_NE, OP_LT, OP_LE, OP_GT, OP_GE, OP_IN, OP_NOT_IN };
@@ -147,7 +154,8 @@ struct branch {
 
 struct node {
     uint8_t kind;
-    uint8_t flag;   /* N_BLOCK: it is scoped; N_COMPARE: it is == or != with a constant text */
+    uint8_t
+        flag; /* N_BLOCK: it is scoped; N_COMPARE: enum compare_form; N_GETATTR: it was a['b'] */
     uint16_t depth; /* of the expression below */
     uint32_t line;
     union {
@@ -158,16 +166,14 @@ struct node {
         } name;            /* N_NAME */
         struct nodes list; /* N_TUPLE, N_LIST, N_DICT, N_CONCAT, N_OUTPUT */
         struct {
-            struct node *left, *right;     /* N_GETITEM too; unary: left */
-            uint64_t hash;                 /* N_GETITEM by a constant string: the key's */
-            const struct builtin *methods; /* and the methods of that name, or NULL */
+            struct node *left, *right; /* N_GETITEM too; unary: left */
         } pair;
         struct {
             struct node *object;
             struct value name;
             uint64_t hash;
             const struct builtin *methods; /* of that name, or NULL */
-        } attr;                            /* N_GETATTR */
+        } attr;
         struct {
             struct node *start, *stop, *step;
         } slice;
@@ -184,10 +190,12 @@ struct node {
             struct node *first;
             struct nodes rest;
             const uint8_t *ops;
+            uint64_t hash; /* COMPARE_KEY: of the text */
         } compare;
         struct {
             struct value name;
             struct value attr;
+            uint64_t hash; /* of attr */
             struct variable variable;
         } nsref;
         struct for_code *loop;

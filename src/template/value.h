@@ -35,7 +35,7 @@ enum value_kind {
     V_METHOD,  /* a method bound to its object */
     V_CYCLER,
     V_JOINER,
-    V_JSON, /* a variable of the input that nothing has asked for yet; never seen by templates */
+    V_JSON, /* an array or object of the input that nothing has asked for yet: in mappings only */
     V_KINDS
 };
 
