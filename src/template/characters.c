@@ -1,5 +1,6 @@
 #include "template/characters.h"
 
+#include <string.h>
 #include <utf8proc.h>
 
 #include "base/utf8.h"
@@ -253,12 +254,29 @@ const char *character_strip_end(const char *s, const char *end)
     return end;
 }
 
+static bool begins_character(char c)
+{
+    return ((unsigned char)c & 0xC0) != 0x80;
+}
+
+/* How many characters begin in the eight bytes: those that do not are 10xxxxxx. */
+static size_t beginnings(const char *s)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    uint64_t w;
+
+    memcpy(&w, s, 8);
+    return 8 - (size_t)((w >> 7 & ~(w >> 6) & ones) * ones >> 56);
+}
+
 size_t character_count(const char *s, size_t size)
 {
-    size_t n = 0;
+    size_t n = 0, i = 0;
 
-    for (size_t i = 0; i < size; i++)
-        n += ((unsigned char)s[i] & 0xC0) != 0x80;
+    for (; size - i >= 8; i += 8)
+        n += beginnings(s + i);
+    for (; i < size; i++)
+        n += begins_character(s[i]);
     return n;
 }
 
@@ -266,11 +284,13 @@ size_t character_offset(const char *s, size_t size, size_t n)
 {
     size_t i = 0;
 
-    while (n && i < size) {
-        i++;
-        while (i < size && ((unsigned char)s[i] & 0xC0) == 0x80)
-            i++;
-        n--;
+    for (size_t here; size - i >= 8; i += 8, n -= here) {
+        here = beginnings(s + i);
+        if (here > n)
+            break;
     }
+    for (; i < size; i++)
+        if (begins_character(s[i]) && !n--)
+            break;
     return i;
 }

@@ -432,6 +432,17 @@ int value_less(struct render *r, const struct value *a, const struct value *b, e
     }
 }
 
+static int in_list(struct render *r, const struct value *item, const struct list *l)
+{
+    int equal = 0;
+
+    for (uint32_t i = 0; i < l->size && !equal; i++)
+        equal = render_work(r, 1)                ? -1
+                : value_same(item, &l->items[i]) ? 1
+                                                 : value_equal(r, item, &l->items[i]);
+    return equal;
+}
+
 static int in_sequence(struct render *r, const struct value *item, const struct value *container)
 {
     struct iter it;
@@ -465,6 +476,9 @@ int value_in(struct render *r, const struct value *item, const struct value *con
         if (render_scan(r, container->size))
             return -1;
         return !item->size || memmem(container->s, container->size, item->s, item->size) != NULL;
+    case V_LIST:
+    case V_TUPLE:
+        return in_list(r, item, container->list);
     case V_DICT:
         return dict_get(r, container->dict, item, &unused);
     case V_VIEW:

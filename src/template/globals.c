@@ -46,10 +46,13 @@ static int add_items(struct render *r, struct dict *d, const struct value *from)
     int more;
 
     if (from->kind == V_DICT) {
+        if (dict_reserve(r, d, (size_t)d->size + from->dict->size))
+            return -1;
         for (uint32_t i = 0; i < from->dict->size; i++) {
-            const struct value *item = entry_value(r, &from->dict->entries[i]);
+            struct dict_entry *e = &from->dict->entries[i];
+            const struct value *item = entry_value(r, e);
 
-            if (!item || dict_set(r, d, &from->dict->entries[i].key, *item))
+            if (!item || dict_set_hashed(r, d, &e->key, e->hash, *item))
                 return -1;
         }
         return 0;

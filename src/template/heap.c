@@ -93,19 +93,21 @@ static struct heap_tail *find_tail(struct heap *h, const char *end)
     return NULL;
 }
 
-const char *theap_join(struct heap *h, const char *a, size_t n_a, const char *b, size_t n_b)
+const void *theap_join(struct heap *h, const void *a, size_t n_a, const void *b, size_t n_b,
+                       bool aligned)
 {
-    struct heap_tail *tail = n_a ? find_tail(h, a + n_a) : NULL;
+    struct heap_tail *tail = n_a ? find_tail(h, (const char *)a + n_a) : NULL;
     size_t total = n_a + n_b;
     size_t capacity = total < TAIL_MIN ? total : 2 * total;
     char *p;
 
     if (tail && (size_t)(tail->limit - tail->end) >= n_b) {
-        memcpy(tail->end, b, n_b);
+        if (n_b)
+            memcpy(tail->end, b, n_b);
         tail->end += n_b;
         return a;
     }
-    p = theap_bytes(h, capacity);
+    p = aligned ? theap_alloc(h, capacity) : theap_bytes(h, capacity);
     if (!p)
         return NULL;
     if (n_a)

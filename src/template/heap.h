@@ -19,7 +19,7 @@ struct heap {
     struct heap_chunk *chunks;
     size_t used, limit; /* bytes in chunks */
     bool over_limit;    /* an allocation failed because of the limit, not for want of memory */
-    /* Strings that were built by adding at the end, and may be continued in place. */
+    /* Strings and lists that were built by adding at the end, and may be continued in place. */
     struct heap_tail {
         char *end, *limit;
     } tails[HEAP_TAILS];
@@ -49,9 +49,11 @@ static inline void *theap_alloc(struct heap *h, size_t size)
 char *theap_bytes(struct heap *h, size_t size);
 
 /**
- * A string of a and b, one after the other. Where a is the end of what was built here before, b
- * is added behind it in place: building a string piece by piece costs its length, not its square.
+ * The bytes of a and b, one after the other, of strings or (aligned) of lists. Where a is the end
+ * of what was built here before, b is added behind it in place, and the result is a: building a
+ * string piece by piece costs its length, not its square.
  */
-const char *theap_join(struct heap *h, const char *a, size_t n_a, const char *b, size_t n_b);
+const void *theap_join(struct heap *h, const void *a, size_t n_a, const void *b, size_t n_b,
+                       bool aligned);
 
 #endif

@@ -311,14 +311,21 @@ static int repeat(struct render *r, const struct value *a, const struct value *b
 static int add_lists(struct render *r, const struct value *a, const struct value *b,
                      struct value *out)
 {
-    struct list *l = list_new(r, (size_t)a->list->size + b->list->size);
+    const struct value *left = a->list->items, *items;
+    size_t size = (size_t)a->list->size + b->list->size;
+    struct list *l = render_alloc(r, 1, sizeof *l);
 
-    if (!l || render_work(r, l->size / 8))
+    if (!l)
         return -1;
-    if (a->list->size)
-        memcpy(l->items, a->list->items, a->list->size * sizeof *l->items);
-    if (b->list->size)
-        memcpy(l->items + a->list->size, b->list->items, b->list->size * sizeof *l->items);
+    if (size >= UINT32_MAX)
+        return render_fail(r, "a list of more than 4 billion items");
+    items = theap_join(&r->heap, left, a->list->size * sizeof *items, b->list->items,
+                       b->list->size * sizeof *items, true);
+    if (!items)
+        return render_no_memory(r);
+    if (render_work(r, (items == left ? b->list->size : size) / 8))
+        return -1;
+    *l = (struct list){(uint32_t)size, (struct value *)items};
     *out = a->kind == V_TUPLE ? value_tuple(l) : value_list(l);
     return 0;
 }

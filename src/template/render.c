@@ -211,7 +211,7 @@ int string_join2(struct render *r, const struct value *a, const struct value *b,
     }
     if (total > UINT32_MAX)
         return render_fail(r, "a string of more than 4 GiB");
-    s = theap_join(&r->heap, a->s, a->size, b->s, b->size);
+    s = theap_join(&r->heap, a->s, a->size, b->s, b->size, false);
     if (!s)
         return render_no_memory(r);
     *out = value_string(s, total);

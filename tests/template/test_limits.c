@@ -33,6 +33,43 @@ static void expect_error(const char *text, struct template_limits limits, int co
     template_close(t);
 }
 
+static void expect_text(const char *text, struct template_limits limits, const char *expected)
+{
+    struct template_options options = {.limits = limits};
+    struct strbuf out = {0};
+    clm_error err = {0};
+    template *t = parsed(text);
+
+    CHECK(!template_render(t, NULL, 0, &options, &out, &err), "%s: %s", text, err.message);
+    CHECK(!strcmp(out.data, expected), "%s: %s", text, out.data);
+    strbuf_release(&out);
+    template_close(t);
+}
+
+/* What is built piece by piece costs its length, not its square; pieces put to one beginning do not
+ * meet. */
+static void test_growth(void **state)
+{
+    const struct template_limits few = {.memory_bytes = (size_t)8 << 20, .steps = 1000000};
+    const struct template_limits none = {0};
+
+    (void)state;
+    expect_text("{% set ns = namespace(x=[]) %}{% for i in range(20000) %}"
+                "{% set ns.x = ns.x + [i] %}{% endfor %}{{ ns.x | length }} {{ ns.x[-1] }}",
+                few, "20000 19999");
+    expect_text("{% set ns = namespace(x='') %}{% for i in range(20000) %}"
+                "{% set ns.x = ns.x ~ 'ab' %}{% endfor %}{{ ns.x | length }}",
+                few, "40000");
+    expect_text("{% set a = [1, 2, 3] + [4, 5] %}{% set b = a + [6] %}{% set c = a + a %}"
+                "{% set d = b + b[:2] %}{% set e = b[:5] + ['x'] %}{{ [a, b, c, d, e] }}",
+                none,
+                "[[1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 1, 2, 3, 4, 5], "
+                "[1, 2, 3, 4, 5, 6, 1, 2], [1, 2, 3, 4, 5, 'x']]");
+    expect_text(
+        "{% set t = 'aé€' * 9 %}{{ t[25] ~ t[26] ~ t[8] ~ t[-2] ~ t[7:10] }}{{ t | length }}", none,
+        "é€€éé€a27");
+}
+
 static void test_steps(void **state)
 {
     const struct template_limits few = {.steps = 100000};
@@ -173,7 +210,8 @@ static const char torture_text[] =
     "{% call m(1, x=2) %}body{% endcall %}{{ m('a') | upper }}{{ [3, 1] | sort | map('string') | "
     "join }}"
     "{{ {'a': [1, {'b': none}]} | tojson(indent=2) }}{{ 'a,b'.split(',') }}{{ '%5.2f' % 3.14159 }}"
-    "{{ '{:>5}'.format('x') }}{{ 2 ** 100 }}{{ people | groupby('age') }}{{ people | unique(attribute='age') | list "
+    "{{ '{:>5}'.format('x') }}{{ 2 ** 100 }}{{ people | groupby('age') }}{{ people | "
+    "unique(attribute='age') | list "
     "}}"
     "{% set x | trim %} y {% endset %}{% filter upper %}z{{ x }}{% endfilter %}{{ d | dictsort }}"
     "{% for k, v in d.items() recursive %}{{ k }}{% endfor %}{{ strftime_now('%Y') }}{{ u | title "
@@ -269,11 +307,11 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_steps),         cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_output),        cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_deep_text),     cmocka_unit_test(test_places),
-        cmocka_unit_test(test_syntax_places), cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_growth),        cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_memory),        cmocka_unit_test(test_output),
+        cmocka_unit_test(test_depth),         cmocka_unit_test(test_deep_text),
+        cmocka_unit_test(test_places),        cmocka_unit_test(test_syntax_places),
+        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
