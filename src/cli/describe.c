@@ -97,6 +97,7 @@ static const char *const op_names[] = {
     [OP_SHORT_CONV] = "short convolution",
     [OP_MAMBA] = "mamba",
     [OP_MAMBA2] = "mamba2",
+    [OP_DELTA] = "delta rule",
     [OP_MLP] = "mlp",
     [OP_MOE] = "moe",
 };
@@ -135,6 +136,16 @@ static void describe_attention(struct fields *f, const struct attention_spec *a)
     field_bool(f, "sinks", a->sinks);
     field_bool(f, "qk_norm", a->q_norm.kind != NORM_NONE);
     describe_rope(f, &a->rope);
+}
+
+static void describe_delta(struct fields *f, const struct delta_spec *d)
+{
+    field_count(f, "n_heads", d->n_heads);
+    field_count(f, "n_key_heads", d->n_key_heads);
+    field_count(f, "key_dim", d->key_dim);
+    field_count(f, "value_dim", d->value_dim);
+    field_count(f, "conv_width", d->conv_width);
+    field_bool(f, "keywise", d->keywise);
 }
 
 static void describe_mlp(struct fields *f, const struct mlp_spec *m)
@@ -189,6 +200,8 @@ static void describe_branch(struct fields *f, const struct branch_spec *b)
         describe_mamba(f, &b->mamba);
     else if (b->op == OP_MAMBA2)
         describe_mamba2(f, &b->mamba2);
+    else if (b->op == OP_DELTA)
+        describe_delta(f, &b->delta);
     else if (b->op == OP_MLP)
         describe_mlp(f, &b->mlp);
     else if (b->op == OP_MOE)

@@ -145,12 +145,22 @@ static int reach(struct binder *b, const struct checkpoint_tensor *t,
     return 0;
 }
 
-/* Where the rows of part i of a fused tensor lie, when the parts before it have the given rows. */
-static struct piece fused_rows(const struct binder *b, const struct tensor_place *place, int i,
-                               int64_t before, int64_t all)
+/* How many heads a tensor of TARGET_GROUPED goes by. */
+static int64_t heads_of(const struct binder *b, const struct tensor_place *place)
 {
-    const struct attention_spec *s;
-    int64_t d, queries;
+    const struct branch_spec *s = &b->m->spec->layers[place->layer].branches[place->to.branch];
+
+    if (s->op == OP_DELTA)
+        return s->delta.n_key_heads;
+    return place->to.step ? s->attention.n_heads : s->attention.n_kv_heads;
+}
+
+/* Where the rows of part i of a fused tensor lie, when it has n of all rows and the parts before it
+ * have the given ones. */
+static struct piece fused_rows(const struct binder *b, const struct tensor_place *place, int i,
+                               int64_t n, int64_t before, int64_t all)
+{
+    int64_t heads;
 
     if (place->to.kind == TARGET_INTERLEAVED)
         return (struct piece){.rows = all, .row = i, .block = 1, .stride = place->to.n};
@@ -165,16 +175,20 @@ static struct piece fused_rows(const struct binder *b, const struct tensor_place
                               .stride = all / 4};
     if (place->to.kind != TARGET_GROUPED)
         return (struct piece){.rows = all, .row = before};
-    s = &b->m->spec->layers[place->layer].branches[place->to.branch].attention;
-    d = s->head_dim;
-    queries = s->n_heads / s->n_kv_heads * d;
-    return (struct piece){.rows = all,
-                          .row = i == 0 ? 0 : queries + (i - 1) * d,
-                          .block = i == 0 ? queries : d,
-                          .stride = queries + 2 * d};
+    heads = heads_of(b, place);
+    return (struct piece){
+        .rows = all, .row = before / heads, .block = n / heads, .stride = all / heads};
 }
 
-/* A fused tensor: its rows belong to consecutive roles. */
+/* The role of part i of a fused tensor. */
+static int role_of(const struct weight_target *to, int i)
+{
+    int step = to->step ? to->step : 1;
+
+    return (int)to->first + step * (to->kind == TARGET_SPLIT_BACK ? to->n - 1 - i : i);
+}
+
+/* A fused tensor: its rows belong to several roles. */
 static int reach_parts(struct binder *b, const struct checkpoint_tensor *t,
                        const struct tensor_place *place)
 {
@@ -182,19 +196,20 @@ static int reach_parts(struct binder *b, const struct checkpoint_tensor *t,
 
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < place->to.n; i++) {
-            bool back = place->to.kind == TARGET_SPLIT_BACK;
-            int role = (int)place->to.first + (back ? place->to.n - 1 - i : i);
+            int role = role_of(&place->to, i);
             int slot = slot_of(b, place, role);
+            int64_t n;
 
             if (slot < 0)
                 return binder_unused(b, t);
+            n = b->slots[slot].n_out;
             if (pass == 0) {
-                all += b->slots[slot].n_out;
+                all += n;
                 continue;
             }
-            if (reach(b, t, place, role, fused_rows(b, place, i, before, all)))
+            if (reach(b, t, place, role, fused_rows(b, place, i, n, before, all)))
                 return -1;
-            before += b->slots[slot].n_out;
+            before += n;
         }
     }
     return 0;
@@ -226,7 +241,7 @@ static int reach_latent(struct binder *b, const struct checkpoint_tensor *t,
 
 static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
 {
-    struct tensor_place place = tensor_place(b->m->family, t->name);
+    struct tensor_place place = tensor_place(b->m->family, b->m->spec, t->name);
 
     if (place.to.kind == TARGET_IGNORE || place.part == PART_UNUSED)
         return 0;
@@ -257,7 +272,7 @@ static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
 bool checkpoint_has_head(const struct family *f, const checkpoint *c)
 {
     for (size_t i = 0; i < checkpoint_count(c); i++) {
-        struct tensor_place place = tensor_place(f, checkpoint_at(c, i)->name);
+        struct tensor_place place = tensor_place(f, NULL, checkpoint_at(c, i)->name);
 
         if (place.to.kind == TARGET_SLOTS && place.to.first == ROLE_LM_HEAD)
             return true;

@@ -14,7 +14,8 @@ struct weight_target {
         TARGET_SLOTS,      /* each alternative of the pattern to a role of its own, from first on */
         TARGET_SPLIT,      /* n roles from first on, whose rows lie one after another */
         TARGET_SPLIT_BACK, /* the same, the last role first */
-        TARGET_GROUPED, /* q, k and v, by kv head: its query heads, its key head, its value head */
+        TARGET_GROUPED, /* of each head in turn a part of every role: q, k and v by head of keys; q
+                         * and its gate by head; those of the delta rule by head of keys */
         TARGET_QVK_QUARTERS,  /* q, v and k of a quarter of the heads, then of the next */
         TARGET_INTERLEAVED,   /* the roles take the rows in turn */
         TARGET_HEADS_IN_TURN, /* the roles take blocks of head_dim rows in turn, of a state space */
@@ -24,11 +25,13 @@ struct weight_target {
     int branch;
     enum weight_role first;
     int n;
-    bool transposed; /* matrices are stored [n_in, n_out] */
-    bool bias;       /* the tensor is a bias, whatever its name ends with */
-    bool scales;     /* or the scales of quantised weights */
-    bool second;     /* '*' counts from the spec's second_layers on */
-    bool bare;       /* only of tensors whose name has no last part such as ".weight" */
+    int step;          /* from role to role; 0 counts as 1 */
+    enum op_kind only; /* of layers whose first branch is this; OP_NONE: of all */
+    bool transposed;   /* matrices are stored [n_in, n_out] */
+    bool bias;         /* the tensor is a bias, whatever its name ends with */
+    bool scales;       /* or the scales of quantised weights */
+    bool second;       /* '*' counts from the spec's second_layers on */
+    bool bare;         /* only of tensors whose name has no last part such as ".weight" */
 };
 
 /**
@@ -98,6 +101,19 @@ struct weight_rule {
 #define ATTENTION_GROUPED_QKV(b)                                                                   \
     {                                                                                              \
         .kind = TARGET_GROUPED, .branch = (b), .first = ROLE_Q_PROJ, .n = 3                        \
+    }
+#define ATTENTION_Q_GATE(b)                                                                        \
+    {                                                                                              \
+        .kind = TARGET_GROUPED, .branch = (b), .first = ROLE_Q_PROJ, .n = 2,                       \
+        .step = ROLE_ATTENTION_GATE - ROLE_Q_PROJ                                                  \
+    }
+#define DELTA_GROUPED(b, role, parts)                                                              \
+    {                                                                                              \
+        .kind = TARGET_GROUPED, .branch = (b), .first = (role), .n = (parts)                       \
+    }
+#define ONLY_SLOTS(op, b, role)                                                                    \
+    {                                                                                              \
+        .kind = TARGET_SLOTS, .branch = (b), .first = (role), .only = (op)                         \
     }
 #define MLA(b) SLOTS(b, ROLE_MLA_Q_A)           /* {q_a,q or q_b,kv_a,o} */
 #define MLA_NORMS(b) SLOTS(b, ROLE_MLA_Q_NORM)  /* {q_a,kv_a} */

@@ -145,8 +145,16 @@ static const struct weight_rule towers[] = {
     {NULL, IGNORE},
 };
 
+/* Whether a rule is for the layer that its pattern has found. */
+static bool is_of_layer(const struct weight_rule *r, const struct spec *s, int layer)
+{
+    return r->to.only == OP_NONE || !s || layer < 0 || layer >= s->n_layers ||
+           s->layers[layer].branches[0].op == r->to.only;
+}
+
 static struct tensor_place place_by(const struct weight_rule *rules,
-                                    const struct weight_prefix *prefixes, const char *name)
+                                    const struct weight_prefix *prefixes, const struct spec *s,
+                                    const char *name)
 {
     char whole[MAX_TENSOR_NAME], module[MAX_TENSOR_NAME];
     struct tensor_place place = {.part = PART_OTHER};
@@ -164,7 +172,7 @@ static struct tensor_place place_by(const struct weight_rule *rules,
         bool any = strstr(r->pattern, "**") != NULL;
 
         if ((!r->to.bare || place.part == PART_OTHER) &&
-            match(r->pattern, any ? whole : module, &place)) {
+            match(r->pattern, any ? whole : module, &place) && is_of_layer(r, s, place.layer)) {
             place.to = r->to;
             return place;
         }
@@ -173,14 +181,14 @@ static struct tensor_place place_by(const struct weight_rule *rules,
     return place;
 }
 
-struct tensor_place tensor_place(const struct family *f, const char *name)
+struct tensor_place tensor_place(const struct family *f, const struct spec *s, const char *name)
 {
-    struct tensor_place place = place_by(f->weights, f->prefixes, name);
+    struct tensor_place place = place_by(f->weights, f->prefixes, s, name);
 
     if (place.to.kind == TARGET_NONE)
-        place = place_by(f->weights, text_prefixes, name);
+        place = place_by(f->weights, text_prefixes, s, name);
     if (place.to.kind == TARGET_NONE)
-        place = place_by(towers, NULL, name);
+        place = place_by(towers, NULL, NULL, name);
     return place;
 }
 

@@ -25,7 +25,8 @@ struct tensor_place {
     enum tensor_part part;
 };
 
-struct tensor_place tensor_place(const struct family *f, const char *name);
+/* s says which layers there are, for rules that are not of all; NULL: they count for any. */
+struct tensor_place tensor_place(const struct family *f, const struct spec *s, const char *name);
 
 /* The pattern whose tensors go to this role of this branch, for messages; NULL when there is none.
  */

@@ -72,6 +72,8 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const
         return nn_mamba(p, &b->mamba, x, b->state);
     case OP_MAMBA2:
         return nn_mamba2(p, &b->mamba2, x, b->state);
+    case OP_DELTA:
+        return nn_delta(p, &b->delta, x, b->state);
     case OP_MLP:
         return nn_mlp(p, &b->mlp, x);
     case OP_MOE:

@@ -1,7 +1,7 @@
 /* nn/linear.c: products with weights, and norms. */
 #include "nn/nn.h"
 
-#define MAX_JOBS 4
+#define MAX_JOBS 6
 
 /* The product with inputs in the order of the weight. */
 static void ordered(pass *p, const struct nn_linear *l, const tensor *x, tensor *y)

@@ -7,7 +7,7 @@
 
 /* nn/linear.c */
 tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x); /* [T, n_out] */
-/* n products of one x, each weight read once; y[i] [T, n_out of l[i]]. n <= 4 */
+/* n products of one x, each weight read once; y[i] [T, n_out of l[i]]. n <= 6 */
 void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y);
 /* Each part's product with a matrix of its own: y, x [T n_parts, ...]. */
 void nn_per_part(pass *p, const struct nn_experts *parts, int n_parts, tensor *y, const tensor *x);
@@ -34,6 +34,8 @@ tensor *nn_mamba2(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t st
 /* x = act(conv(x)), of x [T, channels] and what came before. */
 void nn_conv(pass *p, const struct nn_conv *c, tensor *x, int width, enum activation act,
              size_t state);
+/* nn/delta.c: the same; state is where its part of the state lies. */
+tensor *nn_delta(pass *p, const struct nn_delta *d, const tensor *x, size_t state);
 tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
 /* nn/index.c: the keys seen by each row of x [T, hidden_size], of whose latents queries are made,
  * as attend takes them. */

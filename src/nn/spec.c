@@ -48,6 +48,11 @@ struct branch_spec branch_mamba2(struct norm_spec pre_norm, struct mamba2_spec m
         .pre_norm = pre_norm, .op = OP_MAMBA2, .scale = 1, .mamba2 = mamba2};
 }
 
+struct branch_spec branch_delta(struct norm_spec pre_norm, struct delta_spec delta)
+{
+    return (struct branch_spec){.pre_norm = pre_norm, .op = OP_DELTA, .scale = 1, .delta = delta};
+}
+
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp)
 {
     return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MLP, .scale = 1, .mlp = mlp};
@@ -196,7 +201,8 @@ static int check_mla(int layer, const struct mla_spec *m, clm_error *err)
         check_range(layer, "q_lora_rank", m->q_rank, 0, MAX_SIZE, err) ||
         check_range(layer, "kv_lora_rank", m->kv_rank, 1, MAX_HEAD_DIM, err) ||
         check_range(layer, "qk_nope_head_dim", m->nope_dim, 1, MAX_HEAD_DIM, err) ||
-        check_range(layer, "qk_rope_head_dim", m->rope_dim, 2, MAX_HEAD_DIM, err) ||
+        check_range(layer, "qk_rope_head_dim", m->rope_dim, m->rope.kind == ROPE_NONE ? 0 : 2,
+                    MAX_HEAD_DIM, err) ||
         check_range(layer, "v_head_dim", m->v_dim, 1, MAX_HEAD_DIM, err))
         return -1;
     if (check_index(layer, &m->index, m->n_heads, err) ||
@@ -244,6 +250,27 @@ static int check_mamba2(int layer, const struct mamba2_spec *m, clm_error *err)
         return fail(err, CLM_ERR_FORMAT, "config: time steps of layer %d are held within %g and %g",
                     layer, (double)m->dt_low, (double)m->dt_high);
     return check_norm(layer, &m->norm, err);
+}
+
+static int check_delta(int layer, const struct delta_spec *d, clm_error *err)
+{
+    if (check_range(layer, "the number of value heads", d->n_heads, 1, MAX_HEADS, err) ||
+        check_range(layer, "the number of key heads", d->n_key_heads, 1, d->n_heads, err) ||
+        check_range(layer, "the size of a key head", d->key_dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "the size of a value head", d->value_dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "the width of the convolution", d->conv_width, 1, MAX_CONV, err) ||
+        check_range(layer, "the rank of the decay", d->decay_rank, 0, MAX_SIZE, err) ||
+        check_range(layer, "the rank of the gate", d->gate_rank, 0, MAX_SIZE, err))
+        return -1;
+    if (d->n_heads % d->n_key_heads)
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: %d value heads of layer %d are no multiple of %d key heads",
+                    d->n_heads, layer, d->n_key_heads);
+    if (!(d->decay_bound <= 0) || !isfinite(d->decay_bound))
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: the decay of layer %d has the lower bound %g; it must be negative",
+                    layer, (double)d->decay_bound);
+    return check_norm(layer, &d->norm, err);
 }
 
 static int check_mlp(int layer, const struct mlp_spec *m, clm_error *err)
@@ -320,6 +347,8 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
         return check_mamba(layer, &b->mamba, err);
     case OP_MAMBA2:
         return check_mamba2(layer, &b->mamba2, err);
+    case OP_DELTA:
+        return check_delta(layer, &b->delta, err);
     case OP_MLP:
         return check_mlp(layer, &b->mlp, err);
     case OP_MOE:
@@ -370,6 +399,14 @@ static size_t mamba2_state_bytes(const struct mamba2_spec *m)
                        (double)m->n_heads * m->head_dim * m->state_size);
 }
 
+/* The last inputs of the convolutions of queries, keys and values; the matrix of each head. */
+static size_t delta_state_bytes(const struct delta_spec *d)
+{
+    double keys = (double)d->n_key_heads * d->key_dim, values = (double)d->n_heads * d->value_dim;
+
+    return float_bytes((d->conv_width - 1) * (2 * keys + values) + values * d->key_dim);
+}
+
 size_t branch_state_bytes(const struct branch_spec *b)
 {
     switch (b->op) {
@@ -379,6 +416,8 @@ size_t branch_state_bytes(const struct branch_spec *b)
         return mamba_state_bytes(&b->mamba);
     case OP_MAMBA2:
         return mamba2_state_bytes(&b->mamba2);
+    case OP_DELTA:
+        return delta_state_bytes(&b->delta);
     default:
         return 0;
     }

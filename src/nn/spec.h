@@ -211,6 +211,22 @@ struct mamba_spec {
     struct norm_spec bcdt_norm; /* of B, C and what makes the time step, each for itself */
 };
 
+/* The delta rule: what a state finds for a key is corrected towards its value. Queries, keys and
+ * values pass a convolution of their own; queries and keys have length 1. Gated delta net,
+ * arXiv:2412.06464; Kimi delta attention, 2510.26692 */
+struct delta_spec {
+    int n_heads,
+        n_key_heads; /* of values; of queries and keys, each serving n_heads / n_key_heads */
+    int key_dim, value_dim;
+    int conv_width;
+    bool keywise;              /* each number of a key decays by itself, else a head as a whole */
+    int decay_rank, gate_rank; /* made through so many numbers; 0: straight */
+    float decay_bound;         /* < 0: decay is exp(bound sigmoid(exp(A_log) (a + dt_bias))), */
+    float beta_scale;      /* else exp(-exp(A_log) softplus(a + dt_bias)); beta: times sigmoid */
+    struct norm_spec norm; /* of what each head finds */
+    enum activation gate_activation; /* multiplies it */
+};
+
 enum op_kind {
     OP_NONE, /* the input as it is */
     OP_ATTENTION,
@@ -218,6 +234,7 @@ enum op_kind {
     OP_SHORT_CONV,
     OP_MAMBA,
     OP_MAMBA2,
+    OP_DELTA,
     OP_MLP,
     OP_MOE,
     OP_LAYER_INPUT,   /* out(gelu(gate(x)) * the layer's own input, made of the tokens) */
@@ -247,6 +264,7 @@ struct branch_spec {
         struct short_conv_spec short_conv;
         struct mamba_spec mamba;
         struct mamba2_spec mamba2;
+        struct delta_spec delta;
         struct mlp_spec mlp;
         struct moe_spec moe;
         int rank; /* of OP_LOW_RANK */
@@ -316,6 +334,7 @@ struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla);
 struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_conv_spec short_conv);
 struct branch_spec branch_mamba(struct norm_spec pre_norm, struct mamba_spec mamba);
 struct branch_spec branch_mamba2(struct norm_spec pre_norm, struct mamba2_spec mamba2);
+struct branch_spec branch_delta(struct norm_spec pre_norm, struct delta_spec delta);
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp);
 struct branch_spec branch_of(enum op_kind op, struct norm_spec pre_norm); /* that need no numbers */
 struct branch_spec branch_moe(struct norm_spec pre_norm, struct moe_spec moe);

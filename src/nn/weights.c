@@ -82,6 +82,21 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_SSM_DT_NORM] = "norm of the time step",
     [ROLE_SSM_NORM] = "norm of the state space",
     [ROLE_SSM_OUT] = "out_proj",
+    [ROLE_DELTA_Q] = "q_proj of the delta rule",
+    [ROLE_DELTA_K] = "k_proj of the delta rule",
+    [ROLE_DELTA_V] = "v_proj of the delta rule",
+    [ROLE_DELTA_GATE] = "gate of the delta rule",
+    [ROLE_DELTA_BETA] = "b_proj of the delta rule",
+    [ROLE_DELTA_DECAY] = "a_proj of the delta rule",
+    [ROLE_DELTA_O] = "out_proj of the delta rule",
+    [ROLE_DELTA_GATE_DOWN] = "g_a_proj of the delta rule",
+    [ROLE_DELTA_DECAY_DOWN] = "f_a_proj of the delta rule",
+    [ROLE_DELTA_CONV_Q] = "convolution of queries",
+    [ROLE_DELTA_CONV_K] = "convolution of keys",
+    [ROLE_DELTA_CONV_V] = "convolution of values",
+    [ROLE_DELTA_A] = "A_log of the delta rule",
+    [ROLE_DELTA_DT_BIAS] = "dt_bias of the delta rule",
+    [ROLE_DELTA_NORM] = "norm of the delta rule",
     [ROLE_GATE_PROJ] = "gate_proj",
     [ROLE_UP_PROJ] = "up_proj",
     [ROLE_DOWN_PROJ] = "down_proj",
@@ -355,6 +370,40 @@ static int visit_mamba2(struct walk *w, struct nn_mamba2 *m)
     return rc ? rc : visit_matrix(w, ROLE_SSM_OUT, &m->out_proj, n, inner, s->out_bias);
 }
 
+/* From hidden_size numbers, through rank where that is not 0. */
+static int visit_through(struct walk *w, enum weight_role down, enum weight_role up,
+                         struct nn_low_rank *l, int rank, int n_out)
+{
+    int rc = rank ? visit_matrix(w, down, &l->down, rank, w->hidden_size, false) : 0;
+
+    return rc ? rc : visit_matrix(w, up, &l->up, n_out, rank ? rank : w->hidden_size, false);
+}
+
+static int visit_delta(struct walk *w, struct nn_delta *d)
+{
+    const struct delta_spec *s = d->spec;
+    int keys = s->n_key_heads * s->key_dim, values = s->n_heads * s->value_dim;
+    int decays = s->keywise ? s->n_heads * s->key_dim : s->n_heads, rc;
+
+    rc = visit_matrix(w, ROLE_DELTA_Q, &d->q_proj, keys, w->hidden_size, false);
+    rc = rc ? rc : visit_matrix(w, ROLE_DELTA_K, &d->k_proj, keys, w->hidden_size, false);
+    rc = rc ? rc : visit_matrix(w, ROLE_DELTA_V, &d->v_proj, values, w->hidden_size, false);
+    rc = rc ? rc
+            : visit_through(w, ROLE_DELTA_GATE_DOWN, ROLE_DELTA_GATE, &d->gate, s->gate_rank,
+                            values);
+    rc = rc ? rc : visit_matrix(w, ROLE_DELTA_BETA, &d->beta, s->n_heads, w->hidden_size, false);
+    rc = rc ? rc
+            : visit_through(w, ROLE_DELTA_DECAY_DOWN, ROLE_DELTA_DECAY, &d->decay, s->decay_rank,
+                            decays);
+    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_Q, &d->conv_q, keys * s->conv_width);
+    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_K, &d->conv_k, keys * s->conv_width);
+    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_V, &d->conv_v, values * s->conv_width);
+    rc = rc ? rc : visit_vector_as(w, ROLE_DELTA_A, &d->a, s->n_heads, VECTOR_MINUS_EXP);
+    rc = rc ? rc : visit_vector(w, ROLE_DELTA_DT_BIAS, &d->dt_bias, decays);
+    rc = rc ? rc : visit_norm(w, ROLE_DELTA_NORM, &d->norm, s->value_dim);
+    return rc ? rc : visit_matrix(w, ROLE_DELTA_O, &d->o_proj, w->hidden_size, values, false);
+}
+
 /* Its roles are gate, up and down from first on. */
 static int visit_mlp(struct walk *w, enum weight_role first, struct nn_mlp *m)
 {
@@ -489,6 +538,9 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
         break;
     case OP_MAMBA2:
         rc = visit_mamba2(w, &b->mamba2);
+        break;
+    case OP_DELTA:
+        rc = visit_delta(w, &b->delta);
         break;
     case OP_MLP:
         rc = visit_mlp(w, ROLE_GATE_PROJ, &b->mlp);
@@ -715,6 +767,10 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
         b->mamba2.b_norm.spec = &s->mamba2.bcdt_norm;
         b->mamba2.c_norm.spec = &s->mamba2.bcdt_norm;
         b->mamba2.dt_norm.spec = &s->mamba2.bcdt_norm;
+        return 0;
+    case OP_DELTA:
+        b->delta.spec = &s->delta;
+        b->delta.norm.spec = &s->delta.norm;
         return 0;
     case OP_MLP:
         b->mlp.spec = &s->mlp;

@@ -94,6 +94,19 @@ struct nn_mamba2 {
     struct nn_linear out_proj;
 };
 
+struct nn_low_rank {
+    struct nn_linear down, up; /* [rank, hidden_size] and back */
+};
+
+struct nn_delta {
+    const struct delta_spec *spec;
+    struct nn_linear q_proj, k_proj, v_proj, beta, o_proj;
+    struct nn_low_rank gate, decay;        /* without a rank: up alone */
+    const float *conv_q, *conv_k, *conv_v; /* [channels, conv_width] */
+    const float *a, *dt_bias; /* -exp(A_log) [n_heads]; [n_heads or n_heads * key_dim] */
+    struct nn_norm norm;
+};
+
 struct nn_mlp {
     const struct mlp_spec *spec;
     struct nn_linear gate_proj, up_proj, down_proj;
@@ -118,10 +131,6 @@ struct nn_layer_input {
     int layer;
 };
 
-struct nn_low_rank {
-    struct nn_linear down, up; /* [rank, hidden_size] and back */
-};
-
 /* Of OP_ALTUP_PREDICT the norm, the router and coefs, of OP_ALTUP_CORRECT coefs and scale. */
 struct nn_altup {
     struct nn_norm norm;
@@ -142,6 +151,7 @@ struct nn_branch {
         struct nn_short_conv short_conv;
         struct nn_mamba mamba;
         struct nn_mamba2 mamba2;
+        struct nn_delta delta;
         struct nn_mlp mlp;
         struct nn_moe moe;
         struct nn_linear linear;
@@ -258,6 +268,21 @@ enum weight_role {
     ROLE_SSM_DT_NORM,
     ROLE_SSM_NORM,
     ROLE_SSM_OUT,
+    ROLE_DELTA_Q,
+    ROLE_DELTA_K,
+    ROLE_DELTA_V,
+    ROLE_DELTA_GATE,
+    ROLE_DELTA_BETA,
+    ROLE_DELTA_DECAY,
+    ROLE_DELTA_O,
+    ROLE_DELTA_GATE_DOWN,
+    ROLE_DELTA_DECAY_DOWN,
+    ROLE_DELTA_CONV_Q,
+    ROLE_DELTA_CONV_K,
+    ROLE_DELTA_CONV_V,
+    ROLE_DELTA_A,
+    ROLE_DELTA_DT_BIAS,
+    ROLE_DELTA_NORM,
     ROLE_GATE_PROJ,
     ROLE_UP_PROJ,
     ROLE_DOWN_PROJ,
