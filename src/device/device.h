@@ -168,6 +168,7 @@ struct router_params {
     const float *bias;                  /* [n_experts] in device memory, or NULL */
     int n_groups, n_groups_kept; /* equal groups in order of id, the best kept; the others' scores
                                   * count as 0. n_groups 0 or 1: no groups */
+    bool groups_alone;           /* no expert of another group is chosen, however low the scores */
     bool group_by_max; /* a group is as good as its best expert; else as its best two together */
     bool normalize;    /* divide the k weights by max(their sum + eps, floor) */
     float normalize_eps, normalize_floor;

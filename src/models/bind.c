@@ -152,6 +152,8 @@ static int64_t heads_of(const struct binder *b, const struct tensor_place *place
 
     if (s->op == OP_DELTA)
         return s->delta.n_key_heads;
+    if (s->op == OP_MAMBA2)
+        return s->mamba2.n_heads;
     return place->to.step ? s->attention.n_heads : s->attention.n_kv_heads;
 }
 
@@ -164,10 +166,6 @@ static struct piece fused_rows(const struct binder *b, const struct tensor_place
 
     if (place->to.kind == TARGET_INTERLEAVED)
         return (struct piece){.rows = all, .row = i, .block = 1, .stride = place->to.n};
-    if (place->to.kind == TARGET_HEADS_IN_TURN) {
-        d = b->m->spec->layers[place->layer].branches[place->to.branch].mamba2.head_dim;
-        return (struct piece){.rows = all, .row = i * d, .block = d, .stride = place->to.n * d};
-    }
     if (place->to.kind == TARGET_QVK_QUARTERS)
         return (struct piece){.rows = all,
                               .row = all / 12 * (i == 0 ? 0 : 3 - i),

@@ -15,10 +15,10 @@ struct weight_target {
         TARGET_SPLIT,      /* n roles from first on, whose rows lie one after another */
         TARGET_SPLIT_BACK, /* the same, the last role first */
         TARGET_GROUPED, /* of each head in turn a part of every role: q, k and v by head of keys; q
-                         * and its gate by head; those of the delta rule by head of keys */
-        TARGET_QVK_QUARTERS,  /* q, v and k of a quarter of the heads, then of the next */
-        TARGET_INTERLEAVED,   /* the roles take the rows in turn */
-        TARGET_HEADS_IN_TURN, /* the roles take blocks of head_dim rows in turn, of a state space */
+                         * and its gate by head; those of the delta rule by head of keys, of
+                         * a state space by head */
+        TARGET_QVK_QUARTERS, /* q, v and k of a quarter of the heads, then of the next */
+        TARGET_INTERLEAVED,  /* the roles take the rows in turn */
         TARGET_LATENT, /* kv_b_proj: by head, what makes its key of a latent, and what its value */
         TARGET_IGNORE
     } kind;

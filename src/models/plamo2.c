@@ -87,7 +87,7 @@ static const struct weight_rule plamo2_weights[] = {
     {"model.embed_tokens", EMBED_TOKENS},
     {"model.layers.layers.*.pre_mixer_norm", PRE_NORM(0)},
     {"model.layers.layers.*.mixer.in_proj",
-     {.kind = TARGET_HEADS_IN_TURN, .branch = 0, .first = ROLE_SSM_Z, .n = 2}},
+     {.kind = TARGET_GROUPED, .branch = 0, .first = ROLE_SSM_Z, .n = 2}},
     {"model.layers.layers.*.mixer.conv1d", CONV(0)},
     {"model.layers.layers.*.mixer.bcdt_proj", SLOTS(0, ROLE_SSM_BCDT)},
     {"model.layers.layers.*.mixer.{B,C,dt}_norm_weight", SLOTS(0, ROLE_SSM_B_NORM)},

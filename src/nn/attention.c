@@ -125,26 +125,25 @@ static void project_kv(pass *p, const struct nn_attention *a, const tensor *x, t
     *v = y[2];
 }
 
-/* y times act(gate(x)), a number for each head or for each of its numbers. */
-static void apply_gate(pass *p, const struct nn_attention *a, tensor *y, const tensor *x)
+void nn_gate(pass *p, const struct nn_linear *gate, enum attention_gate kind, enum activation act,
+             int n_heads, tensor *y, const tensor *x)
 {
-    const struct attention_spec *s = a->spec;
-    tensor *gate;
-    tensor heads, factors;
+    tensor *factors;
+    tensor heads, of_heads;
 
-    if (s->gate == GATE_NONE)
+    if (kind == GATE_NONE)
         return;
-    gate = nn_linear(p, &a->gate, x);
+    factors = nn_linear(p, gate, x);
     if (p->failed)
         return;
-    if (s->gate == GATE_ALL) {
-        p->ops->glu(p->dev, y, gate, y, s->gate_activation);
+    if (kind == GATE_ALL) {
+        p->ops->glu(p->dev, y, factors, y, act);
         return;
     }
-    p->ops->activate(p->dev, gate, gate, s->gate_activation);
-    heads = nn_part_rows(y, s->n_heads, 0, y->cols / s->n_heads);
-    factors = nn_part_rows(gate, s->n_heads, 0, 1);
-    p->ops->scale_rows(p->dev, &heads, &factors);
+    p->ops->activate(p->dev, factors, factors, act);
+    heads = nn_part_rows(y, n_heads, 0, y->cols / n_heads);
+    of_heads = nn_part_rows(factors, n_heads, 0, 1);
+    p->ops->scale_rows(p->dev, &heads, &of_heads);
 }
 
 static void look(pass *p, const struct nn_attention *a, const tensor *x, tensor *y, tensor *q,
@@ -216,6 +215,6 @@ tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x)
     look(p, a, x, y, q, k, v);
     if (s->mixed_with)
         mix(p, a, y, q);
-    apply_gate(p, a, y, x);
+    nn_gate(p, &a->gate, s->gate, s->gate_activation, s->n_heads, y, x);
     return nn_linear(p, &a->o_proj, y);
 }

@@ -47,12 +47,11 @@ static struct projected project(pass *p, const struct nn_delta *d, const tensor 
 static size_t convolve(pass *p, const struct nn_delta *d, const struct projected *y, size_t state)
 {
     tensor *parts[] = {y->q, y->k, y->v};
-    const float *weights[] = {d->conv_q, d->conv_k, d->conv_v};
+    const struct nn_conv *convs[] = {&d->conv_q, &d->conv_k, &d->conv_v};
     int width = d->spec->conv_width;
 
     for (size_t i = 0; i < COUNT(parts); i++) {
-        p->ops->causal_conv(p->dev, parts[i], parts[i], weights[i], NULL, width, ACT_SILU,
-                            &p->rows.states, state);
+        nn_conv(p, convs[i], parts[i], width, ACT_SILU, state);
         state += (size_t)(width - 1) * (size_t)parts[i]->cols * sizeof(float);
     }
     return state;

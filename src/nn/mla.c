@@ -90,5 +90,6 @@ tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
     from = nn_part_rows(found, s->n_heads, 0, s->kv_rank);
     to = nn_part_rows(y, s->n_heads, 0, s->v_dim);
     nn_per_part(p, &m->unembed, s->n_heads, &to, &from);
+    nn_gate(p, &m->gate, s->gate, ACT_SIGMOID, s->n_heads, y, x);
     return nn_linear(p, &m->o_proj, y);
 }

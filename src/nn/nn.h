@@ -21,6 +21,10 @@ tensor nn_part_rows(const tensor *x, int n_parts, int first, int n);
 /* Queries of later positions are larger. */
 void nn_temperature(pass *p, const struct temperature_spec *t, tensor *q);
 
+/* y [T, H, ...] times act(gate(x)), a number for each head or for each of its numbers. */
+void nn_gate(pass *p, const struct nn_linear *gate, enum attention_gate kind, enum activation act,
+             int n_heads, tensor *y, const tensor *x);
+
 /* What a branch keeps of the past: so many layers of the cache, from its cache_layer on. */
 int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[2]);
 

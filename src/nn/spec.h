@@ -139,6 +139,7 @@ struct mla_spec {
     struct index_spec index;
     float scale;
     struct temperature_spec temperature;
+    enum attention_gate gate; /* sigmoid(linear(x)) */
 };
 
 struct mlp_spec {

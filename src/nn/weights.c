@@ -292,6 +292,10 @@ static int visit_mla(struct walk *w, struct nn_mla *m)
             : visit_experts(w, ROLE_MLA_UNEMBED, &m->unembed, s->n_heads, s->v_dim, s->kv_rank,
                             false);
     rc = rc ? rc : visit_index(w, &m->index, s->q_rank);
+    if (!rc && s->gate != GATE_NONE)
+        rc = visit_matrix(w, ROLE_ATTENTION_GATE, &m->gate,
+                          s->gate == GATE_HEADS ? s->n_heads : s->n_heads * s->v_dim,
+                          w->hidden_size, false);
     return rc ? rc
               : visit_matrix(w, ROLE_MLA_O, &m->o_proj, w->hidden_size, s->n_heads * s->v_dim,
                              s->o_bias);
@@ -395,9 +399,9 @@ static int visit_delta(struct walk *w, struct nn_delta *d)
     rc = rc ? rc
             : visit_through(w, ROLE_DELTA_DECAY_DOWN, ROLE_DELTA_DECAY, &d->decay, s->decay_rank,
                             decays);
-    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_Q, &d->conv_q, keys * s->conv_width);
-    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_K, &d->conv_k, keys * s->conv_width);
-    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_V, &d->conv_v, values * s->conv_width);
+    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_Q, &d->conv_q.w, keys * s->conv_width);
+    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_K, &d->conv_k.w, keys * s->conv_width);
+    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_V, &d->conv_v.w, values * s->conv_width);
     rc = rc ? rc : visit_vector_as(w, ROLE_DELTA_A, &d->a, s->n_heads, VECTOR_MINUS_EXP);
     rc = rc ? rc : visit_vector(w, ROLE_DELTA_DT_BIAS, &d->dt_bias, decays);
     rc = rc ? rc : visit_norm(w, ROLE_DELTA_NORM, &d->norm, s->value_dim);

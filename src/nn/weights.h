@@ -58,7 +58,7 @@ struct nn_mla {
     struct nn_experts
         embed_q; /* of each head [kv_rank, nope_dim]: what its query looks for in latents */
     struct nn_experts unembed; /* of each head [v_dim, kv_rank]: its values from latents */
-    struct nn_linear o_proj;
+    struct nn_linear o_proj, gate;
     struct nn_index index;
 };
 
@@ -101,8 +101,8 @@ struct nn_low_rank {
 struct nn_delta {
     const struct delta_spec *spec;
     struct nn_linear q_proj, k_proj, v_proj, beta, o_proj;
-    struct nn_low_rank gate, decay;        /* without a rank: up alone */
-    const float *conv_q, *conv_k, *conv_v; /* [channels, conv_width] */
+    struct nn_low_rank gate, decay; /* without a rank: up alone */
+    struct nn_conv conv_q, conv_k, conv_v;
     const float *a, *dt_bias; /* -exp(A_log) [n_heads]; [n_heads or n_heads * key_dim] */
     struct nn_norm norm;
 };

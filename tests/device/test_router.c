@@ -143,8 +143,8 @@ static void test_route_any_input(void **state)
     d->ops->close(d);
 }
 
-/* Groups and biases: the choice by biased scores among the groups kept, where the others count as
- * 0; the weights by the plain ones. */
+/* Groups and biases: the choice by biased scores among the groups kept, where the others count as 0
+ * or not at all; the weights by the plain ones. */
 static void keep_groups(double *choice, const struct router_params *p)
 {
     int size = p->n_experts / p->n_groups;
@@ -167,7 +167,7 @@ static void keep_groups(double *choice, const struct router_params *p)
         for (int other = 0; other < p->n_groups; other++)
             better += best[other] > best[g];
         for (int i = g * size; i < (g + 1) * size && better >= p->n_groups_kept; i++)
-            choice[i] = 0;
+            choice[i] = p->groups_alone ? -INFINITY : 0;
     }
 }
 
@@ -212,7 +212,7 @@ static void check_biased(device *d, struct router_params p, int n_rows)
     tensor tw = {weights, DTYPE_F32, n_rows, k, k};
 
     for (int i = 0; i < n; i++)
-        bias[i] = (float)((i * 37) % n) / 256 + 0.5f;
+        bias[i] = (float)((i * 37) % n) / 256 + (p.groups_alone ? -1.5f : 0.5f);
     random_floats(logits, (size_t)(n_rows * n));
     p.bias = bias;
     d->ops->route(d, &ti, &tw, &tl, &p);
@@ -229,7 +229,7 @@ static void test_route_groups(void **state)
 
     (void)state;
     for (size_t i = 0; i < COUNT(sizes); i++)
-        for (int options = 0; options < 8; options++) {
+        for (int options = 0; options < 16; options++) {
             struct router_params p = {
                 .score = options & 1 ? ROUTER_SIGMOID : ROUTER_SOFTMAX_ALL,
                 .n_experts = sizes[i][0],
@@ -237,6 +237,7 @@ static void test_route_groups(void **state)
                 .n_groups = sizes[i][2],
                 .n_groups_kept = sizes[i][3],
                 .group_by_max = options & 2,
+                .groups_alone = options & 8,
                 .normalize = options & 4,
                 .normalize_eps = options & 1 ? 1e-3f : 0,
                 .normalize_floor = options & 2 ? 1.5f : 0,

@@ -65,7 +65,8 @@ static float group_score(const float *x, int n, bool by_max)
     return by_max || n < 2 ? first : first + second;
 }
 
-/* Scores outside of the best groups become 0; room holds a number for each group. */
+/* Scores outside of the best groups become 0, or less than all; room holds a number for each group.
+ */
 static void keep_groups(float *x, float *room, const struct router_params *p)
 {
     int size = p->n_experts / p->n_groups;
@@ -81,7 +82,8 @@ static void keep_groups(float *x, float *room, const struct router_params *p)
         if (worst < 0)
             return;
         room[worst] = NAN;
-        memset(x + worst * size, 0, (size_t)size * sizeof *x);
+        for (int i = worst * size; i < (worst + 1) * size; i++)
+            x[i] = p->groups_alone ? -INFINITY : 0;
     }
 }
 

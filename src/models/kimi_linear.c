@@ -1,0 +1,194 @@
+/* models/kimi_linear.c: Kimi Linear: layers with the delta rule, whose decay is by each number of
+ * the keys, and attention to latents without positions; experts beside a shared one.
+ *
+ *     x += delta(rms_norm(x)) or mla(rms_norm(x))
+ *     x += mlp(n), or sum over the k best e of w_e expert_e(n) + shared(n),  n = rms_norm(x)
+ *
+ * arXiv:2510.26692
+ */
+#include <string.h>
+
+#include "models/family.h"
+
+/* Which layers have what: as linear_attn_config says, counting from 1; else layer_types. */
+static bool is_linear(config *c, int layer)
+{
+    config *linear = config_object(c, "linear_attn_config");
+    const char *const *types;
+    const int *layers;
+    int n = linear ? config_ints(linear, "kda_layers", &layers) : -1;
+
+    for (int i = 0; i < n; i++)
+        if (layers[i] == layer + 1)
+            return true;
+    if (n >= 0)
+        return false;
+    n = config_strings(c, "layer_types", &types);
+    if (layer >= n)
+        return config_fail(c, "linear_attn_config", "it does not say what layer %d is", layer);
+    return strcmp(types[layer], "linear_attention") == 0;
+}
+
+/* Likewise: mlp_layer_types, or all from first_k_dense_replace on, every moe_layer_freq-th. */
+static bool is_sparse(config *c, int layer)
+{
+    const char *const *types;
+    int n = config_strings(c, "mlp_layer_types", &types);
+
+    if (n >= 0 && layer >= n)
+        return config_fail(c, "mlp_layer_types", "it has %d entries, too few for layer %d", n,
+                           layer);
+    if (n >= 0)
+        return strcmp(types[layer], "sparse") == 0;
+    return layer >= config_int_or(c, "first_k_dense_replace", 0) &&
+           layer % (config_has(c, "moe_layer_freq") ? config_int_in(c, "moe_layer_freq", 1, 4096)
+                                                    : 1) ==
+               0;
+}
+
+static struct delta_spec read_delta(config *c, struct norm_spec norm)
+{
+    config *linear = config_object(c, "linear_attn_config");
+    config *from = linear ? linear : c;
+    int n_heads = config_int(from, linear ? "num_heads" : "linear_num_heads");
+    int head_dim = config_int(from, linear ? "head_dim" : "linear_head_dim");
+
+    config_ignore(c, "linear_num_heads", "linear_head_dim", "linear_conv_kernel_dim", NULL);
+    if (linear)
+        config_ignore(linear, "full_attn_layers", NULL);
+    return (struct delta_spec){
+        .n_heads = n_heads,
+        .n_key_heads = n_heads,
+        .key_dim = head_dim,
+        .value_dim = head_dim,
+        .conv_width =
+            config_int_or(from, linear ? "short_conv_kernel_size" : "linear_conv_kernel_dim", 4),
+        .keywise = true,
+        .decay_rank = head_dim,
+        .gate_rank = head_dim,
+        .beta_scale = 1,
+        .norm = norm,
+        .gate_activation = ACT_SIGMOID,
+    };
+}
+
+static struct mla_spec read_mla(config *c, struct norm_spec norm, bool later)
+{
+    int head_dim = config_int_or(c, "head_dim", 0);
+    bool bias = config_bool_or(c, "attention_bias", false);
+    struct mla_spec m = {
+        .n_heads = config_int_in(c, "num_attention_heads", 1, 4096),
+        .q_rank = config_int_or(c, "q_lora_rank", 0),
+        .kv_rank = config_int(c, "kv_lora_rank"),
+        .nope_dim = config_int_or(c, "qk_nope_head_dim", head_dim),
+        .rope_dim = config_int_or(c, "qk_rope_head_dim", 0),
+        .v_dim = config_int_or(c, "v_head_dim", head_dim),
+        .a_bias = bias,
+        .o_bias = bias,
+        .q_scale = 1,
+        .kv_scale = 1,
+    };
+
+    if (later)
+        norm.eps = 1e-6f;
+    m.q_norm = m.kv_norm = norm;
+    m.scale = attention_scale(m.nope_dim + m.rope_dim);
+    config_ignore(c, "num_key_value_heads", "qk_head_dim", "mla_use_nope", "rope_theta",
+                  "rope_scaling", NULL);
+    return m;
+}
+
+static struct moe_spec read_moe(config *c, struct mlp_spec mlp, bool later)
+{
+    const char *scores = config_string_or(c, "moe_router_activation_func", "sigmoid");
+    int shared = config_int_or(c, "num_shared_experts", 0);
+    struct moe_spec moe = {.router_bias = true, .expert = mlp, .shared = mlp};
+
+    moe.expert.intermediate_size = config_int(c, "moe_intermediate_size");
+    moe.shared.intermediate_size = 0;
+    if (shared > 0 && moe.expert.intermediate_size > (1 << 24) / shared)
+        config_fail(c, "num_shared_experts", "%d of %d numbers are too many", shared,
+                    moe.expert.intermediate_size);
+    else
+        moe.shared.intermediate_size = shared * moe.expert.intermediate_size;
+    moe.router = (struct router_params){
+        .score = strcmp(scores, "softmax") == 0 ? ROUTER_SOFTMAX_ALL : ROUTER_SIGMOID,
+        .n_experts = config_int(c, "num_experts"),
+        .n_experts_per_token = config_int_or(c, "num_experts_per_token", 1),
+        .n_groups = config_int_or(c, "num_expert_group", 1),
+        .n_groups_kept = config_int_or(c, "topk_group", 1),
+        .groups_alone = later,
+        .normalize = config_bool_or(c, "moe_renormalize", true),
+        .normalize_eps = 1e-20f,
+        .scale = (float)config_float_or(c, "routed_scaling_factor", 1),
+    };
+    moe.router.normalize = moe.router.normalize && moe.router.n_experts_per_token > 1;
+    if (strcmp(scores, "sigmoid") != 0 && strcmp(scores, "softmax") != 0)
+        config_fail(c, "moe_router_activation_func", "unknown scores \"%s\" of experts", scores);
+    return moe;
+}
+
+static int kimi_linear_spec(struct spec *s, config *c, arena *a)
+{
+    bool later = config_by_transformers(c);
+    struct norm_spec norm = config_rms_norm(c);
+    struct mlp_spec mlp = config_gated_mlp(c);
+    bool experts = config_int_or(c, "num_experts", 0) > 0;
+    struct moe_spec moe = experts ? read_moe(c, mlp, later) : (struct moe_spec){0};
+    struct delta_spec delta = read_delta(c, norm);
+    struct mla_spec mla = read_mla(c, norm, later);
+
+    if (config_common(s, c, false, a))
+        return -1;
+    s->context_length = config_int_or(c, "model_max_length", s->context_length);
+    s->final_norm = norm;
+    s->more_layers = true;
+    for (int i = 0; i < s->n_layers && !config_error(c)->code; i++) {
+        layer_add(&s->layers[i],
+                  is_linear(c, i) ? branch_delta(norm, delta) : branch_mla(norm, mla));
+        layer_add(&s->layers[i],
+                  experts && is_sparse(c, i) ? branch_moe(norm, moe) : branch_mlp(norm, mlp));
+    }
+    config_ignore(c, "use_grouped_topk", "num_nextn_predict_layers", "moe_layer_freq",
+                  "first_k_dense_replace", "layer_types", "output_router_logits", "pretraining_tp",
+                  NULL);
+    return 0;
+}
+
+static const struct weight_rule kimi_linear_weights[] = {
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.input_layernorm", PRE_NORM(0)},
+    {"model.layers.*.self_attn.{q,k,v}_proj", ONLY_SLOTS(OP_DELTA, 0, ROLE_DELTA_Q)},
+    {"model.layers.*.self_attn.{g_b_proj,b_proj,f_b_proj,o_proj,g_a_proj,f_a_proj}",
+     ONLY_SLOTS(OP_DELTA, 0, ROLE_DELTA_GATE)},
+    {"model.layers.*.self_attn.{q,k,v}_conv1d", SLOTS(0, ROLE_DELTA_CONV_Q)},
+    {"model.layers.*.self_attn.{q,k,v}_conv.conv", SLOTS(0, ROLE_DELTA_CONV_Q)},
+    {"model.layers.*.self_attn.{A_log,dt_bias,o_norm}", SLOTS(0, ROLE_DELTA_A)},
+    {"model.layers.*.self_attn.{q_a_proj,q_b_proj,kv_a_proj_with_mqa,o_proj}", MLA(0)},
+    {"model.layers.*.self_attn.q_proj", SLOTS(0, ROLE_MLA_Q)},
+    {"model.layers.*.self_attn.{q,kv}_a_layernorm", MLA_NORMS(0)},
+    {"model.layers.*.self_attn.kv_b_proj", MLA_KV_B(0)},
+    {"model.layers.*.self_attn.{embed_q,unembed_out}", MLA_HEADS(0)},
+    {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
+    {"model.layers.*.block_sparse_moe.{gate,up,down}_proj", MLP(1)},
+    {"model.layers.*.mlp.gate", ROUTER(1)},
+    {"model.layers.*.block_sparse_moe.gate", ROUTER(1)},
+    {"model.layers.*.mlp.e_score_correction_bias", ROUTER_BIAS(1)},
+    {"model.layers.*.block_sparse_moe.gate.e_score_correction_bias", ROUTER_BIAS(1)},
+    {"model.layers.*.mlp.switch_mlp.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.block_sparse_moe.experts.#.{w1,w3,w2}", EXPERTS(1)},
+    {"model.layers.*.mlp.shared_experts.{gate,up,down}_proj", SHARED_EXPERT(1)},
+    {"model.layers.*.block_sparse_moe.shared_experts.{gate,up,down}_proj", SHARED_EXPERT(1)},
+    {"model.norm", FINAL_NORM},
+    {"lm_head", LM_HEAD},
+    {"model.mtp**", IGNORE}, /* guesses of further tokens */
+    {NULL, IGNORE},
+};
+
+const struct family family_kimi_linear = {
+    .name = "Kimi Linear",
+    .model_types = {"kimi_linear"},
+    .spec = kimi_linear_spec,
+    .weights = kimi_linear_weights,
+};
