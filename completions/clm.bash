@@ -24,7 +24,7 @@ _clm_value() {
     --bits) COMPREPLY=($(compgen -W "2 3 4 5 6 8 16" -- "$2")) ;;
     --cache-type) COMPREPLY=($(compgen -W "auto f32 f16 bf16" -- "$2")) ;;
     --group-size) COMPREPLY=($(compgen -W "32 64 128" -- "$2")) ;;
-    --shape) COMPREPLY=($(compgen -W "llama-3.2-1b llama-3.1-8b qwen3-0.6b qwen3-30b-a3b gemma-3-4b tinyllama-1.1b storyteller" -- "$2")) ;;
+    --shape) COMPREPLY=($(compgen -W "llama-3.2-1b llama-3.1-8b qwen3-0.6b qwen3-30b-a3b gemma-3-4b tinyllama-1.1b mamba2-1.3b falcon-h1-1.5b storyteller" -- "$2")) ;;
     --verbose) COMPREPLY=($(compgen -W "true false" -- "$2")) ;;
     *) return 1 ;;
     esac

@@ -77,7 +77,7 @@ complete -c clm -n '__fish_seen_subcommand_from bench' -s m -l model -r -F -d 'a
 complete -c clm -n '__fish_seen_subcommand_from bench' -s t -l threads -x -d 'threads to compute with'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
-complete -c clm -n '__fish_seen_subcommand_from bench' -s s -l shape -x -a 'llama-3.2-1b llama-3.1-8b qwen3-0.6b qwen3-30b-a3b gemma-3-4b tinyllama-1.1b storyteller' -d 'random weights in the shape of a known model instead of a checkpoint'
+complete -c clm -n '__fish_seen_subcommand_from bench' -s s -l shape -x -a 'llama-3.2-1b llama-3.1-8b qwen3-0.6b qwen3-30b-a3b gemma-3-4b tinyllama-1.1b mamba2-1.3b falcon-h1-1.5b storyteller' -d 'random weights in the shape of a known model instead of a checkpoint'
 complete -c clm -n '__fish_seen_subcommand_from bench' -s b -l bits -x -a '2 3 4 5 6 8 16' -d 'of the random weights'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l group-size -x -a '32 64 128' -d 'weights that share a scale'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l layers -x -d 'cut the shape to this many layers'

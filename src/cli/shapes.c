@@ -46,6 +46,23 @@ const struct shape shapes[] = {
      "\"intermediate_size\": 5632, \"num_attention_heads\": 32, \"num_key_value_heads\": 4,"
      "\"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0,"
      "\"rope_scaling\": null, \"hidden_act\": \"silu\", \"tie_word_embeddings\": false"},
+    {"mamba2-1.3b", 48,
+     "\"model_type\": \"mamba2\", \"vocab_size\": 50288, \"hidden_size\": 2048,"
+     "\"num_heads\": 64, \"head_dim\": 64, \"state_size\": 128, \"n_groups\": 1,"
+     "\"conv_kernel\": 4, \"layer_norm_epsilon\": 1e-05, \"use_bias\": false,"
+     "\"use_conv_bias\": true, \"tie_word_embeddings\": true"},
+    {"falcon-h1-1.5b", 24,
+     "\"model_type\": \"falcon_h1\", \"vocab_size\": 65537, \"hidden_size\": 2048,"
+     "\"intermediate_size\": 4096, \"num_attention_heads\": 8, \"num_key_value_heads\": 2,"
+     "\"head_dim\": 128, \"max_position_embeddings\": 131072, \"rms_norm_eps\": 1e-05,"
+     "\"rope_theta\": 100000000000.0, \"mamba_d_ssm\": 3072, \"mamba_n_heads\": 48,"
+     "\"mamba_d_head\": 64, \"mamba_d_state\": 256, \"mamba_n_groups\": 1,"
+     "\"mamba_d_conv\": 4, \"mamba_conv_bias\": true, \"mamba_rms_norm\": false,"
+     "\"attention_in_multiplier\": 1.0, \"attention_out_multiplier\": 0.9375,"
+     "\"key_multiplier\": 0.39, \"embedding_multiplier\": 5.65, \"lm_head_multiplier\": 0.02,"
+     "\"mlp_multipliers\": [0.88, 0.59], \"ssm_in_multiplier\": 1.25,"
+     "\"ssm_out_multiplier\": 0.24, \"ssm_multipliers\": [0.35, 0.25, 0.35, 0.5, 0.35],"
+     "\"hidden_act\": \"silu\", \"tie_word_embeddings\": false"},
     {"storyteller", 8,
      "\"model_type\": \"llama\", \"vocab_size\": 4096, \"hidden_size\": 384,"
      "\"intermediate_size\": 1024, \"num_attention_heads\": 6, \"num_key_value_heads\": 2,"
