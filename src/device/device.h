@@ -298,6 +298,9 @@ struct device_ops {
      * high]; step is one number in device memory. */
     void (*round_to)(device *d, tensor *x, const float *step, float low, float high);
 
+    /* x rounded to the nearest bfloat16, to even between two. */
+    void (*round_bf16)(device *d, tensor *x);
+
     /* x held within [low, high]. */
     void (*clamp)(device *d, tensor *x, float low, float high);
 

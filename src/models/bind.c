@@ -181,6 +181,8 @@ static struct piece fused_rows(const struct binder *b, const struct tensor_place
 /* The role of part i of a fused tensor. */
 static int role_of(const struct weight_target *to, int i)
 {
+    if (to->roles)
+        return (int)to->roles[i];
     int step = to->step ? to->step : 1;
 
     return (int)to->first + step * (to->kind == TARGET_SPLIT_BACK ? to->n - 1 - i : i);

@@ -450,6 +450,14 @@ int config_window(config *c, int layer, int otherwise)
     return 0;
 }
 
+bool config_layer_turns(config *c, int layer, bool otherwise)
+{
+    const double *theta;
+    int n = config_floats(c, "layer_rope_theta", &theta);
+
+    return layer < n ? theta[layer] != 0 : otherwise;
+}
+
 enum activation config_activation(config *c, const char *key, enum activation otherwise)
 {
     static const struct {

@@ -25,13 +25,14 @@ struct weight_target {
     int branch;
     enum weight_role first;
     int n;
-    int step;          /* from role to role; 0 counts as 1 */
-    enum op_kind only; /* of layers whose first branch is this; OP_NONE: of all */
-    bool transposed;   /* matrices are stored [n_in, n_out] */
-    bool bias;         /* the tensor is a bias, whatever its name ends with */
-    bool scales;       /* or the scales of quantised weights */
-    bool second;       /* '*' counts from the spec's second_layers on */
-    bool bare;         /* only of tensors whose name has no last part such as ".weight" */
+    const enum weight_role *roles; /* of TARGET_SPLIT, where no step leads from one to the next */
+    int step;                      /* from role to role; 0 counts as 1 */
+    enum op_kind only;             /* of layers whose first branch is this; OP_NONE: of all */
+    bool transposed;               /* matrices are stored [n_in, n_out] */
+    bool bias;                     /* the tensor is a bias, whatever its name ends with */
+    bool scales;                   /* or the scales of quantised weights */
+    bool second;                   /* '*' counts from the spec's second_layers on */
+    bool bare; /* only of tensors whose name has no last part such as ".weight" */
 };
 
 /**
@@ -247,6 +248,9 @@ double config_cap(config *c, const char *key, double otherwise);
 /* sliding_window where layer_types calls the layer "sliding_attention", 0 for "full_attention";
  * without layer_types: otherwise. */
 int config_window(config *c, int layer, int otherwise);
+
+/* Whether layer_rope_theta says that a layer turns; otherwise where it does not say. */
+bool config_layer_turns(config *c, int layer, bool otherwise);
 
 /* The activation named by key; an unknown name is an error. */
 enum activation config_activation(config *c, const char *key, enum activation otherwise);

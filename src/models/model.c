@@ -218,6 +218,54 @@ static int norm_head(struct model *m, clm_error *err)
     return m->nn->head_scale ? 0 : fail(err, CLM_ERR_NOMEM, "norms of the head: no memory");
 }
 
+/* What a gate of the residual says of the old state and of what is new. */
+static int make_gates(struct model *m, const struct branch_spec *s, struct nn_branch *b,
+                      clm_error *err)
+{
+    int n = m->spec->hidden_size;
+    size_t size = (size_t)n * sizeof(float);
+    float *gate = mem_alloc(size), *old = mem_alloc(size);
+    void *to[2] = {NULL, NULL};
+
+    if (gate && old) {
+        m->dev->ops->download(m->dev, gate, b->raw_gate, size);
+        for (int i = 0; i < n; i++) {
+            float g = gate[i] / s->gate_temperature;
+
+            gate[i] = 1 / (1 + expf(-g));
+            old[i] = sqrtf(fmaxf(1 / (1 + expf(g)) * (1 + gate[i]), 1e-3f));
+        }
+        for (int i = 0; i < 2; i++)
+            to[i] = model_alloc(m, size, err);
+    }
+    if (to[0] && to[1]) {
+        m->dev->ops->upload(m->dev, to[0], old, size);
+        m->dev->ops->upload(m->dev, to[1], gate, size);
+        b->old_gate = to[0];
+        b->new_gate = to[1];
+    }
+    mem_free(gate);
+    mem_free(old);
+    return b->new_gate ? 0 : fail(err, CLM_ERR_NOMEM, "gates of residuals: no memory");
+}
+
+static int finish_gates(struct model *m, clm_error *err)
+{
+    for (int i = 0; i < m->spec->n_layers; i++)
+        for (int j = 0; j < m->nn->layers[i].n_branches; j++) {
+            struct nn_branch *b = &m->nn->layers[i].branches[j];
+
+            if (b->spec->gate_temperature == 0 || (b->old_gate && b->new_gate))
+                continue;
+            if (!b->raw_gate)
+                return fail(err, CLM_ERR_FORMAT, "%s: no tensor holds the gate of layer %d",
+                            config_path(m->config), i);
+            if (make_gates(m, b->spec, b, err))
+                return -1;
+        }
+    return 0;
+}
+
 struct model *model_open(const char *path, device *d, const struct log *log, clm_error *err)
 {
     struct model *m = new_model(d, err);
@@ -229,7 +277,7 @@ struct model *model_open(const char *path, device *d, const struct log *log, clm
         return NULL;
     }
     nn_model_share(m->nn);
-    if (norm_head(m, err)) {
+    if (norm_head(m, err) || finish_gates(m, err)) {
         model_close(m);
         return NULL;
     }

@@ -6,14 +6,6 @@
  */
 #include "models/family.h"
 
-static bool turns(config *c, int layer, bool otherwise)
-{
-    const double *theta;
-    int n = config_floats(c, "layer_rope_theta", &theta);
-
-    return layer < n ? theta[layer] != 0 : otherwise;
-}
-
 static int glimmer_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = {.kind = NORM_RMS,
@@ -44,7 +36,7 @@ static int glimmer_spec(struct spec *s, config *c, arena *a)
     for (int i = 0; i < s->n_layers; i++) {
         attention.window = config_window(c, i, (i + 1) % 4 ? window : 0);
         attention.rope = rope;
-        if (!turns(c, i, attention.window > 0))
+        if (!config_layer_turns(c, i, attention.window > 0))
             attention.rope.kind = ROPE_NONE;
         layer_add(&s->layers[i], branch_attention(norm, attention))->post_norm = after;
         layer_add(&s->layers[i], branch_mlp(norm, mlp))->post_norm = after;

@@ -215,6 +215,7 @@ tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x)
     look(p, a, x, y, q, k, v);
     if (s->mixed_with)
         mix(p, a, y, q);
+    nn_norm_inplace(p, &a->out_norm, y, v_dim);
     nn_gate(p, &a->gate, s->gate, s->gate_activation, s->n_heads, y, x);
     return nn_linear(p, &a->o_proj, y);
 }

@@ -138,6 +138,10 @@ static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, t
     }
     if (b[0].spec->replace)
         p->ops->clear(p->dev, x);
+    if (b[0].old_gate) {
+        p->ops->scale_columns(p->dev, x, b[0].old_gate);
+        p->ops->scale_columns(p->dev, y[0], b[0].new_gate);
+    }
     for (int i = 0; i < n; i++)
         p->ops->add(p->dev, b[i].spec->late ? late : x, y[i], b[i].spec->scale);
 }

@@ -67,10 +67,17 @@ static void norm_into(pass *p, const struct nn_norm *norm, tensor *y, const tens
 {
     if (p->failed)
         return;
-    if (norm->spec->kind == NORM_RMS)
+    if (norm->spec->scale_first) {
+        if (y != x)
+            p->ops->copy_rows(p->dev, y, x);
+        p->ops->scale_columns(p->dev, y, norm->w);
+        p->ops->rms_norm(p->dev, y, y, NULL, n, norm->spec->eps);
+    } else if (norm->spec->kind == NORM_RMS)
         p->ops->rms_norm(p->dev, y, x, norm->w, n, norm->spec->eps);
     else
         p->ops->layer_norm(p->dev, y, x, norm->w, norm->b, n, norm->spec->eps);
+    if (norm->spec->rounded)
+        p->ops->round_bf16(p->dev, y);
 }
 
 tensor *nn_norm(pass *p, const struct nn_norm *norm, const tensor *x, int n)

@@ -136,8 +136,9 @@ tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *r
     if (zero && !p->failed)
         p->ops->zero_experts(p->dev, ids, weights, zero, s->router.n_experts - s->n_zero_experts);
     if (s->latent_size)
-        read = nn_linear(p, &m->latent_in, read);
+        read = nn_norm(p, &m->latent_norm, nn_linear(p, &m->latent_in, read), width);
     down = answers(p, m, s->scale_input ? weighted_inputs(p, read, weights) : read, ids);
+    nn_norm_inplace(p, &m->each_norm, down, width);
     if (p->failed)
         return y;
     p->ops->combine_experts(p->dev, y, down, weights);

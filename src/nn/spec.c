@@ -316,6 +316,9 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
 
     if (check_norm(layer, &b->pre_norm, err) || check_norm(layer, &b->post_norm, err))
         return -1;
+    if (!(b->gate_temperature >= 0))
+        return fail(err, CLM_ERR_FORMAT, "config: residual_gate_temperature is %g",
+                    (double)b->gate_temperature);
     if (!isfinite(b->scale) || !isfinite(b->in_scale))
         return fail(err, CLM_ERR_FORMAT, "config: a residual of layer %d is scaled by %g", layer,
                     (double)b->scale);

@@ -16,9 +16,11 @@ enum norm_kind { NORM_NONE, NORM_RMS, NORM_LAYER };
 struct norm_spec {
     enum norm_kind kind;
     float eps;
-    float offset;    /* added to the stored weight: 1 where checkpoints hold w - 1 */
-    bool bias;       /* NORM_LAYER with a bias */
-    bool weightless; /* nothing is stored: all weights are 1 */
+    float offset;     /* added to the stored weight: 1 where checkpoints hold w - 1 */
+    bool bias;        /* NORM_LAYER with a bias */
+    bool weightless;  /* nothing is stored: all weights are 1 */
+    bool scale_first; /* NORM_RMS of the numbers times their weights */
+    bool rounded;     /* the result is rounded to bfloat16 */
 };
 
 enum rope_kind {
@@ -110,9 +112,10 @@ struct attention_spec {
     enum activation gate_activation;
     bool gate_bias;
     bool head_gain; /* each head's queries, normed and turned, are multiplied by a weight */
-    struct norm_spec v_norm; /* of each head's values, without weights */
-    float v_scale;           /* of values; 0 counts as 1 */
-    bool values_are_keys;    /* there is no v_proj: values are the keys as projected */
+    struct norm_spec v_norm;   /* of each head's values, without weights */
+    struct norm_spec out_norm; /* of each head's result, before the gate, without weights */
+    float v_scale;             /* of values; 0 counts as 1 */
+    bool values_are_keys;      /* there is no v_proj: values are the keys as projected */
     enum kv_source kv_source;
     int cache_of; /* reads the cache of layer cache_of - 1 and writes none; 0: has its own */
     struct block_pattern blocks;
@@ -171,9 +174,11 @@ struct moe_spec {
      * branch's norm reads; the shared one reads its result. Answers are normed before they are
      * added. */
     struct norm_spec router_norm, expert_norm, expert_post_norm, shared_post_norm;
-    float router_scale; /* of the router's logits; 0 counts as 1 */
-    bool expert_scales; /* weights are multiplied by one of each expert */
-    int latent_size;    /* experts read and write so many numbers, made of x and made to it; 0: x */
+    float router_scale;           /* of the router's logits; 0 counts as 1 */
+    bool expert_scales;           /* weights are multiplied by one of each expert */
+    struct norm_spec latent_norm; /* of what is made of x */
+    struct norm_spec each_norm;   /* of each expert's answer */
+    int latent_size; /* experts read and write so many numbers, made of x and made to it; 0: x */
     bool latent_bias;
 };
 
@@ -257,6 +262,10 @@ struct branch_spec {
     bool final_norm; /* pre_norm is that of the model's end */
     bool replace;    /* x = scale * post_norm(op(pre_norm(x))), without the old x; not parallel */
     bool gain;       /* the result is multiplied by a weight, one number */
+    /* x = a x + b y of the result y, with weights a and b of each number: where checkpoints have a
+     * gate g instead, b = sigmoid(g / t), a = sqrt(max(sigmoid(-g / t) (1 + b), 0.001)) with the
+     * temperature t. 0: x += y. Not parallel. */
+    float gate_temperature;
     bool
         shared_norm; /* parallel, and normed as the branch before it was: pre_norm is not its own */
     union {

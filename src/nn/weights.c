@@ -22,6 +22,11 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_K_NORM] = "k_norm",
     [ROLE_ATTENTION_GATE] = "gate of attention",
     [ROLE_HEAD_GAIN] = "gain of each head",
+    [ROLE_OLD_GATE] = "weights of the old state",
+    [ROLE_NEW_GATE] = "weights of what is new",
+    [ROLE_RAW_GATE] = "gate of the residual",
+    [ROLE_LATENT_NORM] = "norm before the experts",
+    [ROLE_EACH_NORM] = "norm after each expert",
     [ROLE_K_STEP] = "quant_key_scale",
     [ROLE_V_STEP] = "quant_value_scale",
     [ROLE_MIX_GATE] = "gate of the loop",
@@ -180,6 +185,18 @@ static int visit_vector_as(struct walk *w, enum weight_role role, const float **
 static int visit_vector(struct walk *w, enum weight_role role, const float **v, int size)
 {
     return visit_vector_as(w, role, v, size, VECTOR_AS_STORED);
+}
+
+static int visit_optional(struct walk *w, enum weight_role role, const float **v, int size)
+{
+    return w->fn(w->ctx, &(struct nn_slot){
+                             .layer = w->layer,
+                             .branch = w->branch,
+                             .role = role,
+                             .n_out = size,
+                             .vector = v,
+                             .optional = true,
+                         });
 }
 
 /* n_parts > 0: weights of their own for each of so many heads. */
@@ -431,14 +448,8 @@ static int visit_moe(struct walk *w, struct nn_moe *m)
 
     rc = visit_matrix(w, ROLE_ROUTER, &m->router, e, w->hidden_size, m->spec->router_logit_bias);
     if (!rc && m->spec->router_bias)
-        rc = w->fn(w->ctx, &(struct nn_slot){
-                               .layer = w->layer,
-                               .branch = w->branch,
-                               .role = ROLE_ROUTER_BIAS,
-                               .n_out = e,
-                               .vector = &m->router_bias,
-                               .optional = m->spec->router_bias_optional,
-                           });
+        rc = m->spec->router_bias_optional ? visit_optional(w, ROLE_ROUTER_BIAS, &m->router_bias, e)
+                                           : visit_vector(w, ROLE_ROUTER_BIAS, &m->router_bias, e);
     e -= m->spec->n_zero_experts;
     if (!rc && s->gated)
         rc = visit_experts(w, ROLE_EXPERT_GATE, &m->gate_proj, e, n, read, s->bias);
@@ -455,6 +466,8 @@ static int visit_moe(struct walk *w, struct nn_moe *m)
         rc = visit_mlp(w, ROLE_SHARED_GATE, &m->shared);
     if (!rc && m->spec->shared_gate)
         rc = visit_matrix(w, ROLE_SHARED_EXPERT_GATE, &m->shared_gate, 1, w->hidden_size, false);
+    rc = rc ? rc : visit_norm(w, ROLE_LATENT_NORM, &m->latent_norm, read);
+    rc = rc ? rc : visit_norm(w, ROLE_EACH_NORM, &m->each_norm, read);
     rc = rc ? rc : visit_norm(w, ROLE_ROUTER_NORM, &m->router_norm, w->hidden_size);
     rc = rc ? rc : visit_norm(w, ROLE_EXPERT_NORM, &m->expert_norm, w->hidden_size);
     rc = rc ? rc : visit_norm(w, ROLE_EXPERT_POST_NORM, &m->expert_post_norm, w->hidden_size);
@@ -555,6 +568,11 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
     }
     if (!rc && b->spec->gain)
         rc = visit_vector(w, ROLE_GAIN, &b->gain, 1);
+    if (!rc && b->spec->gate_temperature > 0) {
+        rc = visit_optional(w, ROLE_OLD_GATE, &b->old_gate, w->hidden_size);
+        rc = rc ? rc : visit_optional(w, ROLE_NEW_GATE, &b->new_gate, w->hidden_size);
+        rc = rc ? rc : visit_optional(w, ROLE_RAW_GATE, &b->raw_gate, w->hidden_size);
+    }
     return rc ? rc : visit_norm(w, ROLE_POST_NORM, &b->post_norm, w->hidden_size);
 }
 
@@ -721,6 +739,7 @@ static int new_attention(struct nn_model *m, struct nn_attention *n, const struc
     n->q_norm.spec = &s->q_norm;
     n->k_norm.spec = &s->k_norm;
     n->v_norm.spec = &s->v_norm;
+    n->out_norm.spec = &s->out_norm;
     n->cache_layer =
         s->cache_of ? cache_layer_of(&m->layers[s->cache_of - 1]) : m->n_cache_layers++;
     n->mixed_cache_layer = s->mixed_with ? cache_layer_of(&m->layers[s->mixed_with - 1]) : 0;
@@ -782,6 +801,8 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
     case OP_MOE:
         b->moe.spec = &s->moe;
         b->moe.shared.spec = &s->moe.shared;
+        b->moe.latent_norm.spec = &s->moe.latent_norm;
+        b->moe.each_norm.spec = &s->moe.each_norm;
         b->moe.router_norm.spec = &s->moe.router_norm;
         b->moe.expert_norm.spec = &s->moe.expert_norm;
         b->moe.expert_post_norm.spec = &s->moe.expert_post_norm;

@@ -42,7 +42,7 @@ struct nn_attention {
     const float *sinks; /* [n_heads] in device memory, or NULL */
     struct nn_linear gate;
     const float *head_gain; /* [n_heads] */
-    struct nn_norm v_norm;
+    struct nn_norm v_norm, out_norm;
     const float *k_step, *v_step; /* what keys and values are rounded to multiples of, or NULL */
     int mixed_cache_layer;
     struct nn_experts mix_gate; /* of each head [1, head_dim] */
@@ -120,7 +120,8 @@ struct nn_moe {
     struct nn_experts gate_proj, up_proj, down_proj;
     struct nn_mlp shared;
     struct nn_linear shared_gate; /* [1, hidden_size] */
-    struct nn_norm router_norm, expert_norm, expert_post_norm, shared_post_norm;
+    struct nn_norm latent_norm, each_norm, router_norm, expert_norm, expert_post_norm,
+        shared_post_norm;
     const float *expert_scales;  /* [n_experts] or NULL */
     struct nn_linear shared_mix; /* [2, hidden_size] */
     struct nn_linear latent_in, latent_out;
@@ -143,8 +144,9 @@ struct nn_altup {
 struct nn_branch {
     const struct branch_spec *spec;
     struct nn_norm pre_norm, post_norm;
-    const float *gain; /* one number, or NULL */
-    size_t state;      /* where the state of a recurrent mixer lies in that of the model */
+    const float *gain;                           /* one number, or NULL */
+    const float *old_gate, *new_gate, *raw_gate; /* [hidden_size]: a, b, or what they are made of */
+    size_t state; /* where the state of a recurrent mixer lies in that of the model */
     union {
         struct nn_attention attention;
         struct nn_mla mla;
@@ -213,6 +215,11 @@ enum weight_role {
     ROLE_V_STEP,
     ROLE_MIX_GATE,
     ROLE_GAIN,
+    ROLE_OLD_GATE,
+    ROLE_NEW_GATE,
+    ROLE_RAW_GATE,
+    ROLE_LATENT_NORM,
+    ROLE_EACH_NORM,
     ROLE_LAYER_TABLE,
     ROLE_LAYER_PROJ,
     ROLE_LAYER_NORM,

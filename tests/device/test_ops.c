@@ -260,6 +260,13 @@ static void check_round(device *d)
                   (double)row_of(&x, r)[i], want);
         }
     CHECK(row_of(&x, 8)[100] == CANARY, "round_to: wrote past the row");
+    random_floats(x.data, 100);
+    memcpy(before.data, x.data, 100 * sizeof(float));
+    x.rows = 1;
+    d->ops->round_bf16(d, &x);
+    for (int i = 0; i < x.cols; i++)
+        CHECK(row_of(&x, 0)[i] == bf16_to_f32(f32_to_bf16(row_of(&before, 0)[i])),
+              "round_bf16: %g gives %g", (double)row_of(&before, 0)[i], (double)row_of(&x, 0)[i]);
     free_tensor(&x);
     free_tensor(&before);
 }

@@ -113,6 +113,7 @@ static const struct device_ops cpu_ops = {
     .match_size = cpu_match_size,
     .cut_below_spread = cpu_cut_below_spread,
     .round_to = cpu_round_to,
+    .round_bf16 = cpu_round_bf16,
     .glu_alpha = cpu_glu_alpha,
     .xielu = cpu_xielu,
     .zero_experts = cpu_zero_experts,

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/number.h"
 #include "device/cpu/cpu.h"
 #include "device/cpu/ops.h"
 #include "device/cpu/rows.h"
@@ -274,6 +275,20 @@ void cpu_round_to(device *d, tensor *x, const float *step, float low, float high
         &(struct map_call){
             .fn = map_round, .y = x, .a = x, .factor = step, .low = low, .high = high},
         LIGHT);
+}
+
+static void map_bf16(const struct map_call *call, float *y, const float *a, const float *b, int n)
+{
+    (void)call;
+    (void)a;
+    (void)b;
+    for (int i = 0; i < n; i++)
+        y[i] = bf16_to_f32(f32_to_bf16(y[i]));
+}
+
+void cpu_round_bf16(device *d, tensor *x)
+{
+    map(d, &(struct map_call){.fn = map_bf16, .y = x, .a = x}, LIGHT);
 }
 
 static void map_glu_alpha(const struct map_call *call, float *y, const float *gate, const float *up,
