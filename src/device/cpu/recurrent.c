@@ -315,7 +315,7 @@ void cpu_recurrence(device *d, tensor *y, const struct recurrence_params *p,
     struct recurrence_call call = {c, y, p, batch, offset, n_blocks, lanes};
 
     thread_pool_for(c->pool, (int64_t)batch->n_sequences * p->n_heads * n_blocks,
-                    state_grain(batch, LIGHT, (int64_t)p->value_dim / n_blocks * p->key_dim),
+                    state_grain(batch, LIGHT / 2, (int64_t)p->value_dim / n_blocks * p->key_dim),
                     recurrence_range, &call);
 }
 
