@@ -95,6 +95,7 @@ static const char *const op_names[] = {
     [OP_ATTENTION] = "attention",
     [OP_MLA] = "latent attention",
     [OP_SHORT_CONV] = "short convolution",
+    [OP_CONV_MIXER] = "gate of convolutions",
     [OP_MAMBA] = "mamba",
     [OP_MAMBA2] = "mamba2",
     [OP_DELTA] = "delta rule",
@@ -196,6 +197,8 @@ static void describe_branch(struct fields *f, const struct branch_spec *b)
         describe_attention(f, &b->attention);
     else if (b->op == OP_SHORT_CONV)
         field_count(f, "width", b->short_conv.width);
+    else if (b->op == OP_CONV_MIXER)
+        field_count(f, "width", b->conv_mixer.width);
     else if (b->op == OP_MAMBA)
         describe_mamba(f, &b->mamba);
     else if (b->op == OP_MAMBA2)

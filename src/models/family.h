@@ -86,6 +86,7 @@ struct weight_rule {
     }
 
 #define CONV(b) SLOTS(b, ROLE_CONV)
+#define KV_CONVS(b) SLOTS(b, ROLE_K_CONV)          /* {k,v} */
 #define SHORT_CONV(b) SLOTS(b, ROLE_SHORT_CONV_IN) /* {in,out} */
 #define SSM_IN(b) SPLIT(b, ROLE_SSM_Z, 3)          /* z, then x, B and C, then the time step */
 #define SSM_XZ(b) SPLIT_BACK(b, ROLE_SSM_Z, 2)     /* x, then z */

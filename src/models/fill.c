@@ -414,14 +414,25 @@ static void finish_vector(float *values, size_t n, const struct nn_slot *s)
         values[i] = fminf(fmaxf(values[i], -s->limit), s->limit);
 }
 
+/* From the last run on, so that none is overwritten before it is copied. */
+static void repeat_runs(float *values, size_t n, const struct nn_slot *s)
+{
+    size_t run = (size_t)s->run, copies = (size_t)s->copies;
+
+    for (size_t i = n / run; i-- > 0;)
+        for (size_t j = copies; j-- > 0;)
+            memmove(values + (i * copies + j) * run, values + i * run, run * sizeof *values);
+}
+
 /* A vector of n_out numbers (of each expert) as f32 on the device. */
 static int set_vector(struct binder *b, const struct nn_slot *s, const struct piece *pieces,
                       enum tensor_part part, const float **vector)
 {
     int n_experts = s->n_experts ? s->n_experts : 1;
     size_t n = (size_t)s->n_out, total = n * (size_t)n_experts;
+    size_t copies = part == PART_WEIGHT && s->copies > 1 ? (size_t)s->copies : 1;
     size_t mark = arena_mark(b->memory);
-    float *values = arena_array(b->memory, float, total);
+    float *values = arena_array(b->memory, float, total *copies);
     void *on_device;
 
     if (!values)
@@ -444,6 +455,9 @@ static int set_vector(struct binder *b, const struct nn_slot *s, const struct pi
     }
     if (part == PART_WEIGHT)
         finish_vector(values, total, s);
+    if (copies > 1)
+        repeat_runs(values, total, s);
+    total *= copies;
     on_device = model_alloc(b->m, total * sizeof(float), b->err);
     if (!on_device)
         return -1;

@@ -177,12 +177,14 @@ static int open_files(struct model *m, const char *path, const struct log *log, 
 
 enum { NORM_ROWS = 256 }; /* of the head at a time */
 
-/* 1 / (length + 1e-7) of each column of the head. */
+/* 1 / (length + 1e-7) of each column of the head, or of each row of one that is not quantised. */
 static int norm_head(struct model *m, clm_error *err)
 {
     const struct weight *w = &m->nn->lm_head.w;
-    int n = m->spec->head_normed ? w->n_in : 0;
-    float *sums = n ? arena_array(m->memory, float, n) : NULL;
+    bool dense = w->format == WEIGHT_F32 || w->format == WEIGHT_F16 || w->format == WEIGHT_BF16;
+    bool by_row = m->spec->head_rows_normed && dense;
+    int n = m->spec->head_normed || by_row ? w->n_in : 0, n_sums = by_row ? w->n_out : n;
+    float *sums = n ? arena_array(m->memory, float, n_sums) : NULL;
     void *ids, *rows, *scale;
     float *host;
     int32_t numbers[NORM_ROWS];
@@ -192,7 +194,7 @@ static int norm_head(struct model *m, clm_error *err)
     ids = m->dev->ops->alloc(m->dev, sizeof numbers, err);
     rows =
         ids ? m->dev->ops->alloc(m->dev, (size_t)NORM_ROWS * (size_t)n * sizeof(float), err) : NULL;
-    scale = rows ? model_alloc(m, (size_t)n * sizeof(float), err) : NULL;
+    scale = rows ? model_alloc(m, (size_t)n_sums * sizeof(float), err) : NULL;
     host = mem_alloc((size_t)NORM_ROWS * (size_t)n * sizeof(float));
     for (int first = 0; scale && host && sums && first < w->n_out; first += NORM_ROWS) {
         int count = w->n_out - first < NORM_ROWS ? w->n_out - first : NORM_ROWS;
@@ -204,18 +206,20 @@ static int norm_head(struct model *m, clm_error *err)
         m->dev->ops->embed(m->dev, &part, w, ids, 1);
         m->dev->ops->download(m->dev, host, rows, (size_t)count * (size_t)n * sizeof(float));
         for (int i = 0; i < count * n; i++)
-            sums[i % n] += host[i] * host[i];
+            sums[by_row ? first + i / n : i % n] += host[i] * host[i];
     }
-    for (int i = 0; sums && i < n; i++)
+    for (int i = 0; sums && i < n_sums; i++)
         sums[i] = 1 / (sqrtf(sums[i]) + 1e-7f);
     if (scale && host && sums) {
-        m->dev->ops->upload(m->dev, scale, sums, (size_t)n * sizeof(float));
-        m->nn->head_scale = scale;
+        m->dev->ops->upload(m->dev, scale, sums, (size_t)n_sums * sizeof(float));
+        *(by_row ? &m->nn->logit_scales : &m->nn->head_scale) = scale;
     }
     mem_free(host);
     m->dev->ops->free(m->dev, rows);
     m->dev->ops->free(m->dev, ids);
-    return m->nn->head_scale ? 0 : fail(err, CLM_ERR_NOMEM, "norms of the head: no memory");
+    return m->nn->head_scale || m->nn->logit_scales
+               ? 0
+               : fail(err, CLM_ERR_NOMEM, "norms of the head: no memory");
 }
 
 /* What a gate of the residual says of the old state and of what is new. */

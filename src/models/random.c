@@ -132,7 +132,9 @@ static int fill_matrix(struct filler *f, const struct nn_slot *s)
 /* Norms keep what they get: ones (offset included); biases are zeros. */
 static int fill_vector(struct filler *f, const struct nn_slot *s, float value, const float **vector)
 {
-    size_t size = (size_t)s->n_out * (size_t)(s->n_experts ? s->n_experts : 1) * sizeof(float);
+    size_t copies = s->copies > 1 ? (size_t)s->copies : 1;
+    size_t size =
+        copies * (size_t)s->n_out * (size_t)(s->n_experts ? s->n_experts : 1) * sizeof(float);
 
     *vector = repeated(f, size, WEIGHT_F32, value);
     return *vector ? 0 : -1;

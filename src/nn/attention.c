@@ -202,13 +202,26 @@ static void mix(pass *p, const struct nn_attention *a, tensor *y, tensor *q)
     p->ops->add(p->dev, y, global, 1);
 }
 
-tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x)
+/* Keys and values as projected, each mixed with those before it. */
+static void convolve(pass *p, const struct nn_attention *a, tensor *k, tensor *v, size_t state)
+{
+    int width = a->spec->kv_conv;
+
+    if (width == 0 || !k)
+        return;
+    nn_conv(p, &a->k_conv, k, width, ACT_NONE, state);
+    nn_conv(p, &a->v_conv, v, width, ACT_NONE,
+            state + (size_t)(width - 1) * (size_t)k->cols * sizeof(float));
+}
+
+tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x, size_t state)
 {
     const struct attention_spec *s = a->spec;
     int v_dim = s->v_dim ? s->v_dim : s->head_dim;
     tensor *q, *k, *v, *y; /* [T, H, D], [T, K, D], [T, K, v_dim], [T, H, v_dim] */
 
     project_kv(p, a, x, &q, &k, &v);
+    convolve(p, a, k, v, state);
     prepare(p, a, q, k, v);
     nn_temperature(p, &s->temperature, q);
     y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * v_dim);

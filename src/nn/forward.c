@@ -63,11 +63,13 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const
     case OP_EMBEDDING:
         return pass_row_range(p, p->embeddings, 0, x->rows);
     case OP_ATTENTION:
-        return nn_attention(p, &b->attention, x);
+        return nn_attention(p, &b->attention, x, b->state);
     case OP_MLA:
         return nn_mla(p, &b->mla, x);
     case OP_SHORT_CONV:
         return nn_short_conv(p, &b->short_conv, x, b->state);
+    case OP_CONV_MIXER:
+        return nn_conv_mixer(p, &b->conv_mixer, x, b->state);
     case OP_MAMBA:
         return nn_mamba(p, &b->mamba, x, b->state);
     case OP_MAMBA2:
@@ -215,6 +217,8 @@ static tensor *head(pass *p, const tensor *x, const int32_t *logit_rows, int n_l
     if (!p->failed && p->model->head_scale)
         p->ops->scale_columns(p->dev, last, p->model->head_scale);
     logits = nn_linear(p, &p->model->lm_head, last);
+    if (!p->failed && p->model->logit_scales)
+        p->ops->scale_columns(p->dev, logits, p->model->logit_scales);
     if (!p->failed && p->model->spec->logit_scale != 1)
         p->ops->scale(p->dev, logits, p->model->spec->logit_scale);
     if (!p->failed && p->model->logit_gain)

@@ -37,6 +37,12 @@ struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_con
         .pre_norm = pre_norm, .op = OP_SHORT_CONV, .scale = 1, .short_conv = short_conv};
 }
 
+struct branch_spec branch_conv_mixer(struct norm_spec pre_norm, struct conv_mixer_spec conv_mixer)
+{
+    return (struct branch_spec){
+        .pre_norm = pre_norm, .op = OP_CONV_MIXER, .scale = 1, .conv_mixer = conv_mixer};
+}
+
 struct branch_spec branch_mamba(struct norm_spec pre_norm, struct mamba_spec mamba)
 {
     return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MAMBA, .scale = 1, .mamba = mamba};
@@ -178,6 +184,7 @@ static int check_attention(int layer, const struct attention_spec *a, clm_error 
         check_range(layer, "the layer whose keys it shares", a->cache_of, 0, layer, err) ||
         check_range(layer, "the layer it is mixed with", a->mixed_with, 0, layer, err) ||
         check_blocks(layer, &a->blocks, err) || check_index(layer, &a->index, a->n_heads, err) ||
+        check_range(layer, "conv_window", a->kv_conv, 0, MAX_CONV, err) ||
         check_range(layer, "sliding_window", a->window, 0, INT32_MAX, err))
         return -1;
     if (a->n_heads % a->n_kv_heads)
@@ -222,6 +229,20 @@ static int check_conv(int layer, int channels, int width, clm_error *err)
     if (check_range(layer, "the width of the convolution", width, 1, MAX_CONV, err))
         return -1;
     return check_range(layer, "the number of channels", channels, 1, MAX_SIZE, err);
+}
+
+static int check_conv_mixer(int layer, const struct conv_mixer_spec *m, clm_error *err)
+{
+    if (check_range(layer, "num_attention_heads", m->n_heads, 1, MAX_HEADS, err) ||
+        check_range(layer, "num_key_value_heads", m->n_kv_heads, 1, m->n_heads, err) ||
+        check_range(layer, "head_dim", m->head_dim, 1, MAX_HEAD_DIM, err) ||
+        check_conv(layer, m->n_kv_heads * m->head_dim, m->width, err))
+        return -1;
+    if (m->n_heads % m->n_kv_heads)
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: %d heads of layer %d are no multiple of %d key-value heads",
+                    m->n_heads, layer, m->n_kv_heads);
+    return check_norm(layer, &m->q_norm, err) || check_norm(layer, &m->k_norm, err) ? -1 : 0;
 }
 
 static int check_mamba(int layer, const struct mamba_spec *m, clm_error *err)
@@ -346,6 +367,8 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
         return check_mla(layer, &b->mla, err);
     case OP_SHORT_CONV:
         return check_conv(layer, b->short_conv.channels, b->short_conv.width, err);
+    case OP_CONV_MIXER:
+        return check_conv_mixer(layer, &b->conv_mixer, err);
     case OP_MAMBA:
         return check_mamba(layer, &b->mamba, err);
     case OP_MAMBA2:
@@ -415,6 +438,14 @@ size_t branch_state_bytes(const struct branch_spec *b)
     switch (b->op) {
     case OP_SHORT_CONV:
         return conv_state_bytes(b->short_conv.channels, b->short_conv.width);
+    case OP_ATTENTION:
+        return b->attention.kv_conv
+                   ? 2 * conv_state_bytes(b->attention.n_kv_heads * b->attention.head_dim,
+                                          b->attention.kv_conv)
+                   : 0;
+    case OP_CONV_MIXER:
+        return 2 * conv_state_bytes(b->conv_mixer.n_kv_heads * b->conv_mixer.head_dim,
+                                    b->conv_mixer.width);
     case OP_MAMBA:
         return mamba_state_bytes(&b->mamba);
     case OP_MAMBA2:

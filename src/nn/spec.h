@@ -117,6 +117,8 @@ struct attention_spec {
     float v_scale;             /* of values; 0 counts as 1 */
     bool values_are_keys;      /* there is no v_proj: values are the keys as projected */
     enum kv_source kv_source;
+    int kv_conv;  /* keys and values as projected pass convolutions of so many tokens, with a filter
+                   * for each kv head; 0: not */
     int cache_of; /* reads the cache of layer cache_of - 1 and writes none; 0: has its own */
     struct block_pattern blocks;
     struct index_spec index;
@@ -189,6 +191,15 @@ struct short_conv_spec {
     bool bias; /* of in, out and the convolution */
 };
 
+/* A gate of convolutions: out(sigmoid(q * conv(k)) * conv(v)), with queries, keys and values as
+ * attention has them. Gear */
+struct conv_mixer_spec {
+    int n_heads, n_kv_heads, head_dim;
+    int width;
+    bool bias;                       /* of all projections and both convolutions */
+    struct norm_spec q_norm, k_norm; /* of each head, before the convolution */
+};
+
 /* A state space of scalar decays: what in(x) gives are a gate z, the parts x, B and C, which pass a
  * convolution, and a time step of each head. Mamba-2, arXiv:2405.21060 */
 struct mamba2_spec {
@@ -238,6 +249,7 @@ enum op_kind {
     OP_ATTENTION,
     OP_MLA,
     OP_SHORT_CONV,
+    OP_CONV_MIXER,
     OP_MAMBA,
     OP_MAMBA2,
     OP_DELTA,
@@ -272,6 +284,7 @@ struct branch_spec {
         struct attention_spec attention;
         struct mla_spec mla;
         struct short_conv_spec short_conv;
+        struct conv_mixer_spec conv_mixer;
         struct mamba_spec mamba;
         struct mamba2_spec mamba2;
         struct delta_spec delta;
@@ -316,12 +329,13 @@ struct spec {
     bool tie_word_embeddings;
     bool tie_by_file; /* the config does not say: tied unless the checkpoint has a head */
     bool lm_head_bias;
-    bool head_normed;    /* the columns of the head are divided by their lengths */
-    bool logit_gain;     /* logits are multiplied by a weight, one number */
-    float embed_scale;   /* multiplies embeddings */
-    float logit_scale;   /* multiplies logits, before the soft-cap */
-    float logit_softcap; /* 0: none */
-    const int *never;    /* [n_never] tokens whose logits are -infinity */
+    bool head_normed;      /* the columns of the head are divided by their lengths */
+    bool head_rows_normed; /* the rows of the head, if not quantised, are divided by theirs */
+    bool logit_gain;       /* logits are multiplied by a weight, one number */
+    float embed_scale;     /* multiplies embeddings */
+    float logit_scale;     /* multiplies logits, before the soft-cap */
+    float logit_softcap;   /* 0: none */
+    const int *never;      /* [n_never] tokens whose logits are -infinity */
     int n_never;
     int second_layers;     /* the layer that names of a second list of layers count from */
     int n_positions;       /* learned positions: rows of their table; 0: none */
@@ -342,6 +356,7 @@ struct branch_spec *layer_add(struct layer_spec *l, struct branch_spec b);
 struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_spec attention);
 struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla);
 struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_conv_spec short_conv);
+struct branch_spec branch_conv_mixer(struct norm_spec pre_norm, struct conv_mixer_spec conv_mixer);
 struct branch_spec branch_mamba(struct norm_spec pre_norm, struct mamba_spec mamba);
 struct branch_spec branch_mamba2(struct norm_spec pre_norm, struct mamba2_spec mamba2);
 struct branch_spec branch_delta(struct norm_spec pre_norm, struct delta_spec delta);

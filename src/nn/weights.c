@@ -73,6 +73,8 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_INDEX_K_NORM] = "indexer's k_norm",
     [ROLE_INDEX_Q_NORM] = "indexer's q_norm",
     [ROLE_CONV] = "convolution",
+    [ROLE_K_CONV] = "convolution of keys",
+    [ROLE_V_CONV] = "convolution of values",
     [ROLE_SHORT_CONV_IN] = "in_proj",
     [ROLE_SHORT_CONV_OUT] = "out_proj",
     [ROLE_SSM_Z] = "gate of in_proj",
@@ -222,6 +224,30 @@ static int visit_norm(struct walk *w, enum weight_role role, struct nn_norm *n, 
     return visit_norms(w, role, n, size, 0);
 }
 
+/* A filter for each channel, which a head's channels share where they are in heads. */
+static int visit_head_conv(struct walk *w, enum weight_role role, struct nn_conv *c, int channels,
+                           int width, bool bias, int head_dim)
+{
+    return w->fn(w->ctx, &(struct nn_slot){
+                             .layer = w->layer,
+                             .branch = w->branch,
+                             .role = role,
+                             .n_out = channels / head_dim * width,
+                             .vector = &c->w,
+                             .run = width,
+                             .copies = head_dim,
+                             .bias = bias ? &c->bias : NULL,
+                             .n_bias = channels,
+                         });
+}
+
+/* A filter of its own for each channel. */
+static int visit_conv(struct walk *w, enum weight_role role, struct nn_conv *c, int channels,
+                      int width, bool bias)
+{
+    return visit_head_conv(w, role, c, channels, width, bias, 1);
+}
+
 /* Of n_heads queries or keys. */
 static int visit_head_norm(struct walk *w, enum weight_role role, struct nn_norm *n,
                            const struct attention_spec *s, int n_heads)
@@ -275,6 +301,11 @@ static int visit_attention(struct walk *w, struct nn_attention *a)
                           w->hidden_size, s->gate_bias);
     if (!rc && s->head_gain)
         rc = visit_vector(w, ROLE_HEAD_GAIN, &a->head_gain, s->n_heads);
+    if (!rc && s->kv_conv) {
+        rc = visit_head_conv(w, ROLE_K_CONV, &a->k_conv, k, s->kv_conv, false, s->head_dim);
+        rc = rc ? rc
+                : visit_head_conv(w, ROLE_V_CONV, &a->v_conv, k, s->kv_conv, false, s->head_dim);
+    }
     if (!rc && s->sinks)
         rc = visit_vector(w, ROLE_SINKS, &a->sinks, s->n_heads);
     if (!rc && s->rounded_kv && own) {
@@ -318,28 +349,29 @@ static int visit_mla(struct walk *w, struct nn_mla *m)
                              s->o_bias);
 }
 
-/* A filter of its own for each channel. */
-static int visit_conv(struct walk *w, struct nn_conv *c, int channels, int width, bool bias)
-{
-    return w->fn(w->ctx, &(struct nn_slot){
-                             .layer = w->layer,
-                             .branch = w->branch,
-                             .role = ROLE_CONV,
-                             .n_out = channels * width,
-                             .vector = &c->w,
-                             .bias = bias ? &c->bias : NULL,
-                             .n_bias = channels,
-                         });
-}
-
 static int visit_short_conv(struct walk *w, struct nn_short_conv *c)
 {
     const struct short_conv_spec *s = c->spec;
     int n = s->channels, rc;
 
     rc = visit_matrix(w, ROLE_SHORT_CONV_IN, &c->in_proj, 3 * n, w->hidden_size, s->bias);
-    rc = rc ? rc : visit_conv(w, &c->conv, n, s->width, s->bias);
+    rc = rc ? rc : visit_conv(w, ROLE_CONV, &c->conv, n, s->width, s->bias);
     return rc ? rc : visit_matrix(w, ROLE_SHORT_CONV_OUT, &c->out_proj, w->hidden_size, n, s->bias);
+}
+
+static int visit_conv_mixer(struct walk *w, struct nn_conv_mixer *m)
+{
+    const struct conv_mixer_spec *s = m->spec;
+    int n = w->hidden_size, q = s->n_heads * s->head_dim, k = s->n_kv_heads * s->head_dim, rc;
+
+    rc = visit_matrix(w, ROLE_Q_PROJ, &m->q_proj, q, n, s->bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_K_PROJ, &m->k_proj, k, n, s->bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_V_PROJ, &m->v_proj, k, n, s->bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_O_PROJ, &m->o_proj, n, q, s->bias);
+    rc = rc ? rc : visit_norm(w, ROLE_Q_NORM, &m->q_norm, s->head_dim);
+    rc = rc ? rc : visit_norm(w, ROLE_K_NORM, &m->k_norm, s->head_dim);
+    rc = rc ? rc : visit_conv(w, ROLE_K_CONV, &m->k_conv, k, s->width, s->bias);
+    return rc ? rc : visit_conv(w, ROLE_V_CONV, &m->v_conv, k, s->width, s->bias);
 }
 
 static int visit_mamba(struct walk *w, struct nn_mamba *m)
@@ -349,7 +381,7 @@ static int visit_mamba(struct walk *w, struct nn_mamba *m)
 
     rc = visit_matrix(w, ROLE_SSM_Z, &m->z, c, n, s->bias);
     rc = rc ? rc : visit_matrix(w, ROLE_SSM_X, &m->x, c, n, s->bias);
-    rc = rc ? rc : visit_conv(w, &m->conv, c, s->conv_width, s->conv_bias);
+    rc = rc ? rc : visit_conv(w, ROLE_CONV, &m->conv, c, s->conv_width, s->conv_bias);
     rc = rc ? rc
             : visit_matrix(w, ROLE_SSM_BCDT, &m->bcdt, s->dt_rank + 2 * s->state_size, c, false);
     rc = rc ? rc : visit_norm(w, ROLE_SSM_B_NORM, &m->b_norm, s->state_size);
@@ -383,7 +415,7 @@ static int visit_mamba2(struct walk *w, struct nn_mamba2 *m)
     if (!rc)
         rc = s->dt_rank ? visit_bcdt(w, m, inner)
                         : visit_matrix(w, ROLE_SSM_DT, &m->dt, s->n_heads, n, s->in_bias);
-    rc = rc ? rc : visit_conv(w, &m->conv, channels, s->conv_width, s->conv_bias);
+    rc = rc ? rc : visit_conv(w, ROLE_CONV, &m->conv, channels, s->conv_width, s->conv_bias);
     rc = rc ? rc : visit_vector_as(w, ROLE_SSM_A, &m->a, s->n_heads, VECTOR_MINUS_EXP);
     rc = rc ? rc : visit_vector(w, ROLE_SSM_D, &m->d, s->n_heads);
     rc = rc ? rc : visit_vector(w, ROLE_SSM_DT_BIAS, &m->dt_bias, s->n_heads);
@@ -549,6 +581,9 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
         break;
     case OP_SHORT_CONV:
         rc = visit_short_conv(w, &b->short_conv);
+        break;
+    case OP_CONV_MIXER:
+        rc = visit_conv_mixer(w, &b->conv_mixer);
         break;
     case OP_MAMBA:
         rc = visit_mamba(w, &b->mamba);
@@ -777,6 +812,11 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
         return new_mla(m, &b->mla, &s->mla, d, a, err);
     case OP_SHORT_CONV:
         b->short_conv.spec = &s->short_conv;
+        return 0;
+    case OP_CONV_MIXER:
+        b->conv_mixer.spec = &s->conv_mixer;
+        b->conv_mixer.q_norm.spec = &s->conv_mixer.q_norm;
+        b->conv_mixer.k_norm.spec = &s->conv_mixer.k_norm;
         return 0;
     case OP_MAMBA:
         b->mamba.spec = &s->mamba;

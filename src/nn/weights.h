@@ -33,6 +33,10 @@ struct nn_index {
     struct nn_norm q_norm, k_norm;
 };
 
+struct nn_conv {
+    const float *w, *bias; /* [channels, width], [channels] or NULL, in device memory */
+};
+
 struct nn_attention {
     const struct attention_spec *spec;
     int cache_layer; /* which layer of the cache is this one's */
@@ -44,6 +48,7 @@ struct nn_attention {
     const float *head_gain; /* [n_heads] */
     struct nn_norm v_norm, out_norm;
     const float *k_step, *v_step; /* what keys and values are rounded to multiples of, or NULL */
+    struct nn_conv k_conv, v_conv;
     int mixed_cache_layer;
     struct nn_experts mix_gate; /* of each head [1, head_dim] */
     struct nn_index index;
@@ -62,14 +67,17 @@ struct nn_mla {
     struct nn_index index;
 };
 
-struct nn_conv {
-    const float *w, *bias; /* [channels, width], [channels] or NULL, in device memory */
-};
-
 struct nn_short_conv {
     const struct short_conv_spec *spec;
     struct nn_linear in_proj, out_proj;
     struct nn_conv conv;
+};
+
+struct nn_conv_mixer {
+    const struct conv_mixer_spec *spec;
+    struct nn_linear q_proj, k_proj, v_proj, o_proj;
+    struct nn_norm q_norm, k_norm;
+    struct nn_conv k_conv, v_conv;
 };
 
 struct nn_mamba {
@@ -151,6 +159,7 @@ struct nn_branch {
         struct nn_attention attention;
         struct nn_mla mla;
         struct nn_short_conv short_conv;
+        struct nn_conv_mixer conv_mixer;
         struct nn_mamba mamba;
         struct nn_mamba2 mamba2;
         struct nn_delta delta;
@@ -185,6 +194,8 @@ struct nn_model {
     struct nn_experts ngram_tables, ngram_projs; /* [(ngram.n - 1) ngram.k] */
     struct nn_experts altup_in, altup_out;       /* [altup.n - 1] of [hidden_size, hidden_size] */
     const float *logit_gain;                     /* one number, or NULL */
+    const float
+        *logit_scales;       /* [vocab_size] of head_rows_normed: 1 / length of each row; or NULL */
     const float *head_scale; /* [hidden_size] of spec->head_normed: 1 / length of each column */
     struct nn_layer *layers;
     struct nn_rope *ropes;
@@ -261,6 +272,8 @@ enum weight_role {
     ROLE_INDEX_K_NORM,
     ROLE_INDEX_Q_NORM,
     ROLE_CONV,
+    ROLE_K_CONV,
+    ROLE_V_CONV,
     ROLE_SHORT_CONV_IN,
     ROLE_SHORT_CONV_OUT,
     ROLE_SSM_Z,
@@ -328,7 +341,8 @@ struct nn_slot {
     const float **vector;
     const float **bias;
     const int32_t **order; /* where the order of its inputs may go; NULL: they must be in order */
-    int n_bias;            /* numbers of the bias; 0: n_out */
+    int run, copies; /* each run of so many numbers of a vector stands so many times; 0: once */
+    int n_bias;      /* numbers of the bias; 0: n_out */
     float offset;
     enum vector_form form;
     float limit;   /* a vector is held within [-limit, limit]; 0: not */
