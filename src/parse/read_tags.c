@@ -263,7 +263,7 @@ static void stream_string(struct tool_reader *r, struct span visible)
         key(r);
         call_string_open(&r->out);
         r->string_open = true;
-        r->string_at = begin;
+        r->string_begin = r->string_at = begin;
     }
     if (end <= r->string_at)
         return;
@@ -334,7 +334,7 @@ static enum step finish_value(struct tool_reader *r, struct span raw)
     if (r->string_open) {
         size_t begin = (size_t)(text.at - r->text.data);
 
-        if (begin > r->string_at || begin + text.size < r->string_at)
+        if (begin != r->string_begin || begin + text.size < r->string_at)
             return reader_fail(r, "the end of an argument contradicts its beginning");
         call_string_piece(&r->out, reader_between(r, r->string_at, begin + text.size));
         call_string_close(&r->out);

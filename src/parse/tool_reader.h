@@ -46,9 +46,9 @@ struct tool_reader {
     struct strbuf key;
     const json *schema;
     int value_kind;
-    bool no_key;      /* its tag does not name it */
-    bool string_open; /* a string is being streamed */
-    size_t string_at; /* in text: up to here it was */
+    bool no_key;                    /* its tag does not name it */
+    bool string_open;               /* a string is being streamed */
+    size_t string_begin, string_at; /* in text: from here to there it was */
     struct json_text json;
     size_t json_size; /* of the value that json has read, from at on */
     struct strbuf piece;
