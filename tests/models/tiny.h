@@ -115,6 +115,8 @@ static const struct tiny_row tiny_qwen3_moe[] = {
     {NULL, 0, 0, 0},
 };
 
+#include "tiny_states.h"
+
 #define TINY_MOE                                                                                   \
     ", \"num_experts\": 4, \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 32, "            \
     "\"norm_topk_prob\": true, \"decoder_sparse_step\": 1, \"mlp_only_layers\": []"
@@ -177,6 +179,76 @@ static const struct tiny_family tiny_families[] = {
     {"qwen3_moe",
      TINY_CONFIG("qwen3_moe", ", \"tie_word_embeddings\": true" TINY_MOE),
      {tiny_common, tiny_qkv, tiny_qk_norm, tiny_qwen3_moe},
+     0},
+    {"lfm2_moe",
+     TINY_CONFIG("lfm2_moe", ", \"norm_eps\": 1e-05, \"conv_L_cache\": 3, \"conv_bias\": false, "
+                             "\"layer_types\": [\"conv\", \"full_attention\"], "
+                             "\"num_dense_layers\": 1, \"use_expert_bias\": true, "
+                             "\"num_experts\": 4, \"num_experts_per_tok\": 2, "
+                             "\"moe_intermediate_size\": 64, \"norm_topk_prob\": true"),
+     {tiny_lfm2},
+     0},
+    {"mamba2",
+     TINY_CONFIG("mamba2", ", \"tie_word_embeddings\": true, \"num_heads\": 4, \"state_size\": 8, "
+                           "\"n_groups\": 1, \"conv_kernel\": 4, \"layer_norm_epsilon\": 1e-05, "
+                           "\"use_bias\": false, \"use_conv_bias\": true, \"time_step_limit\": "
+                           "[0.001, {\"__float__\": \"Infinity\"}]"),
+     {tiny_mamba2},
+     0},
+    {"falcon_mamba",
+     TINY_CONFIG("falcon_mamba", ", \"state_size\": 8, \"conv_kernel\": 4, \"use_bias\": false, "
+                                 "\"use_conv_bias\": true, \"time_step_rank\": \"auto\", "
+                                 "\"mixer_rms_eps\": 1e-06"),
+     {tiny_mamba},
+     0},
+    {"nemotron_h",
+     TINY_CONFIG("nemotron_h", ", \"tie_word_embeddings\": true, "
+                               "\"hybrid_override_pattern\": \"M*-E\", "
+                               "\"mamba_num_heads\": 4, \"mamba_head_dim\": 8, "
+                               "\"ssm_state_size\": 8, \"n_groups\": 1, \"conv_kernel\": 4, "
+                               "\"use_conv_bias\": true, \"layer_norm_epsilon\": 1e-05, "
+                               "\"n_routed_experts\": 4, \"num_experts_per_tok\": 2, "
+                               "\"n_group\": 2, \"topk_group\": 1, \"n_shared_experts\": 1, "
+                               "\"moe_intermediate_size\": 64, \"moe_latent_size\": 16, "
+                               "\"moe_shared_expert_intermediate_size\": 64"),
+     {tiny_nemotron_h},
+     0},
+    {"granitemoehybrid",
+     TINY_CONFIG("granitemoehybrid", TINY_MAMBA_KEYS
+                 ", \"layer_types\": [\"mamba\", \"attention\"], \"num_local_experts\": 4, "
+                 "\"num_experts_per_tok\": 2, \"shared_intermediate_size\": 64, "
+                 "\"logits_scaling\": 2.0, \"position_embedding_type\": \"nope\""),
+     {tiny_granite4},
+     0},
+    {"falcon_h1",
+     TINY_CONFIG("falcon_h1", TINY_MAMBA_KEYS
+                 ", \"mamba_d_ssm\": 32, \"mamba_rms_norm\": true, \"ssm_multipliers\": "
+                 "[0.5, 0.25, 0.5, 0.5, 1.0], \"mlp_multipliers\": [0.9, 0.6]"),
+     {tiny_falcon_h1},
+     0},
+    {"jamba",
+     TINY_CONFIG("jamba", ", \"attn_layer_period\": 2, \"attn_layer_offset\": 1, "
+                          "\"expert_layer_period\": 2, \"expert_layer_offset\": 1, "
+                          "\"num_experts\": 4, \"num_experts_per_tok\": 2, "
+                          "\"mamba_expand\": 2, \"mamba_d_state\": 8, \"mamba_d_conv\": 4, "
+                          "\"mamba_dt_rank\": 2"),
+     {tiny_jamba},
+     0},
+    {"plamo2",
+     TINY_CONFIG("plamo2", ", \"hidden_size_per_head\": 8, \"mamba_d_state\": 8, "
+                           "\"mamba_d_conv\": 4, \"mamba_num_heads\": 4, \"mamba_step\": 2"),
+     {tiny_plamo2},
+     0},
+    {"gear",
+     TINY_CONFIG("gear", ", \"layer_types\": [\"conv_mixer\", \"sliding_attention\"], "
+                         "\"sliding_window\": 4, \"conv_L_cache\": 3, "
+                         "\"final_logit_softcapping\": 30.0"),
+     {tiny_gear, tiny_gemma2, tiny_mlp},
+     0},
+    {"baichuan_m1",
+     TINY_CONFIG("baichuan_m1", ", \"tie_word_embeddings\": false, \"conv_window\": 2, "
+                                "\"sliding_window\": 4, \"sliding_window_layers\": [1]"),
+     {tiny_common, tiny_baichuan_m1, tiny_mlp, tiny_head},
      0},
 };
 
