@@ -99,6 +99,9 @@ static const char *const op_names[] = {
     [OP_MAMBA] = "mamba",
     [OP_MAMBA2] = "mamba2",
     [OP_DELTA] = "delta rule",
+    [OP_LIGHTNING] = "linear attention",
+    [OP_RG_LRU] = "rg-lru",
+    [OP_RWKV7] = "rwkv-7",
     [OP_MLP] = "mlp",
     [OP_MOE] = "moe",
 };
@@ -147,6 +150,19 @@ static void describe_delta(struct fields *f, const struct delta_spec *d)
     field_count(f, "value_dim", d->value_dim);
     field_count(f, "conv_width", d->conv_width);
     field_bool(f, "keywise", d->keywise);
+}
+
+static void describe_heads(struct fields *f, int n_heads, int head_dim)
+{
+    field_count(f, "n_heads", n_heads);
+    field_count(f, "head_dim", head_dim);
+}
+
+static void describe_rg_lru(struct fields *f, const struct rg_lru_spec *r)
+{
+    field_count(f, "channels", r->channels);
+    field_count(f, "n_heads", r->n_heads);
+    field_count(f, "conv_width", r->conv_width);
 }
 
 static void describe_mlp(struct fields *f, const struct mlp_spec *m)
@@ -205,6 +221,12 @@ static void describe_branch(struct fields *f, const struct branch_spec *b)
         describe_mamba2(f, &b->mamba2);
     else if (b->op == OP_DELTA)
         describe_delta(f, &b->delta);
+    else if (b->op == OP_LIGHTNING)
+        describe_heads(f, b->lightning.n_heads, b->lightning.head_dim);
+    else if (b->op == OP_RG_LRU)
+        describe_rg_lru(f, &b->rg_lru);
+    else if (b->op == OP_RWKV7)
+        describe_heads(f, b->rwkv7.n_heads, b->rwkv7.head_dim);
     else if (b->op == OP_MLP)
         describe_mlp(f, &b->mlp);
     else if (b->op == OP_MOE)

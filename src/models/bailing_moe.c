@@ -10,7 +10,7 @@
 
 #include "models/family.h"
 
-static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
+struct moe_spec bailing_moe(config *c, struct mlp_spec mlp)
 {
     const char *scores = config_string_or(c, "score_function", "softmax");
     int size = config_int(c, "moe_intermediate_size");
@@ -24,7 +24,7 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
                 .n_experts_per_token = config_int(c, "num_experts_per_tok"),
                 .n_groups = config_int_or(c, "n_group", 1),
                 .n_groups_kept = config_int_or(c, "topk_group", 4),
-                .normalize = config_bool(c, "norm_topk_prob"),
+                .normalize = config_bool_or(c, "norm_topk_prob", true),
                 .normalize_eps = 1e-20f,
                 .scale = (float)config_float_or(c, "routed_scaling_factor", 1),
             },
@@ -55,7 +55,7 @@ static int bailing_moe_spec(struct spec *s, config *c, arena *a)
     struct attention_spec attention;
 
     mlp.bias = config_bool_or(c, "use_bias", false);
-    moe = read_moe(c, mlp);
+    moe = bailing_moe(c, mlp);
     if (config_common(s, c, false, a))
         return -1;
     attention = config_attention(c, s, 600000, a);

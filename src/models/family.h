@@ -191,6 +191,10 @@ struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp);
  * transformers, such a checkpoint gets that of transformers, others that of mlx-lm. */
 bool config_by_transformers(const config *c);
 
+/* models/bailing_moe.c: experts as Ling has them: num_experts by score_function, groups, a bias of
+ * the choice, moe_shared_expert_intermediate_size for each of num_shared_experts. */
+struct moe_spec bailing_moe(config *c, struct mlp_spec mlp);
+
 /* models/config_mamba.c: time_step_limit, or low and high where that is not there. */
 void config_time_step_limit(config *c, struct mamba2_spec *m, double low, double high);
 /* mamba_n_heads, mamba_d_head (also "auto", of mamba_expand times hidden_size), mamba_n_groups,

@@ -410,6 +410,8 @@ static void finish_vector(float *values, size_t n, const struct nn_slot *s)
         values[i] += s->offset;
     for (size_t i = 0; s->form == VECTOR_MINUS_EXP && i < n; i++)
         values[i] = -expf(values[i]);
+    for (size_t i = 0; s->form == VECTOR_SOFTPLUS && i < n; i++)
+        values[i] = fmaxf(values[i], 0) + log1pf(expf(-fabsf(values[i])));
     for (size_t i = 0; s->limit > 0 && i < n; i++)
         values[i] = fminf(fmaxf(values[i], -s->limit), s->limit);
 }

@@ -45,7 +45,7 @@ static int minimax_m2_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_minimax_m2 = {
     .name = "MiniMax M2",
-    .model_types = {"minimax_m2"},
+    .model_types = {"minimax_m2", "minimax"},
     .spec = minimax_m2_spec,
     .weights = layout_moe,
 };

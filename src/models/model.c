@@ -80,6 +80,9 @@ static int check_experts(const struct model *m, clm_error *err)
             if (branch->op == OP_MLA)
                 bytes += 0.25 * branch->mla.n_heads * branch->mla.kv_rank *
                          ((double)branch->mla.nope_dim + branch->mla.v_dim);
+            if (branch->op == OP_RG_LRU)
+                bytes += 0.25 * 2 * branch->rg_lru.channels *
+                         ((double)branch->rg_lru.channels / branch->rg_lru.n_heads);
             if (branch->op == OP_MOE)
                 bytes += 0.25 * 2 * (branch->moe.router.n_experts - branch->moe.n_zero_experts) *
                          branch->moe.expert.intermediate_size *

@@ -76,7 +76,15 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const
         return nn_mamba2(p, &b->mamba2, x, b->state);
     case OP_DELTA:
         return nn_delta(p, &b->delta, x, b->state);
+    case OP_LIGHTNING:
+        return nn_lightning(p, &b->lightning, x, b->state);
+    case OP_RG_LRU:
+        return nn_rg_lru(p, &b->rg_lru, x, b->state);
+    case OP_RWKV7:
+        return nn_rwkv7(p, &b->rwkv7, x, b->state);
     case OP_MLP:
+        if (b->spec->mlp.shifted)
+            x = nn_mix(p, x, nn_shift(p, x, b->state), b->mlp.mix);
         return nn_mlp(p, &b->mlp, x);
     case OP_MOE:
         return nn_moe(p, &b->moe, x, raw);
@@ -245,6 +253,8 @@ static void keep_for_layers(pass *p, const tensor *x)
 
             if (branch->op == OP_EMBEDDING && !p->embeddings)
                 p->embeddings = own_copy(p, x);
+            if (branch->op == OP_RWKV7 && !p->first_values)
+                p->first_values = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
             if (branch->op != OP_ATTENTION || a->kv_source != KV_KEPT || p->kept_kv[0])
                 continue;
             p->kept_kv[0] = pass_tensor(p, DTYPE_F32, x->rows, a->n_kv_heads * a->head_dim);

@@ -58,6 +58,21 @@ void nn_per_part(pass *p, const struct nn_experts *parts, int n_parts, tensor *y
         p->ops->matmul_experts(p->dev, &job, 1, n_parts, x, &ids);
 }
 
+void nn_norm_groups(pass *p, const struct nn_norm *norm, tensor *x, int n_groups)
+{
+    struct nn_norm plain = {.spec = norm->spec};
+
+    if (n_groups <= 1) {
+        nn_norm_inplace(p, norm, x, x->cols);
+        return;
+    }
+    nn_norm_inplace(p, &plain, x, x->cols / n_groups);
+    if (!p->failed && norm->w)
+        p->ops->scale_columns(p->dev, x, norm->w);
+    if (!p->failed && norm->b)
+        p->ops->add_columns(p->dev, x, norm->b);
+}
+
 tensor *nn_low_rank(pass *p, const struct nn_low_rank *l, const tensor *x)
 {
     return nn_linear(p, &l->up, nn_linear(p, &l->down, x));

@@ -66,28 +66,14 @@ static void steps_from_x(pass *p, const struct nn_mamba2 *m, const tensor *x, si
     y->dt = nn_linear(p, &m->dt, &dt);
 }
 
-/* The numbers of each group by themselves, with weights for all. */
-static void norm_groups(pass *p, const struct nn_mamba2 *m, tensor *y)
-{
-    struct nn_norm plain = {.spec = m->norm.spec};
-
-    if (m->spec->norm_groups <= 1) {
-        nn_norm_inplace(p, &m->norm, y, y->cols);
-        return;
-    }
-    nn_norm_inplace(p, &plain, y, y->cols / m->spec->norm_groups);
-    if (!p->failed && m->norm.w)
-        p->ops->scale_columns(p->dev, y, m->norm.w);
-}
-
 static void gate(pass *p, const struct nn_mamba2 *m, tensor *y, const tensor *z)
 {
     if (m->spec->norm_before_gate)
-        norm_groups(p, m, y);
+        nn_norm_groups(p, &m->norm, y, m->spec->norm_groups);
     if (!p->failed)
         p->ops->glu(p->dev, y, z, y, ACT_SILU);
     if (!m->spec->norm_before_gate)
-        norm_groups(p, m, y);
+        nn_norm_groups(p, &m->norm, y, m->spec->norm_groups);
 }
 
 tensor *nn_mamba2(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t state)

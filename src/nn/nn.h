@@ -14,6 +14,8 @@ void nn_per_part(pass *p, const struct nn_experts *parts, int n_parts, tensor *y
 /* Over each group of n numbers of a row; x itself when the norm is NORM_NONE. */
 tensor *nn_norm(pass *p, const struct nn_norm *norm, const tensor *x, int n);
 void nn_norm_inplace(pass *p, const struct nn_norm *norm, tensor *x, int n);
+/* Each of n_groups equal parts of a row by itself, with weights for all of its numbers. */
+void nn_norm_groups(pass *p, const struct nn_norm *norm, tensor *x, int n_groups);
 
 /* Columns [first, first + n) of each of so many equal parts of the rows, as rows of their own. */
 tensor nn_part_rows(const tensor *x, int n_parts, int first, int n);
@@ -41,8 +43,14 @@ tensor *nn_mamba2(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t st
 /* x = act(conv(x)), of x [T, channels] and what came before. */
 void nn_conv(pass *p, const struct nn_conv *c, tensor *x, int width, enum activation act,
              size_t state);
-/* nn/delta.c: the same; state is where its part of the state lies. */
+/* nn/delta.c, lightning.c, rg_lru.c, rwkv7.c: the same. */
 tensor *nn_delta(pass *p, const struct nn_delta *d, const tensor *x, size_t state);
+tensor *nn_lightning(pass *p, const struct nn_lightning *l, const tensor *x, size_t state);
+tensor *nn_rg_lru(pass *p, const struct nn_rg_lru *r, const tensor *x, size_t state);
+tensor *nn_rwkv7(pass *p, const struct nn_rwkv7 *r, const tensor *x, size_t state);
+/* nn/shift.c: x of the token before each, less its own; and x + mix times that, mix [cols]. */
+tensor *nn_shift(pass *p, const tensor *x, size_t state);
+tensor *nn_mix(pass *p, const tensor *x, const tensor *shift, const float *mix);
 tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
 /* nn/index.c: the keys seen by each row of x [T, hidden_size], of whose latents queries are made,
  * as attend takes them. */

@@ -59,6 +59,23 @@ struct branch_spec branch_delta(struct norm_spec pre_norm, struct delta_spec del
     return (struct branch_spec){.pre_norm = pre_norm, .op = OP_DELTA, .scale = 1, .delta = delta};
 }
 
+struct branch_spec branch_lightning(struct norm_spec pre_norm, struct lightning_spec lightning)
+{
+    return (struct branch_spec){
+        .pre_norm = pre_norm, .op = OP_LIGHTNING, .scale = 1, .lightning = lightning};
+}
+
+struct branch_spec branch_rg_lru(struct norm_spec pre_norm, struct rg_lru_spec rg_lru)
+{
+    return (struct branch_spec){
+        .pre_norm = pre_norm, .op = OP_RG_LRU, .scale = 1, .rg_lru = rg_lru};
+}
+
+struct branch_spec branch_rwkv7(struct norm_spec pre_norm, struct rwkv7_spec rwkv7)
+{
+    return (struct branch_spec){.pre_norm = pre_norm, .op = OP_RWKV7, .scale = 1, .rwkv7 = rwkv7};
+}
+
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp)
 {
     return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MLP, .scale = 1, .mlp = mlp};
@@ -294,6 +311,48 @@ static int check_delta(int layer, const struct delta_spec *d, clm_error *err)
     return check_norm(layer, &d->norm, err);
 }
 
+static int check_lightning(int layer, const struct lightning_spec *l, clm_error *err)
+{
+    if (check_range(layer, "the number of heads", l->n_heads, 1, MAX_HEADS, err) ||
+        check_range(layer, "head_dim", l->head_dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "group_norm_size", l->norm_groups, 1, MAX_HEADS, err))
+        return -1;
+    if (l->n_heads * l->head_dim % l->norm_groups)
+        return fail(err, CLM_ERR_FORMAT, "config: layer %d norms %d numbers in %d groups", layer,
+                    l->n_heads * l->head_dim, l->norm_groups);
+    if (check_norm(layer, &l->q_norm, err) || check_norm(layer, &l->k_norm, err) ||
+        check_norm(layer, &l->norm, err))
+        return -1;
+    return check_rope(layer, &l->rope, l->head_dim, err);
+}
+
+static int check_rg_lru(int layer, const struct rg_lru_spec *r, clm_error *err)
+{
+    if (check_conv(layer, r->channels, r->conv_width, err) ||
+        check_range(layer, "the number of heads", r->n_heads, 1, MAX_HEADS, err))
+        return -1;
+    if (r->channels % r->n_heads)
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: %d channels of layer %d are no multiple of %d heads", r->channels,
+                    layer, r->n_heads);
+    return 0;
+}
+
+static int check_rwkv7(int layer, const struct rwkv7_spec *r, int hidden_size, clm_error *err)
+{
+    if (check_range(layer, "the number of heads", r->n_heads, 1, MAX_HEADS, err) ||
+        check_range(layer, "head_dim", r->head_dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "decay_low_rank_dim", r->decay_rank, 1, MAX_SIZE, err) ||
+        check_range(layer, "a_low_rank_dim", r->rate_rank, 1, MAX_SIZE, err) ||
+        check_range(layer, "v_low_rank_dim", r->value_rank, 0, MAX_SIZE, err) ||
+        check_range(layer, "gate_low_rank_dim", r->gate_rank, 1, MAX_SIZE, err))
+        return -1;
+    if (r->n_heads * r->head_dim != hidden_size)
+        return fail(err, CLM_ERR_FORMAT, "config: hidden_size %d is no multiple of head_dim %d",
+                    hidden_size, r->head_dim);
+    return check_norm(layer, &r->norm, err);
+}
+
 static int check_mlp(int layer, const struct mlp_spec *m, clm_error *err)
 {
     if (!isfinite(m->alpha) || (m->alpha != 0 && !(m->limit > 0)))
@@ -375,6 +434,12 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
         return check_mamba2(layer, &b->mamba2, err);
     case OP_DELTA:
         return check_delta(layer, &b->delta, err);
+    case OP_LIGHTNING:
+        return check_lightning(layer, &b->lightning, err);
+    case OP_RG_LRU:
+        return check_rg_lru(layer, &b->rg_lru, err);
+    case OP_RWKV7:
+        return check_rwkv7(layer, &b->rwkv7, s->hidden_size, err);
     case OP_MLP:
         return check_mlp(layer, &b->mlp, err);
     case OP_MOE:
@@ -452,6 +517,16 @@ size_t branch_state_bytes(const struct branch_spec *b)
         return mamba2_state_bytes(&b->mamba2);
     case OP_DELTA:
         return delta_state_bytes(&b->delta);
+    case OP_LIGHTNING:
+        return float_bytes((double)b->lightning.n_heads * b->lightning.head_dim *
+                           b->lightning.head_dim);
+    case OP_RG_LRU:
+        return float_bytes((double)b->rg_lru.channels * b->rg_lru.conv_width);
+    case OP_RWKV7: /* the last x, then the matrix of each head */
+        return float_bytes((double)b->rwkv7.n_heads * b->rwkv7.head_dim *
+                           (b->rwkv7.head_dim + 1.0));
+    case OP_MLP:
+        return float_bytes(b->mlp.shifted); /* the last x */
     default:
         return 0;
     }

@@ -157,7 +157,8 @@ struct mlp_spec {
     float alpha;  /* gated: (u + 1) g sigmoid(alpha g), g held below limit, u within it; 0: not */
     bool thinned; /* gated: act reads max(0, g - (mean + thinning deviation)) of its row g */
     float thinning;
-    bool xielu; /* its activation is xIELU, with weights of its own; not gated. arXiv:2411.13010 */
+    int shifted; /* hidden_size: reads x + mix (the token before's x - x), with weights mix; 0: x */
+    bool xielu;  /* its activation is xIELU, with weights of its own; not gated. arXiv:2411.13010 */
 };
 
 struct moe_spec {
@@ -244,6 +245,35 @@ struct delta_spec {
     enum activation gate_activation; /* multiplies it */
 };
 
+/* Linear attention whose heads forget by fixed factors: S = decay S + k (x) v, y = S^T q. The
+ * result is normed and gated by sigmoid(gate(x)). Lightning attention, arXiv:2405.17381 */
+struct lightning_spec {
+    int n_heads, head_dim;
+    bool qkv_bias, o_bias;
+    struct norm_spec q_norm, k_norm; /* of each head */
+    struct rope_spec rope;
+    float scale;           /* of queries */
+    const float *decays;   /* [n_heads] */
+    struct norm_spec norm; /* of the result, with weights for each of its numbers */
+    int norm_groups;       /* each normed by itself */
+};
+
+/* out(act(y(x)) * lru(conv(x'))), x' of so many channels, where the gates of the recurrent unit are
+ * products of each head's channels alone. Griffin, arXiv:2402.19427 */
+struct rg_lru_spec {
+    int channels, n_heads;
+    int conv_width;
+    enum activation activation;
+};
+
+/* Time mixing of RWKV-7, arXiv:2503.14456. The ranks are of what makes the decay, the rate in
+ * context, the share of the first layer's values (0: this is the first), and the gate. */
+struct rwkv7_spec {
+    int n_heads, head_dim;
+    int decay_rank, rate_rank, value_rank, gate_rank;
+    struct norm_spec norm; /* of what each head finds, with weights of its own */
+};
+
 enum op_kind {
     OP_NONE, /* the input as it is */
     OP_ATTENTION,
@@ -253,6 +283,9 @@ enum op_kind {
     OP_MAMBA,
     OP_MAMBA2,
     OP_DELTA,
+    OP_LIGHTNING,
+    OP_RG_LRU,
+    OP_RWKV7,
     OP_MLP,
     OP_MOE,
     OP_LAYER_INPUT,   /* out(gelu(gate(x)) * the layer's own input, made of the tokens) */
@@ -288,6 +321,9 @@ struct branch_spec {
         struct mamba_spec mamba;
         struct mamba2_spec mamba2;
         struct delta_spec delta;
+        struct lightning_spec lightning;
+        struct rg_lru_spec rg_lru;
+        struct rwkv7_spec rwkv7;
         struct mlp_spec mlp;
         struct moe_spec moe;
         int rank; /* of OP_LOW_RANK */
@@ -360,6 +396,9 @@ struct branch_spec branch_conv_mixer(struct norm_spec pre_norm, struct conv_mixe
 struct branch_spec branch_mamba(struct norm_spec pre_norm, struct mamba_spec mamba);
 struct branch_spec branch_mamba2(struct norm_spec pre_norm, struct mamba2_spec mamba2);
 struct branch_spec branch_delta(struct norm_spec pre_norm, struct delta_spec delta);
+struct branch_spec branch_lightning(struct norm_spec pre_norm, struct lightning_spec lightning);
+struct branch_spec branch_rg_lru(struct norm_spec pre_norm, struct rg_lru_spec rg_lru);
+struct branch_spec branch_rwkv7(struct norm_spec pre_norm, struct rwkv7_spec rwkv7);
 struct branch_spec branch_mlp(struct norm_spec pre_norm, struct mlp_spec mlp);
 struct branch_spec branch_of(enum op_kind op, struct norm_spec pre_norm); /* that need no numbers */
 struct branch_spec branch_moe(struct norm_spec pre_norm, struct moe_spec moe);

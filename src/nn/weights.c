@@ -104,6 +104,36 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_DELTA_A] = "A_log of the delta rule",
     [ROLE_DELTA_DT_BIAS] = "dt_bias of the delta rule",
     [ROLE_DELTA_NORM] = "norm of the delta rule",
+    [ROLE_LIGHTNING_NORM] = "norm of linear attention",
+    [ROLE_RG_LRU_Y] = "linear_y",
+    [ROLE_RG_LRU_X] = "linear_x",
+    [ROLE_RG_LRU_OUT] = "linear_out",
+    [ROLE_RG_LRU_INPUT_GATE] = "input_gate_weight",
+    [ROLE_RG_LRU_DECAY_GATE] = "recurrent_gate_weight",
+    [ROLE_RG_LRU_DECAY] = "recurrent_param",
+    [ROLE_RWKV_MIX_R] = "x_r",
+    [ROLE_RWKV_MIX_W] = "x_w",
+    [ROLE_RWKV_MIX_K] = "x_k",
+    [ROLE_RWKV_MIX_V] = "x_v",
+    [ROLE_RWKV_MIX_A] = "x_a",
+    [ROLE_RWKV_MIX_G] = "x_g",
+    [ROLE_RWKV_R] = "r_proj",
+    [ROLE_RWKV_K] = "k_proj",
+    [ROLE_RWKV_V] = "v_proj",
+    [ROLE_RWKV_O] = "o_proj",
+    [ROLE_RWKV_DECAY_DOWN] = "first matrix of w_lora",
+    [ROLE_RWKV_RATE_DOWN] = "first matrix of a_lora",
+    [ROLE_RWKV_VALUE_DOWN] = "first matrix of v_lora",
+    [ROLE_RWKV_GATE_DOWN] = "first matrix of g_lora",
+    [ROLE_RWKV_DECAY] = "second matrix of w_lora",
+    [ROLE_RWKV_RATE] = "second matrix of a_lora",
+    [ROLE_RWKV_VALUE] = "second matrix of v_lora",
+    [ROLE_RWKV_GATE] = "second matrix of g_lora",
+    [ROLE_RWKV_KEY_SCALE] = "k_k",
+    [ROLE_RWKV_KEY_RATE] = "k_a",
+    [ROLE_RWKV_BONUS] = "r_k",
+    [ROLE_RWKV_NORM] = "g_norm",
+    [ROLE_MLP_MIX] = "x_k of the feed-forward",
     [ROLE_GATE_PROJ] = "gate_proj",
     [ROLE_UP_PROJ] = "up_proj",
     [ROLE_DOWN_PROJ] = "down_proj",
@@ -448,13 +478,77 @@ static int visit_delta(struct walk *w, struct nn_delta *d)
     rc = rc ? rc
             : visit_through(w, ROLE_DELTA_DECAY_DOWN, ROLE_DELTA_DECAY, &d->decay, s->decay_rank,
                             decays);
-    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_Q, &d->conv_q.w, keys * s->conv_width);
-    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_K, &d->conv_k.w, keys * s->conv_width);
-    rc = rc ? rc : visit_vector(w, ROLE_DELTA_CONV_V, &d->conv_v.w, values * s->conv_width);
+    rc = rc ? rc : visit_conv(w, ROLE_DELTA_CONV_Q, &d->conv_q, keys, s->conv_width, false);
+    rc = rc ? rc : visit_conv(w, ROLE_DELTA_CONV_K, &d->conv_k, keys, s->conv_width, false);
+    rc = rc ? rc : visit_conv(w, ROLE_DELTA_CONV_V, &d->conv_v, values, s->conv_width, false);
     rc = rc ? rc : visit_vector_as(w, ROLE_DELTA_A, &d->a, s->n_heads, VECTOR_MINUS_EXP);
     rc = rc ? rc : visit_vector(w, ROLE_DELTA_DT_BIAS, &d->dt_bias, decays);
     rc = rc ? rc : visit_norm(w, ROLE_DELTA_NORM, &d->norm, s->value_dim);
     return rc ? rc : visit_matrix(w, ROLE_DELTA_O, &d->o_proj, w->hidden_size, values, false);
+}
+
+static int visit_lightning(struct walk *w, struct nn_lightning *l)
+{
+    const struct lightning_spec *s = l->spec;
+    int n = s->n_heads * s->head_dim, rc;
+
+    rc = visit_matrix(w, ROLE_Q_PROJ, &l->q_proj, n, w->hidden_size, s->qkv_bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_K_PROJ, &l->k_proj, n, w->hidden_size, s->qkv_bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_V_PROJ, &l->v_proj, n, w->hidden_size, s->qkv_bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_O_PROJ, &l->o_proj, w->hidden_size, n, s->o_bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_ATTENTION_GATE, &l->gate, n, w->hidden_size, false);
+    rc = rc ? rc : visit_norm(w, ROLE_Q_NORM, &l->q_norm, s->head_dim);
+    rc = rc ? rc : visit_norm(w, ROLE_K_NORM, &l->k_norm, s->head_dim);
+    return rc ? rc : visit_norm(w, ROLE_LIGHTNING_NORM, &l->norm, n);
+}
+
+static int visit_rg_lru(struct walk *w, struct nn_rg_lru *r)
+{
+    const struct rg_lru_spec *s = r->spec;
+    int n = s->channels, size = n / s->n_heads, rc;
+
+    rc = visit_matrix(w, ROLE_RG_LRU_Y, &r->y_proj, n, w->hidden_size, true);
+    rc = rc ? rc : visit_matrix(w, ROLE_RG_LRU_X, &r->x_proj, n, w->hidden_size, true);
+    rc = rc ? rc : visit_conv(w, ROLE_CONV, &r->conv, n, s->conv_width, true);
+    rc =
+        rc ? rc
+           : visit_experts(w, ROLE_RG_LRU_INPUT_GATE, &r->input_gate, s->n_heads, size, size, true);
+    rc =
+        rc ? rc
+           : visit_experts(w, ROLE_RG_LRU_DECAY_GATE, &r->decay_gate, s->n_heads, size, size, true);
+    rc = rc ? rc : visit_vector_as(w, ROLE_RG_LRU_DECAY, &r->decay, n, VECTOR_SOFTPLUS);
+    return rc ? rc : visit_matrix(w, ROLE_RG_LRU_OUT, &r->out_proj, w->hidden_size, n, true);
+}
+
+/* The two matrices of a projection through rank numbers, the second one with a bias or without. */
+static int visit_lora(struct walk *w, enum weight_role down, struct nn_low_rank *l, int rank,
+                      bool bias)
+{
+    enum weight_role up = down - ROLE_RWKV_DECAY_DOWN + ROLE_RWKV_DECAY;
+    int n = w->hidden_size, rc = visit_matrix(w, down, &l->down, rank, n, false);
+
+    return rc ? rc : visit_matrix(w, up, &l->up, n, rank, bias);
+}
+
+static int visit_rwkv7(struct walk *w, struct nn_rwkv7 *r)
+{
+    const struct rwkv7_spec *s = r->spec;
+    struct nn_linear *l[] = {&r->r_proj, &r->k_proj, &r->v_proj, &r->o_proj};
+    int n = w->hidden_size, rc = 0;
+
+    for (int i = 0; i < 6; i++)
+        rc = rc ? rc : visit_vector(w, ROLE_RWKV_MIX_R + i, &r->mix[i], n);
+    for (int i = 0; i < 4; i++)
+        rc = rc ? rc : visit_matrix(w, ROLE_RWKV_R + i, l[i], n, n, false);
+    rc = rc ? rc : visit_lora(w, ROLE_RWKV_DECAY_DOWN, &r->decay, s->decay_rank, true);
+    rc = rc ? rc : visit_lora(w, ROLE_RWKV_RATE_DOWN, &r->rate, s->rate_rank, true);
+    if (!rc && s->value_rank)
+        rc = visit_lora(w, ROLE_RWKV_VALUE_DOWN, &r->value, s->value_rank, true);
+    rc = rc ? rc : visit_lora(w, ROLE_RWKV_GATE_DOWN, &r->gate, s->gate_rank, false);
+    rc = rc ? rc : visit_vector(w, ROLE_RWKV_KEY_SCALE, &r->key_scale, n);
+    rc = rc ? rc : visit_vector(w, ROLE_RWKV_KEY_RATE, &r->key_rate, n);
+    rc = rc ? rc : visit_vector(w, ROLE_RWKV_BONUS, &r->bonus, n);
+    return rc ? rc : visit_norm(w, ROLE_RWKV_NORM, &r->norm, n);
 }
 
 /* Its roles are gate, up and down from first on. */
@@ -467,6 +561,8 @@ static int visit_mlp(struct walk *w, enum weight_role first, struct nn_mlp *m)
         rc = visit_matrix(w, first, &m->gate_proj, n, w->hidden_size, s->bias);
     rc = rc ? rc : visit_matrix(w, first + 1, &m->up_proj, n, w->hidden_size, s->bias);
     rc = rc ? rc : visit_matrix(w, first + 2, &m->down_proj, w->hidden_size, n, s->bias);
+    if (!rc && s->shifted)
+        rc = visit_vector(w, ROLE_MLP_MIX, &m->mix, w->hidden_size);
     for (int i = 0; i < 4 && s->xielu; i++)
         rc = rc ? rc : visit_vector(w, ROLE_XIELU_ALPHA_P + i, &m->xielu[i], 1);
     return rc;
@@ -593,6 +689,15 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
         break;
     case OP_DELTA:
         rc = visit_delta(w, &b->delta);
+        break;
+    case OP_LIGHTNING:
+        rc = visit_lightning(w, &b->lightning);
+        break;
+    case OP_RG_LRU:
+        rc = visit_rg_lru(w, &b->rg_lru);
+        break;
+    case OP_RWKV7:
+        rc = visit_rwkv7(w, &b->rwkv7);
         break;
     case OP_MLP:
         rc = visit_mlp(w, ROLE_GATE_PROJ, &b->mlp);
@@ -785,6 +890,27 @@ static int new_attention(struct nn_model *m, struct nn_attention *n, const struc
     return n->rope == -2 ? -1 : new_index(m, &n->index, &s->index, d, a, err);
 }
 
+static int new_lightning(struct nn_model *m, struct nn_lightning *n, const struct lightning_spec *s,
+                         device *d, arena *a, clm_error *err)
+{
+    n->spec = s;
+    n->q_norm.spec = &s->q_norm;
+    n->k_norm.spec = &s->k_norm;
+    n->norm.spec = &s->norm;
+    n->rope = rope_table_of(m, &s->rope, d, a, err);
+    return n->rope == -2 ? -1 : 0;
+}
+
+static int new_rg_lru(struct nn_rg_lru *n, const struct rg_lru_spec *s, arena *a, clm_error *err)
+{
+    n->spec = s;
+    n->input_gate.w = arena_array(a, struct weight, s->n_heads);
+    n->decay_gate.w = arena_array(a, struct weight, s->n_heads);
+    if (!n->input_gate.w || !n->decay_gate.w)
+        return fail(err, CLM_ERR_NOMEM, "%d heads: no memory", s->n_heads);
+    return 0;
+}
+
 static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
                       const struct branch_spec *s, device *d, arena *a, clm_error *err)
 {
@@ -834,6 +960,14 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
     case OP_DELTA:
         b->delta.spec = &s->delta;
         b->delta.norm.spec = &s->delta.norm;
+        return 0;
+    case OP_LIGHTNING:
+        return new_lightning(m, &b->lightning, &s->lightning, d, a, err);
+    case OP_RG_LRU:
+        return new_rg_lru(&b->rg_lru, &s->rg_lru, a, err);
+    case OP_RWKV7:
+        b->rwkv7.spec = &s->rwkv7;
+        b->rwkv7.norm.spec = &s->rwkv7.norm;
         return 0;
     case OP_MLP:
         b->mlp.spec = &s->mlp;

@@ -115,9 +115,35 @@ struct nn_delta {
     struct nn_norm norm;
 };
 
+struct nn_lightning {
+    const struct lightning_spec *spec;
+    int rope; /* as in nn_attention */
+    struct nn_linear q_proj, k_proj, v_proj, o_proj, gate;
+    struct nn_norm q_norm, k_norm, norm;
+};
+
+struct nn_rg_lru {
+    const struct rg_lru_spec *spec;
+    struct nn_linear y_proj, x_proj, out_proj;
+    struct nn_conv conv;
+    struct nn_experts input_gate, decay_gate; /* of each head [size, size] */
+    const float *decay;                       /* [channels] softplus of what is stored */
+};
+
+struct nn_rwkv7 {
+    const struct rwkv7_spec *spec;
+    const float
+        *mix[6]; /* [hidden_size] of what makes queries, decays, keys, values, rates, gate */
+    struct nn_linear r_proj, k_proj, v_proj, o_proj;
+    struct nn_low_rank decay, rate, value, gate;
+    const float *key_scale, *key_rate, *bonus; /* [hidden_size] k_k, k_a, r_k */
+    struct nn_norm norm;                       /* [n_heads, head_dim] */
+};
+
 struct nn_mlp {
     const struct mlp_spec *spec;
     struct nn_linear gate_proj, up_proj, down_proj;
+    const float *mix;      /* [hidden_size], of shifted ones */
     const float *xielu[4]; /* a number each: alpha_p, alpha_n, beta, eps */
 };
 
@@ -163,6 +189,9 @@ struct nn_branch {
         struct nn_mamba mamba;
         struct nn_mamba2 mamba2;
         struct nn_delta delta;
+        struct nn_lightning lightning;
+        struct nn_rg_lru rg_lru;
+        struct nn_rwkv7 rwkv7;
         struct nn_mlp mlp;
         struct nn_moe moe;
         struct nn_linear linear;
@@ -303,6 +332,36 @@ enum weight_role {
     ROLE_DELTA_A,
     ROLE_DELTA_DT_BIAS,
     ROLE_DELTA_NORM,
+    ROLE_LIGHTNING_NORM,
+    ROLE_RG_LRU_Y,
+    ROLE_RG_LRU_X,
+    ROLE_RG_LRU_OUT,
+    ROLE_RG_LRU_INPUT_GATE,
+    ROLE_RG_LRU_DECAY_GATE,
+    ROLE_RG_LRU_DECAY,
+    ROLE_RWKV_MIX_R,
+    ROLE_RWKV_MIX_W,
+    ROLE_RWKV_MIX_K,
+    ROLE_RWKV_MIX_V,
+    ROLE_RWKV_MIX_A,
+    ROLE_RWKV_MIX_G,
+    ROLE_RWKV_R,
+    ROLE_RWKV_K,
+    ROLE_RWKV_V,
+    ROLE_RWKV_O,
+    ROLE_RWKV_DECAY_DOWN,
+    ROLE_RWKV_RATE_DOWN,
+    ROLE_RWKV_VALUE_DOWN,
+    ROLE_RWKV_GATE_DOWN,
+    ROLE_RWKV_DECAY,
+    ROLE_RWKV_RATE,
+    ROLE_RWKV_VALUE,
+    ROLE_RWKV_GATE,
+    ROLE_RWKV_KEY_SCALE,
+    ROLE_RWKV_KEY_RATE,
+    ROLE_RWKV_BONUS,
+    ROLE_RWKV_NORM,
+    ROLE_MLP_MIX,
     ROLE_GATE_PROJ,
     ROLE_UP_PROJ,
     ROLE_DOWN_PROJ,
@@ -327,6 +386,7 @@ const char *weight_role_name(enum weight_role role); /* "q_proj", ... */
 enum vector_form {
     VECTOR_AS_STORED,
     VECTOR_MINUS_EXP, /* -exp(x) */
+    VECTOR_SOFTPLUS,  /* log(1 + exp(x)) */
 };
 
 /* One place. A matrix has n_in > 0 and goes to weight[0 .. max(1, n_experts)); a vector has n_in 0
