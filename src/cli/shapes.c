@@ -46,6 +46,19 @@ const struct shape shapes[] = {
      "\"intermediate_size\": 5632, \"num_attention_heads\": 32, \"num_key_value_heads\": 4,"
      "\"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0,"
      "\"rope_scaling\": null, \"hidden_act\": \"silu\", \"tie_word_embeddings\": false"},
+    {"deepseek-v2-lite", 27,
+     "\"model_type\": \"deepseek_v2\", \"vocab_size\": 102400, \"hidden_size\": 2048,"
+     "\"intermediate_size\": 10944, \"moe_intermediate_size\": 1408, \"n_routed_experts\": 64,"
+     "\"n_shared_experts\": 2, \"num_experts_per_tok\": 6, \"first_k_dense_replace\": 1,"
+     "\"moe_layer_freq\": 1, \"n_group\": 1, \"topk_group\": 1, \"topk_method\": \"greedy\","
+     "\"scoring_func\": \"softmax\", \"norm_topk_prob\": false, \"routed_scaling_factor\": 1.0,"
+     "\"num_attention_heads\": 16, \"num_key_value_heads\": 16, \"q_lora_rank\": null,"
+     "\"kv_lora_rank\": 512, \"qk_nope_head_dim\": 128, \"qk_rope_head_dim\": 64,"
+     "\"v_head_dim\": 128, \"max_position_embeddings\": 163840, \"rms_norm_eps\": 1e-06,"
+     "\"rope_theta\": 10000, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 40,"
+     "\"beta_fast\": 32, \"beta_slow\": 1, \"mscale\": 0.707, \"mscale_all_dim\": 0.707,"
+     "\"original_max_position_embeddings\": 4096}, \"hidden_act\": \"silu\","
+     "\"attention_bias\": false, \"tie_word_embeddings\": false"},
     {"mamba2-1.3b", 48,
      "\"model_type\": \"mamba2\", \"vocab_size\": 50288, \"hidden_size\": 2048,"
      "\"num_heads\": 64, \"head_dim\": 64, \"state_size\": 128, \"n_groups\": 1,"

@@ -123,7 +123,9 @@ struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp)
         .shared = mlp,
     };
 
-    if (strcmp(scores, "sigmoid") != 0 && strcmp(scores, "noaux_tc") != 0)
+    if (strcmp(scores, "softmax") == 0)
+        moe.router.score = ROUTER_SOFTMAX_ALL;
+    else if (strcmp(scores, "sigmoid") != 0 && strcmp(scores, "noaux_tc") != 0)
         config_fail(c, "scoring_func", "unknown scores \"%s\" of experts", scores);
     if (shared > 0 && size > (1 << 24) / shared)
         config_fail(c, "n_shared_experts", "%d of %d numbers are too many", shared, size);
