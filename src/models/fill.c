@@ -478,8 +478,10 @@ static int check_parts(const struct binder *b, const struct nn_slot *s, const st
                     b->path, p->part[PART_BIAS]->name);
     if (p->part[PART_SCALES] && !s->n_in)
         return binder_unused(b, p->part[PART_SCALES]);
-    for (int i = PART_BIASES; i < N_PARTS; i++) /* what only scaled numbers have */
-        if (p->part[i] && !p->part[PART_SCALES])
+    if (p->part[PART_BIASES] && !p->part[PART_SCALES])
+        return binder_unused(b, p->part[PART_BIASES]);
+    for (int i = PART_ZEROS; i <= PART_ORDER; i++)
+        if (p->part[i] && (!p->part[PART_WEIGHT] || !is_packed(p)))
             return binder_unused(b, p->part[i]);
     return 0;
 }

@@ -52,12 +52,14 @@ static const uint8_t *read_grid(const struct binder *b, struct grid *g, const st
     return binder_plane(b, t, p, s, expert, g->rows, g->cols);
 }
 
-/* The size of n blocks of all numbers, the last of which may be shorter where it is the size that
- * config.json gives; 0: there is none. */
+/* The size of n blocks of all numbers: what config.json gives, the last one may then be shorter; or
+ * what divides them. 0: there is none. */
 static int block_size(int64_t all, int64_t n, int given)
 {
     if (given > 0 && (all + given - 1) / given == n)
         return given;
+    if (given > 0 && n != 1 && n != all)
+        return 0;
     return n > 0 && all % n == 0 ? (int)(all / n) : 0;
 }
 

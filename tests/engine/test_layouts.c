@@ -1,0 +1,560 @@
+/* Matrices as other tools quantise them, against the same numbers stored as f32: every packing,
+ * with and without zero points, groups of all sizes, inputs in another order, in fused projections
+ * and in experts. The packers here write from the formats' descriptions, number by number. */
+#include <math.h>
+
+#include "base/file.h"
+#include "base/temporary.h"
+#include "models/tiny.h"
+#include "rig.h"
+
+enum packer {
+    AWQ,
+    GPTQ,
+    PACKED, /* compressed-tensors' pack-quantized */
+    INT8,   /* and int-quantized */
+    FP8,
+    TERNARY
+};
+
+struct layout {
+    const char *name;
+    const char *family;
+    const char *quantization; /* quantization_config */
+    enum packer packer;
+    int bits;
+    int group; /* 0: one for each row; -1: one for all */
+    int block; /* FP8: rows of a block */
+    enum dtype scales;
+    bool zeros, ordered, v2;
+};
+
+#define CT(format) "{\"quant_method\": \"compressed-tensors\", \"format\": \"" format "\"}"
+
+static const struct layout layouts[] = {
+    {"awq", "llama", "{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 32}", AWQ, 4, 32, 0,
+     DTYPE_F16, true, false, false},
+    {"awq of fused projections", "phi3", "{\"quant_method\": \"awq\", \"bits\": 4}", AWQ, 4, 32, 0,
+     DTYPE_F16, true, false, false},
+    {"awq, groups of 16", "llama", "{\"quant_method\": \"awq\", \"bits\": 4}", AWQ, 4, 16, 0,
+     DTYPE_F32, true, false, false},
+    {"gptq", "llama", "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 32}", GPTQ, 4, 32,
+     0, DTYPE_F16, false, false, false},
+    {"gptq, 2 bits", "llama", "{\"quant_method\": \"gptq\", \"bits\": 2, \"group_size\": 32}", GPTQ,
+     2, 32, 0, DTYPE_F16, true, false, false},
+    {"gptq, 3 bits", "llama", "{\"quant_method\": \"gptq\", \"bits\": 3, \"group_size\": 32}", GPTQ,
+     3, 32, 0, DTYPE_F16, true, false, false},
+    {"gptq, 8 bits, a group for each row", "mixtral",
+     "{\"quant_method\": \"gptq\", \"bits\": 8, \"group_size\": -1}", GPTQ, 8, 0, 0, DTYPE_F16,
+     true, false, false},
+    {"gptq v2", "llama",
+     "{\"quant_method\": \"gptq\", \"bits\": 4, \"checkpoint_format\": \"gptq_v2\"}", GPTQ, 4, 32,
+     0, DTYPE_F16, true, false, true},
+    {"gptq in another order", "llama", "{\"quant_method\": \"gptq\", \"desc_act\": true}", GPTQ, 4,
+     32, 0, DTYPE_F16, true, true, false},
+    {"gptq in another order, fused", "phi3", "{\"quant_method\": \"gptq\", \"desc_act\": true}",
+     GPTQ, 4, 32, 0, DTYPE_F16, true, true, false},
+    {"gptq in another order, groups of 8", "llama", "{\"quant_method\": \"gptq\"}", GPTQ, 4, 8, 0,
+     DTYPE_F32, true, true, false},
+    {"gptq in another order, experts", "mixtral", "{\"quant_method\": \"gptq\"}", GPTQ, 4, 32, 0,
+     DTYPE_F32, true, true, false},
+    {"pack-quantized", "llama", CT("pack-quantized"), PACKED, 4, 32, 0, DTYPE_BF16, false, false,
+     false},
+    {"pack-quantized, zero points", "mixtral", CT("pack-quantized"), PACKED, 4, 32, 0, DTYPE_BF16,
+     true, false, false},
+    {"pack-quantized, 8 bits", "phi3", CT("pack-quantized"), PACKED, 8, 0, 0, DTYPE_F16, false,
+     false, false},
+    {"int-quantized", "llama", CT("int-quantized"), INT8, 8, 0, 0, DTYPE_BF16, false, false, false},
+    {"int-quantized, zero points", "mixtral", CT("int-quantized"), INT8, 8, 0, 0, DTYPE_BF16, true,
+     false, false},
+    {"fp8 blocks", "llama", "{\"quant_method\": \"fp8\", \"weight_block_size\": [24, 40]}", FP8, 8,
+     40, 24, DTYPE_F32, false, false, false},
+    {"fp8 blocks, fused", "phi3", "{\"quant_method\": \"fp8\", \"weight_block_size\": [24, 40]}",
+     FP8, 8, 40, 24, DTYPE_BF16, false, false, false},
+    {"fp8 rows", "mixtral", CT("float-quantized"), FP8, 8, 0, 1, DTYPE_BF16, false, false, false},
+    {"fp8, one scale", "llama", "{\"quant_method\": \"fp8\"}", FP8, 8, -1, 0, DTYPE_BF16, false,
+     false, false},
+    {"ternary", "llama", "{\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\"}",
+     TERNARY, 2, -1, 0, DTYPE_BF16, false, false, false},
+    {"ternary, divided", "mixtral", "{\"quant_method\": \"bitnet\"}", TERNARY, 2, -1, 0, DTYPE_BF16,
+     false, false, false},
+};
+
+/* One matrix: what it holds, by any means. */
+struct matrix {
+    const struct layout *l;
+    int rows, cols, n_groups, group;
+    int *codes;    /* [rows, cols] */
+    int *zeros;    /* [rows, n_groups] */
+    float *scales; /* [rows, n_groups], as rounded to the type of the file */
+    int *group_of; /* [cols] */
+};
+
+static float rounded(float f, enum dtype type)
+{
+    return type == DTYPE_F16    ? f16_to_f32(f32_to_f16(f))
+           : type == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(f))
+                                : f;
+}
+
+static void *memory(size_t n, size_t size)
+{
+    void *p = calloc(n + 1, size);
+
+    assert_non_null(p);
+    return p;
+}
+
+/* Every group has its number of inputs, in any order. */
+static void shuffle(int *group_of, int n)
+{
+    for (int i = n - 1; i > 0; i--) {
+        int j = (int)random_below((size_t)i + 1), swap = group_of[i];
+
+        group_of[i] = group_of[j];
+        group_of[j] = swap;
+    }
+}
+
+static struct matrix random_matrix(const struct layout *l, int rows, int cols)
+{
+    struct matrix m = {.l = l, .rows = rows, .cols = cols};
+    int middle = 1 << (l->bits - 1);
+
+    m.group = l->group > 0 ? l->group : cols;
+    m.n_groups = (cols + m.group - 1) / m.group;
+    m.codes = memory((size_t)rows * (size_t)cols, sizeof(int));
+    m.zeros = memory((size_t)rows * (size_t)m.n_groups, sizeof(int));
+    m.scales = memory((size_t)rows * (size_t)m.n_groups, sizeof(float));
+    m.group_of = memory((size_t)cols, sizeof(int));
+    for (int i = 0; i < rows * cols; i++) {
+        m.codes[i] = (int)random_below((size_t)1 << l->bits);
+        if (l->packer == FP8 && (m.codes[i] & 0x7F) == 0x7F)
+            m.codes[i] ^= 1; /* no NaN */
+        if (l->packer == TERNARY)
+            m.codes[i] = (int)random_below(3);
+    }
+    for (int i = 0; i < rows * m.n_groups; i++) {
+        float f;
+
+        random_floats(&f, 1);
+        m.scales[i] =
+            rounded((l->packer == FP8 ? 0.001f : 0.2f / (float)middle) * (1.5f + f), l->scales);
+        m.zeros[i] = l->packer == TERNARY ? 1
+                     : l->zeros           ? 1 + (int)random_below(((size_t)1 << l->bits) - 1)
+                                          : middle;
+    }
+    for (int o = 0; o < rows; o++)
+        for (int g = 0; g < m.n_groups; g++) {
+            int block = l->packer == FP8 && l->block > 1 ? o / l->block * l->block : o;
+
+            if (l->group < 0)
+                block = 0;
+            m.scales[o * m.n_groups + g] = m.scales[block * m.n_groups + g];
+        }
+    for (int i = 0; i < cols; i++)
+        m.group_of[i] = i / m.group;
+    if (l->ordered)
+        shuffle(m.group_of, cols);
+    return m;
+}
+
+static void free_matrix(struct matrix *m)
+{
+    free(m->codes);
+    free(m->zeros);
+    free(m->scales);
+    free(m->group_of);
+}
+
+/* What the number means. */
+static float number(const struct matrix *m, int o, int i)
+{
+    int at = o * m->n_groups + m->group_of[i], code = m->codes[o * m->cols + i];
+    float scale = m->scales[at], bias;
+
+    switch (m->l->packer) {
+    case FP8:
+        return bf16_to_f32(f32_to_bf16(f8_e4m3_to_f32((uint8_t)code) * scale));
+    case TERNARY:
+        return strstr(m->l->quantization, "autobitlinear") ? (float)(code - 1) * scale
+                                                           : (float)(code - 1) / scale;
+    case AWQ: /* zero points times scale are rounded, as mlx-lm has them */
+        bias = rounded((float)-m->zeros[at] * scale, m->l->scales);
+        return m->group == 32 ? (float)code * scale + bias : (float)(code - m->zeros[at]) * scale;
+    default:
+        return (float)(code - m->zeros[at]) * scale;
+    }
+}
+
+/* --- tensors ------------------------------------------------------------------------------------
+ */
+
+static void put(struct tiny *t, const char *module, const char *part, enum dtype type, int rows,
+                int cols, void *data)
+{
+    struct checkpoint_tensor *added = tiny_add(t, module, part, type, 0, rows, cols);
+
+    free((void *)(uintptr_t)added->data);
+    added->data = data;
+}
+
+static void put_float(void *data, size_t i, float f, enum dtype type)
+{
+    uint16_t h = type == DTYPE_F16 ? f32_to_f16(f) : f32_to_bf16(f);
+
+    if (type == DTYPE_F32)
+        memcpy((uint8_t *)data + 4 * i, &f, 4);
+    else
+        memcpy((uint8_t *)data + 2 * i, &h, 2);
+}
+
+/* Bits [at, at + n) of a stream of words, of which the next lies step words on. */
+static void put_bits(uint32_t *words, size_t step, int at, int n, unsigned v)
+{
+    for (int b = 0; b < n; b++)
+        if (v >> b & 1)
+            words[(size_t)((at + b) / 32) * step] |= 1u << (at + b) % 32;
+}
+
+/* Scales [rows, groups], or [groups, rows]; of fp8 blocks a row for each block. */
+static void put_scales(struct tiny *t, const struct matrix *m, const char *module, const char *part,
+                       bool by_group)
+{
+    int step = m->l->group < 0 ? m->rows : m->l->block > 1 ? m->l->block : 1;
+    int rows = (m->rows + step - 1) / step;
+    uint8_t *data = memory((size_t)rows * (size_t)m->n_groups, 4);
+
+    for (int o = 0; o < rows; o++)
+        for (int g = 0; g < m->n_groups; g++)
+            put_float(data, (size_t)(by_group ? g * rows + o : o * m->n_groups + g),
+                      m->scales[o * step * m->n_groups + g], m->l->scales);
+    if (m->l->group < 0)
+        put(t, module, part, m->l->scales, 1, 0, data);
+    else
+        put(t, module, part, m->l->scales, by_group ? m->n_groups : rows,
+            by_group ? rows : m->n_groups, data);
+}
+
+static void put_order(struct tiny *t, const struct matrix *m, const char *module)
+{
+    int32_t *order = memory((size_t)m->cols, sizeof *order);
+
+    for (int i = 0; i < m->cols; i++)
+        order[i] = m->group_of[i];
+    put(t, module, ".g_idx", DTYPE_I32, m->cols, 0, order);
+}
+
+static void put_awq(struct tiny *t, const struct matrix *m, const char *module)
+{
+    static const int order[] = {0, 2, 4, 6, 1, 3, 5, 7};
+    int words = m->rows / 8;
+    uint32_t *q = memory((size_t)(m->cols * words), 4),
+             *z = memory((size_t)(m->n_groups * words), 4);
+
+    for (int w = 0; w < words; w++)
+        for (int j = 0; j < 8; j++) {
+            int o = 8 * w + order[j];
+
+            for (int i = 0; i < m->cols; i++)
+                q[i * words + w] |= (uint32_t)m->codes[o * m->cols + i] << 4 * j;
+            for (int g = 0; g < m->n_groups; g++)
+                z[g * words + w] |= (uint32_t)m->zeros[o * m->n_groups + g] << 4 * j;
+        }
+    put(t, module, ".qweight", DTYPE_I32, m->cols, words, q);
+    put(t, module, ".qzeros", DTYPE_I32, m->n_groups, words, z);
+    put_scales(t, m, module, ".scales", true);
+}
+
+static void put_gptq(struct tiny *t, const struct matrix *m, const char *module)
+{
+    int bits = m->l->bits, words = m->rows * bits / 32;
+    uint32_t *q = memory((size_t)(m->cols * bits / 32 * m->rows), 4);
+    uint32_t *z = memory((size_t)(m->n_groups * words), 4);
+
+    for (int o = 0; o < m->rows; o++) {
+        for (int i = 0; i < m->cols; i++)
+            put_bits(q + o, (size_t)m->rows, i * bits, bits, (unsigned)m->codes[o * m->cols + i]);
+        for (int g = 0; g < m->n_groups; g++)
+            put_bits(z + g * words, 1, o * bits, bits,
+                     (unsigned)(m->zeros[o * m->n_groups + g] - (m->l->v2 ? 0 : 1)));
+    }
+    put(t, module, ".qweight", DTYPE_I32, m->cols * bits / 32, m->rows, q);
+    put(t, module, ".qzeros", DTYPE_I32, m->n_groups, words, z);
+    put_scales(t, m, module, ".scales", true);
+    put_order(t, m, module);
+}
+
+static void put_packed(struct tiny *t, const struct matrix *m, const char *module)
+{
+    int bits = m->l->bits, words = m->cols * bits / 32, down = m->rows * bits / 32;
+    uint32_t *q = memory((size_t)(m->rows * words), 4),
+             *z = memory((size_t)(down * m->n_groups), 4);
+    int64_t *shape = memory(2, sizeof *shape);
+
+    for (int o = 0; o < m->rows; o++) {
+        for (int i = 0; i < m->cols; i++)
+            put_bits(q + o * words, 1, i * bits, bits, (unsigned)m->codes[o * m->cols + i]);
+        for (int g = 0; g < m->n_groups; g++)
+            put_bits(z + g, (size_t)m->n_groups, o * bits, bits,
+                     (unsigned)m->zeros[o * m->n_groups + g]);
+    }
+    put(t, module, ".weight_packed", DTYPE_I32, m->rows, words, q);
+    put(t, module, ".weight_shape", DTYPE_I64, 2, 0, shape);
+    put_scales(t, m, module, ".weight_scale", false);
+    if (m->l->zeros)
+        put(t, module, ".weight_zero_point", DTYPE_I32, down, m->n_groups, z);
+    else
+        free(z);
+}
+
+static void put_bytes(struct tiny *t, const struct matrix *m, const char *module)
+{
+    bool fp8 = m->l->packer == FP8;
+    uint8_t *q = memory((size_t)(m->rows * m->cols), 1);
+    int8_t *z = memory((size_t)(m->rows * m->n_groups), 1);
+
+    for (int i = 0; i < m->rows * m->cols; i++)
+        q[i] = (uint8_t)(m->codes[i] - (fp8 ? 0 : 128));
+    for (int i = 0; i < m->rows * m->n_groups; i++)
+        z[i] = (int8_t)(m->zeros[i] - 128);
+    put(t, module, ".weight", fp8 ? DTYPE_F8_E4M3 : DTYPE_I8, m->rows, m->cols, q);
+    put_scales(t, m, module, m->l->block > 1 ? ".weight_scale_inv" : ".weight_scale", false);
+    if (m->l->zeros)
+        put(t, module, ".weight_zero_point", DTYPE_I8, m->rows, m->n_groups, z);
+    else
+        free(z);
+}
+
+static void put_ternary(struct tiny *t, const struct matrix *m, const char *module)
+{
+    int quarter = m->rows / 4;
+    uint8_t *q = memory((size_t)(quarter * m->cols), 1);
+
+    for (int o = 0; o < m->rows; o++)
+        for (int i = 0; i < m->cols; i++)
+            q[o % quarter * m->cols + i] |=
+                (uint8_t)(m->codes[o * m->cols + i] << 2 * (o / quarter));
+    put(t, module, ".weight", DTYPE_U8, quarter, m->cols, q);
+    put_scales(t, m, module, ".weight_scale", false);
+}
+
+static void put_matrix(struct tiny *t, const struct matrix *m, const char *module)
+{
+    switch (m->l->packer) {
+    case AWQ:
+        put_awq(t, m, module);
+        break;
+    case GPTQ:
+        put_gptq(t, m, module);
+        break;
+    case PACKED:
+        put_packed(t, m, module);
+        break;
+    case INT8:
+    case FP8:
+        put_bytes(t, m, module);
+        break;
+    case TERNARY:
+        put_ternary(t, m, module);
+        break;
+    }
+}
+
+static void put_numbers(struct tiny *t, const struct matrix *m, const char *module)
+{
+    float *w = memory((size_t)(m->rows * m->cols), sizeof *w);
+
+    for (int o = 0; o < m->rows; o++)
+        for (int i = 0; i < m->cols; i++)
+            w[o * m->cols + i] = number(m, o, i);
+    put(t, module, ".weight", DTYPE_F32, m->rows, m->cols, w);
+}
+
+/* --- checkpoints --------------------------------------------------------------------------------
+ */
+
+static bool is_projection(const struct checkpoint_tensor *t)
+{
+    return t->n_dims == 2 && (strstr(t->name, "_proj.weight") || strstr(t->name, ".experts."));
+}
+
+/* The projections of both, of the same numbers: packed in one, f32 in the other. */
+static void quantise(struct tiny *packed, struct tiny *plain, const struct layout *l)
+{
+    for (size_t i = 0; i < plain->n_tensors;) {
+        struct checkpoint_tensor w = plain->tensors[i];
+        char module[200];
+        struct matrix m;
+
+        if (!is_projection(&w) || w.type != DTYPE_BF16 || w.shape[0] * l->bits % 32) {
+            i++;
+            continue;
+        }
+        snprintf(module, sizeof module, "%.*s", (int)(strlen(w.name) - strlen(".weight")), w.name);
+        m = random_matrix(l, (int)w.shape[0], (int)w.shape[1]);
+        tiny_remove(packed, w.name);
+        put_matrix(packed, &m, module);
+        tiny_remove(plain, w.name);
+        put_numbers(plain, &m, module);
+        free_matrix(&m);
+    }
+}
+
+static void write_checkpoint(const struct tiny *t, const char *folder, const char *quantization)
+{
+    char name[100], text[2000];
+    const char *end = strrchr(t->config, '}');
+
+    snprintf(name, sizeof name, "%s/config.json", folder);
+    snprintf(text, sizeof text, "%.*s%s%s}", (int)(end - t->config), t->config,
+             quantization ? ", \"quantization_config\": " : "", quantization ? quantization : "");
+    temporary_write(name, text);
+    tiny_write_weights(t, temporary_path(folder));
+}
+
+enum { N_TOKENS = 12 };
+
+/* Logits of some tokens, the first eight at once; got [N_TOKENS, TINY_VOCAB]. */
+static void run(const char *folder, bool exact, float *got, const char *what)
+{
+    int32_t tokens[N_TOKENS];
+    struct rig r;
+    clm_error err = {0};
+    kv_seq *seq;
+
+    CHECK(rig_open(&r, temporary_path(folder), 2, exact, &err) == 0, "%s: %s", what, err.message);
+    for (int i = 0; i < N_TOKENS; i++)
+        tokens[i] = 7 * i % TINY_VOCAB;
+    seq = rig_sequence(&r);
+    rig_feed(&r, seq, tokens, 8, got);
+    for (int i = 8; i < N_TOKENS; i++)
+        rig_feed(&r, seq, tokens + i, 1, got + i * TINY_VOCAB);
+    kv_seq_close(seq);
+    rig_close(&r);
+}
+
+static double distance(const float *a, const float *b)
+{
+    double far = 0, size = 0;
+
+    for (int i = 0; i < N_TOKENS * TINY_VOCAB; i++) {
+        far = fmax(far, fabs((double)a[i] - (double)b[i]));
+        size = fmax(size, fabs((double)b[i]));
+    }
+    return far / size;
+}
+
+static void test_layouts(void **state)
+{
+    static float got[N_TOKENS * TINY_VOCAB], want[N_TOKENS * TINY_VOCAB];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(layouts); i++) {
+        const struct layout *l = &layouts[i];
+        struct tiny packed, plain;
+        char a[32], b[32];
+        double far;
+
+        snprintf(a, sizeof a, "packed%zu", i);
+        snprintf(b, sizeof b, "plain%zu", i);
+        tiny_open(&packed, tiny_find_family(l->family));
+        tiny_open(&plain, tiny_find_family(l->family));
+        quantise(&packed, &plain, l);
+        write_checkpoint(&packed, a, l->quantization);
+        write_checkpoint(&plain, b, NULL);
+        run(b, true, want, l->name);
+        run(a, true, got, l->name);
+        far = distance(got, want);
+        /* The same products, summed in another order where inputs have one, or with biases apart.
+         */
+        CHECK(far < 2e-6, "%s: off by %.2g", l->name, far);
+        tiny_close(&packed);
+        tiny_close(&plain);
+    }
+}
+
+/* --- what is wrong -----------------------------------------------------------------------------
+ */
+
+struct bad {
+    size_t layout;
+    const char *tensor; /* that is changed */
+    enum { REMOVE, CUT, RETYPE, OUT_OF_RANGE } change;
+    const char *says;
+};
+
+static void change(struct tiny *t, const struct bad *bad)
+{
+    struct checkpoint_tensor *w = tiny_find(t, bad->tensor);
+
+    switch (bad->change) {
+    case REMOVE:
+        tiny_remove(t, bad->tensor);
+        break;
+    case CUT:
+        w->shape[0]--;
+        w->size = w->size / (size_t)(w->shape[0] + 1) * (size_t)w->shape[0];
+        break;
+    case RETYPE:
+        w->type = dtype_size(w->type) == 4 ? DTYPE_F32 : DTYPE_I16;
+        break;
+    case OUT_OF_RANGE:
+        memset((void *)(uintptr_t)w->data, 0x7F, 4);
+        break;
+    }
+}
+
+static void test_wrong(void **state)
+{
+#define UP "model.layers.1.mlp.up_proj"
+    static const struct bad all[] = {
+        {0, UP ".scales", REMOVE, "no scales"},
+        {0, UP ".qweight", CUT, "no packing"},
+        {0, UP ".qzeros", CUT, "qzeros"},
+        {0, UP ".scales", RETYPE, "I16"},
+        {3, UP ".qweight", REMOVE, "up_proj"},
+        {3, UP ".scales", CUT, "scales"},
+        {8, UP ".g_idx", OUT_OF_RANGE, "group"},
+        {8, UP ".g_idx", CUT, "g_idx"},
+        {8, UP ".g_idx", RETYPE, "g_idx"},
+        {12, UP ".weight_scale", CUT, "weight_scale"},
+        {12, UP ".weight_packed", CUT, "no packing"},
+        {15, UP ".weight_scale", REMOVE, "up_proj"},
+        {17, UP ".weight_scale_inv", REMOVE, "weight_scale_inv"},
+        {17, UP ".weight_scale_inv", CUT, "no scales for blocks"},
+        {21, UP ".weight", CUT, "[16, 32]"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(all); i++) {
+        const struct layout *l = &layouts[all[i].layout];
+        struct tiny packed, plain;
+        clm_error err = {0};
+        char name[32];
+        struct rig r;
+
+        snprintf(name, sizeof name, "wrong%zu", i);
+        tiny_open(&packed, tiny_find_family(l->family));
+        tiny_open(&plain, tiny_find_family(l->family));
+        quantise(&packed, &plain, l);
+        change(&packed, &all[i]);
+        write_checkpoint(&packed, name, l->quantization);
+        CHECK(rig_open(&r, temporary_path(name), 1, true, &err) == -1, "%zu: %s is taken", i,
+              all[i].tensor);
+        CHECK(strstr(err.message, all[i].says) && strstr(err.message, "up_proj"), "%zu: %s", i,
+              err.message);
+        tiny_close(&packed);
+        tiny_close(&plain);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layouts),
+        cmocka_unit_test(test_wrong),
+    };
+
+    return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
+}
