@@ -16,6 +16,7 @@ complete -c clm -n __fish_use_subcommand -a models -d 'what is supported, and wh
 complete -c clm -n __fish_use_subcommand -a help -d 'explain a command'
 
 complete -c clm -n '__fish_seen_subcommand_from generate' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from generate' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from generate' -s t -l threads -x -d 'threads to compute with'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
@@ -48,6 +49,7 @@ complete -c clm -n '__fish_seen_subcommand_from generate' -l verbose -x -a 'true
 complete -c clm -n '__fish_seen_subcommand_from generate' -s h -l help -d 'show this and exit'
 
 complete -c clm -n '__fish_seen_subcommand_from chat' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from chat' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from chat' -s t -l threads -x -d 'threads to compute with'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
@@ -74,6 +76,7 @@ complete -c clm -n '__fish_seen_subcommand_from chat' -l prefill-step-size -x -d
 complete -c clm -n '__fish_seen_subcommand_from chat' -s h -l help -d 'show this and exit'
 
 complete -c clm -n '__fish_seen_subcommand_from bench' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from bench' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from bench' -s t -l threads -x -d 'threads to compute with'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
@@ -91,6 +94,7 @@ complete -c clm -n '__fish_seen_subcommand_from bench' -s h -l help -d 'show thi
 
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -F
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from perplexity' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -s t -l threads -x -d 'threads to compute with'
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
@@ -115,6 +119,7 @@ complete -c clm -n '__fish_seen_subcommand_from render' -l raw -d 'lines are {"t
 complete -c clm -n '__fish_seen_subcommand_from render' -s h -l help -d 'show this and exit'
 
 complete -c clm -n '__fish_seen_subcommand_from logits' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from logits' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from logits' -s t -l threads -x -d 'threads to compute with'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
@@ -125,6 +130,7 @@ complete -c clm -n '__fish_seen_subcommand_from logits' -s o -l out -r -F -d 'th
 complete -c clm -n '__fish_seen_subcommand_from logits' -s h -l help -d 'show this and exit'
 
 complete -c clm -n '__fish_seen_subcommand_from inspect' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from inspect' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from inspect' -s t -l threads -x -d 'threads to compute with'
 complete -c clm -n '__fish_seen_subcommand_from inspect' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from inspect' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'

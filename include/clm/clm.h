@@ -52,6 +52,9 @@ typedef struct clm_model_options {
     /* Told of every warning, a line each; NULL: no one is. */
     void (*warn)(void *ctx, const char *message);
     void *warn_ctx;
+    /* A folder with a LoRA or DoRA adapter, in mlx-lm's form or PEFT's, which is applied as the
+     * model runs; NULL: none. */
+    const char *adapter_path;
 } clm_model_options;
 
 /**

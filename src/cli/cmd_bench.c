@@ -339,6 +339,8 @@ static int check_args(const struct bench_args *a, clm_error *err)
 
     if (a->shape && a->model.model)
         return fail(err, CLM_ERR_ARG, "--shape and --model exclude each other");
+    if (a->shape && a->model.adapter_path)
+        return fail(err, CLM_ERR_ARG, "--shape and --adapter-path exclude each other");
     if (!a->shape && a->layers)
         return fail(err, CLM_ERR_ARG, "--layers goes with --shape");
     if (a->prompt == 0 && a->generate == 0)

@@ -16,6 +16,10 @@ const struct option option_model[] = {
 
 const struct option options_running[] = {
     {.kind = OPTION_GROUP, .group = option_model},
+    {STRING_OPTION(
+        "adapter-path", 0, struct model_options, adapter_path, "DIR",
+        "a folder with a LoRA or DoRA adapter of mlx-lm's or PEFT's form, applied as the "
+        "model runs")},
     {INT_OPTION("threads", 't', struct model_options, threads, 0, 1024,
                 "threads to compute with (default: 0, one for each physical core)")},
     {FLAG_OPTION("exact", 0, struct model_options, exact,
@@ -57,7 +61,7 @@ int session_open(struct session *s, const struct model_options *o, int max_rows,
     s->dev = device_cpu_open(o->threads, err);
     if (!s->dev)
         return -1;
-    s->model = model_open(s->dir, s->dev, &cli_log, err);
+    s->model = model_open_adapted(s->dir, o->adapter_path, s->dev, &cli_log, err);
     if (!s->model)
         return -1;
     s->engine = engine_open(s->model, &options, err);

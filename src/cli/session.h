@@ -11,7 +11,8 @@ struct model_options {
     const char *model;
     int threads;
     bool exact;
-    int cache_type; /* 0: the engine's choice */
+    const char *adapter_path; /* NULL: none */
+    int cache_type;           /* 0: the engine's choice */
 };
 
 extern const struct option option_model[];    /* --model, for a struct model_options */

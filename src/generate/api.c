@@ -56,7 +56,7 @@ clm_model *clm_model_open(const char *path, const clm_model_options *options, cl
     m->warn_ctx = o.warn_ctx;
     m->dev = device_cpu_open(o.n_threads, err);
     if (m->dev)
-        m->model = model_open(path, m->dev, &log, err);
+        m->model = model_open_adapted(path, o.adapter_path, m->dev, &log, err);
     if (m->model)
         m->tokenizer = tokenizer_open(path, &log, err);
     if (m->tokenizer && end_tokens_load(&m->end_tokens, path, m->tokenizer, err) == 0)

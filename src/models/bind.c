@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "models/adapt.h"
 #include "models/foreign.h"
 
 static size_t index_of(int layer, int branch, int role)
@@ -29,7 +30,8 @@ static int add_slot(void *ctx, const struct nn_slot *slot)
     int n = slot->n_experts ? slot->n_experts : 1;
 
     b->pieces[b->n_slots] = arena_array(b->memory, struct piece, n);
-    if (!b->pieces[b->n_slots])
+    b->additions[b->n_slots] = b->adapter ? arena_array(b->memory, struct piece, n) : NULL;
+    if (!b->pieces[b->n_slots] || (b->adapter && !b->additions[b->n_slots]))
         return -1;
     b->slots[b->n_slots] = *slot;
     b->index[index_of(slot->layer, slot->branch, slot->role)] = b->n_slots++;
@@ -44,8 +46,9 @@ static int collect_slots(struct binder *b)
     nn_slots(b->m->nn, count_slot, &n);
     b->slots = arena_array(b->memory, struct nn_slot, n);
     b->pieces = arena_array(b->memory, struct piece *, n);
+    b->additions = arena_array(b->memory, struct piece *, n);
     b->index = arena_array(b->memory, int, places);
-    if (!b->slots || !b->pieces || !b->index)
+    if (!b->slots || !b->pieces || !b->additions || !b->index)
         return fail(b->err, CLM_ERR_NOMEM, "%s: no memory for a table of %d weights", b->path, n);
     for (size_t i = 0; i < places; i++)
         b->index[i] = -1;
@@ -239,16 +242,8 @@ static int reach_latent(struct binder *b, const struct checkpoint_tensor *t,
     return 0;
 }
 
-static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
+int binder_lead(struct binder *b, const struct checkpoint_tensor *t, struct tensor_place place)
 {
-    struct tensor_place place = tensor_place(b->m->family, b->m->spec, t->name);
-
-    if (place.to.kind == TARGET_IGNORE || place.part == PART_UNUSED)
-        return 0;
-    if (place.to.kind == TARGET_NONE)
-        return binder_unused(b, t);
-    if (place.to.first == ROLE_LM_HEAD && b->m->spec->tie_word_embeddings)
-        return 0; /* the embedding serves */
     if (place.part == PART_OTHER)
         place.part = place.to.bias ? PART_BIAS
                      : place.to.scales
@@ -267,6 +262,19 @@ static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
     if (place.to.kind != TARGET_SLOTS)
         return reach_parts(b, t, &place);
     return reach(b, t, &place, (int)place.to.first + place.alternative, (struct piece){0});
+}
+
+static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
+{
+    struct tensor_place place = tensor_place(b->m->family, b->m->spec, t->name);
+
+    if (place.to.kind == TARGET_IGNORE || place.part == PART_UNUSED)
+        return 0;
+    if (place.to.kind == TARGET_NONE)
+        return binder_unused(b, t);
+    if (place.to.first == ROLE_LM_HEAD && b->m->spec->tie_word_embeddings)
+        return 0; /* the embedding serves */
+    return binder_lead(b, t, place);
 }
 
 bool checkpoint_has_head(const struct family *f, const checkpoint *c)
@@ -291,9 +299,11 @@ static void count_packed(struct binder *b)
         }
 }
 
-int model_bind(struct model *m, const char *path, const struct log *log, clm_error *err)
+int model_bind(struct model *m, const char *path, struct adapter *adapter, const struct log *log,
+               clm_error *err)
 {
-    struct binder b = {.m = m, .path = path, .log = log, .err = err, .memory = arena_open(0)};
+    struct binder b = {
+        .m = m, .path = path, .adapter = adapter, .log = log, .err = err, .memory = arena_open(0)};
     int rc = -1;
 
     if (!b.memory) {
@@ -305,9 +315,12 @@ int model_bind(struct model *m, const char *path, const struct log *log, clm_err
     for (size_t i = 0; i < checkpoint_count(m->weights); i++)
         if (lead_tensor(&b, checkpoint_at(m->weights, i)))
             goto cleanup;
+    if (b.adapter && adapt_lead(&b))
+        goto cleanup;
     count_packed(&b);
     for (int i = 0; i < b.n_slots; i++)
-        if (binder_fill(&b, &b.slots[i], b.pieces[i]))
+        if (binder_fill(&b, &b.slots[i], b.pieces[i]) ||
+            (b.adapter && adapt_fill(&b, &b.slots[i], b.additions[i])))
             goto cleanup;
     rc = config_done(m->config, err); /* of the entries that were read on the way */
 

@@ -4,6 +4,8 @@
 
 #include "models/model.h"
 
+struct adapter;
+
 /* Device memory that the model owns from now on; NULL with *err. */
 void *model_alloc(struct model *m, size_t size, clm_error *err);
 
@@ -13,9 +15,11 @@ bool checkpoint_has_head(const struct family *f, const checkpoint *c);
 /**
  * Bind every place of m->nn to m->weights by the rules of m->family. A tensor that no rule knows, a
  * place without a tensor, a shape or type that does not fit: CLM_ERR_FORMAT or CLM_ERR_UNSUPPORTED
- * naming it. path stands for the checkpoint in messages; log hears how far repacking is.
+ * naming it. adapter, or NULL, adds to the checkpoint. path stands for the checkpoint in messages;
+ * log hears how far repacking is.
  */
-int model_bind(struct model *m, const char *path, const struct log *log, clm_error *err);
+int model_bind(struct model *m, const char *path, struct adapter *adapter, const struct log *log,
+               clm_error *err);
 
 /* Fill every place with random numbers stored in the given format (vectors: ones). */
 int model_bind_random(struct model *m, struct model_format format, clm_error *err);

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "device/weight.h"
+#include "models/adapter.h"
 #include "models/bind.h"
 #include "models/family.h"
 #include "models/registry.h"
@@ -38,6 +39,7 @@ void model_close(struct model *m)
         m->dev->ops->free(m->dev, m->owned[i]);
     mem_free(m->owned);
     checkpoint_close(m->weights);
+    checkpoint_close(m->adapter);
     config_close(m->config);
     arena_close(m->memory);
     mem_free(m);
@@ -273,13 +275,34 @@ static int finish_gates(struct model *m, clm_error *err)
     return 0;
 }
 
-struct model *model_open(const char *path, device *d, const struct log *log, clm_error *err)
+/* The adapter's config serves while weights are bound, its tensors as long as the model. */
+static int bind(struct model *m, const char *path, const char *adapter_path, const struct log *log,
+                clm_error *err)
+{
+    struct adapter a = {0};
+    int rc;
+
+    if (!adapter_path)
+        return model_bind(m, path, NULL, log, err);
+    if (adapter_open(&a, adapter_path, m->memory, err))
+        return -1;
+    m->adapter = a.weights;
+    m->adapter_path = a.path;
+    m->adapter_kind = adapter_kind_name(a.kind);
+    rc = model_bind(m, path, &a, log, err);
+    adapter_close(&a);
+    return rc;
+}
+
+struct model *model_open_adapted(const char *path, const char *adapter_path, device *d,
+                                 const struct log *log, clm_error *err)
 {
     struct model *m = new_model(d, err);
 
     if (!m)
         return NULL;
-    if (open_files(m, path, log, err) || describe(m, err) || model_bind(m, path, log, err)) {
+    if (open_files(m, path, log, err) || describe(m, err) ||
+        bind(m, path, adapter_path, log, err)) {
         model_close(m);
         return NULL;
     }
@@ -289,6 +312,11 @@ struct model *model_open(const char *path, device *d, const struct log *log, clm
         return NULL;
     }
     return m;
+}
+
+struct model *model_open(const char *path, device *d, const struct log *log, clm_error *err)
+{
+    return model_open_adapted(path, NULL, d, log, err);
 }
 
 struct model *model_random(const char *config_text, const char *name, struct model_format format,

@@ -10,8 +10,11 @@
 struct model {
     arena *memory;
     config *config;
-    checkpoint *weights; /* NULL for random weights */
-    device *dev;         /* the caller's */
+    checkpoint *weights;                     /* NULL for random weights */
+    checkpoint *adapter;                     /* its tensors; NULL: none */
+    const char *adapter_path, *adapter_kind; /* "lora", "dora" or "full" */
+    int n_adapted;                           /* places to which it adds */
+    device *dev;                             /* the caller's */
     struct spec *spec;
     struct nn_model *nn;
     const struct family *family;
@@ -26,6 +29,14 @@ struct model {
  * (an architecture, rope type or activation that clm does not have).
  */
 struct model *model_open(const char *path, device *d, const struct log *log, clm_error *err);
+
+/**
+ * The same with what an adapter adds, or as it is with adapter_path NULL: a folder in mlx-lm's form
+ * (adapters.safetensors) or PEFT's (adapter_model.safetensors), applied as the model runs; see
+ * models/adapter.h. An adapter of another model, or one that contradicts its config, is an error.
+ */
+struct model *model_open_adapted(const char *path, const char *adapter_path, device *d,
+                                 const struct log *log, clm_error *err);
 
 /* How random weights are stored: a dense type, or affine bits in groups. */
 struct model_format {

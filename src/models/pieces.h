@@ -6,7 +6,7 @@
 #include "models/model.h"
 #include "models/names.h"
 
-#define N_PARTS 6 /* of enum tensor_part, those that are kept */
+#define N_PARTS 9 /* of enum tensor_part, those that are kept */
 
 /* What quantization_config says that tensors leave open; 0: nothing. */
 struct foreign {
@@ -39,6 +39,8 @@ struct binder {
     thread_pool *pool;        /* for repacking, opened by the first that needs it */
     int n_packed, n_repacked; /* matrices */
     const struct log *log;
+    struct adapter *adapter;  /* NULL: none */
+    struct piece **additions; /* as pieces, of the adapter's tensors */
     clm_error *err;
 };
 
@@ -70,6 +72,9 @@ int set_quantised(const struct binder *b, struct weight *w, const struct piece *
 int set_dense(const struct binder *b, struct weight *w, const struct piece *p,
               const struct nn_slot *s, int expert);
 int set_turned(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s);
+
+/* models/bind.c: take a tensor of the checkpoint or the adapter to the place that is its. */
+int binder_lead(struct binder *b, const struct checkpoint_tensor *t, struct tensor_place place);
 
 /* models/fill.c: make a place from its pieces; -1 with the error of what is missing or does not
  * fit. */

@@ -195,7 +195,7 @@ static void embed(pass *p, tensor *x)
 
     if (p->failed)
         return;
-    p->ops->embed(p->dev, x, &m->embed_tokens.w, p->rows.tokens, m->spec->embed_scale);
+    nn_embed(p, &m->embed_tokens, p->rows.tokens, m->spec->embed_scale, x);
     if (m->spec->ngram.n)
         nn_add_ngrams(p, x);
     if (m->spec->n_positions) {

@@ -3,16 +3,40 @@
 
 #define MAX_JOBS 6
 
+/* DoRA scales a product without its bias, which then comes with what is added. */
+static const float *bias_of(const struct nn_linear *l)
+{
+    return l->lora && l->lora->gain ? NULL : l->bias;
+}
+
 /* The product with inputs in the order of the weight. */
 static void ordered(pass *p, const struct nn_linear *l, const tensor *x, tensor *y)
 {
     tensor *inputs = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
-    struct matmul_job job = {.y = y, .w = &l->w, .bias = l->bias};
+    struct matmul_job job = {.y = y, .w = &l->w, .bias = bias_of(l)};
 
     if (p->failed)
         return;
     p->ops->gather_columns(p->dev, inputs, x, l->order);
     p->ops->matmul(p->dev, &job, 1, inputs);
+}
+
+/* y = gain y + b (a x) + the bias that y has not got. */
+static void adapt(pass *p, const struct nn_linear *l, const tensor *x, tensor *y)
+{
+    const struct nn_lora *lora = l->lora;
+    tensor *low = pass_tensor(p, DTYPE_F32, x->rows, lora->a->n_out);
+    tensor *more = pass_tensor(p, DTYPE_F32, x->rows, y->cols);
+    struct matmul_job down = {.y = low, .w = lora->a};
+    struct matmul_job up = {.y = more, .w = lora->b, .bias = lora->gain ? l->bias : NULL};
+
+    if (p->failed)
+        return;
+    p->ops->matmul(p->dev, &down, 1, x);
+    p->ops->matmul(p->dev, &up, 1, low);
+    if (lora->gain)
+        p->ops->scale_columns(p->dev, y, lora->gain);
+    p->ops->add(p->dev, y, more, 1);
 }
 
 void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y)
@@ -25,10 +49,64 @@ void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *
         if (l[i]->order)
             ordered(p, l[i], x, y[i]);
         else
-            jobs[n_jobs++] = (struct matmul_job){.y = y[i], .w = &l[i]->w, .bias = l[i]->bias};
+            jobs[n_jobs++] = (struct matmul_job){.y = y[i], .w = &l[i]->w, .bias = bias_of(l[i])};
     }
     if (!p->failed && n_jobs > 0)
         p->ops->matmul(p->dev, jobs, n_jobs, x);
+    for (int i = 0; i < n; i++)
+        if (l[i]->lora)
+            adapt(p, l[i], x, y[i]);
+}
+
+void nn_embed(pass *p, const struct nn_linear *table, const int32_t *ids, float scale, tensor *x)
+{
+    const struct nn_lora *lora = table->lora;
+    tensor *low = lora ? pass_tensor(p, DTYPE_F32, x->rows, lora->a->n_in) : NULL;
+    tensor *more = lora ? pass_tensor(p, DTYPE_F32, x->rows, x->cols) : NULL;
+    tensor *gain = lora && lora->gain ? pass_tensor(p, DTYPE_F32, x->rows, 1) : NULL;
+    struct matmul_job up = {.y = more};
+
+    if (p->failed)
+        return;
+    p->ops->embed(p->dev, x, &table->w, ids, scale);
+    if (!lora)
+        return;
+    up.w = lora->b;
+    p->ops->embed(p->dev, low, lora->a, ids, scale);
+    p->ops->matmul(p->dev, &up, 1, low);
+    p->ops->add(p->dev, x, more, 1);
+    if (gain) {
+        struct weight column = {
+            .format = WEIGHT_F32, .n_out = table->w.n_out, .n_in = 1, .data = lora->gain};
+
+        p->ops->embed(p->dev, gain, &column, ids, 1);
+        p->ops->scale_rows(p->dev, x, gain);
+    }
+}
+
+void nn_experts(pass *p, const struct nn_experts *const *e, int n, int n_experts, const tensor *x,
+                const tensor *ids, tensor *const *y)
+{
+    struct matmul_job jobs[MAX_JOBS];
+
+    for (int i = 0; i < n; i++)
+        jobs[i] = (struct matmul_job){.y = y[i], .w = e[i]->w, .bias = e[i]->bias};
+    if (!p->failed)
+        p->ops->matmul_experts(p->dev, jobs, n, n_experts, x, ids);
+    for (int i = 0; i < n && !p->failed; i++) {
+        const struct nn_lora *lora = e[i]->lora;
+        tensor *low = lora ? pass_tensor(p, DTYPE_F32, y[i]->rows, lora->a->n_out) : NULL;
+        tensor *more = lora ? pass_tensor(p, DTYPE_F32, y[i]->rows, y[i]->cols) : NULL;
+        struct matmul_job down = {.y = low}, up = {.y = more};
+
+        if (!lora || p->failed)
+            continue;
+        down.w = lora->a;
+        up.w = lora->b;
+        p->ops->matmul_experts(p->dev, &down, 1, n_experts, x, ids);
+        p->ops->matmul_experts(p->dev, &up, 1, n_experts, low, ids);
+        p->ops->add(p->dev, y[i], more, 1);
+    }
 }
 
 tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x)

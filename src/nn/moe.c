@@ -89,20 +89,16 @@ static tensor *answers(pass *p, const struct nn_moe *m, const tensor *x, const t
     tensor *up = pass_tensor(p, DTYPE_F32, n, s->intermediate_size);
     tensor *gate = s->gated ? pass_tensor(p, DTYPE_F32, n, s->intermediate_size) : up;
     tensor *down = pass_tensor(p, DTYPE_F32, n, x->cols);
-    struct matmul_job in[2] = {
-        {.y = up, .w = m->up_proj.w, .bias = m->up_proj.bias},
-        {.y = gate, .w = m->gate_proj.w, .bias = m->gate_proj.bias},
-    };
-    struct matmul_job out = {.y = down, .w = m->down_proj.w, .bias = m->down_proj.bias};
+    const struct nn_experts *in[] = {&m->up_proj, &m->gate_proj}, *out = &m->down_proj;
 
+    nn_experts(p, in, s->gated ? 2 : 1, n_experts, x, ids, (tensor *[]){up, gate});
     if (p->failed)
         return down;
-    p->ops->matmul_experts(p->dev, in, s->gated ? 2 : 1, n_experts, x, ids);
     if (s->gated)
         nn_glu(p, s, gate, up);
     else
         p->ops->activate(p->dev, gate, gate, s->activation);
-    p->ops->matmul_experts(p->dev, &out, 1, n_experts, gate, ids);
+    nn_experts(p, &out, 1, n_experts, gate, ids, &down);
     return down;
 }
 

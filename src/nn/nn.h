@@ -11,6 +11,12 @@ tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x); /* [T, n
 void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y);
 /* Each part's product with a matrix of its own: y, x [T n_parts, ...]. */
 void nn_per_part(pass *p, const struct nn_experts *parts, int n_parts, tensor *y, const tensor *x);
+/* x [T, n_in of the table] = scale * the rows of the ids, adapted. */
+void nn_embed(pass *p, const struct nn_linear *table, const int32_t *ids, float scale, tensor *x);
+/* Row t * k + j of y[i] [T k, n_out of e[i]]: of the expert ids[t, j]; x has T rows or T k. n <= 4
+ */
+void nn_experts(pass *p, const struct nn_experts *const *e, int n, int n_experts, const tensor *x,
+                const tensor *ids, tensor *const *y);
 /* Over each group of n numbers of a row; x itself when the norm is NORM_NONE. */
 tensor *nn_norm(pass *p, const struct nn_norm *norm, const tensor *x, int n);
 void nn_norm_inplace(pass *p, const struct nn_norm *norm, tensor *x, int n);

@@ -181,6 +181,7 @@ static int visit_matrix(struct walk *w, enum weight_role role, struct nn_linear 
                              .n_in = n_in,
                              .weight = &l->w,
                              .order = is_table(role) ? NULL : &l->order,
+                             .lora = is_table(role) && role != ROLE_EMBED_TOKENS ? NULL : &l->lora,
                              .bias = bias ? &l->bias : NULL,
                          });
 }
@@ -188,6 +189,8 @@ static int visit_matrix(struct walk *w, enum weight_role role, struct nn_linear 
 static int visit_experts(struct walk *w, enum weight_role role, struct nn_experts *e, int n_experts,
                          int n_out, int n_in, bool bias)
 {
+    bool routed = role == ROLE_EXPERT_GATE || role == ROLE_EXPERT_UP || role == ROLE_EXPERT_DOWN;
+
     return w->fn(w->ctx, &(struct nn_slot){
                              .layer = w->layer,
                              .branch = w->branch,
@@ -196,6 +199,7 @@ static int visit_experts(struct walk *w, enum weight_role role, struct nn_expert
                              .n_in = n_in,
                              .n_experts = n_experts,
                              .weight = e->w,
+                             .lora = routed ? &e->lora : NULL,
                              .bias = bias ? &e->bias : NULL,
                          });
 }
@@ -1060,8 +1064,10 @@ static void share_branch(struct nn_branch *to, const struct nn_branch *from)
 
 void nn_model_share(struct nn_model *m)
 {
-    if (m->spec->tie_word_embeddings)
+    if (m->spec->tie_word_embeddings) {
         m->lm_head = m->embed_tokens;
+        m->lm_head.lora = m->tied_lora;
+    }
     for (int i = 0; i < m->spec->n_layers; i++) {
         int same_as = m->spec->layers[i].same_as;
 

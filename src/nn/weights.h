@@ -9,10 +9,18 @@
 #include "base/arena.h"
 #include "nn/spec.h"
 
+/* What an adapter adds to a product: y = gain W x + b (a x). Of an embedding a is a table
+ * [vocabulary, rank], whose rows are looked up with those of W. */
+struct nn_lora {
+    struct weight *a, *b; /* [rank, n_in], [n_out, rank] f32; of experts [n_experts] each */
+    const float *gain;    /* [n_out] in device memory, or NULL; not of experts */
+};
+
 struct nn_linear {
     struct weight w;
     const float *bias;    /* [n_out] in device memory, or NULL */
     const int32_t *order; /* [n_in] in device memory: w holds input order[i] at i; NULL: at i */
+    const struct nn_lora *lora; /* or NULL */
 };
 
 struct nn_norm {
@@ -21,8 +29,9 @@ struct nn_norm {
 };
 
 struct nn_experts {
-    struct weight *w;  /* [n_experts], alike in all but their pointers */
-    const float *bias; /* [n_experts, n_out] or NULL */
+    struct weight *w;           /* [n_experts], alike in all but their pointers */
+    const float *bias;          /* [n_experts, n_out] or NULL */
+    const struct nn_lora *lora; /* or NULL */
 };
 
 struct nn_index {
@@ -218,6 +227,7 @@ struct nn_model {
     struct nn_linear embed_tokens, lm_head;   /* tied: lm_head is a copy of embed_tokens */
     struct nn_linear layer_table, layer_proj; /* [vocabulary, layers * size], [.., hidden_size] */
     struct nn_norm layer_norm;                /* [size] */
+    const struct nn_lora *tied_lora;          /* of the head where it is tied; or NULL */
     struct nn_linear positions;               /* learned positions */
     struct nn_norm embed_norm, final_norm;
     struct nn_experts ngram_tables, ngram_projs; /* [(ngram.n - 1) ngram.k] */
@@ -403,6 +413,7 @@ struct nn_slot {
     const int32_t **order; /* where the order of its inputs may go; NULL: they must be in order */
     int run, copies; /* each run of so many numbers of a vector stands so many times; 0: once */
     int n_bias;      /* numbers of the bias; 0: n_out */
+    const struct nn_lora **lora; /* where what an adapter adds may go; NULL: nothing can */
     float offset;
     enum vector_form form;
     float limit;   /* a vector is held within [-limit, limit]; 0: not */

@@ -23,9 +23,9 @@ static inline void rig_close(struct rig *r)
     *r = (struct rig){0};
 }
 
-/* -1 with *err when the checkpoint is refused. */
-static inline int rig_open(struct rig *r, const char *path, int n_threads, bool exact,
-                           clm_error *err)
+/* -1 with *err when the checkpoint, or the adapter, is refused. adapter NULL: none. */
+static inline int rig_open_adapted(struct rig *r, const char *path, const char *adapter,
+                                   int n_threads, bool exact, clm_error *err)
 {
     struct engine_options options = {.exact = exact};
 
@@ -33,7 +33,7 @@ static inline int rig_open(struct rig *r, const char *path, int n_threads, bool 
     if (r->dev)
         r->dev->ops->set_exact(r->dev, exact);
     if (r->dev)
-        r->model = model_open(path, r->dev, NULL, err);
+        r->model = model_open_adapted(path, adapter, r->dev, NULL, err);
     if (r->model)
         r->engine = engine_open(r->model, &options, err);
     if (!r->engine) {
@@ -42,6 +42,12 @@ static inline int rig_open(struct rig *r, const char *path, int n_threads, bool 
     }
     r->vocab_size = r->model->spec->vocab_size;
     return 0;
+}
+
+static inline int rig_open(struct rig *r, const char *path, int n_threads, bool exact,
+                           clm_error *err)
+{
+    return rig_open_adapted(r, path, NULL, n_threads, exact, err);
 }
 
 static inline kv_seq *rig_sequence(struct rig *r)

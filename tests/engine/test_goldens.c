@@ -78,6 +78,7 @@ struct fixture {
     const struct exemption *exempt;
     double tolerance;
     char path[4096];
+    const char *adapter; /* its folder, or NULL */
     struct golden golden;
     struct rig rig, rig2; /* on one thread and on two */
     int n_streams;
@@ -386,18 +387,19 @@ static void open_golden(struct fixture *f)
     char path[sizeof f->path + 32];
 
     snprintf(path, sizeof path, "%s/golden_base.safetensors", f->path);
-    if (access(path, R_OK))
+    if (f->adapter || access(path, R_OK))
         snprintf(path, sizeof path, "%s/golden.safetensors", f->path);
     golden_open(&f->golden, path);
 }
 
-static void check_fixture(const char *name, const char *path)
+static void check_one(const char *name, const char *path, const char *adapter)
 {
     struct fixture *f = calloc(1, sizeof *f);
     clm_error err = {0};
 
     CHECK(f, "no memory");
     f->name = name;
+    f->adapter = adapter;
     f->exempt = find_exemption(name);
     f->tolerance = f->exempt->kind == LOOSE     ? LOOSE_TOLERANCE
                    : f->exempt->kind == ROUNDED ? ROUNDED_TOLERANCE
@@ -407,7 +409,8 @@ static void check_fixture(const char *name, const char *path)
     random_state = 0x5EED;
     if (f->exempt->kind == REFUSED) {
         check_refused(f);
-    } else if (rig_open(&f->rig, path, 1, true, &err) || rig_open(&f->rig2, path, 2, true, &err)) {
+    } else if (rig_open_adapted(&f->rig, path, adapter, 1, true, &err) ||
+               rig_open_adapted(&f->rig2, path, adapter, 2, true, &err)) {
         EXPECT(false, "%s", err.message);
     } else {
         open_golden(f);
@@ -417,6 +420,16 @@ static void check_fixture(const char *name, const char *path)
     rig_close(&f->rig);
     rig_close(&f->rig2);
     free(f);
+}
+
+static void check_fixture(const char *name, const char *path)
+{
+    char adapter[4200];
+
+    check_one(name, path, NULL);
+    snprintf(adapter, sizeof adapter, "%s/adapters", path);
+    if (access(adapter, R_OK) == 0)
+        check_one(name, path, adapter);
 }
 
 /* Whether the config of a folder names a model type that clm serves. */
