@@ -163,18 +163,24 @@ static enum step parameter(struct tool_reader *r, size_t open)
     return reader_go(r, at + head.size, VALUE);
 }
 
-/* At a tag that may open arguments in one piece. */
+/* At a tag that may open arguments in one piece. What looks like its head may hold the tag of an
+ * argument, which counts where the block turns out to be none: then it is waited for. */
 static enum step raw_block(struct tool_reader *r, size_t open)
 {
     const struct tag_format *f = format_of(r);
     struct span text = reader_between(r, 0, r->text.size);
     size_t at = span_find(text, open, f->head_end), close = span_find(text, open, f->call_close);
+    bool whole = r->final || close != SIZE_MAX;
 
-    if (at == SIZE_MAX && !r->final)
-        return STEP_MORE;
-    if (at == SIZE_MAX || close < at ||
-        (r->final && whole_block(r, open, close == SIZE_MAX ? text.size : close) == SIZE_MAX))
+    if (whole && (at == SIZE_MAX || close < at ||
+                  whole_block(r, open, close == SIZE_MAX ? text.size : close) == SIZE_MAX))
         return reader_go(r, open + 1, BODY);
+    if (!whole &&
+        (at == SIZE_MAX || span_find(span_first(text, at), open, f->parameter_open) != SIZE_MAX)) {
+        if (text.size - open > MAX_HEAD)
+            return reader_fail(r, "the head of a block has no end");
+        return STEP_MORE;
+    }
     if (r->object_open) {
         reader_skip_call(r, "arguments in two ways");
         return reader_go(r, at, SKIP);
