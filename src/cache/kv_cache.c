@@ -41,6 +41,7 @@ struct holding {
 struct kv_sequence_cache {
     kv_cache *cache;
     int length;
+    int begun;       /* it began with so many tokens, of which windows have but the last */
     int32_t *tokens; /* [token_capacity] */
     int token_capacity;
     struct kv_states states;
@@ -436,6 +437,7 @@ kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err)
     if (s->length)
         memcpy(f->tokens, s->tokens, (size_t)s->length * sizeof *s->tokens);
     f->length = s->length;
+    f->begun = s->begun;
     kv_states_share(&f->states, &s->states, state_pool(s));
     for (int g = 0; g < s->cache->n_groups; g++) {
         const struct holding *from = &s->groups[g];
@@ -520,6 +522,19 @@ static int64_t window_start(int window, int64_t p)
     return start > 0 ? start : 0;
 }
 
+int kv_seq_reserve_past(kv_seq *s, int n, clm_error *err)
+{
+    assert(s->length == 0);
+    for (int g = 0; g < s->cache->n_groups; g++) {
+        struct holding *h = &s->groups[g];
+
+        if (h->n_blocks == 0)
+            h->first_block = (int)(window_start(s->cache->groups[g].window, n) / KV_BLOCK_TOKENS);
+    }
+    s->begun = n;
+    return kv_seq_reserve(s, n, err);
+}
+
 /* Blocks behind the last token go back to the pool. */
 static void drop_unused(kv_seq *s, int g)
 {
@@ -557,10 +572,12 @@ void kv_seq_commit(kv_seq *s, const int32_t *tokens, int n)
 static bool windows_hold(const kv_seq *s, int n)
 {
     for (int g = 0; g < s->cache->n_groups; g++) {
-        int64_t start = window_start(s->cache->groups[g].window, n);
+        int window = s->cache->groups[g].window;
+        int64_t start = window_start(window, n);
 
         /* That is positions [start, n), which may be none. */
-        if (start < n && start < (int64_t)s->groups[g].first_block * KV_BLOCK_TOKENS)
+        if (start < n && (start < (int64_t)s->groups[g].first_block * KV_BLOCK_TOKENS ||
+                          (n < s->begun && start < window_start(window, s->begun))))
             return false;
     }
     return true;
@@ -586,6 +603,7 @@ int kv_seq_trim(kv_seq *s, int n, clm_error *err)
     if (has_states(s))
         kv_states_trim(&s->states, state_pool(s), s->length, n);
     s->length = n;
+    s->begun = n < s->begun ? n : s->begun;
     for (int g = 0; g < s->cache->n_groups; g++) {
         struct holding *h = &s->groups[g];
 
@@ -616,4 +634,9 @@ struct kv_table kv_seq_table(const kv_seq *s, int group)
         .n_blocks = h->n_blocks,
         .first_block = h->first_block,
     };
+}
+
+void *kv_cache_block(const kv_cache *c, int group, int32_t block)
+{
+    return block_pool_at(&c->groups[group].pool, block);
 }

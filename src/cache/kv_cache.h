@@ -46,7 +46,8 @@ size_t kv_cache_state_bytes(const kv_cache *c);     /* of a sequence, whatever i
 kv_seq *kv_seq_open(kv_cache *c, clm_error *err);
 void kv_seq_close(kv_seq *s); /* NULL is fine */
 int kv_seq_length(const kv_seq *s);
-const int32_t *kv_seq_tokens(const kv_seq *s); /* [length], until the sequence changes */
+/* [length], until the sequence changes; -1: not known, of a past that came from a file. */
+const int32_t *kv_seq_tokens(const kv_seq *s);
 
 /* A sequence with the same past, sharing its blocks; NULL with *err. Room that s has reserved stays
  * with s. */
@@ -59,6 +60,10 @@ kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err);
  */
 int kv_seq_reserve(kv_seq *s, int n, clm_error *err);
 
+/* The same for n tokens that an empty sequence is to begin with, all of which will be committed at
+ * once: of a window, room for what a continuation sees. After a failure it can only be closed. */
+int kv_seq_reserve_past(kv_seq *s, int n, clm_error *err);
+
 /* n of the reserved tokens are stored, 0 when the step has failed: the length grows, windows let go
  * of what lies behind them and behind the KV_BLOCK_TOKENS tokens before. Room for the others is
  * given back. */
@@ -67,7 +72,8 @@ void kv_seq_commit(kv_seq *s, const int32_t *tokens, int n);
 /* The greatest length up to n, 0 <= n <= length, that the sequence can be trimmed to. That is n
  * itself without windows and recurrent mixers. Windows alone: n where n is at most KV_BLOCK_TOKENS
  * behind the greatest length that the sequence, or the one it was forked from, has had since it was
- * empty. Recurrent mixers: the nearest snapshot; there is one before the last commit. */
+ * empty, and not before the past that it began with. Recurrent mixers: the nearest snapshot; there
+ * is one before the last commit. */
 int kv_seq_trim_point(const kv_seq *s, int n);
 
 /* Forget all but the first n tokens, and room reserved; -1 with CLM_ERR_ARG where n is not its own
@@ -89,5 +95,8 @@ struct kv_table {
     int n_blocks, first_block;
 };
 struct kv_table kv_seq_table(const kv_seq *s, int group);
+
+/* A block of a group's tables, in device memory, laid out as struct kv_layer says. */
+void *kv_cache_block(const kv_cache *c, int group, int32_t block);
 
 #endif

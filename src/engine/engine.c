@@ -131,6 +131,25 @@ struct step {
     int n_inputs, n_rows, n_logits;
 };
 
+static int n_past(const engine *e)
+{
+    return e->model->spec->ngram.n > 1 ? e->model->spec->ngram.n - 1 : 0;
+}
+
+/* Of a sequence that came from a file some tokens may be unknown. */
+static int check_known(const kv_seq *seq, int first, int n, clm_error *err)
+{
+    const int32_t *tokens = kv_seq_tokens(seq);
+
+    for (int i = first > 0 ? first : 0; i < n; i++)
+        if (tokens[i] < 0)
+            return fail(err, CLM_ERR_ARG,
+                        "engine: token %d of the sequence is needed, but not known; the file that "
+                        "the sequence came from does not tell",
+                        i);
+    return 0;
+}
+
 static int check_input(const engine *e, const struct engine_input *in, clm_error *err)
 {
     const struct spec *spec = e->model->spec;
@@ -148,7 +167,7 @@ static int check_input(const engine *e, const struct engine_input *in, clm_error
         if (in->tokens[i] < 0 || in->tokens[i] >= vocab_size)
             return fail(err, CLM_ERR_ARG, "engine: token %d is outside the vocabulary of %d",
                         in->tokens[i], vocab_size);
-    return 0;
+    return check_known(in->seq, kv_seq_length(in->seq) - n_past(e), kv_seq_length(in->seq), err);
 }
 
 static int check_step(const engine *e, struct step *s, clm_error *err)
@@ -189,11 +208,6 @@ struct rows {
     struct kv_sequence *sequences; /* [groups, n_inputs] */
     struct state_sequence *states; /* [n_inputs] */
 };
-
-static int n_past(const engine *e)
-{
-    return e->model->spec->ngram.n > 1 ? e->model->spec->ngram.n - 1 : 0;
-}
 
 /* The tokens before each of an input's, the nearest first. */
 static void lay_out_past(const engine *e, const struct engine_input *in, int32_t *past)
@@ -319,6 +333,8 @@ int engine_trim(engine *e, kv_seq *seq, int n, clm_error *err)
     int32_t *tokens = NULL;
     int rc;
 
+    if (rest > 0 && check_known(seq, point, n, err))
+        return -1;
     if (rest > 0) {
         tokens = mem_alloc((size_t)rest * sizeof *tokens);
         if (!tokens)

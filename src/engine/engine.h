@@ -62,7 +62,8 @@ int engine_prefill(engine *e, kv_seq *seq, const int32_t *tokens, int n_tokens, 
  * Forget all but the first n tokens of a sequence, whatever the model: where what comes after them
  * needs more than the cache has kept (a window let go of it, a recurrent state has moved on), the
  * tokens since the last point that it can go back to are evaluated again. An error of that leaves
- * the sequence at a length from that point to n; CLM_ERR_ARG: n is not within the sequence.
+ * the sequence at a length from that point to n; CLM_ERR_ARG: n is not within the sequence, or
+ * these tokens are not known, as the file that it came from did not tell them.
  */
 int engine_trim(engine *e, kv_seq *seq, int n, clm_error *err);
 

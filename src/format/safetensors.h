@@ -31,4 +31,12 @@ void safetensors_close(struct safetensors *st); /* a zeroed one is fine */
 int safetensors_write(const char *path, const struct checkpoint_tensor *tensors, size_t n_tensors,
                       const char *const *metadata, size_t n_metadata, clm_error *err);
 
+/* The same where tensors may have data NULL: fill writes all bytes of such a one, in order, when it
+ * is their turn. It returns 0 or -1 with *err. */
+typedef int (*safetensors_fill)(void *ctx, const struct checkpoint_tensor *t, file_writer *w,
+                                clm_error *err);
+int safetensors_write_with(const char *path, const struct checkpoint_tensor *tensors,
+                           size_t n_tensors, const char *const *metadata, size_t n_metadata,
+                           safetensors_fill fill, void *ctx, clm_error *err);
+
 #endif

@@ -14,6 +14,8 @@ struct output {
     size_t n_tensors;
     const char *const *metadata;
     size_t n_metadata;
+    safetensors_fill fill;
+    void *ctx;
     clm_error *err;
 };
 
@@ -145,6 +147,15 @@ static int make_header(struct strbuf *b, const struct output *o)
     return 0;
 }
 
+static int write_tensor(const struct output *o, const struct checkpoint_tensor *t, file_writer *w)
+{
+    if (!t->size)
+        return 0;
+    if (!t->data)
+        return o->fill(o->ctx, t, w, o->err);
+    return file_writer_write(w, t->data, t->size, o->err);
+}
+
 static int write_all(const struct output *o, const struct strbuf *header)
 {
     file_writer *w = file_writer_open(o->path, o->err);
@@ -154,8 +165,7 @@ static int write_all(const struct output *o, const struct strbuf *header)
     if (file_writer_write(w, header->data, header->size, o->err))
         goto failed;
     for (size_t i = 0; i < o->n_tensors; i++)
-        if (o->sorted[i]->size &&
-            file_writer_write(w, o->sorted[i]->data, o->sorted[i]->size, o->err))
+        if (write_tensor(o, o->sorted[i], w))
             goto failed;
     return file_writer_commit(w, o->err);
 
@@ -164,13 +174,16 @@ failed:
     return -1;
 }
 
-int safetensors_write(const char *path, const struct checkpoint_tensor *tensors, size_t n_tensors,
-                      const char *const *metadata, size_t n_metadata, clm_error *err)
+int safetensors_write_with(const char *path, const struct checkpoint_tensor *tensors,
+                           size_t n_tensors, const char *const *metadata, size_t n_metadata,
+                           safetensors_fill fill, void *ctx, clm_error *err)
 {
     struct output o = {.path = path,
                        .n_tensors = n_tensors,
                        .metadata = metadata,
                        .n_metadata = n_metadata,
+                       .fill = fill,
+                       .ctx = ctx,
                        .err = err};
     struct strbuf header = {0};
     int rc = -1;
@@ -185,4 +198,10 @@ int safetensors_write(const char *path, const struct checkpoint_tensor *tensors,
     strbuf_release(&header);
     mem_free(o.sorted);
     return rc;
+}
+
+int safetensors_write(const char *path, const struct checkpoint_tensor *tensors, size_t n_tensors,
+                      const char *const *metadata, size_t n_metadata, clm_error *err)
+{
+    return safetensors_write_with(path, tensors, n_tensors, metadata, n_metadata, NULL, NULL, err);
 }

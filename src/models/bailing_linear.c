@@ -83,6 +83,7 @@ static struct delta_spec read_delta(config *c, const struct spec *s)
         .key_dim = head_dim,
         .value_dim = head_dim,
         .conv_width = config_int_or(c, "short_conv_kernel_size", 4),
+        .convs_apart = true,
         .keywise = true,
         .decay_bound = (float)config_float_or(c, "kda_lower_bound", -5),
         .beta_scale = 1,

@@ -63,6 +63,7 @@ static struct delta_spec read_delta(config *c, struct norm_spec norm)
         .value_dim = head_dim,
         .conv_width =
             config_int_or(from, linear ? "short_conv_kernel_size" : "linear_conv_kernel_dim", 4),
+        .convs_apart = true,
         .keywise = true,
         .decay_rank = head_dim,
         .gate_rank = head_dim,

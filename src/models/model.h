@@ -2,6 +2,7 @@
 #ifndef MODELS_MODEL_H
 #define MODELS_MODEL_H
 
+#include "base/fingerprint.h"
 #include "base/log.h"
 #include "format/checkpoint.h"
 #include "format/config.h"
@@ -56,6 +57,10 @@ void model_close(struct model *m); /* NULL is fine */
 /* Bytes of weights that one token of a single sequence makes the device read: all matrices, of
  * stacked experts only those chosen, of the embedding one row (unless it is the head too). */
 size_t model_bytes_per_token(const struct model *m);
+
+/* A fingerprint of config.json and of the names, types, shapes and first bytes of all tensors, an
+ * adapter's too, in out as hexadecimal digits; "" for random weights. */
+int model_fingerprint(const struct model *m, char out[FINGERPRINT_SIZE], clm_error *err);
 
 /* Multiplications and additions (2 per weight) of one token, likewise. */
 double model_flops_per_token(const struct model *m);

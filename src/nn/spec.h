@@ -237,6 +237,7 @@ struct delta_spec {
         n_key_heads; /* of values; of queries and keys, each serving n_heads / n_key_heads */
     int key_dim, value_dim;
     int conv_width;
+    bool convs_apart;          /* their states are arrays of their own in mlx-lm's cache files */
     bool keywise;              /* each number of a key decays by itself, else a head as a whole */
     int decay_rank, gate_rank; /* made through so many numbers; 0: straight */
     float decay_bound;         /* < 0: decay is exp(bound sigmoid(exp(A_log) (a + dt_bias))), */

@@ -1,0 +1,50 @@
+/* engine/cache_file.h: what a sequence remembers, in a file: mlx-lm's prompt caches.
+ *
+ * A safetensors file as mlx_lm.models.cache.save_prompt_cache writes it. Names say where a number
+ * belongs: entry of the list of caches, then place within its state. Metadata say
+ *
+ *     0.<key>       what the writer has to say: "model", ...
+ *     1.<entry>     the class of each entry
+ *     2.<i>.0, .1   names of tensors that stand for something else: a number, a text, nothing
+ *
+ * Files of clm say more: in metadata by which model, tokenizer and chat template they were made,
+ * and in a tensor behind the last entry, where mlx-lm does not look, the tokens.
+ */
+#ifndef ENGINE_CACHE_FILE_H
+#define ENGINE_CACHE_FILE_H
+
+#include "engine/engine.h"
+
+/* What the engine does not know of where a cache comes from. NULL: not known, or not to be
+ * compared. */
+struct cache_origin {
+    const char *model;         /* as the user names it; never compared */
+    const char *tokenizer;     /* fingerprints of these */
+    const char *chat_template; /* "" where the model has none */
+};
+
+/**
+ * Write a sequence to a file, whole or not at all. Keys and values have the type of the cache, so
+ * that what is loaded into one of the same type continues bit by bit.
+ *
+ * Errors: CLM_ERR_ARG (an empty sequence), CLM_ERR_UNSUPPORTED (a kind of model that files cannot
+ * hold), CLM_ERR_IO, CLM_ERR_NOMEM.
+ */
+int cache_file_save(engine *e, const kv_seq *s, const char *path, const struct cache_origin *o,
+                    clm_error *err);
+
+/**
+ * A sequence with what a file holds, by clm or by mlx-lm: KVCache, RotatingKVCache, ChunkedKVCache,
+ * QuantizedKVCache, ArraysCache and CacheList of these. Numbers become those of the cache's type.
+ * Tokens that the file does not tell are -1.
+ *
+ * Errors: CLM_ERR_FORMAT (damaged, or of a model of other sizes), CLM_ERR_ARG (made by another
+ * model, tokenizer or chat template), CLM_ERR_UNSUPPORTED (a kind of cache that clm does not have),
+ * CLM_ERR_IO, CLM_ERR_FULL, CLM_ERR_NOMEM.
+ */
+kv_seq *cache_file_load(engine *e, const char *path, const struct cache_origin *o, clm_error *err);
+/* The same from memory; name stands for the path in messages. */
+kv_seq *cache_file_parse(engine *e, const void *data, size_t size, const char *name,
+                         const struct cache_origin *o, clm_error *err);
+
+#endif

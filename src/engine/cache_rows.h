@@ -1,0 +1,29 @@
+/* engine/cache_rows.h: keys and values of one cache of a file, and their way into a sequence. */
+#ifndef ENGINE_CACHE_ROWS_H
+#define ENGINE_CACHE_ROWS_H
+
+#include "engine/cache_plan.h"
+#include "engine/cache_source.h"
+#include "engine/engine.h"
+
+/* Rows of heads, each of them size long, of which n from the base-th on, around the end, are those
+ * of the last n tokens. */
+struct cache_rows {
+    const struct cache_leaf *leaf;
+    int entry;                  /* of the file, in messages */
+    struct weight keys, values; /* [heads * size, dim]; of CACHE_INDEX there are no values */
+    int heads, size;
+    int base, n;
+    int length; /* tokens of the sequence */
+};
+
+/* Read what the file says of the cache at a place of the plan, checked against the model's sizes.
+ */
+int cache_rows_read(struct cache_rows *r, const struct cache_source *s,
+                    const struct source_leaf *from, const struct cache_leaf *leaf,
+                    const struct kv_layer *kv, clm_error *err);
+
+/* Store them in a sequence that has room for its past reserved. */
+int cache_rows_store(const struct cache_rows *r, engine *e, const kv_seq *seq, clm_error *err);
+
+#endif

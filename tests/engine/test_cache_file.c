@@ -1,0 +1,386 @@
+/* Prompt caches in files: mlx-lm's continue with its logits, clm's own bit by bit, and whatever is
+ * wrong with a file is told. */
+#include <dirent.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/temporary.h"
+#include "engine/cache_file.h"
+#include "format/json.h"
+#include "golden.h"
+#include "models/family.h"
+#include "rig.h"
+
+static const struct cache_origin origin = {"a model", "tokenizer 1", "template 1"};
+
+/* Folders of goldens */
+
+typedef void (*visit_fn)(const char *name, const char *path);
+
+static bool is_served(const char *folder)
+{
+    char path[4200];
+    clm_error err = {0};
+    json *text;
+    const char *type;
+    bool served;
+
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    if (access(path, R_OK))
+        return false;
+    text = json_parse_file(path, &err);
+    CHECK(text, "%s", err.message);
+    type = json_string(json_get(text, "model_type"), NULL);
+    served = type && model_family_find(type);
+    json_free(text);
+    return served;
+}
+
+/* The number of models that were visited. */
+static int visit_models(const char *folder, visit_fn visit)
+{
+    const char *root = shared_path(folder);
+    struct dirent **entries;
+    int n, n_visited = 0;
+
+    CHECK(root, "no %s", folder);
+    n = scandir(root, &entries, NULL, alphasort);
+    CHECK(n >= 0, "%s cannot be read", root);
+    for (int i = 0; i < n; i++) {
+        char path[4096];
+        int length = snprintf(path, sizeof path, "%s/%s", root, entries[i]->d_name);
+
+        if (entries[i]->d_name[0] != '.' && length < (int)sizeof path && is_served(path)) {
+            visit(entries[i]->d_name, path);
+            n_visited++;
+        }
+        free(entries[i]);
+    }
+    free(entries);
+    return n_visited;
+}
+
+static void open_rig(struct rig *r, const char *path, bool exact)
+{
+    clm_error err = {0};
+
+    CHECK(rig_open(r, path, 1, exact, &err) == 0, "%s: %s", path, err.message);
+}
+
+static kv_seq *load(struct rig *r, const char *path)
+{
+    clm_error err = {0};
+    kv_seq *s = cache_file_load(r->engine, path, &origin, &err);
+
+    CHECK(s, "%s", err.message);
+    return s;
+}
+
+static void save(struct rig *r, const kv_seq *s, const char *path)
+{
+    clm_error err = {0};
+
+    CHECK(cache_file_save(r->engine, s, path, &origin, &err) == 0, "%s", err.message);
+}
+
+/* mlx-lm's caches */
+
+static int n_continued;
+
+/* Feed what the golden was fed, one token at a time, to the loaded cache and compare. */
+static void check_continuation(struct rig *r, kv_seq *seq, const char *golden_path,
+                               double tolerance)
+{
+    struct golden g = {0};
+    clm_error err = {0};
+    int64_t rows, cols, n;
+    int32_t *tokens;
+    float *want, *got;
+    double distance;
+
+    g.file = checkpoint_open(golden_path, NULL, &err);
+    CHECK(g.file, "%s", err.message);
+    tokens = golden_tensor(&g, "fed_tokens", DTYPE_I32, &rows, &n);
+    want = golden_tensor(&g, "logits", DTYPE_F32, &rows, &cols);
+    CHECK(rows == n && cols == r->vocab_size, "%s: %d rows", golden_path, (int)rows);
+    got = malloc((size_t)(n * cols) * sizeof *got);
+    CHECK(got, "no memory");
+    for (int64_t i = 0; i < n; i++)
+        rig_feed(r, seq, tokens + i, 1, got + i * cols);
+    g.std = golden_deviation(want, (size_t)(n * cols));
+    distance = golden_distance(&g, got, want, (size_t)(n * cols));
+    CHECK(distance <= tolerance, "%s: off by %.2g deviations", golden_path, distance);
+    free(got);
+    free(want);
+    free(tokens);
+    checkpoint_close(g.file);
+}
+
+/* The value of number i in a row of little-endian words, by the definition: scale * q + bias. */
+static float dequantised(const struct checkpoint_tensor *const t[3], size_t row, size_t i, int bits,
+                         int group)
+{
+    const uint8_t *words = (const uint8_t *)t[0]->data + row * (size_t)t[0]->shape[3] * 4;
+    size_t g = row * (size_t)t[1]->shape[3] + i / (size_t)group;
+    float scale, bias;
+    unsigned q = 0;
+
+    for (int b = 0; b < bits; b++) {
+        size_t at = i * (size_t)bits + (size_t)b;
+
+        q |= (unsigned)(words[at / 8] >> at % 8 & 1) << b;
+    }
+    memcpy(&scale, (const float *)t[1]->data + g, sizeof scale);
+    memcpy(&bias, (const float *)t[2]->data + g, sizeof bias);
+    return (float)q * scale + bias;
+}
+
+/* A quantised cache, and what clm made of it. */
+static void check_dequantised(const char *from, const char *copy)
+{
+    clm_error err = {0};
+    checkpoint *a = checkpoint_open(from, NULL, &err), *b = checkpoint_open(copy, NULL, &err);
+    int bits, group;
+
+    CHECK(a && b, "%s", err.message);
+    memcpy(&group, checkpoint_find(a, "0.3")->data, sizeof group);
+    memcpy(&bits, checkpoint_find(a, "0.4")->data, sizeof bits);
+    for (int kv = 0; kv < 2; kv++) {
+        const struct checkpoint_tensor *t[3], *got;
+        char name[32];
+
+        for (int i = 0; i < 3; i++) {
+            snprintf(name, sizeof name, "0.%d.%d", kv, i);
+            t[i] = checkpoint_find(a, name);
+        }
+        snprintf(name, sizeof name, "0.%d", kv);
+        got = checkpoint_find(b, name);
+        CHECK(got && got->type == DTYPE_F32 && got->shape[1] == 1, "%s: no %s", copy, name);
+        for (size_t row = 0; row < (size_t)got->shape[2]; row++)
+            for (size_t i = 0; i < (size_t)got->shape[3]; i++) {
+                float want = dequantised(t, row, i, bits, group), x;
+
+                memcpy(&x, (const float *)got->data + row * (size_t)got->shape[3] + i, sizeof x);
+                CHECK(x == want, "%s: row %zu, number %zu of %s", from, row, i, name);
+            }
+    }
+    checkpoint_close(a);
+    checkpoint_close(b);
+}
+
+/* mlx-lm rounds what follows a quantised cache to as few bits, clm does not. */
+static double tolerance_of(const char *name)
+{
+    return strstr(name, "_q4") ? 0.5 : strstr(name, "_q8") ? 0.05 : EXACT_TOLERANCE;
+}
+
+/* A cache of mlx-lm as it is, and once more after clm has written it. */
+static void check_cache(const char *folder, const char *name)
+{
+    char path[4400], golden[4400], copy[2048];
+    clm_error err = {0};
+    struct rig r;
+    kv_seq *seq, *again;
+
+    snprintf(path, sizeof path, "%s/%s.safetensors", folder, name);
+    snprintf(golden, sizeof golden, "%s/%s_golden.safetensors", folder, name);
+    snprintf(copy, sizeof copy, "%s", temporary_path("copy.safetensors"));
+    open_rig(&r, folder, true);
+    if (strstr(name, "rot9")) {
+        /* It keeps the first four tokens of nine and has let go of others. */
+        CHECK(!cache_file_load(r.engine, path, &origin, &err) && err.code == CLM_ERR_UNSUPPORTED &&
+                  strstr(err.message, "--max-kv-size"),
+              "%s", err.message);
+    } else {
+        seq = load(&r, path);
+        save(&r, seq, copy);
+        again = load(&r, copy);
+        check_continuation(&r, seq, golden, tolerance_of(name));
+        check_continuation(&r, again, golden, tolerance_of(name));
+        if (strstr(folder, "quantized"))
+            check_dequantised(path, copy);
+        kv_seq_close(seq);
+        kv_seq_close(again);
+        n_continued++;
+    }
+    CHECK(kv_cache_bytes_used(engine_cache(r.engine)) == 0, "%s: blocks are left", path);
+    rig_close(&r);
+}
+
+static void check_caches_of(const char *name, const char *folder)
+{
+    struct dirent **entries;
+    int n = scandir(folder, &entries, NULL, alphasort);
+
+    (void)name;
+    CHECK(n >= 0, "%s cannot be read", folder);
+    for (int i = 0; i < n; i++) {
+        char *file = entries[i]->d_name, *dot = strrchr(file, '.');
+
+        if (!strncmp(file, "prompt_cache", 12) && !strstr(file, "_golden") && dot) {
+            *dot = '\0';
+            check_cache(folder, file);
+        }
+        free(entries[i]);
+    }
+    free(entries);
+}
+
+static void test_mlx_caches(void **state)
+{
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    visit_models("goldens/models", check_caches_of);
+    print_message("%d caches of mlx-lm\n", n_continued);
+    CHECK(n_continued >= 9, "%d caches", n_continued);
+}
+
+/* Round trips */
+
+static bool same_file(const char *a, const char *b)
+{
+    struct file_map x, y;
+    clm_error err = {0};
+    bool same;
+
+    CHECK(file_map(&x, a, &err) == 0 && file_map(&y, b, &err) == 0, "%s", err.message);
+    same = x.size == y.size && !memcmp(x.data, y.data, x.size);
+    file_unmap(&x);
+    file_unmap(&y);
+    return same;
+}
+
+/* Of a loaded cache that has gone on, and one that has not, all but some tokens are forgotten. */
+static void check_trim(struct rig *r, const char *name, const char *path, const int32_t *tokens,
+                       int n, int n_all)
+{
+    float *want = malloc((size_t)r->vocab_size * sizeof *want);
+    float *got = malloc((size_t)n_all * (size_t)r->vocab_size * sizeof *got);
+
+    CHECK(want && got, "no memory");
+    for (int to = n - 1; to > 0 && to > n - 45; to -= 11) {
+        kv_seq *whole = rig_sequence(r), *s = load(r, path);
+        clm_error err = {0};
+
+        if (to % 2)
+            rig_feed(r, s, tokens + n, n_all - n, got);
+        CHECK(engine_trim(r->engine, s, to, &err) == 0, "%s: %s", name, err.message);
+        rig_feed(r, s, tokens + to, 1, got);
+        for (int i = 0; i <= to; i++)
+            rig_feed(r, whole, tokens + i, 1, want);
+        CHECK(!memcmp(want, got, (size_t)r->vocab_size * sizeof *want),
+              "%s: other bits, loaded with %d tokens and trimmed to %d", name, n, to);
+        kv_seq_close(s);
+        kv_seq_close(whole);
+    }
+    free(want);
+    free(got);
+}
+
+/* The first n tokens are saved; what comes after them is the same with the loaded cache. */
+static void round_trip(struct rig *r, const char *name, const int32_t *tokens, int n, int n_all,
+                       bool exact)
+{
+    size_t size = (size_t)(n_all - n) * (size_t)r->vocab_size * sizeof(float);
+    kv_seq *seq = rig_sequence(r), *loaded;
+    float *want = malloc(size), *got = malloc(size);
+    char first[2048], second[2048];
+
+    CHECK(want && got, "no memory");
+    snprintf(first, sizeof first, "%s", temporary_path("first.safetensors"));
+    snprintf(second, sizeof second, "%s", temporary_path("second.safetensors"));
+    for (int i = 0; i < n; i++)
+        rig_feed(r, seq, tokens + i, 1, want);
+    save(r, seq, first);
+    loaded = load(r, first);
+    CHECK(kv_seq_length(loaded) == n &&
+              !memcmp(kv_seq_tokens(loaded), tokens, (size_t)n * sizeof *tokens),
+          "%s: other tokens", name);
+    save(r, loaded, second);
+    CHECK(same_file(first, second), "%s: saved twice, it differs", name);
+    rig_feed(r, seq, tokens + n, n_all - n, want);
+    rig_feed(r, loaded, tokens + n, n_all - n, got);
+    CHECK(!memcmp(want, got, size), "%s: other bits after %d tokens", name, n);
+    kv_seq_close(seq);
+    kv_seq_close(loaded);
+    free(want);
+    free(got);
+    if (exact)
+        check_trim(r, name, first, tokens, n, n_all);
+    CHECK(kv_cache_bytes_used(engine_cache(r->engine)) == 0, "%s: blocks are left", name);
+}
+
+/* Whole, trimmed before it is saved, and as the engine keeps it without --exact. */
+static void check_round_trips(const char *name, const char *folder)
+{
+    char path[4400];
+    struct golden g;
+    struct rig r;
+    int32_t tokens[96];
+    int n;
+
+    snprintf(path, sizeof path, "%s/golden_base.safetensors", folder);
+    if (access(path, R_OK))
+        snprintf(path, sizeof path, "%s/golden.safetensors", folder);
+    golden_open(&g, path);
+    n = g.n_prompt < 48 ? g.n_prompt : 48;
+    for (int i = 0; i < 2 * n; i++)
+        tokens[i] = g.prompt[i % n];
+    for (int exact = 0; exact < 2; exact++) {
+        open_rig(&r, folder, exact);
+        round_trip(&r, name, tokens, 1, 4, exact);
+        round_trip(&r, name, tokens, n, 2 * n, exact);
+        rig_close(&r);
+    }
+    golden_close(&g);
+}
+
+static void test_round_trips(void **state)
+{
+    int n;
+
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    n = visit_models("goldens/models", check_round_trips);
+    n += visit_models("goldens/models_hf", check_round_trips);
+    print_message("%d models\n", n);
+    CHECK(n >= 100, "%d models", n);
+}
+
+/* Longer than windows and blocks, and trimmed to where a window has just its last tokens. */
+static void test_windows(void **state)
+{
+    static const char *const names[] = {"gemma3_text", "llama_sliding", "llama4", "falcon_h1"};
+    int32_t tokens[300];
+    struct rig r;
+
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    for (size_t i = 0; i < COUNT(names); i++) {
+        char folder[128];
+
+        snprintf(folder, sizeof folder, "goldens/models/%s", names[i]);
+        CHECK(shared_path(folder), "no %s", folder);
+        open_rig(&r, shared_path(folder), true);
+        for (size_t t = 0; t < COUNT(tokens); t++)
+            tokens[t] = (int32_t)random_below((size_t)r.vocab_size);
+        for (int n = 30; n < 290; n += 33)
+            round_trip(&r, names[i], tokens, n, n + 9, true);
+        rig_close(&r);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mlx_caches),
+        cmocka_unit_test(test_round_trips),
+        cmocka_unit_test(test_windows),
+    };
+
+    /* Every file is flushed to where it lies: let that be memory, where there is such a folder. */
+    if (access("/dev/shm", W_OK) == 0)
+        setenv("TMPDIR", "/dev/shm", 0);
+
+    return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
+}
