@@ -230,5 +230,6 @@ tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x, siz
         mix(p, a, y, q);
     nn_norm_inplace(p, &a->out_norm, y, v_dim);
     nn_gate(p, &a->gate, s->gate, s->gate_activation, s->n_heads, y, x);
+    nn_norm_inplace(p, &a->o_norm, y, y->cols);
     return nn_linear(p, &a->o_proj, y);
 }

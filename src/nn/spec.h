@@ -117,8 +117,9 @@ struct attention_spec {
     float v_scale;             /* of values; 0 counts as 1 */
     bool values_are_keys;      /* there is no v_proj: values are the keys as projected */
     enum kv_source kv_source;
-    int kv_conv;  /* keys and values as projected pass convolutions of so many tokens, with a filter
-                   * for each kv head; 0: not */
+    int kv_conv; /* keys and values as projected pass convolutions of so many tokens, with a filter
+                  * for each kv head; 0: not */
+    struct norm_spec o_norm; /* of all heads' results at once, before o_proj */
     int cache_of; /* reads the cache of layer cache_of - 1 and writes none; 0: has its own */
     struct block_pattern blocks;
     struct index_spec index;
@@ -157,6 +158,7 @@ struct mlp_spec {
     float alpha;  /* gated: (u + 1) g sigmoid(alpha g), g held below limit, u within it; 0: not */
     bool thinned; /* gated: act reads max(0, g - (mean + thinning deviation)) of its row g */
     float thinning;
+    struct norm_spec inner_norm; /* of what down reads; not of experts */
     int shifted; /* hidden_size: reads x + mix (the token before's x - x), with weights mix; 0: x */
     bool xielu;  /* its activation is xIELU, with weights of its own; not gated. arXiv:2411.13010 */
 };

@@ -10,6 +10,8 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_POSITIONS] = "table of positions",
     [ROLE_EMBED_NORM] = "norm of embeddings",
     [ROLE_SINKS] = "attention sinks",
+    [ROLE_O_NORM] = "norm of what the heads find",
+    [ROLE_INNER_NORM] = "norm before down_proj",
     [ROLE_LM_HEAD] = "lm_head",
     [ROLE_FINAL_NORM] = "final norm",
     [ROLE_PRE_NORM] = "norm before",
@@ -330,6 +332,7 @@ static int visit_attention(struct walk *w, struct nn_attention *a)
     rc = rc ? rc : visit_head_norm(w, ROLE_Q_NORM, &a->q_norm, s, s->n_heads);
     if (!rc && !s->cache_of)
         rc = visit_head_norm(w, ROLE_K_NORM, &a->k_norm, s, s->n_kv_heads);
+    rc = rc ? rc : visit_norm(w, ROLE_O_NORM, &a->o_norm, o);
     if (!rc && s->gate != GATE_NONE)
         rc = visit_matrix(w, ROLE_ATTENTION_GATE, &a->gate, s->gate == GATE_HEADS ? s->n_heads : o,
                           w->hidden_size, s->gate_bias);
@@ -567,6 +570,8 @@ static int visit_mlp(struct walk *w, enum weight_role first, struct nn_mlp *m)
     rc = rc ? rc : visit_matrix(w, first + 2, &m->down_proj, w->hidden_size, n, s->bias);
     if (!rc && s->shifted)
         rc = visit_vector(w, ROLE_MLP_MIX, &m->mix, w->hidden_size);
+    if (!rc && first == ROLE_GATE_PROJ)
+        rc = visit_norm(w, ROLE_INNER_NORM, &m->inner_norm, n);
     for (int i = 0; i < 4 && s->xielu; i++)
         rc = rc ? rc : visit_vector(w, ROLE_XIELU_ALPHA_P + i, &m->xielu[i], 1);
     return rc;
@@ -883,6 +888,7 @@ static int new_attention(struct nn_model *m, struct nn_attention *n, const struc
     n->q_norm.spec = &s->q_norm;
     n->k_norm.spec = &s->k_norm;
     n->v_norm.spec = &s->v_norm;
+    n->o_norm.spec = &s->o_norm;
     n->out_norm.spec = &s->out_norm;
     n->cache_layer =
         s->cache_of ? cache_layer_of(&m->layers[s->cache_of - 1]) : m->n_cache_layers++;
@@ -975,10 +981,12 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
         return 0;
     case OP_MLP:
         b->mlp.spec = &s->mlp;
+        b->mlp.inner_norm.spec = &s->mlp.inner_norm;
         return 0;
     case OP_MOE:
         b->moe.spec = &s->moe;
         b->moe.shared.spec = &s->moe.shared;
+        b->moe.shared.inner_norm.spec = &s->moe.shared.inner_norm;
         b->moe.latent_norm.spec = &s->moe.latent_norm;
         b->moe.each_norm.spec = &s->moe.each_norm;
         b->moe.router_norm.spec = &s->moe.router_norm;

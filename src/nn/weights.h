@@ -55,7 +55,7 @@ struct nn_attention {
     const float *sinks; /* [n_heads] in device memory, or NULL */
     struct nn_linear gate;
     const float *head_gain; /* [n_heads] */
-    struct nn_norm v_norm, out_norm;
+    struct nn_norm v_norm, out_norm, o_norm;
     const float *k_step, *v_step; /* what keys and values are rounded to multiples of, or NULL */
     struct nn_conv k_conv, v_conv;
     int mixed_cache_layer;
@@ -152,6 +152,7 @@ struct nn_rwkv7 {
 struct nn_mlp {
     const struct mlp_spec *spec;
     struct nn_linear gate_proj, up_proj, down_proj;
+    struct nn_norm inner_norm;
     const float *mix;      /* [hidden_size], of shifted ones */
     const float *xielu[4]; /* a number each: alpha_p, alpha_n, beta, eps */
 };
@@ -259,6 +260,8 @@ enum weight_role {
     ROLE_Q_NORM,
     ROLE_K_NORM,
     ROLE_SINKS,
+    ROLE_O_NORM,
+    ROLE_INNER_NORM,
     ROLE_ATTENTION_GATE,
     ROLE_HEAD_GAIN,
     ROLE_K_STEP,
