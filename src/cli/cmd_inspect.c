@@ -7,6 +7,7 @@
 #include "cli/memory_need.h"
 #include "cli/output.h"
 #include "cli/session.h"
+#include "device/weight.h"
 #include "models/family.h"
 
 struct inspect_args {
@@ -14,7 +15,18 @@ struct inspect_args {
     bool json;
 };
 
+/* Matrices that are stored alike. */
+struct kind {
+    enum weight_format format;
+    int bits, group_size, scale_rows;
+    double n, bytes;
+};
+
+enum { MAX_KINDS = 32 };
+
 struct totals {
+    struct kind kinds[MAX_KINDS]; /* in order of their first matrix */
+    int n_kinds;
     double parameters;
     double cache_per_token, cache_for_context; /* bytes */
 };
@@ -29,6 +41,31 @@ static int add_parameters(void *ctx, const struct nn_slot *slot)
     return 0;
 }
 
+static int add_kind(void *ctx, const struct nn_slot *slot)
+{
+    const struct weight *w = slot->weight;
+    struct totals *t = ctx;
+    struct kind *k = t->kinds;
+    int n = slot->n_experts > 0 ? slot->n_experts : 1;
+
+    if (!slot->n_in)
+        return 0;
+    while (k < t->kinds + t->n_kinds &&
+           (k->format != w->format || k->bits != w->bits || k->group_size != w->group_size ||
+            k->scale_rows != w->scale_rows))
+        k++;
+    if (k == t->kinds + MAX_KINDS)
+        return 0;
+    if (k == t->kinds + t->n_kinds) {
+        *k = (struct kind){w->format, w->bits, w->group_size, w->scale_rows, 0, 0};
+        t->n_kinds++;
+    }
+    k->n += n;
+    for (int e = 0; e < n; e++)
+        k->bytes += (double)weight_bytes(&w[e]);
+    return 0;
+}
+
 static struct totals count_totals(struct session *s, const struct model_options *o)
 {
     const struct spec *spec = s->model->spec;
@@ -38,6 +75,7 @@ static struct totals count_totals(struct session *s, const struct model_options 
     t.cache_for_context =
         memory_of_cache(spec, dtype_size(model_options_cache(o)), spec->context_length);
     nn_slots(s->model->nn, add_parameters, &t.parameters);
+    nn_slots(s->model->nn, add_kind, &t);
     return t;
 }
 
@@ -59,6 +97,38 @@ static void describe_summary(struct fields *f, const struct session *s, const st
     field_count(f, "cache_bytes_per_token", t->cache_per_token);
     field_count(f, "cache_bytes_for_context", t->cache_for_context);
     field_count(f, "memory_needed", (double)s->model->weight_bytes + t->cache_for_context);
+}
+
+static void add_json_kinds(struct fields *f, const struct totals *t)
+{
+    field_open(f, "formats", '[');
+    for (int i = 0; i < t->n_kinds; i++) {
+        const struct kind *k = &t->kinds[i];
+
+        field_open(f, NULL, '{');
+        field_string(f, "format", weight_format_name(k->format));
+        if (k->group_size) {
+            field_count(f, "bits", k->bits);
+            field_count(f, "group_size", k->group_size);
+        }
+        if (k->scale_rows)
+            field_count(f, "scale_rows", k->scale_rows);
+        field_count(f, "matrices", k->n);
+        field_count(f, "bytes", k->bytes);
+        field_close(f, '}');
+    }
+    field_close(f, ']');
+}
+
+static void add_json_adapter(struct fields *f, const struct model *m)
+{
+    if (!m->adapter_path)
+        return;
+    field_open(f, "adapter", '{');
+    field_string(f, "path", m->adapter_path);
+    field_string(f, "kind", m->adapter_kind);
+    field_count(f, "adapted", m->n_adapted);
+    field_close(f, '}');
 }
 
 static void add_shape(struct strbuf *b, const struct checkpoint_tensor *t)
@@ -87,6 +157,8 @@ static void add_json(struct strbuf *b, const struct session *s, const struct tot
 
     field_open(&f, NULL, '{');
     describe_summary(&f, s, t);
+    add_json_kinds(&f, t);
+    add_json_adapter(&f, m);
     field_open(&f, "layers", '[');
     for (int i = 0; i < m->spec->n_layers; i++) {
         field_open(&f, NULL, '[');
@@ -113,6 +185,23 @@ static void add_bytes(struct strbuf *b, double bytes)
         unit++;
     }
     strbuf_addf(b, unit ? "%.2f %s" : "%.0f %s", bytes, units[unit]);
+}
+
+/* How matrices are stored, a line each kind. */
+static void add_kinds(struct strbuf *b, const struct totals *t)
+{
+    for (int i = 0; i < t->n_kinds; i++) {
+        const struct kind *k = &t->kinds[i];
+
+        strbuf_addf(b, "%.0f matrices %s", k->n, weight_format_name(k->format));
+        if (k->scale_rows)
+            strbuf_addf(b, ", scales for blocks of %d x %d", k->scale_rows, k->group_size);
+        else if (k->group_size)
+            strbuf_addf(b, ", %d bits in groups of %d", k->bits, k->group_size);
+        strbuf_add_str(b, ": ");
+        add_bytes(b, k->bytes);
+        strbuf_add_char(b, '\n');
+    }
 }
 
 /* Layers that say the same stand in one line. */
@@ -172,6 +261,10 @@ static void add_text(struct strbuf *b, const struct session *s, const struct tot
                 t->parameters, spec->vocab_size, spec->hidden_size, spec->n_layers,
                 spec->context_length, spec->tie_word_embeddings ? ", tied embeddings" : "");
     add_layers(b, spec);
+    add_kinds(b, t);
+    if (s->model->adapter_path)
+        strbuf_addf(b, "adapter %s, %s, on %d weights\n", s->model->adapter_path,
+                    s->model->adapter_kind, s->model->n_adapted);
     strbuf_add_str(b, "weights ");
     add_bytes(b, (double)s->model->weight_bytes);
     strbuf_add_str(b, ", of which a token reads ");

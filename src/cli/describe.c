@@ -81,30 +81,84 @@ static const char *const rope_names[] = {
     [ROPE_LONGROPE] = "longrope", [ROPE_PROPORTIONAL] = "proportional",
 };
 
-static const char *const activation_names[] = {
-    [ACT_SILU] = "silu",
-    [ACT_GELU] = "gelu",
-    [ACT_GELU_TANH] = "gelu_tanh",
-    [ACT_RELU] = "relu",
-    [ACT_RELU2] = "relu2",
-    [ACT_SIGMOID] = "sigmoid",
-    [ACT_SWIGLU_CLAMPED] = "swiglu_clamped",
-};
+/* Switches, so that a compiler misses the name of what is new. */
+static const char *activation_name(enum activation a)
+{
+    switch (a) {
+    case ACT_SILU:
+        return "silu";
+    case ACT_GELU:
+        return "gelu";
+    case ACT_GELU_TANH:
+        return "gelu_tanh";
+    case ACT_RELU:
+        return "relu";
+    case ACT_RELU2:
+        return "relu2";
+    case ACT_SIGMOID:
+        return "sigmoid";
+    case ACT_NONE:
+        return "none";
+    case ACT_SOFTPLUS:
+        return "softplus";
+    case ACT_EXP:
+        return "exp";
+    case ACT_TANH:
+        return "tanh";
+    case ACT_SWIGLU_CLAMPED:
+        return "swiglu_clamped";
+    case ACT_COUNT:
+        break;
+    }
+    return "unknown";
+}
 
-static const char *const op_names[] = {
-    [OP_ATTENTION] = "attention",
-    [OP_MLA] = "latent attention",
-    [OP_SHORT_CONV] = "short convolution",
-    [OP_CONV_MIXER] = "gate of convolutions",
-    [OP_MAMBA] = "mamba",
-    [OP_MAMBA2] = "mamba2",
-    [OP_DELTA] = "delta rule",
-    [OP_LIGHTNING] = "linear attention",
-    [OP_RG_LRU] = "rg-lru",
-    [OP_RWKV7] = "rwkv-7",
-    [OP_MLP] = "mlp",
-    [OP_MOE] = "moe",
-};
+static const char *op_name(enum op_kind op)
+{
+    switch (op) {
+    case OP_NONE:
+        return "identity";
+    case OP_ATTENTION:
+        return "attention";
+    case OP_MLA:
+        return "latent attention";
+    case OP_SHORT_CONV:
+        return "short convolution";
+    case OP_CONV_MIXER:
+        return "gate of convolutions";
+    case OP_MAMBA:
+        return "mamba";
+    case OP_MAMBA2:
+        return "mamba2";
+    case OP_DELTA:
+        return "delta rule";
+    case OP_LIGHTNING:
+        return "linear attention";
+    case OP_RG_LRU:
+        return "rg-lru";
+    case OP_RWKV7:
+        return "rwkv-7";
+    case OP_MLP:
+        return "mlp";
+    case OP_MOE:
+        return "moe";
+    case OP_LAYER_INPUT:
+        return "layer input";
+    case OP_LINEAR:
+        return "linear";
+    case OP_EMBEDDING:
+        return "embedding";
+    case OP_LOW_RANK:
+        return "low rank";
+    case OP_ALTUP_PREDICT:
+        return "altup predict";
+    case OP_ALTUP_CORRECT:
+        return "altup correct";
+    case OP_ALTUP_ADD:
+        return "altup add";
+    }
+    return "unknown";
+}
 
 static const char *norm_name(enum norm_kind kind)
 {
@@ -165,10 +219,23 @@ static void describe_rg_lru(struct fields *f, const struct rg_lru_spec *r)
     field_count(f, "conv_width", r->conv_width);
 }
 
+static void describe_mla(struct fields *f, const struct mla_spec *m)
+{
+    field_count(f, "n_heads", m->n_heads);
+    if (m->q_rank)
+        field_count(f, "q_rank", m->q_rank);
+    field_count(f, "kv_rank", m->kv_rank);
+    field_count(f, "nope_dim", m->nope_dim);
+    field_count(f, "rope_dim", m->rope_dim);
+    field_count(f, "v_dim", m->v_dim);
+    field_real(f, "scale", (double)m->scale);
+    describe_rope(f, &m->rope);
+}
+
 static void describe_mlp(struct fields *f, const struct mlp_spec *m)
 {
     field_count(f, "intermediate_size", m->intermediate_size);
-    field_enum(f, "activation", activation_names, COUNT(activation_names), (int)m->activation);
+    field_string(f, "activation", m->xielu ? "xielu" : activation_name(m->activation));
     field_bool(f, "gated", m->gated);
     field_bool(f, "bias", m->bias);
 }
@@ -200,7 +267,7 @@ static void describe_mamba2(struct fields *f, const struct mamba2_spec *m)
 
 static void describe_branch(struct fields *f, const struct branch_spec *b)
 {
-    const char *op = (size_t)b->op < COUNT(op_names) && op_names[b->op] ? op_names[b->op] : "other";
+    const char *op = op_name(b->op);
 
     field_open(f, f->json ? NULL : op, '{');
     if (f->json)
@@ -227,6 +294,10 @@ static void describe_branch(struct fields *f, const struct branch_spec *b)
         describe_rg_lru(f, &b->rg_lru);
     else if (b->op == OP_RWKV7)
         describe_heads(f, b->rwkv7.n_heads, b->rwkv7.head_dim);
+    else if (b->op == OP_MLA)
+        describe_mla(f, &b->mla);
+    else if (b->op == OP_LOW_RANK)
+        field_count(f, "rank", b->rank);
     else if (b->op == OP_MLP)
         describe_mlp(f, &b->mlp);
     else if (b->op == OP_MOE)

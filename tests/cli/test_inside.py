@@ -128,6 +128,11 @@ class Inspect(Case):
         self.assertEqual((attention["op"], attention["n_heads"], attention["rope"]["theta"]),
                          ("attention", 6, 10000))
         self.assertEqual((mlp["op"], mlp["intermediate_size"]), ("mlp", 1024))
+        formats = out["formats"]
+        self.assertEqual([(f["format"], f["bits"]) for f in formats], [("affine", 4)])
+        self.assertEqual(formats[0]["matrices"], 8 * 7 + 1)
+        self.assertLess(formats[0]["bytes"], out["weight_bytes"])
+        self.assertNotIn("adapter", out)
         names = [t["name"] for t in out["tensors"]]
         self.assertEqual(names, sorted(names))
         data = (MODEL / "model.safetensors").stat().st_size
@@ -142,7 +147,8 @@ class Inspect(Case):
 
     def test_text(self):
         out = self.done("inspect").decode()
-        for words in ("layers 0-7: attention", "model.embed_tokens.weight", "memory needed", "llama"):
+        for words in ("layers 0-7: attention", "model.embed_tokens.weight", "memory needed", "llama",
+                      "57 matrices affine, 4 bits in groups of"):
             self.assertIn(words, out)
 
 
