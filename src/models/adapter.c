@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <regex.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -191,20 +192,28 @@ int adapter_check_module(const struct adapter *a, const char *module, int layer,
                 a->path, module);
 }
 
-/* Does the key of a pattern fit the name of a module, as PEFT matches them: ^(.*\.)?(key)$ */
-static bool pattern_fits(const char *key, const char *module)
+/* Patterns that may take a matcher forever, or all memory: counted repeats, references back. */
+static bool is_harmless(const char *pattern)
+{
+    for (const char *p = pattern; *p; p++)
+        if (*p == '{' || (*p == '\\' && p[1] >= '0' && p[1] <= '9'))
+            return false;
+    return true;
+}
+
+/* Does the key of an object of patterns fit the name of a module, as PEFT matches them:
+ * ^(.*\.)?(key)$ */
+static bool pattern_fits(config *patterns, const char *key, const char *module)
 {
     char text[600];
     regex_t re;
     bool fits;
 
-    if (strlen(key) + 16 > sizeof text)
+    snprintf(text, sizeof text, "^(.*\\.)?(%.500s)$", key);
+    if (strlen(key) > 500 || !is_harmless(key) || regcomp(&re, text, REG_EXTENDED | REG_NOSUB)) {
+        config_fail(patterns, key, "a pattern that clm cannot match");
         return false;
-    strcpy(text, "^(.*\\.)?(");
-    strcat(text, key);
-    strcat(text, ")$");
-    if (regcomp(&re, text, REG_EXTENDED | REG_NOSUB))
-        return false;
+    }
     fits = regexec(&re, module, 0, NULL, 0) == 0;
     regfree(&re);
     return fits;
@@ -217,7 +226,7 @@ static double from_pattern(config *c, const char *pattern, const char *module, d
     const char *key;
 
     for (int i = 0; p && (key = config_key(p, i)); i++)
-        if (pattern_fits(key, module))
+        if (pattern_fits(p, key, module))
             return config_float(p, key);
     return otherwise;
 }

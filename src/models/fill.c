@@ -205,11 +205,16 @@ static const void *place_rows(const struct binder *b, const struct checkpoint_te
     return to;
 }
 
-/* Blocks of 16 bytes with a scale each, as the original gpt-oss has them. */
-static bool is_mxfp4_blocks(const struct checkpoint_tensor *q, const struct checkpoint_tensor *s)
+/* Bytes with a scale for 16 of them: in blocks, as the original gpt-oss has them, or in rows, as
+ * compressed-tensors has. */
+static bool is_mxfp4_bytes(const struct checkpoint_tensor *q, const struct checkpoint_tensor *s,
+                           int n_in)
 {
-    return q->type == DTYPE_U8 && s->type == DTYPE_U8 && q->n_dims == s->n_dims + 1 &&
-           q->shape[q->n_dims - 1] == 16;
+    if (q->type != DTYPE_U8 || s->type != DTYPE_U8 || q->n_dims < 1 || s->n_dims < 1)
+        return false;
+    if (q->n_dims == s->n_dims + 1)
+        return q->shape[q->n_dims - 1] == 16;
+    return q->n_dims == s->n_dims && 2 * q->shape[q->n_dims - 1] == n_in;
 }
 
 /* Bits and groups follow from the shapes, since n_in is known. */
@@ -219,7 +224,7 @@ static int read_quantised(const struct binder *b, struct weight *w, const struct
     int64_t words = q->n_dims ? q->shape[q->n_dims - 1] : 0;
     int64_t groups = s->n_dims ? s->shape[s->n_dims - 1] : 0;
 
-    if (is_mxfp4_blocks(q, s)) {
+    if (is_mxfp4_bytes(q, s, w->n_in)) {
         w->format = WEIGHT_MXFP4;
         w->bits = 4;
         w->group_size = 32;

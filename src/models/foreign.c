@@ -60,6 +60,10 @@ static int read_method(struct binder *b, config *q, const char *method)
         f->zero_add = strcmp(config_string_or(q, "checkpoint_format", "gptq"), "gptq_v2") != 0;
     } else if (strcmp(method, "bitnet") == 0) {
         f->scales_divide = strcmp(config_string_or(q, "linear_class", ""), "autobitlinear") != 0;
+        if (strcmp(config_string_or(q, "quantization_mode", "offline"), "online") == 0)
+            return unknown(b, method, " online");
+        if (config_bool_or(q, "use_rms_norm", false))
+            return unknown(b, method, " with norms of its own");
     } else if (strcmp(method, "compressed-tensors") == 0) {
         return read_compressed(b, q);
     } else if (strcmp(method, "mxfp4") != 0) {

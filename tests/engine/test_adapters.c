@@ -486,6 +486,12 @@ static const struct bad {
      NULL,
      NULL,
      {"layer_replication", ""}},
+    {10,
+     "{\"peft_type\": \"LORA\", \"r\": 3, \"alpha_pattern\": {\"(a{9}){9}\": 1}}",
+     NULL,
+     NULL,
+     NULL,
+     {"(a{9}){9}", ""}},
 };
 
 static void test_wrong(void **state)

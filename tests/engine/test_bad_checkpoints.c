@@ -427,6 +427,20 @@ static const struct bad bad[] = {
      NULL,
      CLM_ERR_UNSUPPORTED,
      {"hqq"}},
+    {"llama",
+     "\"model_type\"",
+     "\"quantization_config\": {\"quant_method\": \"bitnet\", \"quantization_mode\": "
+     "\"online\"}, \"model_type\"",
+     NULL,
+     CLM_ERR_UNSUPPORTED,
+     {"bitnet online"}},
+    {"llama",
+     "\"model_type\"",
+     "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": "
+     "\"marlin-24\"}, \"model_type\"",
+     NULL,
+     CLM_ERR_UNSUPPORTED,
+     {"marlin-24"}},
 };
 
 static int n_failures;

@@ -14,6 +14,7 @@ enum packer {
     PACKED, /* compressed-tensors' pack-quantized */
     INT8,   /* and int-quantized */
     FP8,
+    MXFP4, /* mxfp4-pack-quantized; scales are powers of two */
     TERNARY
 };
 
@@ -73,6 +74,8 @@ static const struct layout layouts[] = {
      FP8, 8, 40, 24, DTYPE_BF16, false, false, false},
     {"fp8 rows", "mixtral", CT("float-quantized"), FP8, 8, 0, 1, DTYPE_BF16, false, false, false},
     {"fp8, one scale", "llama", "{\"quant_method\": \"fp8\"}", FP8, 8, -1, 0, DTYPE_BF16, false,
+     false, false},
+    {"mxfp4-pack-quantized", "llama", CT("mxfp4-pack-quantized"), MXFP4, 4, 32, 0, DTYPE_U8, false,
      false, false},
     {"ternary", "llama", "{\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\"}",
      TERNARY, 2, -1, 0, DTYPE_BF16, false, false, false},
@@ -140,6 +143,8 @@ static struct matrix random_matrix(const struct layout *l, int rows, int cols)
         random_floats(&f, 1);
         m.scales[i] =
             rounded((l->packer == FP8 ? 0.001f : 0.2f / (float)middle) * (1.5f + f), l->scales);
+        if (l->packer == MXFP4)
+            m.scales[i] = ldexpf(1, -4 - (int)random_below(3));
         m.zeros[i] = l->packer == TERNARY ? 1
                      : l->zeros           ? 1 + (int)random_below(((size_t)1 << l->bits) - 1)
                                           : middle;
@@ -176,6 +181,8 @@ static float number(const struct matrix *m, int o, int i)
     switch (m->l->packer) {
     case FP8:
         return bf16_to_f32(f32_to_bf16(f8_e4m3_to_f32((uint8_t)code) * scale));
+    case MXFP4:
+        return f4_e2m1_to_f32((unsigned)code) * scale;
     case TERNARY:
         return strstr(m->l->quantization, "autobitlinear") ? (float)(code - 1) * scale
                                                            : (float)(code - 1) / scale;
@@ -326,6 +333,19 @@ static void put_bytes(struct tiny *t, const struct matrix *m, const char *module
         free(z);
 }
 
+static void put_mxfp4(struct tiny *t, const struct matrix *m, const char *module)
+{
+    uint8_t *q = memory((size_t)(m->rows * m->cols / 2), 1);
+    uint8_t *scales = memory((size_t)(m->rows * m->n_groups), 1);
+
+    for (int i = 0; i < m->rows * m->cols; i++)
+        q[i / 2] |= (uint8_t)(m->codes[i] << i % 2 * 4);
+    for (int i = 0; i < m->rows * m->n_groups; i++)
+        scales[i] = (uint8_t)(127 + ilogbf(m->scales[i]));
+    put(t, module, ".weight_packed", DTYPE_U8, m->rows, m->cols / 2, q);
+    put(t, module, ".weight_scale", DTYPE_U8, m->rows, m->n_groups, scales);
+}
+
 static void put_ternary(struct tiny *t, const struct matrix *m, const char *module)
 {
     int quarter = m->rows / 4;
@@ -354,6 +374,9 @@ static void put_matrix(struct tiny *t, const struct matrix *m, const char *modul
     case INT8:
     case FP8:
         put_bytes(t, m, module);
+        break;
+    case MXFP4:
+        put_mxfp4(t, m, module);
         break;
     case TERNARY:
         put_ternary(t, m, module);
@@ -523,7 +546,7 @@ static void test_wrong(void **state)
         {15, UP ".weight_scale", REMOVE, "up_proj"},
         {17, UP ".weight_scale_inv", REMOVE, "weight_scale_inv"},
         {17, UP ".weight_scale_inv", CUT, "no scales for blocks"},
-        {21, UP ".weight", CUT, "[16, 32]"},
+        {22, UP ".weight", CUT, "[16, 32]"},
     };
 
     (void)state;
