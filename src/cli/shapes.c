@@ -76,6 +76,18 @@ const struct shape shapes[] = {
      "\"mlp_multipliers\": [0.88, 0.59], \"ssm_in_multiplier\": 1.25,"
      "\"ssm_out_multiplier\": 0.24, \"ssm_multipliers\": [0.35, 0.25, 0.35, 0.5, 0.35],"
      "\"hidden_act\": \"silu\", \"tie_word_embeddings\": false"},
+    {"qwen3-next-80b-a3b", 48,
+     "\"model_type\": \"qwen3_next\", \"vocab_size\": 151936, \"hidden_size\": 2048,"
+     "\"intermediate_size\": 5120, \"moe_intermediate_size\": 512, \"num_experts\": 512,"
+     "\"num_experts_per_tok\": 10, \"shared_expert_intermediate_size\": 512,"
+     "\"norm_topk_prob\": true, \"decoder_sparse_step\": 1, \"mlp_only_layers\": [],"
+     "\"num_attention_heads\": 16, \"num_key_value_heads\": 2, \"head_dim\": 256,"
+     "\"linear_num_value_heads\": 32, \"linear_num_key_heads\": 16,"
+     "\"linear_key_head_dim\": 128, \"linear_value_head_dim\": 128,"
+     "\"linear_conv_kernel_dim\": 4, \"full_attention_interval\": 4,"
+     "\"partial_rotary_factor\": 0.25, \"max_position_embeddings\": 262144,"
+     "\"rms_norm_eps\": 1e-06, \"rope_theta\": 10000000, \"rope_scaling\": null,"
+     "\"hidden_act\": \"silu\", \"attention_bias\": false, \"tie_word_embeddings\": false"},
     {"storyteller", 8,
      "\"model_type\": \"llama\", \"vocab_size\": 4096, \"hidden_size\": 384,"
      "\"intermediate_size\": 1024, \"num_attention_heads\": 6, \"num_key_value_heads\": 2,"
