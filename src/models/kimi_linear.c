@@ -4,6 +4,10 @@
  *     x += delta(rms_norm(x)) or mla(rms_norm(x))
  *     x += mlp(n), or sum over the k best e of w_e expert_e(n) + shared(n),  n = rms_norm(x)
  *
+ * Kimi K3 has a gate after attention too, a lower bound of decays, experts that read and write
+ * fewer numbers, activations that are held, and what each block reads may be a mixture of what x is
+ * and what it was before earlier blocks of layers.
+ *
  * arXiv:2510.26692
  */
 #include <string.h>
@@ -53,6 +57,8 @@ static struct delta_spec read_delta(config *c, struct norm_spec norm)
     int n_heads = config_int(from, linear ? "num_heads" : "linear_num_heads");
     int head_dim = config_int(from, linear ? "head_dim" : "linear_head_dim");
 
+    bool full_rank = linear && config_bool_or(linear, "use_full_rank_gate", false);
+
     config_ignore(c, "linear_num_heads", "linear_head_dim", "linear_conv_kernel_dim", NULL);
     if (linear)
         config_ignore(linear, "full_attn_layers", NULL);
@@ -66,7 +72,8 @@ static struct delta_spec read_delta(config *c, struct norm_spec norm)
         .convs_apart = true,
         .keywise = true,
         .decay_rank = head_dim,
-        .gate_rank = head_dim,
+        .decay_bound = linear ? (float)config_float_or(linear, "gate_lower_bound", 0) : 0,
+        .gate_rank = full_rank ? 0 : head_dim,
         .beta_scale = 1,
         .norm = norm,
         .gate_activation = ACT_SIGMOID,
@@ -90,6 +97,8 @@ static struct mla_spec read_mla(config *c, struct norm_spec norm, bool later)
         .kv_scale = 1,
     };
 
+    if (config_bool_or(c, "mla_use_output_gate", false))
+        m.gate = GATE_ALL;
     if (later)
         norm.eps = 1e-6f;
     m.q_norm = m.kv_norm = norm;
@@ -129,16 +138,60 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp, bool later)
     return moe;
 }
 
+/* Of K3: experts of fewer numbers, behind a norm or not. */
+static void read_latent(struct moe_spec *moe, config *c, struct norm_spec norm)
+{
+    moe->latent_size = config_int_or(c, "routed_expert_hidden_size", 0);
+    if (moe->latent_size && config_bool_or(c, "latent_moe_use_norm", false))
+        moe->latent_post_norm = norm;
+}
+
+/* K3's activation, beta tanh(g / beta) sigmoid(g), has a name of its own. */
+static struct mlp_spec read_mlp(config *c)
+{
+    const char *act = config_string_or(c, "hidden_act", "silu");
+    struct mlp_spec mlp = {.gated = true};
+
+    if (strcmp(act, "situ") != 0)
+        return config_gated_mlp(c);
+    mlp.intermediate_size = config_int(c, "intermediate_size");
+    mlp.situ = (float)config_float_or(c, "activation_situ_beta", 1);
+    mlp.situ_up = (float)config_float_or(c, "activation_situ_linear_beta", 0);
+    if (mlp.situ == 0)
+        mlp.situ = 1;
+    return mlp;
+}
+
+/* Both branches of all layers read mixtures; the first of every block of layers keeps x and begins
+ * anew. */
+static void mix_residuals(struct spec *s, config *c)
+{
+    int block =
+        config_has(c, "attn_res_block_size") ? config_int_in(c, "attn_res_block_size", 1, 4096) : 0;
+
+    for (int i = 0; block && i < s->n_layers; i++) {
+        struct branch_spec *b = s->layers[i].branches;
+
+        b[0].mixes = b[1].mixes = true;
+        b[0].keeps = b[0].replace = i % block == 0;
+        s->n_kept += b[0].keeps;
+    }
+    s->residual_norm = s->final_norm;
+}
+
 static int kimi_linear_spec(struct spec *s, config *c, arena *a)
 {
-    bool later = config_by_transformers(c);
+    bool third = strcmp(config_string_or(c, "hidden_act", ""), "situ") == 0;
+    bool later = config_by_transformers(c) && !third;
     struct norm_spec norm = config_rms_norm(c);
-    struct mlp_spec mlp = config_gated_mlp(c);
+    struct mlp_spec mlp = read_mlp(c);
     bool experts = config_int_or(c, "num_experts", 0) > 0;
     struct moe_spec moe = experts ? read_moe(c, mlp, later) : (struct moe_spec){0};
     struct delta_spec delta = read_delta(c, norm);
-    struct mla_spec mla = read_mla(c, norm, later);
+    struct mla_spec mla = read_mla(c, norm, later || third);
 
+    if (experts)
+        read_latent(&moe, c, norm);
     if (config_common(s, c, false, a))
         return -1;
     s->context_length = config_int_or(c, "model_max_length", s->context_length);
@@ -150,6 +203,7 @@ static int kimi_linear_spec(struct spec *s, config *c, arena *a)
         layer_add(&s->layers[i],
                   experts && is_sparse(c, i) ? branch_moe(norm, moe) : branch_mlp(norm, mlp));
     }
+    mix_residuals(s, c);
     config_ignore(c, "use_grouped_topk", "num_nextn_predict_layers", "moe_layer_freq",
                   "first_k_dense_replace", "layer_types", "output_router_logits", "pretraining_tp",
                   NULL);
@@ -160,6 +214,10 @@ static const struct weight_rule kimi_linear_weights[] = {
     {"model.embed_tokens", EMBED_TOKENS},
     {"model.layers.*.input_layernorm", PRE_NORM(0)},
     {"model.layers.*.self_attn.{q,k,v}_proj", ONLY_SLOTS(OP_DELTA, 0, ROLE_DELTA_Q)},
+    {"model.layers.*.self_attn.qkv_proj", SPLIT(0, ROLE_DELTA_Q, 3)},
+    {"model.layers.*.self_attn.qkv_conv.conv", SPLIT(0, ROLE_DELTA_CONV_Q, 3)},
+    {"model.layers.*.self_attn.g_proj", ONLY_SLOTS(OP_DELTA, 0, ROLE_DELTA_GATE)},
+    {"model.layers.*.self_attn.g_proj", SLOTS(0, ROLE_ATTENTION_GATE)},
     {"model.layers.*.self_attn.{g_b_proj,b_proj,f_b_proj,o_proj,g_a_proj,f_a_proj}",
      ONLY_SLOTS(OP_DELTA, 0, ROLE_DELTA_GATE)},
     {"model.layers.*.self_attn.{q,k,v}_conv1d", SLOTS(0, ROLE_DELTA_CONV_Q)},
@@ -181,6 +239,20 @@ static const struct weight_rule kimi_linear_weights[] = {
     {"model.layers.*.block_sparse_moe.experts.#.{w1,w3,w2}", EXPERTS(1)},
     {"model.layers.*.mlp.shared_experts.{gate,up,down}_proj", SHARED_EXPERT(1)},
     {"model.layers.*.block_sparse_moe.shared_experts.{gate,up,down}_proj", SHARED_EXPERT(1)},
+    {"model.layers.*.mlp.{routed_expert_down_proj,routed_expert_up_proj}",
+     SLOTS(1, ROLE_LATENT_IN)},
+    {"model.layers.*.block_sparse_moe.{routed_expert_down_proj,routed_expert_up_proj}",
+     SLOTS(1, ROLE_LATENT_IN)},
+    {"model.layers.*.mlp.routed_expert_norm", SLOTS(1, ROLE_LATENT_POST_NORM)},
+    {"model.layers.*.block_sparse_moe.routed_expert_norm", SLOTS(1, ROLE_LATENT_POST_NORM)},
+    {"model.layers.*.block_sparse_moe.e_score_correction_bias", ROUTER_BIAS(1)},
+    {"model.layers.*.block_sparse_moe.switch_mlp.{gate,up,down}_proj", EXPERTS(1)},
+    {"model.layers.*.self_attention_res_{proj,norm}", SLOTS(0, ROLE_RESIDUAL_PROJ)},
+    {"model.layers.*.self_attention_res.{proj,norm}_weight", SLOTS(0, ROLE_RESIDUAL_PROJ)},
+    {"model.layers.*.mlp_res_{proj,norm}", SLOTS(1, ROLE_RESIDUAL_PROJ)},
+    {"model.layers.*.mlp_res.{proj,norm}_weight", SLOTS(1, ROLE_RESIDUAL_PROJ)},
+    {"model.output_attn_res_{proj,norm}", SLOTS(-1, ROLE_RESIDUAL_PROJ)},
+    {"model.output_attn_res.{proj,norm}_weight", SLOTS(-1, ROLE_RESIDUAL_PROJ)},
     {"model.norm", FINAL_NORM},
     {"lm_head", LM_HEAD},
     {"model.mtp**", IGNORE}, /* guesses of further tokens */
@@ -188,8 +260,8 @@ static const struct weight_rule kimi_linear_weights[] = {
 };
 
 const struct family family_kimi_linear = {
-    .name = "Kimi Linear",
-    .model_types = {"kimi_linear"},
+    .name = "Kimi Linear, Kimi K3",
+    .model_types = {"kimi_linear", "kimi_k3"},
     .spec = kimi_linear_spec,
     .weights = kimi_linear_weights,
 };

@@ -129,15 +129,18 @@ static const tensor *scaled(pass *p, const tensor *x, float scale)
 static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, tensor *late)
 {
     tensor *y[LAYER_MAX_BRANCHES], *normed = NULL;
+    const tensor *read = b[0].spec->mixes ? nn_residual_mix(p, &b[0].residual, x) : x;
 
+    if (b[0].spec->keeps)
+        nn_residual_keep(p, x);
     for (int i = 0; i < n; i++) {
         bool view = b[i].spec->op == OP_NONE || b[i].spec->op == OP_EMBEDDING ||
                     b[i].spec->op == OP_ALTUP_ADD;
 
         if (!b[i].spec->shared_norm)
-            normed = nn_norm(p, b[i].spec->final_norm ? &p->model->final_norm : &b[i].pre_norm, x,
-                             x->cols);
-        y[i] = run_op(p, &b[i], scaled(p, normed, b[i].spec->in_scale), x);
+            normed = nn_norm(p, b[i].spec->final_norm ? &p->model->final_norm : &b[i].pre_norm,
+                             read, x->cols);
+        y[i] = run_op(p, &b[i], scaled(p, normed, b[i].spec->in_scale), read);
         if (view && (b[i].gain || b[i].spec->replace || b[i].spec->post_norm.kind != NORM_NONE))
             y[i] = own_copy(p, y[i]);
         if (p->failed)
@@ -246,6 +249,9 @@ static void keep_for_layers(pass *p, const tensor *x)
 {
     const struct spec *s = p->model->spec;
 
+    if (s->n_kept)
+        p->kept = pass_tensor(p, DTYPE_F32, s->n_kept * x->rows, x->cols);
+
     for (int i = 0; i < s->n_layers; i++) {
         for (int b = 0; b < s->layers[i].n_branches; b++) {
             const struct branch_spec *branch = &s->layers[i].branches[b];
@@ -262,6 +268,17 @@ static void keep_for_layers(pass *p, const tensor *x)
                                         a->n_kv_heads * (a->v_dim ? a->v_dim : a->head_dim));
         }
     }
+}
+
+/* What the head reads where layers have kept x. */
+static void mix_end(pass *p, tensor *x)
+{
+    struct pass_mark mark = pass_mark(p);
+    const tensor *mixed = nn_residual_mix(p, &p->model->residual, x);
+
+    if (!p->failed)
+        p->ops->copy_rows(p->dev, x, mixed);
+    pass_rewind(p, mark);
 }
 
 tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
@@ -281,5 +298,7 @@ tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
         run_layer(p, &m->layers[i], x);
     if (s->altup.n)
         nn_altup_end(p, x);
+    if (s->n_kept && !p->failed)
+        mix_end(p, x);
     return n_logits > 0 && !p->failed ? head(p, x, logit_rows, n_logits) : NULL;
 }

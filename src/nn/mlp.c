@@ -3,10 +3,29 @@
 
 #include "nn/nn.h"
 
+/* gate = beta tanh(gate / beta) sigmoid(gate) up, up held likewise. */
+static void situ(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up)
+{
+    tensor *held = pass_tensor(p, DTYPE_F32, gate->rows, gate->cols);
+
+    if (p->failed)
+        return;
+    p->ops->copy_rows(p->dev, held, gate);
+    p->ops->softcap(p->dev, held, s->situ);
+    p->ops->glu(p->dev, gate, gate, held, ACT_SIGMOID);
+    if (s->situ_up != 0)
+        p->ops->softcap(p->dev, up, s->situ_up);
+    p->ops->glu(p->dev, gate, gate, up, ACT_NONE);
+}
+
 void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up)
 {
     if (p->failed)
         return;
+    if (s->situ != 0) {
+        situ(p, s, gate, up);
+        return;
+    }
     if (s->gate_scale != 0)
         p->ops->scale(p->dev, gate, s->gate_scale);
     if (s->thinned)

@@ -138,6 +138,7 @@ tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *r
     if (p->failed)
         return y;
     p->ops->combine_experts(p->dev, y, down, weights);
+    nn_norm_inplace(p, &m->latent_post_norm, y, width);
     if (s->latent_size)
         y = nn_linear(p, &m->latent_out, y);
     nn_norm_inplace(p, &m->expert_post_norm, y, y->cols);

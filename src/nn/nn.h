@@ -54,6 +54,9 @@ tensor *nn_delta(pass *p, const struct nn_delta *d, const tensor *x, size_t stat
 tensor *nn_lightning(pass *p, const struct nn_lightning *l, const tensor *x, size_t state);
 tensor *nn_rg_lru(pass *p, const struct nn_rg_lru *r, const tensor *x, size_t state);
 tensor *nn_rwkv7(pass *p, const struct nn_rwkv7 *r, const tensor *x, size_t state);
+/* nn/residual.c: x as it is now is kept; a mixture of x and all that has been kept. */
+void nn_residual_keep(pass *p, const tensor *x);
+const tensor *nn_residual_mix(pass *p, const struct nn_residual *r, const tensor *x);
 /* nn/shift.c: x of the token before each, less its own; and x + mix times that, mix [cols]. */
 tensor *nn_shift(pass *p, const tensor *x, size_t state);
 tensor *nn_mix(pass *p, const tensor *x, const tensor *shift, const float *mix);

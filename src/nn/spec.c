@@ -355,6 +355,9 @@ static int check_rwkv7(int layer, const struct rwkv7_spec *r, int hidden_size, c
 
 static int check_mlp(int layer, const struct mlp_spec *m, clm_error *err)
 {
+    if (!(m->situ >= 0) || !isfinite(m->situ) || !(m->situ_up >= 0) || !isfinite(m->situ_up))
+        return fail(err, CLM_ERR_FORMAT, "config: the activation of layer %d is held at %g and %g",
+                    layer, (double)m->situ, (double)m->situ_up);
     if (!isfinite(m->alpha) || (m->alpha != 0 && !(m->limit > 0)))
         return fail(err, CLM_ERR_FORMAT,
                     "config: the activation of layer %d has alpha %g and limit %g", layer,
@@ -446,6 +449,16 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
         return check_moe(layer, &b->moe, err);
     }
     return fail(err, CLM_ERR_FORMAT, "config: layer %d has an operation of no known kind", layer);
+}
+
+static int check_kept(const struct spec *s, clm_error *err)
+{
+    int n = 0;
+
+    for (int i = 0; i < s->n_layers; i++)
+        for (int b = 0; b < s->layers[i].n_branches; b++)
+            n += s->layers[i].branches[b].keeps;
+    return check_range(-1, "the number of blocks of layers", n, s->n_kept, s->n_kept, err);
 }
 
 static int check_altup(const struct altup_spec *a, clm_error *err)
@@ -560,7 +573,8 @@ int spec_check(const struct spec *s, clm_error *err)
         (s->layer_input_size &&
          check_range(-1, "vocab_size_per_layer_input", s->layer_input_vocab, 1, MAX_SIZE, err)))
         return -1;
-    if (check_altup(&s->altup, err) || check_ngram(&s->ngram, err))
+    if (check_altup(&s->altup, err) || check_ngram(&s->ngram, err) ||
+        check_norm(-1, &s->residual_norm, err) || check_kept(s, err))
         return -1;
     if (!isfinite(s->embed_scale) || !isfinite(s->logit_scale) || !(s->logit_softcap >= 0))
         return fail(err, CLM_ERR_FORMAT,

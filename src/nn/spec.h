@@ -155,7 +155,10 @@ struct mlp_spec {
     bool bias;
     float gate_scale; /* gated: of what act reads; 0 counts as 1 */
     float limit;      /* gated: act(gate) is held below it, up within [-limit, limit]; 0: not */
-    float alpha;  /* gated: (u + 1) g sigmoid(alpha g), g held below limit, u within it; 0: not */
+    float alpha; /* gated: (u + 1) g sigmoid(alpha g), g held below limit, u within it; 0: not */
+    /* Gated: situ tanh(g / situ) sigmoid(g) stands for act(g), and situ_up tanh(u / situ_up) for u;
+     * 0: not. */
+    float situ, situ_up;
     bool thinned; /* gated: act reads max(0, g - (mean + thinning deviation)) of its row g */
     float thinning;
     struct norm_spec inner_norm; /* of what down reads; not of experts */
@@ -179,10 +182,11 @@ struct moe_spec {
      * branch's norm reads; the shared one reads its result. Answers are normed before they are
      * added. */
     struct norm_spec router_norm, expert_norm, expert_post_norm, shared_post_norm;
-    float router_scale;           /* of the router's logits; 0 counts as 1 */
-    bool expert_scales;           /* weights are multiplied by one of each expert */
-    struct norm_spec latent_norm; /* of what is made of x */
-    struct norm_spec each_norm;   /* of each expert's answer */
+    float router_scale;                /* of the router's logits; 0 counts as 1 */
+    bool expert_scales;                /* weights are multiplied by one of each expert */
+    struct norm_spec latent_norm;      /* of what is made of x */
+    struct norm_spec latent_post_norm; /* of what the experts give, before it is made to x */
+    struct norm_spec each_norm;        /* of each expert's answer */
     int latent_size; /* experts read and write so many numbers, made of x and made to it; 0: x */
     bool latent_bias;
 };
@@ -307,6 +311,8 @@ struct branch_spec {
     float in_scale;  /* of what the op reads; 0 counts as 1 */
     bool parallel;   /* reads what the branch before it read, not its result */
     bool late;       /* its result is added at the end of the layer */
+    bool mixes;      /* reads a mixture of x and what has been kept of it, by weights of its own */
+    bool keeps;      /* x is kept, as it is before */
     bool final_norm; /* pre_norm is that of the model's end */
     bool replace;    /* x = scale * post_norm(op(pre_norm(x))), without the old x; not parallel */
     bool gain;       /* the result is multiplied by a weight, one number */
@@ -382,6 +388,8 @@ struct spec {
     int layer_input_vocab; /* rows of their table; further tokens count as token 0 */
     struct norm_spec layer_input_norm;
     struct altup_spec altup;
+    int n_kept;                     /* branches that keep x; the head reads a mixture then */
+    struct norm_spec residual_norm; /* of what is weighed for mixtures */
     struct ngram_spec ngram;
     int position_offset; /* position p has row p + position_offset */
     struct norm_spec embed_norm;

@@ -135,6 +135,9 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_RWKV_KEY_RATE] = "k_a",
     [ROLE_RWKV_BONUS] = "r_k",
     [ROLE_RWKV_NORM] = "g_norm",
+    [ROLE_RESIDUAL_PROJ] = "res_proj",
+    [ROLE_RESIDUAL_NORM] = "res_norm",
+    [ROLE_LATENT_POST_NORM] = "routed_expert_norm",
     [ROLE_MLP_MIX] = "x_k of the feed-forward",
     [ROLE_GATE_PROJ] = "gate_proj",
     [ROLE_UP_PROJ] = "up_proj",
@@ -604,6 +607,7 @@ static int visit_moe(struct walk *w, struct nn_moe *m)
     if (!rc && m->spec->shared_gate)
         rc = visit_matrix(w, ROLE_SHARED_EXPERT_GATE, &m->shared_gate, 1, w->hidden_size, false);
     rc = rc ? rc : visit_norm(w, ROLE_LATENT_NORM, &m->latent_norm, read);
+    rc = rc ? rc : visit_norm(w, ROLE_LATENT_POST_NORM, &m->latent_post_norm, read);
     rc = rc ? rc : visit_norm(w, ROLE_EACH_NORM, &m->each_norm, read);
     rc = rc ? rc : visit_norm(w, ROLE_ROUTER_NORM, &m->router_norm, w->hidden_size);
     rc = rc ? rc : visit_norm(w, ROLE_EXPERT_NORM, &m->expert_norm, w->hidden_size);
@@ -648,10 +652,19 @@ static int visit_altup(struct walk *w, struct nn_altup *a, enum op_kind op)
     return rc ? rc : visit_altup_coefs(w, ROLE_ALTUP_PREDICT, a, n * n);
 }
 
+static int visit_residual(struct walk *w, struct nn_residual *r)
+{
+    int rc = visit_matrix(w, ROLE_RESIDUAL_PROJ, &r->proj, 1, w->hidden_size, false);
+
+    return rc ? rc : visit_norm(w, ROLE_RESIDUAL_NORM, &r->norm, w->hidden_size);
+}
+
 static int visit_branch(struct walk *w, struct nn_branch *b)
 {
-    int rc = 0;
+    int rc = b->spec->mixes ? visit_residual(w, &b->residual) : 0;
 
+    if (rc)
+        return rc;
     if (!b->spec->shared_norm && !b->spec->final_norm)
         rc = visit_norm(w, ROLE_PRE_NORM, &b->pre_norm, w->hidden_size);
     if (rc)
@@ -780,6 +793,8 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
                 : visit_experts(&w, ROLE_ALTUP_OUT, &m->altup_out, s->altup.n - 1, s->hidden_size,
                                 s->hidden_size, false);
     }
+    if (!rc && s->n_kept)
+        rc = visit_residual(&w, &m->residual);
     if (!rc && s->logit_gain)
         rc = visit_vector(&w, ROLE_LOGIT_GAIN, &m->logit_gain, 1);
     for (int i = 0; i < s->n_layers; i++) {
@@ -926,6 +941,7 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
 {
     b->spec = s;
     b->pre_norm.spec = &s->pre_norm;
+    b->residual.norm.spec = &m->spec->residual_norm;
     b->post_norm.spec = &s->post_norm;
     switch (s->op) {
     case OP_NONE:
@@ -988,6 +1004,7 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
         b->moe.shared.spec = &s->moe.shared;
         b->moe.shared.inner_norm.spec = &s->moe.shared.inner_norm;
         b->moe.latent_norm.spec = &s->moe.latent_norm;
+        b->moe.latent_post_norm.spec = &s->moe.latent_post_norm;
         b->moe.each_norm.spec = &s->moe.each_norm;
         b->moe.router_norm.spec = &s->moe.router_norm;
         b->moe.expert_norm.spec = &s->moe.expert_norm;
@@ -1022,6 +1039,7 @@ struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_
     if (m) {
         m->spec = spec;
         m->final_norm.spec = &spec->final_norm;
+        m->residual.norm.spec = &spec->residual_norm;
         m->embed_norm.spec = &spec->embed_norm;
         m->layer_norm.spec = &spec->layer_input_norm;
         m->layers = arena_array(a, struct nn_layer, spec->n_layers);

@@ -164,8 +164,8 @@ struct nn_moe {
     struct nn_experts gate_proj, up_proj, down_proj;
     struct nn_mlp shared;
     struct nn_linear shared_gate; /* [1, hidden_size] */
-    struct nn_norm latent_norm, each_norm, router_norm, expert_norm, expert_post_norm,
-        shared_post_norm;
+    struct nn_norm latent_norm, latent_post_norm, each_norm, router_norm, expert_norm,
+        expert_post_norm, shared_post_norm;
     const float *expert_scales;  /* [n_experts] or NULL */
     struct nn_linear shared_mix; /* [2, hidden_size] */
     struct nn_linear latent_in, latent_out;
@@ -185,8 +185,15 @@ struct nn_altup {
     const struct nn_altup *predicts; /* that of the layer, whose router serves both */
 };
 
+/* What a mixture weighs its parts by. */
+struct nn_residual {
+    struct nn_linear proj; /* [1, hidden_size] */
+    struct nn_norm norm;
+};
+
 struct nn_branch {
     const struct branch_spec *spec;
+    struct nn_residual residual; /* of those that mix */
     struct nn_norm pre_norm, post_norm;
     const float *gain;                           /* one number, or NULL */
     const float *old_gate, *new_gate, *raw_gate; /* [hidden_size]: a, b, or what they are made of */
@@ -231,6 +238,7 @@ struct nn_model {
     const struct nn_lora *tied_lora;          /* of the head where it is tied; or NULL */
     struct nn_linear positions;               /* learned positions */
     struct nn_norm embed_norm, final_norm;
+    struct nn_residual residual;                 /* of what the head reads, with spec->n_kept */
     struct nn_experts ngram_tables, ngram_projs; /* [(ngram.n - 1) ngram.k] */
     struct nn_experts altup_in, altup_out;       /* [altup.n - 1] of [hidden_size, hidden_size] */
     const float *logit_gain;                     /* one number, or NULL */
@@ -375,6 +383,9 @@ enum weight_role {
     ROLE_RWKV_BONUS,
     ROLE_RWKV_NORM,
     ROLE_MLP_MIX,
+    ROLE_RESIDUAL_PROJ,
+    ROLE_RESIDUAL_NORM,
+    ROLE_LATENT_POST_NORM,
     ROLE_GATE_PROJ,
     ROLE_UP_PROJ,
     ROLE_DOWN_PROJ,
