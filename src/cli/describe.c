@@ -126,6 +126,8 @@ static const char *op_name(enum op_kind op)
         return "short convolution";
     case OP_CONV_MIXER:
         return "gate of convolutions";
+    case OP_MLSTM:
+        return "mlstm";
     case OP_MAMBA:
         return "mamba";
     case OP_MAMBA2:
@@ -248,6 +250,13 @@ static void describe_moe(struct fields *f, const struct moe_spec *m)
     describe_mlp(f, &m->expert);
 }
 
+static void describe_mlstm(struct fields *f, const struct mlstm_spec *m)
+{
+    field_count(f, "n_heads", m->n_heads);
+    field_count(f, "key_dim", m->key_dim);
+    field_count(f, "value_dim", m->value_dim);
+}
+
 static void describe_mamba(struct fields *f, const struct mamba_spec *m)
 {
     field_count(f, "channels", m->channels);
@@ -282,6 +291,8 @@ static void describe_branch(struct fields *f, const struct branch_spec *b)
         field_count(f, "width", b->short_conv.width);
     else if (b->op == OP_CONV_MIXER)
         field_count(f, "width", b->conv_mixer.width);
+    else if (b->op == OP_MLSTM)
+        describe_mlstm(f, &b->mlstm);
     else if (b->op == OP_MAMBA)
         describe_mamba(f, &b->mamba);
     else if (b->op == OP_MAMBA2)

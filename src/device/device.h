@@ -412,6 +412,17 @@ struct device_ops {
     void (*time_step)(device *d, tensor *dt, tensor *decay, const float *bias, const float *a,
                       int n, float low, float high);
 
+    /* Gates of an exponential memory, of inputs i and f [T, H], kept in range by the greatest
+     * exponent m so far: m' = max(log f + m, i) with log f = log sigmoid(f); y [T, 3 H] gets the
+     * decays exp(log f + m - m'), then the weights exp(i - m'), then exp(-m'). The state is m [H].
+     * mLSTM, arXiv:2405.04517 */
+    void (*exponential_gates)(device *d, tensor *y, const tensor *i, const tensor *f,
+                              const struct state_batch *batch, size_t offset);
+
+    /* y[t, g n + i] /= max(|by[t, g]|, floor[t, g]) + eps for the G columns g of by and floor. */
+    void (*divide_groups)(device *d, tensor *y, const tensor *by, const tensor *floor, int n,
+                          float eps);
+
     /* y[t, g] = sum_{i < n} a[t, g n + i] b[t, g n + i] for the G columns g of y. */
     void (*dot_groups)(device *d, tensor *y, const tensor *a, const tensor *b, int n);
 

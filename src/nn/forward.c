@@ -70,6 +70,8 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const
         return nn_short_conv(p, &b->short_conv, x, b->state);
     case OP_CONV_MIXER:
         return nn_conv_mixer(p, &b->conv_mixer, x, b->state);
+    case OP_MLSTM:
+        return nn_mlstm(p, &b->mlstm, x, b->state);
     case OP_MAMBA:
         return nn_mamba(p, &b->mamba, x, b->state);
     case OP_MAMBA2:

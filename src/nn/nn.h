@@ -40,10 +40,11 @@ int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[2]
 /* state: where the last keys and values lie, of layers that convolve them. */
 tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x, size_t state);
 tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x);
-/* nn/short_conv.c, conv_mixer.c, mamba.c, mamba2.c: the same; state is where its part of the state
- * lies. */
+/* nn/short_conv.c, conv_mixer.c, mlstm.c, mamba.c, mamba2.c: the same; state is where its part of
+ * the state lies. */
 tensor *nn_short_conv(pass *p, const struct nn_short_conv *c, const tensor *x, size_t state);
 tensor *nn_conv_mixer(pass *p, const struct nn_conv_mixer *m, const tensor *x, size_t state);
+tensor *nn_mlstm(pass *p, const struct nn_mlstm *m, const tensor *x, size_t state);
 tensor *nn_mamba(pass *p, const struct nn_mamba *m, const tensor *x, size_t state);
 tensor *nn_mamba2(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t state);
 /* x = act(conv(x)), of x [T, channels] and what came before. */

@@ -43,6 +43,11 @@ struct branch_spec branch_conv_mixer(struct norm_spec pre_norm, struct conv_mixe
         .pre_norm = pre_norm, .op = OP_CONV_MIXER, .scale = 1, .conv_mixer = conv_mixer};
 }
 
+struct branch_spec branch_mlstm(struct norm_spec pre_norm, struct mlstm_spec mlstm)
+{
+    return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MLSTM, .scale = 1, .mlstm = mlstm};
+}
+
 struct branch_spec branch_mamba(struct norm_spec pre_norm, struct mamba_spec mamba)
 {
     return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MAMBA, .scale = 1, .mamba = mamba};
@@ -262,6 +267,18 @@ static int check_conv_mixer(int layer, const struct conv_mixer_spec *m, clm_erro
     return check_norm(layer, &m->q_norm, err) || check_norm(layer, &m->k_norm, err) ? -1 : 0;
 }
 
+static int check_mlstm(int layer, const struct mlstm_spec *m, clm_error *err)
+{
+    if (check_range(layer, "the number of heads", m->n_heads, 1, MAX_HEADS, err) ||
+        check_range(layer, "the size of a key", m->key_dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "the size of a value", m->value_dim, 1, MAX_HEAD_DIM, err))
+        return -1;
+    if (!(m->gate_softcap >= 0) || !(m->eps >= 0))
+        return fail(err, CLM_ERR_FORMAT, "config: gates of layer %d are capped at %g, eps is %g",
+                    layer, (double)m->gate_softcap, (double)m->eps);
+    return check_norm(layer, &m->norm, err);
+}
+
 static int check_mamba(int layer, const struct mamba_spec *m, clm_error *err)
 {
     if (check_range(layer, "the size of the state", m->state_size, 1, MAX_HEAD_DIM, err) ||
@@ -431,6 +448,8 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
         return check_conv(layer, b->short_conv.channels, b->short_conv.width, err);
     case OP_CONV_MIXER:
         return check_conv_mixer(layer, &b->conv_mixer, err);
+    case OP_MLSTM:
+        return check_mlstm(layer, &b->mlstm, err);
     case OP_MAMBA:
         return check_mamba(layer, &b->mamba, err);
     case OP_MAMBA2:
@@ -524,6 +543,9 @@ size_t branch_state_bytes(const struct branch_spec *b)
     case OP_CONV_MIXER:
         return 2 * conv_state_bytes(b->conv_mixer.n_kv_heads * b->conv_mixer.head_dim,
                                     b->conv_mixer.width);
+    case OP_MLSTM: /* the matrix of each head, what it has of each key, the greatest exponent */
+        return float_bytes((double)b->mlstm.n_heads *
+                           ((double)b->mlstm.key_dim * (b->mlstm.value_dim + 1) + 1));
     case OP_MAMBA:
         return mamba_state_bytes(&b->mamba);
     case OP_MAMBA2:

@@ -225,6 +225,15 @@ struct mamba2_spec {
     bool norm_before_gate;            /* norm(y) silu(z), else norm(y silu(z)) */
 };
 
+/* A memory C of keys and values whose gates are exponential, read by queries and divided by what it
+ * has of them: y = C q / max(|n q|, 1). mLSTM, arXiv:2405.04517 */
+struct mlstm_spec {
+    int n_heads, key_dim, value_dim;
+    float gate_softcap;    /* of both gates before they act; 0: none */
+    float eps;             /* added to the divisor */
+    struct norm_spec norm; /* of the result of each head, with weights for each of its numbers */
+};
+
 /* A state space with decays for each channel. in(x) gives x and a gate z; B, C and the time step
  * are made of the convolved x, the latter through dt_rank numbers. Mamba, arXiv:2312.00752 */
 struct mamba_spec {
@@ -287,6 +296,7 @@ enum op_kind {
     OP_MLA,
     OP_SHORT_CONV,
     OP_CONV_MIXER,
+    OP_MLSTM,
     OP_MAMBA,
     OP_MAMBA2,
     OP_DELTA,
@@ -327,6 +337,7 @@ struct branch_spec {
         struct mla_spec mla;
         struct short_conv_spec short_conv;
         struct conv_mixer_spec conv_mixer;
+        struct mlstm_spec mlstm;
         struct mamba_spec mamba;
         struct mamba2_spec mamba2;
         struct delta_spec delta;
@@ -404,6 +415,7 @@ struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_
 struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla);
 struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_conv_spec short_conv);
 struct branch_spec branch_conv_mixer(struct norm_spec pre_norm, struct conv_mixer_spec conv_mixer);
+struct branch_spec branch_mlstm(struct norm_spec pre_norm, struct mlstm_spec mlstm);
 struct branch_spec branch_mamba(struct norm_spec pre_norm, struct mamba_spec mamba);
 struct branch_spec branch_mamba2(struct norm_spec pre_norm, struct mamba2_spec mamba2);
 struct branch_spec branch_delta(struct norm_spec pre_norm, struct delta_spec delta);

@@ -79,6 +79,14 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_V_CONV] = "convolution of values",
     [ROLE_SHORT_CONV_IN] = "in_proj",
     [ROLE_SHORT_CONV_OUT] = "out_proj",
+    [ROLE_MLSTM_Q] = "q of mlstm_layer",
+    [ROLE_MLSTM_K] = "k of mlstm_layer",
+    [ROLE_MLSTM_V] = "v of mlstm_layer",
+    [ROLE_MLSTM_OUT_GATE] = "ogate_preact",
+    [ROLE_MLSTM_IN_GATE] = "igate_preact",
+    [ROLE_MLSTM_FORGET_GATE] = "fgate_preact",
+    [ROLE_MLSTM_NORM] = "multihead_norm",
+    [ROLE_MLSTM_OUT] = "out_proj",
     [ROLE_SSM_Z] = "gate of in_proj",
     [ROLE_SSM_X] = "x, B and C of in_proj",
     [ROLE_SSM_DT] = "dt_proj or the time step of in_proj",
@@ -414,6 +422,21 @@ static int visit_conv_mixer(struct walk *w, struct nn_conv_mixer *m)
     return rc ? rc : visit_conv(w, ROLE_V_CONV, &m->v_conv, k, s->width, s->bias);
 }
 
+static int visit_mlstm(struct walk *w, struct nn_mlstm *m)
+{
+    const struct mlstm_spec *s = m->spec;
+    int n = w->hidden_size, keys = s->n_heads * s->key_dim, values = s->n_heads * s->value_dim, rc;
+
+    rc = visit_matrix(w, ROLE_MLSTM_Q, &m->q_proj, keys, n, false);
+    rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_K, &m->k_proj, keys, n, false);
+    rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_V, &m->v_proj, values, n, false);
+    rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_OUT_GATE, &m->out_gate, values, n, false);
+    rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_IN_GATE, &m->in_gate, s->n_heads, n, true);
+    rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_FORGET_GATE, &m->forget_gate, s->n_heads, n, true);
+    rc = rc ? rc : visit_norm(w, ROLE_MLSTM_NORM, &m->norm, values);
+    return rc ? rc : visit_matrix(w, ROLE_MLSTM_OUT, &m->o_proj, n, values, false);
+}
+
 static int visit_mamba(struct walk *w, struct nn_mamba *m)
 {
     const struct mamba_spec *s = m->spec;
@@ -703,6 +726,9 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
     case OP_CONV_MIXER:
         rc = visit_conv_mixer(w, &b->conv_mixer);
         break;
+    case OP_MLSTM:
+        rc = visit_mlstm(w, &b->mlstm);
+        break;
     case OP_MAMBA:
         rc = visit_mamba(w, &b->mamba);
         break;
@@ -969,6 +995,10 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
         b->conv_mixer.spec = &s->conv_mixer;
         b->conv_mixer.q_norm.spec = &s->conv_mixer.q_norm;
         b->conv_mixer.k_norm.spec = &s->conv_mixer.k_norm;
+        return 0;
+    case OP_MLSTM:
+        b->mlstm.spec = &s->mlstm;
+        b->mlstm.norm.spec = &s->mlstm.norm;
         return 0;
     case OP_MAMBA:
         b->mamba.spec = &s->mamba;

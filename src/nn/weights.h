@@ -89,6 +89,14 @@ struct nn_conv_mixer {
     struct nn_conv k_conv, v_conv;
 };
 
+struct nn_mlstm {
+    const struct mlstm_spec *spec;
+    struct nn_linear q_proj, k_proj, v_proj, out_gate; /* of x; out_gate multiplies the result */
+    struct nn_linear in_gate, forget_gate;             /* [n_heads, hidden_size] */
+    struct nn_norm norm;
+    struct nn_linear o_proj;
+};
+
 struct nn_mamba {
     const struct mamba_spec *spec;
     struct nn_linear x, z; /* in_proj */
@@ -203,6 +211,7 @@ struct nn_branch {
         struct nn_mla mla;
         struct nn_short_conv short_conv;
         struct nn_conv_mixer conv_mixer;
+        struct nn_mlstm mlstm;
         struct nn_mamba mamba;
         struct nn_mamba2 mamba2;
         struct nn_delta delta;
@@ -326,6 +335,14 @@ enum weight_role {
     ROLE_V_CONV,
     ROLE_SHORT_CONV_IN,
     ROLE_SHORT_CONV_OUT,
+    ROLE_MLSTM_Q,
+    ROLE_MLSTM_K,
+    ROLE_MLSTM_V,
+    ROLE_MLSTM_OUT_GATE,
+    ROLE_MLSTM_IN_GATE,
+    ROLE_MLSTM_FORGET_GATE,
+    ROLE_MLSTM_NORM,
+    ROLE_MLSTM_OUT,
     ROLE_SSM_Z,
     ROLE_SSM_X,
     ROLE_SSM_DT,

@@ -649,7 +649,69 @@ static void check_gateds(void)
     }
 }
 
-/* --- time_step, add_columns, dot_groups --- */
+/* --- exponential_gates --- */
+
+static void apply_exponential(device *d, const struct trial *t, tensor *y, const tensor *in,
+                              const struct state_batch *batch)
+{
+    (void)t;
+    d->ops->exponential_gates(d, y, &in[0], &in[1], batch, (size_t)offset * sizeof(float));
+}
+
+/* Exponents are off by roundings of all that has been added, and what they give likewise. */
+static void expect_exponential(const struct trial *t, int row, int n_rows, const float *from,
+                               double *y, double *size, double *state, double *state_size)
+{
+    int n = t->in[0].cols;
+
+    for (int h = 0; h < n; h++) {
+        double m = from ? (double)from[h] : 0;
+
+        state_size[h] = fabs(m);
+        for (int r = 0; r < n_rows; r++) {
+            double i = (double)row_of(&t->in[0], row + r)[h];
+            double f = (double)row_of(&t->in[1], row + r)[h];
+            double kept = fmin(f, 0) - log1p(exp(-fabs(f))) + m, next = fmax(kept, i);
+            double values[] = {exp(kept - next), exp(i - next), exp(-next)};
+
+            state_size[h] += fabs(i) + fabs(f) + 1;
+            for (int k = 0; k < 3; k++) {
+                y[r * t->cols + k * n + h] = values[k];
+                size[r * t->cols + k * n + h] = values[k] * (state_size[h] + 1);
+            }
+            m = next;
+        }
+        state[h] = m;
+    }
+}
+
+static void check_exponentials(void)
+{
+    static const int heads[] = {1, 4, 9, 33};
+
+    for (size_t i = 0; i < COUNT(heads); i++) {
+        struct trial t = {
+            .name = "exponential_gates",
+            .apply = apply_exponential,
+            .expect = expect_exponential,
+            .terms = 8,
+            .in_place = -1,
+            .state = heads[i],
+            .cols = 3 * heads[i],
+            .n_inputs = 2,
+        };
+
+        make_sequences(&t, 1 + (int)random_below(MAX_SEQUENCES), 9);
+        make_states(&t);
+        t.in[0] = new_tensor(t.rows, heads[i]);
+        t.in[1] = new_tensor(t.rows, heads[i]);
+        spread(&t.in[0], i % 2 ? -15 : -1, i % 2 ? 15 : 1);
+        spread(&t.in[1], -15, 15);
+        check_trial(&t);
+    }
+}
+
+/* --- time_step, add_columns, dot_groups, divide_groups --- */
 
 static double softplus(double x)
 {
@@ -717,6 +779,33 @@ static void try_dot_groups(device *d, int rows, int groups, int n)
     mem_free_aligned(w.data);
 }
 
+static void try_divide_groups(device *d, int rows, int groups, int n)
+{
+    const float eps = 0.125f;
+    tensor y = new_tensor(rows, groups * n), before = new_tensor(rows, groups * n);
+    tensor by = new_tensor(rows, groups), least = new_tensor(rows, groups);
+
+    spread(&least, 0.1f, 1);
+    for (int r = 0; r < rows; r++)
+        memcpy(row_of(&before, r), row_of(&y, r), (size_t)y.cols * sizeof(float));
+    d->ops->divide_groups(d, &y, &by, &least, n, eps);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < y.cols; i++) {
+            double divisor =
+                fmax(fabs((double)row_of(&by, r)[i / n]), (double)row_of(&least, r)[i / n]) +
+                (double)eps;
+            double want = (double)row_of(&before, r)[i] / divisor;
+
+            CHECK(fabs((double)row_of(&y, r)[i] - want) <= 2 * EPSILON * fabs(want),
+                  "divide_groups %d, %d", r, i);
+        }
+    check_gaps(&y, "divide_groups");
+    mem_free_aligned(y.data);
+    mem_free_aligned(before.data);
+    mem_free_aligned(by.data);
+    mem_free_aligned(least.data);
+}
+
 static void check_around(void)
 {
     static const int groups[] = {1, 5, 64}, sizes[] = {1, 3, 64};
@@ -729,6 +818,7 @@ static void check_around(void)
                 for (size_t j = 0; j < COUNT(sizes); j++) {
                     try_time_step(d, rows, groups[i], sizes[j]);
                     try_dot_groups(d, rows, groups[i], sizes[j]);
+                    try_divide_groups(d, rows, groups[i], sizes[j]);
                 }
         assert_int_equal(d->ops->sync(d, NULL), 0);
         d->ops->close(d);
@@ -770,14 +860,15 @@ TEST_OF(convs)
 TEST_OF(recurrences)
 TEST_OF(selectives)
 TEST_OF(gateds)
+TEST_OF(exponentials)
 TEST_OF(around)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_convs),      cmocka_unit_test(test_recurrences),
-        cmocka_unit_test(test_selectives), cmocka_unit_test(test_gateds),
-        cmocka_unit_test(test_around),
+        cmocka_unit_test(test_convs),        cmocka_unit_test(test_recurrences),
+        cmocka_unit_test(test_selectives),   cmocka_unit_test(test_gateds),
+        cmocka_unit_test(test_exponentials), cmocka_unit_test(test_around),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

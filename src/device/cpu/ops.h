@@ -55,6 +55,12 @@ void cpu_select_keys(device *d, tensor *kept, const tensor *q, const tensor *w,
 void cpu_select_blocks(device *d, tensor *kept, const tensor *q, const struct kv_layer *kv,
                        const struct kv_batch *batch, int n, int block_size, int n_local);
 
+/* cpu/exponential.c */
+void cpu_exponential_gates(device *d, tensor *y, const tensor *i, const tensor *f,
+                           const struct state_batch *batch, size_t offset);
+void cpu_divide_groups(device *d, tensor *y, const tensor *by, const tensor *floor, int n,
+                       float eps);
+
 /* cpu/recurrent.c */
 void cpu_causal_conv(device *d, tensor *y, const tensor *x, const float *w, const float *bias,
                      int width, enum activation act, const struct state_batch *batch,
