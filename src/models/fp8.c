@@ -137,6 +137,50 @@ static int gather_rows(const struct binder *b, struct weight *w, const struct we
                      : fail(b->err, CLM_ERR_NOMEM, "%s: no memory to put rows together", b->path);
 }
 
+/* A matrix stored [n_in, rows], its scales likewise: both are put the other way round, scales for
+ * each row. */
+static int set_transposed(struct binder *b, struct weight *w, const struct piece *p,
+                          const struct nn_slot *s, int expert)
+{
+    const struct checkpoint_tensor *t = p->part[PART_WEIGHT], *ts = p->part[PART_SCALES];
+    size_t rows = (size_t)(p->rows ? p->rows : s->n_out), n_in = (size_t)s->n_in;
+    size_t n = (size_t)s->n_out, groups;
+    const uint8_t *from = binder_plane(b, t, p, s, expert, s->n_in, (int64_t)rows), *grid;
+    uint8_t *data = NULL, *scales = NULL;
+    struct grid g;
+    int down;
+
+    grid = from ? read_grid(b, &g, p, s, expert, s->n_in) : NULL;
+    if (!grid)
+        return -1;
+    *w = (struct weight){.format = WEIGHT_FP8, .n_out = s->n_out, .n_in = s->n_in, .bits = 8};
+    w->scale_rows = 1;
+    w->group_size = block_size(s->n_in, g.rows, b->foreign.block_rows);
+    down = block_size((int64_t)rows, g.cols, b->foreign.block_cols);
+    if (!w->group_size || !down)
+        return wrong_grid(b, ts, s->n_in, (int)rows);
+    grid = f32_scales(b, ts, grid, (size_t)(g.rows * g.cols));
+    groups = (size_t)g.rows;
+    data = grid ? mem_alloc(n * n_in) : NULL;
+    scales = data ? mem_alloc(n * groups * sizeof(float)) : NULL;
+    for (size_t o = 0; scales && o < n; o++) {
+        size_t row = (size_t)binder_source_row(p, s->n_out, (int)o);
+
+        for (size_t i = 0; i < n_in; i++)
+            data[o * n_in + i] = from[i * rows + row];
+        for (size_t k = 0; k < groups; k++)
+            memcpy(scales + 4 * (o * groups + k),
+                   grid + 4 * (k * (size_t)g.cols + row / (size_t)down), sizeof(float));
+    }
+    w->data = scales ? binder_place(b, data, n * n_in) : NULL;
+    w->scales = w->data ? binder_place(b, scales, n * groups * sizeof(float)) : NULL;
+    mem_free(data);
+    mem_free(scales);
+    if (!w->scales)
+        return fail(b->err, CLM_ERR_NOMEM, "%s: no memory to turn %s", b->path, t->name);
+    return weight_check(w, t->name, b->err);
+}
+
 int set_fp8(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s,
             int expert)
 {
@@ -145,6 +189,8 @@ int set_fp8(struct binder *b, struct weight *w, const struct piece *p, const str
     struct weight whole, part;
     size_t data_bytes, scale_bytes;
 
+    if (p->transposed && p->part[PART_SCALES])
+        return set_transposed(b, w, p, s, expert);
     if (fp8_open(b, &whole, p, s, expert))
         return -1;
     part = whole;

@@ -88,6 +88,8 @@ static enum tensor_part part_of(const char *suffix)
         {"activation_scale", PART_UNUSED},
         {"input_scale", PART_UNUSED},
         {"input_scale_ub", PART_UNUSED},
+        {"k_scale", PART_UNUSED},
+        {"v_scale", PART_UNUSED},
         {"input_zero_point", PART_UNUSED},
         {"output_scale", PART_UNUSED},
     };
@@ -181,6 +183,28 @@ static struct tensor_place place_by(const struct weight_rule *rules,
     return place;
 }
 
+/* fp8 of stacked experts, whose names have no last part, has its scales beside it:
+ * experts.down_proj and experts.down_proj_scale_inv. */
+static struct tensor_place place_scales(const struct family *f, const struct spec *s,
+                                        const char *name)
+{
+    static const char end[] = "_scale_inv";
+    size_t n = strlen(name), m = sizeof end - 1;
+    char module[MAX_TENSOR_NAME];
+    struct tensor_place place = {.part = PART_OTHER};
+
+    if (n <= m || n >= sizeof module || strcmp(name + n - m, end) != 0)
+        return place;
+    strcpy(module, name);
+    module[n - m] = '\0';
+    place = tensor_place(f, s, module);
+    if (place.part == PART_OTHER)
+        place.part = PART_SCALES;
+    else
+        place.to.kind = TARGET_NONE;
+    return place;
+}
+
 struct tensor_place tensor_place(const struct family *f, const struct spec *s, const char *name)
 {
     struct tensor_place place = place_by(f->weights, f->prefixes, s, name);
@@ -189,6 +213,8 @@ struct tensor_place tensor_place(const struct family *f, const struct spec *s, c
         place = place_by(f->weights, text_prefixes, s, name);
     if (place.to.kind == TARGET_NONE)
         place = place_by(towers, NULL, NULL, name);
+    if (place.to.kind == TARGET_NONE)
+        place = place_scales(f, s, name);
     return place;
 }
 

@@ -117,6 +117,36 @@ void packed_codes(uint8_t *codes, const struct packed *m, const int64_t *rows, i
             row_codes(codes + (size_t)r * (size_t)m->n_in, m, rows[r]);
 }
 
+static void store_word(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> 8 * i);
+}
+
+bool packed_words(uint8_t *out, const struct packed *m, const int64_t *rows, int n_rows)
+{
+    size_t row_bytes = (size_t)m->n_in * (size_t)m->bits / 8;
+    int words = (int)(row_bytes / 4);
+
+    if ((m->kind != PACK_GPTQ && m->kind != PACK_AWQ) || 32 % m->bits || row_bytes % 4)
+        return false;
+    for (int w = 0; w < words; w++)
+        for (int r = 0; r < n_rows; r++) {
+            const uint8_t *p;
+            uint32_t v = 0;
+
+            if (m->kind == PACK_GPTQ) { /* the words are there, down a column */
+                v = load_le32(m->codes + 4 * ((size_t)w * (size_t)m->rows + (size_t)rows[r]));
+            } else { /* four bits of each of eight words */
+                p = m->codes + (size_t)w * 8 * (size_t)(m->rows / 2) + 4 * (size_t)(rows[r] / 8);
+                for (int k = 0; k < 8; k++, p += m->rows / 2)
+                    v |= (load_le32(p) >> 4 * awq_place[rows[r] % 8] & 15) << 4 * k;
+            }
+            store_word(out + (size_t)r * row_bytes + 4 * (size_t)w, v);
+        }
+    return true;
+}
+
 void packed_row_f32(float *out, const struct packed *m, int64_t row, uint8_t *codes)
 {
     int last = -1, zero = 0;

@@ -46,6 +46,13 @@ int packed_zero(const struct packed *m, int64_t row, int group);
 /* codes[r * n_in + i] = the code of input i of row rows[r], from 0 on. */
 void packed_codes(uint8_t *codes, const struct packed *m, const int64_t *rows, int n_rows);
 
+/**
+ * Rows as MLX packs them, words of codes along the row, the first in the lowest bits; row r goes to
+ * out + r * n_in * bits / 8, and inputs stay in their order. False, with nothing done, where words
+ * of the file do not hold what such words need: codes then go one by one.
+ */
+bool packed_words(uint8_t *out, const struct packed *m, const int64_t *rows, int n_rows);
+
 /* One row as numbers, each rounded once; codes: room for n_in. */
 void packed_row_f32(float *out, const struct packed *m, int64_t row, uint8_t *codes);
 

@@ -298,13 +298,16 @@ static void repack_tile(void *ctx, int64_t begin, int64_t end, int thread)
     uint8_t *codes = r->codes + (size_t)thread * TILE * n_in;
     int64_t rows[TILE];
     int n = (int)(end - begin);
+    bool done = !r->data; /* codes lie right */
 
     for (int i = 0; i < n; i++)
         rows[i] = binder_source_row(r->p, r->w.n_out, (int)begin + i);
-    if (r->data)
+    if (!done && !r->order)
+        done = packed_words(r->data + (size_t)begin * row_bytes, r->m, rows, n);
+    if (!done)
         packed_codes(codes, r->m, rows, n);
     for (int i = 0; i < n; i++) {
-        if (r->data)
+        if (!done)
             pack_row(r->data + (size_t)(begin + i) * row_bytes, codes + (size_t)i * n_in, r);
         affine_scales(r, (int)begin + i);
     }
@@ -315,6 +318,7 @@ static void dense_tile(void *ctx, int64_t begin, int64_t end, int thread)
     const struct repacking *r = ctx;
     size_t n_in = (size_t)r->w.n_in;
     float *numbers = r->numbers + (size_t)thread * n_in;
+
     for (int64_t o = begin; o < end; o++) {
         packed_row_f32(numbers, r->m, binder_source_row(r->p, r->w.n_out, (int)o),
                        r->codes + (size_t)thread * TILE * n_in);

@@ -75,6 +75,9 @@ static const struct layout layouts[] = {
     {"fp8 rows", "mixtral", CT("float-quantized"), FP8, 8, 0, 1, DTYPE_BF16, false, false, false},
     {"fp8, one scale", "llama", "{\"quant_method\": \"fp8\"}", FP8, 8, -1, 0, DTYPE_BF16, false,
      false, false},
+    {"fp8 blocks, stacked experts", "qwen3_moe",
+     "{\"quant_method\": \"fp8\", \"weight_block_size\": [24, 40]}", FP8, 8, 40, 24, DTYPE_F32,
+     false, false, false},
     {"mxfp4-pack-quantized", "llama", CT("mxfp4-pack-quantized"), MXFP4, 4, 32, 0, DTYPE_U8, false,
      false, false},
     {"ternary", "llama", "{\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\"}",
@@ -402,6 +405,56 @@ static bool is_projection(const struct checkpoint_tensor *t)
     return t->n_dims == 2 && (strstr(t->name, "_proj.weight") || strstr(t->name, ".experts."));
 }
 
+static void put_stack(struct tiny *t, const char *name, const char *part, enum dtype type, int n,
+                      int rows, int cols, void *data)
+{
+    struct checkpoint_tensor *added = tiny_add(t, name, part, type, n, rows, cols);
+
+    free((void *)(uintptr_t)added->data);
+    added->data = data;
+}
+
+/* Experts in one tensor, fp8 in one and f32 in the other. Names of down projections have no last
+ * part, which says that they are [n_in, n_out]; blocks then are too. */
+static void quantise_stack(struct tiny *packed, struct tiny *plain, const struct layout *l,
+                           struct checkpoint_tensor w)
+{
+    bool bare = strstr(w.name, "down_proj") != NULL;
+    int n = (int)w.shape[0], rows = (int)w.shape[bare ? 2 : 1], cols = (int)w.shape[bare ? 1 : 2];
+    int down = (rows + l->block - 1) / l->block, across = (cols + l->group - 1) / l->group;
+    uint8_t *codes = memory((size_t)(n * rows * cols), 1);
+    float *scales = memory((size_t)(n * down * across), sizeof *scales);
+    float *numbers = memory((size_t)(n * rows * cols), sizeof *numbers);
+    char module[200], name[200], *at;
+
+    snprintf(name, sizeof name, "%s", w.name);
+    for (int e = 0; e < n; e++) {
+        struct matrix m = random_matrix(l, rows, cols); /* as it is stored */
+
+        for (int i = 0; i < rows * cols; i++) {
+            int o = i / cols, k = i % cols, to = bare ? k * rows + o : i;
+
+            codes[e * rows * cols + i] = (uint8_t)m.codes[i];
+            numbers[e * rows * cols + to] = number(&m, o, k);
+        }
+        for (int i = 0; i < down * across; i++)
+            scales[e * down * across + i] = m.scales[i / across * l->block * across + i % across];
+        free_matrix(&m);
+    }
+    snprintf(module, sizeof module, "%.*s", (int)(strlen(name) - strlen(".weight")), name);
+    tiny_remove(plain, name);
+    put_stack(plain, name, "", DTYPE_F32, n, bare ? cols : rows, bare ? rows : cols, numbers);
+    tiny_remove(packed, name);
+    if (bare) {
+        at = strstr(module, "switch_mlp");
+        memmove(at + 7, at + 10, strlen(at + 10) + 1);
+        memcpy(at, "experts", 7);
+    }
+    put_stack(packed, module, bare ? "" : ".weight", DTYPE_F8_E4M3, n, rows, cols, codes);
+    put_stack(packed, module, bare ? "_scale_inv" : ".weight_scale_inv", DTYPE_F32, n, down, across,
+              scales);
+}
+
 /* The projections of both, of the same numbers: packed in one, f32 in the other. */
 static void quantise(struct tiny *packed, struct tiny *plain, const struct layout *l)
 {
@@ -410,6 +463,10 @@ static void quantise(struct tiny *packed, struct tiny *plain, const struct layou
         char module[200];
         struct matrix m;
 
+        if (w.n_dims == 3 && w.type == DTYPE_BF16 && l->packer == FP8) {
+            quantise_stack(packed, plain, l, w);
+            continue;
+        }
         if (!is_projection(&w) || w.type != DTYPE_BF16 || w.shape[0] * l->bits % 32) {
             i++;
             continue;
@@ -546,7 +603,7 @@ static void test_wrong(void **state)
         {15, UP ".weight_scale", REMOVE, "up_proj"},
         {17, UP ".weight_scale_inv", REMOVE, "weight_scale_inv"},
         {17, UP ".weight_scale_inv", CUT, "no scales for blocks"},
-        {22, UP ".weight", CUT, "[16, 32]"},
+        {23, UP ".weight", CUT, "[16, 32]"},
     };
 
     (void)state;
