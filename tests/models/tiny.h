@@ -117,6 +117,8 @@ static const struct tiny_row tiny_qwen3_moe[] = {
 
 #include "tiny_states.h"
 
+#include "tiny_deltas.h"
+
 #define TINY_MOE                                                                                   \
     ", \"num_experts\": 4, \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 32, "            \
     "\"norm_topk_prob\": true, \"decoder_sparse_step\": 1, \"mlp_only_layers\": []"
@@ -250,6 +252,47 @@ static const struct tiny_family tiny_families[] = {
                                 "\"sliding_window\": 4, \"sliding_window_layers\": [1]"),
      {tiny_common, tiny_baichuan_m1, tiny_mlp, tiny_head},
      0},
+    {"qwen3_next",
+     TINY_CONFIG("qwen3_next",
+                 TINY_MOE ", \"tie_word_embeddings\": true, \"linear_num_value_heads\": 4, "
+                          "\"linear_num_key_heads\": 2, \"linear_key_head_dim\": 8, "
+                          "\"linear_value_head_dim\": 8, \"linear_conv_kernel_dim\": 4, "
+                          "\"full_attention_interval\": 2, \"partial_rotary_factor\": 0.5, "
+                          "\"shared_expert_intermediate_size\": 32"),
+     {tiny_normed, tiny_qwen3_next, tiny_qwen3_moe},
+     0},
+    {"kimi_k3",
+     TINY_CONFIG("kimi_k3",
+                 ", \"tie_word_embeddings\": true, \"linear_attn_config\": {\"num_heads\": 4, "
+                 "\"head_dim\": 8, \"short_conv_kernel_size\": 4, \"kda_layers\": [1], "
+                 "\"gate_lower_bound\": -5.0}, \"hidden_act\": \"situ\", "
+                 "\"activation_situ_beta\": 2.0, \"activation_situ_linear_beta\": 3.0, "
+                 "\"attn_res_block_size\": 1, \"kv_lora_rank\": 8, \"qk_nope_head_dim\": 8, "
+                 "\"qk_rope_head_dim\": 8, \"v_head_dim\": 8, \"mla_use_output_gate\": true"),
+     {tiny_normed, tiny_kimi_k3, tiny_mlp},
+     0},
+    {"bailing_hybrid",
+     TINY_CONFIG("bailing_hybrid",
+                 ", \"tie_word_embeddings\": true, \"layer_group_size\": 2, "
+                 "\"group_norm_size\": 2, \"use_qk_norm\": false, \"num_experts\": 4, "
+                 "\"num_experts_per_tok\": 2, \"num_shared_experts\": 0, "
+                 "\"moe_intermediate_size\": 32, \"n_group\": 1, \"topk_group\": 1, "
+                 "\"first_k_dense_replace\": 2, \"kv_lora_rank\": 8, \"qk_nope_head_dim\": 8, "
+                 "\"qk_rope_head_dim\": 8, \"v_head_dim\": 8, \"partial_rotary_factor\": 0.5"),
+     {tiny_ring, tiny_mlp},
+     0},
+    {"recurrent_gemma",
+     TINY_CONFIG("recurrent_gemma",
+                 ", \"block_types\": [\"recurrent\", \"attention\"], \"conv1d_width\": 4, "
+                 "\"attention_window_size\": 4, \"logits_soft_cap\": 30.0"),
+     {tiny_recurrent_gemma},
+     0},
+    {"rwkv7",
+     TINY_CONFIG("rwkv7", ", \"tie_word_embeddings\": true, \"norm_eps\": 1e-05, "
+                          "\"a_low_rank_dim\": 8, \"v_low_rank_dim\": 8, "
+                          "\"gate_low_rank_dim\": 8, \"decay_low_rank_dim\": 8"),
+     {tiny_rwkv7},
+     0},
 };
 
 /* Tensors that own their names and data. */
@@ -321,7 +364,7 @@ static inline void tiny_add_row(struct tiny *t, const struct tiny_row *r, const 
                                 int bits)
 {
     size_t n = strlen(name);
-    bool named = n > 5 && !strcmp(name + n - 5, ".bias");
+    bool named = n > 5 && !strcmp(name + n - 4, "bias");
 
     if (bits && r->cols) {
         tiny_add(t, name, ".weight", DTYPE_U32, r->stack, r->rows, r->cols * bits / 32);
