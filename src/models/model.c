@@ -135,7 +135,7 @@ static int describe(struct model *m, clm_error *err)
     m->family->spec(m->spec, text, m->memory);
     m->spec->model_type = config_string(m->config, "model_type");
     config_ignore(m->config, "quantization", "quantization_config", NULL);
-    if (m->family->adapt && m->weights)
+    if (m->family->adapt && m->weights && !config_error(m->config)->code)
         m->family->adapt(m->spec, m->weights);
     if (config_done(m->config, err) || spec_check(m->spec, err))
         return -1;

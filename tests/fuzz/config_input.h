@@ -1,7 +1,7 @@
 /* tests/fuzz/config_input.h: a fuzz input as the config.json of a tiny checkpoint.
  *
- * The low five bits of the first byte choose the checkpoint ('@' the first, 'A' the second, ...),
- * the rest is the config. */
+ * The first byte chooses the checkpoint ('@' the first, 'A' the second, ...), the rest is the
+ * config. Those of tiny.h come first, then one of every family. */
 #ifndef CONFIG_INPUT_H
 #define CONFIG_INPUT_H
 
@@ -9,10 +9,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../models/tiny.h"
+#include "../models/derived.h"
+#include "../models/family_configs.h"
 #include "models/model.h"
 
-static char folders[COUNT(tiny_families)][128];
+static char folders[COUNT(tiny_families) + COUNT(family_configs)][128];
 static char base[64] = "/tmp/clm-fuzz-XXXXXX";
 static device *dev;
 
@@ -27,7 +28,7 @@ static inline void clean_up(void)
 
     for (size_t i = 0; i < COUNT(folders); i++)
         for (size_t j = 0; j < COUNT(names); j++) {
-            char path[4096];
+            char path[1 << 14];
 
             path_in(path, sizeof path, folders[i], names[j]);
             remove(path);
@@ -45,25 +46,28 @@ static inline void set_up(void)
         strcpy(base, "/dev/shm/clm-fuzz-XXXXXX");
     if (!mkdtemp(base))
         tiny_die(base);
-    for (size_t i = 0; i < COUNT(folders); i++) {
-        struct tiny t;
-
-        snprintf(folders[i], sizeof folders[i], "%s/%s", base, tiny_families[i].name);
-        if (mkdir(folders[i], 0777))
-            tiny_die(folders[i]);
-        tiny_open(&t, &tiny_families[i]);
-        tiny_write_weights(&t, folders[i]);
-        tiny_close(&t);
-    }
     dev = device_cpu_open(1, &err);
     if (!dev)
         tiny_die(err.message);
+    for (size_t i = 0; i < COUNT(folders); i++) {
+        struct tiny t;
+
+        snprintf(folders[i], sizeof folders[i], "%s/%zu", base, i);
+        if (mkdir(folders[i], 0777))
+            tiny_die(folders[i]);
+        if (i < COUNT(tiny_families))
+            tiny_open(&t, &tiny_families[i]);
+        else
+            tiny_derive(&t, family_configs[i - COUNT(tiny_families)], dev);
+        tiny_write_weights(&t, folders[i]);
+        tiny_close(&t);
+    }
     atexit(clean_up);
 }
 
 static inline void write_config(const char *folder, const uint8_t *data, size_t size)
 {
-    char path[4096];
+    char path[1 << 14];
     FILE *f;
 
     path_in(path, sizeof path, folder, "config.json");
@@ -83,7 +87,7 @@ static inline struct model *open_input(const uint8_t *data, size_t size)
         set_up();
     if (size < 1)
         return NULL;
-    folder = folders[(data[0] & 31) % COUNT(folders)];
+    folder = folders[(uint8_t)(data[0] - '@') % COUNT(folders)];
     write_config(folder, data + 1, size - 1);
     m = model_open(folder, dev, NULL, &err);
     if (m ? err.code != 0 : !err.code || !err.message[0] || strchr(err.message, '\n'))

@@ -22,7 +22,7 @@ enum {
     TINY_EXPERTS = 4,
     TINY_EXPERT_MLP = 32,
     TINY_QKV = (TINY_HEADS + 2 * TINY_KV_HEADS) * TINY_HEAD,
-    TINY_MAX_TENSORS = 160
+    TINY_MAX_TENSORS = 1024
 };
 
 /* "%d" in a name is the layer; '#' an expert. cols 0: a vector. stack: so many matrices in one

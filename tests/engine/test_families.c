@@ -1,0 +1,233 @@
+/* Every family: a checkpoint in its own names opens and runs, the same bits whole and in pieces;
+ * and a config.json in which any key is missing or has become something else is refused or runs
+ * too. */
+#include <math.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "../models/derived.h"
+#include "../models/family_configs.h"
+#include "engine/engine.h"
+#include "format/json.h"
+#include "testing.h"
+
+enum { N_TOKENS = 11, MAX_LAYERS = 64, MAX_VOCAB = 512 };
+
+static const int32_t tokens[N_TOKENS] = {0, 1, 5, 9, 13, 2, 7, 11, 3, 3, 4};
+static char folder[64];
+
+static void path_in(char *out, size_t size, const char *name)
+{
+    snprintf(out, size, "%s/%s", folder, name);
+}
+
+static void write_config(const char *text, size_t size)
+{
+    char path[128];
+    FILE *f;
+
+    path_in(path, sizeof path, "config.json");
+    f = fopen(path, "wb");
+    CHECK(f && fwrite(text, 1, size, f) == size && fclose(f) == 0, "%s", path);
+}
+
+static void make_folder(void)
+{
+    strcpy(folder,
+           access("/dev/shm", W_OK) == 0 ? "/dev/shm/clm-test-XXXXXX" : "/tmp/clm-test-XXXXXX");
+    CHECK(mkdtemp(folder), "%s", folder);
+}
+
+static void remove_folder(void)
+{
+    static const char *const names[] = {"config.json", "model.safetensors", ""};
+
+    for (size_t i = 0; i < COUNT(names); i++) {
+        char path[128];
+
+        path_in(path, sizeof path, names[i]);
+        remove(path);
+    }
+}
+
+/* The logits of all tokens, in pieces; false when the engine refuses the model. */
+static bool run(struct model *m, int piece, float *out, clm_error *err)
+{
+    struct engine_options options = {.exact = true, .cache_bytes = 1 << 22};
+    engine *e = engine_open(m, &options, err);
+    kv_seq *seq = e ? kv_seq_open(engine_cache(e), err) : NULL;
+    bool good = seq != NULL;
+
+    for (int done = 0; good && done < N_TOKENS; done += piece) {
+        int n = piece < N_TOKENS - done ? piece : N_TOKENS - done;
+        struct engine_input in = {
+            .seq = seq, .tokens = tokens + done, .n_tokens = n, .n_logits = n};
+        const float *logits;
+
+        good = engine_step(e, &in, 1, &logits, err) == 0;
+        if (good && out)
+            memcpy(out + (size_t)done * (size_t)m->spec->vocab_size, logits,
+                   (size_t)n * (size_t)m->spec->vocab_size * sizeof *out);
+    }
+    kv_seq_close(seq);
+    engine_close(e);
+    return good;
+}
+
+static void check_message(const struct model *m, const clm_error *err, const char *text)
+{
+    CHECK(m ? !err->code : err->code && err->message[0] && !strchr(err->message, '\n'), "%s\n%s",
+          err->message, text);
+}
+
+/* Whole and in pieces of 4. */
+static void check_good(device *d, const char *text)
+{
+    static float whole[N_TOKENS * MAX_VOCAB], pieces[N_TOKENS * MAX_VOCAB];
+    clm_error err = {0};
+    struct model *m;
+
+    write_config(text, strlen(text));
+    m = model_open(folder, d, NULL, &err);
+    CHECK(m, "%s\n%s", err.message, text);
+    CHECK(m->spec->vocab_size <= MAX_VOCAB, "%s", text);
+    CHECK(run(m, N_TOKENS, whole, &err) && run(m, 4, pieces, &err), "%s\n%s", err.message, text);
+    CHECK(!memcmp(whole, pieces, (size_t)N_TOKENS * (size_t)m->spec->vocab_size * sizeof *whole),
+          "other bits in pieces: %s", text);
+    model_close(m);
+}
+
+static void check_mutated(device *d, const char *text, size_t size)
+{
+    clm_error err = {0};
+    struct model *m;
+
+    write_config(text, size);
+    m = model_open(folder, d, NULL, &err);
+    check_message(m, &err, text);
+    if (m && m->spec->n_layers <= MAX_LAYERS && m->spec->vocab_size > 13)
+        run(m, 6, NULL, &err);
+    model_close(m);
+}
+
+/* Whether a key begins at text: a string that a colon follows. */
+static const char *end_of_key(const char *text)
+{
+    const char *end = *text == '"' ? strchr(text + 1, '"') : NULL;
+
+    return end && end[1] == ':' ? end + 2 : NULL;
+}
+
+/* Where the value ends that begins at text. */
+static const char *end_of_value(const char *text)
+{
+    int depth = 0;
+    bool quoted = false;
+
+    for (;; text++) {
+        if (*text == '"')
+            quoted = !quoted;
+        if (quoted)
+            continue;
+        if (depth == 0 && (*text == ',' || *text == '}' || *text == ']' || !*text))
+            return text;
+        depth += (*text == '{' || *text == '[') - (*text == '}' || *text == ']');
+    }
+}
+
+/* Each value in turn becomes each of these. */
+static void mutate(device *d, const char *text)
+{
+    static const char *const values[] = {"null",       "0",    "-1",  "1",    "3",
+                                         "2147483647", "1e30", "0.5", "true", "false",
+                                         "\"x\"",      "[]",   "{}",  "[1,2]"};
+    static char changed[1 << 14];
+
+    CHECK(strlen(text) + 64 < sizeof changed, "a config of %zu bytes", strlen(text));
+    for (const char *key = text; *key; key++) {
+        const char *value = end_of_key(key), *end;
+
+        if (!value)
+            continue;
+        end = end_of_value(value);
+        for (size_t i = 0; i < COUNT(values); i += TEST_IS_SLOW ? 3 : 1) {
+            int n = snprintf(changed, sizeof changed, "%.*s%s%s", (int)(value - text), text,
+                             values[i], end);
+
+            check_mutated(d, changed, (size_t)n);
+        }
+        key = value - 1;
+    }
+}
+
+static void open_family(device *d, int i)
+{
+    struct tiny t;
+
+    tiny_derive(&t, family_configs[i], d);
+    tiny_write_weights(&t, folder);
+    tiny_close(&t);
+}
+
+static void test_names(void **state)
+{
+    clm_error err = {0};
+    device *d = device_cpu_open(1, &err);
+
+    (void)state;
+    CHECK(d, "%s", err.message);
+    d->ops->set_exact(d, true);
+    make_folder();
+    for (size_t i = 0; i < COUNT(family_configs); i++) {
+        open_family(d, (int)i);
+        check_good(d, family_configs[i]);
+    }
+    remove_folder();
+    d->ops->close(d);
+}
+
+static void test_mutations(void **state)
+{
+    clm_error err = {0};
+    device *d = device_cpu_open(1, &err);
+
+    (void)state;
+    CHECK(d, "%s", err.message);
+    make_folder();
+    for (size_t i = 0; i < COUNT(family_configs); i++) {
+        open_family(d, (int)i);
+        mutate(d, family_configs[i]);
+    }
+    remove_folder();
+    d->ops->close(d);
+}
+
+/* The list of configs is written by a script; it must not fall behind the registry. */
+static void test_all_there(void **state)
+{
+    (void)state;
+    for (int f = 0; model_family(f); f++) {
+        bool found = false;
+
+        for (size_t i = 0; i < COUNT(family_configs) && !found; i++) {
+            clm_error err = {0};
+            json *parsed = json_parse(family_configs[i], strlen(family_configs[i]), "config", &err);
+            const char *type = json_string(json_get(parsed, "model_type"), NULL);
+
+            found = type && model_family_find(type) == model_family(f);
+            json_free(parsed);
+        }
+        CHECK(found, "no config of %s; run family_configs.py", model_family(f)->name);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_all_there),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_mutations),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

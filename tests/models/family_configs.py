@@ -1,0 +1,36 @@
+"""Writes family_configs.h: a small config.json of every family in src/models, from the shared goldens.
+
+usage: family_configs.py GOLDENS, the folder with models/ and models_hf/. A family takes the smallest fixture of the
+first of its model_types that has one; what does not matter for the architecture is left out.
+"""
+
+import json
+import pathlib
+import re
+import sys
+
+LEFT_OUT = {"architectures", "transformers_version", "torch_dtype", "dtype", "bos_token_id", "eos_token_id",
+            "pad_token_id", "initializer_range", "use_cache", "attention_dropout", "quantization",
+            "quantization_config", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"}
+
+here = pathlib.Path(__file__).parent
+fixtures = {}
+for path in sorted(pathlib.Path(sys.argv[1]).glob("models*/*/config.json")):
+    config = json.loads(path.read_text())
+    weights = path.with_name("model.safetensors")
+    if "quantization" not in config and "quantization_config" not in config and weights.exists():
+        fixtures.setdefault(config["model_type"], []).append((weights.stat().st_size, str(path), config))
+
+lines = []
+for source in sorted((here / "../../src/models").glob("*.c")):
+    for types in re.findall(r"\.model_types\s*=\s*\{([^}]*)\}", source.read_text()):
+        found = [min(fixtures[t], key=lambda f: f[:2]) for t in re.findall(r'"([^"]+)"', types) if t in fixtures]
+        if not found:
+            sys.exit(f"{source.name}: no fixture of {types}")
+        config = {k: v for k, v in found[0][2].items() if k not in LEFT_OUT}
+        lines.append("    " + json.dumps(json.dumps(config, separators=(",", ":"))) + ",\n")
+
+(here / "family_configs.h").write_text(
+    "/* tests/models/family_configs.h: a small config.json of every family; written by family_configs.py. */\n"
+    "#ifndef FAMILY_CONFIGS_H\n#define FAMILY_CONFIGS_H\n\n// clang-format off\n"
+    "static const char *const family_configs[] = {\n" + "".join(lines) + "};\n// clang-format on\n\n#endif\n")
