@@ -200,26 +200,14 @@ void json_free(json *root)
 
 enum json_kind json_kind(const json *v)
 {
-    if (!v)
-        return JSON_ABSENT;
-    switch (json_typeof(value(v))) {
-    case JANSSON_OBJECT:
-        return JSON_OBJECT;
-    case JANSSON_ARRAY:
-        return JSON_ARRAY;
-    case JANSSON_STRING:
-        return JSON_STRING;
-    case JSON_INTEGER:
-        return JSON_INT;
-    case JANSSON_REAL:
-        return JSON_REAL;
-    case JSON_TRUE:
-    case JSON_FALSE:
-        return JSON_BOOL;
-    case JANSSON_NULL:
-        break;
-    }
-    return JSON_NULL;
+    static const unsigned char kinds[] = {
+        [JANSSON_OBJECT] = JSON_OBJECT, [JANSSON_ARRAY] = JSON_ARRAY,
+        [JANSSON_STRING] = JSON_STRING, [JSON_INTEGER] = JSON_INT,
+        [JANSSON_REAL] = JSON_REAL,     [JSON_TRUE] = JSON_BOOL,
+        [JSON_FALSE] = JSON_BOOL,       [JANSSON_NULL] = JSON_NULL,
+    };
+
+    return v ? (enum json_kind)kinds[json_typeof(value(v))] : JSON_ABSENT;
 }
 
 bool json_bool(const json *v, bool otherwise)
@@ -297,6 +285,7 @@ bool json_next(struct json_iter *it)
     it->key = json_object_iter_key(it->place);
     it->key_size = json_object_iter_key_len(it->place);
     it->value = wrapped(json_object_iter_value(it->place));
+    it->kind = json_look(it->value, &it->text, &it->size);
     it->place = json_object_iter_next((json_t *)it->object, it->place);
     return true;
 }

@@ -57,6 +57,9 @@ struct json_iter {
     const char *key;
     size_t key_size;
     const json *value;
+    enum json_kind kind; /* of the value: what json_look says, for those who walk fast */
+    const char *text;
+    size_t size;
     const json *object;
     void *place;
 };

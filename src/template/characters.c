@@ -244,6 +244,8 @@ const char *character_strip_end(const char *s, const char *end)
         const char *last = end - 1;
         int32_t c;
 
+        if (*last > ' ' && *last < 0x7F)
+            break;
         while (last > s && ((unsigned char)*last & 0xC0) == 0x80)
             last--;
         utf8_decode(last, (size_t)(end - last), &c);

@@ -30,10 +30,15 @@ static int alias_reasoning(struct render *r, struct value *message)
     const struct value *reasoning;
     struct dict *d;
 
-    for (uint32_t i = 0; i < message->dict->size; i++)
+    for (uint32_t i = 0; i < message->dict->size; i++) {
+        struct dict_entry *e = &message->dict->entries[i];
+
+        if (e->key.size < 8) /* as most are: role, content */
+            continue;
         for (size_t k = 0; k < COUNT(names); k++)
-            if (string_same(&message->dict->entries[i].key, &names[k]))
-                found[k] = &message->dict->entries[i];
+            if (string_same(&e->key, &names[k]))
+                found[k] = e;
+    }
     for (size_t k = 0; k < COUNT(names) && !chosen; k++)
         if (found[k] && found[k]->value.kind != V_NONE)
             chosen = found[k];

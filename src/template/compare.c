@@ -462,6 +462,24 @@ static int in_sequence(struct render *r, const struct value *item, const struct 
     return more;
 }
 
+/* memchr is many times as fast as memmem, unless it stops often. */
+static bool has_text(const char *s, size_t n, const struct value *what)
+{
+    const char *at, *end = s + n;
+
+    if (!what->size || n < what->size)
+        return !what->size;
+    for (int stops = 0; stops < 4; stops++) {
+        at = memchr(s, what->s[0], (size_t)(end - s) - what->size + 1);
+        if (!at || bytes_same(at, what->s, what->size))
+            return at;
+        s = at + 1;
+        if ((size_t)(end - s) < what->size)
+            return false;
+    }
+    return memmem(s, (size_t)(end - s), what->s, what->size);
+}
+
 int value_in(struct render *r, const struct value *item, const struct value *container)
 {
     const struct value *unused;
@@ -475,7 +493,7 @@ int value_in(struct render *r, const struct value *item, const struct value *con
                                type_name(item));
         if (render_scan(r, container->size))
             return -1;
-        return !item->size || memmem(container->s, container->size, item->s, item->size) != NULL;
+        return has_text(container->s, container->size, item);
     case V_LIST:
     case V_TUPLE:
         return in_list(r, item, container->list);

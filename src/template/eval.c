@@ -47,7 +47,7 @@ static inline const struct value *look_up(const struct render *r, const struct n
     const struct value *object, *name = &n->attr.name;
     const struct dict *d;
 
-    if (n->attr.object->kind != N_NAME || (n->attr.methods && !n->flag) || name->size > 16)
+    if (!n->attr.simple)
         return NULL;
     object = variable_slot(r, n->attr.object->name.variable);
     if (object->kind != V_DICT || object->dict->index)
@@ -67,9 +67,7 @@ static inline const struct value *eval_ref(struct render *r, const struct node *
     if (n->kind == N_GETATTR) {
         const struct value *held = look_up(r, n);
 
-        if (render_work(r, 1))
-            return NULL;
-        return held ? held : attribute_ref(r, n, room);
+        return held || render_work(r, 1) ? held : attribute_ref(r, n, room);
     }
     if (n->kind == N_CONST)
         return &n->value;
@@ -202,6 +200,43 @@ static inline int compare(struct render *r, const struct node *n)
     }
 }
 
+static const struct args no_args;
+
+/* A test of what it stands behind alone, such as "is string". */
+static bool is_plain_test(const struct node *n)
+{
+    return n->call.subject && n->call.builtin && n->call.arguments->none &&
+           !*n->call.builtin->params;
+}
+
+static int plain_test(struct render *r, const struct node *n)
+{
+    struct value room, result;
+    const struct value *v;
+
+    if (render_work(r, 1))
+        return -1;
+    v = eval_ref(r, n->call.subject, &room);
+    if (!v)
+        return -1;
+    r->line = n->line;
+    return n->call.builtin->fn(r, *v, NULL, &no_args, &result) ? -1 : value_truth(&result);
+}
+
+/* The left part of a chain of tests, which often compares a text. */
+static int eval_left(struct render *r, const struct node *n)
+{
+    int truth;
+
+    if (n->kind == N_COMPARE && n->flag == COMPARE_TEXT)
+        return render_work(r, 1) ? -1 : compare_text(r, n);
+    if (render_enter(r))
+        return -1;
+    truth = eval_truth(r, n);
+    render_leave(r);
+    return truth;
+}
+
 /* What is said of the last part of a chain of tests is said of the whole: only the parts before it
  * are calls. */
 int eval_truth(struct render *r, const struct node *n)
@@ -223,14 +258,19 @@ int eval_truth(struct render *r, const struct node *n)
             break;
         case N_AND:
         case N_OR:
-            if (render_work(r, 1) || render_enter(r))
+            if (render_work(r, 1))
                 return -1;
-            left = eval_truth(r, n->pair.left);
-            render_leave(r);
+            left = eval_left(r, n->pair.left);
             if (left < 0 || left == (n->kind == N_OR))
                 return left < 0 ? -1 : left ^ negate;
             n = n->pair.right;
             break;
+        case N_TEST:
+            if (is_plain_test(n)) {
+                left = plain_test(r, n);
+                return left < 0 ? -1 : left ^ negate;
+            }
+            /* fallthrough */
         default:
             v = eval_ref(r, n, &room);
             return v ? (int)value_truth(v) ^ negate : -1;
@@ -420,14 +460,18 @@ static int eval_call(struct render *r, const struct node *n, const struct value 
 int eval_filtered(struct render *r, const struct node *n, const struct value *body,
                   struct value *out)
 {
+    const struct node *inner = n->call.subject;
+    const struct value *held = body;
     struct value subject;
     struct args args;
 
-    if (n->call.subject ? (n->call.subject->kind == N_FILTER && body
-                               ? eval_filtered(r, n->call.subject, body, &subject)
-                               : eval_node(r, n->call.subject, &subject))
-                        : (subject = *body, 0))
+    if (inner && inner->kind == N_FILTER && body)
+        held = eval_filtered(r, inner, body, &subject) ? NULL : &subject;
+    else if (inner)
+        held = eval_ref(r, inner, &subject);
+    if (!held)
         return -1;
+    subject = *held;
     if (eval_args(r, n->call.arguments, NULL, &args))
         return -1;
     r->line = n->line;
@@ -544,7 +588,7 @@ int eval_node(struct render *r, const struct node *n, struct value *out)
 /* Adds the right side of a + b to what is in *sum or, if out, in the output: as emit_sum. */
 static int add_term(struct render *r, const struct node *n, struct value *sum, int out)
 {
-    struct value room, empty = value_string("", 0);
+    struct value room, a;
     const struct value *b = eval_ref(r, n->pair.right, &room);
 
     if (!b)
@@ -557,8 +601,7 @@ static int add_term(struct render *r, const struct node *n, struct value *sum, i
             return emit_bytes(r, sum->s, sum->size) || emit_bytes(r, b->s, b->size) ? -1 : 1;
     }
     /* Of a left side that is out already only the type matters for what happens now. */
-    struct value a = out ? empty : *sum;
-
+    a = out ? value_string("", 0) : *sum;
     if (operate(r, N_ADD, &a, b, sum))
         return -1;
     return out ? (emit_bytes(r, sum->s, sum->size) ? -1 : 1) : 0;
@@ -608,17 +651,38 @@ static inline int emit_value(struct render *r, const struct value *v)
     return v->kind == V_STRING ? emit_bytes(r, v->s, v->size) : emit_str(r, v);
 }
 
-/* What tojson makes needs no string of its own on its way out. */
+/* a.b of a variable that waits in the input's document, as it is there, or NULL. */
+static const struct value *look_up_json(const struct render *r, const struct node *n)
+{
+    const struct value *object;
+    const struct dict_entry *e;
+
+    if (n->kind != N_GETATTR || !n->attr.simple)
+        return NULL;
+    object = variable_slot(r, n->attr.object->name.variable);
+    e = object->kind == V_DICT ? dict_find_text(object->dict, &n->attr.name, n->attr.hash) : NULL;
+    return e && e->value.kind == V_JSON ? &e->value : NULL;
+}
+
+/* What tojson makes needs no string of its own on its way out, and what it makes it of no values.
+ */
 static int emit_filter(struct render *r, const struct node *n)
 {
+    const struct value *waiting;
     struct builtin direct;
     struct value v;
     struct args args;
 
     if (!n->call.builtin || n->call.builtin->fn != filter_tojson)
         return eval_node(r, n, &v) || emit_value(r, &v) ? -1 : 0;
-    if (render_work(r, 1) || render_enter(r) || eval_node(r, n->call.subject, &v) ||
-        eval_args(r, n->call.arguments, NULL, &args))
+    if (render_work(r, 1) || render_enter(r))
+        return -1;
+    waiting = look_up_json(r, n->call.subject);
+    if (waiting)
+        v = *waiting;
+    else if (eval_node(r, n->call.subject, &v))
+        return -1;
+    if (eval_args(r, n->call.arguments, NULL, &args))
         return -1;
     r->line = n->line;
     direct = *n->call.builtin;

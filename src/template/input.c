@@ -5,21 +5,19 @@
 
 static int convert(struct render *r, const json *v, enum json_kind kind, struct value *out);
 
-/* Most values are strings: they are made without a call. */
-static inline int convert_item(struct render *r, const json *v, bool later, struct value *out)
+static inline int make_string(struct render *r, const char *s, size_t size, struct value *out)
 {
-    size_t size;
-    const char *s;
-    enum json_kind kind = json_look(v, &s, &size);
-
-    if (later && (kind == JSON_ARRAY || kind == JSON_OBJECT)) {
-        *out = (struct value){.kind = V_JSON, .json = v};
-        return 0;
-    }
-    if (kind != JSON_STRING)
-        return convert(r, v, kind, out);
     *out = value_string(s, size);
     return size > UINT32_MAX ? render_fail(r, "a string of more than 4 GiB") : 0;
+}
+
+/* Arrays and objects wait. */
+static int convert_later(struct render *r, const json *v, enum json_kind kind, struct value *out)
+{
+    if (kind != JSON_ARRAY && kind != JSON_OBJECT)
+        return convert(r, v, kind, out);
+    *out = (struct value){.kind = V_JSON, .json = v};
+    return 0;
 }
 
 static int json_list(struct render *r, const json *v, struct value *out)
@@ -30,7 +28,7 @@ static int json_list(struct render *r, const json *v, struct value *out)
     if (!l)
         return -1;
     for (size_t i = 0; i < n; i++)
-        if (convert_item(r, json_at(v, i), false, &l->items[i]))
+        if (json_value(r, json_at(v, i), &l->items[i]))
             return -1;
     *out = value_list(l);
     return 0;
@@ -47,9 +45,9 @@ static bool is_float(const json *v, double *f)
 
 static int json_dict(struct render *r, const json *v, struct value *out)
 {
+    struct json_iter it = json_first(v);
     size_t n = json_size(v);
     struct dict_entry *e;
-    struct json_iter it;
     struct dict *d;
     double f;
 
@@ -60,13 +58,12 @@ static int json_dict(struct render *r, const json *v, struct value *out)
     d = dict_new(r, n);
     if (!d)
         return -1;
-    it = json_first(v);
     for (e = d->entries; d->size < n && json_next(&it); e++) {
-        if (it.key_size > UINT32_MAX)
-            return render_fail(r, "a string of more than 4 GiB");
-        e->key = value_string(it.key, it.key_size);
+        if (make_string(r, it.key, it.key_size, &e->key))
+            return -1;
         e->hash = hash_bytes(it.key, it.key_size);
-        if (convert_item(r, it.value, true, &e->value))
+        if (it.kind == JSON_STRING ? make_string(r, it.text, it.size, &e->value)
+                                   : convert_later(r, it.value, it.kind, &e->value))
             return -1;
         d->size++;
     }
@@ -105,10 +102,18 @@ static int convert(struct render *r, const json *v, enum json_kind kind, struct 
 
 int json_value(struct render *r, const json *v, struct value *out)
 {
-    return convert_item(r, v, false, out);
+    size_t size;
+    const char *s;
+    enum json_kind kind = json_look(v, &s, &size);
+
+    return kind == JSON_STRING ? make_string(r, s, size, out) : convert(r, v, kind, out);
 }
 
 int json_value_later(struct render *r, const json *v, struct value *out)
 {
-    return convert_item(r, v, true, out);
+    size_t size;
+    const char *s;
+    enum json_kind kind = json_look(v, &s, &size);
+
+    return kind == JSON_STRING ? make_string(r, s, size, out) : convert_later(r, v, kind, out);
 }

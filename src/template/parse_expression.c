@@ -517,6 +517,7 @@ static struct node *attribute(struct parser *p, uint32_t line, struct node *obje
     n->attr.name = *name;
     n->attr.hash = hash_bytes(name->s, name->size);
     n->attr.methods = methods_named(name->s, name->size);
+    n->attr.simple = object->kind == N_NAME && (as_item || !n->attr.methods) && name->size <= 16;
     return above(p, n, object, NULL);
 }
 

@@ -269,7 +269,9 @@ static int resolve(struct render *r, const struct load *l, struct value *out)
         if (out->kind != V_MISSING)
             return 0;
     }
-    if (dict_get_text(r, &r->input, &l->name, l->hash, &found) < 0)
+    /* Each pass of a loop asks again, and mostly for what is not there. */
+    if (r->input_hashes >> (l->hash & 63) & 1 &&
+        dict_get_text(r, &r->input, &l->name, l->hash, &found) < 0)
         return -1;
     *out = found ? *found : (struct value){0};
     return 0;
@@ -315,7 +317,10 @@ int render_variable(struct render *r, const char *name, struct value v)
 {
     struct value key = value_cstring(name);
 
-    return dict_set(r, &r->input, &key, v);
+    uint64_t hash = hash_bytes(key.s, key.size);
+
+    r->input_hashes |= (uint64_t)1 << (hash & 63);
+    return dict_set_hashed(r, &r->input, &key, hash, v);
 }
 
 static int render_root(struct render *r)

@@ -31,6 +31,7 @@ struct render {
     size_t out_limit;                 /* bytes in out */
     size_t out_room;                  /* capacity of out, or less where the limit comes first */
     struct dict input;                /* the variables given */
+    uint64_t input_hashes;            /* a bit for the lowest bits of each name's hash */
     struct frame *frame;              /* of the function being run */
     struct frame *spare[FRAME_POOLS]; /* frames to be used again, by size */
     uint64_t steps;                   /* left */

@@ -187,6 +187,17 @@ static enum flow run_scope(struct render *r, const struct node *n)
     return flow;
 }
 
+/* The next item of a loop: mostly one of a list, for which no call is needed. */
+static inline int next_item(struct render *r, struct iter *it, struct loop *loop, struct value *out)
+{
+    if (loop)
+        return loop_next(r, loop, out);
+    if (it->source != ITER_LIST || it->at >= it->end)
+        return iter_next(r, it, out);
+    *out = it->over.list->items[it->at++];
+    return 1;
+}
+
 /* Walks over the iterable in the present frame. */
 static enum flow run_loop(struct render *r, const struct for_code *code,
                           const struct value *iterable, int64_t depth0, struct frame *outer)
@@ -223,7 +234,7 @@ static enum flow run_loop(struct render *r, const struct for_code *code,
         if (loop)
             loop->iterable = value_none(); /* a generator has no length */
     }
-    while ((more = loop ? loop_next(r, loop, &item) : iter_next(r, it, &item)) > 0) {
+    while ((more = next_item(r, it, loop, &item)) > 0) {
         enum flow flow;
 
         if (render_work(r, 1))

@@ -11,6 +11,7 @@
 struct writer {
     struct render *r;
     bool ascii, sort_keys, pretty;
+    bool spaces;         /* indent is made of them */
     struct value indent; /* one level of it */
     struct value item_separator, key_separator;
     unsigned level;
@@ -22,18 +23,15 @@ static int write_json(struct writer *w, const json *v);
 #define BYTES(x) (0x0101010101010101u * (x))
 #define HIGH BYTES(0x80u)
 
-/* A byte with its high bit set for every byte of w below n, n <= 0x80; others may only be set above
- * such a byte, which is as good for finding out whether there is any. */
-static uint64_t bytes_below(uint64_t w, uint64_t n)
-{
-    return (w - BYTES(n)) & ~w & HIGH;
-}
-
-/* Can these eight bytes stand in a JSON string as they are? */
+/* Can these eight bytes stand in a JSON string as they are? x - n borrows into the high bit of
+ * every byte of x that is below n <= 0x80; other bytes get that bit only above such a byte, which
+ * is as good for finding out whether there is any, or have it in w, which does not count. */
 static inline bool plain_word(uint64_t w, bool ascii)
 {
-    return !(bytes_below(w, 0x20) | bytes_below(w ^ BYTES('"'), 1) |
-             bytes_below(w ^ BYTES('\\'), 1) | (ascii ? (w | (w + BYTES(1))) & HIGH : 0));
+    uint64_t low =
+        (w - BYTES(0x20)) | ((w ^ BYTES('"')) - BYTES(1)) | ((w ^ BYTES('\\')) - BYTES(1));
+
+    return !(((low & ~w) | (ascii ? w | (w + BYTES(1)) : 0)) & HIGH);
 }
 
 /* Can all of it? The last eight bytes may overlap those before. */
@@ -128,7 +126,8 @@ static int write_string(struct writer *w, const char *s, size_t size)
         i += plain;
         if (i == size)
             return emit_bytes(w->r, "\"", 1);
-        i += utf8_decode(s + i, size - i, &c);
+        c = (unsigned char)s[i];
+        i += c < 0x80 ? 1 : utf8_decode(s + i, size - i, &c);
         if (write_escape(w->r, c))
             return -1;
     }
@@ -145,10 +144,20 @@ static int write_float(struct writer *w, double f)
     return emit_bytes(w->r, text, number_repr(f, text));
 }
 
-static int new_line(struct writer *w)
+static int break_line(struct writer *w)
 {
-    if (!w->pretty)
+    struct strbuf *b = w->r->out;
+    size_t n = w->level * (size_t)w->indent.size;
+
+    if (w->spaces && n + 1 < w->r->out_room - b->size) {
+        char *at = b->data + b->size;
+
+        at[0] = '\n';
+        memset(at + 1, ' ', n);
+        at[n + 1] = '\0';
+        b->size += n + 1;
         return 0;
+    }
     if (emit_bytes(w->r, "\n", 1))
         return -1;
     for (unsigned i = 0; i < w->level && w->indent.size; i++)
@@ -157,9 +166,28 @@ static int new_line(struct writer *w)
     return 0;
 }
 
+static inline int new_line(struct writer *w)
+{
+    return w->pretty ? break_line(w) : 0;
+}
+
+/* Separators have one or two bytes: too few to call memcpy for. */
+static inline int emit_separator(struct render *r, const struct value *v)
+{
+    struct strbuf *b = r->out;
+
+    if (v->size >= r->out_room - b->size || v->size > 2)
+        return emit_bytes(r, v->s, v->size);
+    for (uint32_t i = 0; i < v->size; i++)
+        b->data[b->size + i] = v->s[i];
+    b->size += v->size;
+    b->data[b->size] = '\0';
+    return 0;
+}
+
 static int separate(struct writer *w, bool first)
 {
-    if (!first && emit_bytes(w->r, w->item_separator.s, w->item_separator.size))
+    if (!first && emit_separator(w->r, &w->item_separator))
         return -1;
     return new_line(w);
 }
@@ -245,8 +273,7 @@ static int write_dict(struct writer *w, const struct dict *d)
     for (uint32_t i = 0; i < d->size; i++) {
         struct dict_entry *e = &d->entries[order ? order[i] : i];
 
-        if (separate(w, !i) || write_key(w, &e->key) ||
-            emit_bytes(w->r, w->key_separator.s, w->key_separator.size) ||
+        if (separate(w, !i) || write_key(w, &e->key) || emit_separator(w->r, &w->key_separator) ||
             write_value(w, &e->value))
             return -1;
     }
@@ -283,7 +310,8 @@ static int write_object(struct writer *w, const json *v)
     w->level++;
     for (; json_next(&it); first = false)
         if (separate(w, first) || write_string(w, it.key, it.key_size) ||
-            emit_bytes(w->r, w->key_separator.s, w->key_separator.size) || write_json(w, it.value))
+            emit_separator(w->r, &w->key_separator) ||
+            (it.kind == JSON_STRING ? write_string(w, it.text, it.size) : write_json(w, it.value)))
             return -1;
     w->level--;
     return new_line(w) || emit_bytes(w->r, "}", 1) ? -1 : 0;
@@ -358,6 +386,7 @@ static int set_indent(struct writer *w, const struct value *indent)
                            type_name(indent));
     if (indent->i <= 0)
         return 0;
+    w->spaces = true;
     return emit_char(w->r, ' ', (size_t)indent->i) || emit_capture(w->r, mark, &w->indent) ? -1 : 0;
 }
 

@@ -173,6 +173,7 @@ struct node {
             struct value name;
             uint64_t hash;
             const struct builtin *methods; /* of that name, or NULL */
+            bool simple; /* of a variable, by a short name; where it is a mapping, a key */
         } attr;
         struct {
             struct node *start, *stop, *step;
