@@ -8,6 +8,7 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/prompt.h"
+#include "cli/prompt_cache.h"
 #include "cli/reply_lines.h"
 #include "cli/sampling.h"
 
@@ -20,6 +21,7 @@ struct generate_args {
     struct sampling_args sampling;
     int max_tokens;
     int prefill_step_size;
+    const char *cache_file;
     bool json, parse;
     bool verbose;
 };
@@ -167,9 +169,25 @@ static int begin_reply(struct run *run, const struct reply_rules *rules, const s
     return rc ? -1 : output_buffer(&run->line, err);
 }
 
-static int write_all(struct run *run, struct session *s, const struct sampling *sampling,
-                     const struct token_list *prompt, uint64_t seed, clm_error *err)
+/* What the prompt follows. Without the chat template it does not matter which one it is. */
+static kv_seq *open_sequence(const struct generate_args *a, const struct session *s,
+                             const struct prompt *prompt, clm_error *err)
 {
+    struct text_identity identity;
+    struct cache_origin origin;
+
+    if (!a->cache_file)
+        return prompt_cache_open(s, NULL, NULL, err);
+    origin = prompt_cache_origin(&identity, s, &prompt->format, a->model.model);
+    if (a->prompt.ignore_chat_template)
+        origin.chat_template = NULL;
+    return prompt_cache_open(s, a->cache_file, &origin, err);
+}
+
+static int write_all(struct run *run, struct session *s, const struct sampling *sampling,
+                     const struct prompt *given, uint64_t seed, clm_error *err)
+{
+    const struct token_list *prompt = &given->tokens;
     const struct generate_args *a = run->args;
     struct generate_options o = {
         .max_tokens = a->max_tokens,
@@ -181,7 +199,7 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
         .token = write_token,
     };
     struct generate_result r;
-    kv_seq *seq = kv_seq_open(engine_cache(s->engine), err);
+    kv_seq *seq = open_sequence(a, s, given, err);
     int rc;
 
     if (!seq)
@@ -213,17 +231,20 @@ static int run_session(struct run *run, struct session *s, clm_error *err)
     struct sampling sampling = {0};
     struct reply_format format;
     struct reply_rules rules = {0};
+    struct prompt_options options = a->prompt;
     uint64_t seed = sampling_seed(&a->sampling);
     int rc = -1;
 
+    options.part = a->cache_file ? PROMPT_SUFFIX : PROMPT_WHOLE;
+
     if (sampling_open(&sampling, &a->sampling, s, seed, a->json, err) ||
-        prompt_open(&prompt, &a->prompt, s->dir, s->tokenizer, err) ||
+        prompt_open(&prompt, &options, s->dir, s->tokenizer, err) ||
         conversation_reply_format(&format, &a->prompt.chat, &prompt.format, s->tokenizer, err) ||
         reply_rules_init(&rules, &format, &sampling.stops, err))
         goto cleanup;
     interrupt_watch(); /* not before: while the prompt is read, Ctrl-C ends at once */
     if (begin_reply(run, &rules, &prompt, err) == 0)
-        rc = write_all(run, s, &sampling, &prompt.tokens, seed, err);
+        rc = write_all(run, s, &sampling, &prompt, seed, err);
 
 cleanup:
     stop_release(&run->stops);
@@ -277,6 +298,9 @@ static const struct option generate_options_table[] = {
                    "how the model's reply begins; it goes on from there")},
     {FLAG_OPTION("ignore-chat-template", 0, A, prompt.ignore_chat_template,
                  "give the prompt to the model as it is, without the model's chat template")},
+    {STRING_OPTION("prompt-cache-file", 0, A, cache_file, "FILE",
+                   "a prompt that was kept by clm cache-prompt or mlx-lm; what is said follows it "
+                   "in the same message")},
     {INT_OPTION("max-tokens", 'n', A, max_tokens, 1, INT_MAX,
                 "how many tokens to generate at most (default: 100)")},
     {TABLE_OPTION(A, sampling, options_sampling)},

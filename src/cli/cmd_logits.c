@@ -3,13 +3,14 @@
 
 #include "base/memory.h"
 #include "cli/command.h"
-#include "cli/session.h"
+#include "cli/prompt_cache.h"
 #include "format/safetensors.h"
 
 struct logits_args {
     struct model_options model;
     struct ids tokens, decode;
     int prefill_step_size;
+    const char *cache_file, *save_cache;
     const char *out;
 };
 
@@ -62,7 +63,7 @@ static int run_tokens(const struct logits_args *a, struct session *s, clm_error 
     int step = engine_max_rows(s->engine);
     size_t count, size;
     float *rows = NULL;
-    kv_seq *seq = kv_seq_open(engine_cache(s->engine), err);
+    kv_seq *seq = prompt_cache_open(s, a->cache_file, NULL, err);
     int rc = -1;
 
     if (!seq)
@@ -81,6 +82,8 @@ static int run_tokens(const struct logits_args *a, struct session *s, clm_error 
         evaluate(rows + (size_t)a->tokens.n * (size_t)vocab_size, s, seq, a->decode.items,
                  a->decode.n, 1, err))
         goto cleanup;
+    if (a->save_cache && cache_file_save(s->engine, seq, a->save_cache, NULL, err))
+        goto cleanup;
     rc = write_logits(a, rows, vocab_size, err);
 
 cleanup:
@@ -95,7 +98,7 @@ static int logits_run(const void *args, clm_error *err)
     struct session s = {0};
     int rc = -1;
 
-    if (a->tokens.n == 0)
+    if (a->tokens.n == 0 && !(a->cache_file && a->decode.n))
         return fail(err, CLM_ERR_ARG, "--tokens is missing: --tokens 1,2,3");
     if (!a->out)
         return fail(err, CLM_ERR_ARG, "--out is missing: --out FILE.safetensors");
@@ -112,6 +115,10 @@ static const struct option logits_options[] = {
                 "tokens to follow it, given to the model one at a time")},
     {INT_OPTION("prefill-step-size", 0, struct logits_args, prefill_step_size, 0, 65536,
                 "how many tokens of the prompt to process at a time (default: 512)")},
+    {STRING_OPTION("prompt-cache-file", 0, struct logits_args, cache_file, "FILE",
+                   "a prompt cache that the tokens follow, of clm cache-prompt or mlx-lm")},
+    {STRING_OPTION("save-prompt-cache", 0, struct logits_args, save_cache, "FILE",
+                   "where to keep what the model remembers after the last token, as such a cache")},
     {STRING_OPTION("out", 'o', struct logits_args, out, "FILE", "the safetensors file to write")},
     {0},
 };

@@ -58,21 +58,58 @@ static void warn_unused(const struct prompt_options *o)
                 "--chat-template-config change nothing");
 }
 
-/* text, as what the user says, becomes the whole conversation. */
-static int wrap(struct strbuf *text, const struct prompt_options *o, const struct chat_template *c,
-                clm_error *err)
+/* Append the conversation in which the user says this. */
+static int render(struct strbuf *out, const char *said, size_t size, const struct prompt_options *o,
+                  const struct chat_template *c, clm_error *err)
 {
     struct strbuf messages = {0};
     int rc;
 
     if (o->chat.system)
         conversation_add(&messages, "system", o->chat.system, strlen(o->chat.system));
-    conversation_add(&messages, "user", text->data, text->size);
+    conversation_add(&messages, "user", said, size);
     if (o->prefill)
         conversation_add(&messages, "assistant", o->prefill, strlen(o->prefill));
-    strbuf_clear(text);
-    rc = conversation_render(&messages, c, o->prefill != NULL, text, err);
+    rc = conversation_render(&messages, c, o->prefill || o->part == PROMPT_PREFIX, out, err);
     strbuf_release(&messages);
+    return rc;
+}
+
+/* Drop what stands before the user's words, found where a sign stands in their place. */
+static int cut_before(struct strbuf *text, const struct prompt_options *o,
+                      const struct chat_template *c, clm_error *err)
+{
+    static const char sign[] = "<query>";
+    struct strbuf other = {0};
+    const char *found;
+    size_t n;
+    int rc = render(&other, sign, sizeof sign - 1, o, c, err);
+
+    found = rc == 0 && other.data ? strstr(other.data, sign) : NULL;
+    n = found ? (size_t)(found - other.data) : 0;
+    if (rc == 0 && (!found || n > text->size))
+        rc = fail(err, CLM_ERR_UNSUPPORTED,
+                  "the chat template changes what the user says, so that it cannot go on from a "
+                  "cache; try --ignore-chat-template");
+    if (rc == 0) {
+        memmove(text->data, text->data + n, text->size - n + 1);
+        text->size -= n;
+    }
+    strbuf_release(&other);
+    return rc;
+}
+
+/* text, as what the user says, becomes a conversation, or the part of it that is wanted. */
+static int wrap(struct strbuf *text, const struct prompt_options *o, const struct chat_template *c,
+                clm_error *err)
+{
+    struct strbuf all = {0};
+    int rc = render(&all, text->data, text->size, o, c, err);
+
+    if (rc == 0 && o->part == PROMPT_SUFFIX)
+        rc = cut_before(&all, o, c, err);
+    strbuf_release(text);
+    *text = all;
     return rc;
 }
 
@@ -101,7 +138,8 @@ int prompt_open(struct prompt *p, const struct prompt_options *o, const char *di
     if (prompt_read(text, o->text, err) || (chat && wrap(text, o, &p->format, err)))
         return -1;
     p->reply_at = reply_begins(text, chat ? o->prefill : NULL);
-    if (tokenizer_encode(t, text->data ? text->data : "", text->size, !chat, &p->tokens, err))
+    if (tokenizer_encode(t, text->data ? text->data : "", text->size,
+                         !chat && o->part != PROMPT_SUFFIX, &p->tokens, err))
         return -1;
     return p->tokens.failed ? fail(err, CLM_ERR_NOMEM, "no memory for the tokens of the prompt")
                             : 0;

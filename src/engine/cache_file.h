@@ -38,9 +38,9 @@ int cache_file_save(engine *e, const kv_seq *s, const char *path, const struct c
  * QuantizedKVCache, ArraysCache and CacheList of these. Numbers become those of the cache's type.
  * Tokens that the file does not tell are -1.
  *
- * Errors: CLM_ERR_FORMAT (damaged, or of a model of other sizes), CLM_ERR_ARG (made by another
- * model, tokenizer or chat template), CLM_ERR_UNSUPPORTED (a kind of cache that clm does not have),
- * CLM_ERR_IO, CLM_ERR_FULL, CLM_ERR_NOMEM.
+ * Errors: CLM_ERR_FORMAT (damaged, of a model of other sizes, or made by another model, tokenizer
+ * or chat template), CLM_ERR_UNSUPPORTED (a kind of cache that clm does not have), CLM_ERR_IO,
+ * CLM_ERR_FULL, CLM_ERR_NOMEM.
  */
 kv_seq *cache_file_load(engine *e, const char *path, const struct cache_origin *o, clm_error *err);
 /* The same from memory; name stands for the path in messages. */

@@ -33,7 +33,7 @@ static int check_same(const struct loading *l, const char *key, const char *own,
 
     if (!theirs || !own || !strcmp(theirs, own))
         return 0;
-    return fail(l->err, CLM_ERR_ARG,
+    return fail(l->err, CLM_ERR_FORMAT,
                 "%s was made with another %s than this one's: make it again (clm cache-prompt), or "
                 "take the model that it was made with",
                 l->source.name, what);

@@ -1,0 +1,51 @@
+#include "cli/prompt_cache.h"
+
+#include <string.h>
+
+#include "base/fingerprint.h"
+
+/* Every token with its number. */
+static void print_tokenizer(char out[FINGERPRINT_SIZE], const tokenizer *t)
+{
+    struct fingerprint f = {0};
+    size_t n = tokenizer_vocab_size(t), size;
+
+    for (size_t id = 0; id < n; id++) {
+        const char *token = tokenizer_token(t, (int32_t)id, &size);
+
+        fingerprint_add(&f, token ? token : "", token ? size : 0);
+    }
+    fingerprint_text(&f, out);
+}
+
+/* "" for a model that has none. */
+static void print_template(char out[FINGERPRINT_SIZE], const struct chat_template *c)
+{
+    struct fingerprint f = {0};
+    const char *text = c->template ? chat_templates_text(c->all, c->template) : NULL;
+
+    out[0] = '\0';
+    if (!text)
+        return;
+    fingerprint_add(&f, text, strlen(text));
+    fingerprint_text(&f, out);
+}
+
+struct cache_origin prompt_cache_origin(struct text_identity *id, const struct session *s,
+                                        const struct chat_template *c, const char *model)
+{
+    print_tokenizer(id->tokenizer, s->tokenizer);
+    print_template(id->chat_template, c);
+    return (struct cache_origin){
+        .model = model ? model : s->dir,
+        .tokenizer = id->tokenizer,
+        .chat_template = id->chat_template,
+    };
+}
+
+kv_seq *prompt_cache_open(const struct session *s, const char *path,
+                          const struct cache_origin *origin, clm_error *err)
+{
+    return path ? cache_file_load(s->engine, path, origin, err)
+                : kv_seq_open(engine_cache(s->engine), err);
+}

@@ -1,0 +1,24 @@
+/* cli/prompt_cache.h: prompt caches as commands write and read them. */
+#ifndef CLI_PROMPT_CACHE_H
+#define CLI_PROMPT_CACHE_H
+
+#include "cli/conversation.h"
+#include "cli/session.h"
+#include "engine/cache_file.h"
+
+/* Fingerprints of what text passes through on its way to a model. */
+struct text_identity {
+    char tokenizer[FINGERPRINT_SIZE], chat_template[FINGERPRINT_SIZE];
+};
+
+/* A command's origin of caches; model is what the user named, NULL: nothing. The result points into
+ * *id. */
+struct cache_origin prompt_cache_origin(struct text_identity *id, const struct session *s,
+                                        const struct chat_template *c, const char *model);
+
+/* A sequence for a command: that of the file, or an empty one where path is NULL. origin may be
+ * NULL. */
+kv_seq *prompt_cache_open(const struct session *s, const char *path,
+                          const struct cache_origin *origin, clm_error *err);
+
+#endif
