@@ -16,7 +16,7 @@ enum {
 };
 
 #define TINY_MAMBA2(at)                                                                            \
-    {at ".in_proj", TINY_ZXBCDT, TINY_HIDDEN, 0}, {at ".conv1d", TINY_BC, TINY_WIDTH, 0},          \
+    {at ".in_proj", TINY_ZXBCDT, TINY_HIDDEN, 0}, {at ".conv1d", TINY_WIDTH, 1, TINY_BC},          \
         {at ".conv1d.bias", TINY_BC, 0, 0}, {at ".A_log", TINY_HEADS, 0, 0},                       \
         {at ".D", TINY_HEADS, 0, 0}, {at ".dt_bias", TINY_HEADS, 0, 0},                            \
         {at ".norm", TINY_INNER, 0, 0},                                                            \
