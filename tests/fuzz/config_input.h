@@ -19,7 +19,8 @@ static device *dev;
 
 static inline void path_in(char *out, size_t size, const char *folder, const char *name)
 {
-    snprintf(out, size, "%s/%s", folder, name);
+    if (snprintf(out, size, "%s/%s", folder, name) >= (int)size)
+        tiny_die(folder);
 }
 
 static inline void clean_up(void)
