@@ -55,12 +55,10 @@ static void add_attention(struct builder *b, const struct nn_branch *branch, boo
     }
 }
 
-/* Layers that pass on what they read in place of a mixer have a cache all the same. */
+/* Layers with a matrix in place of attention have a cache all the same. */
 static bool is_idle(const struct nn_layer *l)
 {
-    const struct branch_spec *first = l->n_branches ? l->branches[0].spec : NULL;
-
-    return first && ((first->op == OP_NONE && first->scale == 0) || first->op == OP_LINEAR);
+    return l->n_branches && l->branches[0].spec->op == OP_LINEAR;
 }
 
 static int add_layer(struct builder *b, const struct nn_layer *l, int i, clm_error *err)

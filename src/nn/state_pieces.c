@@ -63,6 +63,11 @@ int nn_state_pieces(const struct branch_spec *b, struct nn_state_piece pieces[NN
     case OP_SHORT_CONV:
         add_rows(pieces, &n, b->short_conv.width - 1, b->short_conv.channels);
         return n;
+    case OP_MLSTM: /* mlx-lm does not have it */
+        add_matrices(pieces, &n, b->mlstm.n_heads, b->mlstm.key_dim, b->mlstm.value_dim, false);
+        add_rows(pieces, &n, b->mlstm.n_heads, b->mlstm.key_dim);
+        add_row(pieces, &n, b->mlstm.n_heads);
+        return n;
     case OP_MAMBA:
         add_rows(pieces, &n, m->conv_width - 1, m->channels);
         add_rows(pieces, &n, m->channels, m->state_size);

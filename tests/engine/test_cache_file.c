@@ -1,17 +1,11 @@
-/* Prompt caches in files: mlx-lm's continue with its logits, clm's own bit by bit, and whatever is
- * wrong with a file is told. */
+/* Prompt caches in files: mlx-lm's continue with its logits, clm's own bit by bit. */
 #include <dirent.h>
 
-#include "base/file.h"
-#include "base/memory.h"
-#include "base/temporary.h"
-#include "engine/cache_file.h"
+#include "cache_files.h"
 #include "format/json.h"
 #include "golden.h"
 #include "models/family.h"
-#include "rig.h"
-
-static const struct cache_origin origin = {"a model", "tokenizer 1", "template 1"};
+#include "nn/state_pieces.h"
 
 /* Folders of goldens */
 
@@ -58,29 +52,6 @@ static int visit_models(const char *folder, visit_fn visit)
     }
     free(entries);
     return n_visited;
-}
-
-static void open_rig(struct rig *r, const char *path, bool exact)
-{
-    clm_error err = {0};
-
-    CHECK(rig_open(r, path, 1, exact, &err) == 0, "%s: %s", path, err.message);
-}
-
-static kv_seq *load(struct rig *r, const char *path)
-{
-    clm_error err = {0};
-    kv_seq *s = cache_file_load(r->engine, path, &origin, &err);
-
-    CHECK(s, "%s", err.message);
-    return s;
-}
-
-static void save(struct rig *r, const kv_seq *s, const char *path)
-{
-    clm_error err = {0};
-
-    CHECK(cache_file_save(r->engine, s, path, &origin, &err) == 0, "%s", err.message);
 }
 
 /* mlx-lm's caches */
@@ -310,7 +281,25 @@ static void round_trip(struct rig *r, const char *name, const int32_t *tokens, i
     CHECK(kv_cache_bytes_used(engine_cache(r->engine)) == 0, "%s: blocks are left", name);
 }
 
-/* Whole, trimmed before it is saved, and as the engine keeps it without --exact. */
+/* The pieces of every state cover it. */
+static void check_pieces(const char *name, const struct spec *s)
+{
+    for (int i = 0; i < s->n_layers; i++)
+        for (int b = 0; b < s->layers[i].n_branches; b++) {
+            const struct branch_spec *branch = &s->layers[i].branches[b];
+            struct nn_state_piece pieces[NN_STATE_PIECES];
+            int n = nn_state_pieces(branch, pieces);
+            size_t bytes = 0;
+
+            for (int p = 0; p < n; p++) {
+                CHECK(pieces[p].offset == bytes, "%s: layer %d, piece %d", name, i, p);
+                bytes += nn_state_piece_count(&pieces[p]) * sizeof(float);
+            }
+            CHECK(n >= 0 && bytes == branch_state_bytes(branch), "%s: layer %d", name, i);
+        }
+}
+
+/* Of one token and of more, with --exact and as the engine keeps it without. */
 static void check_round_trips(const char *name, const char *folder)
 {
     char path[4400];
@@ -328,6 +317,7 @@ static void check_round_trips(const char *name, const char *folder)
         tokens[i] = g.prompt[i % n];
     for (int exact = 0; exact < 2; exact++) {
         open_rig(&r, folder, exact);
+        check_pieces(name, r.model->spec);
         round_trip(&r, name, tokens, 1, 4, exact);
         round_trip(&r, name, tokens, n, 2 * n, exact);
         rig_close(&r);
@@ -378,9 +368,5 @@ int main(void)
         cmocka_unit_test(test_windows),
     };
 
-    /* Every file is flushed to where it lies: let that be memory, where there is such a folder. */
-    if (access("/dev/shm", W_OK) == 0)
-        setenv("TMPDIR", "/dev/shm", 0);
-
-    return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
+    return cmocka_run_group_tests(tests, cache_files_setup, temporary_teardown);
 }
