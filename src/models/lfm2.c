@@ -39,12 +39,15 @@ static int adjusted(config *c, int size)
 {
     double factor = config_float_or(c, "block_ffn_dim_multiplier", 1);
     int multiple = config_int_in(c, "block_multiple_of", 1, 1 << 24);
+    /* Without a factor transformers leaves the size as it is, mlx-lm does not. */
+    bool rounded = !config_is_null(c, "block_ffn_dim_multiplier") || !config_by_transformers(c);
     double n;
 
     if (!config_bool(c, "block_auto_adjust_ff_dim"))
         return size;
     n = floor(floor(2.0 * size / 3) * factor);
-    n = multiple * ceil(n / multiple);
+    if (rounded)
+        n = multiple * ceil(n / multiple);
     if (!(n >= 1 && n <= 1 << 24))
         return config_fail(c, "block_ffn_dim_multiplier", "%g times %d is no size", factor, size);
     return (int)n;
