@@ -34,7 +34,7 @@ static void add_attention(struct layer_spec *l, config *block, struct norm_spec 
     if (config_bool_or(a, "no_op", false))
         return;
     if (config_bool_or(a, "replace_with_linear", false)) {
-        layer_add(l, branch_of(OP_LINEAR, norm));
+        layer_add(l, branch_of(OP_LINEAR, norm))->linear_bias = attention.qkv_bias;
         return;
     }
     group = config_int_in(a, "n_heads_in_group", 1, 4096);
@@ -54,7 +54,7 @@ static void add_mlp(struct layer_spec *l, config *block, struct norm_spec norm, 
     if (config_bool_or(f, "no_op", false))
         return;
     if (config_bool_or(f, "replace_with_linear", false)) {
-        layer_add(l, branch_of(OP_LINEAR, norm));
+        layer_add(l, branch_of(OP_LINEAR, norm))->linear_bias = mlp.bias;
         return;
     }
     mlp.intermediate_size = mlp_size(f, hidden_size);

@@ -346,7 +346,8 @@ struct branch_spec {
         struct rwkv7_spec rwkv7;
         struct mlp_spec mlp;
         struct moe_spec moe;
-        int rank; /* of OP_LOW_RANK */
+        int rank;         /* of OP_LOW_RANK */
+        bool linear_bias; /* of OP_LINEAR */
     };
 };
 

@@ -712,7 +712,8 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
                                w->layer_input, false);
         break;
     case OP_LINEAR:
-        rc = visit_matrix(w, ROLE_LINEAR, &b->linear, w->hidden_size, w->hidden_size, false);
+        rc = visit_matrix(w, ROLE_LINEAR, &b->linear, w->hidden_size, w->hidden_size,
+                          b->spec->linear_bias);
         break;
     case OP_ATTENTION:
         rc = visit_attention(w, &b->attention);
