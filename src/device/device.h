@@ -315,6 +315,11 @@ struct device_ops {
      * numbers c of row t of coefs. y, x [n T, cols], coefs [T, n n]. */
     void (*mix_streams)(device *d, tensor *y, const tensor *x, const tensor *coefs, int n);
 
+    /* Each group of n numbers of a row times the matrix of Walsh and Hadamard over sqrt(n), its
+     * inverse too: y[i] = sum_j (-1)^(bits that i and j share) x[j] / sqrt(n); n a power of two.
+     * In place. */
+    void (*hadamard)(device *d, tensor *x, int n);
+
     /* x[t, :] *= sqrt(mean(like[t, :]^2) / max(mean(x[t, :]^2), floor)). floor > 0 */
     void (*match_size)(device *d, tensor *x, const tensor *like, float floor);
 

@@ -272,6 +272,7 @@ static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
         return 0;
     if (place.to.kind == TARGET_NONE)
         return binder_unused(b, t);
+    b->n_signs += place.part == PART_SIGNS;
     if (place.to.first == ROLE_LM_HEAD && b->m->spec->tie_word_embeddings)
         return 0; /* the embedding serves */
     return binder_lead(b, t, place);
@@ -316,6 +317,8 @@ int model_bind(struct model *m, const char *path, struct adapter *adapter, const
         if (lead_tensor(&b, checkpoint_at(m->weights, i)))
             goto cleanup;
     if (b.adapter && adapt_lead(&b))
+        goto cleanup;
+    if (binder_check_rotations(&b))
         goto cleanup;
     count_packed(&b);
     for (int i = 0; i < b.n_slots; i++)

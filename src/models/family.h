@@ -191,6 +191,11 @@ struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp);
  * transformers, such a checkpoint gets that of transformers, others that of mlx-lm. */
 bool config_by_transformers(const config *c);
 
+/* models/qwen3_next.c, for those that store its weights in another way. */
+int qwen3_next_spec(struct spec *s, config *c, arena *a);
+void qwen3_next_adapt(struct spec *s, const checkpoint *c);
+extern const struct weight_rule layout_qwen3_next[];
+
 /* models/bailing_moe.c: experts as Ling has them: num_experts by score_function, groups, a bias of
  * the choice, moe_shared_expert_intermediate_size for each of num_shared_experts. */
 struct moe_spec bailing_moe(config *c, struct mlp_spec mlp);

@@ -388,7 +388,10 @@ static int set_matrix(struct binder *b, const struct nn_slot *s, const struct pi
                         p->part[PART_WEIGHT]->name);
         b->m->weight_bytes += weight_bytes(w);
     }
-    return 0;
+    if (!pieces[0].part[PART_SIGNS])
+        return 0;
+    return s->rotation ? binder_rotate(b, s->rotation, pieces[0].part[PART_SIGNS], s->n_in)
+                       : binder_unused(b, pieces[0].part[PART_SIGNS]);
 }
 
 /* The numbers of one expert's vector, side by side. NULL: *err. */
@@ -485,6 +488,8 @@ static int check_parts(const struct binder *b, const struct nn_slot *s, const st
         return binder_unused(b, p->part[PART_SCALES]);
     if (p->part[PART_BIASES] && !p->part[PART_SCALES])
         return binder_unused(b, p->part[PART_BIASES]);
+    if (p->part[PART_SIGNS] && !s->n_in)
+        return binder_unused(b, p->part[PART_SIGNS]);
     for (int i = PART_ZEROS; i <= PART_ORDER; i++)
         if (p->part[i] && (!p->part[PART_WEIGHT] || !is_packed(p)))
             return binder_unused(b, p->part[i]);

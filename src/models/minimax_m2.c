@@ -6,6 +6,19 @@
  */
 #include "models/family.h"
 
+/* MiniMax-01 goes by the same name, but has linear attention in some layers. */
+static bool is_first(config *c)
+{
+    const int *full;
+    int n = config_ints(c, "attn_type_list", &full);
+
+    for (int i = 0; i < n; i++)
+        if (full[i] == 0)
+            return true;
+    return config_has(c, "linear_attn_alpha_factor") ||
+           config_has(c, "layernorm_linear_attention_alpha");
+}
+
 static int minimax_m2_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
@@ -24,6 +37,8 @@ static int minimax_m2_spec(struct spec *s, config *c, arena *a)
     };
     struct attention_spec attention;
 
+    if (is_first(c))
+        return config_fail(c, "model_type", "the linear attention of MiniMax-01 is not supported");
     if (config_int_or(c, "shared_intermediate_size", 0))
         return config_fail(c, "shared_intermediate_size", "a shared expert");
     if (config_common(s, c, false, a))

@@ -76,6 +76,7 @@ static enum tensor_part part_of(const char *suffix)
         {"bias", PART_BIAS},
         {"scales", PART_SCALES},
         {"biases", PART_BIASES},
+        {"signs", PART_SIGNS},
         {"qweight", PART_WEIGHT},
         {"weight_packed", PART_WEIGHT},
         {"weight_scale", PART_SCALES},

@@ -12,6 +12,7 @@ enum tensor_part {
     PART_BIASES,
     PART_ZEROS,  /* qzeros, weight_zero_point */
     PART_ORDER,  /* g_idx, weight_g_idx */
+    PART_SIGNS,  /* signs, of inputs that are turned */
     PART_LORA_A, /* of adapters, in whose names the part is spelled otherwise */
     PART_LORA_B,
     PART_MAGNITUDE,

@@ -6,7 +6,7 @@
 #include "models/model.h"
 #include "models/names.h"
 
-#define N_PARTS 9 /* of enum tensor_part, those that are kept */
+#define N_PARTS 10 /* of enum tensor_part, those that are kept */
 
 /* What quantization_config says that tensors leave open; 0: nothing. */
 struct foreign {
@@ -33,7 +33,8 @@ struct binder {
     struct nn_slot *slots;
     struct piece **pieces; /* [slots][max(1, n_experts)] */
     int n_slots;
-    int *index; /* [(layer + 1), branch + 1, role] -> slot, -1: none */
+    int *index;  /* [(layer + 1), branch + 1, role] -> slot, -1: none */
+    int n_signs; /* tensors of signs */
     arena *memory;
     struct foreign foreign;
     thread_pool *pool;        /* for repacking, opened by the first that needs it */
@@ -59,6 +60,12 @@ const uint8_t *binder_plane(const struct binder *b, const struct checkpoint_tens
 
 /* The row of the tensor that is row o of the place. */
 int64_t binder_source_row(const struct piece *p, int n_out, int o);
+
+/* models/rotate.c: the rotation of a matrix by the signs that have reached it; and whether as many
+ * did as config.json lists. -1 with *err. */
+int binder_rotate(struct binder *b, struct nn_rotation *r, const struct checkpoint_tensor *signs,
+                  int n_in);
+int binder_check_rotations(const struct binder *b);
 
 /* Host memory to device memory of the model; NULL with the error. */
 const void *binder_place(const struct binder *b, const void *from, size_t size);

@@ -94,7 +94,7 @@ static bool is_linear(config *c, int layer)
     return strcmp(types[layer], "linear_attention") == 0;
 }
 
-static int qwen3_next_spec(struct spec *s, config *c, arena *a)
+int qwen3_next_spec(struct spec *s, config *c, arena *a)
 {
     bool later = strncmp(config_string_or(c, "model_type", ""), "qwen3_next", 10) != 0;
     bool experts = config_int_or(c, "num_experts", 0) > 0;
@@ -128,7 +128,7 @@ static int qwen3_next_spec(struct spec *s, config *c, arena *a)
 }
 
 /* Files as published keep convolutions as [channels, 1, width], and hold w - 1 of most norms. */
-static void qwen3_next_adapt(struct spec *s, const checkpoint *c)
+void qwen3_next_adapt(struct spec *s, const checkpoint *c)
 {
     bool published = false;
 
@@ -150,7 +150,7 @@ static void qwen3_next_adapt(struct spec *s, const checkpoint *c)
     }
 }
 
-static const struct weight_rule qwen3_next_weights[] = {
+const struct weight_rule layout_qwen3_next[] = {
     {"model.embed_tokens", EMBED_TOKENS},
     {"model.layers.*.input_layernorm", PRE_NORM(0)},
     {"model.layers.*.linear_attn.in_proj_qkvz", DELTA_GROUPED(0, ROLE_DELTA_Q, 4)},
@@ -184,5 +184,5 @@ const struct family family_qwen3_next = {
     .model_types = {"qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"},
     .spec = qwen3_next_spec,
     .adapt = qwen3_next_adapt,
-    .weights = qwen3_next_weights,
+    .weights = layout_qwen3_next,
 };

@@ -9,6 +9,20 @@ static const float *bias_of(const struct nn_linear *l)
     return l->lora && l->lora->gain ? NULL : l->bias;
 }
 
+/* The product with inputs that are turned. */
+static void rotated(pass *p, const struct nn_linear *l, const tensor *x, tensor *y)
+{
+    tensor *inputs = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
+    struct matmul_job job = {.y = y, .w = &l->w, .bias = bias_of(l)};
+
+    if (p->failed)
+        return;
+    p->ops->copy_rows(p->dev, inputs, x);
+    p->ops->scale_columns(p->dev, inputs, l->rotation.signs);
+    p->ops->hadamard(p->dev, inputs, l->rotation.block);
+    p->ops->matmul(p->dev, &job, 1, inputs);
+}
+
 /* The product with inputs in the order of the weight. */
 static void ordered(pass *p, const struct nn_linear *l, const tensor *x, tensor *y)
 {
@@ -48,6 +62,8 @@ void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *
         y[i] = pass_tensor(p, DTYPE_F32, x->rows, l[i]->w.n_out);
         if (l[i]->order)
             ordered(p, l[i], x, y[i]);
+        else if (l[i]->rotation.signs)
+            rotated(p, l[i], x, y[i]);
         else
             jobs[n_jobs++] = (struct matmul_job){.y = y[i], .w = &l[i]->w, .bias = bias_of(l[i])};
     }
@@ -69,6 +85,10 @@ void nn_embed(pass *p, const struct nn_linear *table, const int32_t *ids, float 
     if (p->failed)
         return;
     p->ops->embed(p->dev, x, &table->w, ids, scale);
+    if (table->rotation.signs) {
+        p->ops->hadamard(p->dev, x, table->rotation.block);
+        p->ops->scale_columns(p->dev, x, table->rotation.signs);
+    }
     if (!lora)
         return;
     up.w = lora->b;

@@ -194,6 +194,7 @@ static int visit_matrix(struct walk *w, enum weight_role role, struct nn_linear 
                              .n_in = n_in,
                              .weight = &l->w,
                              .order = is_table(role) ? NULL : &l->order,
+                             .rotation = &l->rotation,
                              .lora = is_table(role) && role != ROLE_EMBED_TOKENS ? NULL : &l->lora,
                              .bias = bias ? &l->bias : NULL,
                          });

@@ -16,11 +16,19 @@ struct nn_lora {
     const float *gain;    /* [n_out] in device memory, or NULL; not of experts */
 };
 
+/* Inputs are multiplied by signs, and blocks of them turned by a Hadamard matrix, before w. Where w
+ * is a table of rows, its rows are turned back. */
+struct nn_rotation {
+    const float *signs; /* [n_in] in device memory; NULL: inputs are as they are */
+    int block;
+};
+
 struct nn_linear {
     struct weight w;
     const float *bias;    /* [n_out] in device memory, or NULL */
     const int32_t *order; /* [n_in] in device memory: w holds input order[i] at i; NULL: at i */
     const struct nn_lora *lora; /* or NULL */
+    struct nn_rotation rotation;
 };
 
 struct nn_norm {
@@ -441,6 +449,7 @@ struct nn_slot {
     struct weight *weight;
     const float **vector;
     const float **bias;
+    struct nn_rotation *rotation; /* where that of its inputs may go; NULL: there can be none */
     const int32_t **order; /* where the order of its inputs may go; NULL: they must be in order */
     int run, copies; /* each run of so many numbers of a vector stands so many times; 0: once */
     int n_bias;      /* numbers of the bias; 0: n_out */

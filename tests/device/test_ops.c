@@ -338,6 +338,31 @@ static double spread_of(const tensor *x, int row, double *mean)
     return sum / x->cols;
 }
 
+/* By the definition; sums of n, each within n / 2 epsilon of the numbers' sum. */
+static void check_hadamard(device *d, int rows, int cols, int n)
+{
+    tensor x = new_tensor(rows, cols), before = copy_of(&x);
+
+    d->ops->hadamard(d, &x, n);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < cols; i++) {
+            const float *group = row_of(&before, r) + i / n * n;
+            double want = 0, size = 0;
+
+            for (int j = 0; j < n; j++) {
+                want +=
+                    __builtin_parity((unsigned)(i % n & j)) ? -(double)group[j] : (double)group[j];
+                size += fabs((double)group[j]);
+            }
+            CHECK(fabs((double)row_of(&x, r)[i] - want / sqrt(n)) <=
+                      (log2(n) + 2) * (double)FLT_EPSILON * size / sqrt(n),
+                  "hadamard: row %d, %d: %g, expected %g", r, i, (double)row_of(&x, r)[i],
+                  want / sqrt(n));
+        }
+    free_tensor(&x);
+    free_tensor(&before);
+}
+
 static void check_spread(device *d, int rows, int cols)
 {
     tensor x = new_tensor(rows, cols), like = new_tensor(rows, cols), before;
@@ -531,6 +556,9 @@ static void test_rows(void **state)
         check_glu_alpha(d);
         check_mix(d, 1, 3, 7);
         check_mix(d, 4, 9, 300);
+        check_hadamard(d, 3, 64, 2);
+        check_hadamard(d, 5, 512, 512);
+        check_hadamard(d, 1, 4096, 1024);
         check_spread(d, 1, 1);
         check_spread(d, 5, 9000);
         check_norms(d);

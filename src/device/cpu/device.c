@@ -110,6 +110,7 @@ static const struct device_ops cpu_ops = {
     .scale_groups = cpu_scale_groups,
     .softmax = cpu_softmax,
     .mix_streams = cpu_mix_streams,
+    .hadamard = cpu_hadamard,
     .match_size = cpu_match_size,
     .cut_below_spread = cpu_cut_below_spread,
     .round_to = cpu_round_to,

@@ -39,6 +39,7 @@ void cpu_argmax(device *d, int32_t *ids, const tensor *x);
 
 /* cpu/streams.c */
 void cpu_mix_streams(device *d, tensor *y, const tensor *x, const tensor *coefs, int n);
+void cpu_hadamard(device *d, tensor *x, int n);
 void cpu_match_size(device *d, tensor *x, const tensor *like, float floor);
 void cpu_cut_below_spread(device *d, tensor *x, float factor);
 

@@ -110,3 +110,37 @@ void cpu_cut_below_spread(device *d, tensor *x, float factor)
 
     run(d, &call, x->rows, x->cols, cut_range);
 }
+
+/* The sums and differences of halves, of quarters, ... */
+static void hadamard_group(float *x, int n)
+{
+    float scale = 1 / sqrtf((float)n);
+
+    for (int half = 1; half < n; half *= 2)
+        for (int first = 0; first < n; first += 2 * half)
+            for (int i = first; i < first + half; i++) {
+                float a = x[i], b = x[i + half];
+
+                x[i] = a + b;
+                x[i + half] = a - b;
+            }
+    for (int i = 0; i < n; i++)
+        x[i] *= scale;
+}
+
+static void hadamard_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct streams_call *call = ctx;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++)
+        for (int i = 0; i < call->x->cols; i += call->n)
+            hadamard_group(row_of(call->x, t) + i, call->n);
+}
+
+void cpu_hadamard(device *d, tensor *x, int n)
+{
+    struct streams_call call = {.x = x, .n = n};
+
+    run(d, &call, x->rows, (int64_t)x->cols * 12, hadamard_range);
+}
