@@ -75,6 +75,7 @@ complete -c clm -n '__fish_seen_subcommand_from chat' -l seed -x -d 'of the rand
 complete -c clm -n '__fish_seen_subcommand_from chat' -l extra-eos-token -x -d 'tokens, or their ids, that end the text too'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l stop -x -d 'texts that end the text too'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l prefill-step-size -x -d 'how many tokens of a prompt to process at a time'
+complete -c clm -n '__fish_seen_subcommand_from chat' -l cache-files -d '/save FILE also keeps what the model remembers, in FILE.safetensors, and /load takes it from there instead of processing the conversation anew'
 complete -c clm -n '__fish_seen_subcommand_from chat' -s h -l help -d 'show this and exit'
 
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "cli/chat.h"
+#include "cli/chat_file.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/line_input.h"
@@ -22,6 +22,7 @@ struct chat_args {
     struct sampling_args sampling;
     int max_tokens;
     int prefill_step_size;
+    bool cache_files;
 };
 
 struct talk {
@@ -127,10 +128,37 @@ static void run_stats(struct talk *t, const char *value)
     say(t, line);
 }
 
-static void run_files(struct talk *t, const char *value)
+static const char *model_name(const struct talk *t)
 {
-    (void)value;
-    complain(t, "there are no conversation files yet");
+    const char *slash = strrchr(t->session.dir, '/');
+
+    if (t->args->model.model)
+        return t->args->model.model;
+    return slash && slash[1] ? slash + 1 : t->session.dir;
+}
+
+static void run_save(struct talk *t, const char *value)
+{
+    clm_error problem = {0};
+
+    if (!*value)
+        complain(t, "/save wants the name of a file");
+    else if (chat_save(&t->chat, value, t->args->cache_files, model_name(t), &problem))
+        complain(t, problem.message);
+    else
+        say(t, "The conversation is saved.");
+}
+
+static void run_load(struct talk *t, const char *value)
+{
+    clm_error problem = {0};
+
+    if (!*value)
+        complain(t, "/load wants the name of a file");
+    else if (chat_load(&t->chat, value, t->args->cache_files, &problem))
+        complain(t, problem.message);
+    else
+        say(t, "The conversation goes on.");
 }
 
 static void run_result(struct talk *t, const char *value)
@@ -159,8 +187,8 @@ static const struct chat_command chat_commands[N_COMMANDS] = {
     {"clear", "", "forget what was said", run_clear},
     {"system", "TEXT", "set the system prompt", run_system},
     {"stats", "", "speeds and sizes", run_stats},
-    {"save", "FILE", "not there yet", run_files},
-    {"load", "FILE", "not there yet", run_files},
+    {"save", "FILE", "write what was said", run_save},
+    {"load", "FILE", "go on from there", run_load},
     {"result", "TEXT", "what a call has given", run_result},
     {"quit", "", "leave", run_quit},
 };
@@ -357,15 +385,6 @@ static int take_turn(struct talk *t)
     return t->err->code ? -1 : 0;
 }
 
-static const char *model_name(const struct talk *t)
-{
-    const char *slash = strrchr(t->session.dir, '/');
-
-    if (t->args->model.model)
-        return t->args->model.model;
-    return slash && slash[1] ? slash + 1 : t->session.dir;
-}
-
 static void greet(const struct talk *t)
 {
     if (!t->terminal)
@@ -436,6 +455,9 @@ static const struct option chat_options_table[] = {
     {INT_OPTION("prefill-step-size", 0, A, prefill_step_size, 0, 65536,
                 "how many tokens of a prompt to process at a time; fewer take less memory "
                 "(default: 512)")},
+    {FLAG_OPTION("cache-files", 0, A, cache_files,
+                 "/save FILE also keeps what the model remembers, in FILE.safetensors, and /load "
+                 "takes it from there instead of processing the conversation anew")},
     {0},
 };
 

@@ -115,6 +115,38 @@ class Conversation(ChatCase):
         self.assertEqual(kept, context)
         self.assertGreater(total, kept)
 
+    def test_saved(self):
+        """A conversation goes on where it was saved, with the cache and without."""
+        file = self.folder / "talk.json"
+        for args in ([], ["--cache-files"]):
+            talk = self.chat("--system-prompt", "You are kind.", *args)
+            talk.say(HELLO)
+            self.assertIn("saved", talk.say("/save %s" % file))
+            context = int(re.search(r"Context: (\d+) of 1024", talk.say("/stats")).group(1))
+            story = talk.say(STORY)
+            again = self.chat(*args)
+            self.assertIn("goes on", again.say("/load %s" % file))
+            self.assertEqual(again.say(STORY), story)
+            self.assertEqual(self.prompt_size(again)[1], context if args else 0)
+        said = json.loads(file.read_text())
+        self.assertEqual((said["system"], [m["role"] for m in said["messages"]]),
+                         ("You are kind.", ["user", "assistant"]))
+        self.assertTrue((self.folder / "talk.json.safetensors").exists())
+
+    def test_not_loaded(self):
+        """What cannot be loaded changes nothing; a bad cache is told, and done without."""
+        file = self.folder / "talk.json"
+        _, said = self.piped("/load\n/save\n/load %s\n" % file, status=1)
+        self.assertEqual(len(said.splitlines()), 3, said)
+        for text in ("{", "[]", '{"messages": 1}', '{"messages": [1]}'):
+            file.write_text(text)
+            self.assertIn("talk.json", self.piped("/load %s\n" % file, status=1)[1])
+        file.write_text('{"messages": []}')
+        self.assertIn("goes on", self.piped("/load %s\n" % file)[1])
+        (self.folder / "talk.json.safetensors").write_text("x")
+        self.assertIn("talk.json.safetensors",
+                      self.piped("/load %s\n" % file, "--cache-files", status=1)[1])
+
     def test_system(self):
         talk, told = self.chat(), self.chat("--system-prompt", "You only say no.")
         plain = talk.say(STORY)

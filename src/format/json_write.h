@@ -1,0 +1,12 @@
+/* format/json_write.h: a parsed value as JSON text again. */
+#ifndef FORMAT_JSON_WRITE_H
+#define FORMAT_JSON_WRITE_H
+
+#include "base/strbuf.h"
+#include "format/json.h"
+
+/* On one line, keys in their order; an absent value is null, infinite numbers stay the objects that
+ * json_parse has made of them. */
+void json_write(struct strbuf *out, const json *value);
+
+#endif
