@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "base/memory.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
@@ -258,17 +259,21 @@ cleanup:
 
 static int generate_run(const void *args, clm_error *err)
 {
-    const struct generate_args *a = args;
-    struct run run = {.args = a, .progress = progress_open("Prompt", "tokens"), .err = err};
+    struct generate_args a = *(const struct generate_args *)args;
+    struct run run = {.args = &a, .progress = progress_open("Prompt", "tokens"), .err = err};
     struct session s = {0};
+    char *cached = a.cache_file && !a.model.model ? prompt_cache_model(a.cache_file) : NULL;
     int rc = -1;
 
     run.lines.out = &run.line;
-    if (a->json && a->parse)
-        return fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
-    if (session_open_tokenizer(&s, &a->model, err) == 0 &&
-        session_open(&s, &a->model, a->prefill_step_size, err) == 0)
+    if (cached)
+        a.model.model = cached;
+    if (a.json && a.parse)
+        fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
+    else if (session_open_tokenizer(&s, &a.model, err) == 0 &&
+             session_open(&s, &a.model, a.prefill_step_size, err) == 0)
         rc = run_session(&run, &s, err);
+    mem_free(cached);
     strbuf_release(&run.line);
     strbuf_release(&run.passed);
     session_close(&s);
@@ -300,7 +305,8 @@ static const struct option generate_options_table[] = {
                  "give the prompt to the model as it is, without the model's chat template")},
     {STRING_OPTION("prompt-cache-file", 0, A, cache_file, "FILE",
                    "a prompt that was kept by clm cache-prompt or mlx-lm; what is said follows it "
-                   "in the same message")},
+                   "in the same message; without --model the model that it was made with is "
+                   "used")},
     {INT_OPTION("max-tokens", 'n', A, max_tokens, 1, INT_MAX,
                 "how many tokens to generate at most (default: 100)")},
     {TABLE_OPTION(A, sampling, options_sampling)},

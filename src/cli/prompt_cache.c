@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "base/fingerprint.h"
+#include "base/memory.h"
+#include "format/safetensors.h"
 
 /* Every token with its number. */
 static void print_tokenizer(char out[FINGERPRINT_SIZE], const tokenizer *t)
@@ -41,6 +43,21 @@ struct cache_origin prompt_cache_origin(struct text_identity *id, const struct s
         .tokenizer = id->tokenizer,
         .chat_template = id->chat_template,
     };
+}
+
+char *prompt_cache_model(const char *path)
+{
+    struct safetensors file;
+    clm_error ignored = {0};
+    char *model = NULL;
+
+    if (safetensors_open(&file, path, &ignored))
+        return NULL;
+    for (size_t i = 0; i < file.n_metadata && !model; i++)
+        if (!strcmp(file.metadata[2 * i], "0.model") && file.metadata[2 * i + 1][0])
+            model = mem_strdup(file.metadata[2 * i + 1]);
+    safetensors_close(&file);
+    return model;
 }
 
 kv_seq *prompt_cache_open(const struct session *s, const char *path,

@@ -16,6 +16,10 @@ struct text_identity {
 struct cache_origin prompt_cache_origin(struct text_identity *id, const struct session *s,
                                         const struct chat_template *c, const char *model);
 
+/* The model that a file was made with, as it was named then; NULL when it does not say. mem_free.
+ * Its errors come up when it is loaded. */
+char *prompt_cache_model(const char *path);
+
 /* A sequence for a command: that of the file, or an empty one where path is NULL. origin may be
  * NULL. */
 kv_seq *prompt_cache_open(const struct session *s, const char *path,

@@ -76,8 +76,8 @@ static int check_arrays(const struct loading *l, const struct source_leaf *from)
 {
     if (strcmp(from->class, "ArraysCache"))
         return fail(l->err, CLM_ERR_UNSUPPORTED,
-                    "%s: cache %s is a %.31s, where the model has an ArraysCache", l->source.name,
-                    from->prefix, from->class);
+                    "%s: cache %s is of class %.31s, where the model has an ArraysCache",
+                    l->source.name, from->prefix, from->class);
     if (cache_source_array(&l->source, from, 1, -1) || cache_source_array(&l->source, from, 2, -1))
         return fail(l->err, CLM_ERR_UNSUPPORTED, "%s: cache %s is that of a batch", l->source.name,
                     from->prefix);

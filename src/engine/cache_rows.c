@@ -16,7 +16,7 @@ struct reading {
 
 static int damaged(const struct reading *r, const char *what)
 {
-    return fail(r->err, CLM_ERR_FORMAT, "%s: cache %s, a %s, is damaged: %s", r->source->name,
+    return fail(r->err, CLM_ERR_FORMAT, "%s: cache %s of class %s is damaged: %s", r->source->name,
                 r->from->prefix, r->from->class, what);
 }
 
@@ -161,8 +161,8 @@ static int read_kind(const struct reading *r)
                                                      : damaged(r, "it has fewer rows than tokens");
     }
     return fail(r->err, CLM_ERR_UNSUPPORTED,
-                "%s: cache %s is a %.31s, where the model has keys and values", r->source->name,
-                r->from->prefix, r->from->class);
+                "%s: cache %s is of class %.31s, where the model has keys and values",
+                r->source->name, r->from->prefix, r->from->class);
 }
 
 static int check_size(const struct reading *r, const char *what, int n, const struct kv_layer *kv,

@@ -24,23 +24,41 @@ static void add_tensors(struct fingerprint *f, const checkpoint *c)
         add_tensor(f, checkpoint_at(c, i));
 }
 
+static int add_file(struct fingerprint *f, const char *path, clm_error *err)
+{
+    size_t size;
+    char *text = file_read(path, MAX_CONFIG, &size, err);
+
+    if (!text)
+        return -1;
+    fingerprint_add(f, text, size);
+    mem_free(text);
+    return 0;
+}
+
+static int add_adapter(struct fingerprint *f, const struct model *m, clm_error *err)
+{
+    char path[4096];
+
+    if (file_join(path, sizeof path, m->adapter_path, "adapter_config.json", err) ||
+        add_file(f, path, err))
+        return -1;
+    add_tensors(f, m->adapter);
+    return 0;
+}
+
 int model_fingerprint(const struct model *m, char out[FINGERPRINT_SIZE], clm_error *err)
 {
     struct fingerprint f = {0};
-    size_t size;
-    char *text;
 
     out[0] = '\0';
     if (!m->weights)
         return 0;
-    text = file_read(config_path(m->config), MAX_CONFIG, &size, err);
-    if (!text)
+    if (add_file(&f, config_path(m->config), err))
         return -1;
-    fingerprint_add(&f, text, size);
-    mem_free(text);
     add_tensors(&f, m->weights);
-    if (m->adapter)
-        add_tensors(&f, m->adapter);
+    if (m->adapter && add_adapter(&f, m, err))
+        return -1;
     fingerprint_text(&f, out);
     return 0;
 }

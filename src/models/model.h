@@ -58,8 +58,8 @@ void model_close(struct model *m); /* NULL is fine */
  * stacked experts only those chosen, of the embedding one row (unless it is the head too). */
 size_t model_bytes_per_token(const struct model *m);
 
-/* A fingerprint of config.json and of the names, types, shapes and first bytes of all tensors, an
- * adapter's too, in out as hexadecimal digits; "" for random weights. */
+/* A fingerprint of config.json and of the names, types, shapes and first bytes of all tensors, and
+ * of an adapter's, in out as hexadecimal digits; "" for random weights. */
 int model_fingerprint(const struct model *m, char out[FINGERPRINT_SIZE], clm_error *err);
 
 /* Multiplications and additions (2 per weight) of one token, likewise. */

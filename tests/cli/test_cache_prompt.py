@@ -63,6 +63,13 @@ class Caches(Case):
         self.done("generate", "-m", plain, "-n", "1", "-p", END, "--ignore-chat-template",
                   "--prompt-cache-file", self.file)
 
+    def test_model_of_the_file(self):
+        other = self.model("other", rms_norm_eps=1e-4)
+        self.keep("--exact", "-m", other, "-p", BEGIN)
+        self.assertEqual(self.go_on("-p", END), self.text("-m", other, "-p", BEGIN + END))
+        self.fails(1, "another model", "generate", "-m", command.MODEL, "-p", END,
+                   "--prompt-cache-file", self.file)
+
     def test_damaged(self):
         self.keep("-p", BEGIN)
         data = self.file.read_bytes()

@@ -194,6 +194,32 @@ static void test_origin(void **state)
     rig_close(&r);
 }
 
+/* An adapter makes another model. */
+static void test_adapter(void **state)
+{
+    char adapter[4096];
+    const char *folder;
+    clm_error err = {0};
+    size_t size;
+    uint8_t *data;
+    struct rig r;
+
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    folder = shared_path("goldens/models/lora_llama");
+    snprintf(adapter, sizeof adapter, "%s/adapters", folder);
+    CHECK(rig_open_adapted(&r, folder, adapter, 1, true, &err) == 0, "%s", err.message);
+    data = saved(&r, 9, &size);
+    CHECK(parses(&r, data, size), "it is of this model");
+    rig_close(&r);
+    open_rig(&r, folder, true);
+    CHECK(!cache_file_parse(r.engine, data, size, "input", NULL, &err) &&
+              strstr(err.message, "another model"),
+          "%s", err.message);
+    free(data);
+    rig_close(&r);
+}
+
 /* A cache that does not tell its tokens cannot go back to where they are needed. */
 static void test_unknown_tokens(void **state)
 {
@@ -318,9 +344,13 @@ static void test_killed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_damaged),        cmocka_unit_test(test_contradictions),
-        cmocka_unit_test(test_other_models),   cmocka_unit_test(test_origin),
-        cmocka_unit_test(test_unknown_tokens), cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_other_models),
+        cmocka_unit_test(test_origin),
+        cmocka_unit_test(test_adapter),
+        cmocka_unit_test(test_unknown_tokens),
+        cmocka_unit_test(test_failing_allocations),
         cmocka_unit_test(test_killed),
     };
 
