@@ -213,7 +213,6 @@ enum { STORE_ROWS = 256 }; /* at a time */
 
 struct storing {
     const struct cache_rows *rows;
-    engine *engine;
     device *dev;
     const struct kv_layer *kv;
     float *k, *v; /* [STORE_ROWS, heads, k_dim or v_dim] */
@@ -269,6 +268,57 @@ static void store_rows(const struct storing *s, int position, int n)
     s->dev->ops->kv_store(s->dev, s->kv, &batch, &k, &v);
 }
 
+/* Are rows of the file, as they lie there, rows of the cache? */
+static bool lie_alike(const struct cache_rows *r, enum dtype type)
+{
+    static const struct {
+        enum dtype type;
+        enum weight_format format;
+    } alike[] = {{DTYPE_F32, WEIGHT_F32}, {DTYPE_F16, WEIGHT_F16}, {DTYPE_BF16, WEIGHT_BF16}};
+
+    for (size_t i = 0; i < COUNT(alike); i++)
+        if (alike[i].type == type)
+            return r->leaf->kind == CACHE_KV && r->keys.format == alike[i].format &&
+                   r->values.format == alike[i].format;
+    return false;
+}
+
+/* Rows [at, to) of a head, of one block, as they are; they may lie around the end of the ring. */
+static void copy_rows(const struct storing *s, const struct weight *w, size_t offset,
+                      uint8_t *block, int head, int at, int to)
+{
+    const struct cache_rows *r = s->rows;
+    size_t row = (size_t)w->n_in * dtype_size(s->kv->type);
+
+    for (int n; at < to; at += n) {
+        int from = (r->base + at - (r->length - r->n)) % r->size;
+        size_t first = (size_t)head * (size_t)r->size + (size_t)from;
+
+        n = to - at < r->size - from ? to - at : r->size - from;
+        s->dev->ops->upload(s->dev,
+                            block + offset +
+                                ((size_t)head * KV_BLOCK_TOKENS + (size_t)(at % KV_BLOCK_TOKENS)) *
+                                    row,
+                            (const uint8_t *)w->data + first * row, (size_t)n * row);
+    }
+}
+
+static void copy_blocks(const struct storing *s, const kv_cache *c, int group, int first)
+{
+    const struct cache_rows *r = s->rows;
+
+    for (int at = first, to; at < r->length; at = to) {
+        int b = at / KV_BLOCK_TOKENS;
+        uint8_t *block = kv_cache_block(c, group, s->table.blocks[b - s->table.first_block]);
+
+        to = (b + 1) * KV_BLOCK_TOKENS < r->length ? (b + 1) * KV_BLOCK_TOKENS : r->length;
+        for (int head = 0; head < r->heads; head++) {
+            copy_rows(s, &r->keys, s->kv->k_offset, block, head, at, to);
+            copy_rows(s, &r->values, s->kv->v_offset, block, head, at, to);
+        }
+    }
+}
+
 static int open_buffers(struct storing *s, clm_error *err)
 {
     size_t rows = STORE_ROWS * (size_t)s->kv->n_kv_heads * sizeof(float);
@@ -288,30 +338,41 @@ static int open_buffers(struct storing *s, clm_error *err)
     return 0;
 }
 
+/* Rows that have to become others, some at a time. */
+static int convert_rows(struct storing *s, int first, clm_error *err)
+{
+    const struct cache_rows *r = s->rows;
+    int rc = open_buffers(s, err);
+
+    for (int n, at = first; rc == 0 && at < r->length; at += n) {
+        n = r->length - at < STORE_ROWS ? r->length - at : STORE_ROWS;
+        store_rows(s, at, n);
+    }
+    if (rc == 0)
+        rc = s->dev->ops->sync(s->dev, err);
+    s->dev->ops->free(s->dev, s->device_k);
+    s->dev->ops->free(s->dev, s->device_v);
+    s->dev->ops->free(s->dev, s->blocks);
+    mem_free(s->k);
+    mem_free(s->v);
+    return rc;
+}
+
 int cache_rows_store(const struct cache_rows *r, engine *e, const kv_seq *seq, clm_error *err)
 {
     kv_cache *c = engine_cache(e);
     int layer = r->leaf->cache_layer;
     struct storing s = {
         .rows = r,
-        .engine = e,
         .dev = engine_model(e)->dev,
         .kv = kv_cache_layer(c, layer),
         .table = kv_seq_table(seq, kv_cache_group_of(c, layer)),
     };
     int held = s.table.first_block * KV_BLOCK_TOKENS, first = r->length - r->n;
-    int rc = open_buffers(&s, err);
 
-    for (int n, at = first > held ? first : held; rc == 0 && at < r->length; at += n) {
-        n = r->length - at < STORE_ROWS ? r->length - at : STORE_ROWS;
-        store_rows(&s, at, n);
-    }
-    if (rc == 0)
-        rc = s.dev->ops->sync(s.dev, err);
-    s.dev->ops->free(s.dev, s.device_k);
-    s.dev->ops->free(s.dev, s.device_v);
-    s.dev->ops->free(s.dev, s.blocks);
-    mem_free(s.k);
-    mem_free(s.v);
-    return rc;
+    first = first > held ? first : held;
+    if (!lie_alike(r, s.kv->type))
+        return convert_rows(&s, first, err);
+    copy_blocks(&s, c, kv_cache_group_of(c, layer), first);
+    return 0;
 }
