@@ -171,17 +171,40 @@ typedef struct clm_input {
 CLM_API int clm_engine_step(clm_engine *e, const clm_input *inputs, int n, const float **logits,
                             clm_error *err);
 
-/* Chooses tokens. The meaning of each field is that of mlx-lm's option of the same name; start from
- * clm_sampler_defaults(): the most likely token. */
+/* Added to the logit of a token, before everything else; -inf forbids it. */
+typedef struct clm_logit_bias {
+    int32_t token;
+    float bias;
+} clm_logit_bias;
+
+/* Chooses tokens. Names are those of mlx-lm's options and, where it has none, of llama.cpp's; what
+ * 0 turns off is off by default. Start from clm_sampler_defaults(): the most likely token. */
 typedef struct clm_sampler_options {
     double temp;
+    double dynatemp_range, dynatemp_exponent;
+    double top_n_sigma, typical_p;
     double top_p, min_p;
     int top_k;
     double xtc_probability, xtc_threshold;
     double repetition_penalty, presence_penalty, frequency_penalty;
     int penalty_context; /* how many tokens the penalties look back; 0: all */
-    uint64_t seed;       /* the same seed, the same tokens */
+    double dry_multiplier, dry_base;
+    int dry_allowed_length, dry_penalty_last_n; /* -1: looks back at all tokens */
+    const char *const *dry_sequence_breakers;   /* [n] texts; NULL: the usual ones */
+    int n_dry_sequence_breakers;
+    int mirostat; /* 2, in place of all filters; 0: off */
+    double mirostat_tau, mirostat_eta;
+    const clm_logit_bias *logit_bias; /* [n] tokens must differ */
+    int n_logit_bias;
+    int top_logprobs; /* how many clm_sampler_top gives, up to 1000 */
+    uint64_t seed;    /* the same seed, the same tokens, whatever other samplers do */
 } clm_sampler_options;
+
+/* Of a token, after penalties, before filters and temperature; -inf: impossible. */
+typedef struct clm_token_logprob {
+    int32_t token;
+    float logprob;
+} clm_token_logprob;
 
 typedef struct clm_sampler clm_sampler;
 
@@ -196,13 +219,17 @@ CLM_API void clm_sampler_close(clm_sampler *s); /* NULL is fine */
  * Choose a token.
  *
  * logits   [vocab_size], left as they are.
- * history  [n] the tokens so far, for the penalties; may be NULL without any.
+ * history  [n] the tokens so far, for penalties and DRY; may be NULL without any.
  * logprob  set to the token's log-probability before filters and temperature; may be NULL.
  *
  * Returns the token, or -1 with *err filled.
  */
 CLM_API int32_t clm_sampler_next(clm_sampler *s, const float *logits, const int32_t *history,
                                  size_t n, float *logprob, clm_error *err);
+
+/* The most likely tokens at the last clm_sampler_next, from the top. Returns how many, 0 before the
+ * first call and after an error; *top is owned by s and valid until its next call. */
+CLM_API int clm_sampler_top(const clm_sampler *s, const clm_token_logprob **top);
 
 #ifdef __cplusplus
 }

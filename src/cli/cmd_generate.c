@@ -36,7 +36,9 @@ struct run {
     size_t text_size;
     struct stop_matcher stops;
     struct strbuf passed; /* by the stops, of the token at hand */
-    struct reply reply;   /* with --parse, in place of both */
+    const tokenizer *tokenizer;
+    struct strbuf token; /* the text of a token among the most likely */
+    struct reply reply;  /* with --parse, in place of both */
     struct reply_lines lines;
     clm_error *err; /* of writing */
 };
@@ -55,15 +57,42 @@ static bool was_interrupted(void *ctx)
     return interrupt_seen();
 }
 
-static void add_json_token(struct strbuf *b, const struct generated *g)
+/* JSON has no infinity: a probability of 0 is null. */
+static void add_logprob(struct strbuf *b, float logprob)
 {
+    if (isfinite(logprob))
+        strbuf_addf(b, ", \"logprob\": %.6g", (double)logprob);
+    else
+        strbuf_add_str(b, ", \"logprob\": null");
+}
+
+/* The most likely tokens, each with its text alone. */
+static void add_top(struct run *r, const struct generated *g)
+{
+    struct strbuf *b = &r->line;
+
+    strbuf_add_str(b, ", \"top_logprobs\": [");
+    for (int i = 0; i < g->n_top; i++) {
+        strbuf_addf(b, "%s{\"token\": %d, \"text\": ", i ? ", " : "", (int)g->top[i].token);
+        strbuf_clear(&r->token);
+        tokenizer_decode(r->tokenizer, &g->top[i].token, 1, false, &r->token, r->err);
+        strbuf_add_json(b, r->token.data ? r->token.data : "", r->token.size);
+        add_logprob(b, g->top[i].logprob);
+        strbuf_add_char(b, '}');
+    }
+    strbuf_add_char(b, ']');
+}
+
+static void add_json_token(struct run *r, const struct generated *g)
+{
+    struct strbuf *b = &r->line;
+
     strbuf_addf(b, "{\"token\": %d, \"text\": ", (int)g->token);
     strbuf_add_json(b, g->text, g->size);
-    /* JSON has no infinity: a probability of 0 is null. */
-    if (isfinite(g->logprob))
-        strbuf_addf(b, ", \"logprob\": %.6g}\n", (double)g->logprob);
-    else
-        strbuf_add_str(b, ", \"logprob\": null}\n");
+    add_logprob(b, g->logprob);
+    if (g->n_top > 0)
+        add_top(r, g);
+    strbuf_add_str(b, "}\n");
 }
 
 /* mlx_lm.generate's line above the text; late, so that a failing start leaves standard output
@@ -112,7 +141,7 @@ static bool write_token(void *ctx, const struct generated *g)
     out.size = r->passed.size;
     r->text_size += out.size;
     if (r->args->json)
-        add_json_token(&r->line, &out);
+        add_json_token(r, &out);
     else
         strbuf_add(&r->line, out.text, out.size);
     return output_buffer(&r->line, r->err) == 0 && !r->stops.stopped;
@@ -207,6 +236,7 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
         return -1;
     if (prompt->count >= LONG_PROMPT)
         progress_show(&run->progress, 0, (int)prompt->count);
+    run->tokenizer = s->tokenizer;
     stop_start(&run->stops, &sampling->stops);
     rc = generate(s->engine, seq, sampling->sampler, s->tokenizer, prompt->ids, prompt->count, &o,
                   &r, err);
@@ -270,12 +300,15 @@ static int generate_run(const void *args, clm_error *err)
         a.model.model = cached;
     if (a.json && a.parse)
         fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
+    else if (a.sampling.sampler.top_logprobs > 0 && !a.json)
+        fail(err, CLM_ERR_ARG, "--logprobs is for --json; give both");
     else if (session_open_tokenizer(&s, &a.model, err) == 0 &&
              session_open(&s, &a.model, a.prefill_step_size, err) == 0)
         rc = run_session(&run, &s, err);
     mem_free(cached);
     strbuf_release(&run.line);
     strbuf_release(&run.passed);
+    strbuf_release(&run.token);
     session_close(&s);
     return rc;
 }
@@ -315,6 +348,9 @@ static const struct option generate_options_table[] = {
                 "(default: 512)")},
     {FLAG_OPTION("json", 0, A, json,
                  "write a JSON object for each token, and a last one with statistics")},
+    {INT_OPTION("logprobs", 0, A, sampling.sampler.top_logprobs, 0, MAX_TOP_LOGPROBS,
+                "with --json: say for each token the log-probabilities of this many of the most "
+                "likely ones, before filters and temperature (default: 0)")},
     {FLAG_OPTION("parse", 0, A, parse,
                  "write a JSON object for each piece of content, reasoning and calls of tools, and "
                  "a last one with statistics")},

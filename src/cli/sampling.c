@@ -5,6 +5,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 
+#include "base/memory.h"
 #include "generate/end_tokens.h"
 
 #define A struct sampling_args
@@ -12,6 +13,17 @@
 const struct option options_sampling[] = {
     {REAL_OPTION("temp", 0, A, sampler.temp, 0, 1000,
                  "temperature; 0, the default, takes the most likely token each time")},
+    {REAL_OPTION("dynatemp-range", 0, A, sampler.dynatemp_range, 0, 1000,
+                 "the temperature follows the entropy of what is left to draw from, from --temp "
+                 "less this to --temp and this (default: 0, it is --temp)")},
+    {REAL_OPTION("dynatemp-exp", 0, A, sampler.dynatemp_exponent, 0, 1000,
+                 "exponent of the entropy for --dynatemp-range (default: 1)")},
+    {REAL_OPTION("top-nsigma", 0, A, sampler.top_n_sigma, -1, 1000,
+                 "draw from tokens whose logits are at most this many standard deviations below "
+                 "the largest (default: 0, all)")},
+    {REAL_OPTION("typical", 0, A, sampler.typical_p, 0, 1,
+                 "draw from the most typical tokens, those whose surprise is nearest to the "
+                 "entropy, that together are this probable (default: 1, all)")},
     {REAL_OPTION(
         "top-p", 0, A, sampler.top_p, 0, 1,
         "draw from the most likely tokens that together are this probable (default: 1, all)")},
@@ -36,6 +48,26 @@ const struct option options_sampling[] = {
                  "subtracted from the logits of tokens among the last 20 (default: 0)")},
     {REAL_OPTION("frequency-penalty", 0, A, sampler.frequency.value, -1000, 1000,
                  "the same for every time that they occur (default: 0)")},
+    {REAL_OPTION("dry-multiplier", 0, A, sampler.dry.multiplier, 0, 1000,
+                 "DRY makes tokens less likely that would go on repeating the text: their logits "
+                 "lose this times the base to the power of how much longer the repetition is than "
+                 "allowed (default: 0, off)")},
+    {REAL_OPTION("dry-base", 0, A, sampler.dry.base, 1, 1000, "DRY's base (default: 1.75)")},
+    {INT_OPTION("dry-allowed-length", 0, A, sampler.dry.allowed_length, 0, INT_MAX,
+                "from how many repeated tokens on DRY acts (default: 2)")},
+    {INT_OPTION("dry-penalty-last-n", 0, A, sampler.dry.last_n, -1, INT_MAX,
+                "how many tokens DRY looks back; -1, the default: all")},
+    {STRINGS_OPTION("dry-sequence-breaker", 0, A, dry_breakers, "TEXT",
+                    "texts across which DRY sees no repetition, in place of the usual line end, "
+                    "colon, quotation mark and asterisk; \\n stands for a line end; none: without "
+                    "any")},
+    {INT_OPTION("mirostat", 0, A, sampler.mirostat, 0, 2,
+                "2: Mirostat 2.0, which holds the surprise of the text, in place of every filter "
+                "(default: 0, off)")},
+    {REAL_OPTION("mirostat-ent", 0, A, sampler.mirostat_tau, 0, 1000,
+                 "Mirostat's surprise of a token, tau, in bits (default: 5)")},
+    {REAL_OPTION("mirostat-lr", 0, A, sampler.mirostat_eta, 0, 1000,
+                 "how fast Mirostat corrects it, eta (default: 0.1)")},
     {SEED_OPTION("seed", 0, A, seed, "of the random numbers (default: another one each time)")},
     {STRINGS_OPTION("extra-eos-token", 0, A, extra_end_tokens, "TOKEN",
                     "tokens, or their ids, that end the text too")},
@@ -74,6 +106,27 @@ static int collect_end_tokens(struct token_list *out, const struct session *s,
     return 0;
 }
 
+/* --dry-sequence-breaker in the model's tokens, or the usual breakers. */
+static int find_breakers(struct dry_breakers *b, const struct strings *texts, const tokenizer *t,
+                         clm_error *err)
+{
+    const char **items;
+    int rc;
+
+    if (texts->n == 0)
+        return dry_breakers_build(b, t, dry_default_breakers, DRY_DEFAULT_BREAKERS, err);
+    if (texts->n == 1 && strcmp(texts->items[0], "none") == 0)
+        return 0;
+    items = mem_zeroed((size_t)texts->n, sizeof *items);
+    if (!items)
+        return fail(err, CLM_ERR_NOMEM, "no memory for sequence breakers");
+    for (int i = 0; i < texts->n; i++)
+        items[i] = strcmp(texts->items[i], "\\n") == 0 ? "\n" : texts->items[i];
+    rc = dry_breakers_build(b, t, items, texts->n, err);
+    mem_free(items);
+    return rc;
+}
+
 static sampler *open_sampler(const struct sampling_args *a, const struct session *s,
                              const struct token_list *end_tokens, uint64_t seed, bool logprobs,
                              clm_error *err)
@@ -84,11 +137,14 @@ static sampler *open_sampler(const struct sampling_args *a, const struct session
 
     o.seed = seed;
     o.logprobs = logprobs;
-    if (end_tokens_for_xtc(&special, s->tokenizer, end_tokens, err) == 0) {
+    if (end_tokens_for_xtc(&special, s->tokenizer, end_tokens, err) == 0 &&
+        (o.dry.multiplier == 0 ||
+         find_breakers(&o.dry.breakers, &a->dry_breakers, s->tokenizer, err) == 0)) {
         o.xtc_special = special.ids;
         o.n_xtc_special = (int)special.count;
         opened = sampler_open(&o, s->model->spec->vocab_size, err);
     }
+    dry_breakers_release(&o.dry.breakers);
     token_list_release(&special);
     return opened;
 }

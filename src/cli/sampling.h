@@ -9,6 +9,7 @@
 struct sampling_args {
     struct sampler_options sampler; /* its seed comes from below */
     struct seed seed;
+    struct strings dry_breakers; /* texts; none given: the usual ones */
     struct strings extra_end_tokens;
     struct strings stops; /* texts */
 };

@@ -34,6 +34,7 @@ struct clm_sequence {
 
 struct clm_sampler {
     sampler *sampler;
+    struct sample last;
 };
 
 static void pass_warning(void *ctx, enum log_level level, const char *message)
@@ -297,8 +298,14 @@ clm_sampler_options clm_sampler_defaults(void)
     struct sampler_options o = sampler_defaults();
 
     return (clm_sampler_options){
+        .dynatemp_exponent = o.dynatemp_exponent,
         .xtc_threshold = o.xtc_threshold,
         .penalty_context = o.repetition.context,
+        .dry_base = o.dry.base,
+        .dry_allowed_length = o.dry.allowed_length,
+        .dry_penalty_last_n = o.dry.last_n,
+        .mirostat_tau = o.mirostat_tau,
+        .mirostat_eta = o.mirostat_eta,
     };
 }
 
@@ -307,6 +314,10 @@ static struct sampler_options sampler_options_of(const clm_sampler_options *o)
     struct sampler_options out = sampler_defaults();
 
     out.temp = o->temp;
+    out.dynatemp_range = o->dynatemp_range;
+    out.dynatemp_exponent = o->dynatemp_exponent;
+    out.top_n_sigma = o->top_n_sigma;
+    out.typical_p = o->typical_p;
     out.top_p = o->top_p;
     out.min_p = o->min_p;
     out.top_k = o->top_k;
@@ -315,26 +326,50 @@ static struct sampler_options sampler_options_of(const clm_sampler_options *o)
     out.repetition = (struct penalty){o->repetition_penalty, o->penalty_context};
     out.presence = (struct penalty){o->presence_penalty, o->penalty_context};
     out.frequency = (struct penalty){o->frequency_penalty, o->penalty_context};
+    out.dry.multiplier = o->dry_multiplier;
+    out.dry.base = o->dry_base;
+    out.dry.allowed_length = o->dry_allowed_length;
+    out.dry.last_n = o->dry_penalty_last_n;
+    out.mirostat = o->mirostat;
+    out.mirostat_tau = o->mirostat_tau;
+    out.mirostat_eta = o->mirostat_eta;
+    out.logit_bias = o->logit_bias;
+    out.n_logit_bias = o->n_logit_bias;
     out.seed = o->seed;
     out.logprobs = true;
+    out.top_logprobs = o->top_logprobs;
     return out;
+}
+
+/* The texts that o names, or the usual ones, in the model's tokens; none when DRY is off. */
+static int find_breakers(struct dry_breakers *b, const clm_model *m, const clm_sampler_options *o,
+                         clm_error *err)
+{
+    if (o->dry_multiplier == 0)
+        return 0;
+    if (!o->dry_sequence_breakers)
+        return dry_breakers_build(b, m->tokenizer, dry_default_breakers, DRY_DEFAULT_BREAKERS, err);
+    return dry_breakers_build(b, m->tokenizer, o->dry_sequence_breakers, o->n_dry_sequence_breakers,
+                              err);
 }
 
 clm_sampler *clm_sampler_open(const clm_model *m, const clm_sampler_options *options,
                               clm_error *err)
 {
-    clm_sampler_options defaults = clm_sampler_defaults();
-    struct sampler_options o = sampler_options_of(options ? options : &defaults);
+    clm_sampler_options given = options ? *options : clm_sampler_defaults();
+    struct sampler_options o = sampler_options_of(&given);
     struct token_list special = {0};
     clm_sampler *s = mem_zeroed(1, sizeof *s);
 
     if (!s)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a sampler");
-    if (end_tokens_for_xtc(&special, m->tokenizer, &m->end_tokens, err) == 0) {
+    if (end_tokens_for_xtc(&special, m->tokenizer, &m->end_tokens, err) == 0 &&
+        find_breakers(&o.dry.breakers, m, &given, err) == 0) {
         o.xtc_special = special.ids;
         o.n_xtc_special = (int)special.count;
         s->sampler = sampler_open(&o, m->model->spec->vocab_size, err);
     }
+    dry_breakers_release(&o.dry.breakers);
     token_list_release(&special);
     if (s->sampler)
         return s;
@@ -353,11 +388,17 @@ void clm_sampler_close(clm_sampler *s)
 int32_t clm_sampler_next(clm_sampler *s, const float *logits, const int32_t *history, size_t n,
                          float *logprob, clm_error *err)
 {
-    struct sample sample;
-
-    if (sampler_next(s->sampler, logits, history, n, &sample, err))
+    if (sampler_next(s->sampler, logits, history, n, &s->last, err)) {
+        s->last = (struct sample){0};
         return -1;
+    }
     if (logprob)
-        *logprob = sample.logprob;
-    return sample.token;
+        *logprob = s->last.logprob;
+    return s->last.token;
+}
+
+int clm_sampler_top(const clm_sampler *s, const clm_token_logprob **top)
+{
+    *top = s->last.top;
+    return s->last.n_top;
 }

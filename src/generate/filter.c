@@ -1,151 +1,130 @@
 #include "generate/filter.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdbool.h>
+#include <string.h>
 
-static float largest(const struct candidates *c)
+#include "generate/logits.h"
+#include "generate/select.h"
+
+#define BLOCK 64
+
+/* Move candidates [begin, end) down to place `to`; returns the place after them. */
+static int move(struct candidates *c, int to, int begin, int end)
 {
-    float max = c->items[0].logprob;
+    size_t n = (size_t)(end - begin);
 
-    for (int i = 1; i < c->n; i++)
-        max = c->items[i].logprob > max ? c->items[i].logprob : max;
-    return max;
-}
-
-/* The median of three values of w [n], taken from places that no order of the input is built for.
- */
-static float pivot_of(const struct weighted *w, int n)
-{
-    unsigned step = (unsigned)n * 2654435761u;
-    float a = w[step % (unsigned)n].value;
-    float b = w[(step >> 7) % (unsigned)n].value;
-    float c = w[n / 2].value;
-
-    if (a > b) {
-        float t = a;
-
-        a = b;
-        b = t;
+    if (to != begin) {
+        memmove(c->ids + to, c->ids + begin, n * sizeof *c->ids);
+        memmove(c->logprobs + to, c->logprobs + begin, n * sizeof *c->logprobs);
+        memmove(c->weights + to, c->weights + begin, n * sizeof *c->weights);
     }
-    return c < a ? a : c > b ? b : c;
+    return to + (int)n;
 }
 
-/* w [n] in three parts: values above the pivot, [0, *equal); equal to it, [*equal, *below); below
- * it. */
-static void partition(struct weighted *w, int n, float pivot, int *equal, int *below)
+/* Move one. */
+static inline void put(struct candidates *c, int to, int from)
 {
-    int i = 0, high = 0, low = n;
-
-    while (i < low) {
-        struct weighted item = w[i];
-
-        if (item.value > pivot) {
-            w[i++] = w[high];
-            w[high++] = item;
-        } else if (item.value < pivot) {
-            w[i] = w[--low];
-            w[low] = item;
-        } else {
-            i++;
-        }
-    }
-    *equal = high;
-    *below = low;
+    c->ids[to] = c->ids[from];
+    c->logprobs[to] = c->logprobs[from];
+    c->weights[to] = c->weights[from];
 }
 
-static double mass_of(const struct weighted *w, int begin, int end)
+/* Keep those whose key is not below the threshold. keys may be one of c's arrays. */
+static void keep_from(struct candidates *c, const float *keys, float threshold)
 {
-    double sum = 0;
+    int n = 0;
 
-    for (int i = begin; i < end; i++)
-        sum += (double)w[i].mass;
-    return sum;
-}
+    for (int begin = 0; begin < c->n; begin += BLOCK) {
+        int end = c->n - begin < BLOCK ? c->n : begin + BLOCK;
 
-/* Going down from the largest value of w [n], the value at which the sum of masses first reaches
- * target; the smallest when it never does. Reorders w. */
-static float select_by_mass(struct weighted *w, int n, double target)
-{
-    float value = w[0].value;
-
-    while (n > 0) {
-        float pivot = pivot_of(w, n);
-        int equal, below;
-        double above_mass, equal_mass;
-
-        partition(w, n, pivot, &equal, &below);
-        above_mass = mass_of(w, 0, equal);
-        equal_mass = mass_of(w, equal, below);
-        value = pivot;
-        if (above_mass >= target) {
-            n = equal;
+        if (logits_max(keys + begin, end - begin) < threshold)
             continue;
+        for (int i = begin; i < end; i++) {
+            bool kept = keys[i] >= threshold;
+
+            put(c, n, i);
+            n += kept;
         }
-        if (above_mass + equal_mass >= target)
-            return pivot;
-        target -= above_mass + equal_mass;
-        w += below;
-        n -= below;
     }
-    return value;
-}
-
-/* The k-th largest log-probability, k <= c->n. */
-static float kth_largest(struct candidates *c, int k)
-{
-    for (int i = 0; i < c->n; i++)
-        c->scratch[i] = (struct weighted){c->items[i].logprob, 1};
-    return select_by_mass(c->scratch, c->n, k);
-}
-
-static int count_above(const struct candidates *c, float value)
-{
-    int n = 0;
-
-    for (int i = 0; i < c->n; i++)
-        n += c->items[i].logprob > value;
-    return n;
-}
-
-static void keep_from(struct candidates *c, float threshold)
-{
-    int n = 0;
-
-    for (int i = 0; i < c->n; i++)
-        if (c->items[i].logprob >= threshold)
-            c->items[n++] = c->items[i];
     c->n = n;
+}
+
+float candidates_begin(struct candidates *c, const float *logits, int n, float max)
+{
+    float log_sum = max + (float)log(logits_exp(c->weights, logits, n, max, 1));
+    bool all = true;
+
+    for (int i = 0; i < n; i++) {
+        c->ids[i] = i;
+        c->logprobs[i] = logits[i] - log_sum;
+        all &= c->logprobs[i] >= -FLT_MAX;
+    }
+    c->n = n;
+    c->top = max - log_sum;
+    if (!all)
+        keep_from(c, c->logprobs, -FLT_MAX);
+    return log_sum;
+}
+
+void filter_top_n_sigma(struct candidates *c, double n)
+{
+    double mean = logits_sum(c->logprobs, c->n) / c->n, squares[8] = {0};
+
+    for (int i = 0; i < c->n; i++) {
+        double d = (double)c->logprobs[i] - mean;
+
+        squares[i % 8] += d * d;
+    }
+    for (int i = 1; i < 8; i++)
+        squares[0] += squares[i];
+    keep_from(c, c->logprobs, logits_max(c->logprobs, c->n) - (float)(n * sqrt(squares[0] / c->n)));
+}
+
+/* The entropy of the candidates, in nats; *log_sum is the logarithm of their whole probability. */
+static double entropy_of(const struct candidates *c, double *log_sum)
+{
+    double sum = logits_sum(c->weights, c->n), parts[8] = {0};
+
+    for (int i = 0; i < c->n; i++)
+        parts[i % 8] += (double)(c->weights[i] * (c->logprobs[i] - c->top));
+    for (int i = 1; i < 8; i++)
+        parts[0] += parts[i];
+    *log_sum = (double)c->top + log(sum);
+    return log(sum) - parts[0] / sum;
+}
+
+void filter_typical(struct candidates *c, double p)
+{
+    double log_sum, entropy = entropy_of(c, &log_sum);
+    float typical = (float)(log_sum - entropy);
+
+    for (int i = 0; i < c->n; i++)
+        c->keys[i] = -fabsf(c->logprobs[i] - typical);
+    keep_from(c, c->keys, select_by_weight(c->keys, c->weights, c->n, p, c->scratch));
 }
 
 void filter_top_p(struct candidates *c, double top_p)
 {
-    float max = largest(c);
-    double total = 0;
-
-    for (int i = 0; i < c->n; i++) {
-        float mass = expf(c->items[i].logprob - max);
-
-        c->scratch[i] = (struct weighted){c->items[i].logprob, mass};
-        total += (double)mass;
-    }
-    keep_from(c, select_by_mass(c->scratch, c->n, top_p * total));
+    keep_from(c, c->logprobs, select_by_weight(c->logprobs, c->weights, c->n, top_p, c->scratch));
 }
 
 void filter_min_p(struct candidates *c, double min_p, int min_keep)
 {
-    float threshold = largest(c) + (float)log(min_p);
+    float threshold = logits_max(c->logprobs, c->n) + (float)log(min_p);
 
     if (min_keep >= c->n)
         return;
     if (min_keep > 1) {
-        float kept = kth_largest(c, min_keep);
+        float kept = select_largest(c->logprobs, c->n, min_keep, c->scratch);
 
         if (kept < threshold) {
             filter_top_k(c, min_keep);
             return;
         }
     }
-    keep_from(c, threshold);
+    keep_from(c, c->logprobs, threshold);
 }
 
 static bool is_among(int32_t id, const int32_t *ids, int n)
@@ -158,53 +137,98 @@ static bool is_among(int32_t id, const int32_t *ids, int n)
 
 void filter_xtc(struct candidates *c, double threshold, const int32_t *special, int n_special)
 {
-    float max = largest(c), least = INFINITY;
-    double sum = 0;
-    int n = 0;
+    float sum = (float)logits_sum(c->weights, c->n), least = INFINITY;
+    int n = 0, begin = 0;
 
     for (int i = 0; i < c->n; i++) {
-        c->items[i].weight = expf(c->items[i].logprob - max);
-        sum += (double)c->items[i].weight;
+        float p = c->weights[i] / sum;
+
+        p = p > (float)threshold ? p : INFINITY;
+        least = p < least ? p : least;
     }
     for (int i = 0; i < c->n; i++) {
-        float p = c->items[i].weight / (float)sum;
-
-        c->items[i].weight = p;
-        if (p > (float)threshold && p < least)
-            least = p;
+        if (!(c->weights[i] / sum > least) || is_among(c->ids[i], special, n_special))
+            continue;
+        n = move(c, n, begin, i);
+        begin = i + 1;
     }
-    for (int i = 0; i < c->n; i++)
-        if (!(c->items[i].weight > least) || is_among(c->items[i].id, special, n_special))
-            c->items[n++] = c->items[i];
-    c->n = n;
+    c->n = move(c, n, begin, c->n);
 }
 
 void filter_top_k(struct candidates *c, int k)
 {
     float value;
-    int n = 0, ties;
+    int above = 0, n = 0, ties;
 
     if (k >= c->n)
         return;
-    value = kth_largest(c, k);
-    ties = k - count_above(c, value);
-    for (int i = 0; i < c->n; i++) {
-        float logprob = c->items[i].logprob;
-
-        if (logprob > value || (logprob == value && ties-- > 0))
-            c->items[n++] = c->items[i];
-    }
+    value = select_largest(c->logprobs, c->n, k, c->scratch);
+    keep_from(c, c->logprobs, value);
+    for (int i = 0; i < c->n; i++)
+        above += c->logprobs[i] > value;
+    ties = k - above;
+    for (int i = 0; i < c->n; i++)
+        if (c->logprobs[i] > value || ties-- > 0)
+            put(c, n++, i);
     c->n = n;
 }
 
-double candidates_weigh(struct candidates *c, double temp)
+double candidates_temperature(const struct candidates *c, double low, double high, double exponent)
 {
-    float max = largest(c);
-    double sum = 0;
+    double ignored, part;
 
-    for (int i = 0; i < c->n; i++) {
-        c->items[i].weight = expf((float)((double)(c->items[i].logprob - max) / temp));
-        sum += (double)c->items[i].weight;
+    if (c->n < 2)
+        return low;
+    part = entropy_of(c, &ignored) / log(c->n);
+    return low + (high - low) * pow(part > 0 ? part : 0, exponent);
+}
+
+void candidates_weigh(struct candidates *c, double temp)
+{
+    float max = logits_max(c->logprobs, c->n);
+    bool found = false;
+
+    if (temp > 0) {
+        logits_exp(c->weights, c->logprobs, c->n, max, temp);
+        return;
     }
-    return sum;
+    for (int i = 0; i < c->n; i++) {
+        c->weights[i] = c->logprobs[i] == max && !found;
+        found |= c->weights[i] > 0;
+    }
+}
+
+void filter_surprise(struct candidates *c, double surprise)
+{
+    double least = logits_sum(c->weights, c->n) * exp2(-surprise);
+
+    if (least > 1) /* the most likely has the weight 1 */
+        filter_top_k(c, 1);
+    else
+        keep_from(c, c->weights, (float)least);
+}
+
+/* The weights are summed block by block, as logits_sum does, to find the block and then in it. */
+int candidates_draw(const struct candidates *c, double unit, double *surprise)
+{
+    double sum = logits_sum(c->weights, c->n), target = unit * sum, below = 0;
+    int begin = 0, last = -1;
+
+    for (; c->n - begin > 256; begin += 256) {
+        double block = logits_sum(c->weights + begin, 256);
+
+        if (below + block > target)
+            break;
+        below += block;
+    }
+    for (; begin < c->n && below <= target; begin++) {
+        below += (double)c->weights[begin];
+        last = c->weights[begin] > 0 ? begin : last;
+    }
+    /* Rounding may put the target behind the last of a tail without weight. */
+    for (begin = c->n - 1; last < 0; begin--)
+        last = c->weights[begin] > 0 ? begin : -1;
+    if (surprise)
+        *surprise = log2(sum / (double)c->weights[last]);
+    return last;
 }

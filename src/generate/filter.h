@@ -1,5 +1,6 @@
-/* generate/filter.h: which tokens may be drawn: top-p, min-p, XTC and top-k, as mlx_lm.sample_utils
- * has them.
+/* generate/filter.h: which tokens may be drawn, and the draw. Top-p, min-p, XTC and top-k are
+ * those of mlx_lm.sample_utils; top-n-sigma, typical-p, the dynamic temperature and mirostat 2
+ * those of llama.cpp.
  *
  * Candidates are the tokens left, in order of id, with log-probabilities that no filter changes or
  * renormalises. A filter keeps at least one. No filter sorts the vocabulary: thresholds are found
@@ -10,22 +11,38 @@
 
 #include <stdint.h>
 
-struct candidate {
-    int32_t id;
-    float logprob; /* finite */
-    float weight;  /* set by candidates_weigh */
-};
-
-struct candidates {
-    struct candidate *items; /* [n], n >= 1 */
-    int n;
-    struct weighted *scratch; /* room for as many as there were at first */
-};
-
 /* A value and what it counts for in a selection. */
 struct weighted {
     float value, mass;
 };
+
+struct candidates {
+    int32_t *ids;
+    float *logprobs; /* finite */
+    float *weights;  /* exp(logprob - top), until candidates_weigh */
+    int n;           /* >= 1 */
+    float top;       /* the largest log-probability there was at first */
+    /* Each with room for as many as there were at first. */
+    struct weighted *scratch;
+    float *keys; /* of filter_typical; else may be NULL */
+};
+
+/**
+ * All tokens of a row that are possible at all.
+ *
+ * c       its arrays hold n each; all else is set here.
+ * logits  [n] max is the largest of them and finite; others may be -inf.
+ *
+ * Returns log(sum(exp(logits))).
+ */
+float candidates_begin(struct candidates *c, const float *logits, int n, float max);
+
+/* Keep logprob >= max - n times their standard deviation. n > 0. arXiv:2411.07641 */
+void filter_top_n_sigma(struct candidates *c, double n);
+
+/* Keep those whose surprise is nearest to the entropy, as many as together hold p of the mass, and
+ * those as near as the last. arXiv:2202.00666 */
+void filter_typical(struct candidates *c, double p);
 
 /* Keep the most likely tokens that together hold top_p of the mass, and those tied with the last.
  */
@@ -42,7 +59,20 @@ void filter_xtc(struct candidates *c, double threshold, const int32_t *special, 
 /* Keep the k most likely, of tied ones those of lowest id. k >= 1. */
 void filter_top_k(struct candidates *c, int k);
 
-/* weight = exp((logprob - the largest) / temp); returns their sum. temp > 0. */
-double candidates_weigh(struct candidates *c, double temp);
+/* From low, where one of n candidates is certain, to high, where all are as likely:
+ * low + (high - low) (entropy / log(n))^exponent. Of one candidate: low. */
+double candidates_temperature(const struct candidates *c, double low, double high, double exponent);
+
+/* weight = exp((logprob - the largest) / temp). No filter of the above may follow. temp 0: 1 for
+ * the first of the most likely, 0 for all others. */
+void candidates_weigh(struct candidates *c, double temp);
+
+/* Of weighed candidates keep those with -log2(p) <= surprise, and the most likely in any case.
+ * arXiv:2007.14966 */
+void filter_surprise(struct candidates *c, double surprise);
+
+/* The place of a weighed candidate, with the probability of its weight; unit is in [0, 1).
+ * *surprise, which may be NULL, is its -log2(p). */
+int candidates_draw(const struct candidates *c, double unit, double *surprise);
 
 #endif

@@ -49,7 +49,12 @@ static int take_token(struct generation *g, const struct sample *sample, bool *l
 {
     const struct generate_options *o = g->o;
     bool end = o->end_tokens && end_tokens_have(o->end_tokens, sample->token);
-    struct generated out = {.token = sample->token, .logprob = sample->logprob};
+    struct generated out = {
+        .token = sample->token,
+        .logprob = sample->logprob,
+        .top = sample->top,
+        .n_top = sample->n_top,
+    };
 
     g->r->generated_tokens++;
     g->interrupted = o->interrupted && o->interrupted(o->ctx);

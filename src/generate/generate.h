@@ -10,7 +10,9 @@
  * last token comes all that is left. End tokens have no text of their own. */
 struct generated {
     int32_t token;
-    float logprob;    /* see struct sample */
+    float logprob; /* see struct sample, as for top [n_top] */
+    const clm_token_logprob *top;
+    int n_top;
     const char *text; /* [size], not NUL-terminated; valid during the call */
     size_t size;
     bool last; /* no more will come */

@@ -1,6 +1,5 @@
 #include "generate/sampler.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -10,13 +9,16 @@
 #include "generate/rng.h"
 
 struct sampler {
-    struct sampler_options options; /* its arrays are copies, owned */
+    struct sampler_options options; /* its arrays are copies, owned; but not those of dry */
     int vocab_size;
     struct rng rng;
+    double surprise;  /* mirostat's: what may be drawn */
     float *processed; /* [vocab_size] logits after biases and penalties; NULL without any */
     uint8_t *seen;    /* [vocab_size] zero between calls */
-    struct candidate *candidates; /* [vocab_size]; NULL when greedy */
-    struct weighted *scratch;     /* [vocab_size] */
+    struct dry dry;
+    struct candidates candidates; /* its arrays are NULL when nothing is drawn */
+    clm_token_logprob *top;       /* [n_top] */
+    int n_top;
 };
 
 struct sampler_options sampler_defaults(void)
@@ -27,67 +29,32 @@ struct sampler_options sampler_defaults(void)
         .repetition.context = 20,
         .presence.context = 20,
         .frequency.context = 20,
+        .dynatemp_exponent = 1,
+        .dry = {.base = 1.75, .allowed_length = 2, .last_n = -1},
+        .mirostat_tau = 5,
+        .mirostat_eta = 0.1,
     };
 }
 
-static int check_range(const char *name, double value, double low, double high, clm_error *err)
+bool sampler_draws(const struct sampler_options *o)
 {
-    if (value >= low && value <= high)
-        return 0;
-    return fail(err, CLM_ERR_ARG, "%s must be from %g to %g, not %g", name, low, high, value);
+    return o->temp > 0 || o->dynatemp_range > 0;
 }
 
-static int check_penalty(const char *name, struct penalty p, double low, clm_error *err)
+static bool has_dry(const struct sampler_options *o)
 {
-    if (!(p.value >= low) || !isfinite(p.value))
-        return fail(err, CLM_ERR_ARG, "the %s penalty must be a finite number%s, not %g", name,
-                    low >= 0 ? " of 0 or more" : "", p.value);
-    if (p.context < 0)
-        return fail(err, CLM_ERR_ARG, "the context of the %s penalty must be 0 or more, not %d",
-                    name, p.context);
-    return 0;
-}
-
-static int check_tokens(const struct sampler_options *o, int vocab_size, clm_error *err)
-{
-    for (int i = 0; i < o->n_logit_bias; i++) {
-        struct logit_bias b = o->logit_bias[i];
-
-        if (b.token < 0 || b.token >= vocab_size)
-            return fail(err, CLM_ERR_ARG, "logit bias for token %d: the vocabulary has %d tokens",
-                        (int)b.token, vocab_size);
-        if (isnan(b.bias) || b.bias == INFINITY)
-            return fail(err, CLM_ERR_ARG, "logit bias for token %d must be a number below infinity",
-                        (int)b.token);
-    }
-    return 0;
-}
-
-int sampler_check(const struct sampler_options *o, int vocab_size, clm_error *err)
-{
-    if (!(o->temp >= 0) || !isfinite(o->temp))
-        return fail(err, CLM_ERR_ARG, "temp must be a finite number of 0 or more, not %g", o->temp);
-    if (check_range("top_p", o->top_p, 0, 1, err) || check_range("min_p", o->min_p, 0, 1, err) ||
-        check_range("xtc_probability", o->xtc_probability, 0, 1, err) ||
-        check_range("xtc_threshold", o->xtc_threshold, 0, 0.5, err))
-        return -1;
-    if (o->min_tokens_to_keep < 1)
-        return fail(err, CLM_ERR_ARG, "min_tokens_to_keep must be 1 or more, not %d",
-                    o->min_tokens_to_keep);
-    if (o->top_k < 0 || (o->temp > 0 && o->top_k >= vocab_size))
-        return fail(err, CLM_ERR_ARG, "top_k must be below the vocabulary's %d tokens, not %d",
-                    vocab_size, o->top_k);
-    if (check_penalty("repetition", o->repetition, 0, err) ||
-        check_penalty("presence", o->presence, -DBL_MAX, err) ||
-        check_penalty("frequency", o->frequency, -DBL_MAX, err))
-        return -1;
-    return check_tokens(o, vocab_size, err);
+    return o->dry.multiplier > 0 && o->dry.last_n != 0;
 }
 
 static bool processes(const struct sampler_options *o)
 {
     return o->n_logit_bias > 0 || o->repetition.value != 0 || o->presence.value != 0 ||
-           o->frequency.value != 0;
+           o->frequency.value != 0 || has_dry(o);
+}
+
+static bool is_typical(const struct sampler_options *o)
+{
+    return o->typical_p > 0 && o->typical_p < 1;
 }
 
 /* A copy of n items of the given size; NULL for none. *ok becomes false without memory. */
@@ -101,23 +68,35 @@ static void *copy_array(const void *array, int n, size_t size, bool *ok)
     return copy;
 }
 
+static bool allocate_candidates(struct candidates *c, size_t n, bool keys)
+{
+    c->ids = mem_zeroed(n, sizeof *c->ids);
+    c->logprobs = mem_zeroed(n, sizeof *c->logprobs);
+    c->weights = mem_zeroed(n, sizeof *c->weights);
+    c->scratch = mem_zeroed(n, sizeof *c->scratch);
+    c->keys = keys ? mem_zeroed(n, sizeof *c->keys) : NULL;
+    return c->ids && c->logprobs && c->weights && c->scratch && (c->keys || !keys);
+}
+
 static bool sampler_allocate(sampler *s, const struct sampler_options *o)
 {
     size_t n = (size_t)s->vocab_size;
     bool ok = true;
 
     s->options.xtc_special = copy_array(o->xtc_special, o->n_xtc_special, sizeof(int32_t), &ok);
-    s->options.logit_bias =
-        copy_array(o->logit_bias, o->n_logit_bias, sizeof(struct logit_bias), &ok);
+    s->options.logit_bias = copy_array(o->logit_bias, o->n_logit_bias, sizeof(clm_logit_bias), &ok);
     if (processes(o)) {
         s->processed = mem_zeroed(n, sizeof *s->processed);
         s->seen = mem_zeroed(n, sizeof *s->seen);
         ok &= s->processed && s->seen;
     }
-    if (o->temp > 0) {
-        s->candidates = mem_zeroed(n, sizeof *s->candidates);
-        s->scratch = mem_zeroed(n, sizeof *s->scratch);
-        ok &= s->candidates && s->scratch;
+    if (has_dry(o))
+        ok &= dry_init(&s->dry, &o->dry, s->vocab_size, NULL) == 0;
+    if (sampler_draws(o))
+        ok &= allocate_candidates(&s->candidates, n, is_typical(o));
+    if (s->n_top > 0) {
+        s->top = mem_zeroed((size_t)s->n_top, sizeof *s->top);
+        ok &= s->top != NULL;
     }
     return ok;
 }
@@ -135,6 +114,8 @@ sampler *sampler_open(const struct sampler_options *o, int vocab_size, clm_error
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a sampler");
     s->options = *o;
     s->vocab_size = vocab_size;
+    s->surprise = 2 * o->mirostat_tau;
+    s->n_top = o->top_logprobs < vocab_size ? o->top_logprobs : vocab_size;
     rng_seed(&s->rng, o->seed);
     if (!sampler_allocate(s, o)) {
         sampler_close(s);
@@ -151,8 +132,13 @@ void sampler_close(sampler *s)
     mem_free((void *)s->options.logit_bias);
     mem_free(s->processed);
     mem_free(s->seen);
-    mem_free(s->candidates);
-    mem_free(s->scratch);
+    dry_release(&s->dry);
+    mem_free(s->candidates.ids);
+    mem_free(s->candidates.logprobs);
+    mem_free(s->candidates.weights);
+    mem_free(s->candidates.scratch);
+    mem_free(s->candidates.keys);
+    mem_free(s->top);
     mem_free(s);
 }
 
@@ -214,6 +200,10 @@ void sampler_process(const struct sampler_options *o, float *logits, int vocab_s
 
 void sampler_filter(const struct sampler_options *o, struct candidates *c, bool xtc)
 {
+    if (o->top_n_sigma > 0)
+        filter_top_n_sigma(c, o->top_n_sigma);
+    if (is_typical(o))
+        filter_typical(c, o->typical_p);
     if (o->top_p > 0 && o->top_p < 1)
         filter_top_p(c, o->top_p);
     if (o->min_p > 0)
@@ -224,72 +214,86 @@ void sampler_filter(const struct sampler_options *o, struct candidates *c, bool 
         filter_top_k(c, o->top_k);
 }
 
-/* All tokens that are possible at all, with their log-probabilities. */
-static struct candidates all_candidates(sampler *s, const float *logits, float log_sum)
+double sampler_temperature(const struct sampler_options *o, const struct candidates *c)
 {
-    struct candidates c = {.items = s->candidates, .scratch = s->scratch};
-
-    for (int i = 0; i < s->vocab_size; i++) {
-        float logprob = logits[i] - log_sum;
-
-        if (logprob > -INFINITY)
-            c.items[c.n++] = (struct candidate){.id = i, .logprob = logprob};
-    }
-    return c;
+    if (o->dynatemp_range <= 0)
+        return o->temp;
+    return candidates_temperature(c, fmax(0, o->temp - o->dynatemp_range),
+                                  o->temp + o->dynatemp_range, o->dynatemp_exponent);
 }
 
-/* A candidate with the probability of its weight. */
-static const struct candidate *draw(struct rng *rng, const struct candidates *c, double sum)
-{
-    double target = rng_unit(rng) * sum, below = 0;
-    const struct candidate *last = c->items;
-
-    for (int i = 0; i < c->n; i++) {
-        if (c->items[i].weight <= 0)
-            continue;
-        last = &c->items[i];
-        below += (double)last->weight;
-        if (below > target)
-            break;
-    }
-    return last;
-}
-
-static void sample_from(sampler *s, const float *logits, float log_sum, struct sample *out)
+/* Draws one of the weighed candidates; with mirostat from those that do not surprise too much, and
+ * is more or less strict the next time. */
+static int draw(sampler *s, struct candidates *c)
 {
     const struct sampler_options *o = &s->options;
-    struct candidates c = all_candidates(s, logits, log_sum);
-    bool xtc = o->xtc_probability > 0 && !(rng_unit(&s->rng) > o->xtc_probability);
-    const struct candidate *chosen;
+    double surprise;
+    int drawn;
 
-    sampler_filter(o, &c, xtc);
-    chosen = draw(&s->rng, &c, candidates_weigh(&c, o->temp));
-    *out = (struct sample){chosen->id, chosen->logprob};
+    if (!o->mirostat)
+        return candidates_draw(c, rng_unit(&s->rng), NULL);
+    filter_surprise(c, s->surprise);
+    drawn = candidates_draw(c, rng_unit(&s->rng), &surprise);
+    s->surprise -= o->mirostat_eta * (surprise - o->mirostat_tau);
+    return drawn;
+}
+
+/* Returns the log of the sum of all exp(logits). */
+static float sample_from(sampler *s, const float *logits, float max, struct sample *out)
+{
+    const struct sampler_options *o = &s->options;
+    struct candidates *c = &s->candidates;
+    float log_sum = candidates_begin(c, logits, s->vocab_size, max);
+    bool xtc = o->xtc_probability > 0 && !(rng_unit(&s->rng) > o->xtc_probability);
+    int drawn;
+
+    sampler_filter(o, c, xtc);
+    candidates_weigh(c, sampler_temperature(o, c));
+    drawn = draw(s, c);
+    out->token = c->ids[drawn];
+    out->logprob = c->logprobs[drawn];
+    return log_sum;
+}
+
+/* The logits after biases and penalties; NULL with an error. */
+static const float *process(sampler *s, const float *logits, const int32_t *history, size_t n,
+                            clm_error *err)
+{
+    if (!s->processed)
+        return logits;
+    memcpy(s->processed, logits, (size_t)s->vocab_size * sizeof *logits);
+    sampler_process(&s->options, s->processed, s->vocab_size, history, n, s->seen);
+    if (has_dry(&s->options) && dry_apply(&s->dry, s->processed, history, n, err))
+        return NULL;
+    return s->processed;
 }
 
 int sampler_next(sampler *s, const float *logits, const int32_t *history, size_t n_history,
                  struct sample *out, clm_error *err)
 {
+    const struct sampler_options *o = &s->options;
     int32_t best;
     float log_sum;
 
-    if (s->processed) {
-        memcpy(s->processed, logits, (size_t)s->vocab_size * sizeof *logits);
-        sampler_process(&s->options, s->processed, s->vocab_size, history, n_history, s->seen);
-        logits = s->processed;
-    }
+    logits = process(s, logits, history, n_history, err);
+    if (!logits)
+        return -1;
     best = logits_argmax(logits, s->vocab_size);
     if (best < 0)
         return fail(err, CLM_ERR_FORMAT,
                     "the model's logits are not finite; its weights may be damaged "
                     "or of a type it cannot run in");
-    *out = (struct sample){best, NAN};
-    if (s->options.temp <= 0 && !s->options.logprobs)
+    *out = (struct sample){.token = best, .logprob = NAN};
+    if (!sampler_draws(o) && !o->logprobs && s->n_top == 0)
         return 0;
-    log_sum = (float)logits_log_sum_exp(logits, s->vocab_size, logits[best]);
-    if (s->options.temp > 0)
-        sample_from(s, logits, log_sum, out);
-    else
+    if (sampler_draws(o)) {
+        log_sum = sample_from(s, logits, logits[best], out);
+    } else {
+        log_sum = (float)logits_log_sum_exp(logits, s->vocab_size, logits[best]);
         out->logprob = logits[best] - log_sum;
+    }
+    logits_top(s->top, s->n_top, logits, s->vocab_size, log_sum);
+    out->top = s->top;
+    out->n_top = s->n_top;
     return 0;
 }

@@ -1,9 +1,12 @@
 /* generate/sampler.h: from logits to a token: penalties, filters, temperature, a draw.
  *
- * The order and the meaning of everything are those of mlx_lm.sample_utils 0.32
- * (make_logits_processors and make_sampler): biases and penalties change the logits; of their
+ * The order and the meaning of what mlx_lm.sample_utils 0.32 has are those of its
+ * make_logits_processors and make_sampler: biases and penalties change the logits; of their
  * log-softmax top-p, min-p, XTC and top-k leave a part; the temperature is applied last, to what is
- * left. The random numbers are clm's own.
+ * left. What llama.cpp has beyond that stands where it does not change any of this: DRY after the
+ * penalties, top-n-sigma and then typical-p before top-p, the dynamic temperature for the plain
+ * one. Mirostat 2 takes the place of all filters. docs/sampling.md says it for users. The random
+ * numbers are clm's own.
  */
 #ifndef GENERATE_SAMPLER_H
 #define GENERATE_SAMPLER_H
@@ -13,11 +16,10 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "generate/dry.h"
 
-struct logit_bias {
-    int32_t token;
-    float bias;
-};
+/* Most candidates that logprobs are told of. */
+#define MAX_TOP_LOGPROBS 1000
 
 /* A penalty looks at the last `context` tokens of prompt and generated text; 0: at all of them. */
 struct penalty {
@@ -26,7 +28,11 @@ struct penalty {
 };
 
 struct sampler_options {
-    double temp;            /* 0: the most likely token, whatever the filters say */
+    double temp; /* 0, without dynatemp_range: the most likely token, whatever the filters say */
+    /* The temperature is temp -+ range, as the entropy says; range 0: it is temp. */
+    double dynatemp_range, dynatemp_exponent;
+    double top_n_sigma;     /* 0 and below: does not filter */
+    double typical_p;       /* in (0, 1): filters; 0 and 1: does not */
     double top_p;           /* in (0, 1): filters; 0 and 1: does not */
     double min_p;           /* 0: does not filter */
     int min_tokens_to_keep; /* of min_p */
@@ -34,23 +40,31 @@ struct sampler_options {
     double xtc_probability, xtc_threshold;
     const int32_t *xtc_special; /* never removed by XTC */
     int n_xtc_special;
-    const struct logit_bias *logit_bias; /* tokens must differ */
+    const clm_logit_bias *logit_bias; /* tokens must differ */
     int n_logit_bias;
     struct penalty
         repetition; /* negative logits are multiplied by it, others divided; once a token */
     struct penalty presence;  /* subtracted once a token */
     struct penalty frequency; /* subtracted for every occurrence */
+    struct dry_options dry;
+    int mirostat;                      /* 2, or 0: off */
+    double mirostat_tau, mirostat_eta; /* surprise to hold, in bits; how fast it is corrected */
     uint64_t seed;
-    bool logprobs; /* struct sample says the log-probability of greedy tokens too */
+    bool logprobs;    /* struct sample says the log-probability of greedy tokens too */
+    int top_logprobs; /* and of how many of the most likely tokens */
 };
 
-/* mlx-lm's defaults: greedy, no filters, contexts of 20 tokens. */
+/* mlx-lm's defaults: greedy, no filters, contexts of 20 tokens; of the rest llama.cpp's, off. */
 struct sampler_options sampler_defaults(void);
 
 /* -1 with CLM_ERR_ARG, naming the option, unless every number is in its range. */
 int sampler_check(const struct sampler_options *o, int vocab_size, clm_error *err);
 
-/* Keeps copies of all it needs. One thread at a time. */
+/* Whether anything is drawn at all; else the most likely token is taken. */
+bool sampler_draws(const struct sampler_options *o);
+
+/* Keeps copies of all it needs, and all state of one request: its draws depend on its seed, its
+ * logits and its history, not on what else is sampled. One thread at a time. */
 typedef struct sampler sampler;
 
 sampler *sampler_open(const struct sampler_options *o, int vocab_size, clm_error *err);
@@ -59,15 +73,19 @@ void sampler_close(sampler *s); /* NULL is fine */
 struct sample {
     int32_t token;
     float logprob; /* after penalties, before filters and temperature; NaN when not asked for */
+    /* [n_top] the same of the most likely tokens, from the top; valid until the next call. */
+    const clm_token_logprob *top;
+    int n_top; /* top_logprobs, or the size of a smaller vocabulary */
 };
 
 /**
  * Choose the next token.
  *
  * logits   [vocab_size], left as they are.
- * history  [n_history] prompt and generated tokens, for the penalties; may be NULL without any.
+ * history  [n_history] prompt and generated tokens, for penalties and DRY; may be NULL without any.
  *
- * Errors: CLM_ERR_FORMAT when the logits are not finite, as damaged weights make them.
+ * Errors: CLM_ERR_FORMAT when the logits are not finite, as damaged weights make them;
+ * CLM_ERR_NOMEM, in DRY only.
  */
 int sampler_next(sampler *s, const float *logits, const int32_t *history, size_t n_history,
                  struct sample *out, clm_error *err);
@@ -75,11 +93,14 @@ int sampler_next(sampler *s, const float *logits, const int32_t *history, size_t
 /* The parts of sampler_next that are worth testing alone. */
 struct candidates;
 
-/* Biases and penalties; seen [vocab_size], all 0, is left so. */
+/* Biases and penalties, without DRY; seen [vocab_size], all 0, is left so. */
 void sampler_process(const struct sampler_options *o, float *logits, int vocab_size,
                      const int32_t *history, size_t n_history, uint8_t *seen);
 
 /* Every filter that o asks for, in order; xtc says how the draw for XTC came out. */
 void sampler_filter(const struct sampler_options *o, struct candidates *c, bool xtc);
+
+/* What the candidates that are left are weighed by. */
+double sampler_temperature(const struct sampler_options *o, const struct candidates *c);
 
 #endif

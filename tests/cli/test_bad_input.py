@@ -96,6 +96,18 @@ class BadOptions(Case):
                 "--top-k": ["-1", "0.5"],
                 "--xtc-probability": ["-1", "2"],
                 "--xtc-threshold": ["0.6", "-1"],
+                "--typical": ["-0.1", "1.5"],
+                "--top-nsigma": ["-2", "nan"],
+                "--dynatemp-range": ["-1", "x"],
+                "--dynatemp-exp": ["-1"],
+                "--dry-multiplier": ["-1", "inf"],
+                "--dry-base": ["0.9"],
+                "--dry-allowed-length": ["-1", "1.5"],
+                "--dry-penalty-last-n": ["-2"],
+                "--mirostat": ["-1", "3"],
+                "--mirostat-ent": ["-1"],
+                "--mirostat-lr": ["nan"],
+                "--logprobs": ["-1", "1001"],
                 "--seed": ["-1", "x", "18446744073709551616"],
                 "--threads": ["-1", "5000"],
                 "--prefill-step-size": ["-1"],
@@ -105,6 +117,18 @@ class BadOptions(Case):
             for value in values:
                 self.fails(2, [option, "clm help generate"], "generate", option, value)
                 self.fails(2, option, "generate", "%s=%s" % (option, value))
+
+    def test_what_mirostat_excludes(self):
+        mirostat = ["generate", "--mirostat", "2", "--temp", "1"]
+        for option, value in {"top-k": "5", "top-p": "0.9", "min-p": "0.1", "typical": "0.5",
+                              "top-nsigma": "1", "xtc-probability": "0.5",
+                              "dynatemp-range": "0.5"}.items():
+            self.fails(2, "mirostat takes the place of", *mirostat, "--" + option, value)
+        self.fails(2, "temp above 0", "generate", "--mirostat", "2")
+        self.fails(2, "mirostat must be 2", "generate", "--mirostat", "1", "--temp", "1")
+
+    def test_logprobs_without_json(self):
+        self.fails(2, "--logprobs is for --json", "generate", "--logprobs", "2")
 
     def test_beyond_the_vocabulary(self):
         self.fails(2, ["top_k", "4096"], "generate", "--temp", "1", "--top-k", "4096")

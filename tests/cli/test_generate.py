@@ -190,6 +190,46 @@ class Sampling(Output):
             "generate", PLAIN, "--json", "-n", "20", "--presence-penalty", "1000")[:-1]]
         self.assertEqual(len(set(ids)), len(ids))
 
+    def test_dry(self):
+        """With so high a penalty no three tokens come twice, but for those with a line end."""
+        ids = [t["token"] for t in self.json_lines(
+            "generate", PLAIN, "--json", "-n", "120", "--dry-multiplier", "1000", "--dry-base", "1",
+            "--dry-sequence-breaker", "none")[:-1]]
+        threes = list(zip(ids, ids[1:], ids[2:]))
+        self.assertEqual(len(set(threes)), len(threes))
+        free = [t["token"] for t in self.json_lines(
+            "generate", PLAIN, "--json", "-n", "120", "--dry-multiplier", "1000",
+            "--dry-sequence-breaker", " ", "e", "a", "o", "i", "u")[:-1]]
+        self.assertEqual(free, [t["token"] for t in self.json_lines(
+            "generate", PLAIN, "--json", "-n", "120")[:-1]])
+
+    def test_llama_cpp_samplers(self):
+        drawn = ["--exact", *PROMPT, "--seed", "3", "--temp"]
+        greedy = self.plain("--exact", *PROMPT)
+        for narrow in (["1.5", "--typical", "1", "--top-nsigma", "0.001"],
+                       ["1.5", "--mirostat", "2", "--mirostat-ent", "0"],
+                       ["0", "--dynatemp-range", "0.001"]):
+            self.assertEqual(self.plain(*drawn, *narrow), greedy)
+        for wide in (["1.5"], ["1.5", "--typical", "0.5"], ["0.5", "--dynatemp-range", "0.5"],
+                     ["1", "--mirostat", "2", "--mirostat-lr", "0.3"], ["1.5", "--top-nsigma", "3"]):
+            self.assertEqual(self.plain(*drawn, *wide), self.plain(*drawn, *wide))
+
+    def test_logprobs(self):
+        for draw in ([], ["--temp", "1.5"]):
+            for line in self.json_lines("generate", "--json", "-n", "12", "--logprobs", "4",
+                                        *draw)[:-1]:
+                top = line["top_logprobs"]
+                self.assertEqual(len(top), 4)
+                told = [t["logprob"] for t in top]
+                self.assertEqual(told, sorted(told, reverse=True))
+                for t in top:
+                    if t["token"] == line["token"]:
+                        self.assertEqual(t["logprob"], line["logprob"])
+                        break
+                else:
+                    self.assertTrue(draw)
+                    self.assertLessEqual(line["logprob"], told[-1])
+
     def test_every_option_is_taken(self):
         self.plain("-n", "3", "--temp=0.9", "--top-p=0.9", "--min-p=0.01", "--min-tokens-to-keep=2",
                    "--top-k=50", "--xtc-probability=0.5", "--xtc-threshold=0.2",

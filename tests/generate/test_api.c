@@ -130,6 +130,8 @@ static void test_sampler(void **state)
 {
     clm_sampler_options options = clm_sampler_defaults();
     int32_t tokens[64], greedy, drawn[2][8];
+    clm_logit_bias forced = {77, 1e4f};
+    const clm_token_logprob *top;
     clm_error err = {0};
     clm_sequence *s = clm_sequence_open(engine, &err);
     clm_sampler *sampler = clm_sampler_open(model, NULL, &err);
@@ -161,6 +163,41 @@ static void test_sampler(void **state)
     CHECK(sampler && clm_sampler_next(sampler, logits, &greedy, 1, NULL, &err) != greedy, "%s",
           err.message);
     clm_sampler_close(sampler);
+
+    /* A bias that forces another, and the most likely tokens. */
+    options = clm_sampler_defaults();
+    options.logit_bias = &forced;
+    options.n_logit_bias = 1;
+    options.top_logprobs = 3;
+    sampler = clm_sampler_open(model, &options, &err);
+    CHECK(sampler && clm_sampler_top(sampler, &top) == 0, "%s", err.message);
+    CHECK(clm_sampler_next(sampler, logits, NULL, 0, NULL, &err) == 77, "%s", err.message);
+    CHECK(clm_sampler_top(sampler, &top) == 3 && top[0].token == 77 && top[1].token == greedy &&
+              top[1].logprob >= top[2].logprob,
+          "top tokens");
+    clm_sampler_close(sampler);
+
+    /* "a b a b a": DRY against another b, unless there is a breaker in it. */
+    for (int round = 0; round < 2; round++) {
+        static const char *const breakers[] = {" little"};
+        int n = tokenize(" little red little red little", tokens, 64);
+
+        forced.token = tokens[n - 2];
+        options = clm_sampler_defaults();
+        options.logit_bias = &forced;
+        options.n_logit_bias = 1;
+        options.dry_multiplier = 1e6;
+        options.dry_sequence_breakers = round ? breakers : NULL;
+        options.n_dry_sequence_breakers = 1;
+        sampler = clm_sampler_open(model, &options, &err);
+        CHECK(sampler, "%s", err.message);
+        CHECK((clm_sampler_next(sampler, logits, tokens, (size_t)n, NULL, &err) == forced.token) ==
+                  (round == 1),
+              "DRY, round %d", round);
+        clm_sampler_close(sampler);
+    }
+
+    options = clm_sampler_defaults();
     options.top_p = 2;
     CHECK(!clm_sampler_open(model, &options, &err) && err.code == CLM_ERR_ARG, "top_p 2 was taken");
     clm_sequence_close(s);
