@@ -7,6 +7,7 @@
 
 #include "generate/logits.h"
 #include "generate/select.h"
+#include "generate/vector.h"
 
 #define BLOCK 64
 
@@ -51,16 +52,25 @@ static void keep_from(struct candidates *c, const float *keys, float threshold)
     c->n = n;
 }
 
+/* to = 0, 1, ..., y = x - shift; whether all y are finite. */
+VECTOR_CLONES static bool shift_all(int32_t *restrict to, float *restrict y, const float *x, int n,
+                                    float shift)
+{
+    int all = 1;
+
+    for (int i = 0; i < n; i++) {
+        to[i] = i;
+        y[i] = x[i] - shift;
+        all &= y[i] >= -FLT_MAX;
+    }
+    return all;
+}
+
 float candidates_begin(struct candidates *c, const float *logits, int n, float max)
 {
     float log_sum = max + (float)log(logits_exp(c->weights, logits, n, max, 1));
-    bool all = true;
+    bool all = shift_all(c->ids, c->logprobs, logits, n, log_sum);
 
-    for (int i = 0; i < n; i++) {
-        c->ids[i] = i;
-        c->logprobs[i] = logits[i] - log_sum;
-        all &= c->logprobs[i] >= -FLT_MAX;
-    }
     c->n = n;
     c->top = max - log_sum;
     if (!all)
@@ -188,6 +198,8 @@ void candidates_weigh(struct candidates *c, double temp)
     float max = logits_max(c->logprobs, c->n);
     bool found = false;
 
+    if (temp == 1 && max == c->top)
+        return;
     if (temp > 0) {
         logits_exp(c->weights, c->logprobs, c->n, max, temp);
         return;

@@ -4,29 +4,12 @@
 #include <math.h>
 
 #include "base/number.h"
+#include "generate/vector.h"
 
 #define BLOCK 256
 #define LANES 16
 
-int32_t logits_argmax(const float *x, int n)
-{
-    float max = x[0];
-    bool bad = false;
-
-    /* One pass for the value and one for its place: both are loops that a compiler vectorises. */
-    for (int i = 0; i < n; i++) {
-        bad |= !(x[i] <= FLT_MAX);
-        max = x[i] > max ? x[i] : max;
-    }
-    if (bad || max < -FLT_MAX)
-        return -1;
-    for (int i = 0; i < n; i++)
-        if (x[i] == max)
-            return i;
-    return -1;
-}
-
-float logits_max(const float *x, int n)
+VECTOR_CLONES float logits_max(const float *x, int n)
 {
     float lanes[LANES], max = x[0];
     int i = 0;
@@ -43,8 +26,36 @@ float logits_max(const float *x, int n)
     return max;
 }
 
+/* Is there a NaN or +inf? */
+VECTOR_CLONES static bool has_bad(const float *x, int n)
+{
+    int bad = 0;
+
+    for (int i = 0; i < n; i++)
+        bad |= !(x[i] <= FLT_MAX);
+    return bad;
+}
+
+int32_t logits_argmax(const float *x, int n)
+{
+    float max = logits_max(x, n);
+
+    if (has_bad(x, n) || max < -FLT_MAX)
+        return -1;
+    for (int begin = 0; begin < n; begin += BLOCK) {
+        int end = n - begin < BLOCK ? n : begin + BLOCK;
+
+        if (logits_max(x + begin, end - begin) < max)
+            continue;
+        for (int i = begin; i < end; i++)
+            if (x[i] == max)
+                return i;
+    }
+    return -1;
+}
+
 /* The sum of x [n], n <= BLOCK. */
-static double block_sum(const float *x, int n)
+static inline double block_sum(const float *x, int n)
 {
     float lanes[LANES] = {0};
     double sum = 0;
@@ -60,7 +71,7 @@ static double block_sum(const float *x, int n)
     return sum;
 }
 
-double logits_sum(const float *x, int n)
+VECTOR_CLONES double logits_sum(const float *x, int n)
 {
     double sum = 0;
 
@@ -89,7 +100,7 @@ static inline float exp_below_0(float x)
     return x < -87.0f ? 0.0f : p * power;
 }
 
-double logits_exp(float *out, const float *x, int n, float max, double temp)
+VECTOR_CLONES double logits_exp(float *out, const float *x, int n, float max, double temp)
 {
     double sum = 0, factor = fmin(1 / temp, 1e30); /* finite: 0 times it is 0 */
     float y[BLOCK];
