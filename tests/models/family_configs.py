@@ -24,6 +24,8 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("models*/*/config.json")):
 lines = []
 for source in sorted((here / "../../src/models").glob("*.c")):
     for types in re.findall(r"\.model_types\s*=\s*\{([^}]*)\}", source.read_text()):
+        if re.findall(r'"([^"]+)"', types) == ["prism_hadamard_qwen35"]:
+            continue  # its config.json lists tensors that only quantised checkpoints have
         found = [min(fixtures[t], key=lambda f: f[:2]) for t in re.findall(r'"([^"]+)"', types) if t in fixtures]
         if not found:
             sys.exit(f"{source.name}: no fixture of {types}")
