@@ -170,7 +170,7 @@ static bool sees_set(const struct world *w, int row, int head, int key)
 /* The best score of the keys of a block that a row sees. */
 static double block_score(const struct world *w, int row, int head, int block)
 {
-    double best = -INFINITY;
+    double best = (double)-INFINITY;
 
     for (int key = 7 * block; key < 7 * block + 7 && key <= row; key++) {
         double dot = 0;
@@ -185,7 +185,7 @@ static double block_score(const struct world *w, int row, int head, int block)
 static void check_blocks(const struct world *w, int row, int head)
 {
     int n_blocks = row / 7 + 1, n_kept = 0;
-    double worst = INFINITY, best_left = -INFINITY;
+    double worst = (double)INFINITY, best_left = (double)-INFINITY;
 
     for (int b = 0; b < n_blocks; b++) {
         bool kept = sees_set(w, row, head, 7 * b), local = n_blocks - b <= 2;
