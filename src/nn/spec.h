@@ -248,17 +248,19 @@ struct mamba_spec {
  * values pass a convolution of their own; queries and keys have length 1. Gated delta net,
  * arXiv:2412.06464; Kimi delta attention, 2510.26692 */
 struct delta_spec {
-    int n_heads,
-        n_key_heads; /* of values; of queries and keys, each serving n_heads / n_key_heads */
+    int n_heads;     /* of values */
+    int n_key_heads; /* of queries and keys, each serving n_heads / n_key_heads of values */
     int key_dim, value_dim;
     int conv_width;
     bool convs_apart;          /* their states are arrays of their own in mlx-lm's cache files */
     bool keywise;              /* each number of a key decays by itself, else a head as a whole */
     int decay_rank, gate_rank; /* made through so many numbers; 0: straight */
-    float decay_bound;         /* < 0: decay is exp(bound sigmoid(exp(A_log) (a + dt_bias))), */
-    float beta_scale;      /* else exp(-exp(A_log) softplus(a + dt_bias)); beta: times sigmoid */
-    struct norm_spec norm; /* of what each head finds */
-    enum activation gate_activation; /* multiplies it */
+    /* What remains is exp(bound sigmoid(exp(A_log) (a + dt_bias))) where the bound is below 0, else
+     * exp(-exp(A_log) softplus(a + dt_bias)). */
+    float decay_bound;
+    float beta_scale;                /* of sigmoid(b), the share of a correction */
+    struct norm_spec norm;           /* of what each head finds */
+    enum activation gate_activation; /* of what multiplies it */
 };
 
 /* Linear attention whose heads forget by fixed factors: S = decay S + k (x) v, y = S^T q. The
