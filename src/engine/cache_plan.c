@@ -4,9 +4,12 @@
 
 int cache_leaf_window(const struct cache_leaf *l)
 {
-    const struct attention_spec *a = &l->spec->attention;
+    const struct attention_spec *a;
 
-    return l->kind != CACHE_KV ? 0 : a->chunk ? a->chunk : a->window;
+    if (l->kind != CACHE_KV)
+        return 0;
+    a = &l->spec->attention;
+    return a->chunk ? a->chunk : a->window;
 }
 
 struct builder {
