@@ -69,7 +69,6 @@ static struct delta_spec read_delta(config *c, struct norm_spec norm)
         .value_dim = head_dim,
         .conv_width =
             config_int_or(from, linear ? "short_conv_kernel_size" : "linear_conv_kernel_dim", 4),
-        .convs_apart = true,
         .keywise = true,
         .decay_rank = head_dim,
         .decay_bound = linear ? (float)config_float_or(linear, "gate_lower_bound", 0) : 0,
@@ -190,6 +189,7 @@ static int kimi_linear_spec(struct spec *s, config *c, arena *a)
     struct delta_spec delta = read_delta(c, norm);
     struct mla_spec mla = read_mla(c, norm, later || third);
 
+    delta.convs_apart = !third;
     if (experts)
         read_latent(&moe, c, norm);
     if (config_common(s, c, false, a))
