@@ -95,14 +95,18 @@ void filter_top_n_sigma(struct candidates *c, double n)
 /* The entropy of the candidates, in nats; *log_sum is the logarithm of their whole probability. */
 static double entropy_of(const struct candidates *c, double *log_sum)
 {
-    double sum = logits_sum(c->weights, c->n), parts[8] = {0};
+    double sum = logits_sum(c->weights, c->n), parts = 0;
+    float products[BLOCK];
 
-    for (int i = 0; i < c->n; i++)
-        parts[i % 8] += (double)(c->weights[i] * (c->logprobs[i] - c->top));
-    for (int i = 1; i < 8; i++)
-        parts[0] += parts[i];
+    for (int begin = 0; begin < c->n; begin += BLOCK) {
+        int size = c->n - begin < BLOCK ? c->n - begin : BLOCK;
+
+        for (int i = 0; i < size; i++)
+            products[i] = c->weights[begin + i] * (c->logprobs[begin + i] - c->top);
+        parts += logits_sum(products, size);
+    }
     *log_sum = (double)c->top + log(sum);
-    return log(sum) - parts[0] / sum;
+    return log(sum) - parts / sum;
 }
 
 void filter_typical(struct candidates *c, double p)

@@ -1,11 +1,13 @@
 #include "generate/select.h"
 
 #include "generate/logits.h"
+#include "generate/vector.h"
 
 /* Keys are counted in this many buckets, each this wide: together 32, which in logarithms is all
  * that matters. What is below goes to the last one. */
 #define BUCKETS 1024
 #define PER_UNIT 32
+#define BLOCK 256
 
 /* The median of three values of w [n], taken from places that no order of the input is built for.
  */
@@ -85,11 +87,15 @@ static float select_by_mass(struct weighted *w, int n, double target)
     return value;
 }
 
-static inline int bucket_of(float max, float key)
+/* The buckets of keys [n]. */
+VECTOR_CLONES static void find_buckets(int32_t *restrict bucket, const float *keys, int n,
+                                       float max)
 {
-    float d = (max - key) * PER_UNIT;
+    for (int i = 0; i < n; i++) {
+        float d = (max - keys[i]) * PER_UNIT;
 
-    return (int)(d < BUCKETS - 1 ? d : BUCKETS - 1);
+        bucket[i] = (int32_t)(d < BUCKETS - 1 ? d : BUCKETS - 1);
+    }
 }
 
 float select_by_weight(const float *keys, const float *weights, int n, double part,
@@ -98,18 +104,29 @@ float select_by_weight(const float *keys, const float *weights, int n, double pa
     float max = logits_max(keys, n);
     double mass[BUCKETS] = {0}, total = 0, above = 0;
     int bucket = 0, last = 0, m = 0;
+    int32_t buckets[BLOCK];
 
-    for (int i = 0; i < n; i++)
-        mass[bucket_of(max, keys[i])] += (double)weights[i];
+    for (int begin = 0; begin < n; begin += BLOCK) {
+        int size = n - begin < BLOCK ? n - begin : BLOCK;
+
+        find_buckets(buckets, keys + begin, size, max);
+        for (int i = 0; i < size; i++)
+            mass[buckets[i]] += (double)weights[begin + i];
+    }
     for (int b = 0; b < BUCKETS; b++) {
         total += mass[b];
         last = mass[b] > 0 ? b : last;
     }
     while (bucket < last && above + mass[bucket] < part * total)
         above += mass[bucket++];
-    for (int i = 0; i < n; i++)
-        if (bucket_of(max, keys[i]) == bucket)
-            scratch[m++] = (struct weighted){keys[i], weights[i]};
+    for (int begin = 0; begin < n; begin += BLOCK) {
+        int size = n - begin < BLOCK ? n - begin : BLOCK;
+
+        find_buckets(buckets, keys + begin, size, max);
+        for (int i = 0; i < size; i++)
+            if (buckets[i] == bucket)
+                scratch[m++] = (struct weighted){keys[begin + i], weights[begin + i]};
+    }
     return select_by_mass(scratch, m, part * total - above);
 }
 
