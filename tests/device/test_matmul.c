@@ -683,9 +683,10 @@ static void test_measure(void **state)
     d = device_cpu_open(0, NULL);
     assert_non_null(d);
     d->ops->measure(d, &limits);
-    CHECK(limits.read_bytes_per_second > 1e8 && limits.read_bytes_per_second < 1e13, "%g bytes/s",
+    /* Of the right unit; any machine is within these limits, a busy emulated one too. */
+    CHECK(limits.read_bytes_per_second > 1e5 && limits.read_bytes_per_second < 1e13, "%g bytes/s",
           limits.read_bytes_per_second);
-    CHECK(limits.f32_flops_per_second > 1e8 && limits.f32_flops_per_second < 1e16, "%g flop/s",
+    CHECK(limits.f32_flops_per_second > 1e5 && limits.f32_flops_per_second < 1e16, "%g flop/s",
           limits.f32_flops_per_second);
     CHECK(limits.int8_ops_per_second >= 0, "%g op/s", limits.int8_ops_per_second);
     d->ops->close(d);
