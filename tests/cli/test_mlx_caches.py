@@ -31,7 +31,7 @@ if not os.path.isdir(GOLDENS):
 LIMIT = 1e-3
 # mlx-lm makes keys and values of latents before it caches them; clm keeps latents, which do not
 # tell mlx-lm what it needs.
-LATENT = {"deepseek_v2", "minicpm3", "youtu_llm", "kimi_vl"}
+LATENT = {"deepseek_v2", "minicpm3", "youtu_llm"}
 # mlx-lm runs them only on Apple's GPUs, or asks for a package that is not to be had any more.
 ELSEWHERE = {"bitnet", "muse_spark", "olmo"}
 # mlx-lm has another window while it decodes, or none, or lets another base of angles follow.
