@@ -72,7 +72,7 @@ float candidates_begin(struct candidates *c, const float *logits, int n, float m
     bool all = shift_all(c->ids, c->logprobs, logits, n, log_sum);
 
     c->n = n;
-    c->top = max - log_sum;
+    c->top = c->max = max - log_sum;
     if (!all)
         keep_from(c, c->logprobs, -FLT_MAX);
     return log_sum;
@@ -89,7 +89,7 @@ void filter_top_n_sigma(struct candidates *c, double n)
     }
     for (int i = 1; i < 8; i++)
         squares[0] += squares[i];
-    keep_from(c, c->logprobs, logits_max(c->logprobs, c->n) - (float)(n * sqrt(squares[0] / c->n)));
+    keep_from(c, c->logprobs, c->max - (float)(n * sqrt(squares[0] / c->n)));
 }
 
 /* The entropy of the candidates, in nats; *log_sum is the logarithm of their whole probability. */
@@ -117,6 +117,7 @@ void filter_typical(struct candidates *c, double p)
     for (int i = 0; i < c->n; i++)
         c->keys[i] = -fabsf(c->logprobs[i] - typical);
     keep_from(c, c->keys, select_by_weight(c->keys, c->weights, c->n, p, c->scratch));
+    c->max = logits_max(c->logprobs, c->n);
 }
 
 void filter_top_p(struct candidates *c, double top_p)
@@ -126,7 +127,7 @@ void filter_top_p(struct candidates *c, double top_p)
 
 void filter_min_p(struct candidates *c, double min_p, int min_keep)
 {
-    float threshold = logits_max(c->logprobs, c->n) + (float)log(min_p);
+    float threshold = c->max + (float)log(min_p);
 
     if (min_keep >= c->n)
         return;
@@ -167,6 +168,8 @@ void filter_xtc(struct candidates *c, double threshold, const int32_t *special, 
         begin = i + 1;
     }
     c->n = move(c, n, begin, c->n);
+    if (begin > 0)
+        c->max = logits_max(c->logprobs, c->n);
 }
 
 void filter_top_k(struct candidates *c, int k)
@@ -199,17 +202,16 @@ double candidates_temperature(const struct candidates *c, double low, double hig
 
 void candidates_weigh(struct candidates *c, double temp)
 {
-    float max = logits_max(c->logprobs, c->n);
     bool found = false;
 
-    if (temp == 1 && max == c->top)
+    if (temp == 1 && c->max == c->top)
         return;
     if (temp > 0) {
-        logits_exp(c->weights, c->logprobs, c->n, max, temp);
+        logits_exp(c->weights, c->logprobs, c->n, c->max, temp);
         return;
     }
     for (int i = 0; i < c->n; i++) {
-        c->weights[i] = c->logprobs[i] == max && !found;
+        c->weights[i] = c->logprobs[i] == c->max && !found;
         found |= c->weights[i] > 0;
     }
 }

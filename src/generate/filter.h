@@ -22,6 +22,7 @@ struct candidates {
     float *weights;  /* exp(logprob - top), until candidates_weigh */
     int n;           /* >= 1 */
     float top;       /* the largest log-probability there was at first */
+    float max;       /* and that there is */
     /* Each with room for as many as there were at first. */
     struct weighted *scratch;
     float *keys; /* of filter_typical; else may be NULL */

@@ -78,7 +78,7 @@ static struct candidates candidates_of(const struct vector *v)
     static int32_t ids[MAX_VECTOR];
     struct candidates c = {ids, logprobs, weights, .scratch = scratch, .keys = keys};
 
-    c.top = logits_max(v->x, v->n);
+    c.top = c.max = logits_max(v->x, v->n);
     for (int i = 0; i < v->n; i++) {
         if (!(v->x[i] > -INFINITY))
             continue;
