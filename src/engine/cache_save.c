@@ -319,43 +319,71 @@ static void copy_block(const struct saving *s, const struct source *src, int hea
         memcpy(out + (size_t)r * n, rows + (size_t)r * row + (size_t)c->first * item, n);
 }
 
+/* Rows on their way to the file, some at a time. */
+struct batch {
+    file_writer *w;
+    uint8_t *data;
+    size_t capacity, used;
+};
+
+/* Where the next so many bytes go, at most capacity; NULL with *err when writing fails. */
+static uint8_t *batch_room(struct batch *b, size_t size, clm_error *err)
+{
+    uint8_t *at;
+
+    if (b->capacity - b->used < size) {
+        if (file_writer_write(b->w, b->data, b->used, err))
+            return NULL;
+        b->used = 0;
+    }
+    at = b->data + b->used;
+    b->used += size;
+    return at;
+}
+
+static int write_head(const struct saving *s, const struct source *src, int head, size_t row,
+                      uint8_t *rows, struct batch *b, clm_error *err)
+{
+    int length = kv_seq_length(s->seq);
+    uint8_t *at;
+
+    if (src->blank) {
+        at = batch_room(b, row, err);
+        if (!at)
+            return -1;
+        memset(at, 0, row);
+    }
+    for (int from = src->begin, to; from < length; from = to) {
+        to = (from / KV_BLOCK_TOKENS + 1) * KV_BLOCK_TOKENS;
+        to = to < length ? to : length;
+        at = batch_room(b, (size_t)(to - from) * row, err);
+        if (!at)
+            return -1;
+        copy_block(s, src, head, from, to, rows, at);
+    }
+    return 0;
+}
+
 /* All rows, head by head. */
 static int fill_rows(void *ctx, const struct checkpoint_tensor *t, file_writer *w, clm_error *err)
 {
     const struct saving *s = ctx;
     const struct source *src = &s->sources[t - s->tensors];
     size_t item = dtype_size(t->type), row = (size_t)src->columns.n * item;
-    size_t block_bytes = KV_BLOCK_TOKENS * (size_t)src->columns.dim * item, used = 0;
-    size_t capacity = 2 * block_bytes > PIECE_BYTES ? 2 * block_bytes : PIECE_BYTES;
-    uint8_t *rows = mem_alloc(block_bytes), *piece = mem_alloc(capacity);
-    int length = kv_seq_length(s->seq), rc = -1;
+    size_t block_bytes = KV_BLOCK_TOKENS * (size_t)src->columns.dim * item;
+    struct batch b = {.w = w, .capacity = PIECE_BYTES > block_bytes ? PIECE_BYTES : block_bytes};
+    uint8_t *rows = mem_alloc(block_bytes);
+    int rc = 0;
 
-    if (!rows || !piece) {
-        fail(err, CLM_ERR_NOMEM, "%s: no memory to write a cache", s->path);
-        goto cleanup;
-    }
-    for (int head = 0; head < (int)t->shape[1]; head++) {
-        if (src->blank) {
-            memset(piece + used, 0, row);
-            used += row;
-        }
-        for (int from = src->begin, to; from < length; from = to) {
-            to = (from / KV_BLOCK_TOKENS + 1) * KV_BLOCK_TOKENS;
-            to = to < length ? to : length;
-            if (capacity - used < (size_t)(to - from + 1) * row) { /* and a blank one */
-                if (file_writer_write(w, piece, used, err))
-                    goto cleanup;
-                used = 0;
-            }
-            copy_block(s, src, head, from, to, rows, piece + used);
-            used += (size_t)(to - from) * row;
-        }
-    }
-    rc = file_writer_write(w, piece, used, err);
-
-cleanup:
+    b.data = mem_alloc(b.capacity);
+    if (!rows || !b.data)
+        rc = fail(err, CLM_ERR_NOMEM, "%s: no memory to write a cache", s->path);
+    for (int head = 0; rc == 0 && head < (int)t->shape[1]; head++)
+        rc = write_head(s, src, head, row, rows, &b, err);
+    if (rc == 0)
+        rc = file_writer_write(w, b.data, b.used, err);
     mem_free(rows);
-    mem_free(piece);
+    mem_free(b.data);
     return rc;
 }
 
@@ -365,8 +393,15 @@ static int check(const struct saving *s)
 {
     kv_cache *c = engine_cache(s->engine);
 
-    if (kv_seq_length(s->seq) < 1)
+    const int32_t *tokens = kv_seq_tokens(s->seq);
+    int length = kv_seq_length(s->seq);
+
+    if (length < 1)
         return fail(s->err, CLM_ERR_ARG, "%s: the cache to be saved holds no tokens", s->path);
+    for (int i = length - 1; i >= 0 && i > length - engine_model(s->engine)->spec->ngram.n; i--)
+        if (tokens[i] < 0)
+            return fail(s->err, CLM_ERR_ARG, "%s: the last tokens of the cache are not known",
+                        s->path);
     for (int i = 0; i < engine_model(s->engine)->nn->n_cache_layers; i++) {
         enum dtype type = kv_cache_layer(c, i)->type;
 

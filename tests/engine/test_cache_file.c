@@ -2,6 +2,7 @@
 #include <dirent.h>
 
 #include "cache_files.h"
+#include "copy.h"
 #include "format/json.h"
 #include "golden.h"
 #include "models/family.h"
@@ -377,12 +378,38 @@ static void test_windows(void **state)
     }
 }
 
+/* Windows of a few tokens, down to the last one alone. */
+static void test_narrow_windows(void **state)
+{
+    static const int windows[] = {1, 2, 3, 31, 32, 33};
+    int32_t tokens[120];
+
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    for (size_t t = 0; t < COUNT(tokens); t++)
+        tokens[t] = (int32_t)t % 40;
+    for (size_t i = 0; i < COUNT(windows); i++) {
+        char old[64], new[64];
+        struct rig r;
+
+        snprintf(old, sizeof old, "\"sliding_window\": 6");
+        snprintf(new, sizeof new, "\"sliding_window\": %d", windows[i]);
+        copy_with_config(shared_path("goldens/models/gemma3_text"), "narrow", old, new);
+        open_rig(&r, temporary_path("narrow"), true);
+        for (int n = 1; n < 100; n += 32)
+            round_trip(&r, "gemma3_text", tokens, n, n + 5, true);
+        rig_close(&r);
+        temporary_clear();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mlx_caches),
         cmocka_unit_test(test_round_trips),
         cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_narrow_windows),
     };
 
     return cmocka_run_group_tests(tests, cache_files_setup, temporary_teardown);
