@@ -122,7 +122,15 @@ void filter_typical(struct candidates *c, double p)
 
 void filter_top_p(struct candidates *c, double top_p)
 {
-    keep_from(c, c->logprobs, select_by_weight(c->logprobs, c->weights, c->n, top_p, c->scratch));
+    double total = logits_sum(c->weights, c->n), part = top_p;
+
+    /* All weights below the cut make up no more than half of what is to go: they all go. Where few
+     * tokens hold most of the mass this leaves little to select from; else it is not worth it. */
+    if (total < c->n / 1000.0) {
+        keep_from(c, c->weights, (float)((1 - top_p) / 2 * total / c->n));
+        part *= total / logits_sum(c->weights, c->n);
+    }
+    keep_from(c, c->logprobs, select_by_weight(c->logprobs, c->weights, c->n, part, c->scratch));
 }
 
 void filter_min_p(struct candidates *c, double min_p, int min_keep)
