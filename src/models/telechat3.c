@@ -1,4 +1,4 @@
-/* models/telechat3.c: TeleChat 3 and XVERSE: Llama in all but name.
+/* models/telechat3.c: TeleChat 3: Llama in all but name.
  *
  *     x += attention(rms_norm(x))
  *     x += down(silu(gate(n)) * up(n)),  n = rms_norm(x)
@@ -18,8 +18,8 @@ static int telechat3_spec(struct spec *s, config *c, arena *a)
 }
 
 const struct family family_telechat3 = {
-    .name = "TeleChat 3, XVERSE",
-    .model_types = {"telechat3", "xverse"},
+    .name = "TeleChat 3",
+    .model_types = {"telechat3"},
     .spec = telechat3_spec,
     .weights = layout_llama,
 };

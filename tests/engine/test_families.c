@@ -203,6 +203,19 @@ static void test_mutations(void **state)
 }
 
 /* The list of configs is written by a script; it must not fall behind the registry. */
+/* No two families serve one model_type. */
+static void test_types_differ(void **state)
+{
+    (void)state;
+    for (int f = 0; model_family(f); f++) {
+        const char *const *types = model_family(f)->model_types;
+
+        for (size_t t = 0; t < COUNT(model_family(f)->model_types) && types[t]; t++)
+            CHECK(model_family_find(types[t]) == model_family(f), "%s is of two families",
+                  types[t]);
+    }
+}
+
 static void test_all_there(void **state)
 {
     (void)state;
@@ -225,6 +238,7 @@ static void test_all_there(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_types_differ),
         cmocka_unit_test(test_all_there),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_mutations),

@@ -4,7 +4,9 @@
 #include <dirent.h>
 #include <stdlib.h>
 
+#include "base/file.h"
 #include "copy.h"
+#include "families_table.h"
 #include "format/json.h"
 #include "golden.h"
 #include "models/family.h"
@@ -398,6 +400,7 @@ static void check_one(const char *name, const char *path, const char *adapter)
 {
     struct fixture *f = calloc(1, sizeof *f);
     clm_error err = {0};
+    int failures = n_failures;
 
     CHECK(f, "no memory");
     f->name = name;
@@ -418,6 +421,8 @@ static void check_one(const char *name, const char *path, const char *adapter)
         open_golden(f);
         check_served(f);
         golden_close(&f->golden);
+        if (n_failures == failures)
+            table_count(name, f->rig.model->family);
     }
     rig_close(&f->rig);
     rig_close(&f->rig2);
@@ -489,11 +494,41 @@ static void check_all(void)
     CHECK(n_failures == 0, "%d differences", n_failures);
 }
 
+/* docs/families.md says what the fixtures show; with CLM_UPDATE_DOCS it is written anew. */
+static void check_table(void)
+{
+    static const char path[] = CLM_SOURCE_DIR "/docs/families.md";
+    struct strbuf b = {0};
+    clm_error err = {0};
+    size_t size = 0;
+    char *page;
+
+    strbuf_add_str(&b, table_head);
+    table_write(&b);
+    strbuf_add_str(&b, table_exempt);
+    for (size_t i = 0; i < COUNT(exemptions); i++)
+        strbuf_addf(&b, "| `%s` | %s |\n", exemptions[i].name, exemptions[i].reason);
+    if (getenv("CLM_UPDATE_DOCS")) {
+        file_writer *w = file_writer_open(path, &err);
+
+        CHECK(w && !file_writer_write(w, b.data, b.size, &err) && !file_writer_commit(w, &err),
+              "%s", err.message);
+    }
+    page = file_read(path, 1 << 20, &size, &err);
+    CHECK(page, "%s", err.message);
+    CHECK(size == b.size && !memcmp(page, b.data, size),
+          "docs/families.md is not what the fixtures show: run this test with CLM_UPDATE_DOCS=1");
+    mem_free(page);
+    strbuf_release(&b);
+}
+
 static void test_best_kernels(void **state)
 {
     (void)state;
     SKIP_IF_NO_SHARED();
+    memset(table_counts, 0, sizeof table_counts);
     check_all();
+    check_table();
 }
 
 /* Held down to the kernels of one instruction set, which this processor must have. */
