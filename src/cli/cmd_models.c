@@ -87,6 +87,32 @@ static int add_model(void *ctx, const char *name, const char *dir)
     return 0;
 }
 
+/* What a family's layers are made of, by the places that its tensors may go to. */
+static const struct feature {
+    enum weight_role first, last;
+    const char *name;
+} features[] = {
+    {ROLE_Q_PROJ, ROLE_Q_PROJ, "attention"},
+    {ROLE_MLA_Q_A, ROLE_MLA_UNEMBED, "latent attention"},
+    {ROLE_SSM_A, ROLE_SSM_A, "state space"},
+    {ROLE_DELTA_A, ROLE_DELTA_A, "delta rule"},
+    {ROLE_LIGHTNING_NORM, ROLE_LIGHTNING_NORM, "linear attention"},
+    {ROLE_RG_LRU_Y, ROLE_RG_LRU_X, "RG-LRU"},
+    {ROLE_RWKV_R, ROLE_RWKV_R, "RWKV"},
+    {ROLE_MLSTM_Q, ROLE_MLSTM_Q, "mLSTM"},
+    {ROLE_SHORT_CONV_IN, ROLE_SHORT_CONV_IN, "short convolution"},
+    {ROLE_EXPERT_GATE, ROLE_EXPERT_UP, "experts"},
+};
+
+static bool family_has(const struct family *family, const struct feature *feature)
+{
+    for (const struct weight_rule *r = family->weights; r->pattern; r++)
+        if (r->to.kind != TARGET_NONE && r->to.kind != TARGET_IGNORE &&
+            r->to.first >= feature->first && r->to.first <= feature->last)
+            return true;
+    return false;
+}
+
 static void add_family_json(struct fields *f, const struct family *family)
 {
     field_open(f, NULL, '{');
@@ -95,22 +121,27 @@ static void add_family_json(struct fields *f, const struct family *family)
     for (size_t t = 0; t < COUNT(family->model_types) && family->model_types[t]; t++)
         field_string(f, NULL, family->model_types[t]);
     field_close(f, ']');
+    field_open(f, "features", '[');
+    for (size_t i = 0; i < COUNT(features); i++)
+        if (family_has(family, &features[i]))
+            field_string(f, NULL, features[i].name);
+    field_close(f, ']');
     field_close(f, '}');
 }
 
 static void add_families_text(struct strbuf *b)
 {
-    int width = 0;
-
-    for (int i = 0; model_family(i); i++) {
-        int n = (int)strlen(model_family(i)->name);
-
-        width = n > width ? n : width;
-    }
     for (int i = 0; model_family(i); i++) {
         const struct family *family = model_family(i);
+        const char *before = ": ";
 
-        strbuf_addf(b, "  %-*s ", width, family->name);
+        strbuf_addf(b, "  %s", family->name);
+        for (size_t f = 0; f < COUNT(features); f++)
+            if (family_has(family, &features[f])) {
+                strbuf_addf(b, "%s%s", before, features[f].name);
+                before = ", ";
+            }
+        strbuf_add_str(b, "\n   ");
         for (size_t t = 0; t < COUNT(family->model_types) && family->model_types[t]; t++)
             strbuf_addf(b, " %s", family->model_types[t]);
         strbuf_add_char(b, '\n');
@@ -153,7 +184,9 @@ static void list_json(struct listing *l)
 
 static void list_text(struct listing *l)
 {
-    strbuf_add_str(l->out, "families, and the model_types in config.json that belong to them:\n");
+    strbuf_add_str(l->out, "families, what their layers are made of, and the model_types in "
+                           "config.json that belong to "
+                           "them:\n");
     add_families_text(l->out);
     add_cache_name(l->out);
     add_on_this_machine(l);

@@ -164,6 +164,9 @@ class Models(Case):
         for kind in ("llama", "mistral", "gemma", "gemma2", "gemma3", "gemma3_text", "mixtral", "phi3",
                      "qwen2", "qwen3", "qwen3_moe"):
             self.assertIn(kind, types)
+        features = {t: f["features"] for f in out["families"] for t in f["model_types"]}
+        self.assertEqual(features["mamba2"], ["state space"])
+        self.assertEqual(features["mixtral"], ["attention", "experts"])
         found = {m["name"]: m for m in out["models"]}
         self.assertTrue(found["a/known"]["supported"])
         self.assertFalse(found["b/unknown"]["supported"])
