@@ -107,7 +107,7 @@ void nn_embed(pass *p, const struct nn_linear *table, const int32_t *ids, float 
 void nn_experts(pass *p, const struct nn_experts *const *e, int n, int n_experts, const tensor *x,
                 const tensor *ids, tensor *const *y)
 {
-    struct matmul_job jobs[MAX_JOBS];
+    struct matmul_job jobs[MAX_JOBS] = {{0}};
 
     for (int i = 0; i < n; i++)
         jobs[i] = (struct matmul_job){.y = y[i], .w = e[i]->w, .bias = e[i]->bias};

@@ -290,8 +290,6 @@ class Narrow(ChatCase):
         talk = self.chat()
         for name in ("help", "clear", "system", "stats", "save", "load", "result", "quit"):
             self.assertIn("/" + name, talk.say("/help"))
-        for name in ("save", "load"):
-            self.assertIn("yet", talk.say("/%s file" % name))
         self.assertIn("no command /nonsense", talk.say("/nonsense"))
         self.assertIn("All answers: 0, 0 tokens", talk.say("/stats"))
         self.assertEqual(talk.leave(), 0)
