@@ -149,6 +149,29 @@ struct attend_params {
     int kept_sets; /* so many such sets of words lie in a row of it, one for each share of the heads
                     * in order; 0 counts as 1 */
     const float *sinks; /* [n_heads] a logit per head that only joins the denominator; NULL: none */
+    tensor *log_sums;   /* [T, n_heads] gets the logarithm of the denominator, scores as they are;
+                         * NULL:   not asked. Then kept may have rows that see no key: without sinks y
+                         * is 0   there, and the logarithm -infinity */
+};
+
+/* How numbers are rounded in blocks, each with a scale of its own. */
+enum block_rounding {
+    ROUND_FP8,  /* e4m3 values, the scale a power of two */
+    ROUND_FP4,  /* e2m1 values, the scale a power of two */
+    ROUND_NVFP4 /* e2m1 values, the scale an e4m3 value */
+};
+
+/* Which pooled keys a row sees. A pooled key stands for ratio tokens and lies at the position of
+ * the last of them: those at positions s with (s + 1) % ratio == 0 are keys, key number s / ratio.
+ */
+struct pooled_choice {
+    int n;     /* keys at most, the earlier on ties */
+    int ratio; /* >= 1 */
+    /* n_blocks > 0: of the blocks of block_size keys, the n_blocks best by the best key in each,
+     * the latest first of all and the earlier on ties, are marked in candidates. Else, where there
+     * are candidates, other keys come after all of these. */
+    int n_blocks, block_size;
+    tensor *candidates; /* [T, words of 32 keys] U32, by number; or NULL */
 };
 
 enum router_score {
@@ -298,6 +321,11 @@ struct device_ops {
      * high]; step is one number in device memory. */
     void (*round_to)(device *d, tensor *x, const float *step, float low, float high);
 
+    /* Each block of size numbers of a row is rounded to multiples of its scale, which takes the
+     * largest magnitude in it to that of the greatest value, or to the next scale above; cols a
+     * multiple of size. */
+    void (*round_blocks)(device *d, tensor *x, int size, enum block_rounding kind);
+
     /* x rounded to the nearest bfloat16, to even between two. */
     void (*round_bf16)(device *d, tensor *x);
 
@@ -314,6 +342,11 @@ struct device_ops {
     /* n streams of T rows, one after another: y_j[t, :] = sum_i c_ji x_i[t, :] with the n x n
      * numbers c of row t of coefs. y, x [n T, cols], coefs [T, n n]. */
     void (*mix_streams)(device *d, tensor *y, const tensor *x, const tensor *coefs, int n);
+
+    /* Each row is a matrix [n, n] of positive numbers: its columns are divided by their sums plus
+     * eps, then n_iterations - 1 times its rows, and again its columns. n_iterations >= 1.
+     * Sinkhorn and Knopp 1967 */
+    void (*sinkhorn)(device *d, tensor *x, int n, int n_iterations, float eps);
 
     /* Each group of n numbers of a row times the matrix of Walsh and Hadamard over sqrt(n), its
      * inverse too: y[i] = sum_j (-1)^(bits that i and j share) x[j] / sqrt(n); n a power of two.
@@ -363,7 +396,9 @@ struct device_ops {
                        float mscale);
 
     /* Rotate pairs of the first 2n of every head's head_dim numbers in place: (x[i], x[i + n]), or
-     * (x[2i], x[2i + 1]) when interleaved, by the angles of the table [T, 2n]. arXiv:2104.09864 */
+     * (x[2i], x[2i + 1]) when interleaved, by the angles of the table [T, 2n]. Nothing else of a
+     * head is touched, so that x may begin inside of a head and count on past the end of a row.
+     * arXiv:2104.09864 */
     void (*rope)(device *d, tensor *x, int head_dim, const tensor *table, bool interleaved);
 
     /* Put the rows of k [T, K, k_dim] and v [T, K, v_dim] into their places in the blocks. */
@@ -387,6 +422,21 @@ struct device_ops {
      * it, a set for each head; all where there are no more than n. q [T, H, k_dim]; one kv head. */
     void (*select_blocks)(device *d, tensor *kept, const tensor *q, const struct kv_layer *kv,
                           const struct kv_batch *batch, int n, int block_size, int n_local);
+
+    /* For each row the pooled keys that it sees, by sum_h w[t, h] max(q_h k, 0); kept [T, words]
+     * U32 by position as attend takes it, without any for rows that see none. q [T, H, k_dim], w
+     * [T, H]; one kv head. */
+    void (*select_pooled)(device *d, tensor *kept, const tensor *q, const tensor *w,
+                          const struct kv_layer *kv, const struct kv_batch *batch,
+                          const struct pooled_choice *p);
+
+    /* y[t, c] = sum_j softmax_j(gate[t - j, c]) x[t - j, c] over the last width tokens, j < width,
+     * of rows at positions p with (p + 1) % width == 0, else 0; positions [T] i32 in device memory,
+     * width >= 2, x and gate [T, C]. The state is the last width - 1 of x, then of gate, [2, width
+     * - 1, C], oldest first. */
+    void (*causal_pool)(device *d, tensor *y, const tensor *x, const tensor *gate,
+                        const int32_t *positions, int width, const struct state_batch *batch,
+                        size_t offset);
 
     /* y[t, c] = act(bias[c] + sum_{j < width} w[c, j] x[t - (width - 1) + j, c]) over the tokens of
      * a sequence, width >= 1; w [C, width] and bias [C], or NULL, in device memory. The state is

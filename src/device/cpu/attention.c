@@ -501,6 +501,20 @@ static float *y_of(const struct state *st, int query)
            (int64_t)head_of(st, query) * call->kv->v_dim;
 }
 
+/* acc / sum, of a query that has seen keys with this largest score; 0 of one that has not. */
+static void end_query(const struct state *st, int query, float *y, const float *acc, float max,
+                      float sum)
+{
+    const struct attend_call *call = st->call;
+    const tensor *log_sums = call->p->log_sums;
+
+    for (int j = 0; j < call->kv->v_dim; j++)
+        y[j] = log_sums && sum == 0 ? 0 : acc[j] / sum;
+    if (log_sums)
+        ((float *)log_sums->data)[batch_row(st, query) * log_sums->stride + head_of(st, query)] =
+            sum == 0 ? -INFINITY : (max + log2f(sum)) / log2_e;
+}
+
 static void end_piece(struct state *st)
 {
     const struct attend_call *call = st->call;
@@ -509,10 +523,7 @@ static void end_piece(struct state *st)
         const float *acc = st->acc + (int64_t)i * call->v_cols;
 
         if (st->piece->n_ranges == 1) {
-            float *y = y_of(st, i);
-
-            for (int j = 0; j < call->kv->v_dim; j++)
-                y[j] = acc[j] / st->sum[i];
+            end_query(st, i, y_of(st, i), acc, st->max[i], st->sum[i]);
         } else {
             float *partial = partial_of(call, st->piece->partial + i);
 
@@ -554,10 +565,10 @@ static void attend_range(void *ctx, int64_t begin, int64_t end, int thread)
 }
 
 /* y of one query from the results of n ranges, in order, partials apart. */
-static void combine_query(const struct attend_call *call, float *y, int64_t partial, int n,
-                          int apart)
+static void combine_query(const struct state *st, int query, int64_t partial, int n, int apart)
 {
-    float max = -INFINITY, sum = 0;
+    const struct attend_call *call = st->call;
+    float max = -INFINITY, sum = 0, *y = y_of(st, query);
     int dim = call->kv->v_dim;
 
     for (int i = 0; i < n; i++)
@@ -565,13 +576,12 @@ static void combine_query(const struct attend_call *call, float *y, int64_t part
     memset(y, 0, (size_t)dim * sizeof *y);
     for (int i = 0; i < n; i++) {
         const float *p = partial_of(call, partial + (int64_t)i * apart);
-        float factor = exp2f(p[0] - max);
+        float factor = p[1] == 0 ? 0 : exp2f(p[0] - max);
 
         sum += factor * p[1];
         call->kernels->add(y, p + call->kernels->panel, dim, factor);
     }
-    for (int j = 0; j < dim; j++)
-        y[j] /= sum;
+    end_query(st, query, y, y, max, sum);
 }
 
 static void combine_ranges(void *ctx, int64_t begin, int64_t end, int thread)
@@ -585,8 +595,7 @@ static void combine_ranges(void *ctx, int64_t begin, int64_t end, int thread)
 
         if (piece->n_ranges > 1 && piece->range == 0)
             for (int query = 0; query < st.n_queries; query++)
-                combine_query(call, y_of(&st, query), piece->partial + query, piece->n_ranges,
-                              st.n_queries);
+                combine_query(&st, query, piece->partial + query, piece->n_ranges, st.n_queries);
     }
 }
 

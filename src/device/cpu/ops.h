@@ -37,8 +37,12 @@ void cpu_gather_columns(device *d, tensor *y, const tensor *x, const int32_t *or
 void cpu_gather_rows(device *d, tensor *y, const tensor *x, const int32_t *rows);
 void cpu_argmax(device *d, int32_t *ids, const tensor *x);
 
+/* cpu/round_blocks.c */
+void cpu_round_blocks(device *d, tensor *x, int size, enum block_rounding kind);
+
 /* cpu/streams.c */
 void cpu_mix_streams(device *d, tensor *y, const tensor *x, const tensor *coefs, int n);
+void cpu_sinkhorn(device *d, tensor *x, int n, int n_iterations, float eps);
 void cpu_hadamard(device *d, tensor *x, int n);
 void cpu_match_size(device *d, tensor *x, const tensor *like, float floor);
 void cpu_cut_below_spread(device *d, tensor *x, float factor);
@@ -56,6 +60,10 @@ void cpu_select_keys(device *d, tensor *kept, const tensor *q, const tensor *w,
 void cpu_select_blocks(device *d, tensor *kept, const tensor *q, const struct kv_layer *kv,
                        const struct kv_batch *batch, int n, int block_size, int n_local);
 
+void cpu_select_pooled(device *d, tensor *kept, const tensor *q, const tensor *w,
+                       const struct kv_layer *kv, const struct kv_batch *batch,
+                       const struct pooled_choice *p);
+
 /* cpu/exponential.c */
 void cpu_exponential_gates(device *d, tensor *y, const tensor *i, const tensor *f,
                            const struct state_batch *batch, size_t offset);
@@ -65,6 +73,9 @@ void cpu_divide_groups(device *d, tensor *y, const tensor *by, const tensor *flo
 /* cpu/recurrent.c */
 void cpu_causal_conv(device *d, tensor *y, const tensor *x, const float *w, const float *bias,
                      int width, enum activation act, const struct state_batch *batch,
+                     size_t offset);
+void cpu_causal_pool(device *d, tensor *y, const tensor *x, const tensor *gate,
+                     const int32_t *positions, int width, const struct state_batch *batch,
                      size_t offset);
 void cpu_recurrence(device *d, tensor *y, const struct recurrence_params *p,
                     const struct state_batch *batch, size_t offset);

@@ -1,6 +1,7 @@
 /* device/cpu/recurrent.c: the operations of recurrent mixers. Tokens of a sequence come one after
  * the other; sequences, heads, lanes of heads and channels are cut over the threads.
  */
+#include <math.h>
 #include <string.h>
 
 #include "device/cpu/cpu.h"
@@ -38,6 +39,7 @@ struct channel_call {
     int channels, n_blocks;
     const tensor *y, *x, *dt, *b, *c; /* dt: log_a of gated_scan */
     const float *w, *bias;            /* of causal_conv */
+    const int32_t *positions;         /* of causal_pool, whose gate is b */
     int width;
     enum activation act;
     const float *a, *skip; /* of selective_scan */
@@ -138,6 +140,102 @@ void cpu_causal_conv(device *d, tensor *y, const tensor *x, const float *w, cons
     };
 
     for_channels(d, &call, LIGHT, (int64_t)width + 4);
+}
+
+/* --- Pooling --- */
+
+/* The last inputs of x and of the gate, which are kept one after the other. */
+static const float *pool_input(const struct channel_call *call, const struct state_sequence *s,
+                               const tensor *x, int first, int64_t t)
+{
+    const float *from = state_from(s, call->offset);
+    int64_t place = (x == call->b ? call->width - 1 : 0) + call->width - 1 + t;
+
+    if (t >= 0)
+        return row_of(x, s->row + t) + first;
+    return from ? from + place * call->channels + first : NULL;
+}
+
+/* One group of width tokens, the last of them number t. Those before the sequence's first one,
+ * which no whole group has, count as nothing. */
+static void pool_group(const struct channel_call *call, const struct state_sequence *s, int first,
+                       int n, int64_t t, float *sums)
+{
+    float *y = row_of(call->y, s->row + t) + first, *most = sums + CHANNELS;
+
+    for (int c = 0; c < n; c++)
+        most[c] = -INFINITY;
+    for (int64_t i = t - call->width + 1; i <= t; i++) {
+        const float *gate = pool_input(call, s, call->b, first, i);
+
+        for (int c = 0; gate && c < n; c++)
+            most[c] = fmaxf(most[c], gate[c]);
+    }
+    memset(y, 0, (size_t)n * sizeof *y);
+    memset(sums, 0, (size_t)n * sizeof *sums);
+    for (int64_t i = t - call->width + 1; i <= t; i++) {
+        const float *gate = pool_input(call, s, call->b, first, i);
+        const float *x = pool_input(call, s, call->x, first, i);
+
+        for (int c = 0; gate && c < n; c++) {
+            float weight = expf(gate[c] - most[c]);
+
+            sums[c] += weight;
+            y[c] += weight * x[c];
+        }
+    }
+    for (int c = 0; c < n; c++)
+        y[c] /= sums[c];
+}
+
+static void keep_inputs(const struct channel_call *call, const struct state_sequence *s,
+                        const tensor *x, int first, int n)
+{
+    int kept = call->width - 1;
+    float *to =
+        state_to(s, call->offset) + first + (x == call->b ? (int64_t)kept * call->channels : 0);
+
+    for (int j = 0; j < kept; j++) {
+        const float *from = pool_input(call, s, x, first, (int64_t)j - kept + s->n_rows);
+
+        if (from)
+            memcpy(to + (int64_t)j * call->channels, from, (size_t)n * sizeof *to);
+        else
+            memset(to + (int64_t)j * call->channels, 0, (size_t)n * sizeof *to);
+    }
+}
+
+static void pool_channels(const struct channel_call *call, const struct state_sequence *s,
+                          int first, int n, int thread)
+{
+    float sums[2 * CHANNELS];
+
+    (void)thread;
+    for (int64_t t = 0; t < s->n_rows; t++)
+        if ((call->positions[s->row + t] + 1) % call->width == 0)
+            pool_group(call, s, first, n, t, sums);
+        else
+            memset(row_of(call->y, s->row + t) + first, 0, (size_t)n * sizeof(float));
+    keep_inputs(call, s, call->x, first, n);
+    keep_inputs(call, s, call->b, first, n);
+}
+
+void cpu_causal_pool(device *d, tensor *y, const tensor *x, const tensor *gate,
+                     const int32_t *positions, int width, const struct state_batch *batch,
+                     size_t offset)
+{
+    struct channel_call call = {
+        .fn = pool_channels,
+        .batch = batch,
+        .offset = offset,
+        .y = y,
+        .x = x,
+        .b = gate,
+        .positions = positions,
+        .width = width,
+    };
+
+    for_channels(d, &call, HEAVY, 1);
 }
 
 /* --- Scans over channels --- */

@@ -14,7 +14,8 @@ struct select_call {
     const tensor *kept, *q, *w;
     int n, n_heads;
     int block_size, n_local; /* of select_blocks */
-    int q_cols, s_cols;      /* k_dim and block_tokens, rounded up to panels */
+    const struct pooled_choice *pooled;
+    int q_cols, s_cols; /* k_dim and block_tokens, rounded up to panels */
 };
 
 /* Room of one row: queries, scores of a block by head, and two lists of all scores, or of the best
@@ -201,6 +202,77 @@ static void select_row_blocks(const struct select_call *call, const struct selec
         mark_blocks(call, room, h, bits + (int64_t)h * words, n_keys);
 }
 
+/* Bits of the n best of m numbers, those that are equal to the last of them from the first on; each
+ * number stands for run bits from i apart + first on, as far as there are n_bits. */
+struct bit_runs {
+    uint32_t *bits;
+    int64_t apart, first, run, n_bits;
+};
+
+static void mark_earliest(const struct bit_runs *to, const float *scores, float *rest, int m, int n)
+{
+    float least;
+    int above = 0;
+
+    memcpy(rest, scores, (size_t)m * sizeof *rest);
+    least = n < m ? nth_largest(rest, m, n) : -INFINITY;
+    for (int i = 0; i < m; i++)
+        above += scores[i] > least;
+    for (int i = 0; i < m; i++) {
+        bool equal = scores[i] == least && above < n;
+
+        above += equal;
+        if (!equal && !(scores[i] > least))
+            continue;
+        for (int64_t b = i * to->apart + to->first;
+             b < i * to->apart + to->first + to->run && b < to->n_bits; b++)
+            to->bits[b / 32] |= 1u << b % 32;
+    }
+}
+
+/* The candidates of a row with n_keys pooled keys, of whose scores blocks gets the best. */
+static void mark_candidates(const struct pooled_choice *p, const struct select_room *room,
+                            uint32_t *candidates, int n_keys)
+{
+    int n = (n_keys - 1) / p->block_size + 1;
+    float *blocks = room->rest + n_keys;
+    struct bit_runs to = {candidates, p->block_size, 0, p->block_size, n_keys};
+
+    for (int b = 0; b < n; b++)
+        blocks[b] = b == n - 1 ? INFINITY : -INFINITY;
+    for (int i = 0; i < n_keys; i++)
+        blocks[i / p->block_size] = fmaxf(blocks[i / p->block_size], room->scores[i]);
+    mark_earliest(&to, blocks, room->rest, n, p->n_blocks);
+}
+
+static void select_row_pooled(const struct select_call *call, const struct select_room *room, int i)
+{
+    const struct pooled_choice *p = call->pooled;
+    int64_t row = call->s->row + i;
+    int n_tokens = call->s->position + i + 1, n_keys = n_tokens / p->ratio;
+    uint32_t *bits = (uint32_t *)call->kept->data + row * call->kept->stride;
+    uint32_t *candidates =
+        p->candidates ? (uint32_t *)p->candidates->data + row * p->candidates->stride : NULL;
+    struct bit_runs to = {bits, p->ratio, p->ratio - 1, 1, n_tokens};
+
+    memset(bits, 0, (size_t)call->kept->cols * sizeof *bits);
+    if (p->n_blocks > 0)
+        memset(candidates, 0, (size_t)p->candidates->cols * sizeof *candidates);
+    if (n_keys == 0)
+        return;
+    load_queries(call, room, row);
+    score_keys(call, room, (const float *)call->w->data + row * call->w->stride, n_tokens,
+               sum_scores);
+    for (int k = 0; k < n_keys; k++)
+        room->scores[k] = room->scores[(int64_t)k * p->ratio + p->ratio - 1];
+    if (p->n_blocks > 0)
+        mark_candidates(p, room, candidates, n_keys);
+    for (int k = 0; k < n_keys && candidates && p->n_blocks == 0; k++)
+        if (!(candidates[k / 32] >> k % 32 & 1))
+            room->scores[k] = -INFINITY;
+    mark_earliest(&to, room->scores, room->rest, n_keys, p->n);
+}
+
 static void select_range(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct select_call *call = ctx;
@@ -218,7 +290,9 @@ static void select_range(void *ctx, int64_t begin, int64_t end, int thread)
     room = (struct select_room){scratch, scratch + q, scratch + q + block,
                                 scratch + q + block + scores};
     for (int64_t i = begin; i < end; i++)
-        if (call->block_size)
+        if (call->pooled)
+            select_row_pooled(call, &room, (int)i);
+        else if (call->block_size)
             select_row_blocks(call, &room, (int)i);
         else
             select_row(call, &room, (int)i);
@@ -257,6 +331,17 @@ void cpu_select_blocks(device *d, tensor *kept, const tensor *q, const struct kv
                                .n_heads = q->cols / kv->k_dim,
                                .block_size = block_size,
                                .n_local = n_local};
+
+    select_batch(c, &call, batch);
+}
+
+void cpu_select_pooled(device *d, tensor *kept, const tensor *q, const tensor *w,
+                       const struct kv_layer *kv, const struct kv_batch *batch,
+                       const struct pooled_choice *p)
+{
+    struct cpu_device *c = cpu_device_of(d);
+    struct select_call call = {
+        .d = c, .kv = kv, .kept = kept, .q = q, .w = w, .n_heads = w->cols, .pooled = p};
 
     select_batch(c, &call, batch);
 }

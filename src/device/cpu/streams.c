@@ -10,7 +10,7 @@ enum { NUMBERS = 8192 }; /* that are worth waking a thread for */
 struct streams_call {
     const struct cpu_vector_kernels *k;
     const tensor *y, *x, *other;
-    int n;
+    int n, n_iterations;
     float factor;
 };
 
@@ -52,6 +52,42 @@ void cpu_mix_streams(device *d, tensor *y, const tensor *x, const tensor *coefs,
     struct streams_call call = {.y = y, .x = x, .other = coefs, .n = n};
 
     run(d, &call, coefs->rows, (int64_t)x->cols * n * n, mix_range);
+}
+
+/* Each of n lists of n numbers, a step apart, divided by its sum and eps. */
+static void divide_by_sums(float *m, int n, int list, int step, float eps)
+{
+    for (int i = 0; i < n; i++) {
+        float sum = 0;
+
+        for (int j = 0; j < n; j++)
+            sum += m[i * list + j * step];
+        for (int j = 0; j < n; j++)
+            m[i * list + j * step] /= sum + eps;
+    }
+}
+
+static void sinkhorn_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct streams_call *call = ctx;
+
+    (void)thread;
+    for (int64_t t = begin; t < end; t++) {
+        float *m = row_of(call->x, t);
+
+        divide_by_sums(m, call->n, 1, call->n, call->factor);
+        for (int i = 1; i < call->n_iterations; i++) {
+            divide_by_sums(m, call->n, call->n, 1, call->factor);
+            divide_by_sums(m, call->n, 1, call->n, call->factor);
+        }
+    }
+}
+
+void cpu_sinkhorn(device *d, tensor *x, int n, int n_iterations, float eps)
+{
+    struct streams_call call = {.x = x, .n = n, .n_iterations = n_iterations, .factor = eps};
+
+    run(d, &call, x->rows, (int64_t)x->cols * 2 * n_iterations, sinkhorn_range);
 }
 
 /* The mean of the squares of n numbers, or of their distances to a value. */
