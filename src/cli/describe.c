@@ -122,6 +122,8 @@ static const char *op_name(enum op_kind op)
         return "attention";
     case OP_MLA:
         return "latent attention";
+    case OP_POOLED:
+        return "pooled attention";
     case OP_SHORT_CONV:
         return "short convolution";
     case OP_CONV_MIXER:
@@ -158,6 +160,10 @@ static const char *op_name(enum op_kind op)
         return "altup correct";
     case OP_ALTUP_ADD:
         return "altup add";
+    case OP_HYPER_READ:
+        return "hyper read";
+    case OP_HYPER_WRITE:
+        return "hyper write";
     }
     return "unknown";
 }
@@ -305,6 +311,8 @@ static void describe_branch(struct fields *f, const struct branch_spec *b)
         describe_rg_lru(f, &b->rg_lru);
     else if (b->op == OP_RWKV7)
         describe_heads(f, b->rwkv7.n_heads, b->rwkv7.head_dim);
+    else if (b->op == OP_POOLED)
+        describe_heads(f, b->pooled.n_heads, b->pooled.head_dim);
     else if (b->op == OP_MLA)
         describe_mla(f, &b->mla);
     else if (b->op == OP_LOW_RANK)

@@ -70,7 +70,7 @@ double memory_of_cache(const struct spec *s, size_t number_size, int length)
 
     for (int l = 0; l < s->n_layers; l++) {
         for (int b = 0; b < s->layers[l].n_branches; b++) {
-            struct kv_layer_spec kept[2];
+            struct kv_layer_spec kept[NN_MAX_CACHES];
             int n = nn_branch_caches(&s->layers[l].branches[b], kept);
 
             sum += (double)branch_state_bytes(&s->layers[l].branches[b]);

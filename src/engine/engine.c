@@ -53,10 +53,11 @@ static kv_cache *open_cache(const struct model *m, const struct engine_options *
     for (int i = 0; i < m->spec->n_layers; i++) {
         for (int b = 0; b < m->nn->layers[i].n_branches; b++) {
             const struct nn_branch *branch = &m->nn->layers[i].branches[b];
-            struct kv_layer_spec kept[2];
+            struct kv_layer_spec kept[NN_MAX_CACHES];
             int n_kept = nn_branch_caches(branch->spec, kept);
-            int first = branch->spec->op == OP_MLA ? branch->mla.cache_layer
-                                                   : branch->attention.cache_layer;
+            int first = branch->spec->op == OP_MLA      ? branch->mla.cache_layer
+                        : branch->spec->op == OP_POOLED ? branch->pooled.cache_layer
+                                                        : branch->attention.cache_layer;
 
             for (int k = 0; k < n_kept; k++)
                 layers[first + k] = kept[k];

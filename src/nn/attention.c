@@ -48,7 +48,7 @@ static struct kv_layer_spec index_cache(const struct index_spec *s)
     return (struct kv_layer_spec){.n_kv_heads = 1, .k_dim = s->dim, .v_dim = 1};
 }
 
-int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[2])
+int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[NN_MAX_CACHES])
 {
     const struct attention_spec *a = &b->attention;
 
@@ -65,6 +65,14 @@ int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[2]
             .n_kv_heads = 1, .k_dim = b->mla.rope_dim + b->mla.kv_rank, .v_dim = b->mla.kv_rank};
         layers[1] = index_cache(&b->mla.index);
         return b->mla.index.topk ? 2 : 1;
+    case OP_POOLED:
+        layers[1] = (struct kv_layer_spec){
+            .n_kv_heads = 1, .k_dim = b->pooled.head_dim, .v_dim = b->pooled.head_dim};
+        layers[0] = layers[1];
+        layers[0].window = b->pooled.window;
+        layers[2] =
+            (struct kv_layer_spec){.n_kv_heads = 1, .k_dim = b->pooled.index_dim, .v_dim = 1};
+        return 1 + b->pooled.pools + (b->pooled.pools && b->pooled.chooses);
     default:
         return 0;
     }

@@ -66,6 +66,8 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const
         return nn_attention(p, &b->attention, x, b->state);
     case OP_MLA:
         return nn_mla(p, &b->mla, x);
+    case OP_POOLED:
+        return nn_pooled_attention(p, &b->pooled, x, b->state);
     case OP_SHORT_CONV:
         return nn_short_conv(p, &b->short_conv, x, b->state);
     case OP_CONV_MIXER:
@@ -100,6 +102,11 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const
         return nn_altup_correct(p, &b->altup, x);
     case OP_ALTUP_ADD:
         nn_altup_add(p, x);
+        return pass_row_range(p, x, 0, x->rows);
+    case OP_HYPER_READ:
+        return nn_hyper_read(p, &b->hyper);
+    case OP_HYPER_WRITE:
+        nn_hyper_write(p, x);
         return pass_row_range(p, x, 0, x->rows);
     }
     return NULL;
@@ -137,7 +144,7 @@ static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, t
         nn_residual_keep(p, x);
     for (int i = 0; i < n; i++) {
         bool view = b[i].spec->op == OP_NONE || b[i].spec->op == OP_EMBEDDING ||
-                    b[i].spec->op == OP_ALTUP_ADD;
+                    b[i].spec->op == OP_ALTUP_ADD || b[i].spec->op == OP_HYPER_WRITE;
 
         if (!b[i].spec->shared_norm)
             normed = nn_norm(p, b[i].spec->final_norm ? &p->model->final_norm : &b[i].pre_norm,
@@ -261,6 +268,12 @@ static void keep_for_layers(pass *p, const tensor *x)
 
             if (branch->op == OP_EMBEDDING && !p->embeddings)
                 p->embeddings = own_copy(p, x);
+            if (branch->op == OP_POOLED && branch->pooled.chooses && !p->chosen) {
+                int words = nn_key_words(&p->rows.kv[0]);
+
+                p->chosen = pass_tensor(p, DTYPE_U32, x->rows, words);
+                p->candidates = pass_tensor(p, DTYPE_U32, x->rows, words);
+            }
             if (branch->op == OP_RWKV7 && !p->first_values)
                 p->first_values = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
             if (branch->op != OP_ATTENTION || a->kv_source != KV_KEPT || p->kept_kv[0])
@@ -295,11 +308,15 @@ tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
         p->layer_inputs = nn_layer_inputs(p, x);
     if (s->altup.n)
         nn_altup_begin(p, x);
+    if (s->hyper.n)
+        nn_hyper_begin(p, x);
     rope_tables(p);
     for (int i = 0; i < s->n_layers && !p->failed; i++)
         run_layer(p, &m->layers[i], x);
     if (s->altup.n)
         nn_altup_end(p, x);
+    if (s->hyper.n)
+        nn_hyper_end(p, x);
     if (s->n_kept && !p->failed)
         mix_end(p, x);
     return n_logits > 0 && !p->failed ? head(p, x, logit_rows, n_logits) : NULL;

@@ -1,8 +1,7 @@
 /* nn/index.c: which keys a row attends to, by heads made for it. arXiv:2512.02556 */
 #include "nn/nn.h"
 
-/* Words of 32 keys that hold the longest sequence of the batch. */
-static int words_of(const struct kv_batch *rows)
+int nn_key_words(const struct kv_batch *rows)
 {
     int longest = 0;
 
@@ -25,7 +24,7 @@ const tensor *nn_choose_keys(pass *p, const struct nn_index *index, const tensor
     tensor *q = nn_linear(p, &index->q, latent), *k = nn_linear(p, &index->k, x);
     tensor *weights = s->block_size ? NULL : nn_linear(p, &index->weights, x);
     tensor *nothing = pass_tensor(p, DTYPE_F32, x->rows, 1);
-    tensor *kept = pass_tensor(p, DTYPE_U32, x->rows, n_sets * words_of(rows));
+    tensor *kept = pass_tensor(p, DTYPE_U32, x->rows, n_sets * nn_key_words(rows));
 
     nn_norm_inplace(p, &index->q_norm, q, s->dim);
     nn_norm_inplace(p, &index->k_norm, k, s->dim);

@@ -35,11 +35,12 @@ void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up)
         return;
     }
     if (s->limit > 0) {
-        p->ops->activate(p->dev, gate, gate, s->activation);
+        if (!s->limit_gate)
+            p->ops->activate(p->dev, gate, gate, s->activation);
         p->ops->clamp(p->dev, gate, -INFINITY, s->limit);
         p->ops->clamp(p->dev, up, -s->limit, s->limit);
     }
-    p->ops->glu(p->dev, gate, gate, up, s->limit > 0 ? ACT_NONE : s->activation);
+    p->ops->glu(p->dev, gate, gate, up, s->limit > 0 && !s->limit_gate ? ACT_NONE : s->activation);
 }
 
 tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x)

@@ -85,6 +85,34 @@ static int new_mla(struct nn_model *m, struct nn_mla *n, const struct mla_spec *
     return n->rope == -2 ? -1 : new_index(m, &n->index, &s->index, d, a, err);
 }
 
+/* The attention of a layer with pooled keys. */
+static const struct nn_pooled *pooled_of(const struct nn_layer *l)
+{
+    for (int b = 0; b < l->n_branches; b++)
+        if (l->branches[b].spec->op == OP_POOLED)
+            return &l->branches[b].pooled;
+    return NULL;
+}
+
+static int new_pooled(struct nn_model *m, struct nn_pooled *n, const struct pooled_spec *s,
+                      device *d, arena *a, clm_error *err)
+{
+    n->spec = s;
+    n->q_norm.spec = n->kv_norm.spec = n->pool_norm.spec = n->index_norm.spec = &s->norm;
+    n->group_proj.w = arena_array(a, struct weight, s->n_groups);
+    if (!n->group_proj.w)
+        return fail(err, CLM_ERR_NOMEM, "%d groups of heads: no memory", s->n_groups);
+    n->cache_layer = m->n_cache_layers;
+    m->n_cache_layers += 1 + s->pools + (s->pools && s->chooses);
+    if (s->keys_of)
+        n->pooled_layer = pooled_of(&m->layers[s->keys_of - 1])->cache_layer + 1;
+    if (s->index_of)
+        n->index_layer = pooled_of(&m->layers[s->index_of - 1])->cache_layer + 2;
+    n->rope = rope_table_of(m, &s->rope, d, a, err);
+    n->back = n->rope == -2 ? -2 : rope_table_of(m, &s->back, d, a, err);
+    return n->back == -2 ? -1 : 0;
+}
+
 /* The first attention of a layer. */
 static int cache_layer_of(const struct nn_layer *l)
 {
@@ -147,6 +175,10 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
     case OP_EMBEDDING:
     case OP_LOW_RANK:
     case OP_ALTUP_ADD:
+    case OP_HYPER_WRITE:
+        return 0;
+    case OP_HYPER_READ:
+        b->hyper.norm.spec = &m->spec->hyper.norm;
         return 0;
     case OP_ALTUP_PREDICT:
     case OP_ALTUP_CORRECT:
@@ -160,6 +192,8 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
         return new_attention(m, &b->attention, &s->attention, d, a, err);
     case OP_MLA:
         return new_mla(m, &b->mla, &s->mla, d, a, err);
+    case OP_POOLED:
+        return new_pooled(m, &b->pooled, &s->pooled, d, a, err);
     case OP_SHORT_CONV:
         b->short_conv.spec = &s->short_conv;
         return 0;

@@ -34,12 +34,15 @@ void nn_gate(pass *p, const struct nn_linear *gate, enum attention_gate kind, en
              int n_heads, tensor *y, const tensor *x);
 
 /* What a branch keeps of the past: so many layers of the cache, from its cache_layer on. */
-int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[2]);
+#define NN_MAX_CACHES 3
+int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[NN_MAX_CACHES]);
 
 /* nn/attention.c, mla.c, mlp.c, moe.c: x [T, hidden_size] -> [T, hidden_size] */
 /* state: where the last keys and values lie, of layers that convolve them. */
 tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x, size_t state);
 tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x);
+/* nn/pooled_attention.c: the same; state: where what is not pooled yet lies. */
+tensor *nn_pooled_attention(pass *p, const struct nn_pooled *a, const tensor *x, size_t state);
 /* nn/short_conv.c, conv_mixer.c, mlstm.c, mamba.c, mamba2.c: the same; state is where its part of
  * the state lies. */
 tensor *nn_short_conv(pass *p, const struct nn_short_conv *c, const tensor *x, size_t state);
@@ -62,8 +65,9 @@ const tensor *nn_residual_mix(pass *p, const struct nn_residual *r, const tensor
 tensor *nn_shift(pass *p, const tensor *x, size_t state);
 tensor *nn_mix(pass *p, const tensor *x, const tensor *shift, const float *mix);
 tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
-/* nn/index.c: the keys seen by each row of x [T, hidden_size], of whose latents queries are made,
- * as attend takes them. */
+/* nn/index.c: words of 32 keys that hold the longest sequence of a batch; the keys seen by each row
+ * of x [T, hidden_size], of whose latents queries are made, as attend takes them. */
+int nn_key_words(const struct kv_batch *rows);
 const tensor *nn_choose_keys(pass *p, const struct nn_index *index, const tensor *x,
                              const tensor *latent);
 void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up); /* gate = act(gate) up */
@@ -83,6 +87,13 @@ tensor *nn_altup_predict(pass *p, const struct nn_altup *a);
 tensor *nn_altup_correct(pass *p, const struct nn_altup *a, const tensor *x);
 void nn_altup_add(pass *p, const tensor *x);
 void nn_altup_end(pass *p, tensor *x);
+
+/* nn/hyper.c: p->streams of x; a mixture of them, and what they are read, written and mixed by
+ * next; x written to them. */
+void nn_hyper_begin(pass *p, const tensor *x);
+tensor *nn_hyper_read(pass *p, const struct nn_hyper *h);
+void nn_hyper_write(pass *p, const tensor *x);
+void nn_hyper_end(pass *p, tensor *x);
 
 /* raw: x before the norm of the branch. */
 tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *raw);

@@ -33,8 +33,13 @@ struct pass {
     tensor *layer_inputs; /* [T, layers * layer_input_size], where the model has them */
     tensor *embeddings;   /* [T, hidden_size], where some layer asks for them */
     tensor *streams;      /* [n T, hidden_size], one after another, where the state has several */
-    tensor *kept; /* [spec->n_kept T, hidden_size] x as it has been kept, one after another */
-    int n_kept;   /* so far */
+    struct {              /* where layers mix them: by what they are read, written and mixed next */
+        tensor *read, *write, *mix; /* [T, n], [T, n], [T, n n] */
+    } hyper;
+    tensor *chosen; /* [T, words] U32, the pooled keys that were chosen last, as attend takes it */
+    tensor *candidates; /* [T, words] U32, those that may be */
+    tensor *kept;       /* [spec->n_kept T, hidden_size] x as it has been kept, one after another */
+    int n_kept;         /* so far */
     tensor *first_values; /* [T, hidden_size] of the first layer, where later ones mix them in */
     tensor *kept_kv[2];   /* keys and values as projected, for the layers that take them; or NULL */
     arena *host;          /* small things in host memory, rewound with the rest */

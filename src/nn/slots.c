@@ -10,6 +10,7 @@ struct walk {
     int layer, branch;
     int hidden_size, layer_input;
     const struct altup_spec *altup;
+    const struct hyper_spec *hyper;
 };
 
 /* Its rows are looked up, not multiplied. */
@@ -231,6 +232,56 @@ static int visit_mla(struct walk *w, struct nn_mla *m)
     return rc ? rc
               : visit_matrix(w, ROLE_MLA_O, &m->o_proj, w->hidden_size, s->n_heads * s->v_dim,
                              s->o_bias);
+}
+
+/* What pooled keys are made of, and what they are chosen by. */
+static int visit_pools(struct walk *w, struct nn_pooled *p)
+{
+    const struct pooled_spec *s = p->spec;
+    int n = w->hidden_size, rc = 0;
+
+    if (s->pools)
+        rc = visit_matrix(w, ROLE_POOL_KV, &p->pool_kv, s->head_dim, n, false);
+    if (!rc && s->pools && s->ratio > 1)
+        rc = visit_matrix(w, ROLE_POOL_GATE, &p->pool_gate, s->head_dim, n, false);
+    if (!rc && s->pools)
+        rc = visit_norm(w, ROLE_POOL_NORM, &p->pool_norm, s->head_dim);
+    if (rc || !s->chooses)
+        return rc;
+    rc =
+        visit_matrix(w, ROLE_INDEX_Q, &p->index_q, s->index_heads * s->index_dim, s->q_rank, false);
+    rc = rc ? rc : visit_matrix(w, ROLE_INDEX_WEIGHTS, &p->index_weights, s->index_heads, n, false);
+    if (rc || !s->pools)
+        return rc;
+    rc = visit_matrix(w, ROLE_POOL_INDEX_K, &p->index_k, s->index_dim, s->head_dim, false);
+    return rc ? rc : visit_norm(w, ROLE_INDEX_K_NORM, &p->index_norm, s->index_dim);
+}
+
+static int visit_pooled(struct walk *w, struct nn_pooled *p)
+{
+    const struct pooled_spec *s = p->spec;
+    int n = w->hidden_size, q = s->n_heads * s->head_dim, rc;
+
+    rc = visit_matrix(w, ROLE_MLA_Q_A, &p->q_a_proj, s->q_rank, n, false);
+    rc = rc ? rc : visit_matrix(w, ROLE_MLA_Q, &p->q_proj, q, s->q_rank, false);
+    rc = rc ? rc : visit_matrix(w, ROLE_MLA_KV_A, &p->kv_proj, s->head_dim, n, false);
+    rc = rc ? rc : visit_matrix(w, ROLE_MLA_O, &p->o_proj, n, s->n_groups * s->o_rank, false);
+    rc = rc ? rc : visit_norm(w, ROLE_MLA_Q_NORM, &p->q_norm, s->q_rank);
+    rc = rc ? rc : visit_norm(w, ROLE_MLA_KV_NORM, &p->kv_norm, s->head_dim);
+    rc = rc ? rc : visit_vector(w, ROLE_SINKS, &p->sinks, s->n_heads);
+    rc = rc ? rc
+            : visit_experts(w, ROLE_GROUP_PROJ, &p->group_proj, s->n_groups, s->o_rank,
+                            q / s->n_groups, false);
+    return rc ? rc : visit_pools(w, p);
+}
+
+static int visit_hyper(struct walk *w, struct nn_hyper *h)
+{
+    int n = w->hyper->n, mix = (2 + n) * n, rc;
+
+    rc = visit_matrix(w, ROLE_HYPER_FN, &h->fn, mix, n * w->hidden_size, false);
+    rc = rc ? rc : visit_vector(w, ROLE_HYPER_BASE, &h->base, mix);
+    return rc ? rc : visit_vector(w, ROLE_HYPER_SCALE, &h->scale, 3);
 }
 
 static int visit_short_conv(struct walk *w, struct nn_short_conv *c)
@@ -532,6 +583,10 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
     case OP_NONE:
     case OP_EMBEDDING:
     case OP_ALTUP_ADD:
+    case OP_HYPER_WRITE:
+        break;
+    case OP_HYPER_READ:
+        rc = visit_hyper(w, &b->hyper);
         break;
     case OP_LOW_RANK:
         rc = visit_low_rank(w, &b->low_rank, b->spec->rank);
@@ -556,6 +611,9 @@ static int visit_branch(struct walk *w, struct nn_branch *b)
         break;
     case OP_MLA:
         rc = visit_mla(w, &b->mla);
+        break;
+    case OP_POOLED:
+        rc = visit_pooled(w, &b->pooled);
         break;
     case OP_SHORT_CONV:
         rc = visit_short_conv(w, &b->short_conv);
@@ -628,7 +686,8 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
                      .branch = -1,
                      .hidden_size = s->hidden_size,
                      .layer_input = s->layer_input_size,
-                     .altup = &s->altup};
+                     .altup = &s->altup,
+                     .hyper = &s->hyper};
     int rc;
 
     rc =

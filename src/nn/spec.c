@@ -31,6 +31,12 @@ struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla)
     return (struct branch_spec){.pre_norm = pre_norm, .op = OP_MLA, .scale = 1, .mla = mla};
 }
 
+struct branch_spec branch_pooled(struct norm_spec pre_norm, struct pooled_spec pooled)
+{
+    return (struct branch_spec){
+        .pre_norm = pre_norm, .op = OP_POOLED, .scale = 1, .pooled = pooled};
+}
+
 struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_conv_spec short_conv)
 {
     return (struct branch_spec){
@@ -246,6 +252,54 @@ static int check_mla(int layer, const struct mla_spec *m, clm_error *err)
     return check_rope(layer, &m->rope, m->rope_dim, err);
 }
 
+/* The layer read, number + 1, has pooled keys of the same number of tokens. */
+static int check_pools(const struct spec *s, int layer, int ratio, int read, clm_error *err)
+{
+    const struct layer_spec *l = read ? &s->layers[read - 1] : NULL;
+
+    for (int b = 0; l && b < l->n_branches; b++)
+        if (l->branches[b].op == OP_POOLED && l->branches[b].pooled.pools &&
+            l->branches[b].pooled.ratio == ratio)
+            return 0;
+    return l ? fail(err, CLM_ERR_UNSUPPORTED,
+                    "config: compress_ratios of layer %d is another than that of layer %d, whose "
+                    "keys it reads",
+                    layer, read - 1)
+             : 0;
+}
+
+static int check_pooled(const struct spec *s, int layer, const struct pooled_spec *p,
+                        clm_error *err)
+{
+    if (check_range(layer, "num_attention_heads", p->n_heads, 1, MAX_HEADS, err) ||
+        check_range(layer, "head_dim", p->head_dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "q_lora_rank", p->q_rank, 1, MAX_SIZE, err) ||
+        check_range(layer, "o_groups", p->n_groups, 1, p->n_heads, err) ||
+        check_range(layer, "o_lora_rank", p->o_rank, 1, MAX_SIZE / p->n_groups, err) ||
+        check_range(layer, "sliding_window", p->window, 1, INT32_MAX, err) ||
+        check_range(layer, "compress_ratios", p->ratio, 0, 1 << 16, err) ||
+        check_range(layer, "the layer whose keys it reads", p->keys_of, 0, layer + 1, err) ||
+        check_range(layer, "the layer whose index it reads", p->index_of, 0, layer + 1, err))
+        return -1;
+    if (p->n_heads % p->n_groups)
+        return fail(err, CLM_ERR_FORMAT,
+                    "config: num_attention_heads %d of layer %d is no multiple of o_groups %d",
+                    p->n_heads, layer, p->n_groups);
+    if (check_rope(layer, &p->rope, p->head_dim, err) || check_norm(layer, &p->norm, err) ||
+        check_pools(s, layer, p->ratio, p->keys_of, err) ||
+        check_pools(s, layer, p->ratio, p->index_of, err))
+        return -1;
+    if (!p->chooses)
+        return 0;
+    if (check_range(layer, "index_n_heads", p->index_heads, 1, MAX_HEADS, err) ||
+        check_range(layer, "index_head_dim", p->index_dim, 1, MAX_HEAD_DIM, err) ||
+        check_range(layer, "index_topk", p->topk, 1, INT32_MAX, err) ||
+        check_range(layer, "candidate_topk_blocks", p->n_blocks, 0, INT32_MAX, err) ||
+        check_range(layer, "candidate_block_size", p->block_size, p->n_blocks > 0, MAX_SIZE, err))
+        return -1;
+    return check_rope(layer, &p->rope, p->index_dim, err);
+}
+
 static int check_conv(int layer, int channels, int width, clm_error *err)
 {
     if (check_range(layer, "the width of the convolution", width, 1, MAX_CONV, err))
@@ -430,6 +484,8 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
     case OP_ALTUP_PREDICT:
     case OP_ALTUP_CORRECT:
     case OP_ALTUP_ADD:
+    case OP_HYPER_READ:
+    case OP_HYPER_WRITE:
         return 0;
     case OP_LOW_RANK:
         return check_range(layer, "the rank of a layer", b->rank, 1, MAX_SIZE, err);
@@ -444,6 +500,8 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
         return a->mixed_with ? check_source(s, layer, a, a->mixed_with, err) : 0;
     case OP_MLA:
         return check_mla(layer, &b->mla, err);
+    case OP_POOLED:
+        return check_pooled(s, layer, &b->pooled, err);
     case OP_SHORT_CONV:
         return check_conv(layer, b->short_conv.channels, b->short_conv.width, err);
     case OP_CONV_MIXER:
@@ -493,6 +551,22 @@ static int check_altup(const struct altup_spec *a, clm_error *err)
     return check_norm(-1, &a->router_norm, err);
 }
 
+static int check_hyper(const struct spec *s, clm_error *err)
+{
+    const struct hyper_spec *h = &s->hyper;
+
+    if (h->n == 0)
+        return 0;
+    if (check_range(-1, "hc_mult", h->n, 1, 64, err) ||
+        check_range(-1, "hc_mult times hidden_size", (int64_t)h->n * s->hidden_size, 1, MAX_SIZE,
+                    err) ||
+        check_range(-1, "hc_sinkhorn_iters", h->n_iterations, 1, 1 << 16, err))
+        return -1;
+    if (!(h->eps >= 0) || !isfinite(h->eps))
+        return fail(err, CLM_ERR_FORMAT, "config: hc_eps is %g; it must be >= 0", (double)h->eps);
+    return check_norm(-1, &h->norm, err);
+}
+
 static size_t float_bytes(double n)
 {
     return n < (double)(SIZE_MAX / 2 / sizeof(float)) ? (size_t)n * sizeof(float) : SIZE_MAX;
@@ -540,6 +614,8 @@ size_t branch_state_bytes(const struct branch_spec *b)
                    ? 2 * conv_state_bytes(b->attention.n_kv_heads * b->attention.head_dim,
                                           b->attention.kv_conv)
                    : 0;
+    case OP_POOLED: /* what pooled keys are made of, of the group that is not whole yet */
+        return b->pooled.pools ? 2 * conv_state_bytes(b->pooled.head_dim, b->pooled.ratio) : 0;
     case OP_CONV_MIXER:
         return 2 * conv_state_bytes(b->conv_mixer.n_kv_heads * b->conv_mixer.head_dim,
                                     b->conv_mixer.width);
@@ -595,7 +671,7 @@ int spec_check(const struct spec *s, clm_error *err)
         (s->layer_input_size &&
          check_range(-1, "vocab_size_per_layer_input", s->layer_input_vocab, 1, MAX_SIZE, err)))
         return -1;
-    if (check_altup(&s->altup, err) || check_ngram(&s->ngram, err) ||
+    if (check_altup(&s->altup, err) || check_hyper(s, err) || check_ngram(&s->ngram, err) ||
         check_norm(-1, &s->residual_norm, err) || check_kept(s, err))
         return -1;
     if (!isfinite(s->embed_scale) || !isfinite(s->logit_scale) || !(s->logit_softcap >= 0))

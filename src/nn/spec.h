@@ -148,6 +148,30 @@ struct mla_spec {
     enum attention_gate gate; /* sigmoid(linear(x)) */
 };
 
+/* Attention to the last keys of a window and to pooled ones, each made of ratio tokens, in one
+ * softmax. Keys serve as values too, and are turned back in what is found. Pooled keys are made by
+ * some layers, of which heads made for it choose, and read by later ones. DeepSeek-V4.1 */
+struct pooled_spec {
+    int n_heads, head_dim;
+    int q_rank;            /* queries are made through so many numbers, normed */
+    int n_groups, o_rank;  /* the result is made of o_rank numbers of each of n_groups shares of the
+                            * heads */
+    struct norm_spec norm; /* of ranks, keys, pooled keys and keys of the index */
+    struct rope_spec rope, back; /* over the last rope.dims numbers; the same backward */
+    float scale;
+    int window;
+    int ratio;                  /* tokens of a pooled key; 0: none are seen */
+    bool pools;                 /* makes pooled keys */
+    bool chooses;               /* which are seen, here and in later layers that do not choose */
+    int keys_of, index_of;      /* layers + 1 whose pooled keys are read, or scored in the index; 0:
+                                 * none, and then none are seen */
+    int index_heads, index_dim; /* of those that choose, as topk */
+    int topk;
+    int n_blocks,
+        block_size;        /* it marks the best blocks of pooled keys for later choices; 0: not */
+    bool takes_candidates; /* it chooses among what has been marked */
+};
+
 struct mlp_spec {
     int intermediate_size;
     enum activation activation;
@@ -155,6 +179,7 @@ struct mlp_spec {
     bool bias;
     float gate_scale; /* gated: of what act reads; 0 counts as 1 */
     float limit;      /* gated: act(gate) is held below it, up within [-limit, limit]; 0: not */
+    bool limit_gate;  /* limit holds what act reads, not what it gives */
     float alpha; /* gated: (u + 1) g sigmoid(alpha g), g held below limit, u within it; 0: not */
     /* Gated: situ tanh(g / situ) sigmoid(g) stands for act(g), and situ_up tanh(u / situ_up) for u;
      * 0: not. */
@@ -296,6 +321,7 @@ enum op_kind {
     OP_NONE, /* the input as it is */
     OP_ATTENTION,
     OP_MLA,
+    OP_POOLED,
     OP_SHORT_CONV,
     OP_CONV_MIXER,
     OP_MLSTM,
@@ -313,7 +339,9 @@ enum op_kind {
     OP_LOW_RANK,      /* up(down(x)) through rank numbers */
     OP_ALTUP_PREDICT, /* the active one of the streams, all of them predicted from each other */
     OP_ALTUP_CORRECT, /* the same, all of them corrected by what x adds to the prediction */
-    OP_ALTUP_ADD      /* x, after adding it to all streams but the first */
+    OP_ALTUP_ADD,     /* x, after adding it to all streams but the first */
+    OP_HYPER_READ,    /* a mixture of the streams */
+    OP_HYPER_WRITE    /* x, after the streams have become mixtures of them and it */
 };
 
 struct branch_spec {
@@ -337,6 +365,7 @@ struct branch_spec {
     union {
         struct attention_spec attention;
         struct mla_spec mla;
+        struct pooled_spec pooled;
         struct short_conv_spec short_conv;
         struct conv_mixer_spec conv_mixer;
         struct mlstm_spec mlstm;
@@ -368,6 +397,15 @@ struct altup_spec {
     float coef_limit; /* coefficients' weights are held within [-coef_limit, coef_limit]; 0: not */
     bool correct_scale; /* what OP_ALTUP_CORRECT gives is multiplied by weights */
     struct norm_spec router_norm;
+};
+
+/* The state is several streams, which layers read and write by mixtures that they make of them.
+ * arXiv:2409.19606, 2512.24880 */
+struct hyper_spec {
+    int n;            /* 0: the state is one stream */
+    int n_iterations; /* of making the mixture of streams doubly stochastic */
+    float eps;
+    struct norm_spec norm; /* of all streams of a token at once, without weights */
 };
 
 /* Embeddings also of the token with those before it: of every number of them up to n - 1, k tables,
@@ -402,6 +440,7 @@ struct spec {
     int layer_input_vocab; /* rows of their table; further tokens count as token 0 */
     struct norm_spec layer_input_norm;
     struct altup_spec altup;
+    struct hyper_spec hyper;
     int n_kept;                     /* branches that keep x; the head reads a mixture then */
     struct norm_spec residual_norm; /* of what is weighed for mixtures */
     struct ngram_spec ngram;
@@ -416,6 +455,7 @@ struct branch_spec *layer_add(struct layer_spec *l, struct branch_spec b);
 /* Branches in their usual form: norm before, scale 1, no norm after. */
 struct branch_spec branch_attention(struct norm_spec pre_norm, struct attention_spec attention);
 struct branch_spec branch_mla(struct norm_spec pre_norm, struct mla_spec mla);
+struct branch_spec branch_pooled(struct norm_spec pre_norm, struct pooled_spec pooled);
 struct branch_spec branch_short_conv(struct norm_spec pre_norm, struct short_conv_spec short_conv);
 struct branch_spec branch_conv_mixer(struct norm_spec pre_norm, struct conv_mixer_spec conv_mixer);
 struct branch_spec branch_mlstm(struct norm_spec pre_norm, struct mlstm_spec mlstm);

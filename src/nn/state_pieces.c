@@ -63,6 +63,8 @@ int nn_state_pieces(const struct branch_spec *b, struct nn_state_piece pieces[NN
     case OP_SHORT_CONV:
         add_rows(pieces, &n, b->short_conv.width - 1, b->short_conv.channels);
         return n;
+    case OP_POOLED: /* mlx-lm writes no such cache to files */
+        return -1;
     case OP_MLSTM: /* mlx-lm does not have it */
         add_matrices(pieces, &n, b->mlstm.n_heads, b->mlstm.key_dim, b->mlstm.value_dim, false);
         add_rows(pieces, &n, b->mlstm.n_heads, b->mlstm.key_dim);

@@ -84,6 +84,21 @@ struct nn_mla {
     struct nn_index index;
 };
 
+struct nn_pooled {
+    const struct pooled_spec *spec;
+    int cache_layer;               /* of the window; those that are made here follow it */
+    int pooled_layer, index_layer; /* of the pooled keys and those of the index that are read */
+    int rope, back;                /* as in nn_attention */
+    struct nn_linear q_a_proj, q_proj, kv_proj, o_proj;
+    struct nn_norm q_norm, kv_norm;
+    const float *sinks;                  /* [n_heads] */
+    struct nn_experts group_proj;        /* of each group [o_rank, n_heads head_dim / n_groups] */
+    struct nn_linear pool_kv, pool_gate; /* [head_dim, hidden_size] */
+    struct nn_norm pool_norm;
+    struct nn_linear index_q, index_weights, index_k; /* index_k of pooled keys */
+    struct nn_norm index_norm;
+};
+
 struct nn_short_conv {
     const struct short_conv_spec *spec;
     struct nn_linear in_proj, out_proj;
@@ -201,6 +216,13 @@ struct nn_altup {
     const struct nn_altup *predicts; /* that of the layer, whose router serves both */
 };
 
+/* Of OP_HYPER_READ: for each token n numbers to read by next, n to write by, n n to mix by. */
+struct nn_hyper {
+    struct nn_linear fn;       /* [(2 + n) n, n hidden_size] */
+    const float *base, *scale; /* [(2 + n) n], [3] */
+    struct nn_norm norm;
+};
+
 /* What a mixture weighs its parts by. */
 struct nn_residual {
     struct nn_linear proj; /* [1, hidden_size] */
@@ -217,6 +239,7 @@ struct nn_branch {
     union {
         struct nn_attention attention;
         struct nn_mla mla;
+        struct nn_pooled pooled;
         struct nn_short_conv short_conv;
         struct nn_conv_mixer conv_mixer;
         struct nn_mlstm mlstm;
@@ -232,6 +255,7 @@ struct nn_branch {
         struct nn_layer_input layer_input;
         struct nn_low_rank low_rank;
         struct nn_altup altup;
+        struct nn_hyper hyper;
     };
 };
 
@@ -333,6 +357,14 @@ enum weight_role {
     ROLE_MLA_KV_NORM,
     ROLE_MLA_EMBED_Q,
     ROLE_MLA_UNEMBED,
+    ROLE_GROUP_PROJ,
+    ROLE_POOL_KV,
+    ROLE_POOL_GATE,
+    ROLE_POOL_NORM,
+    ROLE_POOL_INDEX_K,
+    ROLE_HYPER_FN,
+    ROLE_HYPER_BASE,
+    ROLE_HYPER_SCALE,
     ROLE_INDEX_Q,
     ROLE_INDEX_K,
     ROLE_INDEX_WEIGHTS,

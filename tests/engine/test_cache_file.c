@@ -316,6 +316,24 @@ static void check_pieces(const char *name, const struct spec *s)
         }
 }
 
+/* mlx-lm keeps no file of what these remember. */
+static bool is_refused(const char *name, struct rig *r, const int32_t *tokens)
+{
+    clm_error err = {0};
+    kv_seq *seq;
+
+    if (strcmp(name, "deepseek_v41") != 0)
+        return false;
+    seq = rig_sequence(r);
+    CHECK(engine_prefill(r->engine, seq, tokens, 4, 0, NULL, NULL, NULL, &err) == 0, "%s",
+          err.message);
+    CHECK(cache_file_save(r->engine, seq, temporary_path("first.safetensors"), &origin, &err) &&
+              err.code == CLM_ERR_UNSUPPORTED,
+          "%s: %s", name, err.message);
+    kv_seq_close(seq);
+    return true;
+}
+
 /* Of one token and of more, with --exact and as the engine keeps it without. */
 static void check_round_trips(const char *name, const char *folder)
 {
@@ -334,9 +352,11 @@ static void check_round_trips(const char *name, const char *folder)
         tokens[i] = g.prompt[i % n];
     for (int exact = 0; exact < 2; exact++) {
         open_rig(&r, folder, exact);
-        check_pieces(name, r.model->spec);
-        round_trip(&r, name, tokens, 1, 4, exact);
-        round_trip(&r, name, tokens, n, 2 * n, exact);
+        if (!is_refused(name, &r, tokens)) {
+            check_pieces(name, r.model->spec);
+            round_trip(&r, name, tokens, 1, 4, exact);
+            round_trip(&r, name, tokens, n, 2 * n, exact);
+        }
         rig_close(&r);
     }
     golden_close(&g);
