@@ -48,7 +48,7 @@ struct mamba2_spec config_mamba2(config *c, const struct spec *s)
         m.head_dim = inner / n_heads < INT32_MAX ? (int)(inner / n_heads) : 0;
     else
         config_fail(c, "mamba_d_head", "it must be a number or \"auto\"");
-    config_time_step_limit(c, &m, 0, INFINITY);
+    config_time_step_limit(c, &m, 0, HUGE_VAL);
     return m;
 }
 

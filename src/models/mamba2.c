@@ -27,7 +27,7 @@ static int mamba2_spec_of(struct spec *s, config *c, arena *a)
         .norm = norm,
     };
 
-    config_time_step_limit(c, &m, 0, INFINITY);
+    config_time_step_limit(c, &m, 0, HUGE_VAL);
     if (config_common(s, c, false, a))
         return -1;
     if (!original)

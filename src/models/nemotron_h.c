@@ -91,7 +91,7 @@ static struct mamba2_spec state_space(config *c, struct norm_spec norm)
     };
 
     m.norm_groups = m.n_groups;
-    config_time_step_limit(c, &m, 0, INFINITY);
+    config_time_step_limit(c, &m, 0, HUGE_VAL);
     if (original) {
         m.dt_low = (float)config_float_or(c, "time_step_min", 0.001);
         m.dt_high = INFINITY;

@@ -151,7 +151,7 @@ static void keep_groups(double *choice, const struct router_params *p)
     double best[MAX_EXPERTS];
 
     for (int g = 0; g < p->n_groups; g++) {
-        double first = -INFINITY, second = -INFINITY;
+        double first = -HUGE_VAL, second = -HUGE_VAL;
 
         for (int i = g * size; i < (g + 1) * size; i++) {
             double x = choice[i];
@@ -167,7 +167,7 @@ static void keep_groups(double *choice, const struct router_params *p)
         for (int other = 0; other < p->n_groups; other++)
             better += best[other] > best[g];
         for (int i = g * size; i < (g + 1) * size && better >= p->n_groups_kept; i++)
-            choice[i] = p->groups_alone ? -INFINITY : 0;
+            choice[i] = p->groups_alone ? -HUGE_VAL : 0;
     }
 }
 
@@ -189,7 +189,7 @@ static void check_biased_row(const int32_t *ids, const float *weights, const flo
             if (choice[i] > choice[best])
                 best = i;
         CHECK(ids[j] == best, "expert %d of %d: %d, expected %d", j, k, ids[j], best);
-        choice[best] = -INFINITY;
+        choice[best] = -HUGE_VAL;
         sum += scores[best];
     }
     sum = fmax(sum + (double)p->normalize_eps, (double)p->normalize_floor);
