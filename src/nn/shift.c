@@ -22,12 +22,13 @@ tensor *nn_shift(pass *p, const tensor *x, size_t state)
 
         if (s->n_rows == 0)
             continue;
-        from = state_row(s->from, state, x->cols);
         to = state_row(s->to, state, x->cols);
-        if (s->from)
+        if (s->from) {
+            from = state_row(s->from, state, x->cols);
             p->ops->copy_rows(p->dev, pass_row_range(p, y, s->row, 1), &from);
-        else
+        } else {
             p->ops->clear(p->dev, pass_row_range(p, y, s->row, 1));
+        }
         p->ops->copy_rows(p->dev, pass_row_range(p, y, s->row + 1, s->n_rows - 1),
                           pass_row_range(p, x, s->row, s->n_rows - 1));
         p->ops->copy_rows(p->dev, &to, pass_row_range(p, x, s->row + s->n_rows - 1, 1));
