@@ -195,6 +195,16 @@ bool block_pool_shared(const struct block_pool *p, int32_t id)
     return p->refs[id] > 1;
 }
 
+int block_pool_refs(const struct block_pool *p, int32_t id)
+{
+    return p->refs[id];
+}
+
+int block_pool_limit(const struct block_pool *p)
+{
+    return p->n_places << p->slab_shift;
+}
+
 void *block_pool_at(const struct block_pool *p, int32_t id)
 {
     size_t within = (size_t)id & (((size_t)1 << p->slab_shift) - 1);

@@ -44,6 +44,8 @@ int32_t block_pool_take(struct block_pool *p);
 void block_pool_ref(struct block_pool *p, int32_t id);
 void block_pool_unref(struct block_pool *p, int32_t id);
 bool block_pool_shared(const struct block_pool *p, int32_t id); /* has more than one reference */
+int block_pool_refs(const struct block_pool *p, int32_t id);
+int block_pool_limit(const struct block_pool *p); /* ids are below this */
 
 void *block_pool_at(const struct block_pool *p, int32_t id); /* device memory */
 

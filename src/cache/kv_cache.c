@@ -614,6 +614,18 @@ int kv_seq_trim(kv_seq *s, int n, clm_error *err)
     return 0;
 }
 
+int kv_cache_past_point(const kv_cache *c, int length, int n)
+{
+    if (n >= length)
+        return length;
+    if (c->n_pools > c->n_groups)
+        return 0;
+    for (int g = 0; g < c->n_groups; g++)
+        if (window_start(c->groups[g].window, length) > 0)
+            return 0;
+    return n;
+}
+
 struct kv_state kv_seq_state(const kv_seq *s)
 {
     struct kv_state state = {NULL, NULL};
@@ -639,4 +651,40 @@ struct kv_table kv_seq_table(const kv_seq *s, int group)
 void *kv_cache_block(const kv_cache *c, int group, int32_t block)
 {
     return block_pool_at(&c->groups[group].pool, block);
+}
+
+int kv_cache_pools(const kv_cache *c)
+{
+    return c->n_pools;
+}
+
+size_t kv_cache_block_bytes(const kv_cache *c, int pool)
+{
+    return c->groups[pool].pool.block_bytes;
+}
+
+int kv_cache_block_limit(const kv_cache *c, int pool)
+{
+    return block_pool_limit(&c->groups[pool].pool);
+}
+
+int kv_cache_block_refs(const kv_cache *c, int pool, int32_t block)
+{
+    return block_pool_refs(&c->groups[pool].pool, block);
+}
+
+void kv_seq_visit_blocks(const kv_seq *s, void (*visit)(void *ctx, int pool, int32_t block),
+                         void *ctx)
+{
+    int states = s->cache->n_groups;
+
+    for (int g = 0; g < s->cache->n_groups; g++)
+        for (int i = 0; i < s->groups[g].n_blocks; i++)
+            visit(ctx, g, table(&s->groups[g])[i]);
+    if (s->states.now >= 0)
+        visit(ctx, states, s->states.now);
+    if (s->states.next >= 0)
+        visit(ctx, states, s->states.next);
+    for (int i = 0; i < s->states.n_snapshots; i++)
+        visit(ctx, states, s->states.snapshots[i].block);
 }

@@ -76,6 +76,9 @@ void kv_seq_commit(kv_seq *s, const int32_t *tokens, int n);
  * is one before the last commit. */
 int kv_seq_trim_point(const kv_seq *s, int n);
 
+/* The same of a sequence that begins with a past of length tokens, as one from a file does. */
+int kv_cache_past_point(const kv_cache *c, int length, int n);
+
 /* Forget all but the first n tokens, and room reserved; -1 with CLM_ERR_ARG where n is not its own
  * trim point (the sequence is left as it was). */
 int kv_seq_trim(kv_seq *s, int n, clm_error *err);
@@ -98,5 +101,16 @@ struct kv_table kv_seq_table(const kv_seq *s, int group);
 
 /* A block of a group's tables, in device memory, laid out as struct kv_layer says. */
 void *kv_cache_block(const kv_cache *c, int group, int32_t block);
+
+/* What a sequence shares with others. Pools have the numbers of their groups; behind them, where
+ * there are recurrent mixers, comes the pool of states. A block has a number below the limit. */
+int kv_cache_pools(const kv_cache *c);
+size_t kv_cache_block_bytes(const kv_cache *c, int pool);
+int kv_cache_block_limit(const kv_cache *c, int pool);
+int kv_cache_block_refs(const kv_cache *c, int pool, int32_t block); /* sequences that hold it */
+
+/* Call visit for every block that a sequence holds, snapshots included. */
+void kv_seq_visit_blocks(const kv_seq *s, void (*visit)(void *ctx, int pool, int32_t block),
+                         void *ctx);
 
 #endif
