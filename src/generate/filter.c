@@ -234,27 +234,7 @@ void filter_surprise(struct candidates *c, double surprise)
         keep_from(c, c->weights, (float)least);
 }
 
-/* The weights are summed block by block, as logits_sum does, to find the block and then in it. */
-int candidates_draw(const struct candidates *c, double unit, double *surprise)
+double candidates_surprise(const struct candidates *c, int place)
 {
-    double sum = logits_sum(c->weights, c->n), target = unit * sum, below = 0;
-    int begin = 0, last = -1;
-
-    for (; c->n - begin > 256; begin += 256) {
-        double block = logits_sum(c->weights + begin, 256);
-
-        if (below + block > target)
-            break;
-        below += block;
-    }
-    for (; begin < c->n && below <= target; begin++) {
-        below += (double)c->weights[begin];
-        last = c->weights[begin] > 0 ? begin : last;
-    }
-    /* Rounding may put the target behind the last of a tail without weight. */
-    for (begin = c->n - 1; last < 0; begin--)
-        last = c->weights[begin] > 0 ? begin : -1;
-    if (surprise)
-        *surprise = log2(sum / (double)c->weights[last]);
-    return last;
+    return log2(logits_sum(c->weights, c->n) / (double)c->weights[place]);
 }

@@ -1,4 +1,4 @@
-/* generate/filter.h: which tokens may be drawn, and the draw. Top-p, min-p, XTC and top-k are
+/* generate/filter.h: which tokens may be drawn, and how likely. Top-p, min-p, XTC and top-k are
  * those of mlx_lm.sample_utils; top-n-sigma, typical-p, the dynamic temperature and mirostat 2
  * those of llama.cpp.
  *
@@ -72,8 +72,7 @@ void candidates_weigh(struct candidates *c, double temp);
  * arXiv:2007.14966 */
 void filter_surprise(struct candidates *c, double surprise);
 
-/* The place of a weighed candidate, with the probability of its weight; unit is in [0, 1).
- * *surprise, which may be NULL, is its -log2(p). */
-int candidates_draw(const struct candidates *c, double unit, double *surprise);
+/* -log2(p) of the weighed candidate at a place. */
+double candidates_surprise(const struct candidates *c, int place);
 
 #endif

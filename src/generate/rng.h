@@ -27,10 +27,21 @@ static inline uint64_t rng_next(struct rng *r)
     return rng_scramble(r->state += 0x9E3779B97F4A7C15u);
 }
 
-/* Uniform in [0, 1), a multiple of 2^-53. */
+/* What rng_next gives after `index` other calls, without the state they would leave. */
+static inline uint64_t rng_at(const struct rng *r, uint64_t index)
+{
+    return rng_scramble(r->state + (index + 1) * 0x9E3779B97F4A7C15u);
+}
+
+/* Of such a number: uniform in [0, 1), a multiple of 2^-53. */
+static inline double rng_as_unit(uint64_t number)
+{
+    return (double)(number >> 11) * 0x1p-53;
+}
+
 static inline double rng_unit(struct rng *r)
 {
-    return (double)(rng_next(r) >> 11) * 0x1p-53;
+    return rng_as_unit(rng_next(r));
 }
 
 #endif

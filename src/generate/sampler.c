@@ -6,15 +6,17 @@
 #include "base/memory.h"
 #include "generate/filter.h"
 #include "generate/logits.h"
+#include "generate/race.h"
 #include "generate/rng.h"
 
 struct sampler {
     struct sampler_options options; /* its arrays are copies, owned; but not those of dry */
     int vocab_size;
-    struct rng rng;
-    double surprise;  /* mirostat's: what may be drawn */
-    float *processed; /* [vocab_size] logits after biases and penalties; NULL without any */
-    uint8_t *seen;    /* [vocab_size] zero between calls */
+    struct rng rng;    /* as seeded: numbers are taken by the place of the token */
+    uint64_t n_chosen; /* tokens before the next one, which have used their numbers */
+    double surprise;   /* mirostat's: what may be drawn */
+    float *processed;  /* [vocab_size] logits after biases and penalties; NULL without any */
+    uint8_t *seen;     /* [vocab_size] zero between calls */
     struct dry dry;
     struct candidates candidates; /* its arrays are NULL when nothing is drawn */
     clm_token_logprob *top;       /* [n_top] */
@@ -222,19 +224,26 @@ double sampler_temperature(const struct sampler_options *o, const struct candida
                                   o->temp + o->dynatemp_range, o->dynatemp_exponent);
 }
 
+/* The random numbers of a token's place in the text. */
+enum { RNG_RACE, RNG_XTC, N_RNG };
+
+static uint64_t random_number(const sampler *s, int use)
+{
+    return rng_at(&s->rng, s->n_chosen * N_RNG + (uint64_t)use);
+}
+
 /* Draws one of the weighed candidates; with mirostat from those that do not surprise too much, and
  * is more or less strict the next time. */
 static int draw(sampler *s, struct candidates *c)
 {
     const struct sampler_options *o = &s->options;
-    double surprise;
     int drawn;
 
-    if (!o->mirostat)
-        return candidates_draw(c, rng_unit(&s->rng), NULL);
-    filter_surprise(c, s->surprise);
-    drawn = candidates_draw(c, rng_unit(&s->rng), &surprise);
-    s->surprise -= o->mirostat_eta * (surprise - o->mirostat_tau);
+    if (o->mirostat)
+        filter_surprise(c, s->surprise);
+    drawn = race(c->ids, c->weights, c->n, random_number(s, RNG_RACE));
+    if (o->mirostat)
+        s->surprise -= o->mirostat_eta * (candidates_surprise(c, drawn) - o->mirostat_tau);
     return drawn;
 }
 
@@ -244,7 +253,8 @@ static float sample_from(sampler *s, const float *logits, float max, struct samp
     const struct sampler_options *o = &s->options;
     struct candidates *c = &s->candidates;
     float log_sum = candidates_begin(c, logits, s->vocab_size, max);
-    bool xtc = o->xtc_probability > 0 && !(rng_unit(&s->rng) > o->xtc_probability);
+    bool xtc =
+        o->xtc_probability > 0 && !(rng_as_unit(random_number(s, RNG_XTC)) > o->xtc_probability);
     int drawn;
 
     sampler_filter(o, c, xtc);
@@ -268,8 +278,8 @@ static const float *process(sampler *s, const float *logits, const int32_t *hist
     return s->processed;
 }
 
-int sampler_next(sampler *s, const float *logits, const int32_t *history, size_t n_history,
-                 struct sample *out, clm_error *err)
+static int choose(sampler *s, const float *logits, const int32_t *history, size_t n_history,
+                  struct sample *out, clm_error *err)
 {
     const struct sampler_options *o = &s->options;
     int32_t best;
@@ -296,4 +306,19 @@ int sampler_next(sampler *s, const float *logits, const int32_t *history, size_t
     out->top = s->top;
     out->n_top = s->n_top;
     return 0;
+}
+
+int sampler_next(sampler *s, const float *logits, const int32_t *history, size_t n_history,
+                 struct sample *out, clm_error *err)
+{
+    if (choose(s, logits, history, n_history, out, err))
+        return -1;
+    s->n_chosen++;
+    return 0;
+}
+
+void sampler_follow(sampler *s, const sampler *leader)
+{
+    s->n_chosen = leader->n_chosen;
+    s->surprise = leader->surprise;
 }

@@ -64,7 +64,8 @@ int sampler_check(const struct sampler_options *o, int vocab_size, clm_error *er
 bool sampler_draws(const struct sampler_options *o);
 
 /* Keeps copies of all it needs, and all state of one request: its draws depend on its seed, its
- * logits and its history, not on what else is sampled. One thread at a time. */
+ * logits, its history and how many tokens it has chosen, not on what else is sampled. One thread at
+ * a time. */
 typedef struct sampler sampler;
 
 sampler *sampler_open(const struct sampler_options *o, int vocab_size, clm_error *err);
@@ -89,6 +90,10 @@ struct sample {
  */
 int sampler_next(sampler *s, const float *logits, const int32_t *history, size_t n_history,
                  struct sample *out, clm_error *err);
+
+/* Make s, opened with the options of leader, choose next with the random numbers and the mirostat
+ * that leader will choose with next. Leader is left as it is. */
+void sampler_follow(sampler *s, const sampler *leader);
 
 /* The parts of sampler_next that are worth testing alone. */
 struct candidates;
