@@ -1,0 +1,428 @@
+#include "generate/scheduler.h"
+
+#include "base/memory.h"
+#include "generate/clock.h"
+
+#define DEFAULT_RUNNING 64
+#define DEFAULT_PROMPT_SHARE 64
+
+struct scheduler {
+    engine *engine;
+    struct scheduler_options o;
+    uint64_t arrivals;
+    struct request *queue;    /* by arrival */
+    struct request **running; /* [n_running] of o.max_running */
+    int n_running;
+    int first; /* of those running, whose turn is first when not all find room in a step */
+    /* The cache was full: none is let in until one is done, or nothing runs. */
+    bool held;
+    int widest; /* tokens of one request in the step at hand */
+    /* The step at hand: [n_planned] */
+    struct request **planned;
+    struct engine_input *inputs;
+    int n_planned;
+    struct scheduler_load load;
+};
+
+scheduler *scheduler_open(engine *e, const struct scheduler_options *options, clm_error *err)
+{
+    struct scheduler_options o = options ? *options : (struct scheduler_options){0};
+    scheduler *s = mem_zeroed(1, sizeof *s);
+    size_t n;
+
+    if (!s)
+        return fail_null(err, CLM_ERR_NOMEM, "no memory for a scheduler");
+    if (o.step_tokens < 1 || o.step_tokens > engine_max_rows(e))
+        o.step_tokens = engine_max_rows(e);
+    if (o.max_running < 1)
+        o.max_running = DEFAULT_RUNNING;
+    if (o.max_running > o.step_tokens)
+        o.max_running = o.step_tokens;
+    if (o.prompt_share < 1)
+        o.prompt_share = DEFAULT_PROMPT_SHARE;
+    n = (size_t)o.max_running;
+    s->engine = e;
+    s->o = o;
+    s->running = mem_zeroed(n, sizeof(struct request *));
+    s->planned = mem_zeroed(n, sizeof(struct request *));
+    s->inputs = mem_zeroed(n, sizeof *s->inputs);
+    if (s->running && s->planned && s->inputs)
+        return s;
+    scheduler_close(s);
+    return fail_null(err, CLM_ERR_NOMEM, "no memory for a scheduler of %zu requests", n);
+}
+
+void scheduler_close(scheduler *s)
+{
+    if (!s)
+        return;
+    while (s->n_running > 0)
+        request_close(s->running[--s->n_running]);
+    while (s->queue) {
+        struct request *r = s->queue;
+
+        s->queue = r->next;
+        request_close(r);
+    }
+    mem_free(s->running);
+    mem_free(s->planned);
+    mem_free(s->inputs);
+    mem_free(s);
+}
+
+static void enqueue(scheduler *s, struct request *r)
+{
+    struct request **at = &s->queue;
+
+    while (*at && (*at)->arrival < r->arrival)
+        at = &(*at)->next;
+    r->next = *at;
+    *at = r;
+    s->load.waiting++;
+}
+
+static struct request *dequeue(scheduler *s, struct request **at)
+{
+    struct request *r = *at;
+
+    *at = r->next;
+    s->load.waiting--;
+    return r;
+}
+
+request *scheduler_submit(scheduler *s, const struct request_options *o, clm_error *err)
+{
+    struct request *r = request_open(s->engine, o, err);
+
+    if (!r)
+        return NULL;
+    r->arrival = s->arrivals++;
+    enqueue(s, r);
+    return r;
+}
+
+void request_cancel(request *r)
+{
+    r->cancelled = true;
+}
+
+struct scheduler_load scheduler_load(const scheduler *s)
+{
+    struct scheduler_load load = s->load;
+
+    load.running = s->n_running;
+    return load;
+}
+
+/* Coming and going */
+
+/* Tell the end of a request that is in no list any more. */
+static void finish(struct request *r)
+{
+    struct request_options o = r->o;
+    struct generate_result result = r->result;
+    clm_error err = r->error;
+
+    request_close(r);
+    if (o.done)
+        o.done(o.ctx, &result, result.finish == FINISH_ERROR ? &err : NULL);
+}
+
+static struct request *leave(scheduler *s, int i)
+{
+    struct request *r = s->running[i];
+
+    s->n_running--;
+    for (; i < s->n_running; i++)
+        s->running[i] = s->running[i + 1];
+    return r;
+}
+
+/* Requests that have ended go, which may make others come. */
+static void retire(scheduler *s)
+{
+    for (int i = 0; i < s->n_running;) {
+        if (s->running[i]->ended) {
+            s->held = false;
+            finish(leave(s, i));
+        } else {
+            i++;
+        }
+    }
+}
+
+/* An answer that goes on sees for itself whether its time is over, with its next token. */
+static void check_end(struct request *r, double now, bool waits)
+{
+    if (r->cancelled)
+        request_end(r, FINISH_CANCELLED);
+    else if (r->deadline > 0 && now >= r->deadline && (waits || !request_has_begun(r)))
+        request_end(r, FINISH_TIMEOUT);
+}
+
+static void end_some(scheduler *s)
+{
+    double now = clock_seconds();
+
+    for (int i = 0; i < s->n_running; i++)
+        check_end(s->running[i], now, false);
+    retire(s);
+    for (struct request **at = &s->queue; *at;) {
+        check_end(*at, now, true);
+        if ((*at)->ended) {
+            finish(dequeue(s, at));
+            at = &s->queue; /* a callback may have added some */
+        } else {
+            at = &(*at)->next;
+        }
+    }
+}
+
+/* The sequence of a request whose turn has come. */
+static int open_sequence(scheduler *s, struct request *r, clm_error *err)
+{
+    if (!r->seq)
+        r->seq = r->o.seq ? r->o.seq : kv_seq_open(engine_cache(s->engine), err);
+    return r->seq ? 0 : -1;
+}
+
+static void admit(scheduler *s)
+{
+    while (s->queue && s->n_running < s->o.max_running && (!s->held || s->n_running == 0)) {
+        struct request *r = dequeue(s, &s->queue);
+        clm_error err = {0};
+
+        if (open_sequence(s, r, &err)) {
+            request_fail(r, &err);
+            finish(r);
+        } else {
+            s->running[s->n_running++] = r;
+        }
+    }
+}
+
+/* What a step is made of */
+
+/* Tokens of a request that may come into this step besides those that do. */
+static int missing(const scheduler *s, const struct request *r)
+{
+    int most = request_pending(r), chunk = r->o.generate.prefill_step_size;
+
+    if (chunk > 0 && chunk < most)
+        most = chunk;
+    if (s->widest < most)
+        most = s->widest;
+    return most - r->rows;
+}
+
+static int give(const scheduler *s, struct request *r, int rows)
+{
+    int n = missing(s, r);
+
+    if (rows < n)
+        n = rows;
+    r->rows += n;
+    return n;
+}
+
+/* Who came first, or who needs least, of those that could take more; NULL: none. */
+static struct request *oldest(const scheduler *s)
+{
+    struct request *found = NULL;
+
+    for (int i = 0; i < s->n_running; i++) {
+        struct request *r = s->running[i];
+
+        if (missing(s, r) > 0 && (!found || r->arrival < found->arrival))
+            found = r;
+    }
+    return found;
+}
+
+static struct request *shortest(const scheduler *s)
+{
+    struct request *found = NULL;
+
+    for (int i = 0; i < s->n_running; i++) {
+        struct request *r = s->running[i];
+
+        if (missing(s, r) > 0 && (!found || request_pending(r) < request_pending(found)))
+            found = r;
+    }
+    return found;
+}
+
+/* Half of the room to the prompt that came first, so that it cannot starve; the rest to those of
+ * which least is left, so that a short one need not wait for a long one. */
+static void share(scheduler *s, int room)
+{
+    struct request *r = oldest(s);
+
+    if (r)
+        room -= give(s, r, (room + 1) / 2);
+    while (room > 0 && (r = shortest(s)))
+        room -= give(s, r, room);
+}
+
+/* One token of each, the rest for prompts. */
+static void share_out(scheduler *s)
+{
+    int room = s->o.step_tokens, prompts = 0, i = 0;
+    bool answers = false;
+
+    for (; i < s->n_running; i++)
+        s->running[i]->rows = 0;
+    for (i = 0; i < s->n_running && room > 0; i++) {
+        struct request *r = s->running[(s->first + i) % s->n_running];
+
+        room -= give(s, r, 1);
+        if (request_pending(r) > 1)
+            prompts++;
+        else
+            answers |= request_has_begun(r);
+    }
+    s->first = i < s->n_running ? (s->first + i) % s->n_running : 0;
+    if (answers && room > s->o.prompt_share - prompts)
+        room = s->o.prompt_share - prompts;
+    if (room > 0)
+        share(s, room);
+}
+
+static void plan(scheduler *s)
+{
+    s->n_planned = 0;
+    share_out(s);
+    for (int i = 0; i < s->n_running; i++) {
+        struct request *r = s->running[i];
+        int pending = request_pending(r);
+
+        if (r->rows == 0)
+            continue;
+        if (r->rows < pending)
+            r->n_drafts = 0;
+        s->planned[s->n_planned] = r;
+        s->inputs[s->n_planned++] = (struct engine_input){
+            .seq = r->seq,
+            .tokens = r->ids.ids + kv_seq_length(r->seq),
+            .n_tokens = r->rows + r->n_drafts,
+            .n_logits = r->rows < pending ? 0 : 1 + r->n_drafts,
+        };
+    }
+}
+
+/* What comes of a step */
+
+static void take_rows(scheduler *s, int i, const float *logits)
+{
+    struct request *r = s->planned[i];
+
+    request_tell_progress(r);
+    if (!r->ended && s->inputs[i].n_logits > 0)
+        request_choose(r, logits);
+}
+
+static void take_step(scheduler *s, const float *logits)
+{
+    int vocab_size = engine_model(s->engine)->spec->vocab_size;
+
+    s->load.steps++;
+    for (int i = 0; i < s->n_planned; i++) {
+        take_rows(s, i, logits);
+        if (s->inputs[i].n_logits > 0)
+            logits += (ptrdiff_t)s->inputs[i].n_logits * vocab_size;
+    }
+}
+
+/* One of the planned requests is at fault: each by itself shows which. */
+static void step_each(scheduler *s)
+{
+    for (int i = 0; i < s->n_planned; i++) {
+        const float *logits = NULL;
+        clm_error err = {0};
+
+        if (engine_step(s->engine, &s->inputs[i], 1, &logits, &err))
+            request_fail(s->planned[i], &err);
+        else
+            take_rows(s, i, logits);
+    }
+}
+
+static void fail_all(scheduler *s, const clm_error *err)
+{
+    for (int i = 0; i < s->n_planned; i++)
+        request_fail(s->planned[i], err);
+}
+
+/* The request that came last gives up its memory and waits. */
+static bool preempt_last(scheduler *s)
+{
+    int last = -1;
+
+    for (int i = 0; i < s->n_running; i++)
+        if (last < 0 || s->running[i]->arrival > s->running[last]->arrival)
+            last = i;
+    if (s->n_running < 2 || !request_preempt(s->running[last]))
+        return false;
+    enqueue(s, leave(s, last));
+    s->held = true;
+    s->load.preemptions++;
+    return true;
+}
+
+/* Less of each request in one step; false: it cannot be less. */
+static bool narrow(scheduler *s)
+{
+    int widest = 0;
+
+    for (int i = 0; i < s->n_planned; i++) {
+        widest = s->inputs[i].n_tokens > widest ? s->inputs[i].n_tokens : widest;
+        s->planned[i]->n_drafts = 0;
+    }
+    s->widest = widest / 2;
+    return widest > 1;
+}
+
+/* A step found no room: make some, or need less, or do without the request that came last. */
+static void make_room(scheduler *s, const clm_error *err)
+{
+    struct request *last = s->planned[0];
+
+    if (preempt_last(s) || narrow(s))
+        return;
+    for (int i = 1; i < s->n_planned; i++)
+        if (s->planned[i]->arrival > last->arrival)
+            last = s->planned[i];
+    request_fail(last, err);
+    retire(s);
+}
+
+/* Evaluate what is planned; false: to be tried again, with another plan. */
+static bool run(scheduler *s)
+{
+    const float *logits = NULL;
+    clm_error err = {0};
+
+    plan(s);
+    if (engine_step(s->engine, s->inputs, s->n_planned, &logits, &err) == 0) {
+        take_step(s, logits);
+    } else if (err.code == CLM_ERR_FULL || err.code == CLM_ERR_NOMEM) {
+        make_room(s, &err);
+        return false;
+    } else if (err.code == CLM_ERR_DEVICE || s->n_planned == 1) {
+        fail_all(s, &err);
+    } else {
+        step_each(s);
+    }
+    return true;
+}
+
+bool scheduler_step(scheduler *s)
+{
+    end_some(s);
+    admit(s);
+    s->widest = s->o.step_tokens;
+    while (s->n_running > 0 && !run(s))
+        ;
+    retire(s);
+    return s->n_running > 0 || s->queue;
+}
