@@ -47,4 +47,8 @@ kv_seq *cache_file_load(engine *e, const char *path, const struct cache_origin *
 kv_seq *cache_file_parse(engine *e, const void *data, size_t size, const char *name,
                          const struct cache_origin *o, clm_error *err);
 
+/* The tokens [*n] that a file tells, to be freed by mem_free; nothing else in it is looked at. NULL
+ * with CLM_ERR_FORMAT (it tells none, or is damaged), CLM_ERR_IO, CLM_ERR_NOMEM. */
+int32_t *cache_file_tokens(engine *e, const char *path, int *n, clm_error *err);
+
 #endif

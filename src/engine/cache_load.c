@@ -217,17 +217,24 @@ static int find_length(struct loading *l, const struct checkpoint_tensor *tokens
     return 0;
 }
 
-static int read_tokens(struct loading *l)
+/* *t is the array behind the last cache, NULL where there is none. */
+static int find_tokens(const struct loading *l, const struct checkpoint_tensor **t)
 {
-    const struct checkpoint_tensor *t;
     char name[32];
 
     snprintf(name, sizeof name, "%d", l->source.n_entries);
-    t = cache_source_tensor(&l->source, name);
-    if (t && (t->n_dims != 1 || t->type != DTYPE_I32 || t->shape[0] > INT32_MAX))
+    *t = cache_source_tensor(&l->source, name);
+    if (*t && ((*t)->n_dims != 1 || (*t)->type != DTYPE_I32 || (*t)->shape[0] > INT32_MAX))
         return fail(l->err, CLM_ERR_FORMAT, "%s is damaged: %s are no tokens", l->source.name,
                     name);
-    if (find_length(l, t))
+    return 0;
+}
+
+static int read_tokens(struct loading *l)
+{
+    const struct checkpoint_tensor *t;
+
+    if (find_tokens(l, &t) || find_length(l, t))
         return -1;
     l->tokens = arena_array(l->source.memory, int32_t, l->length);
     if (!l->tokens)
@@ -314,4 +321,41 @@ kv_seq *cache_file_parse(engine *e, const void *data, size_t size, const char *n
 
     return safetensors_parse(&file, data, size, name, err) ? NULL
                                                            : load_file(e, &file, name, o, err);
+}
+
+static int32_t *tokens_of(struct loading *l, int *n)
+{
+    const struct checkpoint_tensor *t;
+    int32_t *tokens;
+
+    if (cache_plan_make(&l->plan, engine_model(l->engine), l->source.memory, l->err) ||
+        cache_source_open(&l->source, l->plan.n_leaves, l->err) || find_tokens(l, &t))
+        return NULL;
+    if (!t || t->shape[0] < 1)
+        return fail_null(l->err, CLM_ERR_FORMAT, "%s does not tell its tokens", l->source.name);
+    *n = (int)t->shape[0];
+    tokens = mem_alloc((size_t)*n * sizeof *tokens);
+    if (!tokens)
+        return fail_null(l->err, CLM_ERR_NOMEM, "%s: no memory for its tokens", l->source.name);
+    if (!read_ids(l, t, tokens, *n))
+        return tokens;
+    mem_free(tokens);
+    return NULL;
+}
+
+int32_t *cache_file_tokens(engine *e, const char *path, int *n, clm_error *err)
+{
+    struct loading l = {.engine = e, .source.name = path, .err = err};
+    int32_t *tokens = NULL;
+
+    if (safetensors_open(&l.source.file, path, err))
+        return NULL;
+    l.source.memory = arena_open(0);
+    if (l.source.memory)
+        tokens = tokens_of(&l, n);
+    else
+        fail(err, CLM_ERR_NOMEM, "%s: no memory to read it", path);
+    arena_close(l.source.memory);
+    safetensors_close(&l.source.file);
+    return tokens;
 }

@@ -19,6 +19,7 @@ struct engine {
     kv_cache *cache;
     struct pass_memory *memory;
     int max_rows;
+    bool exact;
     struct buffer tokens, past, positions, logit_rows, sequences, batches, states, logits;
 };
 
@@ -78,6 +79,7 @@ engine *engine_open(struct model *m, const struct engine_options *options, clm_e
     e->model = m;
     e->dev = m->dev;
     e->max_rows = o.max_rows > 0 ? o.max_rows : DEFAULT_MAX_ROWS;
+    e->exact = o.exact;
     e->dev->ops->set_exact(e->dev, o.exact);
     e->cache = open_cache(m, &o, err);
     if (e->cache)
@@ -114,6 +116,11 @@ kv_cache *engine_cache(engine *e)
 struct model *engine_model(engine *e)
 {
     return e->model;
+}
+
+bool engine_is_exact(const engine *e)
+{
+    return e->exact;
 }
 
 size_t engine_activation_peak(const engine *e)

@@ -22,6 +22,7 @@ void engine_close(engine *e); /* NULL is fine */
 
 kv_cache *engine_cache(engine *e);
 struct model *engine_model(engine *e);
+bool engine_is_exact(const engine *e);
 size_t engine_activation_peak(const engine *e); /* bytes of temporaries at the highest point */
 
 /* A part of a batch: n_tokens >= 1 tokens to append to a sequence, and of how many of its last rows

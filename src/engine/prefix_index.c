@@ -1,28 +1,15 @@
 #include "engine/prefix_index.h"
 
+#include <string.h>
+
 #include "base/memory.h"
-#include "engine/kept_blocks.h"
-#include "engine/token_tree.h"
+#include "engine/prefix_entries.h"
 
 /* A stop in the middle of a prompt costs a step; fewer tokens than this cost no more. */
 #define MIN_CUT 16
 
-/* A sequence that is kept. */
-struct entry {
-    struct token_node *node; /* of its tokens; its value is this entry */
-    struct entry *newer, *older;
-    kv_seq *seq;
-    int pins;
-};
-
-struct prefix_index {
-    kv_cache *cache;
-    struct prefix_limits limits;
-    struct token_tree tree;
-    struct kept_blocks blocks;
-    struct entry *newest, *oldest; /* in the order in which they were used */
-    int n_entries;
-};
+/* To open a file takes as long as some tokens do. */
+#define MIN_STORED 32
 
 prefix_index *prefix_index_open(engine *e, const struct prefix_limits *limits, clm_error *err)
 {
@@ -33,196 +20,202 @@ prefix_index *prefix_index_open(engine *e, const struct prefix_limits *limits, c
     x->cache = engine_cache(e);
     if (limits)
         x->limits = *limits;
-    if (kept_blocks_init(&x->blocks, x->cache, err)) {
-        prefix_index_close(x);
-        return NULL;
+    if (kept_blocks_init(&x->blocks, x->cache, err))
+        goto failed;
+    if (x->limits.folder) {
+        x->folder = cache_folder_open(e, x->limits.folder, x->limits.folder_bytes, err);
+        if (!x->folder)
+            goto failed;
     }
     return x;
-}
 
-/* The order of use */
-
-static void unlink_entry(prefix_index *x, struct entry *e)
-{
-    *(e->newer ? &e->newer->older : &x->newest) = e->older;
-    *(e->older ? &e->older->newer : &x->oldest) = e->newer;
-}
-
-static void link_newest(prefix_index *x, struct entry *e)
-{
-    e->newer = NULL;
-    e->older = x->newest;
-    *(x->newest ? &x->newest->newer : &x->oldest) = e;
-    x->newest = e;
-}
-
-static void touch(prefix_index *x, struct entry *e)
-{
-    unlink_entry(x, e);
-    link_newest(x, e);
-}
-
-/* Entries */
-
-static void drop(prefix_index *x, struct entry *e)
-{
-    unlink_entry(x, e);
-    x->n_entries--;
-    kept_blocks_remove(&x->blocks, e->seq);
-    kv_seq_close(e->seq);
-    e->node->value = NULL;
-    token_tree_prune(e->node);
-    mem_free(e);
+failed:
+    prefix_index_close(x);
+    return NULL;
 }
 
 void prefix_index_close(prefix_index *x)
 {
+    struct token_node *node;
+
     if (!x)
         return;
     while (x->newest)
-        drop(x, x->newest);
+        prefix_drop_sequence(x, x->newest);
+    for (node = &x->tree.root; node; node = token_tree_next(node, &x->tree.root, NULL))
+        mem_free(node->value);
     token_tree_release(&x->tree);
     kept_blocks_release(&x->blocks);
+    cache_folder_close(x->folder);
     mem_free(x);
 }
 
-/* A fork of the first n tokens of a sequence, which can be trimmed to them, as an entry that has
- * no place yet. */
-static struct entry *new_entry(prefix_index *x, const kv_seq *s, int n, clm_error *err)
+void prefix_index_write(prefix_index *x)
 {
-    struct entry *e = mem_zeroed(1, sizeof *e);
-
-    if (!e)
-        return fail_null(err, CLM_ERR_NOMEM, "no memory to keep %d tokens", n);
-    e->seq = kv_seq_fork(s, err);
-    if (e->seq && !kv_seq_trim(e->seq, n, err) && !kept_blocks_add(&x->blocks, e->seq, err))
-        return e;
-    kv_seq_close(e->seq);
-    mem_free(e);
-    return NULL;
-}
-
-/* Keep the first n tokens of a sequence, of which there is no entry. */
-static struct entry *add_entry(prefix_index *x, const kv_seq *s, int n, clm_error *err)
-{
-    struct entry *e = new_entry(x, s, n, err);
-
-    if (!e)
-        return NULL;
-    e->node = token_tree_add(&x->tree, kv_seq_tokens(e->seq), n, err);
-    if (!e->node) {
-        kept_blocks_remove(&x->blocks, e->seq);
-        kv_seq_close(e->seq);
-        mem_free(e);
-        return NULL;
-    }
-    e->node->value = e;
-    link_newest(x, e);
-    x->n_entries++;
-    return e;
-}
-
-/* Can an entry of so many tokens, of which the first n are those of another, take its place for
- * good? Not where the other is only one of a few snapshots. */
-static bool covers(const prefix_index *x, int length, int n)
-{
-    return kv_cache_past_point(x->cache, length, n) == n;
-}
-
-static bool over_limits(const prefix_index *x)
-{
-    return (x->limits.max_bytes && x->blocks.bytes > x->limits.max_bytes) ||
-           (x->limits.max_entries && x->n_entries > x->limits.max_entries);
-}
-
-static void keep_limits(prefix_index *x)
-{
-    struct entry *next;
-
-    for (struct entry *e = x->oldest; e && over_limits(x); e = next) {
-        next = e->newer;
-        if (!e->pins)
-            drop(x, e);
-    }
+    for (struct prefix_entry *e = x->oldest; e; e = e->newer)
+        prefix_store(x, e);
 }
 
 /* Finding */
 
-struct found {
-    struct entry *entry; /* NULL: none */
-    int point;           /* tokens of it that can be gone on from */
+struct place {
+    struct prefix_entry *entry; /* NULL: none */
+    int point;                  /* tokens of it that can be gone on from */
 };
 
-/* The best entry under top for a prompt that has its first tokens in common with all of them. */
-static void search_under(const struct token_node *top, const struct token_node *skip, int common,
-                         struct found *best)
-{
-    for (const struct token_node *node = top; node && best->point < common;
-         node = token_tree_next(node, top, skip)) {
-        struct entry *e = node->value;
-        int point = e ? kv_seq_trim_point(e->seq, common) : 0;
+struct found {
+    struct place kept, stored; /* the best sequence, and the best file */
+    int common;                /* tokens that any entry begins with */
+};
 
-        if (point > best->point)
-            *best = (struct found){e, point};
+static void take_better(struct place *best, struct prefix_entry *e, int point)
+{
+    if (point > best->point)
+        *best = (struct place){e, point};
+}
+
+/* The best under top for a prompt that has its first tokens in common with all there. */
+static void search_under(const prefix_index *x, const struct token_node *top,
+                         const struct token_node *skip, int common, struct found *f)
+{
+    for (const struct token_node *node = top; node && f->kept.point < common;
+         node = token_tree_next(node, top, skip)) {
+        struct prefix_entry *e = node->value;
+
+        if (e && e->seq)
+            take_better(&f->kept, e, kv_seq_trim_point(e->seq, common));
+        if (e && e->file)
+            take_better(&f->stored, e, kv_cache_past_point(x->cache, node->depth, common));
     }
 }
 
-/* Of all entries the one that can be gone on from farthest; *common: what the tokens have in
- * common with any. */
-static struct found search(prefix_index *x, const int32_t *tokens, int n, int *common)
+static struct found search(prefix_index *x, const int32_t *tokens, int n)
 {
-    const struct token_node *top = token_tree_match(&x->tree, tokens, n, common), *skip = NULL;
-    struct found best = {0};
+    struct found f = {0};
+    const struct token_node *top = token_tree_match(&x->tree, tokens, n, &f.common), *skip = NULL;
 
     /* Farther up there is less in common. */
-    for (int shared = *common; shared > best.point; shared = top->depth) {
-        search_under(top, skip, shared, &best);
+    for (int common = f.common; common > f.kept.point; common = top->depth) {
+        search_under(x, top, skip, common, &f);
         skip = top;
         top = top->parent;
     }
-    return best;
+    return f;
+}
+
+/* Do the tokens of a sequence spell the list of a node? */
+static bool is_list_of(const struct token_node *node, const kv_seq *s)
+{
+    const int32_t *tokens = kv_seq_tokens(s);
+
+    if (kv_seq_length(s) != node->depth)
+        return false;
+    for (; node->parent; node = node->parent)
+        if (memcmp(tokens + node->parent->depth, node->tokens,
+                   (size_t)node->n_tokens * sizeof *tokens))
+            return false;
+    return true;
+}
+
+/* What an entry's file holds. Idle sequences make room for it. */
+static kv_seq *load(prefix_index *x, struct prefix_entry *e, clm_error *err)
+{
+    kv_seq *s = cache_folder_load(x->folder, e->file, err);
+
+    while (!s && err->code == CLM_ERR_FULL && prefix_index_evict(x, 1) && e->file) {
+        *err = (clm_error){0};
+        s = cache_folder_load(x->folder, e->file, err);
+    }
+    if (!s || is_list_of(e->node, s))
+        return s;
+    kv_seq_close(s);
+    return fail_null(err, CLM_ERR_FORMAT, "%s: other tokens", e->file->name);
+}
+
+/* Bring the file of an entry back to memory. One that is damaged, or not what it was, is forgotten.
+ * False: nothing has changed, as there is no room. */
+static bool revive(prefix_index *x, struct prefix_entry *e)
+{
+    clm_error problem = {0};
+    kv_seq *s;
+
+    e->pins++; /* whatever happens to its file meanwhile */
+    s = load(x, e, &problem);
+    e->pins--;
+    if (s && x->limits.max_bytes && kept_blocks_size(&x->blocks, s) > x->limits.max_bytes) {
+        kv_seq_close(s);
+        return false;
+    }
+    if (s)
+        return prefix_set_sequence(x, e, s, &problem) == 0;
+    if (e->file && (problem.code == CLM_ERR_FULL || problem.code == CLM_ERR_NOMEM))
+        return false;
+    if (e->file) {
+        cache_folder_shun(e->file);
+        prefix_lose_file(x, e);
+    } else {
+        prefix_tidy(e);
+    }
+    return true;
+}
+
+/* The best sequence, after that of a file was brought back where this goes on farther by what is
+ * worth reading it. */
+static struct found search_all(prefix_index *x, const int32_t *tokens, int n)
+{
+    struct found f = search(x, tokens, n);
+
+    while (f.stored.point >= f.kept.point + MIN_STORED && revive(x, f.stored.entry))
+        f = search(x, tokens, n);
+    return f;
 }
 
 kv_seq *prefix_index_lookup(prefix_index *x, const int32_t *prompt, int n, int *cut, clm_error *err)
 {
-    int common;
-    struct found best = search(x, prompt, n - 1, &common);
+    struct found f;
     kv_seq *seq;
 
+    prefix_look(x);
+    f = search_all(x, prompt, n - 1);
     if (cut)
-        *cut = common - best.point >= MIN_CUT ? common : 0;
-    if (!best.entry)
+        *cut = f.common - f.kept.point >= MIN_CUT ? f.common : 0;
+    if (!f.kept.entry)
         return kv_seq_open(x->cache, err);
-    seq = kv_seq_fork(best.entry->seq, err);
-    if (seq && kv_seq_trim(seq, best.point, err)) {
+    seq = kv_seq_fork(f.kept.entry->seq, err);
+    if (seq && kv_seq_trim(seq, f.kept.point, err)) {
         kv_seq_close(seq);
         return NULL;
     }
     if (seq)
-        touch(x, best.entry);
+        prefix_touch(x, f.kept.entry);
+    prefix_keep_limits(x);
     return seq;
 }
 
-/* The entry of exactly these tokens; NULL: there is none. */
-static struct entry *find_exact(prefix_index *x, const int32_t *tokens, int n)
+/* The entry of exactly these tokens that is in memory; NULL: there is none. */
+static struct prefix_entry *find_exact(prefix_index *x, const int32_t *tokens, int n)
 {
     int common;
     struct token_node *node = token_tree_match(&x->tree, tokens, n, &common);
+    struct prefix_entry *e = common == n && node->depth == n ? node->value : NULL;
 
-    return common == n && node->depth == n ? node->value : NULL;
+    return e && e->seq ? e : NULL;
 }
 
-/* An entry that begins with the tokens and can give them up to there at any time. */
-static struct entry *find_cover(prefix_index *x, const int32_t *tokens, int n)
+/* One in memory that begins with the tokens and can give them up to there at any time. */
+static struct prefix_entry *find_cover(prefix_index *x, const int32_t *tokens, int n)
 {
     int common;
     const struct token_node *top = token_tree_match(&x->tree, tokens, n, &common);
 
     if (common < n)
         return NULL;
-    for (const struct token_node *node = top; node; node = token_tree_next(node, top, NULL))
-        if (node->value && covers(x, node->depth, n))
-            return node->value;
+    for (const struct token_node *node = top; node; node = token_tree_next(node, top, NULL)) {
+        struct prefix_entry *e = node->value;
+
+        if (e && e->seq && prefix_covers(x, node->depth, n))
+            return e;
+    }
     return NULL;
 }
 
@@ -239,53 +232,53 @@ static bool tokens_known(const kv_seq *s)
     return true;
 }
 
-/* Entries that the new one takes the place of. */
+/* Sequences that the new one takes the place of. */
 static void drop_covered(prefix_index *x, const struct token_node *node)
 {
     struct token_node *next;
 
     for (struct token_node *up = node->parent; up; up = next) {
-        struct entry *e = up->value;
+        struct prefix_entry *e = up->value;
 
         next = up->parent;
-        if (e && !e->pins && covers(x, node->depth, up->depth))
-            drop(x, e);
+        if (e && e->seq && !e->pins && prefix_covers(x, node->depth, up->depth))
+            prefix_drop_sequence(x, e);
     }
 }
 
 int prefix_index_insert(prefix_index *x, const kv_seq *s, clm_error *err)
 {
     int n = kv_seq_length(s);
-    struct entry *e;
+    struct prefix_entry *e;
 
     if (n == 0 || !tokens_known(s) ||
         (x->limits.max_bytes && kept_blocks_size(&x->blocks, s) > x->limits.max_bytes))
         return 0;
     e = find_cover(x, kv_seq_tokens(s), n);
     if (e) {
-        touch(x, e);
+        prefix_touch(x, e);
         return 0;
     }
-    e = add_entry(x, s, n, err);
+    e = prefix_keep(x, s, n, err);
     if (!e)
         return -1;
     drop_covered(x, e->node);
-    keep_limits(x);
+    prefix_keep_limits(x);
     return 0;
 }
 
 size_t prefix_index_evict(prefix_index *x, size_t bytes)
 {
     size_t freed = 0;
-    struct entry *next;
+    struct prefix_entry *next;
 
-    for (struct entry *e = x->oldest; e && freed < bytes; e = next) {
+    for (struct prefix_entry *e = x->oldest; e && freed < bytes; e = next) {
         size_t used = kv_cache_bytes_used(x->cache);
 
         next = e->newer;
         if (e->pins || !kept_blocks_idle(&x->blocks, e->seq))
             continue;
-        drop(x, e);
+        prefix_let_go(x, e);
         freed += used - kv_cache_bytes_used(x->cache);
     }
     return freed;
@@ -293,17 +286,14 @@ size_t prefix_index_evict(prefix_index *x, size_t bytes)
 
 int prefix_index_pin(prefix_index *x, const int32_t *tokens, int n, clm_error *err)
 {
-    struct entry *e = n > 0 ? find_exact(x, tokens, n) : NULL;
-    struct found from;
-    int common;
+    struct prefix_entry *e = n > 0 ? find_exact(x, tokens, n) : NULL;
 
     if (!e && n > 0) {
-        from = search(x, tokens, n, &common);
-        if (from.point == n) {
-            e = add_entry(x, from.entry->seq, n, err);
-            if (!e)
-                return -1;
-        }
+        struct found f = search_all(x, tokens, n);
+
+        e = find_exact(x, tokens, n);
+        if (!e && f.kept.point == n && !(e = prefix_keep(x, f.kept.entry->seq, n, err)))
+            return -1;
     }
     if (!e)
         return fail(err, CLM_ERR_ARG,
@@ -314,14 +304,15 @@ int prefix_index_pin(prefix_index *x, const int32_t *tokens, int n, clm_error *e
 
 void prefix_index_unpin(prefix_index *x, const int32_t *tokens, int n)
 {
-    struct entry *e = n > 0 ? find_exact(x, tokens, n) : NULL;
+    struct prefix_entry *e = n > 0 ? find_exact(x, tokens, n) : NULL;
 
     if (e && e->pins > 0)
         e->pins--;
-    keep_limits(x);
+    prefix_keep_limits(x);
 }
 
 struct prefix_stats prefix_index_stats(const prefix_index *x)
 {
-    return (struct prefix_stats){.entries = x->n_entries, .bytes = x->blocks.bytes};
+    return (struct prefix_stats){
+        .entries = x->n_entries, .bytes = x->blocks.bytes, .files = x->n_files};
 }

@@ -7,23 +7,35 @@
  * What is kept is a fork: blocks are shared with the sequence that it was made of, and with others
  * that went on from it. A block that several kept sequences hold counts once. The bytes of the
  * index are those of all blocks that any of them holds.
+ *
+ * With a folder (engine/cache_folder.h) what has to go from memory is written there, and found
+ * again, by this index or another. Of a file windows and recurrent mixers can go on only at the
+ * end.
  */
 #ifndef ENGINE_PREFIX_INDEX_H
 #define ENGINE_PREFIX_INDEX_H
 
+#include "base/log.h"
 #include "engine/engine.h"
 
 typedef struct prefix_index prefix_index;
 
 /* Zero: no bound but that of the cache. What was not used for longest goes first. */
 struct prefix_limits {
-    size_t max_bytes;
-    int max_entries; /* sequences that are kept */
+    size_t max_bytes;      /* of blocks in memory */
+    int max_entries;       /* sequences that are kept in memory */
+    const char *folder;    /* NULL: none */
+    size_t folder_bytes;   /* of its files */
+    const struct log *log; /* is told, once, when nothing can be written there; may be NULL */
 };
 
-/* For the sequences of one engine, which must outlive it. One thread at a time for both. */
+/* For the sequences of one engine, which must outlive it. One thread at a time for both. Errors:
+ * CLM_ERR_NOMEM, and those of cache_folder_open. */
 prefix_index *prefix_index_open(engine *e, const struct prefix_limits *limits, clm_error *err);
-void prefix_index_close(prefix_index *x); /* NULL is fine */
+void prefix_index_close(prefix_index *x); /* NULL is fine; writes nothing */
+
+/* Write what is kept to the folder, if there is one, for those who come later. */
+void prefix_index_write(prefix_index *x);
 
 /**
  * A sequence to go on with prompt [n], n >= 1, from: it holds the first tokens of it, as many as
@@ -61,8 +73,9 @@ int prefix_index_pin(prefix_index *x, const int32_t *tokens, int n, clm_error *e
 void prefix_index_unpin(prefix_index *x, const int32_t *tokens, int n);
 
 struct prefix_stats {
-    int entries;
-    size_t bytes;
+    int entries;  /* in memory */
+    size_t bytes; /* of them */
+    int files;    /* that are known, of this model */
 };
 struct prefix_stats prefix_index_stats(const prefix_index *x);
 
