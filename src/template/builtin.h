@@ -32,7 +32,9 @@ struct builtin {
     builtin_fn *fn;
     const char *params; /* names, separated by spaces */
     uint8_t required;   /* the first so many must be given */
-    uint32_t kinds;     /* of a method: the kinds of objects that have it, bits 1 << value_kind */
+    /* bits 1 << value_kind: of a method, the kinds of objects that have it; of a test that asks for
+     * nothing but the kind, those that pass, else 0 */
+    uint32_t kinds;
 };
 
 const struct builtin *filter_find(const char *name, size_t size);

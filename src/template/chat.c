@@ -29,6 +29,7 @@ static int alias_reasoning(struct render *r, struct value *message)
     struct dict_entry *found[COUNT(names)] = {NULL}, *chosen = NULL;
     const struct value *reasoning;
     struct dict *d;
+    bool any = false;
 
     for (uint32_t i = 0; i < message->dict->size; i++) {
         struct dict_entry *e = &message->dict->entries[i];
@@ -37,8 +38,10 @@ static int alias_reasoning(struct render *r, struct value *message)
             continue;
         for (size_t k = 0; k < COUNT(names); k++)
             if (string_same(&e->key, &names[k]))
-                found[k] = e;
+                found[k] = e, any = true;
     }
+    if (!any)
+        return 0;
     for (size_t k = 0; k < COUNT(names) && !chosen; k++)
         if (found[k] && found[k]->value.kind != V_NONE)
             chosen = found[k];

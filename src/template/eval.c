@@ -1,6 +1,10 @@
 #include "template/filters.h"
 #include "template/render.h"
 
+/* As much of an expression as is looked at everywhere: its callers are many and small, and a call
+ * of it costs what it does. */
+#define INLINE static inline __attribute__((always_inline))
+
 static inline const struct value *name_ref(const struct render *r, const struct node *n,
                                            struct value *room)
 {
@@ -34,6 +38,11 @@ static const struct value *attribute_ref(struct render *r, const struct node *n,
         e = dict_find_text(object->dict, &n->attr.name, n->attr.hash);
         if (e)
             return entry_value(r, e);
+        r->line = n->line;
+        if (!n->attr.methods) {
+            missing_attribute(object, &n->attr.name, room);
+            return room;
+        }
     }
     r->line = n->line;
     return get_attribute(r, object, &n->attr.name, n->attr.hash, n->attr.methods, room) ? NULL
@@ -61,8 +70,7 @@ static inline const struct value *look_up(const struct render *r, const struct n
 
 /* The value of an expression, in *room or where it is held: to be used before anything else is
  * evaluated. NULL: an error. */
-static inline const struct value *eval_ref(struct render *r, const struct node *n,
-                                           struct value *room)
+INLINE const struct value *eval_ref(struct render *r, const struct node *n, struct value *room)
 {
     if (n->kind == N_GETATTR) {
         const struct value *held = look_up(r, n);
@@ -174,6 +182,22 @@ static inline int compare_text(struct render *r, const struct node *n)
     return compare_once(r, v, text, n->compare.ops[0]);
 }
 
+int branch_truth(struct render *r, const struct branch *b, struct branch_subject *s)
+{
+    const struct node *n = b->test;
+
+    if (!b->compares)
+        return eval_truth(r, n);
+    if (render_work(r, 1))
+        return -1;
+    if (!b->same_subject)
+        s->held = eval_ref(r, n->compare.first, &s->room);
+    if (!s->held)
+        return -1;
+    r->line = n->line;
+    return compare_once(r, s->held, &n->compare.rest.items[0]->value, n->compare.ops[0]);
+}
+
 static int compare_key(struct render *r, const struct node *n)
 {
     const struct value *key = &n->compare.first->value, *v;
@@ -202,13 +226,6 @@ static inline int compare(struct render *r, const struct node *n)
 
 static const struct args no_args;
 
-/* A test of what it stands behind alone, such as "is string". */
-static bool is_plain_test(const struct node *n)
-{
-    return n->call.subject && n->call.builtin && n->call.arguments->none &&
-           !*n->call.builtin->params;
-}
-
 static int plain_test(struct render *r, const struct node *n)
 {
     struct value room, result;
@@ -219,17 +236,21 @@ static int plain_test(struct render *r, const struct node *n)
     v = eval_ref(r, n->call.subject, &room);
     if (!v)
         return -1;
+    if (n->call.builtin->kinds)
+        return n->call.builtin->kinds >> v->kind & 1;
     r->line = n->line;
     return n->call.builtin->fn(r, *v, NULL, &no_args, &result) ? -1 : value_truth(&result);
 }
 
-/* The left part of a chain of tests, which often compares a text. */
+/* The left part of a chain of tests, which often is one that asks for no other. */
 static int eval_left(struct render *r, const struct node *n)
 {
     int truth;
 
-    if (n->kind == N_COMPARE && n->flag == COMPARE_TEXT)
-        return render_work(r, 1) ? -1 : compare_text(r, n);
+    if (n->kind == N_COMPARE)
+        return render_work(r, 1) ? -1 : compare(r, n);
+    if (n->kind == N_TEST && n->flag == TEST_PLAIN)
+        return plain_test(r, n);
     if (render_enter(r))
         return -1;
     truth = eval_truth(r, n);
@@ -266,7 +287,7 @@ int eval_truth(struct render *r, const struct node *n)
             n = n->pair.right;
             break;
         case N_TEST:
-            if (is_plain_test(n)) {
+            if (n->flag == TEST_PLAIN) {
                 left = plain_test(r, n);
                 return left < 0 ? -1 : left ^ negate;
             }
@@ -573,6 +594,14 @@ int eval_node(struct render *r, const struct node *n, struct value *out)
         if (held != out)
             *out = *held;
         return 0;
+    }
+    if (n->kind == N_GETATTR) {
+        const struct value *held = look_up(r, n);
+
+        if (held) {
+            *out = *held;
+            return 0;
+        }
     }
     if (render_work(r, 1) || render_enter(r))
         return -1;

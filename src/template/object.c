@@ -5,21 +5,12 @@
 #include "template/characters.h"
 #include "template/number.h"
 
-static int missing_attribute(const struct value *object, const struct value *name,
-                             struct value *out)
-{
-    *out = value_undefined(UNDEFINED_ATTR, name->s, name->size, object->kind);
-    return 0;
-}
-
 static int missing_element(struct render *r, const struct value *object, const struct value *key,
                            struct value *out)
 {
     size_t mark = emit_mark(r);
     struct value text;
 
-    if (key->kind == V_STRING)
-        return missing_attribute(object, key, out);
     if (is_number(key)) {
         if (emit_repr(r, key) || emit_capture(r, mark, &text))
             return -1;
@@ -145,9 +136,12 @@ static int own_attribute(struct render *r, const struct value *object, const str
 }
 
 /* Names of the form __x__ belong to Python; the sandbox shows none of them. */
-static bool is_internal(const struct value *name)
+void missing_attribute(const struct value *object, const struct value *name, struct value *out)
 {
-    return name->size >= 2 && !memcmp(name->s, "__", 2);
+    bool internal = name->size >= 2 && !memcmp(name->s, "__", 2);
+
+    *out = value_undefined(internal ? UNDEFINED_UNSAFE : UNDEFINED_ATTR, name->s, name->size,
+                           object->kind);
 }
 
 int get_attribute(struct render *r, const struct value *object, const struct value *name,
@@ -177,11 +171,8 @@ int get_attribute(struct render *r, const struct value *object, const struct val
             *out = *item;
         return held < 0 ? -1 : 0;
     }
-    if (is_internal(name)) {
-        *out = value_undefined(UNDEFINED_UNSAFE, name->s, name->size, object->kind);
-        return 0;
-    }
-    return missing_attribute(object, name, out);
+    missing_attribute(object, name, out);
+    return 0;
 }
 
 /* An index into size items: 1 with *at set, 0 out of range. */

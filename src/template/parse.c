@@ -265,6 +265,30 @@ static struct node *parse_for(struct parser *p, uint32_t line)
     return n;
 }
 
+/* Do both read the same variable, or the same item of one, which nothing changes in between? */
+static bool same_subject(const struct node *a, const struct node *b)
+{
+    if (a->kind != b->kind)
+        return false;
+    if (a->kind == N_NAME)
+        return string_same(&a->name.name, &b->name.name);
+    return a->kind == N_GETATTR && a->attr.simple && b->attr.simple && a->flag == b->flag &&
+           string_same(&a->attr.name, &b->attr.name) &&
+           same_subject(a->attr.object, b->attr.object);
+}
+
+/* What the tests of the branches can share. */
+static void relate_branches(struct branch *branches, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct branch *b = &branches[i], *before = i ? b - 1 : NULL;
+
+        b->compares = b->test && b->test->kind == N_COMPARE && b->test->flag == COMPARE_TEXT;
+        b->same_subject = b->compares && before && before->compares &&
+                          same_subject(before->test->compare.first, b->test->compare.first);
+    }
+}
+
 static struct node *parse_if(struct parser *p, uint32_t line)
 {
     static const char *const ends[] = {"elif", "else", "endif", NULL};
@@ -297,6 +321,7 @@ static struct node *parse_if(struct parser *p, uint32_t line)
         p->at++;
     }
     if (n) {
+        relate_branches(branches, size);
         n->cases.branches = branches;
         n->cases.size = (uint32_t)size;
     }

@@ -103,30 +103,38 @@ static struct node *parse_condition(struct parser *p)
 
 static struct node *parse_not(struct parser *p);
 
+/* a or b or c becomes a or (b or c), which means the same and is walked without recursion. */
+static struct node *parse_chain(struct parser *p, enum node_kind kind, const char *word,
+                                struct node *(*parse_term)(struct parser *p))
+{
+    size_t mark = parse_mark(p);
+    struct node *term = parse_term(p);
+    uint32_t line = p->at->line;
+    struct nodes terms;
+
+    if (!term || !parse_is(p, word))
+        return term;
+    if (parse_push(p, term))
+        return NULL;
+    while (parse_skip_name(p, word))
+        if (parse_push(p, parse_term(p)))
+            return NULL;
+    if (parse_take(p, mark, &terms))
+        return NULL;
+    term = terms.items[terms.size - 1];
+    for (uint32_t i = terms.size - 1; term && i-- > 0;)
+        term = pair(p, kind, line, terms.items[i], term);
+    return term;
+}
+
 static struct node *parse_and(struct parser *p)
 {
-    struct node *left = parse_not(p);
-
-    while (left && parse_is(p, "and")) {
-        uint32_t line = p->at++->line;
-        struct node *right = parse_not(p);
-
-        left = right ? pair(p, N_AND, line, left, right) : NULL;
-    }
-    return left;
+    return parse_chain(p, N_AND, "and", parse_not);
 }
 
 static struct node *parse_or(struct parser *p)
 {
-    struct node *left = parse_and(p);
-
-    while (left && parse_is(p, "or")) {
-        uint32_t line = p->at++->line;
-        struct node *right = parse_and(p);
-
-        left = right ? pair(p, N_OR, line, left, right) : NULL;
-    }
-    return left;
+    return parse_chain(p, N_OR, "or", parse_and);
 }
 
 static struct node *parse_concat(struct parser *p);
@@ -474,6 +482,8 @@ static struct node *parse_test(struct parser *p, struct node *subject)
     n->call.subject = subject;
     if (!above(p, n, subject, NULL) || !with_arguments(p, n))
         return NULL;
+    if (n->call.builtin && n->call.arguments->none && !*n->call.builtin->params)
+        n->flag = TEST_PLAIN;
     return negated ? pair(p, N_NOT, line, n, NULL) : n;
 }
 

@@ -228,6 +228,8 @@ int format_braces(struct render *r, const struct value *format, const struct arg
 
 int get_attribute(struct render *r, const struct value *object, const struct value *name,
                   uint64_t hash, const struct builtin *methods, struct value *out);
+/* The undefined value that an attribute is which the object does not have. */
+void missing_attribute(const struct value *object, const struct value *name, struct value *out);
 int get_item(struct render *r, const struct value *object, const struct value *key,
              struct value *out);
 int get_slice(struct render *r, const struct value *object, const struct value *start,
@@ -338,6 +340,12 @@ void scope_leave(struct render *r, const struct scope_loads *loads);
 
 int eval_node(struct render *r, const struct node *n, struct value *out);
 int eval_truth(struct render *r, const struct node *n); /* 1, 0, -1 */
+/* What the branches of an if compare with texts, kept from one to the next. */
+struct branch_subject {
+    const struct value *held;
+    struct value room;
+};
+int branch_truth(struct render *r, const struct branch *b, struct branch_subject *s); /* 1, 0, -1 */
 int eval_filtered(struct render *r, const struct node *n, const struct value *body,
                   struct value *out); /* a filter whose innermost subject is the body */
 int emit_expression(struct render *r, const struct node *n);

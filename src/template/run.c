@@ -63,12 +63,21 @@ int assign_target(struct render *r, const struct node *target, const struct valu
     return 0;
 }
 
+/* The same: mostly it is a variable. */
+static inline int assign(struct render *r, const struct node *target, const struct value *v)
+{
+    if (target->kind != N_NAME)
+        return assign_target(r, target, v);
+    *variable_slot(r, target->name.variable) = *v;
+    return 0;
+}
+
 static int run_set(struct render *r, const struct node *n)
 {
     struct value v;
 
     r->line = n->line;
-    return eval_node(r, n->set.value, &v) || assign_target(r, n->set.target, &v) ? -1 : 0;
+    return eval_node(r, n->set.value, &v) || assign(r, n->set.target, &v) ? -1 : 0;
 }
 
 /* {% set x %}...{% endset %} and {% filter f %}...{% endfilter %} */
@@ -100,13 +109,15 @@ static enum flow run_capture(struct render *r, const struct node *n)
 
 static enum flow run_if(struct render *r, const struct node *n)
 {
+    struct branch_subject subject;
+
     for (uint32_t i = 0; i < n->cases.size; i++) {
         const struct branch *b = &n->cases.branches[i];
         int test = 1;
 
         r->line = n->line;
         if (b->test)
-            test = eval_truth(r, b->test);
+            test = branch_truth(r, b, &subject);
         if (test)
             return test < 0 ? FLOW_ERROR : run_nodes(r, &b->body);
     }
@@ -198,10 +209,34 @@ static inline int next_item(struct render *r, struct iter *it, struct loop *loop
     return 1;
 }
 
+#define PASS_LOADS 6
+
+/* Each pass of a loop begins with the same values: nothing in it sets a variable around it. */
+static inline int enter_pass(struct render *r, const struct scope_loads *loads, struct value *begin,
+                             bool again)
+{
+    struct value *slots = r->frame->slots;
+
+    if (loads->size > PASS_LOADS)
+        return scope_enter(r, loads);
+    if (!again && scope_enter(r, loads))
+        return -1;
+    for (uint32_t i = 0; i < loads->size; i++) {
+        struct value *slot = &slots[loads->items[i].slot];
+
+        if (again)
+            *slot = begin[i];
+        else
+            begin[i] = *slot;
+    }
+    return 0;
+}
+
 /* Walks over the iterable in the present frame. */
 static enum flow run_loop(struct render *r, const struct for_code *code,
                           const struct value *iterable, int64_t depth0, struct frame *outer)
 {
+    struct value begin[PASS_LOADS];
     struct iter plain, *it = &plain;
     struct loop *loop = NULL;
     struct value item;
@@ -234,12 +269,12 @@ static enum flow run_loop(struct render *r, const struct for_code *code,
         if (loop)
             loop->iterable = value_none(); /* a generator has no length */
     }
-    while ((more = next_item(r, it, loop, &item)) > 0) {
+    for (bool again = false; (more = next_item(r, it, loop, &item)) > 0; again = true) {
         enum flow flow;
 
         if (render_work(r, 1))
             return FLOW_ERROR;
-        if (scope_enter(r, &code->body_loads) || assign_target(r, code->target, &item))
+        if (enter_pass(r, &code->body_loads, begin, again) || assign(r, code->target, &item))
             return FLOW_ERROR;
         flow = run_nodes(r, &code->body);
         if (flow == FLOW_ERROR)
@@ -332,10 +367,10 @@ enum flow run_nodes(struct render *r, const struct nodes *list)
 {
     enum flow flow = FLOW_ON;
 
-    if (render_enter(r))
+    if (render_enter(r) || render_work(r, list->size))
         return FLOW_ERROR;
     for (uint32_t i = 0; i < list->size && flow == FLOW_ON; i++)
-        flow = render_work(r, 1) ? FLOW_ERROR : run_statement(r, list->items[i]);
+        flow = run_statement(r, list->items[i]);
     render_leave(r);
     return flow;
 }

@@ -1,5 +1,7 @@
 #include "template/filters.h"
 
+_Static_assert(V_KINDS <= 32, "a bit for each kind");
+
 #define TEST(name)                                                                                 \
     static int test_##name(struct render *r, struct value self, const struct value *p,             \
                            const struct args *args, struct value *out)
@@ -15,24 +17,38 @@
         return 0;                                                                                  \
     }
 
-PLAIN_TEST(defined, self.kind != V_UNDEFINED)
-PLAIN_TEST(undefined, self.kind == V_UNDEFINED)
-PLAIN_TEST(none, self.kind == V_NONE)
-PLAIN_TEST(boolean, self.kind == V_BOOL)
+/* One that asks for the kind alone; its row in the table says so too. */
+#define KIND_TEST(name) PLAIN_TEST(name, KINDS_##name >> self.kind & 1)
+#define KIND(kind) (1u << (kind))
+#define KINDS_defined (~KIND(V_UNDEFINED))
+#define KINDS_undefined KIND(V_UNDEFINED)
+#define KINDS_none KIND(V_NONE)
+#define KINDS_boolean KIND(V_BOOL)
+#define KINDS_integer (KIND(V_INT) | KIND(V_BIGINT))
+#define KINDS_float KIND(V_FLOAT)
+#define KINDS_number (KINDS_boolean | KINDS_integer | KINDS_float)
+#define KINDS_string KIND(V_STRING)
+#define KINDS_mapping KIND(V_DICT)
+/* has a length and can be indexed, if only to raise an error */
+#define KINDS_sequence                                                                             \
+    (KIND(V_UNDEFINED) | KIND(V_STRING) | KIND(V_BYTES) | KIND(V_LIST) | KIND(V_TUPLE) |           \
+     KIND(V_DICT) | KIND(V_RANGE))
+
+KIND_TEST(defined)
+KIND_TEST(undefined)
+KIND_TEST(none)
+KIND_TEST(boolean)
+KIND_TEST(integer)
+KIND_TEST(float)
+KIND_TEST(number)
+KIND_TEST(string)
+KIND_TEST(mapping)
+KIND_TEST(sequence)
 PLAIN_TEST(is_false, self.kind == V_BOOL && !self.i)
 PLAIN_TEST(is_true, self.kind == V_BOOL && self.i)
-PLAIN_TEST(integer, self.kind == V_INT || self.kind == V_BIGINT)
-PLAIN_TEST(float, self.kind == V_FLOAT)
-PLAIN_TEST(number, is_number(&self))
-PLAIN_TEST(string, self.kind == V_STRING)
-PLAIN_TEST(mapping, self.kind == V_DICT)
 PLAIN_TEST(iterable, is_iterable(&self))
 PLAIN_TEST(callable, is_callable(&self))
 PLAIN_TEST(escaped, self.kind == V_STRING && (self.flags & STRING_MARKUP))
-/* has a length and can be indexed, if only to raise an error */
-PLAIN_TEST(sequence, self.kind == V_UNDEFINED || self.kind == V_STRING || self.kind == V_BYTES ||
-                         self.kind == V_LIST || self.kind == V_TUPLE || self.kind == V_DICT ||
-                         self.kind == V_RANGE)
 PLAIN_TEST(filter, self.kind == V_STRING && filter_find(self.s, self.size))
 PLAIN_TEST(test, self.kind == V_STRING && test_find(self.s, self.size))
 
@@ -139,9 +155,9 @@ static const struct builtin tests[] = {
     {"==", test_eq, "other", 1, 0},
     {">", test_gt, "other", 1, 0},
     {">=", test_ge, "other", 1, 0},
-    {"boolean", test_boolean, "", 0, 0},
+    {"boolean", test_boolean, "", 0, KINDS_boolean},
     {"callable", test_callable, "", 0, 0},
-    {"defined", test_defined, "", 0, 0},
+    {"defined", test_defined, "", 0, KINDS_defined},
     {"divisibleby", test_divisibleby, "num", 1, 0},
     {"eq", test_eq, "other", 1, 0},
     {"equalto", test_eq, "other", 1, 0},
@@ -149,28 +165,28 @@ static const struct builtin tests[] = {
     {"even", test_even, "", 0, 0},
     {"false", test_is_false, "", 0, 0},
     {"filter", test_filter, "", 0, 0},
-    {"float", test_float, "", 0, 0},
+    {"float", test_float, "", 0, KINDS_float},
     {"ge", test_ge, "other", 1, 0},
     {"greaterthan", test_gt, "other", 1, 0},
     {"gt", test_gt, "other", 1, 0},
     {"in", test_in, "seq", 1, 0},
-    {"integer", test_integer, "", 0, 0},
+    {"integer", test_integer, "", 0, KINDS_integer},
     {"iterable", test_iterable, "", 0, 0},
     {"le", test_le, "other", 1, 0},
     {"lessthan", test_lt, "other", 1, 0},
     {"lower", test_lower, "", 0, 0},
     {"lt", test_lt, "other", 1, 0},
-    {"mapping", test_mapping, "", 0, 0},
+    {"mapping", test_mapping, "", 0, KINDS_mapping},
     {"ne", test_ne, "other", 1, 0},
-    {"none", test_none, "", 0, 0},
-    {"number", test_number, "", 0, 0},
+    {"none", test_none, "", 0, KINDS_none},
+    {"number", test_number, "", 0, KINDS_number},
     {"odd", test_odd, "", 0, 0},
     {"sameas", test_sameas, "other", 1, 0},
-    {"sequence", test_sequence, "", 0, 0},
-    {"string", test_string, "", 0, 0},
+    {"sequence", test_sequence, "", 0, KINDS_sequence},
+    {"string", test_string, "", 0, KINDS_string},
     {"test", test_test, "", 0, 0},
     {"true", test_is_true, "", 0, 0},
-    {"undefined", test_undefined, "", 0, 0},
+    {"undefined", test_undefined, "", 0, KINDS_undefined},
     {"upper", test_upper, "", 0, 0},
 };
 

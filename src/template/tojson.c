@@ -175,13 +175,15 @@ static inline int new_line(struct writer *w)
 static inline int emit_separator(struct render *r, const struct value *v)
 {
     struct strbuf *b = r->out;
+    char *at;
 
-    if (v->size >= r->out_room - b->size || v->size > 2)
+    if (v->size - 1u > 1 || v->size >= r->out_room - b->size)
         return emit_bytes(r, v->s, v->size);
-    for (uint32_t i = 0; i < v->size; i++)
-        b->data[b->size + i] = v->s[i];
+    at = b->data + b->size;
+    at[0] = v->s[0];
+    at[1] = v->s[v->size - 1]; /* of one byte: gone with the next line */
+    at[v->size] = '\0';
     b->size += v->size;
-    b->data[b->size] = '\0';
     return 0;
 }
 

@@ -65,6 +65,9 @@ enum compare_form {
     COMPARE_KEY   /* 'text' in a, 'text' not in a */
 };
 
+/* Tests of what they stand behind alone, such as "is string". */
+enum test_form { TEST_ANY, TEST_PLAIN };
+
 enum compare_op { OP_EQ, OP_NE, OP_LT, OP_LE, OP_GT, OP_GE, OP_IN, OP_NOT_IN };
 
 struct nodes {
@@ -150,12 +153,14 @@ struct for_code {
 struct branch {
     struct node *test; /* NULL: else */
     struct nodes body;
+    bool compares;     /* the test is a == 'text' */
+    bool same_subject; /* and the branch before compares the same a */
 };
 
 struct node {
     uint8_t kind;
-    uint8_t
-        flag; /* N_BLOCK: it is scoped; N_COMPARE: enum compare_form; N_GETATTR: it was a['b'] */
+    uint8_t flag;   /* N_BLOCK: it is scoped; N_COMPARE: enum compare_form; N_TEST: enum test_form;
+                       N_GETATTR: it was a['b'] */
     uint16_t depth; /* of the expression below */
     uint32_t line;
     union {
