@@ -89,8 +89,7 @@ static int build(tokenizer *t, const json *file, const struct bulk *bulk,
         tokenizer_config_read(t, files, &cleanup, r) || normalize_added(t, r) ||
         added_finish(&t->added, r))
         return -1;
-    if (decoder_open(&t->decoder, json_get(file, "decoder"), cleanup && t->model.kind != MODEL_BPE,
-                     r))
+    if (decoder_open(&t->decoder, json_get(file, "decoder"), cleanup, r))
         return -1;
     t->pretokenizer.raw_bytes = ends_in_bytes(t);
     return model_prepare(&t->model, t->pretokenizer.raw_bytes, r);

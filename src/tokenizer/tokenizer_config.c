@@ -232,6 +232,16 @@ static int read_tool_parser(tokenizer *t, const json *v, struct reader *r)
     return name && !t->tool_parser ? no_memory(r) : 0;
 }
 
+/* As transformers 5: what spoils the spaces of a BPE's text is asked for by a name that says so. */
+static bool wants_cleanup(const json *config, enum model_kind kind)
+{
+    static const char forced[] =
+        "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+
+    return json_bool(json_get(config, "clean_up_tokenization_spaces"), false) &&
+           (kind != MODEL_BPE || json_bool(json_get(config, forced), false));
+}
+
 int tokenizer_config_read(tokenizer *t, const struct config_files *files, bool *cleanup,
                           struct reader *r)
 {
@@ -241,7 +251,7 @@ int tokenizer_config_read(tokenizer *t, const struct config_files *files, bool *
     r->part = "tokenizer_config.json";
     for (size_t i = 0; i < TOKEN_ROLES; i++)
         t->roles[i] = -1;
-    *cleanup = json_bool(json_get(config, "clean_up_tokenization_spaces"), false);
+    *cleanup = wants_cleanup(config, t->model.kind);
     if (read_added_decoder(t, files, &next_id, r) || read_added_file(t, files, &next_id, r) ||
         read_roles(t, files, &next_id, r) ||
         read_extra(t, look_up(files, "additional_special_tokens"), &next_id, r) ||

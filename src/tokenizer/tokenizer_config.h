@@ -20,7 +20,7 @@ struct config_files {
 
 /**
  * Roles, and the tokens that the configuration knows and tokenizer.json does not, which become
- * added tokens. *cleanup: clean_up_tokenization_spaces.
+ * added tokens. *cleanup: what decoding does to spaces at the end, as the configuration asks.
  */
 int tokenizer_config_read(tokenizer *t, const struct config_files *files, bool *cleanup,
                           struct reader *r);
