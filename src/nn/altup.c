@@ -9,35 +9,37 @@
 
 static const float least_square = 1e-5f; /* of the mean that streams are scaled by */
 
-static tensor *stream(pass *p, int i)
+static tensor stream(const pass *p, int i)
 {
     int rows = p->rows.n_rows;
 
-    return pass_row_range(p, p->streams, i * rows, rows);
+    return row_range(p->streams, i * rows, rows);
 }
 
 /* Streams beyond the first: each its projection of x's stream from, as large as the first. */
 static void project(pass *p, const struct nn_experts *l, int n, bool of_first, tensor *to)
 {
-    int rows = p->rows.n_rows;
+    tensor first = stream(p, 0);
 
-    for (int i = 1; i < n && !p->failed; i++) {
-        tensor *y = pass_row_range(p, to, i * rows, rows);
-        struct matmul_job job = {.y = y, .w = &l->w[i - 1]};
+    for (int i = 1; i < n; i++) {
+        tensor y = row_range(to, i * first.rows, first.rows), x = of_first ? first : stream(p, i);
+        struct matmul_job job = {.y = &y, .w = &l->w[i - 1]};
 
-        p->ops->matmul(p->dev, &job, 1, stream(p, of_first ? 0 : i));
-        p->ops->match_size(p->dev, y, stream(p, 0), least_square);
+        p->ops->matmul(p->dev, &job, 1, &x);
+        p->ops->match_size(p->dev, &y, &first, least_square);
     }
 }
 
 void nn_altup_begin(pass *p, const tensor *x)
 {
     int n = p->model->spec->altup.n;
+    tensor first;
 
     p->streams = pass_tensor(p, DTYPE_F32, n * x->rows, x->cols);
     if (p->failed)
         return;
-    p->ops->copy_rows(p->dev, stream(p, 0), x);
+    first = stream(p, 0);
+    p->ops->copy_rows(p->dev, &first, x);
     project(p, &p->model->altup_in, n, true, p->streams);
 }
 
@@ -45,14 +47,17 @@ void nn_altup_end(pass *p, tensor *x)
 {
     struct pass_mark mark = pass_mark(p);
     int n = p->model->spec->altup.n;
-    tensor *y = pass_tensor(p, DTYPE_F32, n * x->rows, x->cols);
+    tensor *y = pass_tensor(p, DTYPE_F32, n * x->rows, x->cols), first = stream(p, 0);
 
     if (p->failed)
         return;
     project(p, &p->model->altup_out, n, false, y);
-    p->ops->copy_rows(p->dev, x, stream(p, 0));
-    for (int i = 1; i < n && !p->failed; i++)
-        p->ops->add(p->dev, x, pass_row_range(p, y, i * x->rows, x->rows), 1);
+    p->ops->copy_rows(p->dev, x, &first);
+    for (int i = 1; i < n; i++) {
+        tensor more = row_range(y, i * x->rows, x->rows);
+
+        p->ops->add(p->dev, x, &more, 1);
+    }
     p->ops->scale(p->dev, x, 1 / (float)n);
     pass_rewind(p, mark);
 }
@@ -76,7 +81,8 @@ static tensor *coefficients(pass *p, const struct nn_altup *a, const tensor *x, 
 tensor *nn_altup_predict(pass *p, const struct nn_altup *a)
 {
     const struct altup_spec *s = &p->model->spec->altup;
-    tensor *active = stream(p, s->active);
+    int rows = p->rows.n_rows;
+    tensor *active = pass_row_range(p, p->streams, s->active * rows, rows);
     tensor *coefs = coefficients(p, a, active, s->n * s->n);
     tensor *y = pass_tensor(p, DTYPE_F32, p->streams->rows, p->streams->cols);
 
@@ -93,20 +99,21 @@ tensor *nn_altup_correct(pass *p, const struct nn_altup *a, const tensor *x)
     tensor *coefs = coefficients(p, a, x, s->n);
     tensor *news = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
     tensor *part = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
+    tensor active = stream(p, s->active);
 
     if (p->failed)
         return news;
     p->ops->copy_rows(p->dev, news, x);
-    p->ops->add(p->dev, news, stream(p, s->active), -1);
+    p->ops->add(p->dev, news, &active, -1);
     for (int i = 0; i < s->n; i++) {
-        tensor factor = nn_part_rows(coefs, 1, i, 1), *to = stream(p, i);
+        tensor factor = nn_part_rows(coefs, 1, i, 1), to = stream(p, i);
 
         p->ops->copy_rows(p->dev, part, news);
         p->ops->scale_rows(p->dev, part, &factor);
         p->ops->add(p->dev, part, news, 1);
-        p->ops->add(p->dev, to, part, 1);
+        p->ops->add(p->dev, &to, part, 1);
     }
-    p->ops->copy_rows(p->dev, part, stream(p, s->active));
+    p->ops->copy_rows(p->dev, part, &active);
     if (s->correct_scale)
         p->ops->scale_columns(p->dev, part, a->scale);
     return part;
@@ -114,6 +121,9 @@ tensor *nn_altup_correct(pass *p, const struct nn_altup *a, const tensor *x)
 
 void nn_altup_add(pass *p, const tensor *x)
 {
-    for (int i = 1; i < p->model->spec->altup.n && !p->failed; i++)
-        p->ops->add(p->dev, stream(p, i), x, 1);
+    for (int i = 1; i < p->model->spec->altup.n && !p->failed; i++) {
+        tensor to = stream(p, i);
+
+        p->ops->add(p->dev, &to, x, 1);
+    }
 }

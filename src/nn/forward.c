@@ -18,13 +18,13 @@ static void dynamic_table(pass *p, const struct nn_rope *r, const tensor *table)
     }
     for (int i = 0; i < batch->n_sequences && !p->failed; i++) {
         const struct kv_sequence *s = &batch->sequences[i];
-        tensor *part = pass_row_range(p, table, s->row, s->n_rows);
+        tensor part = row_range(table, s->row, s->n_rows);
         const float *speeds;
 
         rope_inv_freq(inv_freq, &r->spec, s->position + s->n_rows);
         speeds = pass_upload(p, inv_freq, (size_t)n * sizeof(float));
         if (!p->failed)
-            p->ops->rope_table(p->dev, part, p->rows.positions + s->row, speeds, r->mscale);
+            p->ops->rope_table(p->dev, &part, p->rows.positions + s->row, speeds, r->mscale);
     }
 }
 

@@ -10,11 +10,11 @@
  */
 #include "nn/nn.h"
 
-static tensor *stream(pass *p, int i)
+static tensor stream(const pass *p, int i)
 {
     int rows = p->rows.n_rows;
 
-    return pass_row_range(p, p->streams, i * rows, rows);
+    return row_range(p->streams, i * rows, rows);
 }
 
 void nn_hyper_begin(pass *p, const tensor *x)
@@ -28,8 +28,11 @@ void nn_hyper_begin(pass *p, const tensor *x)
     p->hyper.mix = pass_tensor(p, DTYPE_F32, x->rows, n * n);
     if (p->failed)
         return;
-    for (int i = 0; i < n; i++)
-        p->ops->copy_rows(p->dev, stream(p, i), x);
+    for (int i = 0; i < n; i++) {
+        tensor to = stream(p, i);
+
+        p->ops->copy_rows(p->dev, &to, x);
+    }
     p->ops->clear(p->dev, p->hyper.read);
     first = nn_part_rows(p->hyper.read, 1, 0, 1);
     p->ops->fill(p->dev, &first, 1);
@@ -44,9 +47,9 @@ static void read_streams(pass *p, tensor *x)
     if (!p->failed)
         p->ops->clear(p->dev, x);
     for (int i = 0; i < p->model->spec->hyper.n && !p->failed; i++) {
-        tensor weight = nn_part_rows(p->hyper.read, 1, i, 1);
+        tensor weight = nn_part_rows(p->hyper.read, 1, i, 1), from = stream(p, i);
 
-        p->ops->copy_rows(p->dev, part, stream(p, i));
+        p->ops->copy_rows(p->dev, part, &from);
         p->ops->scale_rows(p->dev, part, &weight);
         p->ops->add(p->dev, x, part, 1);
     }
@@ -60,9 +63,9 @@ static tensor *side_by_side(pass *p)
     tensor *all = pass_tensor(p, DTYPE_F32, p->rows.n_rows, n * cols);
 
     for (int i = 0; i < n && !p->failed; i++) {
-        tensor part = nn_part_rows(all, 1, i * cols, cols);
+        tensor part = nn_part_rows(all, 1, i * cols, cols), from = stream(p, i);
 
-        p->ops->copy_rows(p->dev, &part, stream(p, i));
+        p->ops->copy_rows(p->dev, &part, &from);
     }
     return all;
 }
@@ -150,11 +153,11 @@ void nn_hyper_write(pass *p, const tensor *x)
     p->ops->mix_streams(p->dev, mixed, p->streams, p->hyper.mix, n);
     p->ops->copy_rows(p->dev, p->streams, mixed);
     for (int i = 0; i < n; i++) {
-        tensor weight = nn_part_rows(p->hyper.write, 1, i, 1);
+        tensor weight = nn_part_rows(p->hyper.write, 1, i, 1), to = stream(p, i);
 
         p->ops->copy_rows(p->dev, part, x);
         p->ops->scale_rows(p->dev, part, &weight);
-        p->ops->add(p->dev, stream(p, i), part, 1);
+        p->ops->add(p->dev, &to, part, 1);
     }
 }
 

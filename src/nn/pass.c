@@ -127,8 +127,9 @@ void pass_init(pass *p, device *d, const struct nn_model *model, kv_cache *cache
     };
 }
 
-/* A tensor to hand out when there is no memory for any: operations on no rows touch nothing. */
-static tensor no_rows;
+/* A tensor to hand out when there is no memory for any: operations on no rows touch nothing. It has
+ * a column, for shares of columns are asked for. */
+static tensor no_rows = {.cols = 1, .stride = 1};
 
 tensor *pass_tensor(pass *p, enum dtype type, int rows, int cols)
 {
@@ -175,6 +176,17 @@ const void *pass_upload(pass *p, const void *data, size_t size)
     return to;
 }
 
+tensor row_range(const tensor *t, int first, int n)
+{
+    tensor part = *t;
+
+    if (t->rows == 0)
+        return part;
+    part.data = (uint8_t *)t->data + (size_t)first * (size_t)t->stride * dtype_size(t->type);
+    part.rows = n;
+    return part;
+}
+
 tensor *pass_row_range(pass *p, const tensor *t, int first, int n)
 {
     tensor *part = arena_array(p->host, tensor, 1);
@@ -184,11 +196,7 @@ tensor *pass_row_range(pass *p, const tensor *t, int first, int n)
         fail(p->err, CLM_ERR_NOMEM, "forward pass: no memory");
         return &no_rows;
     }
-    *part = *t;
-    if (t->rows == 0)
-        return part; /* of a failed pass */
-    part->data = (uint8_t *)t->data + (size_t)first * (size_t)t->stride * dtype_size(t->type);
-    part->rows = n;
+    *part = row_range(t, first, n);
     return part;
 }
 

@@ -66,7 +66,9 @@ void *pass_bytes(pass *p, size_t size);
 /* Host numbers as device memory of the pass. */
 const void *pass_upload(pass *p, const void *data, size_t size);
 
-/* Rows [first, first + n) of a tensor, sharing memory. */
+/* Rows [first, first + n) of a tensor, sharing memory; of a failed pass none. */
+tensor row_range(const tensor *t, int first, int n);
+/* The same as a temporary. */
 tensor *pass_row_range(pass *p, const tensor *t, int first, int n);
 
 /* Give back all temporaries taken since the mark. */

@@ -7,15 +7,17 @@
 #include "nn/nn.h"
 
 /* What was kept as number i, or after all of it x. */
-static const tensor *part(pass *p, const tensor *x, int i)
+static tensor part(const pass *p, const tensor *x, int i)
 {
-    return i < p->n_kept ? pass_row_range(p, p->kept, i * x->rows, x->rows) : x;
+    return i < p->n_kept ? row_range(p->kept, i * x->rows, x->rows) : *x;
 }
 
 void nn_residual_keep(pass *p, const tensor *x)
 {
+    tensor to = row_range(p->kept, p->n_kept * x->rows, x->rows);
+
     if (!p->failed)
-        p->ops->copy_rows(p->dev, pass_row_range(p, p->kept, p->n_kept * x->rows, x->rows), x);
+        p->ops->copy_rows(p->dev, &to, x);
     p->n_kept++;
 }
 
@@ -26,8 +28,8 @@ static tensor *weigh(pass *p, const struct nn_residual *r, const tensor *x)
 
     for (int i = 0; i <= p->n_kept && !p->failed; i++) {
         struct pass_mark mark = pass_mark(p);
-        tensor column = nn_part_rows(weights, 1, i, 1);
-        tensor *logits = nn_linear(p, &r->proj, nn_norm(p, &r->norm, part(p, x, i), x->cols));
+        tensor column = nn_part_rows(weights, 1, i, 1), from = part(p, x, i);
+        tensor *logits = nn_linear(p, &r->proj, nn_norm(p, &r->norm, &from, x->cols));
 
         if (!p->failed)
             p->ops->copy_rows(p->dev, &column, logits);
@@ -50,10 +52,10 @@ const tensor *nn_residual_mix(pass *p, const struct nn_residual *r, const tensor
     if (p->failed)
         return y;
     p->ops->clear(p->dev, y);
-    for (int i = 0; i <= p->n_kept && !p->failed; i++) {
-        tensor weight = nn_part_rows(weights, 1, i, 1);
+    for (int i = 0; i <= p->n_kept; i++) {
+        tensor weight = nn_part_rows(weights, 1, i, 1), from = part(p, x, i);
 
-        p->ops->copy_rows(p->dev, scaled, part(p, x, i));
+        p->ops->copy_rows(p->dev, scaled, &from);
         p->ops->scale_rows(p->dev, scaled, &weight);
         p->ops->add(p->dev, y, scaled, 1);
     }

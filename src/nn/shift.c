@@ -18,20 +18,24 @@ tensor *nn_shift(pass *p, const tensor *x, size_t state)
 
     for (int i = 0; i < batch->n_sequences && !p->failed; i++) {
         const struct state_sequence *s = &batch->sequences[i];
-        tensor from, to;
+        int rest = s->n_rows - 1;
+        tensor first, later, before, last, from, to;
 
         if (s->n_rows == 0)
             continue;
+        first = row_range(y, s->row, 1);
+        later = row_range(y, s->row + 1, rest);
+        before = row_range(x, s->row, rest);
+        last = row_range(x, s->row + rest, 1);
         to = state_row(s->to, state, x->cols);
         if (s->from) {
             from = state_row(s->from, state, x->cols);
-            p->ops->copy_rows(p->dev, pass_row_range(p, y, s->row, 1), &from);
+            p->ops->copy_rows(p->dev, &first, &from);
         } else {
-            p->ops->clear(p->dev, pass_row_range(p, y, s->row, 1));
+            p->ops->clear(p->dev, &first);
         }
-        p->ops->copy_rows(p->dev, pass_row_range(p, y, s->row + 1, s->n_rows - 1),
-                          pass_row_range(p, x, s->row, s->n_rows - 1));
-        p->ops->copy_rows(p->dev, &to, pass_row_range(p, x, s->row + s->n_rows - 1, 1));
+        p->ops->copy_rows(p->dev, &later, &before);
+        p->ops->copy_rows(p->dev, &to, &last);
     }
     if (!p->failed)
         p->ops->add(p->dev, y, x, -1);
