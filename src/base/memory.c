@@ -9,6 +9,9 @@
 static _Thread_local long remaining = -1;
 static _Thread_local bool has_failed;
 
+/* See mem_live. */
+static _Thread_local long live;
+
 bool mem_fail_after(long n)
 {
     bool failed = has_failed;
@@ -28,6 +31,17 @@ bool mem_fails_now(void)
     return true;
 }
 
+long mem_live(void)
+{
+    return live;
+}
+
+static void *counted(void *p)
+{
+    live += p != NULL;
+    return p;
+}
+
 /* No object is larger than this, and sanitizers abort where an allocator would just say no. */
 static bool too_large(size_t size)
 {
@@ -38,7 +52,7 @@ void *mem_alloc(size_t size)
 {
     if (mem_fails_now() || too_large(size))
         return NULL;
-    return malloc(size ? size : 1);
+    return counted(malloc(size ? size : 1));
 }
 
 void *mem_zeroed(size_t count, size_t size)
@@ -47,18 +61,22 @@ void *mem_zeroed(size_t count, size_t size)
 
     if (mem_fails_now() || !size_mul(count, size, &total) || too_large(total))
         return NULL;
-    return calloc(total ? total : 1, 1);
+    return counted(calloc(total ? total : 1, 1));
 }
 
 void *mem_resize(void *old, size_t size)
 {
+    void *grown;
+
     if (mem_fails_now() || too_large(size))
         return NULL;
-    return realloc(old, size ? size : 1);
+    grown = realloc(old, size ? size : 1);
+    return old ? grown : counted(grown);
 }
 
 void mem_free(void *p)
 {
+    live -= p != NULL;
     free(p);
 }
 
@@ -78,10 +96,11 @@ void *mem_alloc_aligned(size_t size)
 
     if (mem_fails_now() || too_large(size))
         return NULL;
-    return aligned_alloc(ALIGNMENT, padded & ~(size_t)(ALIGNMENT - 1));
+    return counted(aligned_alloc(ALIGNMENT, padded & ~(size_t)(ALIGNMENT - 1)));
 }
 
 void mem_free_aligned(void *p)
 {
+    live -= p != NULL;
     free(p);
 }

@@ -25,6 +25,9 @@ void mem_free_aligned(void *p);
  */
 bool mem_fail_after(long n);
 
+/* For tests: blocks that this thread has allocated, less those that it has freed. */
+long mem_live(void);
+
 /* Counts one allocation, for allocators built on this one: true when it is the one to fail. */
 bool mem_fails_now(void);
 

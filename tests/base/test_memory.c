@@ -112,6 +112,28 @@ static void test_resize_failure_keeps_the_block(void **state)
     mem_free(p);
 }
 
+static void test_live(void **state)
+{
+    long before = mem_live();
+    void *blocks[5];
+
+    (void)state;
+    for (int kind = 0; kind < 5; kind++)
+        blocks[kind] = nth(kind);
+    CHECK(mem_live() == before + 5, "%ld are live", mem_live() - before);
+    blocks[0] = mem_resize(blocks[0], 4000);
+    mem_free(NULL);
+    mem_free_aligned(NULL);
+    mem_fail_after(0);
+    CHECK(!mem_alloc(8), "should fail");
+    mem_fail_after(-1);
+    CHECK(mem_live() == before + 5, "%ld are live", mem_live() - before);
+    for (int kind = 0; kind < 4; kind++)
+        mem_free(blocks[kind]);
+    mem_free_aligned(blocks[4]);
+    CHECK(mem_live() == before, "%ld are live", mem_live() - before);
+}
+
 static void *allocate_elsewhere(void *arg)
 {
     void **p = arg;
@@ -156,6 +178,7 @@ int main(void)
         cmocka_unit_test(test_absurd_sizes),
         cmocka_unit_test(test_fail_after),
         cmocka_unit_test(test_resize_failure_keeps_the_block),
+        cmocka_unit_test(test_live),
         cmocka_unit_test(test_fail_after_is_per_thread),
         cmocka_unit_test(test_checked_sizes),
     };

@@ -241,42 +241,6 @@ static void test_unknown_tokens(void **state)
 
 /* What can go wrong on the way */
 
-static void test_failing_allocations(void **state)
-{
-    static const char *const names[] = {"llama", "falcon_h1"};
-
-    (void)state;
-    SKIP_IF_NO_SHARED();
-    for (size_t m = 0; m < COUNT(names); m++) {
-        char folder[128], path[2048];
-        size_t size;
-        uint8_t *data;
-        struct rig r;
-        bool failed = true;
-
-        snprintf(folder, sizeof folder, "goldens/models/%s", names[m]);
-        snprintf(path, sizeof path, "%s", temporary_path("again.safetensors"));
-        open_rig(&r, shared_path(folder), true);
-        data = saved(&r, 9, &size);
-        for (long n = 0; failed; n++) {
-            clm_error err = {0};
-            kv_seq *seq;
-
-            mem_fail_after(n);
-            seq = cache_file_parse(r.engine, data, size, "input", &origin, &err);
-            if (seq && cache_file_save(r.engine, seq, path, &origin, &err) == 0)
-                CHECK(!err.code, "%s", err.message);
-            else
-                CHECK(err.code == CLM_ERR_NOMEM, "allocation %ld: %s", n, err.message);
-            failed = mem_fail_after(-1);
-            kv_seq_close(seq);
-            CHECK(kv_cache_bytes_used(engine_cache(r.engine)) == 0, "blocks are left");
-        }
-        free(data);
-        rig_close(&r);
-    }
-}
-
 /* Saves one, then the other, for ever. */
 static _Noreturn void save_for_ever(struct rig *r, kv_seq *const seqs[2], const char *path)
 {
@@ -350,7 +314,6 @@ int main(void)
         cmocka_unit_test(test_origin),
         cmocka_unit_test(test_adapter),
         cmocka_unit_test(test_unknown_tokens),
-        cmocka_unit_test(test_failing_allocations),
         cmocka_unit_test(test_killed),
     };
 
