@@ -28,6 +28,7 @@ static int afm7_spec(struct spec *s, config *c, arena *a)
 
     if (config_common_named(s, c, &keys, true, a))
         return -1;
+    s->tie_by_file = true; /* mlx-lm has no head of its own for it */
     if (reused < 0 || reused >= s->n_layers)
         return config_fail(c, "num_kv_reuse_layers", "it is %d of %d layers", reused, s->n_layers);
     if (!(growth > 0 && growth < 1024))

@@ -35,6 +35,7 @@ static int cohere_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, true, a))
         return -1;
+    s->tie_by_file = true; /* mlx-lm has no head of its own for it */
     attention = attention_of(c, s, norm, a);
     s->logit_scale = (float)config_float_or(c, "logit_scale", 0.0625);
     s->final_norm = norm;

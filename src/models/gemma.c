@@ -27,8 +27,7 @@ static struct attention_spec gemma_attention(struct spec *s, config *c, arena *a
     int head_dim = config_int_or(c, "head_dim", 256);
 
     s->embed_scale = (float)sqrt(s->hidden_size);
-    s->tie_by_file |=
-        !s->tie_word_embeddings; /* converters drop the head whatever the config says */
+    s->tie_by_file = true; /* converters drop the head whatever the config says */
     return (struct attention_spec){
         .n_heads = n_heads,
         .n_kv_heads = config_int_or(c, "num_key_value_heads", n_heads),

@@ -129,6 +129,7 @@ static int gemma3n_spec(struct spec *s, config *c, arena *a)
     s->vocab_size = 262400;
     if (config_common(s, c, true, a))
         return -1;
+    s->tie_by_file = true; /* mlx-lm has no head of its own for it */
     if (shared < 0 || shared >= s->n_layers)
         return config_fail(c, "num_kv_shared_layers", "it is %d of %d layers", shared, s->n_layers);
     s->embed_scale = (float)sqrt(s->hidden_size);

@@ -26,6 +26,7 @@ static int gpt2_spec(struct spec *s, config *c, arena *a)
 
     if (config_common_named(s, c, &gpt2_keys, true, a))
         return -1;
+    s->tie_by_file = true; /* mlx-lm has no head of its own for it */
     if (!config_bool_or(c, "scale_attn_weights", true) ||
         config_bool_or(c, "scale_attn_by_inverse_layer_idx", false))
         return config_fail(c, "scale_attn_weights",

@@ -66,6 +66,7 @@ static int hunyuan_spec(struct spec *s, config *c, arena *a)
         return config_fail(c, "cla_share_factor", "it is %d; it must be positive", group);
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= !v1; /* mlx-lm's has no head of its own */
     attention = config_attention(c, s, 10000, a);
     if (config_bool_or(c, "use_qk_norm", true))
         attention.q_norm = attention.k_norm = norm;

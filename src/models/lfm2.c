@@ -109,6 +109,7 @@ static int lfm2_spec(struct spec *s, config *c, arena *a)
 
     if (config_common_named(s, c, config_has(c, "tie_embedding") ? &older : &keys, true, a))
         return -1;
+    s->tie_by_file = true; /* mlx-lm has no head of its own for it */
     attention = attention_of(c, s, norm, a);
     conv = (struct short_conv_spec){.channels = s->hidden_size,
                                     .width = config_int(c, "conv_L_cache"),

@@ -22,6 +22,7 @@ static int lille_spec(struct spec *s, config *c, arena *a)
 
     if (config_common_named(s, c, &keys, true, a))
         return -1;
+    s->tie_by_file = true; /* mlx-lm has no head of its own for it */
     attention.n_kv_heads = config_int_or(c, "n_kv_heads", attention.n_heads);
     attention.head_dim = s->hidden_size / attention.n_heads;
     attention.scale = attention_scale(attention.head_dim);
