@@ -155,6 +155,15 @@ static bool is_of_layer(const struct weight_rule *r, const struct spec *s, int l
            s->layers[layer].branches[0].op == r->to.only;
 }
 
+/* Whether a pattern is of whole names, whose last part is not taken off. */
+static bool is_whole(const char *pattern)
+{
+    static const char end[] = ".bias";
+    size_t n = strlen(pattern), m = sizeof end - 1;
+
+    return strstr(pattern, "**") || (n > m && strcmp(pattern + n - m, end) == 0);
+}
+
 static struct tensor_place place_by(const struct weight_rule *rules,
                                     const struct weight_prefix *prefixes, const struct spec *s,
                                     const char *name)
@@ -172,11 +181,14 @@ static struct tensor_place place_by(const struct weight_rule *rules,
     if (dot && place.part != PART_OTHER)
         *dot = '\0';
     for (const struct weight_rule *r = rules; r->pattern; r++) {
-        bool any = strstr(r->pattern, "**") != NULL;
+        bool by_whole = is_whole(r->pattern);
 
         if ((!r->to.bare || place.part == PART_OTHER) &&
-            match(r->pattern, any ? whole : module, &place) && is_of_layer(r, s, place.layer)) {
+            match(r->pattern, by_whole ? whole : module, &place) &&
+            is_of_layer(r, s, place.layer)) {
             place.to = r->to;
+            if (by_whole)
+                place.part = PART_OTHER;
             return place;
         }
     }
