@@ -140,6 +140,8 @@ static int reach(struct binder *b, const struct checkpoint_tensor *t,
         return fail(b->err, CLM_ERR_FORMAT, "%s: tensors %s and %s are the same weight", b->path,
                     other->name, t->name);
     piece = &b->pieces[slot][expert];
+    if (place->part == PART_BIAS && !rows.rows)
+        rows = *piece; /* a bias of its own says nothing of how the weight lies */
     memcpy(rows.part, piece->part, sizeof rows.part);
     rows.transposed = place->part == PART_WEIGHT ? place->to.transposed : piece->transposed;
     *piece = rows;

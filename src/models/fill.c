@@ -398,10 +398,13 @@ static int set_matrix(struct binder *b, const struct nn_slot *s, const struct pi
 static const uint8_t *vector_of(struct binder *b, const struct checkpoint_tensor *t,
                                 const struct piece *p, const struct nn_slot *s, int expert)
 {
-    const uint8_t *from = expert_of(b, t, p, s, expert, 0);
     size_t size = dtype_size(t->type);
+    const uint8_t *from;
     uint8_t *copy;
 
+    if (p->rows > s->n_out && !p->stacked && t->size == (size_t)s->n_out * size)
+        return t->data; /* a bias of its own beside a weight that is a part of a tensor */
+    from = expert_of(b, t, p, s, expert, 0);
     if (!from || !p->stride)
         return from ? from + (size_t)p->row * size : NULL;
     copy = arena_zeroed(b->memory, (size_t)s->n_out, size);

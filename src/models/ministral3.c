@@ -13,7 +13,16 @@ static int ministral3_spec(struct spec *s, config *c, arena *a)
     struct attention_spec attention;
     struct mlp_spec mlp = config_gated_mlp(c);
     int window = config_int_or(c, "sliding_window", 0);
+    const char *const *types;
+    int n_types = config_strings(c, "layer_types", &types);
 
+    /* mlx-lm makes as many layers as layer_types has; a file with others is refused in binding. */
+    if (n_types > 4096)
+        return config_fail(c, "layer_types", "%d layers are too many", n_types);
+    if (n_types > 0) {
+        s->n_layers = n_types;
+        config_ignore(c, "num_hidden_layers", NULL);
+    }
     if (config_common(s, c, true, a))
         return -1;
     attention = config_attention(c, s, 1000000, a);
