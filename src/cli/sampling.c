@@ -196,5 +196,7 @@ double generation_speed(const struct generate_result *r)
 
 double prompt_speed(const struct generate_result *r)
 {
-    return r->prompt_seconds > 0 ? r->prompt_tokens / r->prompt_seconds : 0;
+    int evaluated = r->prompt_tokens - r->cached_tokens;
+
+    return r->prompt_seconds > 0 ? evaluated / r->prompt_seconds : 0;
 }

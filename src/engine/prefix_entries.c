@@ -203,3 +203,22 @@ void prefix_keep_limits(prefix_index *x)
             prefix_let_go(x, e);
     }
 }
+
+bool prefix_let_idle_go(prefix_index *x, size_t bytes)
+{
+    size_t freed = 0;
+    struct prefix_entry *next;
+    bool any = false;
+
+    for (struct prefix_entry *e = x->oldest; e && freed < bytes; e = next) {
+        size_t used = kv_cache_bytes_used(x->cache);
+
+        next = e->newer;
+        if (e->pins || !kept_blocks_idle(&x->blocks, e->seq))
+            continue;
+        prefix_let_go(x, e);
+        freed += used - kv_cache_bytes_used(x->cache);
+        any = true;
+    }
+    return any;
+}

@@ -59,4 +59,8 @@ void prefix_store(prefix_index *x, struct prefix_entry *e);
 void prefix_let_go(prefix_index *x, struct prefix_entry *e);
 void prefix_keep_limits(prefix_index *x);
 
+/* Sequences of which no one else holds all blocks go, those used longest ago first, until so many
+ * bytes have become free; false: there is none. */
+bool prefix_let_idle_go(prefix_index *x, size_t bytes);
+
 #endif

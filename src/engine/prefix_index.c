@@ -122,7 +122,7 @@ static kv_seq *load(prefix_index *x, struct prefix_entry *e, clm_error *err)
 {
     kv_seq *s = cache_folder_load(x->folder, e->file, err);
 
-    while (!s && err->code == CLM_ERR_FULL && prefix_index_evict(x, 1) && e->file) {
+    while (!s && err->code == CLM_ERR_FULL && prefix_let_idle_go(x, 1) && e->file) {
         *err = (clm_error){0};
         s = cache_folder_load(x->folder, e->file, err);
     }
@@ -267,21 +267,17 @@ int prefix_index_insert(prefix_index *x, const kv_seq *s, clm_error *err)
     return 0;
 }
 
-size_t prefix_index_evict(prefix_index *x, size_t bytes)
+bool prefix_index_evict(prefix_index *x, size_t bytes)
 {
-    size_t freed = 0;
-    struct prefix_entry *next;
+    struct prefix_entry *e;
 
-    for (struct prefix_entry *e = x->oldest; e && freed < bytes; e = next) {
-        size_t used = kv_cache_bytes_used(x->cache);
-
-        next = e->newer;
-        if (e->pins || !kept_blocks_idle(&x->blocks, e->seq))
-            continue;
+    if (prefix_let_idle_go(x, bytes))
+        return true;
+    for (e = x->oldest; e && e->pins; e = e->newer)
+        continue;
+    if (e)
         prefix_let_go(x, e);
-        freed += used - kv_cache_bytes_used(x->cache);
-    }
-    return freed;
+    return e;
 }
 
 int prefix_index_pin(prefix_index *x, const int32_t *tokens, int n, clm_error *err)

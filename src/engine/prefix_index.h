@@ -60,10 +60,11 @@ int prefix_index_insert(prefix_index *x, const kv_seq *s, clm_error *err);
 
 /**
  * Let go of kept sequences, those not used for longest first, until at least so many bytes of
- * blocks are free for others; sequences of which others hold all blocks stay, as that would free
- * none. The bytes that became free; 0: there is nothing more to let go of.
+ * blocks are free for others. Those of which others hold all blocks stay, as that would free none;
+ * but where there are no others one of them goes too, and whoever shares its last block need not
+ * copy it to write there. False: nothing was let go of, nor can be.
  */
-size_t prefix_index_evict(prefix_index *x, size_t bytes);
+bool prefix_index_evict(prefix_index *x, size_t bytes);
 
 /**
  * Keep the past of exactly these tokens, whatever the limits, until it is unpinned as often as it

@@ -37,7 +37,7 @@ struct generate_options {
     const struct token_list *end_tokens; /* may be NULL */
     const struct stop_set *stops;        /* may be NULL */
     void *ctx;                           /* of all callbacks; each may be NULL */
-    /* Prompt tokens done, after each step of the prompt. */
+    /* Prompt tokens done, after each step of the prompt; not those that were cached. */
     void (*progress)(void *ctx, int done, int total);
     /* Asked between steps; true ends the text with the token at hand. */
     bool (*interrupted)(void *ctx);
@@ -52,6 +52,7 @@ struct generate_options {
 struct generate_result {
     enum finish_reason finish;
     int prompt_tokens, generated_tokens; /* an end token counts */
+    int cached_tokens;                   /* of the prompt, that were evaluated for others */
     int draft_tokens;                    /* of the generated ones that a drafter has foreseen */
     double prompt_seconds;               /* until the first token was chosen */
     double generation_seconds;           /* from then until the last */

@@ -107,6 +107,26 @@ int request_pending(const request *r)
     return (int)r->ids.count - (r->seq ? kv_seq_length(r->seq) : 0);
 }
 
+int request_recall(request *r, prefix_index *x, clm_error *err)
+{
+    r->seq = prefix_index_lookup(x, r->ids.ids, (int)r->ids.count, &r->cut, err);
+    if (!r->seq)
+        return -1;
+    if (!r->recalled)
+        r->result.cached_tokens = kv_seq_length(r->seq);
+    r->recalled = true;
+    return 0;
+}
+
+/* Without memory for it, others evaluate what they need. */
+void request_keep(const request *r, prefix_index *x)
+{
+    int length = kv_seq_length(r->seq);
+
+    if (length == r->cut || length == r->n_past + r->result.prompt_tokens || r->ended)
+        prefix_index_insert(x, r->seq, NULL);
+}
+
 void request_end(request *r, enum finish_reason finish)
 {
     if (!r->ended)
@@ -131,13 +151,14 @@ static bool is_interrupted(const request *r)
 void request_tell_progress(request *r)
 {
     const struct generate_options *o = &r->o.generate;
-    int done = kv_seq_length(r->seq) - r->n_past;
+    int cached = r->result.cached_tokens;
+    int done = kv_seq_length(r->seq) - r->n_past - cached;
 
     if (request_has_begun(r) || done <= r->told)
         return;
     r->told = done;
     if (o->progress)
-        o->progress(o->ctx, done, r->result.prompt_tokens);
+        o->progress(o->ctx, done, r->result.prompt_tokens - cached);
     if (is_interrupted(r))
         request_end(r, FINISH_CANCELLED);
 }

@@ -8,6 +8,7 @@
 #ifndef GENERATE_REQUEST_H
 #define GENERATE_REQUEST_H
 
+#include "engine/prefix_index.h"
 #include "generate/generate.h"
 
 typedef struct request request;
@@ -36,8 +37,10 @@ struct request {
     int rows;              /* tokens to evaluate in the step at hand */
     struct token_list ids; /* what seq held, prompt, chosen tokens; behind these the drafts */
     int n_drafts;
-    int n_past; /* what o.seq held */
-    int told;   /* prompt tokens that progress was told of */
+    int n_past;    /* what o.seq held */
+    int told;      /* prompt tokens that progress was told of */
+    int cut;       /* a length at which its sequence is worth keeping; 0: none */
+    bool recalled; /* result.cached_tokens is set */
     struct detokenizer detokenizer;
     struct stop_matcher stops;
     struct strbuf segment, text; /* of the token at hand, before and behind the stops */
@@ -61,6 +64,12 @@ static inline bool request_has_begun(const request *r)
 {
     return r->result.generated_tokens > 0;
 }
+
+/* A sequence for a request that has none, with as much of its text as the index keeps. */
+int request_recall(request *r, prefix_index *x, clm_error *err);
+
+/* After a step: keep the sequence where others may go on from it. */
+void request_keep(const request *r, prefix_index *x);
 
 /* After a step: say how far the prompt is. */
 void request_tell_progress(request *r);

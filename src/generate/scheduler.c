@@ -117,12 +117,14 @@ struct scheduler_load scheduler_load(const scheduler *s)
 /* Coming and going */
 
 /* Tell the end of a request that is in no list any more. */
-static void finish(struct request *r)
+static void finish(scheduler *s, struct request *r)
 {
     struct request_options o = r->o;
     struct generate_result result = r->result;
     clm_error err = r->error;
 
+    if (s->o.prefixes && r->seq && result.finish != FINISH_ERROR)
+        request_keep(r, s->o.prefixes);
     request_close(r);
     if (o.done)
         o.done(o.ctx, &result, result.finish == FINISH_ERROR ? &err : NULL);
@@ -144,7 +146,7 @@ static void retire(scheduler *s)
     for (int i = 0; i < s->n_running;) {
         if (s->running[i]->ended) {
             s->held = false;
-            finish(leave(s, i));
+            finish(s, leave(s, i));
         } else {
             i++;
         }
@@ -170,7 +172,7 @@ static void end_some(scheduler *s)
     for (struct request **at = &s->queue; *at;) {
         check_end(*at, now, true);
         if ((*at)->ended) {
-            finish(dequeue(s, at));
+            finish(s, dequeue(s, at));
             at = &s->queue; /* a callback may have added some */
         } else {
             at = &(*at)->next;
@@ -181,6 +183,8 @@ static void end_some(scheduler *s)
 /* The sequence of a request whose turn has come. */
 static int open_sequence(scheduler *s, struct request *r, clm_error *err)
 {
+    if (!r->seq && !r->o.seq && s->o.prefixes)
+        return request_recall(r, s->o.prefixes, err);
     if (!r->seq)
         r->seq = r->o.seq ? r->o.seq : kv_seq_open(engine_cache(s->engine), err);
     return r->seq ? 0 : -1;
@@ -194,7 +198,7 @@ static void admit(scheduler *s)
 
         if (open_sequence(s, r, &err)) {
             request_fail(r, &err);
-            finish(r);
+            finish(s, r);
         } else {
             s->running[s->n_running++] = r;
         }
@@ -207,7 +211,10 @@ static void admit(scheduler *s)
 static int missing(const scheduler *s, const struct request *r)
 {
     int most = request_pending(r), chunk = r->o.generate.prefill_step_size;
+    int to_cut = r->cut - kv_seq_length(r->seq);
 
+    if (to_cut > 0 && to_cut < most)
+        most = to_cut;
     if (chunk > 0 && chunk < most)
         most = chunk;
     if (s->widest < most)
@@ -316,6 +323,8 @@ static void take_rows(scheduler *s, int i, const float *logits)
 {
     struct request *r = s->planned[i];
 
+    if (s->o.prefixes)
+        request_keep(r, s->o.prefixes);
     request_tell_progress(r);
     if (!r->ended && s->inputs[i].n_logits > 0)
         request_choose(r, logits);
@@ -387,6 +396,8 @@ static void make_room(scheduler *s, const clm_error *err)
 {
     struct request *last = s->planned[0];
 
+    if (s->o.prefixes && prefix_index_evict(s->o.prefixes, 1))
+        return;
     if (preempt_last(s) || narrow(s))
         return;
     for (int i = 1; i < s->n_planned; i++)

@@ -2,8 +2,9 @@
  *
  * Requests come at any time. Each step takes one token of every answer that goes on, with the
  * drafts of those that have some, and parts of the prompts that wait, so that no answer stands
- * still while a prompt is read. When the cache is full the request that came last gives its memory
- * back and is evaluated again later; when one alone does not fit, it fails, and the others go on.
+ * still while a prompt is read. When the cache is full, kept prefixes that no one uses go; then the
+ * request that came last gives its memory back and is evaluated again later; when one alone does
+ * not fit, it fails, and the others go on.
  * What a request gives depends on nothing but itself: in exact mode to the bit.
  */
 #ifndef GENERATE_SCHEDULER_H
@@ -20,6 +21,10 @@ struct scheduler_options {
     /* Tokens of prompts in a step in which answers go on: the more, the sooner the prompts are done
      * and the longer the answers wait. Default 64. */
     int prompt_share;
+    /* Where texts go on from what earlier ones began with, and are kept for later ones; of the same
+     * engine, stays the caller's. Requests with a sequence of their own only add to it. NULL: none.
+     */
+    prefix_index *prefixes;
 };
 
 /* The engine is the caller's; between steps others may use it too. One thread at a time for the

@@ -1,5 +1,6 @@
-/* Whatever comes when, whatever is cancelled, and however small the cache: each request gives what
- * it gives alone. Thousands of random schedules over small models of each kind. */
+/* Whatever comes when, whatever is cancelled, however small the cache, and whatever is kept of
+ * earlier texts: each request gives what it gives alone. Thousands of random schedules over small
+ * models of each kind. */
 #include "testing.h"
 
 #include <string.h>
@@ -40,6 +41,8 @@ struct flight {
     engine *engine;
 };
 
+static long long n_cached; /* tokens of prompts */
+
 static bool take_token(void *ctx, const struct generated *g)
 {
     struct flight *f = ctx;
@@ -61,6 +64,8 @@ static void take_done(void *ctx, const struct generate_result *r, const clm_erro
 
     CHECK(r->finish != FINISH_ERROR && !err, "%s", err->message);
     CHECK(!f->done && r->generated_tokens == f->n_tokens, "%d tokens", f->n_tokens);
+    CHECK(r->cached_tokens < r->prompt_tokens, "%d of %d", r->cached_tokens, r->prompt_tokens);
+    n_cached += r->cached_tokens;
     f->done = true;
     f->request = NULL;
     f->finish = r->finish;
@@ -103,13 +108,18 @@ static void run_alone(struct kind *k, engine *e, int vocab_size, size_t *largest
     memcpy(k->alone, f.tokens, sizeof f.tokens);
 }
 
-/* Greedy ones and seeded ones, with penalties whose windows reach into the prompt. */
+/* Greedy ones and seeded ones, with penalties whose windows reach into the prompt. Half of them
+ * begin as the one before does. */
 static void make_kind(struct kind *k, int i, int vocab_size)
 {
     *k = (struct kind){.n_prompt = 1 + (int)random_below(i % 4 ? 20 : MAX_PROMPT),
                        .sampling = sampler_defaults()};
     for (int t = 0; t < k->n_prompt; t++)
         k->prompt[t] = (int32_t)random_below((size_t)vocab_size);
+    if (i % 2)
+        memcpy(k->prompt, k[-1].prompt, (size_t)k[-1].n_prompt / 2 * sizeof *k->prompt);
+    if (i % 2 && k->n_prompt < k[-1].n_prompt / 2)
+        k->n_prompt = k[-1].n_prompt / 2;
     k->generate.max_tokens = 1 + (int)random_below(MAX_TOKENS);
     k->generate.prefill_step_size = i % 3 ? 0 : 5;
     k->sampling.seed = random_u64();
@@ -192,11 +202,19 @@ static long long run_schedule(const struct rig *r, const struct kind *kinds, siz
                                 .max_rows = 4 + (int)random_below(60)};
     struct scheduler_options so = {.max_running = (int)random_below(9),
                                    .prompt_share = (int)random_below(20)};
+    struct prefix_limits limits = {.max_entries = (int)random_below(9),
+                                   .max_bytes = random_below(2) ? largest * 2 : 0};
     clm_error err = {0};
     engine *e = engine_open(r->model, &eo, &err);
-    scheduler *s = e ? scheduler_open(e, &so, &err) : NULL;
+    scheduler *s;
     long long preemptions;
 
+    CHECK(e, "%s", err.message);
+    if (random_below(2)) {
+        so.prefixes = prefix_index_open(e, &limits, &err);
+        CHECK(so.prefixes, "%s", err.message);
+    }
+    s = scheduler_open(e, &so, &err);
     CHECK(s, "%s", err.message);
     for (int i = 0; i < n; i++)
         all[i] = (struct flight){
@@ -209,6 +227,7 @@ static long long run_schedule(const struct rig *r, const struct kind *kinds, siz
     for (int i = 0; i < n; i++)
         check_flight(&all[i]);
     scheduler_close(s);
+    prefix_index_close(so.prefixes);
     CHECK(kv_cache_bytes_used(engine_cache(e)) == 0, "%zu bytes are still in use",
           kv_cache_bytes_used(engine_cache(e)));
     engine_close(e);
@@ -238,6 +257,8 @@ static void test_schedules(void **state)
         for (int i = 0; i < 5; i++)
             preemptions += run_schedule(&r, kinds, largest, MAX_AT_ONCE);
         CHECK(preemptions > SCHEDULES / 10, "%s: %lld preemptions", names[m], preemptions);
+        CHECK(n_cached > SCHEDULES / 4, "%s: %lld tokens cached", names[m], n_cached);
+        n_cached = 0;
         for (int i = 0; i < N_KINDS; i++)
             token_list_release(&kinds[i].end);
         rig_close(&r);
