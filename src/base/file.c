@@ -1,9 +1,11 @@
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -182,6 +184,70 @@ static void writer_free(file_writer *w)
     mem_free(w);
 }
 
+/* The folder of a path in out; whether it fits. */
+static bool folder_of(char *out, size_t size, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    size_t n = !slash ? 1 : slash == path ? 1 : (size_t)(slash - path);
+
+    if (n >= size)
+        return false;
+    memcpy(out, slash ? path : ".", n);
+    out[n] = '\0';
+    return true;
+}
+
+/* Whether a file's name is one that create_temporary makes for a name. */
+static bool is_temporary_of(const char *file, const char *name)
+{
+    size_t n = strlen(name);
+
+    if (strncmp(file, name, n) != 0 || file[n] != '.')
+        return false;
+    n += 1 + strspn(file + n + 1, "0123456789-");
+    return strcmp(file + n, ".tmp") == 0;
+}
+
+/* Removes a temporary file that no one is writing: its lock can be had. */
+static void remove_stale(int folder, const char *name)
+{
+    struct stat st;
+    int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+    if (fd < 0)
+        return;
+    if (!fstat(fd, &st) && S_ISREG(st.st_mode) && !flock(fd, LOCK_EX | LOCK_NB))
+        unlinkat(folder, name, 0);
+    close(fd);
+}
+
+/* Writers of the same path that were killed have left theirs. */
+static void remove_all_stale(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char folder[4096];
+    struct dirent *entry;
+    DIR *dir = folder_of(folder, sizeof folder, path) ? opendir(folder) : NULL;
+
+    if (!dir)
+        return;
+    while ((entry = readdir(dir)))
+        if (is_temporary_of(entry->d_name, name))
+            remove_stale(dirfd(dir), entry->d_name);
+    closedir(dir);
+}
+
+/* Locks what was just created until it is closed, so that no one takes it for stale; false when
+ * someone has done so before. File systems that cannot lock let no one else lock either. */
+static bool hold_temporary(int fd)
+{
+    struct stat st;
+
+    while (flock(fd, LOCK_EX) && errno == EINTR)
+        ;
+    return fstat(fd, &st) || st.st_nlink > 0;
+}
+
 /* Creates the temporary file, with a name that no other writer has. */
 static int create_temporary(file_writer *w, clm_error *err)
 {
@@ -196,10 +262,14 @@ static int create_temporary(file_writer *w, clm_error *err)
         snprintf(w->temporary, size, "%s.%ld-%09ld%02d.tmp", w->path, (long)getpid(), now.tv_nsec,
                  attempt);
         w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (w->fd >= 0)
-            return 0;
-        if (errno != EEXIST)
+        if (w->fd < 0 && errno != EEXIST)
             break;
+        if (w->fd >= 0 && hold_temporary(w->fd))
+            return 0;
+        if (w->fd >= 0)
+            close(w->fd);
+        w->fd = -1;
+        errno = EEXIST;
     }
     return fail_errno(err, "create a file to write", w->path, errno);
 }
@@ -219,6 +289,7 @@ file_writer *file_writer_open(const char *path, clm_error *err)
         fail(err, CLM_ERR_NOMEM, "no memory to write %s", path);
         goto failed;
     }
+    remove_all_stale(path);
     if (create_temporary(w, err))
         goto failed;
     return w;
@@ -252,18 +323,11 @@ int file_writer_write(file_writer *w, const void *data, size_t size, clm_error *
 /* Makes the new name itself durable. Some file systems cannot; the file is whole in any case. */
 static void sync_folder(const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    char folder[4096] = ".";
+    char folder[4096];
     int fd;
 
-    if (slash) {
-        size_t n = slash == path ? 1 : (size_t)(slash - path);
-
-        if (n >= sizeof folder)
-            return;
-        memcpy(folder, path, n);
-        folder[n] = '\0';
-    }
+    if (!folder_of(folder, sizeof folder, path))
+        return;
     fd = open(folder, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return;
@@ -274,7 +338,6 @@ static void sync_folder(const char *path)
 int file_writer_commit(file_writer *w, clm_error *err)
 {
     int rc = -1;
-    int closed;
 
     if (w->failed) {
         fail(err, CLM_ERR_IO, "cannot write %s: an earlier write failed", w->path);
@@ -284,12 +347,7 @@ int file_writer_commit(file_writer *w, clm_error *err)
         fail_errno(err, "write", w->path, errno);
         goto cleanup;
     }
-    closed = close(w->fd);
-    w->fd = -1;
-    if (closed) {
-        fail_errno(err, "write", w->path, errno);
-        goto cleanup;
-    }
+    /* Before it is closed, which ends its lock; fsync has told all that close could. */
     if (rename(w->temporary, w->path)) {
         fail_errno(err, "put in place", w->path, errno);
         goto cleanup;

@@ -29,7 +29,8 @@ int file_join(char *out, size_t size, const char *folder, const char *name, clm_
 
 /**
  * A file that appears under its name only when it is complete: writes go to a temporary name
- * beside it; commit flushes to disk and renames, abort (or commit's failure) removes it.
+ * beside it; commit flushes to disk and renames, abort (or commit's failure) removes it. What a
+ * killed writer of the same path has left is removed when the next one opens.
  */
 typedef struct file_writer file_writer;
 

@@ -227,6 +227,35 @@ static void test_writer_refuses(void **state)
     assert_int_equal(temporary_count(), 1);
 }
 
+/* What killed writers have left goes; what others write or have named alike stays. */
+static void test_stale_files(void **state)
+{
+    static const char *const stale[] = {"out.12-00000000100.tmp", "out.1-99999999999.tmp"};
+    static const char *const others[] = {"out.tmp", "out.txt", "out.1a.tmp", "outer.12-3.tmp",
+                                         "out.12-3.tmp.gz"};
+    clm_error err = {0};
+    file_writer *one, *two;
+
+    (void)state;
+    temporary_clear();
+    for (size_t i = 0; i < COUNT(stale); i++)
+        temporary_write(stale[i], "left");
+    for (size_t i = 0; i < COUNT(others); i++)
+        temporary_write(others[i], "other");
+    one = file_writer_open(temporary_path("out"), &err);
+    CHECK(one, "%s", err.message);
+    for (size_t i = 0; i < COUNT(stale); i++)
+        CHECK(!file_exists(temporary_path(stale[i])), "%s is left", stale[i]);
+    two = file_writer_open(temporary_path("out"), &err);
+    CHECK(two, "%s", err.message);
+    assert_int_equal(file_writer_write(one, "1", 1, &err), 0);
+    assert_int_equal(file_writer_commit(one, &err), 0);
+    assert_int_equal(file_writer_commit(two, &err), 0);
+    for (size_t i = 0; i < COUNT(others); i++)
+        CHECK(file_exists(temporary_path(others[i])), "%s is gone", others[i]);
+    assert_int_equal(temporary_count(), 1 + (int)COUNT(others));
+}
+
 static void test_failing_allocations(void **state)
 {
     (void)state;
@@ -265,6 +294,7 @@ int main(void)
         cmocka_unit_test(test_two_writers),
         cmocka_unit_test(test_failed_write_changes_nothing),
         cmocka_unit_test(test_writer_refuses),
+        cmocka_unit_test(test_stale_files),
         cmocka_unit_test(test_failing_allocations),
     };
 

@@ -251,7 +251,8 @@ static _Noreturn void save_for_ever(struct rig *r, kv_seq *const seqs[2], const 
             _exit(1);
 }
 
-/* Killed at any time, it leaves the file as it was before or as it is after. */
+/* Killed at any time, it leaves the file as it was before or as it is after; what else it leaves,
+ * the next one removes. */
 static void test_killed(void **state)
 {
     enum { KILLS = 200, LENGTHS = 2 };
@@ -265,6 +266,7 @@ static void test_killed(void **state)
 
     (void)state;
     SKIP_IF_NO_SHARED();
+    temporary_clear();
     open_rig(&r, shared_path("goldens/models/llama"), true);
     out = malloc(COUNT(tokens) * (size_t)r.vocab_size * sizeof *out);
     CHECK(out, "no memory");
@@ -298,22 +300,20 @@ static void test_killed(void **state)
     }
     print_message("killed %d times: %d short, %d long files\n", KILLS, seen[0], seen[1]);
     CHECK(seen[0] && seen[1], "nothing was written");
+    save(&r, seqs[0], path);
+    CHECK(temporary_count() == 1, "%d files are left of the killed", temporary_count() - 1);
     for (int i = 0; i < LENGTHS; i++)
         kv_seq_close(seqs[i]);
     free(out);
     rig_close(&r);
-    temporary_clear(); /* what the killed have left */
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_contradictions),
-        cmocka_unit_test(test_other_models),
-        cmocka_unit_test(test_origin),
-        cmocka_unit_test(test_adapter),
-        cmocka_unit_test(test_unknown_tokens),
+        cmocka_unit_test(test_damaged),      cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_other_models), cmocka_unit_test(test_origin),
+        cmocka_unit_test(test_adapter),      cmocka_unit_test(test_unknown_tokens),
         cmocka_unit_test(test_killed),
     };
 
