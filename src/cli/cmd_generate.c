@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/memory.h"
+#include "cli/batch.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
@@ -12,6 +13,8 @@
 #include "cli/prompt_cache.h"
 #include "cli/reply_lines.h"
 #include "cli/sampling.h"
+
+static const char default_prompt[] = "Once upon a time";
 
 /* A prompt this long may take a while. */
 #define LONG_PROMPT 128
@@ -23,6 +26,7 @@ struct generate_args {
     int max_tokens;
     int prefill_step_size;
     const char *cache_file;
+    struct batch_args batch;
     bool json, parse;
     bool verbose;
 };
@@ -34,8 +38,6 @@ struct run {
     struct strbuf line;
     bool begun; /* the text's first line is written */
     size_t text_size;
-    struct stop_matcher stops;
-    struct strbuf passed; /* by the stops, of the token at hand */
     const tokenizer *tokenizer;
     struct strbuf token; /* the text of a token among the most likely */
     struct reply reply;  /* with --parse, in place of both */
@@ -104,47 +106,29 @@ static void begin_text(struct run *r)
     r->begun = true;
 }
 
-/* 0, 1 at a stop, -1 with r->err filled. */
 static int parse_text(struct run *r, const char *text, size_t size, bool last)
 {
-    int rc = reply_feed(&r->reply, text, size);
-
-    if (rc >= 0 && (rc || last) && reply_finish(&r->reply))
-        rc = -1;
-    if (rc < 0 || r->lines.calls.failed)
+    if (reply_feed(&r->reply, text, size) || (last && reply_finish(&r->reply)) ||
+        r->lines.calls.failed)
         return fail(r->err, CLM_ERR_NOMEM, "no memory for the reply");
-    return rc;
+    return output_buffer(&r->line, r->err);
 }
 
 static bool write_token(void *ctx, const struct generated *g)
 {
     struct run *r = ctx;
-    struct generated out = *g;
 
     progress_erase(&r->progress);
-    if (r->args->parse) {
-        int rc = parse_text(r, g->text, g->size, g->last);
-
-        r->stops.stopped = rc > 0;
-        return rc >= 0 && output_buffer(&r->line, r->err) == 0 && rc == 0;
-    }
+    if (r->args->parse)
+        return parse_text(r, g->text, g->size, g->last) == 0;
     if (!r->args->json)
         begin_text(r);
-    strbuf_clear(&r->passed);
-    if (!stop_text(&r->stops, g->text, g->size, &r->passed) && g->last)
-        stop_flush(&r->stops, &r->passed);
-    if (r->passed.failed || r->stops.held.failed) {
-        fail(r->err, CLM_ERR_NOMEM, "no memory for text");
-        return false;
-    }
-    out.text = r->passed.data ? r->passed.data : "";
-    out.size = r->passed.size;
-    r->text_size += out.size;
+    r->text_size += g->size;
     if (r->args->json)
-        add_json_token(r, &out);
+        add_json_token(r, g);
     else
-        strbuf_add(&r->line, out.text, out.size);
-    return output_buffer(&r->line, r->err) == 0 && !r->stops.stopped;
+        strbuf_add(&r->line, g->text, g->size);
+    return output_buffer(&r->line, r->err) == 0;
 }
 
 /* As mlx_lm.generate has it. */
@@ -183,20 +167,15 @@ static void add_json_statistics(struct run *run, const struct generate_result *r
 }
 
 /* What was given of the reply is parsed along with what the model adds. */
-static int begin_reply(struct run *run, const struct reply_rules *rules, const struct prompt *p,
-                       clm_error *err)
+static int begin_reply(struct run *run, const struct reply_rules *rules, const struct prompt *p)
 {
     const char *text = p->text.data ? p->text.data : "";
     bool thinking = thinking_is_open(&rules->format.thinking, text, p->reply_at);
-    int rc;
 
     if (!run->args->parse)
         return 0;
     reply_start(&run->reply, rules, p->format.tools, thinking, reply_lines_take, &run->lines);
-    rc = parse_text(run, text + p->reply_at, p->text.size - p->reply_at, false);
-    if (rc > 0)
-        return fail(err, CLM_ERR_ARG, "--prefill-response holds a --stop");
-    return rc ? -1 : output_buffer(&run->line, err);
+    return parse_text(run, text + p->reply_at, p->text.size - p->reply_at, false);
 }
 
 /* What the prompt follows. Without the chat template it does not matter which one it is. */
@@ -223,6 +202,7 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
         .max_tokens = a->max_tokens,
         .prefill_step_size = a->prefill_step_size,
         .end_tokens = &sampling->end_tokens,
+        .stops = &sampling->stops,
         .ctx = run,
         .progress = show_progress,
         .interrupted = was_interrupted,
@@ -237,15 +217,12 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
     if (prompt->count >= LONG_PROMPT)
         progress_show(&run->progress, 0, (int)prompt->count);
     run->tokenizer = s->tokenizer;
-    stop_start(&run->stops, &sampling->stops);
     rc = generate(s->engine, seq, sampling->sampler, s->tokenizer, prompt->ids, prompt->count, &o,
                   &r, err);
     progress_erase(&run->progress);
     kv_seq_close(seq);
     if (rc || run->err->code)
         return -1;
-    if (run->stops.stopped)
-        r.finish = FINISH_STOP;
     if (a->json || a->parse)
         add_json_statistics(run, &r, seed);
     else
@@ -271,20 +248,80 @@ static int run_session(struct run *run, struct session *s, clm_error *err)
     if (sampling_open(&sampling, &a->sampling, s, seed, a->json, err) ||
         prompt_open(&prompt, &options, s->dir, s->tokenizer, err) ||
         conversation_reply_format(&format, &a->prompt.chat, &prompt.format, s->tokenizer, err) ||
-        reply_rules_init(&rules, &format, &sampling.stops, err))
+        reply_rules_init(&rules, &format, NULL, err))
         goto cleanup;
     interrupt_watch(); /* not before: while the prompt is read, Ctrl-C ends at once */
-    if (begin_reply(run, &rules, &prompt, err) == 0)
+    if (begin_reply(run, &rules, &prompt) == 0)
         rc = write_all(run, s, &sampling, &prompt, seed, err);
 
 cleanup:
-    stop_release(&run->stops);
     reply_release(&run->reply);
     reply_lines_release(&run->lines);
     reply_rules_release(&rules);
     sampling_close(&sampling);
     prompt_close(&prompt);
     return rc;
+}
+
+/* A batch has its prompts in a file, and a form of its own. */
+static int check_batch(const struct generate_args *a, clm_error *err)
+{
+    const char *name = NULL;
+
+    if (a->prompt.text != default_prompt)
+        name = "prompt";
+    else if (a->prompt.prefill)
+        name = "prefill-response";
+    else if (a->prompt.chat.system)
+        name = "system-prompt";
+    else if (a->cache_file)
+        name = "prompt-cache-file";
+    else if (a->json || a->parse)
+        name = a->json ? "json" : "parse";
+    return name ? fail(err, CLM_ERR_ARG, "--batch and --%s exclude each other", name) : 0;
+}
+
+static int run_batch(const struct generate_args *a, struct session *s, clm_error *err)
+{
+    struct batch_rules rules = {
+        .session = s,
+        .sampling = &a->sampling,
+        .max_tokens = a->max_tokens,
+        .prefill_step_size = a->prefill_step_size,
+        .seed = sampling_seed(&a->sampling),
+    };
+    struct chat_template format = {0};
+    struct sampling sampling = {0};
+    struct reply_format reply;
+    struct reply_rules replies = {0};
+    int rc = -1;
+
+    if (check_batch(a, err) || sampling_open(&sampling, &a->sampling, s, 0, false, err) ||
+        (!a->prompt.ignore_chat_template &&
+         chat_template_open(&format, s->dir, &a->prompt.chat, err)) ||
+        conversation_reply_format(&reply, &a->prompt.chat, &format, s->tokenizer, err) ||
+        reply_rules_init(&replies, &reply, NULL, err))
+        goto cleanup;
+    rules.stops = &sampling.stops;
+    rules.end_tokens = &sampling.end_tokens;
+    rules.format = &format;
+    rules.replies = &replies;
+    interrupt_watch();
+    rc = batch_run(&a->batch, &rules, err);
+
+cleanup:
+    reply_rules_release(&replies);
+    chat_template_close(&format);
+    sampling_close(&sampling);
+    return rc;
+}
+
+/* Of a batch a step holds many texts, whatever of one prompt it may take. */
+static int open_session(struct session *s, const struct generate_args *a, clm_error *err)
+{
+    int rows = a->batch.file ? 0 : a->prefill_step_size;
+
+    return session_open_tokenizer(s, &a->model, err) || session_open(s, &a->model, rows, err);
 }
 
 static int generate_run(const void *args, clm_error *err)
@@ -302,12 +339,10 @@ static int generate_run(const void *args, clm_error *err)
         fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
     else if (a.sampling.sampler.top_logprobs > 0 && !a.json)
         fail(err, CLM_ERR_ARG, "--logprobs is for --json; give both");
-    else if (session_open_tokenizer(&s, &a.model, err) == 0 &&
-             session_open(&s, &a.model, a.prefill_step_size, err) == 0)
-        rc = run_session(&run, &s, err);
+    else if (open_session(&s, &a, err) == 0)
+        rc = a.batch.file ? run_batch(&a, &s, err) : run_session(&run, &s, err);
     mem_free(cached);
     strbuf_release(&run.line);
-    strbuf_release(&run.passed);
     strbuf_release(&run.token);
     session_close(&s);
     return rc;
@@ -317,7 +352,8 @@ static void generate_defaults(void *args)
 {
     struct generate_args *a = args;
 
-    a->prompt.text = "Once upon a time";
+    a->prompt.text = default_prompt;
+    batch_defaults(&a->batch);
     sampling_defaults(&a->sampling);
     a->max_tokens = 100;
     a->verbose = true;
@@ -346,6 +382,7 @@ static const struct option generate_options_table[] = {
     {INT_OPTION("prefill-step-size", 0, A, prefill_step_size, 0, 65536,
                 "how many tokens of the prompt to process at a time; fewer take less memory "
                 "(default: 512)")},
+    {TABLE_OPTION(A, batch, options_batch)},
     {FLAG_OPTION("json", 0, A, json,
                  "write a JSON object for each token, and a last one with statistics")},
     {INT_OPTION("logprobs", 0, A, sampling.sampler.top_logprobs, 0, MAX_TOP_LOGPROBS,

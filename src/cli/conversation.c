@@ -24,6 +24,14 @@ const struct option options_template[] = {
 static const char *const reserved[] = {"messages", "add_generation_prompt",
                                        "continue_final_message"};
 
+static int check_variables(const json *variables, const char *name, clm_error *err)
+{
+    for (size_t i = 0; i < COUNT(reserved); i++)
+        if (json_get(variables, reserved[i]))
+            return fail(err, CLM_ERR_ARG, "%s cannot set %s", name, reserved[i]);
+    return 0;
+}
+
 static int read_variables(struct chat_template *c, const char *text, clm_error *err)
 {
     clm_error problem = {0};
@@ -36,10 +44,7 @@ static int read_variables(struct chat_template *c, const char *text, clm_error *
         return fail(err, CLM_ERR_ARG,
                     "--chat-template-config must be a JSON object, such as "
                     "{\"enable_thinking\": false}");
-    for (size_t i = 0; i < COUNT(reserved); i++)
-        if (json_get(c->config, reserved[i]))
-            return fail(err, CLM_ERR_ARG, "--chat-template-config cannot set %s", reserved[i]);
-    return 0;
+    return check_variables(c->config, "--chat-template-config", err);
 }
 
 static int read_tools(struct chat_template *c, const char *path, clm_error *err)
@@ -234,43 +239,65 @@ void conversation_add_result(struct strbuf *messages, const struct tool_call *ca
     strbuf_add_char(messages, '}');
 }
 
-/* The model's special tokens, then what the user has set. */
-static size_t collect_variables(const struct chat_template *c, struct template_variable *out)
+/* Appends what is set, but what is in other too. */
+static size_t add_variables(const json *set, const json *other, struct template_variable *out,
+                            size_t n)
 {
-    struct json_iter it = json_first(c->config);
+    struct json_iter it = json_first(set);
+
+    while (json_next(&it))
+        if (strcmp(it.key, "tools") != 0 && strcmp(it.key, "documents") != 0 &&
+            !json_get(other, it.key))
+            out[n++] = (struct template_variable){it.key, it.value};
+    return n;
+}
+
+/* The model's special tokens, then what the user has set. */
+static size_t collect_variables(const struct chat_template *c, const json *more,
+                                struct template_variable *out)
+{
     size_t n;
     const struct template_variable *tokens = chat_templates_variables(c->all, &n);
 
     if (n)
         memcpy(out, tokens, n * sizeof *out);
-    while (json_next(&it))
-        if (strcmp(it.key, "tools") != 0 && strcmp(it.key, "documents") != 0)
-            out[n++] = (struct template_variable){it.key, it.value};
-    return n;
+    n = add_variables(c->config, more, out, n);
+    return add_variables(more, NULL, out, n);
 }
 
-static int render(const json *messages, const struct chat_template *c, bool go_on,
-                  struct strbuf *out, clm_error *err)
+static const json *documents(const struct chat_template *c, const json *more)
 {
-    struct template_variable *variables;
+    const json *given = json_get(more, "documents");
+
+    return given ? given : json_get(c->config, "documents");
+}
+
+int conversation_render_messages(const json *messages, const struct chat_template *c,
+                                 const json *tools, const json *variables, bool go_on,
+                                 struct strbuf *out, clm_error *err)
+{
+    const template *t = chat_templates_choose(c->all, NULL, tools, err);
+    struct template_variable *all;
     struct chat_request request = {
         .messages = messages,
-        .tools = c->tools,
-        .documents = json_get(c->config, "documents"),
+        .tools = tools,
+        .documents = documents(c, variables),
         .add_generation_prompt = !go_on,
         .continue_final_message = go_on,
     };
     size_t n;
     int rc;
 
+    if (!t || check_variables(variables, "chat_template_kwargs", err))
+        return -1;
     chat_templates_variables(c->all, &n);
-    variables = mem_alloc((n + json_size(c->config) + 1) * sizeof *variables);
-    if (!variables)
+    all = mem_alloc((n + json_size(c->config) + json_size(variables) + 1) * sizeof *all);
+    if (!all)
         return fail(err, CLM_ERR_NOMEM, "no memory for the variables of the chat template");
-    request.variables = variables;
-    request.n_variables = collect_variables(c, variables);
-    rc = chat_render(c->template, &request, NULL, out, err);
-    mem_free(variables);
+    request.variables = all;
+    request.n_variables = collect_variables(c, variables, all);
+    rc = chat_render(t, &request, NULL, out, err);
+    mem_free(all);
     return rc;
 }
 
@@ -289,7 +316,7 @@ int conversation_render(const struct strbuf *messages, const struct chat_templat
     else
         parsed = json_parse(text.data, text.size, "conversation", err);
     if (parsed)
-        rc = render(parsed, c, go_on, out, err);
+        rc = conversation_render_messages(parsed, c, c->tools, NULL, go_on, out, err);
     json_free(parsed);
     strbuf_release(&text);
     return rc;

@@ -69,4 +69,12 @@ void conversation_add_result(struct strbuf *messages, const struct tool_call *ca
 int conversation_render(const struct strbuf *messages, const struct chat_template *c, bool go_on,
                         struct strbuf *out, clm_error *err);
 
+/**
+ * The same for messages that are there as JSON, a list of objects, with tools (NULL: none) in the
+ * place of those of c, and variables (an object, or NULL) that go before those of c.
+ */
+int conversation_render_messages(const json *messages, const struct chat_template *c,
+                                 const json *tools, const json *variables, bool go_on,
+                                 struct strbuf *out, clm_error *err);
+
 #endif

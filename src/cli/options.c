@@ -122,6 +122,27 @@ static int parse_seed(const struct option *o, struct seed *out, const char *text
     return 0;
 }
 
+/* "1073741824", "1G", "1.5GiB" */
+static int parse_bytes(const struct option *o, size_t *out, const char *text, clm_error *err)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double value = strtod(text, &end);
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+
+    if (unit) {
+        value *= pow(1024, (double)(unit - units) + 1);
+        end++;
+    }
+    if (strcmp(end, "iB") == 0 || strcmp(end, "B") == 0)
+        end += strlen(end);
+    if (!isdigit((unsigned char)text[0]) || *end || !(value < 0x1p63))
+        return fail(err, CLM_ERR_ARG, "--%s must be a number of bytes such as 800M or 4G, not %s",
+                    o->name, text);
+    *out = (size_t)value;
+    return 0;
+}
+
 static int parse_bool(const struct option *o, bool *out, const char *text, clm_error *err)
 {
     static const char *const names[] = {"false", "true", "f", "t", "0", "1", "no", "yes"};
@@ -207,6 +228,8 @@ static int parse_value(struct parser *p, struct place at, const char *text)
         return parse_real(o, (double *)(void *)at.value, text, p->err);
     case OPTION_SEED:
         return parse_seed(o, (struct seed *)(void *)at.value, text, p->err);
+    case OPTION_BYTES:
+        return parse_bytes(o, (size_t *)(void *)at.value, text, p->err);
     case OPTION_CHOICE:
         return parse_choice(o, (int *)(void *)at.value, text, p->err);
     case OPTION_IDS:

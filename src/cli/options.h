@@ -19,6 +19,7 @@ enum option_kind {
     OPTION_INT,     /* int in [low, high] */
     OPTION_REAL,    /* double in [low, high] */
     OPTION_SEED,    /* struct seed */
+    OPTION_BYTES,   /* size_t: a number, with K, M, G or T for 1024 of the one before */
     OPTION_STRING,  /* const char * */
     OPTION_CHOICE,  /* int: the index in choices */
     OPTION_STRINGS, /* struct strings: one or more values, up to the next option; adds up */
@@ -53,6 +54,8 @@ struct option {
     OPTION_LINE(n, l, OPTION_REAL, type, member, "X", text), .low = (from), .high = (to)
 #define SEED_OPTION(n, l, type, member, text)                                                      \
     OPTION_LINE(n, l, OPTION_SEED, type, member, "N", text)
+#define BYTES_OPTION(n, l, type, member, text)                                                     \
+    OPTION_LINE(n, l, OPTION_BYTES, type, member, "BYTES", text)
 #define STRING_OPTION(n, l, type, member, v, text)                                                 \
     OPTION_LINE(n, l, OPTION_STRING, type, member, v, text)
 #define STRINGS_OPTION(n, l, type, member, v, text)                                                \

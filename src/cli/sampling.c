@@ -127,16 +127,14 @@ static int find_breakers(struct dry_breakers *b, const struct strings *texts, co
     return rc;
 }
 
-static sampler *open_sampler(const struct sampling_args *a, const struct session *s,
-                             const struct token_list *end_tokens, uint64_t seed, bool logprobs,
-                             clm_error *err)
+sampler *sampling_open_sampler(const struct sampling_args *a, const struct sampler_options *options,
+                               const struct session *s, const struct token_list *end_tokens,
+                               clm_error *err)
 {
-    struct sampler_options o = a->sampler;
+    struct sampler_options o = *options;
     struct token_list special = {0};
     sampler *opened = NULL;
 
-    o.seed = seed;
-    o.logprobs = logprobs;
     if (end_tokens_for_xtc(&special, s->tokenizer, end_tokens, err) == 0 &&
         (o.dry.multiplier == 0 ||
          find_breakers(&o.dry.breakers, &a->dry_breakers, s->tokenizer, err) == 0)) {
@@ -164,10 +162,14 @@ static int collect_stops(struct stop_set *out, const struct strings *texts, clm_
 int sampling_open(struct sampling *s, const struct sampling_args *a, const struct session *session,
                   uint64_t seed, bool logprobs, clm_error *err)
 {
+    struct sampler_options o = a->sampler;
+
+    o.seed = seed;
+    o.logprobs = logprobs;
     if (collect_end_tokens(&s->end_tokens, session, &a->extra_end_tokens, err) ||
         collect_stops(&s->stops, &a->stops, err))
         return -1;
-    s->sampler = open_sampler(a, session, &s->end_tokens, seed, logprobs, err);
+    s->sampler = sampling_open_sampler(a, &o, session, &s->end_tokens, err);
     return s->sampler ? 0 : -1;
 }
 

@@ -33,6 +33,12 @@ int sampling_open(struct sampling *s, const struct sampling_args *a, const struc
                   uint64_t seed, bool logprobs, clm_error *err);
 void sampling_close(struct sampling *s);
 
+/* A sampler with the options o in the place of those in a; it also samples what XTC must not
+ * remove. */
+sampler *sampling_open_sampler(const struct sampling_args *a, const struct sampler_options *o,
+                               const struct session *s, const struct token_list *end_tokens,
+                               clm_error *err);
+
 /* Figures that mlx_lm prints. */
 double prompt_speed(const struct generate_result *r);
 double generation_speed(const struct generate_result *r);

@@ -27,6 +27,10 @@ const struct option options_running[] = {
     {CHOICE_OPTION("cache-type", 0, struct model_options, cache_type, cache_types,
                    "how keys and values are kept: auto (the default: f16, with --exact f32), f32, "
                    "f16 or bf16")},
+    {BYTES_OPTION("cache-bytes", 0, struct model_options, cache_bytes,
+                  "how much memory keys, values and states may take, such as 800M or 4G; texts "
+                  "that are made at a time wait for one another where it is not enough (default: "
+                  "no bound)")},
     {0},
 };
 
@@ -52,7 +56,8 @@ enum dtype model_options_cache(const struct model_options *o)
 
 int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err)
 {
-    struct engine_options options = {.exact = o->exact, .max_rows = max_rows};
+    struct engine_options options = {
+        .exact = o->exact, .cache_bytes = o->cache_bytes, .max_rows = max_rows};
 
     options.cache_type = model_options_cache(o);
     options.cache_type_set = true;

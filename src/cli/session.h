@@ -13,6 +13,7 @@ struct model_options {
     bool exact;
     const char *adapter_path; /* NULL: none */
     int cache_type;           /* 0: the engine's choice */
+    size_t cache_bytes;       /* 0: no bound */
 };
 
 extern const struct option option_model[];    /* --model, for a struct model_options */
