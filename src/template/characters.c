@@ -229,8 +229,11 @@ const char *character_skip_space(const char *s, const char *end)
 {
     while (s < end) {
         int32_t c;
-        size_t n = utf8_decode(s, (size_t)(end - s), &c);
+        size_t n;
 
+        if (*s > ' ' && *s < 0x7F)
+            break;
+        n = utf8_decode(s, (size_t)(end - s), &c);
         if (!character_is_space(c))
             break;
         s += n;

@@ -625,15 +625,15 @@ static int add_term(struct render *r, const struct node *n, struct value *sum, i
     r->line = n->line;
     if (b->kind == V_STRING && !(b->flags & STRING_MARKUP)) {
         if (out)
-            return emit_bytes(r, b->s, b->size) ? -1 : 1;
+            return emit_string(r, b) ? -1 : 1;
         if (sum->kind == V_STRING && !(sum->flags & STRING_MARKUP))
-            return emit_bytes(r, sum->s, sum->size) || emit_bytes(r, b->s, b->size) ? -1 : 1;
+            return emit_string(r, sum) || emit_string(r, b) ? -1 : 1;
     }
     /* Of a left side that is out already only the type matters for what happens now. */
     a = out ? value_string("", 0) : *sum;
     if (operate(r, N_ADD, &a, b, sum))
         return -1;
-    return out ? (emit_bytes(r, sum->s, sum->size) ? -1 : 1) : 0;
+    return out ? (emit_string(r, sum) ? -1 : 1) : 0;
 }
 
 /* a + b + c, where all are strings, goes out piece by piece. 1: it did; 0: *sum holds the value
@@ -677,7 +677,7 @@ int emit_call(struct render *r, const struct node *n, const struct value *caller
 
 static inline int emit_value(struct render *r, const struct value *v)
 {
-    return v->kind == V_STRING ? emit_bytes(r, v->s, v->size) : emit_str(r, v);
+    return v->kind == V_STRING ? emit_string(r, v) : emit_str(r, v);
 }
 
 /* a.b of a variable that waits in the input's document, as it is there, or NULL. */

@@ -90,6 +90,19 @@ static inline int emit_bytes(struct render *r, const char *s, size_t n)
     return 0;
 }
 
+/* A string: most are short. */
+static inline int emit_string(struct render *r, const struct value *v)
+{
+    struct strbuf *b = r->out;
+
+    if (v->size >= r->out_room - b->size)
+        return emit_more(r, v->s, v->size);
+    bytes_copy(b->data + b->size, v->s, v->size);
+    b->size += v->size;
+    b->data[b->size] = '\0';
+    return 0;
+}
+
 int emit_text(struct render *r, const char *s);
 int emit_char(struct render *r, char c, size_t times);
 int emit_character(struct render *r, int32_t c);

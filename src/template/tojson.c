@@ -23,40 +23,44 @@ static int write_json(struct writer *w, const json *v);
 #define BYTES(x) (0x0101010101010101u * (x))
 #define HIGH BYTES(0x80u)
 
-/* Can these eight bytes stand in a JSON string as they are? x - n borrows into the high bit of
- * every byte of x that is below n <= 0x80; other bytes get that bit only above such a byte, which
- * is as good for finding out whether there is any, or have it in w, which does not count. */
-static inline bool plain_word(uint64_t w, bool ascii)
+/* Has bits of HIGH if one of these eight bytes cannot stand in a JSON string as it is. x - n
+ * borrows into the high bit of every byte of x that is below n <= 0x80; other bytes get that bit
+ * only above such a byte, which is as good for finding out whether there is any, or have it in w,
+ * which does not count. */
+static inline uint64_t not_plain(uint64_t w, bool ascii)
 {
     uint64_t low =
         (w - BYTES(0x20)) | ((w ^ BYTES('"')) - BYTES(1)) | ((w ^ BYTES('\\')) - BYTES(1));
 
-    return !(((low & ~w) | (ascii ? w | (w + BYTES(1)) : 0)) & HIGH);
+    return (low & ~w) | (ascii ? w | (w + BYTES(1)) : 0);
 }
 
-/* Can all of it? The last eight bytes may overlap those before. */
-static bool all_plain(const char *s, size_t n, bool ascii)
+/* Copies, and says whether all of it can. The last eight bytes may overlap those before. */
+static bool copy_plain(char *to, const char *s, size_t n, bool ascii)
 {
-    uint64_t w = BYTES('a');
-    uint32_t half;
+    uint64_t w = BYTES('a'), found = 0;
+    uint32_t half, last;
 
     if (n >= 8) {
         for (size_t i = 0; i + 8 < n; i += 8) {
             memcpy(&w, s + i, 8);
-            if (!plain_word(w, ascii))
-                return false;
+            memcpy(to + i, &w, 8);
+            found |= not_plain(w, ascii);
         }
         memcpy(&w, s + n - 8, 8);
+        memcpy(to + n - 8, &w, 8);
     } else if (n >= 4) {
         memcpy(&half, s, 4);
-        w = half;
-        memcpy(&half, s + n - 4, 4);
-        w = w << 32 | half;
+        memcpy(&last, s + n - 4, 4);
+        memcpy(to, &half, 4);
+        memcpy(to + n - 4, &last, 4);
+        w = (uint64_t)half << 32 | last;
     } else if (n) {
+        bytes_copy(to, s, n);
         w = w << 24 | (uint64_t)(unsigned char)s[0] << 16 | (uint64_t)(unsigned char)s[n / 2] << 8 |
             (unsigned char)s[n - 1];
     }
-    return plain_word(w, ascii);
+    return !((found | not_plain(w, ascii)) & HIGH);
 }
 
 /* How many bytes at the beginning can. */
@@ -66,7 +70,7 @@ static size_t plain_bytes(const char *s, size_t n, bool ascii)
 
     for (uint64_t w; n - i >= 8; i += 8) { /* eight at a time */
         memcpy(&w, s + i, 8);
-        if (!plain_word(w, ascii))
+        if (not_plain(w, ascii) & HIGH)
             break;
     }
     while (i < n) {
@@ -105,15 +109,16 @@ static int write_string(struct writer *w, const char *s, size_t size)
 
     if (render_scan(w->r, size))
         return -1;
-    if (size + 2 < w->r->out_room - b->size && all_plain(s, size, w->ascii)) {
+    if (size + 2 < w->r->out_room - b->size) {
         char *at = b->data + b->size;
 
         at[0] = '"';
-        memcpy(at + 1, s, size);
-        at[size + 1] = '"';
-        at[size + 2] = '\0';
-        b->size += size + 2;
-        return 0;
+        if (copy_plain(at + 1, s, size, w->ascii)) {
+            at[size + 1] = '"';
+            at[size + 2] = '\0';
+            b->size += size + 2;
+            return 0;
+        }
     }
     if (emit_bytes(w->r, "\"", 1))
         return -1;
@@ -146,14 +151,15 @@ static int write_float(struct writer *w, double f)
 
 static int break_line(struct writer *w)
 {
+    static const char spaces[33] = "                                ";
     struct strbuf *b = w->r->out;
     size_t n = w->level * (size_t)w->indent.size;
 
-    if (w->spaces && n + 1 < w->r->out_room - b->size) {
+    if (w->spaces && n < sizeof spaces && sizeof spaces < w->r->out_room - b->size) {
         char *at = b->data + b->size;
 
         at[0] = '\n';
-        memset(at + 1, ' ', n);
+        memcpy(at + 1, spaces, sizeof spaces - 1); /* as many as need no call */
         at[n + 1] = '\0';
         b->size += n + 1;
         return 0;

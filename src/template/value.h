@@ -200,6 +200,35 @@ static inline bool bytes_same(const char *a, const char *b, size_t n)
     return !n || (a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1]);
 }
 
+/* memcpy(), in the same way. */
+static inline void bytes_copy(char *to, const char *from, size_t n)
+{
+    char first[16], last[16];
+
+    if (n > 32) {
+        memcpy(to, from, n);
+    } else if (n >= 16) {
+        memcpy(first, from, 16);
+        memcpy(last, from + n - 16, 16);
+        memcpy(to, first, 16);
+        memcpy(to + n - 16, last, 16);
+    } else if (n >= 8) {
+        memcpy(first, from, 8);
+        memcpy(last, from + n - 8, 8);
+        memcpy(to, first, 8);
+        memcpy(to + n - 8, last, 8);
+    } else if (n >= 4) {
+        memcpy(first, from, 4);
+        memcpy(last, from + n - 4, 4);
+        memcpy(to, first, 4);
+        memcpy(to + n - 4, last, 4);
+    } else if (n) {
+        to[0] = from[0];
+        to[n / 2] = from[n / 2];
+        to[n - 1] = from[n - 1];
+    }
+}
+
 static inline bool string_is(const struct value *v, const char *s)
 {
     return v->kind == V_STRING && v->size == strlen(s) && !memcmp(v->s, s, v->size);
