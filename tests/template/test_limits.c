@@ -304,14 +304,52 @@ static void test_threads(void **state)
     template_close(t);
 }
 
+/* What the walk finds out once or shares between nodes is as if it did not. The texts are Jinja2's.
+ */
+static void test_shared_work(void **state)
+{
+    static const struct {
+        const char *text, *want;
+    } cases[] = {
+        {"{% set o = 'o' %}{% for i in [1, 2, 3] %}{{ a }}{{ b }}{{ o }};{% set a = i %}"
+         "{% set b = i * 2 %}{% set o = o ~ i %}{{ a }}{{ b }}{{ o }} {% endfor %}{{ o }}",
+         "o;12o1 o;24o2 o;36o3 o"},
+        {"{% for i in [1, 2] %}{{ a }}{{ b }}{{ c }}{{ d }}{{ e }}{{ f }}{{ g }}.{% set a = 1 %}"
+         "{% set b = 2 %}{% set c = 3 %}{% set d = 4 %}{% set e = 5 %}{% set f = 6 %}"
+         "{% set g = i %}{{ a }}{{ b }}{{ c }}{{ d }}{{ e }}{{ f }}{{ g }} {% endfor %}",
+         ".1234561 .1234562 "},
+        {"{% for m in [{'r': 'x'}, {'r': 'y'}, {'r': 2}, {}] %}{% if m.r == 'x' %}1"
+         "{% elif m.r == 'y' %}2{% elif m['r'] != 'q' and m.r %}3{% elif m.r == 'z' %}4"
+         "{% else %}5{% endif %}{% endfor %}",
+         "1235"},
+        {"{{ 0 or '' or 'c' or 1 // 0 }}{{ 1 and 'b' and 0 and 1 // 0 }}"
+         "{{ 0 and 1 or 2 and 3 }}{{ not 0 or 1 // 0 }}"
+         "{{ 1 and not (0 or not 1 or []) and 'e' }}",
+         "c03Truee"},
+        {"{{ {'k': 'aaaaaaaaaaaaaaa\"'} | tojson }}"
+         "{{ ['abcdefg\\n', '\\\\', 'abcd\\x1f', 'abc\\x7f'] | tojson }}",
+         "{\"k\": \"aaaaaaaaaaaaaaa\\\"\"}"
+         "[\"abcdefg\\n\", \"\\\\\", \"abcd\\u001f\", \"abc\x7f\"]"},
+        {"{{ [[1]] | tojson(indent=20) }}",
+         "[\n                    [\n                                        1\n"
+         "                    ]\n]"},
+        {"{{ {}.zz }}{{ {'__a': 1}.zz is defined }}{{ {}['__zz'] is defined }}", "FalseFalse"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++)
+        expect_text(cases[i].text, (struct template_limits){0}, cases[i].want);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_growth),        cmocka_unit_test(test_steps),
-        cmocka_unit_test(test_memory),        cmocka_unit_test(test_output),
-        cmocka_unit_test(test_depth),         cmocka_unit_test(test_deep_text),
-        cmocka_unit_test(test_places),        cmocka_unit_test(test_syntax_places),
-        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_shared_work),   cmocka_unit_test(test_growth),
+        cmocka_unit_test(test_steps),         cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_output),        cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_deep_text),     cmocka_unit_test(test_places),
+        cmocka_unit_test(test_syntax_places), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
