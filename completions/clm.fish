@@ -105,6 +105,10 @@ complete -c clm -n '__fish_seen_subcommand_from chat' -l seed -x -d 'of the rand
 complete -c clm -n '__fish_seen_subcommand_from chat' -l extra-eos-token -x -d 'tokens, or their ids, that end the text too'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l stop -x -d 'texts that end the text too'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l prefill-step-size -x -d 'how many tokens of a prompt to process at a time'
+complete -c clm -n '__fish_seen_subcommand_from chat' -l prompt-cache-size -x -d 'of how many texts to keep what the model remembers, for those that begin alike'
+complete -c clm -n '__fish_seen_subcommand_from chat' -l prompt-cache-bytes -x -d 'how much memory that may take, such as 4G'
+complete -c clm -n '__fish_seen_subcommand_from chat' -l prompt-cache-dir -r -F -d 'a folder where it is kept beyond that, and for later runs'
+complete -c clm -n '__fish_seen_subcommand_from chat' -l prompt-cache-dir-bytes -x -d 'how much the folder may hold'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l cache-files -d '/save FILE also keeps what the model remembers, in FILE.safetensors, and /load takes it from there instead of processing the conversation anew'
 complete -c clm -n '__fish_seen_subcommand_from chat' -s h -l help -d 'show this and exit'
 

@@ -22,7 +22,7 @@ static int open_rules(struct chat *c, const struct template_args *args, clm_erro
 }
 
 int chat_open(struct chat *c, const struct session *session, const struct sampling *sampling,
-              const struct template_args *args, clm_error *err)
+              const struct template_args *args, const struct prefix_args *kept, clm_error *err)
 {
     *c = (struct chat){.session = session, .sampling = sampling};
     if (chat_template_open(&c->format, session->dir, args, err))
@@ -32,8 +32,8 @@ int chat_open(struct chat *c, const struct session *session, const struct sampli
                     "%s has no chat template; continue texts with clm generate", session->dir);
     if (args->system)
         strbuf_add_str(&c->system, args->system);
-    c->seq = kv_seq_open(engine_cache(session->engine), err);
-    return c->seq ? open_rules(c, args, err) : -1;
+    c->prefixes = prefix_args_open(kept, session->engine, err);
+    return c->prefixes ? open_rules(c, args, err) : -1;
 }
 
 void chat_close(struct chat *c)
@@ -42,21 +42,15 @@ void chat_close(struct chat *c)
     reply_release(&c->reply);
     reply_rules_release(&c->rules);
     kv_seq_close(c->seq);
-    token_list_release(&c->held);
+    if (c->prefixes)
+        prefix_index_write(c->prefixes);
+    prefix_index_close(c->prefixes);
+    token_list_release(&c->text);
     strbuf_release(&c->system);
     strbuf_release(&c->messages);
     said_release(&c->said);
     tool_calls_release(&c->calls);
     *c = (struct chat){0};
-}
-
-/* The sequence anew: one that a step has failed on can only be closed. */
-static int reset_sequence(struct chat *c, clm_error *err)
-{
-    kv_seq_close(c->seq);
-    token_list_clear(&c->held);
-    c->seq = kv_seq_open(engine_cache(c->session->engine), err);
-    return c->seq ? 0 : -1;
 }
 
 void chat_clear(struct chat *c)
@@ -106,7 +100,7 @@ static bool take_token(void *ctx, const struct generated *g)
     struct turn *t = ctx;
     int rc;
 
-    token_list_add(&t->chat->held, g->token);
+    token_list_add(&t->chat->text, g->token);
     rc = reply_feed(&t->chat->reply, g->text, g->size);
     if (rc >= 0 && (rc || g->last) && reply_finish(&t->chat->reply))
         rc = -1;
@@ -130,8 +124,9 @@ static bool was_interrupted(void *ctx)
     return t->o->interrupted && t->o->interrupted(t->o->ctx);
 }
 
-/* The tokens of the conversation; *thinking says whether the reply begins inside of a section. */
-static int render(const struct chat *c, struct token_list *out, bool *thinking, clm_error *err)
+/* The tokens of the conversation are the turn's text; *thinking says whether the reply begins
+ * inside of a section. */
+static int render(struct chat *c, bool *thinking, clm_error *err)
 {
     struct strbuf all = {0}, text = {0};
     int rc = -1;
@@ -146,10 +141,11 @@ static int render(const struct chat *c, struct token_list *out, bool *thinking, 
     }
     if (conversation_render(&all, &c->format, false, &text, err))
         goto cleanup;
+    token_list_clear(&c->text);
     *thinking = thinking_is_open(&c->rules.format.thinking, text.data ? text.data : "", text.size);
-    rc = tokenizer_encode(c->session->tokenizer, text.data ? text.data : "", text.size, false, out,
-                          err);
-    if (rc == 0 && out->failed)
+    rc = tokenizer_encode(c->session->tokenizer, text.data ? text.data : "", text.size, false,
+                          &c->text, err);
+    if (rc == 0 && c->text.failed)
         rc = fail(err, CLM_ERR_NOMEM, "no memory for the conversation");
 
 cleanup:
@@ -158,34 +154,25 @@ cleanup:
     return rc;
 }
 
-static int check_size(const struct chat *c, const struct token_list *tokens, clm_error *err)
+static int check_size(const struct chat *c, clm_error *err)
 {
     int context = chat_context(c);
 
-    if (context > 0 && tokens->count > (size_t)context)
+    if (context > 0 && c->text.count > (size_t)context)
         return fail(err, CLM_ERR_FULL,
                     "this makes the conversation %zu tokens long, the model's context holds %d; "
                     "/clear starts a new one",
-                    tokens->count, context);
+                    c->text.count, context);
     return 0;
 }
 
-/* Trim the sequence to what it has in common with the tokens, one of which must be left to
- * evaluate, or to the last point before that it can go back to. */
-static int keep_common(struct chat *c, const struct token_list *tokens, clm_error *err)
+/* All of the turn's text that has been evaluated: of an answer the last token was not, nor may all
+ * be of a prompt that was interrupted. */
+static int remember(struct chat *c, clm_error *err)
 {
-    size_t limit = tokens->count < c->held.count ? tokens->count : c->held.count, n = 0;
-
-    while (n < limit && tokens->ids[n] == c->held.ids[n])
-        n++;
-    if (n > 0 && n == tokens->count)
-        n--;
-    if (kv_seq_trim(c->seq, kv_seq_trim_point(c->seq, (int)n), err))
-        return -1;
-    token_list_clear(&c->held);
-    for (size_t i = 0; i < tokens->count; i++)
-        token_list_add(&c->held, tokens->ids[i]);
-    return c->held.failed ? fail(err, CLM_ERR_NOMEM, "no memory for the conversation") : 0;
+    kv_seq_close(c->seq);
+    c->seq = prefix_index_lookup(c->prefixes, c->text.ids, (int)c->text.count, NULL, err);
+    return c->seq ? 0 : -1;
 }
 
 static enum chat_end end_of(const struct chat *c, const struct turn *t, enum finish_reason finish)
@@ -196,17 +183,18 @@ static enum chat_end end_of(const struct chat *c, const struct turn *t, enum fin
         return CHAT_DONE;
     if (finish == FINISH_CANCELLED)
         return CHAT_STOPPED;
-    return context > 0 && chat_length(c) >= context ? CHAT_FULL : CHAT_LENGTH;
+    return context > 0 && c->text.count > (size_t)context ? CHAT_FULL : CHAT_LENGTH;
 }
 
-static int answer(struct chat *c, const struct token_list *tokens, bool thinking,
-                  const struct chat_options *o, struct chat_turn *turn, clm_error *err)
+static int answer(struct chat *c, bool thinking, const struct chat_options *o,
+                  struct chat_turn *turn, clm_error *err)
 {
     struct turn t = {.chat = c, .o = o};
     struct generate_options options = {
         .max_tokens = o->max_tokens,
         .prefill_step_size = o->prefill_step_size,
         .end_tokens = &c->sampling->end_tokens,
+        .prefixes = c->prefixes,
         .ctx = &t,
         .progress = take_progress,
         .interrupted = was_interrupted,
@@ -215,19 +203,14 @@ static int answer(struct chat *c, const struct token_list *tokens, bool thinking
     const struct session *s = c->session;
     int rc;
 
-    if (keep_common(c, tokens, err))
-        return -1;
-    turn->kept = kv_seq_length(c->seq);
     reply_start(&c->reply, &c->rules, c->format.tools, thinking, take_event, &t);
-    rc = generate(s->engine, c->seq, c->sampling->sampler, s->tokenizer, tokens->ids + turn->kept,
-                  tokens->count - (size_t)turn->kept, &options, &turn->figures, err);
-    if (t.failed || said_failed(&c->said) || c->held.failed)
+    rc = generate(s->engine, NULL, c->sampling->sampler, s->tokenizer, c->text.ids, c->text.count,
+                  &options, &turn->figures, err);
+    if (t.failed || said_failed(&c->said) || c->text.failed)
         rc = fail(err, CLM_ERR_NOMEM, "no memory for the answer");
-    if (rc)
+    if (rc || remember(c, err))
         return -1;
     turn->end = end_of(c, &t, turn->figures.finish);
-    /* The last token was not evaluated, nor may all of a prompt that was interrupted. */
-    c->held.count = (size_t)kv_seq_length(c->seq);
     return 0;
 }
 
@@ -259,30 +242,20 @@ static void take_reply(struct chat *c)
 int chat_say(struct chat *c, const char *text, size_t size, bool result,
              const struct chat_options *o, struct chat_turn *turn, clm_error *err)
 {
-    struct token_list tokens = {0};
     size_t before = c->messages.size;
-    clm_error ignored = {0};
     bool thinking = false, kept;
     int rc = -1;
 
     *turn = (struct chat_turn){0};
     said_clear(&c->said);
-    if (!c->seq && reset_sequence(c, err))
-        return -1;
     add_message(c, text, size, result);
-    if (render(c, &tokens, &thinking, err) || check_size(c, &tokens, err))
-        goto cleanup;
-    rc = answer(c, &tokens, thinking, o, turn, err);
-    if (rc)
-        reset_sequence(c, &ignored);
-
-cleanup:
+    if (!render(c, &thinking, err) && !check_size(c, err))
+        rc = answer(c, thinking, o, turn, err);
     kept = rc == 0 && turn->figures.generated_tokens > 0;
     if (kept)
         take_reply(c);
     else
         cut(&c->messages, before);
     c->n_results -= !kept && result;
-    token_list_release(&tokens);
     return rc;
 }

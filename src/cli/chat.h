@@ -1,12 +1,13 @@
 /* cli/chat.h: a conversation with a model, which remembers what it has read between the turns.
  *
- * Each turn renders the whole conversation anew; of its tokens only those are evaluated that differ
- * from what the sequence holds.
+ * Each turn renders the whole conversation anew; of its tokens only those are evaluated that come
+ * after what it has in common with any text that is still kept.
  */
 #ifndef CLI_CHAT_H
 #define CLI_CHAT_H
 
 #include "cli/conversation.h"
+#include "cli/prefix_args.h"
 #include "cli/sampling.h"
 #include "parse/reply.h"
 
@@ -16,8 +17,9 @@ struct chat {
     struct chat_template format;
     struct reply_rules rules;
     struct reply reply;
-    kv_seq *seq;
-    struct token_list held;  /* the tokens that seq remembers */
+    prefix_index *prefixes;  /* of this conversation, and of others before */
+    kv_seq *seq;             /* what the model remembers of this one; NULL: nothing */
+    struct token_list text;  /* of the turn at hand */
     struct strbuf system;    /* the system prompt; empty: none */
     struct strbuf messages;  /* without it */
     struct said said;        /* the reply at hand */
@@ -34,7 +36,6 @@ enum chat_end {
 
 struct chat_turn {
     enum chat_end end;
-    int kept; /* tokens of the conversation that were evaluated before */
     struct generate_result figures;
 };
 
@@ -53,7 +54,7 @@ struct chat_options {
 /* session and sampling stay the caller's. CLM_ERR_UNSUPPORTED when the model has no chat template.
  * Whatever comes of it, c is to be closed. */
 int chat_open(struct chat *c, const struct session *session, const struct sampling *sampling,
-              const struct template_args *args, clm_error *err);
+              const struct template_args *args, const struct prefix_args *kept, clm_error *err);
 void chat_close(struct chat *c);
 
 /* Forget all that was said, but not the system prompt. */

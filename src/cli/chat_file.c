@@ -114,23 +114,18 @@ static int read_conversation(struct chat *c, const char *path, clm_error *err)
     return rc;
 }
 
-/* The sequence becomes that of the file, if it tells its tokens. */
+/* The conversation goes on from what the file holds, if it tells its tokens. */
 static int take_cache(struct chat *c, const char *path, clm_error *err)
 {
     struct text_identity identity;
     struct cache_origin origin = prompt_cache_origin(&identity, c->session, &c->format, NULL);
     kv_seq *seq = cache_file_load(c->session->engine, path, &origin, err);
-    const int32_t *tokens;
 
     if (!seq)
         return -1;
     kv_seq_close(c->seq);
     c->seq = seq;
-    tokens = kv_seq_tokens(seq);
-    token_list_clear(&c->held);
-    for (int i = 0; i < kv_seq_length(seq); i++)
-        token_list_add(&c->held, tokens[i]);
-    return c->held.failed ? fail(err, CLM_ERR_NOMEM, "no memory for the conversation") : 0;
+    return prefix_index_insert(c->prefixes, seq, err);
 }
 
 int chat_load(struct chat *c, const char *path, bool cache, clm_error *err)

@@ -20,6 +20,7 @@ struct chat_args {
     struct model_options model;
     struct template_args chat;
     struct sampling_args sampling;
+    struct prefix_args kept;
     int max_tokens;
     int prefill_step_size;
     bool cache_files;
@@ -106,8 +107,8 @@ static void run_stats(struct talk *t, const char *value)
 
     (void)value;
     if (t->turns > 0) {
-        snprintf(line, sizeof line, "Prompt: %d tokens, %d of them kept",
-                 t->turn.kept + r->prompt_tokens, t->turn.kept);
+        snprintf(line, sizeof line, "Prompt: %d tokens, %d of them kept", r->prompt_tokens,
+                 r->cached_tokens);
         say(t, line);
         snprintf(line, sizeof line, "        %.3f tokens-per-sec", prompt_speed(r));
         say(t, line);
@@ -403,7 +404,7 @@ static int talk(struct talk *t)
     if (session_open_tokenizer(&t->session, &a->model, t->err) ||
         session_open(&t->session, &a->model, a->prefill_step_size, t->err) ||
         sampling_open(&t->sampling, &a->sampling, &t->session, seed, false, t->err) ||
-        chat_open(&t->chat, &t->session, &t->sampling, &a->chat, t->err))
+        chat_open(&t->chat, &t->session, &t->sampling, &a->chat, &a->kept, t->err))
         return -1;
     interrupt_catch();
     t->in = line_input_open(t->err);
@@ -441,6 +442,7 @@ static void chat_defaults(void *args)
     struct chat_args *a = args;
 
     sampling_defaults(&a->sampling);
+    prefix_defaults(&a->kept);
     a->max_tokens = 256;
 }
 
@@ -455,6 +457,7 @@ static const struct option chat_options_table[] = {
     {INT_OPTION("prefill-step-size", 0, A, prefill_step_size, 0, 65536,
                 "how many tokens of a prompt to process at a time; fewer take less memory "
                 "(default: 512)")},
+    {TABLE_OPTION(A, kept, options_prefix)},
     {FLAG_OPTION("cache-files", 0, A, cache_files,
                  "/save FILE also keeps what the model remembers, in FILE.safetensors, and /load "
                  "takes it from there instead of processing the conversation anew")},

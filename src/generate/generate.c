@@ -31,7 +31,7 @@ int generate(engine *e, kv_seq *seq, sampler *s, const tokenizer *t, const int32
         .ctx = &outcome,
         .done = take_outcome,
     };
-    struct scheduler_options alone = {.max_running = 1};
+    struct scheduler_options alone = {.max_running = 1, .prefixes = o->prefixes};
     scheduler *loop = scheduler_open(e, &alone, err);
 
     *r = (struct generate_result){0};

@@ -2,7 +2,7 @@
 #ifndef GENERATE_GENERATE_H
 #define GENERATE_GENERATE_H
 
-#include "engine/engine.h"
+#include "engine/prefix_index.h"
 #include "generate/sampler.h"
 #include "parse/stop.h"
 #include "tokenizer/tokenizer.h"
@@ -36,7 +36,10 @@ struct generate_options {
     double timeout;                      /* seconds from the beginning; 0: none */
     const struct token_list *end_tokens; /* may be NULL */
     const struct stop_set *stops;        /* may be NULL */
-    void *ctx;                           /* of all callbacks; each may be NULL */
+    /* For generate(): where the text goes on from what earlier ones began with, and is kept for
+     * later ones. May be NULL. */
+    prefix_index *prefixes;
+    void *ctx; /* of all callbacks; each may be NULL */
     /* Prompt tokens done, after each step of the prompt; not those that were cached. */
     void (*progress)(void *ctx, int done, int total);
     /* Asked between steps; true ends the text with the token at hand. */
@@ -60,8 +63,9 @@ struct generate_result {
 
 /**
  * Append prompt [n] to a sequence and generate from there. All generated tokens but the last are
- * appended too. Penalties and processors see what the sequence held before as a part of the prompt.
- * It is the loop of generate/scheduler.h with one request.
+ * appended too. With seq NULL the sequence is generate's own. Penalties and processors see what the
+ * sequence held before as a part of the prompt. It is the loop of generate/scheduler.h with one
+ * request.
  *
  * Errors: CLM_ERR_ARG (an empty prompt, max_tokens below 1), CLM_ERR_FULL (the prompt does not fit
  * the model's context) before anything is evaluated; otherwise what engine, sampler and tokenizer

@@ -8,7 +8,6 @@
 #ifndef GENERATE_REQUEST_H
 #define GENERATE_REQUEST_H
 
-#include "engine/prefix_index.h"
 #include "generate/generate.h"
 
 typedef struct request request;

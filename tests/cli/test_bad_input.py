@@ -118,6 +118,14 @@ class BadOptions(Case):
                 self.fails(2, [option, "clm help generate"], "generate", option, value)
                 self.fails(2, option, "generate", "%s=%s" % (option, value))
 
+    def test_sizes(self):
+        for value in ("", "-1", "x", "GB", "1X", "1BB", "1 GB", "nan", "1e30", "9999999999GB"):
+            self.fails(2, ["--prompt-cache-bytes", "4G"], "chat", "--prompt-cache-bytes", value)
+        self.fails(2, "--prompt-cache-size", "chat", "--prompt-cache-size", "0")
+        self.fails(1, "folder", "chat", "--prompt-cache-dir", self.folder / "no" / "where")
+        for value in ("1", "1.5G", "2MB", "3KiB", "1t"):
+            self.done("chat", "--prompt-cache-bytes", value, input="")
+
     def test_what_mirostat_excludes(self):
         mirostat = ["generate", "--mirostat", "2", "--temp", "1"]
         for option, value in {"top-k": "5", "top-p": "0.9", "min-p": "0.1", "typical": "0.5",

@@ -115,6 +115,50 @@ class Conversation(ChatCase):
         self.assertEqual(kept, context)
         self.assertGreater(total, kept)
 
+    def test_other_conversations_are_kept(self):
+        """One that begins like an earlier one goes on from it, though there were others."""
+        talk = self.chat("--system-prompt", "You are a kind and patient teller of stories.")
+        first = talk.say(HELLO)
+        whole = self.prompt_size(talk)[0]
+        talk.say("/clear")
+        talk.say(STORY)
+        kept = self.prompt_size(talk)[1]
+        self.assertGreater(kept, 10)  # the system prompt
+        self.assertLess(kept, whole)
+        talk.say("/clear")
+        self.assertEqual(talk.say(HELLO), first)
+        self.assertEqual(self.prompt_size(talk), (whole, whole - 1))
+        talk.say("/system You are grim.")
+        talk.say(HELLO)
+        self.assertLess(self.prompt_size(talk)[1], kept)
+
+    def test_kept_in_a_folder(self):
+        """A later run goes on from what an earlier one has left, within the folder's bytes."""
+        folder = self.folder / "kept"
+        args = ("--prompt-cache-dir", folder, "--system-prompt", "You are kind. " * 20)
+        talk = self.chat(*args)
+        answer = talk.say(HELLO)
+        size = self.prompt_size(talk)[0]
+        self.assertEqual(talk.leave(), 0)
+        self.assertEqual([f.name[:4] for f in folder.iterdir()], ["clm-"])
+        again = self.chat(*args)
+        self.assertEqual(again.say(HELLO), answer)
+        self.assertEqual(self.prompt_size(again), (size, size - 1))
+        other = self.chat(*args, "--cache-type", "f16", "--prompt-cache-dir-bytes", "1K")
+        other.say(HELLO)
+        self.assertEqual(self.prompt_size(other)[1], 0)  # numbers of another type
+        self.assertEqual(other.leave(), 0)
+        self.assertEqual(len(list(folder.iterdir())), 1)  # and too large to be written
+
+    def test_little_is_kept(self):
+        talk = self.chat("--prompt-cache-size", "1")
+        talk.say(HELLO)
+        talk.say("/clear")
+        talk.say("Who are you?")
+        talk.say("/clear")
+        talk.say(HELLO)
+        self.assertLess(self.prompt_size(talk)[1], 10)
+
     def test_saved(self):
         """A conversation goes on where it was saved, with the cache and without."""
         file = self.folder / "talk.json"
