@@ -326,8 +326,8 @@ struct device_ops {
      * multiple of size. */
     void (*round_blocks)(device *d, tensor *x, int size, enum block_rounding kind);
 
-    /* x rounded to the nearest bfloat16, to even between two. */
-    void (*round_bf16)(device *d, tensor *x);
+    /* x rounded to the nearest number of a type, F16 or BF16, to even between two. */
+    void (*round_floats)(device *d, tensor *x, enum dtype type);
 
     /* x held within [low, high]. */
     void (*clamp)(device *d, tensor *x, float low, float high);

@@ -86,8 +86,10 @@ void nn_embed(pass *p, const struct nn_linear *table, const int32_t *ids, float 
         return;
     p->ops->embed(p->dev, x, &table->w, ids, scale);
     if (table->rotation.signs) {
+        p->ops->round_floats(p->dev, x, DTYPE_F16); /* as Prism's embeddings are made */
         p->ops->hadamard(p->dev, x, table->rotation.block);
         p->ops->scale_columns(p->dev, x, table->rotation.signs);
+        p->ops->round_floats(p->dev, x, DTYPE_F16);
     }
     if (!lora)
         return;
@@ -190,7 +192,7 @@ static void norm_into(pass *p, const struct nn_norm *norm, tensor *y, const tens
     else
         p->ops->layer_norm(p->dev, y, x, norm->w, norm->b, n, norm->spec->eps);
     if (norm->spec->rounded)
-        p->ops->round_bf16(p->dev, y);
+        p->ops->round_floats(p->dev, y, DTYPE_BF16);
 }
 
 tensor *nn_norm(pass *p, const struct nn_norm *norm, const tensor *x, int n)

@@ -260,13 +260,19 @@ static void check_round(device *d)
                   (double)row_of(&x, r)[i], want);
         }
     CHECK(row_of(&x, 8)[100] == CANARY, "round_to: wrote past the row");
-    random_floats(x.data, 100);
-    memcpy(before.data, x.data, 100 * sizeof(float));
     x.rows = 1;
-    d->ops->round_bf16(d, &x);
-    for (int i = 0; i < x.cols; i++)
-        CHECK(row_of(&x, 0)[i] == bf16_to_f32(f32_to_bf16(row_of(&before, 0)[i])),
-              "round_bf16: %g gives %g", (double)row_of(&before, 0)[i], (double)row_of(&x, 0)[i]);
+    for (int f16 = 0; f16 < 2; f16++) {
+        random_floats(x.data, 100);
+        memcpy(before.data, x.data, 100 * sizeof(float));
+        d->ops->round_floats(d, &x, f16 ? DTYPE_F16 : DTYPE_BF16);
+        for (int i = 0; i < x.cols; i++) {
+            float v = row_of(&before, 0)[i];
+            float want = f16 ? f16_to_f32(f32_to_f16(v)) : bf16_to_f32(f32_to_bf16(v));
+
+            CHECK(row_of(&x, 0)[i] == want, "round_floats: %g gives %g", (double)v,
+                  (double)row_of(&x, 0)[i]);
+        }
+    }
     free_tensor(&x);
     free_tensor(&before);
 }

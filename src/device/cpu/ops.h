@@ -14,7 +14,7 @@ void cpu_scale(device *d, tensor *x, float scale);
 void cpu_scale_columns(device *d, tensor *x, const float *w);
 void cpu_add_columns(device *d, tensor *x, const float *w);
 void cpu_scale_rows(device *d, tensor *x, const tensor *w);
-void cpu_round_bf16(device *d, tensor *x);
+void cpu_round_floats(device *d, tensor *x, enum dtype type);
 void cpu_round_to(device *d, tensor *x, const float *step, float low, float high);
 void cpu_glu_alpha(device *d, tensor *y, const tensor *gate, const tensor *up, float alpha,
                    float limit);

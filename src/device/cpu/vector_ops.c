@@ -286,9 +286,18 @@ static void map_bf16(const struct map_call *call, float *y, const float *a, cons
         y[i] = bf16_to_f32(f32_to_bf16(y[i]));
 }
 
-void cpu_round_bf16(device *d, tensor *x)
+static void map_f16(const struct map_call *call, float *y, const float *a, const float *b, int n)
 {
-    map(d, &(struct map_call){.fn = map_bf16, .y = x, .a = x}, LIGHT);
+    (void)call;
+    (void)a;
+    (void)b;
+    for (int i = 0; i < n; i++)
+        y[i] = f16_to_f32(f32_to_f16(y[i]));
+}
+
+void cpu_round_floats(device *d, tensor *x, enum dtype type)
+{
+    map(d, &(struct map_call){.fn = type == DTYPE_F16 ? map_f16 : map_bf16, .y = x, .a = x}, LIGHT);
 }
 
 static void map_glu_alpha(const struct map_call *call, float *y, const float *gate, const float *up,
