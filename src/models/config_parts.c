@@ -490,7 +490,8 @@ int config_common_named(struct spec *s, config *c, const struct config_keys *key
     s->hidden_size = config_int_in(c, keys->hidden_size, 1, 1 << 24);
     s->n_layers = s->n_layers > 0 ? s->n_layers : config_int_in(c, keys->n_layers, 1, 4096);
     s->context_length = config_int_or(c, keys->context_length, 0);
-    s->tie_by_file = config_bool_or(c, keys->tie, true);
+    s->tie_by_file = !config_has(c, keys->tie) ||
+                     (config_bool_or(c, keys->tie, false) && config_by_transformers(c));
     s->tie_word_embeddings = config_bool_or(c, keys->tie, tied);
     s->embed_scale = 1;
     s->logit_scale = 1;

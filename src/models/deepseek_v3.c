@@ -83,6 +83,7 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
         mlp.intermediate_size = config_int(c, "intermediate_size");
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file = true; /* mlx-lm reads the head there is */
     mla = config_mla(c, 10000, a);
     if (strcmp(type, "glm4_moe_lite") == 0)
         mla.q_norm = mla.kv_norm = norm;

@@ -266,9 +266,9 @@ bool config_layer_turns(config *c, int layer, bool otherwise);
 enum activation config_activation(config *c, const char *key, enum activation otherwise);
 
 /* vocab_size, hidden_size, num_hidden_layers, max_position_embeddings, tie_word_embeddings (where
- * it is not false, a head in the file decides, and tied is for what has no file; a vocab_size that
- * s already has is the default, an n_layers is kept), and the layers, all empty. -1 when c has
- * failed. */
+ * it is not there, or transformers wrote it as true, a head in the file decides, and tied is for
+ * what has no file; a vocab_size that s already has is the default, an n_layers is kept), and the
+ * layers, all empty. -1 when c has failed. */
 int config_common(struct spec *s, config *c, bool tied, arena *a);
 
 /* The same for families whose config has other names. */

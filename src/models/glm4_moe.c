@@ -24,6 +24,8 @@ static int glm4_moe_spec(struct spec *s, config *c, arena *a)
         mlp.intermediate_size = config_int(c, "intermediate_size");
     if (config_common(s, c, false, a))
         return -1;
+    /* mlx-lm reads the head there is. */
+    s->tie_by_file |= strcmp(config_string_or(c, "model_type", ""), "dots1") != 0;
     attention = config_attention_plain(c, s);
     attention.rope = dots ? config_rope(c, NULL, attention.head_dim, 1000000, a)
                           : config_rope_parameters(c, attention.head_dim, 1000000, a);

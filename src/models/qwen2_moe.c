@@ -26,6 +26,7 @@ static int qwen2_moe_spec(struct spec *s, config *c, arena *a)
     };
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file = true; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 1000000, a);
     attention.qkv_bias = config_bool_or(c, "qkv_bias", true);
     attention.o_bias = false;

@@ -424,7 +424,7 @@ struct spec {
     struct layer_spec *layers;
     struct norm_spec final_norm;
     bool tie_word_embeddings;
-    bool tie_by_file; /* tied unless the checkpoint has a head, whatever the config says */
+    bool tie_by_file; /* tied unless the checkpoint has a head, whatever tie_word_embeddings is */
     bool lm_head_bias;
     bool head_normed;      /* the columns of the head are divided by their lengths */
     bool head_rows_normed; /* the rows of the head, if not quantised, are divided by theirs */
