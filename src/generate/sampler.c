@@ -317,6 +317,28 @@ int sampler_next(sampler *s, const float *logits, const int32_t *history, size_t
     return 0;
 }
 
+sampler *sampler_open_like(const sampler *s, int vocab_size, clm_error *err)
+{
+    struct sampler_options o = s->options;
+    clm_logit_bias *biases = mem_zeroed((size_t)o.n_logit_bias + 1, sizeof *biases);
+    sampler *like;
+
+    if (!biases)
+        return fail_null(err, CLM_ERR_NOMEM, "no memory for a sampler");
+    o.n_logit_bias = 0;
+    for (int i = 0; i < s->options.n_logit_bias; i++)
+        if (o.logit_bias[i].token < vocab_size)
+            biases[o.n_logit_bias++] = o.logit_bias[i];
+    o.logit_bias = biases;
+    o.dry.breakers = s->dry.o.breakers;
+    o.top_k = o.top_k < vocab_size ? o.top_k : 0;
+    o.logprobs = false;
+    o.top_logprobs = 0;
+    like = sampler_open(&o, vocab_size, err);
+    mem_free(biases);
+    return like;
+}
+
 void sampler_follow(sampler *s, const sampler *leader)
 {
     s->n_chosen = leader->n_chosen;

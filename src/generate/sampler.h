@@ -91,6 +91,10 @@ struct sample {
 int sampler_next(sampler *s, const float *logits, const int32_t *history, size_t n_history,
                  struct sample *out, clm_error *err);
 
+/* One with the options of another, without log-probabilities, for logits of vocab_size tokens:
+ * those of another model. */
+sampler *sampler_open_like(const sampler *s, int vocab_size, clm_error *err);
+
 /* Make s, opened with the options of leader, choose next with the random numbers and the mirostat
  * that leader will choose with next. Leader is left as it is. */
 void sampler_follow(sampler *s, const sampler *leader);
