@@ -1,0 +1,71 @@
+/* generate/draft_pace.h: how many drafts are worth their time.
+ *
+ * Checking a draft costs a row in a step, guessing it time of its own; what comes of it is a token
+ * more, as often as guesses are right. All three are measured as text is made, and the number of
+ * drafts is chosen that gives the most tokens a second. What is not known is thought of well, and
+ * so tried; an account of time saved and lost, which starts with little, bounds what trying may
+ * cost: drafts must be affordable even if all of them are wrong. So text never takes more than a
+ * few percent longer than without drafts.
+ */
+#ifndef GENERATE_DRAFT_PACE_H
+#define GENERATE_DRAFT_PACE_H
+
+#include <stdbool.h>
+
+#include "generate/drafter.h"
+
+/* Steps with more rows than this have no drafts: there arithmetic costs more than weights. */
+#define PACE_ROWS 64
+
+/* Drafts so far into a guess count together. */
+#define PACE_DEPTHS 8
+
+/* How often the drafts of each trust were right whose predecessors were, at each depth. Start from
+ * {0}. */
+struct draft_odds {
+    float hits[DRAFT_TRUSTS][PACE_DEPTHS], tries[DRAFT_TRUSTS][PACE_DEPTHS];
+};
+
+/* Start from {0}. */
+struct draft_pace {
+    struct draft_odds odds; /* of all texts */
+    struct {
+        double seconds;     /* on average of late */
+        int n;              /* times measured */
+    } steps[PACE_ROWS + 1]; /* by rows */
+    double guess_seconds;   /* to guess one token more, for all texts at once */
+    int n_guesses;          /* times that was measured */
+    double account;         /* seconds */
+    bool opened;            /* the account has its first content */
+    bool goes_back;         /* a wrong draft makes right ones be evaluated again */
+    int since_plain;        /* steps since the last one without drafts */
+    int since_probe, probe_interval;
+};
+
+/* A text before a step. */
+struct paced_text {
+    const struct draft_odds *odds; /* its own */
+    int rows;                      /* of the step without drafts, >= 1 */
+    int trust, possible;           /* of its draft_job */
+    int n_drafts;                  /* set by draft_pace_plan */
+};
+
+/* Choose how many drafts each of texts [n] gets, n >= 1: all that go on in the step, which can have
+ * so many rows. */
+void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int most_rows);
+
+/* A text's drafts were checked, and so many of them were right. */
+void draft_odds_learn(struct draft_odds *o, int trust, int n_drafts, int n_right);
+
+/* A step without rows of prompts, and what came of it. */
+struct paced_step {
+    int n_texts, rows;  /* rows: of drafts too */
+    int n_tokens;       /* chosen */
+    int depth;          /* drafts of the text that had most */
+    bool first_guesses; /* of some text: their time is not typical */
+    double guess_seconds, step_seconds;
+};
+
+void draft_pace_learn(struct draft_pace *p, const struct paced_step *s);
+
+#endif
