@@ -4,6 +4,7 @@
 
 #include "engine/prefix_index.h"
 #include "generate/sampler.h"
+#include "generate/speculation.h"
 #include "parse/stop.h"
 #include "tokenizer/tokenizer.h"
 
@@ -39,6 +40,9 @@ struct generate_options {
     /* For generate(): where the text goes on from what earlier ones began with, and is kept for
      * later ones. May be NULL. */
     prefix_index *prefixes;
+    /* What guesses tokens, to be checked several at once; NULL: nothing. All requests of one
+     * scheduler that have one have the same. */
+    speculation *speculation;
     void *ctx; /* of all callbacks; each may be NULL */
     /* Prompt tokens done, after each step of the prompt; not those that were cached. */
     void (*progress)(void *ctx, int done, int total);
@@ -57,6 +61,7 @@ struct generate_result {
     int prompt_tokens, generated_tokens; /* an end token counts */
     int cached_tokens;                   /* of the prompt, that were evaluated for others */
     int draft_tokens;                    /* of the generated ones that a drafter has foreseen */
+    int drafted_tokens;                  /* it has guessed, these and others */
     double prompt_seconds;               /* until the first token was chosen */
     double generation_seconds;           /* from then until the last */
 };

@@ -93,6 +93,7 @@ void request_close(request *r)
         return;
     if (r->seq != r->o.seq)
         kv_seq_close(r->seq);
+    speculation_end(r->drafting);
     detokenizer_release(&r->detokenizer);
     stop_release(&r->stops);
     token_list_release(&r->ids);
@@ -266,6 +267,33 @@ static int take_back(request *r, clm_error *err)
     if (r->ended && r->seq == r->o.seq)
         return engine_trim(r->engine, r->seq, length, err);
     return r->ended ? 0 : kv_seq_trim(r->seq, kv_seq_trim_point(r->seq, length), err);
+}
+
+struct speculation_text request_speculation_text(const request *r)
+{
+    int tokens = r->o.generate.max_tokens - r->result.generated_tokens;
+    int context = context_of(r->engine) - (int)r->ids.count;
+
+    return (struct speculation_text){
+        .drafting = r->drafting,
+        .ids = r->ids.ids,
+        .n_ids = (int)r->ids.count,
+        .rows = r->rows,
+        .n_tokens = r->result.generated_tokens,
+        .n_right = r->result.draft_tokens,
+        .max_drafts = tokens - 1 < context ? tokens - 1 : context,
+    };
+}
+
+void request_take_drafts(request *r, const int32_t *drafts, int n)
+{
+    size_t count = r->ids.count;
+
+    add_ids(&r->ids, drafts, (size_t)n);
+    r->n_drafts = r->ids.failed ? 0 : n;
+    r->ids.count = count;
+    r->ids.failed = false; /* it can do without */
+    r->result.drafted_tokens += r->n_drafts;
 }
 
 void request_choose(request *r, const float *logits)

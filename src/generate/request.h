@@ -36,10 +36,12 @@ struct request {
     int rows;              /* tokens to evaluate in the step at hand */
     struct token_list ids; /* what seq held, prompt, chosen tokens; behind these the drafts */
     int n_drafts;
-    int n_past;    /* what o.seq held */
-    int told;      /* prompt tokens that progress was told of */
-    int cut;       /* a length at which its sequence is worth keeping; 0: none */
-    bool recalled; /* result.cached_tokens is set */
+    drafting *drafting; /* NULL: none */
+    int n_past;         /* what o.seq held */
+    int told;           /* prompt tokens that progress was told of */
+    int cut;            /* a length at which its sequence is worth keeping; 0: none */
+    bool recalled;      /* result.cached_tokens is set */
+    size_t restarted;   /* ids that there were when it was given up though alone */
     struct detokenizer detokenizer;
     struct stop_matcher stops;
     struct strbuf segment, text; /* of the token at hand, before and behind the stops */
@@ -72,6 +74,10 @@ void request_keep(const request *r, prefix_index *x);
 
 /* After a step: say how far the prompt is. */
 void request_tell_progress(request *r);
+
+/* The request as its drafter sees it; and what that has guessed goes behind the ids. */
+struct speculation_text request_speculation_text(const request *r);
+void request_take_drafts(request *r, const int32_t *drafts, int n);
 
 /**
  * The rows of logits after the last token and after each draft: choose tokens as far as the drafts

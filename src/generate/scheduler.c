@@ -20,6 +20,8 @@ struct scheduler {
     /* The step at hand: [n_planned] */
     struct request **planned;
     struct engine_input *inputs;
+    struct speculation_text *texts;
+    speculation *speculation; /* which has planned drafts; NULL: none has */
     int n_planned;
     struct scheduler_load load;
 };
@@ -46,7 +48,8 @@ scheduler *scheduler_open(engine *e, const struct scheduler_options *options, cl
     s->running = mem_zeroed(n, sizeof(struct request *));
     s->planned = mem_zeroed(n, sizeof(struct request *));
     s->inputs = mem_zeroed(n, sizeof *s->inputs);
-    if (s->running && s->planned && s->inputs)
+    s->texts = mem_zeroed(n, sizeof *s->texts);
+    if (s->running && s->planned && s->inputs && s->texts)
         return s;
     scheduler_close(s);
     return fail_null(err, CLM_ERR_NOMEM, "no memory for a scheduler of %zu requests", n);
@@ -67,6 +70,7 @@ void scheduler_close(scheduler *s)
     mem_free(s->running);
     mem_free(s->planned);
     mem_free(s->inputs);
+    mem_free(s->texts);
     mem_free(s);
 }
 
@@ -183,6 +187,9 @@ static void end_some(scheduler *s)
 /* The sequence of a request whose turn has come. */
 static int open_sequence(scheduler *s, struct request *r, clm_error *err)
 {
+    /* Without memory for drafts it goes on without them. */
+    if (r->o.generate.speculation && !r->drafting)
+        r->drafting = speculation_begin(r->o.generate.speculation, r->o.sampler, NULL);
     if (!r->seq && !r->o.seq && s->o.prefixes)
         return request_recall(r, s->o.prefixes, err);
     if (!r->seq)
@@ -295,20 +302,54 @@ static void share_out(scheduler *s)
         share(s, room);
 }
 
+/* Who guesses in this step: one that only takes answers further, and was not too large before. */
+static speculation *find_speculation(const scheduler *s)
+{
+    speculation *found = NULL;
+
+    if (s->widest < s->o.step_tokens)
+        return NULL;
+    for (int i = 0; i < s->n_planned; i++) {
+        const struct request *r = s->planned[i];
+
+        if (!request_has_begun(r) || r->rows < request_pending(r))
+            return NULL;
+        if (r->drafting)
+            found = r->o.generate.speculation;
+    }
+    return found;
+}
+
+static void plan_drafts(scheduler *s)
+{
+    s->speculation = find_speculation(s);
+    if (!s->speculation)
+        return;
+    for (int i = 0; i < s->n_planned; i++) {
+        s->texts[i] = request_speculation_text(s->planned[i]);
+        if (s->planned[i]->o.generate.speculation != s->speculation)
+            s->texts[i].drafting = NULL;
+    }
+    speculation_plan(s->speculation, s->texts, s->n_planned, s->o.step_tokens);
+    for (int i = 0; i < s->n_planned; i++)
+        request_take_drafts(s->planned[i], s->texts[i].drafts, s->texts[i].n_drafts);
+}
+
 static void plan(scheduler *s)
 {
     s->n_planned = 0;
     share_out(s);
     for (int i = 0; i < s->n_running; i++) {
-        struct request *r = s->running[i];
+        s->running[i]->n_drafts = 0;
+        if (s->running[i]->rows > 0)
+            s->planned[s->n_planned++] = s->running[i];
+    }
+    plan_drafts(s);
+    for (int i = 0; i < s->n_planned; i++) {
+        struct request *r = s->planned[i];
         int pending = request_pending(r);
 
-        if (r->rows == 0)
-            continue;
-        if (r->rows < pending)
-            r->n_drafts = 0;
-        s->planned[s->n_planned] = r;
-        s->inputs[s->n_planned++] = (struct engine_input){
+        s->inputs[i] = (struct engine_input){
             .seq = r->seq,
             .tokens = r->ids.ids + kv_seq_length(r->seq),
             .n_tokens = r->rows + r->n_drafts,
@@ -342,6 +383,19 @@ static void take_step(scheduler *s, const float *logits)
     }
 }
 
+/* What has come of the drafts in a step of so many seconds, after it. */
+static void learn_drafts(scheduler *s, double seconds)
+{
+    for (int i = 0; s->speculation && i < s->n_planned; i++) {
+        const struct generate_result *r = &s->planned[i]->result;
+
+        s->texts[i].n_tokens = r->generated_tokens - s->texts[i].n_tokens;
+        s->texts[i].n_right = r->draft_tokens - s->texts[i].n_right;
+    }
+    if (s->speculation)
+        speculation_learn(s->speculation, s->texts, s->n_planned, seconds);
+}
+
 /* One of the planned requests is at fault: each by itself shows which. */
 static void step_each(scheduler *s)
 {
@@ -362,7 +416,17 @@ static void fail_all(scheduler *s, const clm_error *err)
         request_fail(s->planned[i], err);
 }
 
-/* The request that came last gives up its memory and waits. */
+/* A request gives up its memory and waits. */
+static bool preempt(scheduler *s, int i)
+{
+    if (!request_preempt(s->running[i]))
+        return false;
+    enqueue(s, leave(s, i));
+    s->held = true;
+    s->load.preemptions++;
+    return true;
+}
+
 static bool preempt_last(scheduler *s)
 {
     int last = -1;
@@ -370,12 +434,19 @@ static bool preempt_last(scheduler *s)
     for (int i = 0; i < s->n_running; i++)
         if (last < 0 || s->running[i]->arrival > s->running[last]->arrival)
             last = i;
-    if (s->n_running < 2 || !request_preempt(s->running[last]))
+    return s->n_running > 1 && preempt(s, last);
+}
+
+/* What a request holds that is alone may lie scattered over memory that others have left: evaluated
+ * anew it may fit. Once at each length. */
+static bool restart(scheduler *s)
+{
+    struct request *r = s->running[0];
+
+    if (s->n_running > 1 || r->restarted == r->ids.count)
         return false;
-    enqueue(s, leave(s, last));
-    s->held = true;
-    s->load.preemptions++;
-    return true;
+    r->restarted = r->ids.count;
+    return preempt(s, 0);
 }
 
 /* Less of each request in one step; false: it cannot be less. */
@@ -398,7 +469,7 @@ static void make_room(scheduler *s, const clm_error *err)
 
     if (s->o.prefixes && prefix_index_evict(s->o.prefixes, 1))
         return;
-    if (preempt_last(s) || narrow(s))
+    if (preempt_last(s) || narrow(s) || restart(s))
         return;
     for (int i = 1; i < s->n_planned; i++)
         if (s->planned[i]->arrival > last->arrival)
@@ -412,10 +483,15 @@ static bool run(scheduler *s)
 {
     const float *logits = NULL;
     clm_error err = {0};
+    double begin;
 
     plan(s);
+    begin = clock_seconds();
     if (engine_step(s->engine, s->inputs, s->n_planned, &logits, &err) == 0) {
+        double seconds = clock_seconds() - begin;
+
         take_step(s, logits);
+        learn_drafts(s, seconds);
     } else if (err.code == CLM_ERR_FULL || err.code == CLM_ERR_NOMEM) {
         make_room(s, &err);
         return false;

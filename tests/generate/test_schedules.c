@@ -1,11 +1,12 @@
-/* Whatever comes when, whatever is cancelled, however small the cache, and whatever is kept of
- * earlier texts: each request gives what it gives alone. Thousands of random schedules over small
- * models of each kind. */
+/* Whatever comes when, whatever is cancelled, however small the cache, whatever is kept of earlier
+ * texts, and whatever is drafted: each request gives what it gives alone. Thousands of random
+ * schedules over small models of each kind. */
 #include "testing.h"
 
 #include <string.h>
 
 #include "engine/rig.h"
+#include "generate/oracle.h"
 #include "generate/scheduler.h"
 
 #define N_KINDS 20
@@ -39,9 +40,12 @@ struct flight {
     enum finish_reason finish;
     size_t *largest; /* bytes in use, when it is alone */
     engine *engine;
+    speculation *speculation; /* NULL: none */
 };
 
 static long long n_cached; /* tokens of prompts */
+static long long foreseen; /* tokens that were drafts */
+static struct oracle oracle;
 
 static bool take_token(void *ctx, const struct generated *g)
 {
@@ -49,6 +53,7 @@ static bool take_token(void *ctx, const struct generated *g)
 
     CHECK(f->n_tokens < f->kind->generate.max_tokens && !f->done, "too many tokens");
     f->tokens[f->n_tokens++] = g->token;
+    foreseen += g->from_draft;
     if (f->largest && kv_cache_bytes_used(engine_cache(f->engine)) > *f->largest)
         *f->largest = kv_cache_bytes_used(engine_cache(f->engine));
     if (f->n_tokens == f->cancel_after) {
@@ -88,6 +93,7 @@ static void submit(struct flight *f, scheduler *s, int vocab_size)
     o.sampler = f->sampler;
     o.generate.ctx = f;
     o.generate.token = take_token;
+    o.generate.speculation = f->speculation;
     f->request = scheduler_submit(s, &o, &err);
     CHECK(f->request, "%s", err.message);
 }
@@ -194,6 +200,22 @@ static void fly(scheduler *s, struct flight *all, int n, int vocab_size)
     }
 }
 
+/* Guesses of all texts, good and bad, as many as can be had or as many as seem worth it. */
+static speculation *open_speculation(const struct kind *kinds, int vocab_size)
+{
+    struct speculation_options o = {.max_drafts = 1 + (int)random_below(6),
+                                    .always = random_below(3) > 0};
+    clm_error err = {0};
+    speculation *s;
+
+    oracle_init(&oracle, vocab_size, (int)random_below(9));
+    for (int i = 0; i < N_KINDS; i++)
+        oracle_add(&oracle, kinds[i].prompt, kinds[i].n_prompt, kinds[i].alone, kinds[i].n_alone);
+    s = speculation_open(&oracle.drafter, &o, &err);
+    CHECK(s, "%s", err.message);
+    return s;
+}
+
 static long long run_schedule(const struct rig *r, const struct kind *kinds, size_t largest, int n)
 {
     static struct flight all[MAX_AT_ONCE];
@@ -207,6 +229,7 @@ static long long run_schedule(const struct rig *r, const struct kind *kinds, siz
     clm_error err = {0};
     engine *e = engine_open(r->model, &eo, &err);
     scheduler *s;
+    speculation *drafts = random_below(2) ? open_speculation(kinds, r->vocab_size) : NULL;
     long long preemptions;
 
     CHECK(e, "%s", err.message);
@@ -219,6 +242,7 @@ static long long run_schedule(const struct rig *r, const struct kind *kinds, siz
     for (int i = 0; i < n; i++)
         all[i] = (struct flight){
             .kind = &kinds[random_below(N_KINDS)],
+            .speculation = random_below(4) ? drafts : NULL,
             .comes_at = random_below(3) ? 0 : (int)random_below(20),
             .cancel_after = random_below(5) ? -1 : (int)random_below(4),
         };
@@ -228,6 +252,8 @@ static long long run_schedule(const struct rig *r, const struct kind *kinds, siz
         check_flight(&all[i]);
     scheduler_close(s);
     prefix_index_close(so.prefixes);
+    CHECK(!drafts || oracle.open_texts == 0, "%d texts of the drafter left", oracle.open_texts);
+    speculation_close(drafts);
     CHECK(kv_cache_bytes_used(engine_cache(e)) == 0, "%zu bytes are still in use",
           kv_cache_bytes_used(engine_cache(e)));
     engine_close(e);
@@ -258,7 +284,8 @@ static void test_schedules(void **state)
             preemptions += run_schedule(&r, kinds, largest, MAX_AT_ONCE);
         CHECK(preemptions > SCHEDULES / 10, "%s: %lld preemptions", names[m], preemptions);
         CHECK(n_cached > SCHEDULES / 4, "%s: %lld tokens cached", names[m], n_cached);
-        n_cached = 0;
+        CHECK(foreseen > SCHEDULES / 10, "%s: %lld drafts were right", names[m], foreseen);
+        n_cached = foreseen = 0;
         for (int i = 0; i < N_KINDS; i++)
             token_list_release(&kinds[i].end);
         rig_close(&r);
