@@ -110,8 +110,14 @@ static void write_answer(struct batch_job *job, const struct generate_result *r)
     add_choice(out, job, r);
     strbuf_addf(out,
                 "], \"usage\": {\"prompt_tokens\": %d, \"completion_tokens\": %d, "
-                "\"total_tokens\": %d}}}, \"error\": null}\n",
+                "\"total_tokens\": %d",
                 r->prompt_tokens, r->generated_tokens, r->prompt_tokens + r->generated_tokens);
+    if (job->rules->speculation)
+        strbuf_addf(out,
+                    ", \"completion_tokens_details\": {\"accepted_prediction_tokens\": %d, "
+                    "\"rejected_prediction_tokens\": %d}",
+                    r->draft_tokens, r->drafted_tokens - r->draft_tokens);
+    strbuf_add_str(out, "}}}, \"error\": null}\n");
     job->done = true;
 }
 
@@ -247,6 +253,7 @@ static int submit(struct batch_job *job, scheduler *s, const struct token_list *
                      .timeout = l->timeout,
                      .end_tokens = rules->end_tokens,
                      .stops = l->stops.n_texts ? &l->stops : rules->stops,
+                     .speculation = rules->speculation,
                      .ctx = job,
                      .token = take_token},
         .ctx = job,

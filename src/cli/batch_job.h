@@ -12,6 +12,7 @@ struct batch_rules {
     const struct session *session;
     const struct sampling_args *sampling; /* of lines that say nothing else */
     int max_tokens, prefill_step_size;    /* likewise */
+    speculation *speculation;             /* NULL: none */
     const struct stop_set *stops;         /* likewise */
     const struct token_list *end_tokens;
     const struct chat_template *format; /* without a template messages are refused */

@@ -42,7 +42,8 @@ struct chat_turn {
 struct chat_options {
     int max_tokens;
     int prefill_step_size;
-    void *ctx; /* of all callbacks */
+    speculation *speculation; /* NULL: none */
+    void *ctx;                /* of all callbacks */
     void (*progress)(void *ctx, int done, int total);
     bool (*interrupted)(void *ctx);
     /* A piece of the reply. */

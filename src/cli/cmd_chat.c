@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "cli/chat_file.h"
 #include "cli/command.h"
+#include "cli/draft.h"
 #include "cli/interrupt.h"
 #include "cli/line_input.h"
 #include "cli/output.h"
@@ -21,6 +22,7 @@ struct chat_args {
     struct template_args chat;
     struct sampling_args sampling;
     struct prefix_args kept;
+    struct draft_args draft;
     int max_tokens;
     int prefill_step_size;
     bool cache_files;
@@ -29,6 +31,7 @@ struct chat_args {
 struct talk {
     const struct chat_args *args;
     struct session session;
+    struct draft_session draft;
     struct sampling sampling;
     struct chat chat;
     line_input *in;
@@ -100,6 +103,18 @@ static void run_system(struct talk *t, const char *value)
     say(t, *value ? "The system prompt is set." : "There is no system prompt now.");
 }
 
+static void say_drafts(const struct talk *t, const struct generate_result *r)
+{
+    struct strbuf line = {0};
+
+    if (!t->draft.speculation)
+        return;
+    draft_add_statistics(&line, r);
+    if (line.data)
+        say(t, line.data);
+    strbuf_release(&line);
+}
+
 static void run_stats(struct talk *t, const char *value)
 {
     const struct generate_result *r = &t->turn.figures;
@@ -116,6 +131,7 @@ static void run_stats(struct talk *t, const char *value)
         say(t, line);
         snprintf(line, sizeof line, "        %.3f tokens-per-sec", generation_speed(r));
         say(t, line);
+        say_drafts(t, r);
     }
     snprintf(line, sizeof line, "All answers: %d, %d tokens", t->turns, t->tokens);
     say(t, line);
@@ -262,6 +278,7 @@ static void answer(struct talk *t, const char *text, size_t size, bool result)
     struct chat_options o = {
         .max_tokens = t->args->max_tokens,
         .prefill_step_size = t->args->prefill_step_size,
+        .speculation = t->draft.speculation,
         .ctx = t,
         .progress = show_progress,
         .interrupted = was_interrupted,
@@ -403,6 +420,7 @@ static int talk(struct talk *t)
 
     if (session_open_tokenizer(&t->session, &a->model, t->err) ||
         session_open(&t->session, &a->model, a->prefill_step_size, t->err) ||
+        draft_session_open(&t->draft, &a->draft, &a->model, &t->session, t->err) ||
         sampling_open(&t->sampling, &a->sampling, &t->session, seed, false, t->err) ||
         chat_open(&t->chat, &t->session, &t->sampling, &a->chat, &a->kept, t->err))
         return -1;
@@ -431,6 +449,7 @@ static int chat_run(const void *args, clm_error *err)
     line_input_close(t.in);
     chat_close(&t.chat);
     sampling_close(&t.sampling);
+    draft_session_close(&t.draft);
     session_close(&t.session);
     strbuf_release(&t.screen.out);
     strbuf_release(&t.message);
@@ -454,6 +473,7 @@ static const struct option chat_options_table[] = {
     {INT_OPTION("max-tokens", 'n', A, max_tokens, 1, INT_MAX,
                 "how many tokens an answer has at most (default: 256)")},
     {TABLE_OPTION(A, sampling, options_sampling)},
+    {TABLE_OPTION(A, draft, options_draft)},
     {INT_OPTION("prefill-step-size", 0, A, prefill_step_size, 0, 65536,
                 "how many tokens of a prompt to process at a time; fewer take less memory "
                 "(default: 512)")},

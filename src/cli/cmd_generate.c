@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "cli/batch.h"
 #include "cli/command.h"
+#include "cli/draft.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -23,6 +24,7 @@ struct generate_args {
     struct model_options model;
     struct prompt_options prompt;
     struct sampling_args sampling;
+    struct draft_args draft;
     int max_tokens;
     int prefill_step_size;
     const char *cache_file;
@@ -34,6 +36,7 @@ struct generate_args {
 /* What the callbacks of one run share. */
 struct run {
     const struct generate_args *args;
+    speculation *speculation; /* NULL: none */
     struct progress progress;
     struct strbuf line;
     bool begun; /* the text's first line is written */
@@ -92,6 +95,8 @@ static void add_json_token(struct run *r, const struct generated *g)
     strbuf_addf(b, "{\"token\": %d, \"text\": ", (int)g->token);
     strbuf_add_json(b, g->text, g->size);
     add_logprob(b, g->logprob);
+    if (r->speculation)
+        strbuf_addf(b, ", \"from_draft\": %s", g->from_draft ? "true" : "false");
     if (g->n_top > 0)
         add_top(r, g);
     strbuf_add_str(b, "}\n");
@@ -148,6 +153,10 @@ static void add_statistics(struct run *run, const struct generate_result *r)
     strbuf_addf(b, "Prompt: %d tokens, %.3f tokens-per-sec\n", r->prompt_tokens, prompt_speed(r));
     strbuf_addf(b, "Generation: %d tokens, %.3f tokens-per-sec\n", r->generated_tokens,
                 generation_speed(r));
+    if (run->speculation) {
+        draft_add_statistics(b, r);
+        strbuf_add_char(b, '\n');
+    }
     strbuf_addf(b, "Peak memory: %.3f GB\n", peak_gigabytes());
 }
 
@@ -158,11 +167,14 @@ static void add_json_statistics(struct run *run, const struct generate_result *r
 
     strbuf_addf(b,
                 "{%s\"finish_reason\": \"%s\", \"prompt_tokens\": %d, \"prompt_tps\": %.3f, "
-                "\"generation_tokens\": %d, \"generation_tps\": %.3f, \"peak_memory\": %.3f, "
-                "\"seed\": %llu}\n",
+                "\"generation_tokens\": %d, \"generation_tps\": %.3f, ",
                 run->args->parse ? "\"type\": \"end\", " : "",
                 calls ? "tool_calls" : finish_reason_name(r->finish), r->prompt_tokens,
-                prompt_speed(r), r->generated_tokens, generation_speed(r), peak_gigabytes(),
+                prompt_speed(r), r->generated_tokens, generation_speed(r));
+    if (run->speculation)
+        strbuf_addf(b, "\"draft_n\": %d, \"draft_n_accepted\": %d, ", r->drafted_tokens,
+                    r->draft_tokens);
+    strbuf_addf(b, "\"peak_memory\": %.3f, \"seed\": %llu}\n", peak_gigabytes(),
                 (unsigned long long)seed);
 }
 
@@ -203,6 +215,7 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
         .prefill_step_size = a->prefill_step_size,
         .end_tokens = &sampling->end_tokens,
         .stops = &sampling->stops,
+        .speculation = run->speculation,
         .ctx = run,
         .progress = show_progress,
         .interrupted = was_interrupted,
@@ -281,13 +294,15 @@ static int check_batch(const struct generate_args *a, clm_error *err)
     return name ? fail(err, CLM_ERR_ARG, "--batch and --%s exclude each other", name) : 0;
 }
 
-static int run_batch(const struct generate_args *a, struct session *s, clm_error *err)
+static int run_batch(const struct generate_args *a, struct session *s, speculation *drafts,
+                     clm_error *err)
 {
     struct batch_rules rules = {
         .session = s,
         .sampling = &a->sampling,
         .max_tokens = a->max_tokens,
         .prefill_step_size = a->prefill_step_size,
+        .speculation = drafts,
         .seed = sampling_seed(&a->sampling),
     };
     struct chat_template format = {0};
@@ -329,6 +344,7 @@ static int generate_run(const void *args, clm_error *err)
     struct generate_args a = *(const struct generate_args *)args;
     struct run run = {.args = &a, .progress = progress_open("Prompt", "tokens"), .err = err};
     struct session s = {0};
+    struct draft_session draft = {0};
     char *cached = a.cache_file && !a.model.model ? prompt_cache_model(a.cache_file) : NULL;
     int rc = -1;
 
@@ -339,11 +355,15 @@ static int generate_run(const void *args, clm_error *err)
         fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
     else if (a.sampling.sampler.top_logprobs > 0 && !a.json)
         fail(err, CLM_ERR_ARG, "--logprobs is for --json; give both");
-    else if (open_session(&s, &a, err) == 0)
-        rc = a.batch.file ? run_batch(&a, &s, err) : run_session(&run, &s, err);
+    else if (open_session(&s, &a, err) == 0 &&
+             draft_session_open(&draft, &a.draft, &a.model, &s, err) == 0) {
+        run.speculation = draft.speculation;
+        rc = a.batch.file ? run_batch(&a, &s, draft.speculation, err) : run_session(&run, &s, err);
+    }
     mem_free(cached);
     strbuf_release(&run.line);
     strbuf_release(&run.token);
+    draft_session_close(&draft);
     session_close(&s);
     return rc;
 }
@@ -379,6 +399,7 @@ static const struct option generate_options_table[] = {
     {INT_OPTION("max-tokens", 'n', A, max_tokens, 1, INT_MAX,
                 "how many tokens to generate at most (default: 100)")},
     {TABLE_OPTION(A, sampling, options_sampling)},
+    {TABLE_OPTION(A, draft, options_draft)},
     {INT_OPTION("prefill-step-size", 0, A, prefill_step_size, 0, 65536,
                 "how many tokens of the prompt to process at a time; fewer take less memory "
                 "(default: 512)")},
