@@ -157,7 +157,7 @@ static int work(struct batch *b)
 
 int batch_run(const struct batch_args *a, const struct batch_rules *rules, clm_error *err)
 {
-    struct scheduler_options o = {.max_running = a->size};
+    struct scheduler_options o = {.max_running = a->size, .prefixes = rules->prefixes};
     struct batch b = {.args = a, .rules = rules, .end = &b.first, .err = err};
     int rc = -1;
 

@@ -110,8 +110,9 @@ static void write_answer(struct batch_job *job, const struct generate_result *r)
     add_choice(out, job, r);
     strbuf_addf(out,
                 "], \"usage\": {\"prompt_tokens\": %d, \"completion_tokens\": %d, "
-                "\"total_tokens\": %d",
-                r->prompt_tokens, r->generated_tokens, r->prompt_tokens + r->generated_tokens);
+                "\"total_tokens\": %d, \"prompt_tokens_details\": {\"cached_tokens\": %d}",
+                r->prompt_tokens, r->generated_tokens, r->prompt_tokens + r->generated_tokens,
+                r->cached_tokens);
     if (job->rules->speculation)
         strbuf_addf(out,
                     ", \"completion_tokens_details\": {\"accepted_prediction_tokens\": %d, "

@@ -17,7 +17,8 @@ struct batch_rules {
     const struct token_list *end_tokens;
     const struct chat_template *format; /* without a template messages are refused */
     const struct reply_rules *replies;
-    uint64_t seed; /* of the first line, one more for each that follows */
+    prefix_index *prefixes; /* NULL: none */
+    uint64_t seed;          /* of the first line, one more for each that follows */
 };
 
 struct batch_job {

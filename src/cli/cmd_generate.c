@@ -9,6 +9,7 @@
 #include "cli/draft.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
+#include "cli/prefix_args.h"
 #include "cli/progress.h"
 #include "cli/prompt.h"
 #include "cli/prompt_cache.h"
@@ -28,6 +29,7 @@ struct generate_args {
     int max_tokens;
     int prefill_step_size;
     const char *cache_file;
+    struct prefix_args kept;
     struct batch_args batch;
     bool json, parse;
     bool verbose;
@@ -167,10 +169,10 @@ static void add_json_statistics(struct run *run, const struct generate_result *r
 
     strbuf_addf(b,
                 "{%s\"finish_reason\": \"%s\", \"prompt_tokens\": %d, \"prompt_tps\": %.3f, "
-                "\"generation_tokens\": %d, \"generation_tps\": %.3f, ",
+                "\"cached_tokens\": %d, \"generation_tokens\": %d, \"generation_tps\": %.3f, ",
                 run->args->parse ? "\"type\": \"end\", " : "",
                 calls ? "tool_calls" : finish_reason_name(r->finish), r->prompt_tokens,
-                prompt_speed(r), r->generated_tokens, generation_speed(r));
+                prompt_speed(r), r->cached_tokens, r->generated_tokens, generation_speed(r));
     if (run->speculation)
         strbuf_addf(b, "\"draft_n\": %d, \"draft_n_accepted\": %d, ", r->drafted_tokens,
                     r->draft_tokens);
@@ -190,19 +192,24 @@ static int begin_reply(struct run *run, const struct reply_rules *rules, const s
     return parse_text(run, text + p->reply_at, p->text.size - p->reply_at, false);
 }
 
-/* What the prompt follows. Without the chat template it does not matter which one it is. */
-static kv_seq *open_sequence(const struct generate_args *a, const struct session *s,
-                             const struct prompt *prompt, clm_error *err)
+/* What the prompt follows: a file's sequence, or what the index has. Without the chat template it
+ * does not matter which one that is. */
+static int open_past(const struct generate_args *a, const struct session *s,
+                     const struct prompt *prompt, kv_seq **seq, prefix_index **prefixes,
+                     clm_error *err)
 {
     struct text_identity identity;
     struct cache_origin origin;
 
-    if (!a->cache_file)
-        return prompt_cache_open(s, NULL, NULL, err);
+    if (!a->cache_file) {
+        *prefixes = prefix_args_open(&a->kept, s->engine, err);
+        return *prefixes ? 0 : -1;
+    }
     origin = prompt_cache_origin(&identity, s, &prompt->format, a->model.model);
     if (a->prompt.ignore_chat_template)
         origin.chat_template = NULL;
-    return prompt_cache_open(s, a->cache_file, &origin, err);
+    *seq = prompt_cache_open(s, a->cache_file, &origin, err);
+    return *seq ? 0 : -1;
 }
 
 static int write_all(struct run *run, struct session *s, const struct sampling *sampling,
@@ -222,10 +229,10 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
         .token = write_token,
     };
     struct generate_result r;
-    kv_seq *seq = open_sequence(a, s, given, err);
+    kv_seq *seq = NULL;
     int rc;
 
-    if (!seq)
+    if (open_past(a, s, given, &seq, &o.prefixes, err))
         return -1;
     if (prompt->count >= LONG_PROMPT)
         progress_show(&run->progress, 0, (int)prompt->count);
@@ -234,6 +241,9 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
                   &r, err);
     progress_erase(&run->progress);
     kv_seq_close(seq);
+    if (o.prefixes && rc == 0)
+        prefix_index_write(o.prefixes);
+    prefix_index_close(o.prefixes);
     if (rc || run->err->code)
         return -1;
     if (a->json || a->parse)
@@ -311,7 +321,9 @@ static int run_batch(const struct generate_args *a, struct session *s, speculati
     struct reply_rules replies = {0};
     int rc = -1;
 
-    if (check_batch(a, err) || sampling_open(&sampling, &a->sampling, s, 0, false, err) ||
+    rules.prefixes = prefix_args_open(&a->kept, s->engine, err);
+    if (!rules.prefixes || check_batch(a, err) ||
+        sampling_open(&sampling, &a->sampling, s, 0, false, err) ||
         (!a->prompt.ignore_chat_template &&
          chat_template_open(&format, s->dir, &a->prompt.chat, err)) ||
         conversation_reply_format(&reply, &a->prompt.chat, &format, s->tokenizer, err) ||
@@ -323,8 +335,10 @@ static int run_batch(const struct generate_args *a, struct session *s, speculati
     rules.replies = &replies;
     interrupt_watch();
     rc = batch_run(&a->batch, &rules, err);
+    prefix_index_write(rules.prefixes);
 
 cleanup:
+    prefix_index_close(rules.prefixes);
     reply_rules_release(&replies);
     chat_template_close(&format);
     sampling_close(&sampling);
@@ -374,6 +388,7 @@ static void generate_defaults(void *args)
 
     a->prompt.text = default_prompt;
     batch_defaults(&a->batch);
+    prefix_defaults(&a->kept);
     sampling_defaults(&a->sampling);
     a->max_tokens = 100;
     a->verbose = true;
@@ -404,6 +419,7 @@ static const struct option generate_options_table[] = {
                 "how many tokens of the prompt to process at a time; fewer take less memory "
                 "(default: 512)")},
     {TABLE_OPTION(A, batch, options_batch)},
+    {TABLE_OPTION(A, kept, options_prefix)},
     {FLAG_OPTION("json", 0, A, json,
                  "write a JSON object for each token, and a last one with statistics")},
     {INT_OPTION("logprobs", 0, A, sampling.sampler.top_logprobs, 0, MAX_TOP_LOGPROBS,

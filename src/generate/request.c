@@ -119,6 +119,17 @@ int request_recall(request *r, prefix_index *x, clm_error *err)
     return 0;
 }
 
+int request_common(const request *r, const request *other)
+{
+    size_t n = r->ids.count - 1, i = 0;
+
+    if (other->ids.count < n)
+        n = other->ids.count;
+    while (i < n && r->ids.ids[i] == other->ids.ids[i])
+        i++;
+    return (int)i;
+}
+
 /* Without memory for it, others evaluate what they need. */
 void request_keep(const request *r, prefix_index *x)
 {

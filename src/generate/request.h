@@ -69,6 +69,9 @@ static inline bool request_has_begun(const request *r)
 /* A sequence for a request that has none, with as much of its text as the index keeps. */
 int request_recall(request *r, prefix_index *x, clm_error *err);
 
+/* How many of the tokens before its last one are those of another. */
+int request_common(const request *r, const request *other);
+
 /* After a step: keep the sequence where others may go on from it. */
 void request_keep(const request *r, prefix_index *x);
 

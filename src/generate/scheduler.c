@@ -6,6 +6,9 @@
 #define DEFAULT_RUNNING 64
 #define DEFAULT_PROMPT_SHARE 64
 
+/* Tokens of a prompt that another one is about to evaluate that it is worth waiting for. */
+#define MIN_SHARED 32
+
 struct scheduler {
     engine *engine;
     struct scheduler_options o;
@@ -197,12 +200,41 @@ static int open_sequence(scheduler *s, struct request *r, clm_error *err)
     return r->seq ? 0 : -1;
 }
 
+/* Is a prompt being read that begins as this one does? It will be kept at the point where they
+ * part. */
+static bool is_being_read(scheduler *s, const struct request *r)
+{
+    bool found = false;
+
+    for (int i = 0; s->o.prefixes && i < s->n_running; i++) {
+        struct request *o = s->running[i];
+        int length = kv_seq_length(o->seq), common;
+
+        if (request_has_begun(o))
+            continue;
+        common = request_common(r, o);
+        if (common <= length || common - o->result.cached_tokens < MIN_SHARED)
+            continue;
+        if (o->cut <= length || o->cut > common)
+            o->cut = common;
+        found = true;
+    }
+    return found;
+}
+
 static void admit(scheduler *s)
 {
-    while (s->queue && s->n_running < s->o.max_running && (!s->held || s->n_running == 0)) {
-        struct request *r = dequeue(s, &s->queue);
+    struct request **at = &s->queue;
+
+    while (*at && s->n_running < s->o.max_running && (!s->held || s->n_running == 0)) {
+        struct request *r;
         clm_error err = {0};
 
+        if (is_being_read(s, *at)) {
+            at = &(*at)->next;
+            continue;
+        }
+        r = dequeue(s, at);
         if (open_sequence(s, r, &err)) {
             request_fail(r, &err);
             finish(s, r);

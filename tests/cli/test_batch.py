@@ -72,6 +72,30 @@ class Answers(Batch):
         self.assertEqual(body["object"], "chat.completion")
         self.assertEqual(body["usage"]["completion_tokens"], 20)
         self.assertEqual(body["usage"]["total_tokens"], body["usage"]["prompt_tokens"] + 20)
+        self.assertEqual(body["usage"]["prompt_tokens_details"], {"cached_tokens": 0})
+
+    def cached(self, answer):
+        usage = answer["response"]["body"]["usage"]
+        return usage["prompt_tokens_details"]["cached_tokens"]
+
+    def test_what_is_shared_is_read_once(self):
+        """At a time, one after another, and by a run that comes later."""
+        begin = STORY + " and a brown cat with a red hat" * 5
+        text = "".join(line(str(i), prompt="%s %d" % (begin, i), max_tokens=3) for i in range(4))
+        folder = self.folder / "kept"
+        first, _ = self.answers(text, "--prompt-cache-dir", folder)
+        again, _ = self.answers(text, "--prompt-cache-dir", folder, "--batch-size", "1")
+        for name, answer in first.items():
+            self.assertEqual(self.choice(answer), self.choice(again[name]))
+            if name != "0":
+                self.assertGreater(self.cached(answer), 40, name)
+            self.assertEqual(self.cached(again[name]),
+                             again[name]["response"]["body"]["usage"]["prompt_tokens"] - 1)
+        alone = [json.loads(self.done(
+            "generate", "--exact", "--ignore-chat-template", "-p", begin + " 5", "-n", "3",
+            "--json", *args).splitlines()[-1]) for args in ((), ("--prompt-cache-dir", folder))]
+        self.assertEqual(alone[0]["cached_tokens"], 0)
+        self.assertGreater(alone[1]["cached_tokens"], 40)
 
     def test_logprobs(self):
         got, _ = self.answers(line("a", prompt=STORY, max_tokens=3, logprobs=2)

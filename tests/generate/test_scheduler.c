@@ -72,7 +72,8 @@ static void on_done(void *ctx, const struct generate_result *r, const clm_error 
 
 static scheduler *open_scheduler(engine *e, int max_running, int step_tokens, int prompt_share)
 {
-    struct scheduler_options o = {max_running, step_tokens, prompt_share};
+    struct scheduler_options o = {
+        .max_running = max_running, .step_tokens = step_tokens, .prompt_share = prompt_share};
     clm_error err = {0};
     scheduler *s = scheduler_open(e, &o, &err);
 
@@ -442,6 +443,63 @@ static void test_no_memory(void **state)
     token_list_release(&prompt);
 }
 
+/* Requests that come at once and begin alike: the first one reads what they share, while the others
+ * wait for it, and one that begins otherwise does not. */
+static void test_shared(void **state)
+{
+    static const char *const ends[] = {" the end", " a cat", " they all went home", " no"};
+    struct prefix_limits few = {.max_entries = 8};
+    clm_error err = {0};
+    struct scheduler_options so = {.prefixes = prefix_index_open(b.engine, &few, &err)};
+    struct token_list shared =
+        prompt_of("Once upon a time there was a king who had three sons, "
+                  "and the youngest of them was called Tom. One day the king "
+                  "said to his sons that he was old and wanted to sleep");
+    scheduler *s;
+
+    (void)state;
+    CHECK(so.prefixes && shared.count >= 32, "%s", err.message);
+    for (int warm = 0; warm < 2; warm++) {
+        struct seen seen[COUNT(ends) + 1] = {{0}};
+
+        s = scheduler_open(b.engine, &so, &err);
+        CHECK(s, "%s", err.message);
+        for (size_t i = 0; i <= COUNT(ends); i++) {
+            struct token_list prompt = prompt_of(i < COUNT(ends) ? ends[i] : "A dog");
+            struct token_list all = {0};
+
+            for (size_t t = 0; t < shared.count && i < COUNT(ends); t++)
+                token_list_add(&all, shared.ids[t]);
+            for (size_t t = 0; t < prompt.count; t++)
+                token_list_add(&all, prompt.ids[t]);
+            struct request_options o = options_for(&seen[i], &all, 5);
+
+            submit(s, &seen[i], &o);
+            token_list_release(&prompt);
+            token_list_release(&all);
+        }
+        while (scheduler_step(s))
+            continue;
+        scheduler_close(s);
+        for (size_t i = 0; i <= COUNT(ends); i++) {
+            const struct generate_result *r = &seen[i].result;
+            bool first = i == 0 || i == COUNT(ends);
+            int want = warm ? r->prompt_tokens - 1 : first ? 0 : (int)shared.count;
+
+            CHECK(r->finish == FINISH_LENGTH && r->cached_tokens >= want &&
+                      (want || !r->cached_tokens),
+                  "%zu: %d of %d tokens were there, not %d", i, r->cached_tokens, r->prompt_tokens,
+                  want);
+            CHECK(seen[i].last_done == r->prompt_tokens - r->cached_tokens, "progress to %d",
+                  seen[i].last_done);
+            seen_release(&seen[i]);
+        }
+    }
+    prefix_index_close(so.prefixes);
+    CHECK(kv_cache_bytes_used(engine_cache(b.engine)) == 0, "bytes are still in use");
+    token_list_release(&shared);
+}
+
 static int open_all(void **state)
 {
     (void)state;
@@ -463,7 +521,7 @@ int main(void)
         cmocka_unit_test(test_fair),        cmocka_unit_test(test_crowd),
         cmocka_unit_test(test_ends),        cmocka_unit_test(test_processors),
         cmocka_unit_test(test_small_cache), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_no_memory),   cmocka_unit_test(test_shared),
     };
 
     return cmocka_run_group_tests(tests, open_all, close_all);
