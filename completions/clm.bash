@@ -6,7 +6,8 @@ _clm_options() {
     chat) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --system-prompt --chat-template-config --tools --tool-parser -n --max-tokens --temp --dynatemp-range --dynatemp-exp --top-nsigma --typical --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --dry-penalty-last-n --dry-sequence-breaker --mirostat --mirostat-ent --mirostat-lr --seed --extra-eos-token --stop --draft-model --prompt-lookup --num-draft-tokens --prefill-step-size --prompt-cache-size --prompt-cache-bytes --prompt-cache-dir --prompt-cache-dir-bytes --cache-files -h --help" ;;
     cache-prompt) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes -p --prompt --prompt-cache-file --system-prompt --chat-template-config --tools --tool-parser --ignore-chat-template --prefill-step-size -h --help" ;;
     bench) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes -s --shape -b --bits --group-size --layers -p --prompt -n --generate -d --depth -r --repetitions --prefill-step-size --json -h --help" ;;
-    perplexity) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes -w --window -n --max-tokens --json -h --help" ;;
+    perplexity) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes -w --window --stride -c --ctx-size -n --max-tokens --save-logits --kl-divergence --json -h --help" ;;
+    score) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --per-token -h --help" ;;
     tokenize) echo "-m --model --no-special -h --help" ;;
     detokenize) echo "-m --model --skip-special -h --help" ;;
     render) echo "-m --model --template --template-name --now --raw -h --help" ;;
@@ -21,7 +22,7 @@ _clm_options() {
 # What may follow an option; fails where nothing can be guessed.
 _clm_value() {
     case $1 in
-    --adapter-path | --batch | --draft-model | --model | --out | --prompt-cache-dir | --prompt-cache-file | --save-prompt-cache | --template | --tools | -m | -o) _clm_files "$2" ;;
+    --adapter-path | --batch | --draft-model | --kl-divergence | --model | --out | --prompt-cache-dir | --prompt-cache-file | --save-logits | --save-prompt-cache | --template | --tools | -m | -o) _clm_files "$2" ;;
     --bits) COMPREPLY=($(compgen -W "2 3 4 5 6 8 16" -- "$2")) ;;
     --cache-type) COMPREPLY=($(compgen -W "auto f32 f16 bf16" -- "$2")) ;;
     --group-size) COMPREPLY=($(compgen -W "32 64 128" -- "$2")) ;;
@@ -32,7 +33,7 @@ _clm_value() {
 }
 
 _clm() {
-    local commands="generate chat cache-prompt bench perplexity tokenize detokenize render logits inspect models help"
+    local commands="generate chat cache-prompt bench perplexity score tokenize detokenize render logits inspect models help"
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=""
 
     COMPREPLY=()

@@ -33,23 +33,6 @@ static int tokenize_line(void *ctx, const json *line, struct strbuf *out, clm_er
     return 0;
 }
 
-static int read_ids(struct tokenize *k, const json *line, clm_error *err)
-{
-    const json *ids = json_get(line, "ids");
-
-    if (json_kind(ids) != JSON_ARRAY)
-        return fail(err, CLM_ERR_FORMAT, "expected {\"ids\": [...]}");
-    token_list_clear(&k->ids);
-    for (size_t i = 0; i < json_size(ids); i++) {
-        int64_t id = json_int(json_at(ids, i), -1);
-
-        if (id < 0 || id > INT32_MAX)
-            return fail(err, CLM_ERR_FORMAT, "ids[%zu] is no token id", i);
-        token_list_add(&k->ids, (int32_t)id);
-    }
-    return k->ids.failed ? fail(err, CLM_ERR_NOMEM, "no memory for %zu ids", json_size(ids)) : 0;
-}
-
 /* What a detokenizer gives for each id, and at the end. */
 static int add_segments(struct tokenize *k, struct strbuf *out, clm_error *err)
 {
@@ -74,7 +57,8 @@ static int detokenize_line(void *ctx, const json *line, struct strbuf *out, clm_
 {
     struct tokenize *k = ctx;
 
-    if (read_ids(k, line, err))
+    token_list_clear(&k->ids);
+    if (line_ids(&k->ids, line, "ids", err))
         return -1;
     strbuf_clear(&k->text);
     if (tokenizer_decode(k->t, k->ids.ids, k->ids.count, k->plain, &k->text, err))

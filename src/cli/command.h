@@ -35,8 +35,8 @@ const struct command *command_find(const char *name); /* NULL: there is none */
 const struct command *command_nearest(const char *name);
 
 extern const struct command command_generate, command_chat, command_cache_prompt, command_bench,
-    command_perplexity, command_tokenize, command_detokenize, command_render, command_logits,
-    command_inspect, command_models, command_help;
+    command_perplexity, command_score, command_tokenize, command_detokenize, command_render,
+    command_logits, command_inspect, command_models, command_help;
 
 /* cmd_help.c */
 void help_overview(void);

@@ -9,19 +9,13 @@
 #include "cli/output.h"
 
 const struct command *const commands[] = {
-    &command_generate,
-    &command_chat,
-    &command_cache_prompt,
-    &command_bench,
-    &command_perplexity,
-    &command_tokenize,
-    &command_detokenize,
-    &command_render,
-    &command_logits,
-    &command_inspect,
-    &command_models,
-    &command_help,
-    NULL,
+    &command_generate,     &command_chat,
+    &command_cache_prompt, &command_bench,
+    &command_perplexity,   &command_score,
+    &command_tokenize,     &command_detokenize,
+    &command_render,       &command_logits,
+    &command_inspect,      &command_models,
+    &command_help,         NULL,
 };
 
 const struct command *command_find(const char *name)

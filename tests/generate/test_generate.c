@@ -313,6 +313,15 @@ static void test_end_tokens_of_configs(void **state)
     token_list_release(&list);
 }
 
+/* Valid until the next call. */
+static const struct perplexity_options *in_windows(int n)
+{
+    static struct perplexity_options o;
+
+    o.windows = (struct perplexity_windows){.window = n, .stride = n, .begin_token = -1};
+    return &o;
+}
+
 /* Perplexity of token ids against the sum over single steps. */
 static void test_perplexity(void **state)
 {
@@ -322,7 +331,7 @@ static void test_perplexity(void **state)
     double nll = 0;
 
     (void)state;
-    CHECK(!perplexity_measure(&whole, b.engine, ids.ids, ids.count, 512, NULL, NULL, &err), "%s",
+    CHECK(!perplexity_measure(&whole, b.engine, ids.ids, ids.count, in_windows(512), &err), "%s",
           err.message);
     CHECK(whole.predictions == (long long)ids.count - 1, "%lld predictions", whole.predictions);
     for (size_t i = 0; i + 1 < ids.count; i++) {
@@ -343,15 +352,15 @@ static void test_perplexity(void **state)
     CHECK(whole.standard_error > 0, "standard error %g", whole.standard_error);
 
     /* Windows of one token know nothing but that token. */
-    CHECK(!perplexity_measure(&cut, b.engine, ids.ids, ids.count, 1, NULL, NULL, &err), "%s",
+    CHECK(!perplexity_measure(&cut, b.engine, ids.ids, ids.count, in_windows(1), &err), "%s",
           err.message);
     CHECK(cut.predictions == whole.predictions && cut.nll > whole.nll, "%g nats in windows of 1",
           cut.nll);
-    CHECK(perplexity_measure(&cut, b.engine, ids.ids, 1, 1, NULL, NULL, &err) &&
+    CHECK(perplexity_measure(&cut, b.engine, ids.ids, 1, in_windows(1), &err) &&
               err.code == CLM_ERR_ARG,
           "one token was taken");
     err = (clm_error){0};
-    CHECK(perplexity_measure(&cut, b.engine, ids.ids, ids.count, 1 << 20, NULL, NULL, &err) &&
+    CHECK(perplexity_measure(&cut, b.engine, ids.ids, ids.count, in_windows(1 << 20), &err) &&
               err.code == CLM_ERR_ARG,
           "a window beyond the context was taken");
     token_list_release(&ids);
@@ -389,7 +398,7 @@ static void test_recorded_perplexity(void **state)
         m = bundled_open(shared_path(path));
         CHECK(text && !tokenizer_encode(m.tokenizer, text, size, true, &ids, &err), "%s",
               err.message);
-        CHECK(!perplexity_measure(&got, m.engine, ids.ids, 2049, 512, NULL, NULL, &err), "%s",
+        CHECK(!perplexity_measure(&got, m.engine, ids.ids, 2049, in_windows(512), &err), "%s",
               err.message);
         CHECK(fabs(got.nll - json_real(json_get(want, "nll"), 0)) < 1e-3, "%s: %g nats, not %g",
               names[i], got.nll, json_real(json_get(want, "nll"), 0));
