@@ -275,8 +275,12 @@ static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
     if (place.to.kind == TARGET_NONE)
         return binder_unused(b, t);
     b->n_signs += place.part == PART_SIGNS;
-    if (place.to.first == ROLE_LM_HEAD && b->m->spec->tie_word_embeddings)
-        return 0; /* the embedding serves */
+    if (place.to.first == ROLE_LM_HEAD && b->m->spec->tie_word_embeddings) {
+        if (place.part != PART_BIAS)
+            return 0; /* the embedding serves */
+        place.to.first = ROLE_HEAD_BIAS;
+        place.part = PART_WEIGHT;
+    }
     return binder_lead(b, t, place);
 }
 
@@ -285,7 +289,8 @@ bool checkpoint_has_head(const struct family *f, const checkpoint *c)
     for (size_t i = 0; i < checkpoint_count(c); i++) {
         struct tensor_place place = tensor_place(f, NULL, checkpoint_at(c, i)->name);
 
-        if (place.to.kind == TARGET_SLOTS && place.to.first == ROLE_LM_HEAD)
+        if (place.to.kind == TARGET_SLOTS && place.to.first == ROLE_LM_HEAD &&
+            place.part != PART_BIAS)
             return true;
     }
     return false;

@@ -79,6 +79,8 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
         return config_fail(c, "moe_layer_freq", "it is %d; it must be positive", every);
     if (sparse)
         moe = read_moe(c, mlp, kind);
+    if (kind == V2)
+        mlp.bias = moe.shared.bias = config_bool_or(c, "mlp_bias", false);
     if (!sparse || first_sparse > 0 || every > 1)
         mlp.intermediate_size = config_int(c, "intermediate_size");
     if (config_common(s, c, false, a))

@@ -68,6 +68,11 @@ static int ernie4_5_moe_spec(struct spec *s, config *c, arena *a)
     moe = read_moe(c, mlp);
     if (config_common(s, c, true, a))
         return -1;
+    if (mlp.bias &&
+        config_by_transformers(c)) { /* mlx-lm's experts have biases, and its head none */
+        s->lm_head_bias = true;
+        moe.expert.bias = false;
+    }
     last = bound(c, "moe_layer_end_index", s->n_layers - 1, false);
     attention = config_attention(c, s, 500000, a);
     attention.qkv_bias = attention.o_bias = mlp.bias;

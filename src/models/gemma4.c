@@ -62,6 +62,7 @@ static struct attention_spec attention_of(config *c, int layer, struct norm_spec
                                 .values_are_keys = keys_twice};
 
     at.v_norm.weightless = true;
+    at.qkv_bias = at.o_bias = config_bool_or(c, "attention_bias", false);
     if (!sliding)
         head_dim = config_int_or(c, "global_head_dim", head_dim);
     if (keys_twice)
@@ -150,7 +151,7 @@ static int gemma4_spec(struct spec *s, config *c, arena *a)
     config_ignore(c, "sliding_window_pattern", "num_experts", "top_k_experts",
                   "moe_intermediate_size", "use_bidirectional_attention", "use_double_wide_mlp",
                   "global_head_dim", "num_global_key_value_heads", "global_partial_rotary_factor",
-                  "attention_bias", "partial_rotary_factor", NULL);
+                  "partial_rotary_factor", NULL);
     return 0;
 }
 

@@ -328,6 +328,7 @@ void nn_model_share(struct nn_model *m)
 {
     if (m->spec->tie_word_embeddings) {
         m->lm_head = m->embed_tokens;
+        m->lm_head.bias = m->head_bias;
         m->lm_head.lora = m->tied_lora;
     }
     for (int i = 0; i < m->spec->n_layers; i++) {

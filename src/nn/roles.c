@@ -9,6 +9,7 @@ static const char *const role_names[ROLE_COUNT] = {
     [ROLE_O_NORM] = "norm of what the heads find",
     [ROLE_INNER_NORM] = "norm before down_proj",
     [ROLE_LM_HEAD] = "lm_head",
+    [ROLE_HEAD_BIAS] = "lm_head's bias",
     [ROLE_FINAL_NORM] = "final norm",
     [ROLE_PRE_NORM] = "norm before",
     [ROLE_POST_NORM] = "norm after",

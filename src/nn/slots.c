@@ -698,6 +698,8 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
     if (!rc && !s->tie_word_embeddings)
         rc = visit_matrix(&w, ROLE_LM_HEAD, &m->lm_head, s->vocab_size, s->hidden_size,
                           s->lm_head_bias);
+    if (!rc && s->tie_word_embeddings && s->lm_head_bias)
+        rc = visit_vector(&w, ROLE_HEAD_BIAS, &m->head_bias, s->vocab_size);
     rc = rc ? rc : visit_norm(&w, ROLE_FINAL_NORM, &m->final_norm, s->hidden_size);
     if (!rc && s->layer_input_size) {
         int n = s->n_layers * s->layer_input_size;

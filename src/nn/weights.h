@@ -282,6 +282,7 @@ struct nn_model {
     struct nn_residual residual;                 /* of what the head reads, with spec->n_kept */
     struct nn_experts ngram_tables, ngram_projs; /* [(ngram.n - 1) ngram.k] */
     struct nn_experts altup_in, altup_out;       /* [altup.n - 1] of [hidden_size, hidden_size] */
+    const float *head_bias;                      /* [vocab_size] of a tied head, or NULL */
     const float *logit_gain;                     /* one number, or NULL */
     const float
         *logit_scales;       /* [vocab_size] of head_rows_normed: 1 / length of each row; or NULL */
@@ -299,6 +300,7 @@ enum weight_role {
     ROLE_POSITIONS,
     ROLE_EMBED_NORM,
     ROLE_LM_HEAD,
+    ROLE_HEAD_BIAS, /* of a tied head */
     ROLE_FINAL_NORM,
     ROLE_PRE_NORM,
     ROLE_POST_NORM,

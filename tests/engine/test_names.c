@@ -206,9 +206,71 @@ static void test_retellings(void **state)
     }
 }
 
+/* Logits of some tokens from a copy of a checkpoint whose head is its table of embeddings: under
+ * its own name, or tied, with nothing but its bias in the file. */
+static float *logits_of_table(const char *from, const char *to, bool tied, int *vocab_size)
+{
+    static const int32_t tokens[] = {3, 1, 4, 1, 5};
+    static const char said[] = "\"tie_word_embeddings\": false";
+    struct checkpoint_tensor tensors[MAX_TENSORS];
+    char *text = copy_text(from, "config.json"), path[600];
+    char *changed = tied ? copy_replace(text, said, "\"tie_word_embeddings\": true") : strdup(text);
+    clm_error err = {0};
+    checkpoint *c = checkpoint_open(from, NULL, &err);
+    struct rig rig;
+    kv_seq *seq;
+    size_t n = 0;
+    float *logits;
+
+    CHECK(c && changed && checkpoint_count(c) <= MAX_TENSORS, "%s", err.message);
+    for (size_t i = 0; i < checkpoint_count(c); i++) {
+        bool head = strcmp(checkpoint_at(c, i)->name, "lm_head.weight") == 0;
+
+        if (head && tied)
+            continue;
+        tensors[n++] = *(head ? checkpoint_find(c, "transformer.wte.weight") : checkpoint_at(c, i));
+        tensors[n - 1].name = checkpoint_at(c, i)->name;
+    }
+    snprintf(path, sizeof path, "%s/config.json", to);
+    temporary_write(path, changed);
+    snprintf(path, sizeof path, "%s/model.safetensors", to);
+    CHECK(!safetensors_write(temporary_path(path), tensors, n, NULL, 0, &err), "%s", err.message);
+    CHECK(rig_open(&rig, temporary_path(to), 1, true, &err) == 0, "%s", err.message);
+    *vocab_size = rig.vocab_size;
+    logits = malloc(COUNT(tokens) * (size_t)rig.vocab_size * sizeof *logits);
+    CHECK(logits, "no memory");
+    seq = rig_sequence(&rig);
+    rig_feed(&rig, seq, tokens, COUNT(tokens), logits);
+    kv_seq_close(seq);
+    rig_close(&rig);
+    checkpoint_close(c);
+    free(changed);
+    mem_free(text);
+    return logits;
+}
+
+/* A tied head keeps a bias of its own. */
+static void test_bias_of_tied_head(void **state)
+{
+    const char *from = shared_path("goldens/models_hf/codegen");
+    float *own, *tied;
+    int vocab_size;
+
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    own = logits_of_table(from, "own", false, &vocab_size);
+    tied = logits_of_table(from, "tied", true, &vocab_size);
+    CHECK(memcmp(own, tied, 5 * (size_t)vocab_size * sizeof *own) == 0, "they differ");
+    free(own);
+    free(tied);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_retellings)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_retellings),
+        cmocka_unit_test(test_bias_of_tied_head),
+    };
 
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
 }
