@@ -231,6 +231,104 @@ CLM_API int32_t clm_sampler_next(clm_sampler *s, const float *logits, const int3
  * first call and after an error; *top is owned by s and valid until its next call. */
 CLM_API int clm_sampler_top(const clm_sampler *s, const clm_token_logprob **top);
 
+/**
+ * Many texts at once: requests may come at any time, and each step evaluates one token of every
+ * answer that goes on together with parts of the prompts that wait. What a request gives does not
+ * depend on the others; with `exact` to the bit. When the engine's cache is full, the request that
+ * came last gives its memory back and is evaluated again later.
+ */
+typedef struct clm_scheduler clm_scheduler;
+typedef struct clm_request clm_request;
+
+/* Zero in every field means the default. */
+typedef struct clm_scheduler_options {
+    int max_running;  /* requests with a past in the cache at once; 0: 64 */
+    int step_tokens;  /* tokens of one step at most; 0: the engine's max_rows */
+    int prompt_share; /* of which so many of prompts while answers go on; 0: 64 */
+} clm_scheduler_options;
+
+/* A token as it comes. Text that a later token may still change, or that may still become a stop,
+ * comes with that one; with the last token comes all that is left. End tokens and stops have no
+ * text. */
+typedef struct clm_token {
+    int32_t token;
+    float logprob;                /* as clm_sampler_next says it */
+    const clm_token_logprob *top; /* [n_top] */
+    int n_top;
+    const char *text; /* [size], not NUL-terminated; valid during the call, as is top */
+    size_t size;
+    bool last; /* no more will come */
+} clm_token;
+
+typedef enum clm_finish {
+    CLM_FINISH_STOP,      /* an end token, or a stop */
+    CLM_FINISH_LENGTH,    /* max_tokens, or the model's context is full */
+    CLM_FINISH_CANCELLED, /* by a callback or clm_request_cancel */
+    CLM_FINISH_TIMEOUT,
+    CLM_FINISH_ERROR
+} clm_finish;
+
+typedef struct clm_result {
+    clm_finish finish;
+    int prompt_tokens, generated_tokens; /* an end token counts */
+    double prompt_seconds;               /* until the first token was chosen */
+    double generation_seconds;           /* from then until the last */
+} clm_result;
+
+/* Start from clm_request_defaults(). All that is pointed to is copied, but ctx. */
+typedef struct clm_request_options {
+    const int32_t *prompt; /* [n_prompt], n_prompt >= 1 */
+    size_t n_prompt;
+    int max_tokens;           /* 0: as many as the model's context takes */
+    double timeout;           /* seconds from when it is submitted; 0: none */
+    bool ignore_end_tokens;   /* go on behind them */
+    const char *const *stops; /* [n_stops] texts that end the text, and are not part of it */
+    int n_stops;
+    clm_sampler_options sampler;
+
+    /* The callbacks, each of which may be NULL, are called within clm_scheduler_step. They may
+     * submit and cancel requests, but not step or close. */
+    void *ctx;
+    /* Prompt tokens that are done, after each step of the prompt. */
+    void (*progress)(void *ctx, int done, int total);
+    /* May change the logits [vocab_size] of the next token before the sampler sees them; history
+     * [n] is prompt and text so far. -1, with *err filled, ends the request with that error. */
+    int (*process)(void *ctx, float *logits, int vocab_size, const int32_t *history, size_t n,
+                   clm_error *err);
+    /* false ends the request, with no further token. */
+    bool (*token)(void *ctx, const clm_token *t);
+    /* Told once in the end, when the handle is no longer good. err is NULL unless finish is
+     * CLM_FINISH_ERROR. */
+    void (*done)(void *ctx, const clm_result *result, const clm_error *err);
+} clm_request_options;
+
+/* The most likely tokens, to the end of the context. */
+CLM_API clm_request_options clm_request_defaults(void);
+
+/* options may be NULL. Between steps the engine may be used in other ways too. */
+CLM_API clm_scheduler *clm_scheduler_open(clm_engine *e, const clm_scheduler_options *options,
+                                          clm_error *err);
+
+/* NULL is fine. Requests that are not done are dropped, without a call of done. */
+CLM_API void clm_scheduler_close(clm_scheduler *s);
+
+/**
+ * Queue a request behind those that are there.
+ *
+ * Errors: CLM_ERR_ARG (an empty prompt, a token that is out of range, an option of the sampler, an
+ * empty stop), CLM_ERR_FULL (the prompt is longer than the model's context), CLM_ERR_NOMEM. What
+ * goes wrong later is told by done, to the request that it concerns.
+ * Returns a handle that is good until done is called, or NULL with *err filled.
+ */
+CLM_API clm_request *clm_scheduler_submit(clm_scheduler *s, const clm_request_options *options,
+                                          clm_error *err);
+
+/* End it at the next step, unless its last token has come. */
+CLM_API void clm_request_cancel(clm_request *r);
+
+/* One step for all requests; false when none is left. */
+CLM_API bool clm_scheduler_step(clm_scheduler *s);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,40 +1,17 @@
 /* generate/api.c: the public interface, over the layers below. */
-#include "base/memory.h"
-#include "clm/clm.h"
-#include "engine/engine.h"
-#include "generate/end_tokens.h"
-#include "generate/sampler.h"
-#include "tokenizer/tokenizer.h"
+#include "generate/api.h"
 
-struct clm_model {
-    device *dev;
-    struct model *model;
-    tokenizer *tokenizer;
-    struct token_list end_tokens;
-    void (*warn)(void *ctx, const char *message);
-    void *warn_ctx;
-};
+#include "base/memory.h"
+#include "generate/end_tokens.h"
 
 struct clm_detokenizer {
     struct detokenizer state;
     struct strbuf text;
 };
 
-struct clm_engine {
-    engine *engine;
-    /* Of one step, kept from call to call. */
-    struct engine_input *inputs;
-    int capacity;
-};
-
 struct clm_sequence {
     clm_engine *owner;
     kv_seq *seq;
-};
-
-struct clm_sampler {
-    sampler *sampler;
-    struct sample last;
 };
 
 static void pass_warning(void *ctx, enum log_level level, const char *message)
@@ -185,6 +162,7 @@ clm_engine *clm_engine_open(clm_model *m, const clm_engine_options *options, clm
     e = mem_zeroed(1, sizeof *e);
     if (!e)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for an engine");
+    e->model = m;
     e->engine = engine_open(m->model, &o, err);
     if (e->engine)
         return e;

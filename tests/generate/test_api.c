@@ -203,6 +203,143 @@ static void test_sampler(void **state)
     clm_sequence_close(s);
 }
 
+/* What a request was told. */
+struct told {
+    clm_scheduler *scheduler;
+    clm_request *request;
+    char text[512];
+    int32_t tokens[64];
+    int n_tokens, n_done, progress, stop_after;
+    int32_t forbidden;
+    struct told *follower; /* submitted when this one is done */
+    clm_result result;
+    clm_error err;
+};
+
+static bool take_token(void *ctx, const clm_token *t)
+{
+    struct told *told = ctx;
+
+    CHECK(t->logprob <= 0 && t->n_top == 2 && t->top[0].logprob >= t->logprob, "logprobs");
+    strncat(told->text, t->text, t->size);
+    told->tokens[told->n_tokens++] = t->token;
+    return told->n_tokens != told->stop_after;
+}
+
+static void take_progress(void *ctx, int done, int total)
+{
+    struct told *told = ctx;
+
+    CHECK(done > told->progress && done <= total, "%d of %d", done, total);
+    told->progress = done;
+}
+
+static void submit(struct told *told, const char *prompt, clm_request_options o);
+
+static void take_done(void *ctx, const clm_result *result, const clm_error *err)
+{
+    struct told *told = ctx;
+
+    told->n_done++;
+    told->result = *result;
+    if (err)
+        told->err = *err;
+    if (told->follower)
+        submit(told->follower, prompts[1], clm_request_defaults());
+}
+
+static void submit(struct told *told, const char *prompt, clm_request_options o)
+{
+    int32_t tokens[64];
+    clm_error err = {0};
+
+    o.prompt = tokens;
+    o.n_prompt = (size_t)tokenize(prompt, tokens, 64);
+    o.max_tokens = o.max_tokens ? o.max_tokens : STEPS;
+    o.sampler.top_logprobs = 2;
+    o.ctx = told;
+    o.progress = take_progress;
+    o.token = take_token;
+    o.done = take_done;
+    told->request = clm_scheduler_submit(told->scheduler, &o, &err);
+    CHECK(told->request, "%s", err.message);
+}
+
+static int forbid(void *ctx, float *logits, int vocab_size, const int32_t *history, size_t n,
+                  clm_error *err)
+{
+    struct told *told = ctx;
+
+    (void)err;
+    CHECK(vocab_size == clm_model_vocab_size(model) && n >= 1 && history[0] == 0, "%zu tokens", n);
+    logits[told->forbidden] = -1e9f;
+    return told->n_tokens == 3 ? -1 : 0;
+}
+
+static void test_scheduler(void **state)
+{
+    clm_error err = {0};
+    clm_scheduler_options bad = {.max_running = -1};
+    clm_scheduler *s = clm_scheduler_open(engine, NULL, &err);
+    clm_request_options o = clm_request_defaults();
+    struct told all[N_PROMPTS] = {0}, follower = {.scheduler = s}, cancelled = {.scheduler = s},
+                other = {.scheduler = s}, stopped = {.scheduler = s};
+    const char *stops[] = {"never said", NULL};
+    int32_t alone[STEPS];
+
+    (void)state;
+    CHECK(s, "%s", err.message);
+    CHECK(!clm_scheduler_open(engine, &bad, &err) && err.code == CLM_ERR_ARG, "-1 running");
+    for (int i = 0; i < N_PROMPTS; i++) {
+        all[i].scheduler = s;
+        submit(&all[i], prompts[i], o);
+    }
+    all[0].follower = &follower;
+    submit(&cancelled, prompts[0], o);
+    clm_request_cancel(cancelled.request);
+    while (clm_scheduler_step(s))
+        ;
+    for (int i = 0; i < N_PROMPTS; i++) {
+        continue_alone(prompts[i], alone);
+        CHECK(all[i].n_done == 1 && all[i].result.finish == CLM_FINISH_LENGTH, "request %d", i);
+        CHECK(!memcmp(alone, all[i].tokens, sizeof alone), "request %d: other tokens", i);
+        CHECK(all[i].progress == all[i].result.prompt_tokens, "progress %d", all[i].progress);
+    }
+    CHECK(follower.n_tokens == STEPS && !strcmp(follower.text, all[1].text), "the follower");
+    CHECK(cancelled.result.finish == CLM_FINISH_CANCELLED && !cancelled.n_tokens, "cancelled");
+
+    stops[1] = strchr(all[0].text + 1, ' ');
+    o.stops = stops;
+    o.n_stops = 2;
+    submit(&stopped, prompts[0], o);
+    o = clm_request_defaults();
+    other.forbidden = all[0].tokens[0];
+    o.process = forbid;
+    submit(&other, prompts[0], o);
+    all[1].stop_after = 2;
+    all[1].n_tokens = all[1].progress = 0;
+    submit(&all[1], prompts[1], clm_request_defaults());
+    while (clm_scheduler_step(s))
+        ;
+    CHECK(stopped.result.finish == CLM_FINISH_STOP && stopped.text[0] &&
+              strstr(all[0].text, stopped.text) == all[0].text &&
+              strlen(stopped.text) == (size_t)(stops[1] - all[0].text),
+          "\"%s\"", stopped.text);
+    CHECK(other.result.finish == CLM_FINISH_ERROR && other.n_tokens == 3 && other.err.code &&
+              other.tokens[0] != all[0].tokens[0],
+          "%d tokens: %s", other.n_tokens, other.err.message);
+    CHECK(all[1].result.finish == CLM_FINISH_CANCELLED && all[1].n_tokens == 2, "%d tokens",
+          all[1].n_tokens);
+
+    o = clm_request_defaults();
+    CHECK(!clm_scheduler_submit(s, &o, &err) && err.code == CLM_ERR_ARG, "no prompt");
+    follower = (struct told){.scheduler = s};
+    submit(&follower, prompts[0], o); /* and dropped */
+    clm_scheduler_close(s);
+    CHECK(follower.n_done == 0, "done was told of a request that was dropped");
+    clm_scheduler_close(NULL);
+}
+
 static void test_detokenizer(void **state)
 {
     static const char text[] = "A cat \xF0\x9F\x90\xB1, \xC3\xA9t\xC3\xA9.";
@@ -307,6 +444,7 @@ int main(void)
         cmocka_unit_test(test_model),         cmocka_unit_test(test_step),
         cmocka_unit_test(test_fork_and_trim), cmocka_unit_test(test_sampler),
         cmocka_unit_test(test_detokenizer),   cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_scheduler),
     };
 
     return cmocka_run_group_tests(tests, open_all, close_all);
