@@ -15,7 +15,8 @@ static int youtu_spec(struct spec *s, config *c, arena *a)
     if (config_common(s, c, true, a))
         return -1;
     mla = config_mla(c, 1600000, a);
-    mla.q_norm = mla.kv_norm = norm;
+    if (!config_by_transformers(c)) /* whose norms of ranks have an epsilon of their own */
+        mla.q_norm = mla.kv_norm = norm;
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         layer_add(&s->layers[i], branch_mla(norm, mla));
