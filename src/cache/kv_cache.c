@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "cache/kv_states.h"
+#include "device/kv_layout.h"
 
 /* A slab is one allocation of the device: large enough that a long context needs few. */
 #define SLAB_BYTES ((size_t)2 << 20)
@@ -13,29 +14,45 @@
 /* Parts of a block begin at multiples of this, as vector loads like it. */
 #define PART_ALIGNMENT 64
 
-struct group {
-    int window;
-    struct block_pool pool;
+struct pool {
+    struct block_pool blocks;
     int need; /* blocks that the reserve at work will take */
+};
+
+/* Layers that look equally far back and are stored alike. */
+struct group {
+    int window; /* as the model has it */
+    bool plain;
+    int reach;   /* a token sees so many at most, itself included, 0: all, */
+    int n_first; /* and these first ones */
+    int n_kept;  /* blocks of the first ones */
+    struct pool *pool;
+    struct pool *earlier; /* of tokens before the cache's split; NULL: there is none */
 };
 
 struct kv_cache {
     arena *memory;
+    struct kv_cache_options options;
     size_t max_bytes; /* SIZE_MAX: no bound */
+    int split;        /* of groups that have two pools */
     int n_layers, n_groups;
-    int n_pools; /* n_groups, and one more for states where there are any */
-    struct kv_layer *layers;
+    int n_pools;             /* one for each group, then one for states, then earlier ones */
+    struct kv_layer *layers; /* [n_layers] */
+    struct kv_layer *earlier;
     int *group_of;        /* [n_layers] */
-    struct group *groups; /* [n_pools] */
+    struct group *groups; /* [n_groups] */
+    struct pool *pools;   /* [n_pools] */
+    struct pool *states;  /* NULL: there are none */
 };
 
 /* What a sequence holds of a group. The table moves up in its memory as a window lets go of blocks,
- * and back to the start when the memory is used up. */
+ * and back to the start when the memory is used up. Its first n_kept entries, of the group, are the
+ * first blocks of the sequence; between these and the others n_gone have been let go of. */
 struct holding {
     int32_t *memory;
     int capacity;
     int head, n_blocks; /* the table is memory[head .. head + n_blocks) */
-    int first_block;
+    int n_gone;
 };
 
 struct kv_sequence_cache {
@@ -47,6 +64,16 @@ struct kv_sequence_cache {
     struct kv_states states;
     struct holding groups[]; /* [n_groups] */
 };
+
+static int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static int blocks_for(int64_t n_tokens)
+{
+    return (int)((n_tokens + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS);
+}
 
 /* Opening */
 
@@ -60,106 +87,190 @@ static int check_layer(const struct kv_layer_spec *l, int i, clm_error *err)
     return 0;
 }
 
-/* Adds room for rows [n_kv_heads, KV_BLOCK_TOKENS, dim] at the end of a block: *offset in it. */
-static bool add_part(size_t *block_bytes, size_t *offset, int n_kv_heads, int dim, size_t item)
+static int check_options(const struct kv_cache_options *o, clm_error *err)
 {
-    size_t bytes;
-
-    *offset = *block_bytes;
-    if (!size_mul((size_t)n_kv_heads * KV_BLOCK_TOKENS, (size_t)dim, &bytes) ||
-        !size_mul(bytes, item, &bytes) || !size_add(bytes, PART_ALIGNMENT - 1, &bytes))
-        return false;
-    return size_add(*block_bytes, bytes & ~(size_t)(PART_ALIGNMENT - 1), block_bytes);
-}
-
-/* The group of layers that see window far, made if there is none. */
-static int group_for(kv_cache *c, int window)
-{
-    int g = 0;
-
-    while (g < c->n_groups && c->groups[g].window != window)
-        g++;
-    if (g == c->n_groups)
-        c->groups[c->n_groups++].window = window;
-    return g;
-}
-
-/* The layers of group g one after another in its blocks, and an empty pool of these. */
-static int lay_out_group(kv_cache *c, int g, device *d, size_t max_slab_bytes, clm_error *err)
-{
-    size_t block_bytes = 0;
-
-    for (int i = 0; i < c->n_layers; i++) {
-        struct kv_layer *l = &c->layers[i];
-        size_t item = dtype_size(l->type);
-
-        if (c->group_of[i] != g)
-            continue;
-        if (!add_part(&block_bytes, &l->k_offset, l->n_kv_heads, l->k_dim, item) ||
-            !add_part(&block_bytes, &l->v_offset, l->n_kv_heads, l->v_dim, item))
-            return fail(err, CLM_ERR_ARG, "cache layer %d: a block does not fit in memory", i);
-    }
-    block_pool_init(&c->groups[g].pool, d, block_bytes, max_slab_bytes);
-    for (int i = 0; i < c->n_layers; i++)
-        if (c->group_of[i] == g) {
-            c->layers[i].block_bytes = block_bytes;
-            c->layers[i].slab_shift = c->groups[g].pool.slab_shift;
-        }
+    if (o->type != DTYPE_F32 && o->type != DTYPE_F16 && o->type != DTYPE_BF16)
+        return fail(err, CLM_ERR_ARG, "a cache of type %d: it holds F32, F16 or BF16",
+                    (int)o->type);
+    if (o->bits != 0 && o->bits != 4 && o->bits != 8)
+        return fail(err, CLM_ERR_ARG, "a cache of %d bits: it is quantised to 4 or 8", o->bits);
+    if (o->bits && o->group_size != 32 && o->group_size != 64 && o->group_size != 128)
+        return fail(err, CLM_ERR_ARG, "a cache in groups of %d: they are of 32, 64 or 128",
+                    o->group_size);
+    if (o->quantised_from < 0)
+        return fail(err, CLM_ERR_ARG, "a cache quantised from token %d on", o->quantised_from);
+    if (o->n_first < 0 || o->max_tokens < 0 || (o->max_tokens && o->max_tokens <= o->n_first))
+        return fail(err, CLM_ERR_ARG,
+                    "a cache of the last of %d tokens that keeps the first %d: it needs room for "
+                    "more than these",
+                    o->max_tokens, o->n_first);
     return 0;
 }
 
-static int lay_out(kv_cache *c, device *d, const struct kv_layer_spec *layers, enum dtype type,
-                   size_t state_bytes, clm_error *err)
+/* The largest size of groups up to size that both rows are made of; size itself where there is
+ * none: then the last group of a row is shorter. */
+static int fitting_group(const struct kv_layer_spec *l, int size)
+{
+    for (int n = size; n >= 32; n /= 2)
+        if (l->k_dim % n == 0 && l->v_dim % n == 0)
+            return n;
+    return size;
+}
+
+/* Adds room for a part of the layer, keys or values of dim numbers, at the end of a block: *offset
+ * in it. */
+static bool add_part(size_t *block_bytes, size_t *offset, const struct kv_layer *l, int dim)
+{
+    size_t most, bytes;
+
+    *offset = *block_bytes;
+    /* A row, its scales and biases are never larger than this. */
+    if (!size_mul((size_t)l->n_kv_heads * KV_BLOCK_TOKENS, (size_t)dim * 4 + 16, &most) ||
+        !size_add(most, PART_ALIGNMENT - 1, &most))
+        return false;
+    bytes = kv_part_at(l, 0, dim).end + PART_ALIGNMENT - 1;
+    return size_add(*block_bytes, bytes & ~(size_t)(PART_ALIGNMENT - 1), block_bytes);
+}
+
+/* How far back the layer sees, and what is kept before that, under the bound of tokens. */
+static struct group group_like(const kv_cache *c, const struct kv_layer_spec *l)
+{
+    int last = c->options.max_tokens - c->options.n_first;
+    struct group g = {.window = l->window, .plain = l->plain, .reach = l->window};
+
+    if (c->options.max_tokens && (!l->window || l->window > last)) {
+        g.reach = last;
+        g.n_first = c->options.n_first;
+        g.n_kept = blocks_for(g.n_first);
+    }
+    return g;
+}
+
+/* The group that a layer belongs to, made if there is none. */
+static int group_for(kv_cache *c, const struct kv_layer_spec *l)
+{
+    int g = 0;
+
+    while (g < c->n_groups && (c->groups[g].window != l->window || c->groups[g].plain != l->plain))
+        g++;
+    if (g == c->n_groups)
+        c->groups[c->n_groups++] = group_like(c, l);
+    return g;
+}
+
+/* The layers of group g one after another in the blocks of an empty pool; layers are those of the
+ * cache that describe this pool. */
+static struct pool *lay_out_pool(kv_cache *c, int g, struct kv_layer *layers, device *d,
+                                 size_t max_slab_bytes, clm_error *err)
+{
+    struct pool *pool = &c->pools[c->n_pools++];
+    size_t block_bytes = 0;
+
+    for (int i = 0; i < c->n_layers; i++) {
+        struct kv_layer *l = &layers[i];
+
+        if (c->group_of[i] != g)
+            continue;
+        if (!add_part(&block_bytes, &l->k_offset, l, l->k_dim) ||
+            !add_part(&block_bytes, &l->v_offset, l, l->v_dim))
+            return fail_null(err, CLM_ERR_ARG, "cache layer %d: a block does not fit in memory", i);
+    }
+    block_pool_init(&pool->blocks, d, block_bytes, max_slab_bytes);
+    for (int i = 0; i < c->n_layers; i++)
+        if (c->group_of[i] == g) {
+            layers[i].block_bytes = block_bytes;
+            layers[i].slab_shift = pool->blocks.slab_shift;
+        }
+    return pool;
+}
+
+/* What is known of layer i before blocks are laid out. */
+static void describe_layer(kv_cache *c, int i, const struct kv_layer_spec *l)
+{
+    const struct group *g = &c->groups[c->group_of[i]];
+    struct kv_layer layer = {.type = c->options.type,
+                             .n_kv_heads = l->n_kv_heads,
+                             .k_dim = l->k_dim,
+                             .v_dim = l->v_dim,
+                             .block_tokens = KV_BLOCK_TOKENS};
+
+    if (g->reach != g->window) {
+        layer.n_first = g->n_first;
+        layer.n_last = g->reach;
+    }
+    c->earlier[i] = layer;
+    if (c->options.bits && !l->plain) {
+        layer.bits = c->options.bits;
+        layer.group_size = fitting_group(l, c->options.group_size);
+        layer.split = c->split;
+        layer.earlier = &c->earlier[i];
+    }
+    c->layers[i] = layer;
+}
+
+static int lay_out(kv_cache *c, device *d, const struct kv_layer_spec *layers, clm_error *err)
 {
     size_t max_slab_bytes = SLAB_BYTES;
 
     for (int i = 0; i < c->n_layers; i++) {
         if (check_layer(&layers[i], i, err))
             return -1;
-        c->group_of[i] = group_for(c, layers[i].window);
-        c->layers[i] = (struct kv_layer){.type = type,
-                                         .n_kv_heads = layers[i].n_kv_heads,
-                                         .k_dim = layers[i].k_dim,
-                                         .v_dim = layers[i].v_dim,
-                                         .block_tokens = KV_BLOCK_TOKENS};
+        c->group_of[i] = group_for(c, &layers[i]);
+        describe_layer(c, i, &layers[i]);
     }
     /* Under a bound smaller slabs, so that little of it lies idle in half used ones. */
     if (max_slab_bytes > c->max_bytes / 64)
         max_slab_bytes = c->max_bytes / 64;
-    for (int g = 0; g < c->n_groups; g++)
-        if (lay_out_group(c, g, d, max_slab_bytes, err))
+    for (int g = 0; g < c->n_groups; g++) {
+        c->groups[g].pool = lay_out_pool(c, g, c->layers, d, max_slab_bytes, err);
+        if (!c->groups[g].pool)
             return -1;
-    c->n_pools = c->n_groups;
-    if (state_bytes)
-        block_pool_init(&c->groups[c->n_pools++].pool, d, state_bytes, max_slab_bytes);
+    }
+    if (c->options.state_bytes) {
+        c->states = &c->pools[c->n_pools++];
+        block_pool_init(&c->states->blocks, d, c->options.state_bytes, max_slab_bytes);
+    }
+    for (int g = 0; g < c->n_groups && c->options.bits && c->split; g++) {
+        if (c->groups[g].plain)
+            continue;
+        c->groups[g].earlier = lay_out_pool(c, g, c->earlier, d, max_slab_bytes, err);
+        if (!c->groups[g].earlier)
+            return -1;
+    }
     return 0;
 }
 
 kv_cache *kv_cache_open(device *d, const struct kv_layer_spec *layers, int n_layers,
-                        enum dtype type, size_t state_bytes, size_t max_bytes, clm_error *err)
+                        const struct kv_cache_options *options, clm_error *err)
 {
     arena *memory;
     kv_cache *c;
 
-    if (n_layers < 0 || (type != DTYPE_F32 && type != DTYPE_F16 && type != DTYPE_BF16))
-        return fail_null(err, CLM_ERR_ARG,
-                         "a cache of %d layers of type %d: it holds F32, F16 or BF16", n_layers,
-                         (int)type);
+    if (n_layers < 0)
+        return fail_null(err, CLM_ERR_ARG, "a cache of %d layers", n_layers);
+    if (check_options(options, err))
+        return NULL;
     memory = arena_open(0);
     c = memory ? arena_array(memory, kv_cache, 1) : NULL;
     if (c) {
         c->memory = memory;
-        c->max_bytes = max_bytes ? max_bytes : SIZE_MAX;
+        c->options = *options;
+        c->max_bytes = options->max_bytes ? options->max_bytes : SIZE_MAX;
+        c->split = blocks_for(options->quantised_from) <= INT_MAX / KV_BLOCK_TOKENS
+                       ? blocks_for(options->quantised_from) * KV_BLOCK_TOKENS
+                       : INT_MAX / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS;
         c->n_layers = n_layers;
         c->layers = arena_array(memory, struct kv_layer, n_layers);
+        c->earlier = arena_array(memory, struct kv_layer, n_layers);
         c->group_of = arena_array(memory, int, n_layers);
-        c->groups = arena_array(memory, struct group, n_layers + 1);
+        c->groups = arena_array(memory, struct group, n_layers);
+        c->pools = arena_array(memory, struct pool, 2 * (size_t)n_layers + 1);
     }
-    if (!c || !c->layers || !c->group_of || !c->groups) {
+    if (!c || !c->layers || !c->earlier || !c->group_of || !c->groups || !c->pools) {
         arena_close(memory);
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a cache of %d layers", n_layers);
     }
-    if (lay_out(c, d, layers, type, state_bytes, err)) {
+    if (lay_out(c, d, layers, err)) {
         kv_cache_close(c);
         return NULL;
     }
@@ -170,8 +281,8 @@ void kv_cache_close(kv_cache *c)
 {
     if (!c)
         return;
-    for (int g = 0; g < c->n_pools; g++)
-        block_pool_release(&c->groups[g].pool);
+    for (int i = 0; i < c->n_pools; i++)
+        block_pool_release(&c->pools[i].blocks);
     arena_close(c->memory);
 }
 
@@ -192,12 +303,17 @@ const struct kv_layer *kv_cache_layer(const kv_cache *c, int layer)
     return &c->layers[layer];
 }
 
+const struct kv_cache_options *kv_cache_kind(const kv_cache *c)
+{
+    return &c->options;
+}
+
 size_t kv_cache_bytes_used(const kv_cache *c)
 {
     size_t bytes = 0;
 
-    for (int g = 0; g < c->n_pools; g++) {
-        const struct block_pool *p = &c->groups[g].pool;
+    for (int i = 0; i < c->n_pools; i++) {
+        const struct block_pool *p = &c->pools[i].blocks;
 
         bytes += (size_t)block_pool_used(p) * p->block_bytes;
     }
@@ -208,8 +324,8 @@ size_t kv_cache_bytes_held(const kv_cache *c)
 {
     size_t bytes = 0;
 
-    for (int g = 0; g < c->n_pools; g++) {
-        const struct block_pool *p = &c->groups[g].pool;
+    for (int i = 0; i < c->n_pools; i++) {
+        const struct block_pool *p = &c->pools[i].blocks;
 
         bytes += (size_t)p->n_slabs * block_pool_slab_bytes(p);
     }
@@ -221,52 +337,72 @@ size_t kv_cache_bytes_per_token(const kv_cache *c)
     size_t bytes = 0;
 
     for (int g = 0; g < c->n_groups; g++)
-        bytes += c->groups[g].pool.block_bytes / KV_BLOCK_TOKENS;
+        bytes += c->groups[g].pool->blocks.block_bytes / KV_BLOCK_TOKENS;
+    return bytes;
+}
+
+double kv_cache_bytes_of(const kv_cache *c, int length)
+{
+    double bytes = (double)kv_cache_state_bytes(c);
+
+    for (int g = 0; g < c->n_groups; g++) {
+        const struct group *group = &c->groups[g];
+        int n = group->reach && group->reach < length - group->n_first
+                    ? group->reach + group->n_first
+                    : length;
+        int early = group->earlier && n == length ? min_int(n, c->split) : 0;
+
+        if (early)
+            bytes += (double)early * (double)group->earlier->blocks.block_bytes / KV_BLOCK_TOKENS;
+        bytes += (double)(n - early) * (double)group->pool->blocks.block_bytes / KV_BLOCK_TOKENS;
+    }
     return bytes;
 }
 
 size_t kv_cache_state_bytes(const kv_cache *c)
 {
-    return c->n_pools > c->n_groups ? c->groups[c->n_groups].pool.block_bytes : 0;
+    return c->states ? c->states->blocks.block_bytes : 0;
 }
 
 /* Room in the pools */
 
-static int grow_group(kv_cache *c, int g, clm_error *err)
+static int grow_pool(kv_cache *c, struct pool *p, clm_error *err)
 {
-    struct block_pool *p = &c->groups[g].pool;
-    int rc = block_pool_grow(p, err);
+    int rc = block_pool_grow(&p->blocks, err);
 
-    for (int i = 0; i < c->n_layers; i++)
-        if (c->group_of[i] == g)
-            c->layers[i].slabs = p->device_slabs;
+    for (int i = 0; i < c->n_layers; i++) {
+        if (c->groups[c->group_of[i]].pool == p)
+            c->layers[i].slabs = p->blocks.device_slabs;
+        if (c->groups[c->group_of[i]].earlier == p)
+            c->earlier[i].slabs = p->blocks.device_slabs;
+    }
     return rc;
 }
 
-/* Give back what other groups have in excess until bytes more fit under the bound. */
+/* Give back what other pools have in excess until bytes more fit under the bound. */
 static bool fit_under_bound(kv_cache *c, size_t bytes)
 {
     size_t held = kv_cache_bytes_held(c);
 
     if (bytes > c->max_bytes)
         return false;
-    for (int g = 0; g < c->n_pools; g++)
+    for (int i = 0; i < c->n_pools; i++)
         while (held > c->max_bytes - bytes &&
-               block_pool_shrink(&c->groups[g].pool, c->groups[g].need))
-            held -= block_pool_slab_bytes(&c->groups[g].pool);
+               block_pool_shrink(&c->pools[i].blocks, c->pools[i].need))
+            held -= block_pool_slab_bytes(&c->pools[i].blocks);
     return held <= c->max_bytes - bytes;
 }
 
-/* After success every group has as many free blocks as it needs. */
+/* After success every pool has as many free blocks as it needs. */
 static int make_room(kv_cache *c, clm_error *err)
 {
     size_t bytes = 0;
 
-    for (int g = 0; g < c->n_pools; g++) {
-        struct block_pool *p = &c->groups[g].pool;
+    for (int i = 0; i < c->n_pools; i++) {
+        struct block_pool *p = &c->pools[i].blocks;
         size_t more;
 
-        if (!size_mul((size_t)block_pool_missing(p, c->groups[g].need), block_pool_slab_bytes(p),
+        if (!size_mul((size_t)block_pool_missing(p, c->pools[i].need), block_pool_slab_bytes(p),
                       &more) ||
             !size_add(bytes, more, &bytes))
             return fail(err, CLM_ERR_NOMEM, "the cache would not fit in memory");
@@ -276,23 +412,42 @@ static int make_room(kv_cache *c, clm_error *err)
                     "the cache may hold %zu bytes, has %zu and needs %zu more: raise its bound or "
                     "close sequences",
                     c->max_bytes, kv_cache_bytes_held(c), bytes);
-    for (int g = 0; g < c->n_pools; g++)
-        while (block_pool_missing(&c->groups[g].pool, c->groups[g].need))
-            if (grow_group(c, g, err))
+    for (int i = 0; i < c->n_pools; i++)
+        while (block_pool_missing(&c->pools[i].blocks, c->pools[i].need))
+            if (grow_pool(c, &c->pools[i], err))
                 return -1;
     return 0;
 }
 
 /* Tables */
 
-static int blocks_for(int64_t n_tokens)
-{
-    return (int)((n_tokens + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS);
-}
-
 static int32_t *table(const struct holding *h)
 {
     return h->memory + h->head;
+}
+
+/* The pool of block number b of a sequence. */
+static struct pool *pool_of(const kv_cache *c, int g, int b)
+{
+    const struct group *group = &c->groups[g];
+
+    return group->earlier && b < c->split / KV_BLOCK_TOKENS ? group->earlier : group->pool;
+}
+
+/* The number in the sequence of the block at place i of a table. */
+static int number_of(const kv_seq *s, int g, int i)
+{
+    return i < s->cache->groups[g].n_kept ? i : i + s->groups[g].n_gone;
+}
+
+static int place_of(const kv_seq *s, int g, int b)
+{
+    return kv_block_index(b, s->cache->groups[g].n_kept, s->groups[g].n_gone);
+}
+
+static struct block_pool *pool_at(const kv_seq *s, int g, int i)
+{
+    return &pool_of(s->cache, g, number_of(s, g, i))->blocks;
 }
 
 /* Room for n_more entries at the end of a table. */
@@ -319,19 +474,28 @@ static int grow_table(struct holding *h, int n_more, clm_error *err)
     return 0;
 }
 
-static void drop_first(struct holding *h, struct block_pool *p, int n)
+/* Of the blocks behind those that are kept the first n. */
+static void drop_first(kv_seq *s, int g, int n)
 {
-    for (int i = 0; i < n; i++)
-        block_pool_unref(p, table(h)[i]);
+    struct holding *h = &s->groups[g];
+    int n_kept = s->cache->groups[g].n_kept;
+
+    for (int i = n_kept; i < n_kept + n; i++)
+        block_pool_unref(pool_at(s, g, i), table(h)[i]);
+    memmove(table(h) + n, table(h), (size_t)n_kept * sizeof *h->memory);
     h->head += n;
     h->n_blocks -= n;
-    h->first_block += n;
+    h->n_gone += n;
 }
 
-static void drop_last(struct holding *h, struct block_pool *p, int n)
+static void drop_last(kv_seq *s, int g, int n)
 {
-    for (int i = 0; i < n; i++)
-        block_pool_unref(p, table(h)[--h->n_blocks]);
+    struct holding *h = &s->groups[g];
+
+    for (; n > 0; n--) {
+        h->n_blocks--;
+        block_pool_unref(pool_at(s, g, h->n_blocks), table(h)[h->n_blocks]);
+    }
 }
 
 /* The block that the next token of s goes to, when it is there: it holds earlier tokens too. NULL:
@@ -339,7 +503,7 @@ static void drop_last(struct holding *h, struct block_pool *p, int n)
 static int32_t *partial_block(const kv_seq *s, int g)
 {
     const struct holding *h = &s->groups[g];
-    int i = s->length / KV_BLOCK_TOKENS - h->first_block;
+    int i = place_of(s, g, s->length / KV_BLOCK_TOKENS);
 
     return s->length % KV_BLOCK_TOKENS && i < h->n_blocks ? table(h) + i : NULL;
 }
@@ -348,15 +512,30 @@ static bool must_copy(const kv_seq *s, int g)
 {
     const int32_t *block = partial_block(s, g);
 
-    return block && block_pool_shared(&s->cache->groups[g].pool, *block);
+    return block &&
+           block_pool_shared(&pool_of(s->cache, g, s->length / KV_BLOCK_TOKENS)->blocks, *block);
 }
 
 static int missing_blocks(const kv_seq *s, int g, int n)
 {
     const struct holding *h = &s->groups[g];
-    int missing = blocks_for((int64_t)s->length + n) - h->first_block - h->n_blocks;
+    int missing = blocks_for((int64_t)s->length + n) - h->n_gone - h->n_blocks;
 
     return missing > 0 ? missing : 0;
+}
+
+/* Adds what n more tokens need of a group to the needs of its pools; false: nothing. */
+static bool add_needs(const kv_seq *s, int g, int n)
+{
+    const kv_cache *c = s->cache;
+    int missing = missing_blocks(s, g, n), first = s->groups[g].n_blocks;
+    bool copies = must_copy(s, g);
+
+    for (int i = first; i < first + missing; i++)
+        pool_of(c, g, number_of(s, g, i))->need++;
+    if (copies)
+        pool_of(c, g, s->length / KV_BLOCK_TOKENS)->need++;
+    return missing || copies;
 }
 
 /* Sequences */
@@ -372,15 +551,15 @@ kv_seq *kv_seq_open(kv_cache *c, clm_error *err)
     return s;
 }
 
+static bool has_states(const kv_seq *s)
+{
+    return s->cache->states;
+}
+
 /* The pool of states; not used where there are none. */
 static struct block_pool *state_pool(const kv_seq *s)
 {
-    return &s->cache->groups[s->cache->n_groups].pool;
-}
-
-static bool has_states(const kv_seq *s)
-{
-    return s->cache->n_pools > s->cache->n_groups;
+    return has_states(s) ? &s->cache->states->blocks : NULL;
 }
 
 void kv_seq_close(kv_seq *s)
@@ -388,7 +567,7 @@ void kv_seq_close(kv_seq *s)
     if (!s)
         return;
     for (int g = 0; g < s->cache->n_groups; g++) {
-        drop_last(&s->groups[g], &s->cache->groups[g].pool, s->groups[g].n_blocks);
+        drop_last(s, g, s->groups[g].n_blocks);
         mem_free(s->groups[g].memory);
     }
     kv_states_release(&s->states, state_pool(s));
@@ -424,6 +603,18 @@ static int grow_tokens(kv_seq *s, int64_t n, clm_error *err)
     return 0;
 }
 
+/* Of the blocks of a table those that hold tokens. Reserved ones stay with s alone: it may write
+ * them without asking again. */
+static int used_blocks(const kv_seq *s, int g)
+{
+    int n = blocks_for(s->length);
+
+    if (n > s->cache->groups[g].n_kept)
+        n -= s->groups[g].n_gone;
+    n = n > 0 ? n : 0;
+    return min_int(n, s->groups[g].n_blocks);
+}
+
 kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err)
 {
     kv_seq *f = kv_seq_open(s->cache, err);
@@ -442,18 +633,15 @@ kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err)
     for (int g = 0; g < s->cache->n_groups; g++) {
         const struct holding *from = &s->groups[g];
         struct holding *to = &f->groups[g];
-        /* Reserved blocks stay with s alone: it may write them without asking again. */
-        int n = blocks_for(s->length) - from->first_block;
+        int n = used_blocks(s, g);
 
-        if (n > from->n_blocks)
-            n = from->n_blocks;
-        to->first_block = from->first_block;
+        to->n_gone = from->n_gone;
         if (n > 0 && grow_table(to, n, err)) {
             kv_seq_close(f);
             return NULL;
         }
         for (; to->n_blocks < n; to->n_blocks++) {
-            block_pool_ref(&s->cache->groups[g].pool, table(from)[to->n_blocks]);
+            block_pool_ref(pool_at(s, g, to->n_blocks), table(from)[to->n_blocks]);
             table(to)[to->n_blocks] = table(from)[to->n_blocks];
         }
     }
@@ -463,10 +651,10 @@ kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err)
 /* Take what make_room has made sure of. */
 static void take_blocks(kv_seq *s, int g, int n)
 {
-    struct block_pool *p = &s->cache->groups[g].pool;
     struct holding *h = &s->groups[g];
 
     if (must_copy(s, g)) {
+        struct block_pool *p = &pool_of(s->cache, g, s->length / KV_BLOCK_TOKENS)->blocks;
         int32_t *block = partial_block(s, g);
         int32_t own = block_pool_take(p);
 
@@ -474,8 +662,10 @@ static void take_blocks(kv_seq *s, int g, int n)
         block_pool_unref(p, *block);
         *block = own;
     }
-    for (int missing = missing_blocks(s, g, n); missing > 0; missing--)
-        table(h)[h->n_blocks++] = block_pool_take(p);
+    for (int missing = missing_blocks(s, g, n); missing > 0; missing--) {
+        table(h)[h->n_blocks] = block_pool_take(pool_at(s, g, h->n_blocks));
+        h->n_blocks++;
+    }
 }
 
 int kv_seq_reserve(kv_seq *s, int n, clm_error *err)
@@ -491,17 +681,19 @@ int kv_seq_reserve(kv_seq *s, int n, clm_error *err)
         return 0;
     if (grow_tokens(s, (int64_t)s->length + n, err))
         return -1;
+    for (int i = 0; i < c->n_pools; i++)
+        c->pools[i].need = 0;
     for (int g = 0; g < c->n_groups; g++) {
         int missing = missing_blocks(s, g, n);
 
-        c->groups[g].need = missing + must_copy(s, g);
-        ready = ready && c->groups[g].need == 0;
+        if (add_needs(s, g, n))
+            ready = false;
         if (missing && grow_table(&s->groups[g], missing, err))
             return -1;
     }
-    if (has_states(s)) {
-        c->groups[c->n_groups].need = s->states.next < 0;
-        ready = ready && s->states.next >= 0;
+    if (has_states(s) && s->states.next < 0) {
+        c->states->need = 1;
+        ready = false;
     }
     if (ready)
         return 0;
@@ -526,10 +718,11 @@ int kv_seq_reserve_past(kv_seq *s, int n, clm_error *err)
 {
     assert(s->length == 0);
     for (int g = 0; g < s->cache->n_groups; g++) {
-        struct holding *h = &s->groups[g];
+        const struct group *group = &s->cache->groups[g];
+        int begin = (int)(window_start(group->reach, n) / KV_BLOCK_TOKENS);
 
-        if (h->n_blocks == 0)
-            h->first_block = (int)(window_start(s->cache->groups[g].window, n) / KV_BLOCK_TOKENS);
+        if (s->groups[g].n_blocks == 0 && begin > group->n_kept)
+            s->groups[g].n_gone = begin - group->n_kept;
     }
     s->begun = n;
     return kv_seq_reserve(s, n, err);
@@ -539,9 +732,11 @@ int kv_seq_reserve_past(kv_seq *s, int n, clm_error *err)
 static void drop_unused(kv_seq *s, int g)
 {
     struct holding *h = &s->groups[g];
-    int unused = h->first_block + h->n_blocks - blocks_for(s->length);
+    int n_kept = s->cache->groups[g].n_kept;
 
-    drop_last(h, &s->cache->groups[g].pool, unused < h->n_blocks ? unused : h->n_blocks);
+    drop_last(s, g, h->n_blocks - used_blocks(s, g));
+    if (n_kept > 0 && h->n_blocks <= n_kept)
+        h->n_gone = 0;
 }
 
 void kv_seq_commit(kv_seq *s, const int32_t *tokens, int n)
@@ -555,16 +750,16 @@ void kv_seq_commit(kv_seq *s, const int32_t *tokens, int n)
     }
     s->length += n;
     for (int g = 0; g < s->cache->n_groups; g++) {
+        const struct group *group = &s->cache->groups[g];
         struct holding *h = &s->groups[g];
         /* What a trim by up to a block of tokens needs again is kept. */
-        int64_t start =
-            window_start(s->cache->groups[g].window, (int64_t)s->length - KV_BLOCK_TOKENS);
-        int behind = (int)(start / KV_BLOCK_TOKENS) - h->first_block;
+        int64_t start = window_start(group->reach, (int64_t)s->length - KV_BLOCK_TOKENS);
+        int behind = (int)(start / KV_BLOCK_TOKENS) - group->n_kept - h->n_gone;
 
-        assert(n == 0 || h->first_block + h->n_blocks >= blocks_for(s->length));
+        assert(n == 0 || h->n_gone + h->n_blocks >= blocks_for(s->length));
         drop_unused(s, g);
         if (behind > 0)
-            drop_first(h, &s->cache->groups[g].pool, behind);
+            drop_first(s, g, behind);
     }
 }
 
@@ -572,12 +767,14 @@ void kv_seq_commit(kv_seq *s, const int32_t *tokens, int n)
 static bool windows_hold(const kv_seq *s, int n)
 {
     for (int g = 0; g < s->cache->n_groups; g++) {
-        int window = s->cache->groups[g].window;
-        int64_t start = window_start(window, n);
+        const struct group *group = &s->cache->groups[g];
+        int64_t start = window_start(group->reach, n), begun = window_start(group->reach, s->begun);
+        int64_t kept = (int64_t)group->n_kept * KV_BLOCK_TOKENS;
+        int64_t gone = (int64_t)s->groups[g].n_gone * KV_BLOCK_TOKENS;
 
-        /* That is positions [start, n), which may be none. */
-        if (start < n && (start < (int64_t)s->groups[g].first_block * KV_BLOCK_TOKENS ||
-                          (n < s->begun && start < window_start(window, s->begun))))
+        /* That is positions [start, n), which may be none, and what is kept. */
+        if (start < n && ((gone > 0 && n > kept && start < kept + gone) ||
+                          (n < s->begun && start < begun && begun > group->n_first)))
             return false;
     }
     return true;
@@ -608,8 +805,8 @@ int kv_seq_trim(kv_seq *s, int n, clm_error *err)
         struct holding *h = &s->groups[g];
 
         drop_unused(s, g);
-        if (h->n_blocks == 0)
-            h->first_block = n / KV_BLOCK_TOKENS;
+        if (h->n_blocks == 0 && s->cache->groups[g].n_kept == 0)
+            h->n_gone = n / KV_BLOCK_TOKENS;
     }
     return 0;
 }
@@ -618,10 +815,10 @@ int kv_cache_past_point(const kv_cache *c, int length, int n)
 {
     if (n >= length)
         return length;
-    if (c->n_pools > c->n_groups)
+    if (c->states)
         return 0;
     for (int g = 0; g < c->n_groups; g++)
-        if (window_start(c->groups[g].window, length) > 0)
+        if (window_start(c->groups[g].reach, length) > c->groups[g].n_first)
             return 0;
     return n;
 }
@@ -644,13 +841,16 @@ struct kv_table kv_seq_table(const kv_seq *s, int group)
     return (struct kv_table){
         .blocks = h->n_blocks ? table(h) : NULL,
         .n_blocks = h->n_blocks,
-        .first_block = h->first_block,
+        .n_kept = s->cache->groups[group].n_kept,
+        .n_gone = h->n_gone,
     };
 }
 
-void *kv_cache_block(const kv_cache *c, int group, int32_t block)
+void *kv_seq_block(const kv_seq *s, int group, int position)
 {
-    return block_pool_at(&c->groups[group].pool, block);
+    int i = place_of(s, group, position / KV_BLOCK_TOKENS);
+
+    return block_pool_at(pool_at(s, group, i), table(&s->groups[group])[i]);
 }
 
 int kv_cache_pools(const kv_cache *c)
@@ -660,27 +860,33 @@ int kv_cache_pools(const kv_cache *c)
 
 size_t kv_cache_block_bytes(const kv_cache *c, int pool)
 {
-    return c->groups[pool].pool.block_bytes;
+    return c->pools[pool].blocks.block_bytes;
 }
 
 int kv_cache_block_limit(const kv_cache *c, int pool)
 {
-    return block_pool_limit(&c->groups[pool].pool);
+    return block_pool_limit(&c->pools[pool].blocks);
 }
 
 int kv_cache_block_refs(const kv_cache *c, int pool, int32_t block)
 {
-    return block_pool_refs(&c->groups[pool].pool, block);
+    return block_pool_refs(&c->pools[pool].blocks, block);
+}
+
+static int pool_number(const kv_cache *c, const struct pool *p)
+{
+    return (int)(p - c->pools);
 }
 
 void kv_seq_visit_blocks(const kv_seq *s, void (*visit)(void *ctx, int pool, int32_t block),
                          void *ctx)
 {
-    int states = s->cache->n_groups;
+    const kv_cache *c = s->cache;
+    int states = c->states ? pool_number(c, c->states) : 0;
 
-    for (int g = 0; g < s->cache->n_groups; g++)
+    for (int g = 0; g < c->n_groups; g++)
         for (int i = 0; i < s->groups[g].n_blocks; i++)
-            visit(ctx, g, table(&s->groups[g])[i]);
+            visit(ctx, pool_number(c, pool_of(c, g, number_of(s, g, i))), table(&s->groups[g])[i]);
     if (s->states.now >= 0)
         visit(ctx, states, s->states.now);
     if (s->states.next >= 0)

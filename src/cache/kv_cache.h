@@ -4,7 +4,8 @@
  * Layers that see equally far back share a group. A group has one pool; a block of it holds
  * KV_BLOCK_TOKENS tokens of every layer of the group. A sequence holds, per group, a table of the
  * blocks it uses. Blocks are counted: forks share them until one of them writes (copy on write). A
- * group with a sliding window lets go of the blocks that no later token can see. The states of all
+ * group with a sliding window lets go of the blocks that no later token can see. Of quantised
+ * layers the first tokens may lie in blocks of another pool, as they are. The states of all
  * recurrent mixers of a model are one more block per sequence, see cache/kv_states.h.
  */
 #ifndef CACHE_KV_CACHE_H
@@ -17,20 +18,36 @@
 struct kv_layer_spec {
     int n_kv_heads, k_dim, v_dim;
     int window; /* 0: everything */
+    bool plain; /* never quantised */
+};
+
+/* Zero in every field but type means none. */
+struct kv_cache_options {
+    enum dtype type; /* F32, F16 or BF16 */
+    /* Keys and values quantised to 4 or 8 bits in groups of 32, 64 or 128 numbers, or the largest
+     * smaller of these that rows are made of; rows that are made of none end with a shorter group.
+     * So the tokens from quantised_from on, rounded up to blocks; those before stay as they are. */
+    int bits, group_size;
+    int quantised_from;
+    /* A token sees max_tokens of a sequence at most, the first n_first, fewer than that, and the
+     * last, itself included, and what lies between is let go of. Layers with a window see no more
+     * of it than without this, and are as they are if the window is shorter. */
+    int max_tokens, n_first;
+    size_t state_bytes; /* what recurrent mixers remember of a sequence */
+    /* Bounds all blocks together, in use or not; 0: no bound but memory. */
+    size_t max_bytes;
 };
 
 typedef struct kv_cache kv_cache;
 typedef struct kv_sequence_cache kv_seq;
 
 /**
- * A cache for the layers of a model on a device. type: F32, F16 or BF16. state_bytes: what
- * recurrent mixers remember of a sequence, 0 without such. max_bytes bounds all
- * blocks together, in use or not (0: no bound but memory). Memory is taken as sequences grow, in
- * slabs, and kept until close; only under the bound a group gives up slabs without use to another.
- * The cache must outlive its sequences. One thread at a time for a cache and all its sequences.
+ * A cache for the layers of a model on a device. Memory is taken as sequences grow, in slabs, and
+ * kept until close; only under the bound a pool gives up slabs without use to another. The cache
+ * must outlive its sequences. One thread at a time for a cache and all its sequences.
  */
 kv_cache *kv_cache_open(device *d, const struct kv_layer_spec *layers, int n_layers,
-                        enum dtype type, size_t state_bytes, size_t max_bytes, clm_error *err);
+                        const struct kv_cache_options *options, clm_error *err);
 void kv_cache_close(kv_cache *c); /* NULL is fine */
 
 int kv_cache_groups(const kv_cache *c);
@@ -38,10 +55,15 @@ int kv_cache_group_of(const kv_cache *c, int layer);
 /* How device operations find a layer's keys and values; changes when the cache has grown. */
 const struct kv_layer *kv_cache_layer(const kv_cache *c, int layer);
 
-size_t kv_cache_bytes_used(const kv_cache *c);      /* of blocks that some sequence holds */
-size_t kv_cache_bytes_held(const kv_cache *c);      /* taken from the device */
-size_t kv_cache_bytes_per_token(const kv_cache *c); /* of a sequence inside all windows */
-size_t kv_cache_state_bytes(const kv_cache *c);     /* of a sequence, whatever its length */
+const struct kv_cache_options *kv_cache_kind(const kv_cache *c);
+
+size_t kv_cache_bytes_used(const kv_cache *c); /* of blocks that some sequence holds */
+size_t kv_cache_bytes_held(const kv_cache *c); /* taken from the device */
+/* Of a token of a sequence inside all windows, quantised where the cache is. */
+size_t kv_cache_bytes_per_token(const kv_cache *c);
+/* Of a sequence of so many tokens, about: it takes whole blocks, and keeps some more. */
+double kv_cache_bytes_of(const kv_cache *c, int length);
+size_t kv_cache_state_bytes(const kv_cache *c); /* of a sequence, whatever its length */
 
 kv_seq *kv_seq_open(kv_cache *c, clm_error *err);
 void kv_seq_close(kv_seq *s); /* NULL is fine */
@@ -91,19 +113,20 @@ struct kv_state {
 };
 struct kv_state kv_seq_state(const kv_seq *s);
 
-/* The table of a group, in host memory: block of token p is blocks[p / KV_BLOCK_TOKENS -
- * first_block], reserved tokens included. */
+/* The table of a group, in host memory, reserved tokens included: block number b of the sequence is
+ * blocks[b] where b < n_kept, else blocks[b - n_gone], see struct kv_sequence. */
 struct kv_table {
     const int32_t *blocks;
-    int n_blocks, first_block;
+    int n_blocks;
+    int n_kept, n_gone;
 };
 struct kv_table kv_seq_table(const kv_seq *s, int group);
 
-/* A block of a group's tables, in device memory, laid out as struct kv_layer says. */
-void *kv_cache_block(const kv_cache *c, int group, int32_t block);
+/* The block that a token which is there lies in, in device memory; kv_at of the layer says how. */
+void *kv_seq_block(const kv_seq *s, int group, int position);
 
-/* What a sequence shares with others. Pools have the numbers of their groups; behind them, where
- * there are recurrent mixers, comes the pool of states. A block has a number below the limit. */
+/* What a sequence shares with others: blocks of so many pools. A block has a number below the limit
+ * of its pool. */
 int kv_cache_pools(const kv_cache *c);
 size_t kv_cache_block_bytes(const kv_cache *c, int pool);
 int kv_cache_block_limit(const kv_cache *c, int pool);

@@ -85,7 +85,13 @@ enum activation {
  *
  * Block b of the pool starts at slabs[b >> slab_shift] + (b & (2^slab_shift - 1)) * block_bytes. In
  * it, at k_offset, lie this layer's keys [n_kv_heads, block_tokens, k_dim], and at v_offset its
- * values [n_kv_heads, block_tokens, v_dim], in numbers of the given type. */
+ * values [n_kv_heads, block_tokens, v_dim], in numbers of the given type.
+ *
+ * With bits they are quantised as MLX does it (affine): a row of dim numbers is cut into groups of
+ * group_size, the last of which may be shorter, and number i of it is codes[i] * scale + bias of
+ * its group. At the offset then lie the codes [n_kv_heads, block_tokens, bytes], the first in the
+ * lowest bits and each row filled up to 4 bytes, then the scales [n_kv_heads, block_tokens, groups]
+ * and the biases likewise, in numbers of the type; see device/kv_layout.h. */
 struct kv_layer {
     enum dtype type; /* F32, F16 or BF16; storing rounds to nearest even, to F16 it saturates */
     int n_kv_heads, k_dim, v_dim;
@@ -93,16 +99,26 @@ struct kv_layer {
     int slab_shift;
     void *const *slabs;
     size_t block_bytes, k_offset, v_offset;
+    int bits, group_size; /* 4 or 8 bits; 0: not quantised */
+    /* Tokens before split, a multiple of block_tokens, lie in blocks of another pool, of the same
+     * shape, which earlier describes; 0: all lie as this says. */
+    int split;
+    const struct kv_layer *earlier;
+    /* n_last > 0: of the keys that it may see a row at p sees those at [0, n_first) and at (p -
+     * n_last, p] alone, for others are let go of. n_first is 0 without. */
+    int n_first, n_last;
 };
 
 /* The sequences of a ragged batch as attention sees them: rows [row, row + n_rows) are the tokens
- * at positions [position, position + n_rows) of a sequence whose token p lies in pool block
- * blocks[p / block_tokens - first_block], at place p % block_tokens. */
+ * at positions [position, position + n_rows) of a sequence. Block number b of it, which is of its
+ * tokens [b block_tokens, (b + 1) block_tokens), is blocks[b] of the pool where b < n_kept, else
+ * blocks[b - n_gone]: those between have been let go of. */
 struct kv_sequence {
     int row, n_rows;
     int position;
-    int first_block;       /* blocks before it have been let go of */
+    int n_gone;
     const int32_t *blocks; /* device memory */
+    int n_kept;
 };
 
 struct kv_batch {

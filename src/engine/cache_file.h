@@ -23,6 +23,14 @@ struct cache_origin {
     const char *chat_template; /* "" where the model has none */
 };
 
+/* Metadata of clm: the first token that is quantised, where that is not the first of all. */
+#define CACHE_QUANTIZED_FROM "0.clm_quantized_from"
+
+/* How the caches of a file keep keys and values, as a cache of the model that goes on as they do
+ * would have it: bits, group_size, quantised_from, max_tokens and n_first; zeros where they say
+ * nothing, or nothing that can be read. */
+struct kv_cache_options cache_file_kind(const struct model *m, const char *path);
+
 /**
  * Write a sequence to a file, whole or not at all. Keys and values have the type of the cache, so
  * that what is loaded into one of the same type continues bit by bit.

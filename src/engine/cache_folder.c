@@ -55,9 +55,10 @@ static int identify(struct cache_folder *f, clm_error *err)
     fingerprint_add(&print, model, sizeof model);
     fingerprint_add(&print, &exact, sizeof exact);
     for (int i = 0; i < m->nn->n_cache_layers; i++) {
-        int type = kv_cache_layer(c, i)->type;
+        const struct kv_layer *l = kv_cache_layer(c, i);
+        int kind[] = {l->type, l->bits, l->group_size, l->split, l->n_first, l->n_last};
 
-        fingerprint_add(&print, &type, sizeof type);
+        fingerprint_add(&print, kind, sizeof kind);
     }
     fingerprint_text(&print, f->identity);
     return 0;

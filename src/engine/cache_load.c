@@ -60,8 +60,11 @@ static int read_rows(struct loading *l, const struct cache_leaf *leaf,
 {
     const struct kv_layer *kv = kv_cache_layer(engine_cache(l->engine), leaf->cache_layer);
     struct cache_rows *r = &l->rows[l->n_rows++];
+    char early[32];
 
-    if (cache_rows_read(r, &l->source, from, leaf, kv, l->err))
+    snprintf(early, sizeof early, "%d.%d", l->source.n_entries + 1, (int)(leaf - l->plan.leaves));
+    if (cache_rows_read(r, &l->source, from, leaf, kv, l->err) ||
+        cache_rows_read_early(r, &l->source, early, l->err))
         return -1;
     if (l->length && r->length != l->length)
         return fail(l->err, CLM_ERR_FORMAT,

@@ -1,8 +1,10 @@
 #include "engine/cache_rows.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "device/kv_layout.h"
 #include "device/weight.h"
 
 /* Reading */
@@ -122,18 +124,19 @@ static int read_rotating(const struct reading *r)
 {
     struct cache_rows *rows = r->rows;
     int keep, max_size, idx;
+    bool in_order;
 
     if (read_number(r, 3, &keep) || read_number(r, 4, &max_size) || read_number(r, 5, &idx))
         return -1;
     if (idx > rows->size || keep > idx || (rows->length < rows->size && idx != rows->length))
         return damaged(r, "its next place is not within it");
     rows->n = rows->size < rows->length ? rows->size : rows->length;
-    rows->base = rows->n < rows->size || idx == rows->size ? 0 : idx;
-    if (keep > 0 && (rows->n < rows->length || rows->length > max_size))
-        return fail(r->err, CLM_ERR_UNSUPPORTED,
-                    "%s: it has let go of tokens behind the first %d (--max-kv-size %d), which clm "
-                    "cannot continue; make it again without a limit",
-                    r->source->name, keep, max_size);
+    in_order = rows->n < rows->size || idx == rows->size;
+    if (rows->n < rows->length) {
+        rows->n_first = keep;
+        rows->n -= keep;
+    }
+    rows->base = in_order ? 0 : idx - rows->n_first;
     return 0;
 }
 
@@ -157,8 +160,9 @@ static int read_kind(const struct reading *r)
         if (kinds[i].read_array(r, 0, &rows->keys) || kinds[i].read_array(r, 1, &rows->values) ||
             read_number(r, 2, &rows->length) || kinds[i].read_order(r))
             return -1;
-        return rows->n >= 1 && rows->n <= rows->size ? 0
-                                                     : damaged(r, "it has fewer rows than tokens");
+        return rows->n >= 1 && rows->n <= rows->size - rows->n_first
+                   ? 0
+                   : damaged(r, "it has fewer rows than tokens");
     }
     return fail(r->err, CLM_ERR_UNSUPPORTED,
                 "%s: cache %s is of class %.31s, where the model has keys and values",
@@ -176,19 +180,24 @@ static int check_size(const struct reading *r, const char *what, int n, const st
                 r->source->name, r->from->prefix, what, r->rows->heads, n, kv->n_kv_heads, wanted);
 }
 
-/* Is all there that a next token sees? */
-static int check_reach(const struct reading *r)
+/* Is all there that a next token sees: so many first ones, and so many last ones before it? */
+static int check_reach(const struct reading *r, const struct kv_layer *kv)
 {
     const struct cache_rows *rows = r->rows;
-    int window = cache_leaf_window(rows->leaf);
-    int need = window && window - 1 < rows->length ? window - 1 : rows->length;
+    int reach = kv->n_last ? kv->n_last : cache_leaf_window(rows->leaf);
+    int last = reach && reach - 1 < rows->length ? reach - 1 : rows->length;
 
-    if (rows->n >= need)
+    if (rows->n >= last && (rows->n_first >= kv->n_first || rows->n == rows->length))
         return 0;
+    if (rows->n_first)
+        return fail(r->err, CLM_ERR_UNSUPPORTED,
+                    "%s: it has kept the first %d tokens and the last %d; it can be continued with "
+                    "--max-kv-size %d or less",
+                    r->source->name, rows->n_first, rows->n, rows->n_first + rows->n);
     return fail(r->err, CLM_ERR_UNSUPPORTED,
                 "%s: cache %s has kept the last %d tokens, the model looks back on %d; make it "
                 "again without a limit",
-                r->source->name, r->from->prefix, rows->n, need);
+                r->source->name, r->from->prefix, rows->n, last);
 }
 
 int cache_rows_read(struct cache_rows *r, const struct cache_source *s,
@@ -204,7 +213,26 @@ int cache_rows_read(struct cache_rows *r, const struct cache_source *s,
         return -1;
     if (leaf->kind != CACHE_INDEX && check_size(&reading, "values", r->values.n_in, kv, v_dim))
         return -1;
-    return check_reach(&reading);
+    return check_reach(&reading, kv);
+}
+
+int cache_rows_read_early(struct cache_rows *r, const struct cache_source *s, const char *prefix,
+                          clm_error *err)
+{
+    struct cache_rows early = {.leaf = r->leaf};
+    struct source_leaf from = {.entry = r->entry, .class = "KVCache"};
+    struct reading reading = {&early, s, &from, err};
+
+    snprintf(from.prefix, sizeof from.prefix, "%s", prefix);
+    if (r->leaf->kind != CACHE_KV || !cache_source_array(s, &from, 0, -1))
+        return 0;
+    if (read_dense(&reading, 0, &r->early_keys) || read_dense(&reading, 1, &r->early_values))
+        return -1;
+    if (early.heads != r->heads || r->early_keys.n_in != r->keys.n_in ||
+        r->early_values.n_in != r->values.n_in || r->n < r->length || early.size > r->length)
+        return damaged(&reading, "they do not fit the cache that they belong to");
+    r->n_early = early.size;
+    return 0;
 }
 
 /* Storing */
@@ -213,6 +241,8 @@ enum { STORE_ROWS = 256 }; /* at a time */
 
 struct storing {
     const struct cache_rows *rows;
+    const kv_seq *seq;
+    int group;
     device *dev;
     const struct kv_layer *kv;
     float *k, *v; /* [STORE_ROWS, heads, k_dim or v_dim] */
@@ -220,27 +250,62 @@ struct storing {
     struct kv_table table;
 };
 
+static const struct weight *keys_at(const struct cache_rows *r, int position)
+{
+    return position < r->n_early ? &r->early_keys : &r->keys;
+}
+
+static const struct weight *values_at(const struct cache_rows *r, int position)
+{
+    return position < r->n_early ? &r->early_values : &r->values;
+}
+
+/* Rows of a head where that of a token is. */
+static int size_at(const struct cache_rows *r, int position)
+{
+    return position < r->n_early ? r->n_early : r->size;
+}
+
+/* The row of a token in each head, and how many rows from there on are of the next ones. */
+static int row_of(const struct cache_rows *r, int position, int *run)
+{
+    int ring = r->size - r->n_first;
+    int row = (r->base + position - (r->length - r->n)) % ring;
+
+    if (position < r->n_early) {
+        *run = r->n_early - position;
+        return position;
+    }
+    if (position < r->n_first) {
+        *run = r->n_first - position;
+        return position;
+    }
+    *run = ring - row;
+    return r->n_first + row;
+}
+
 /* One token's keys and values, as the model's cache has them. */
 static void read_token(const struct storing *s, int position, float *k, float *v)
 {
     const struct cache_rows *r = s->rows;
     int k_dim = s->kv->k_dim, v_dim = s->kv->v_dim;
-    int row = (r->base + position - (r->length - r->n)) % r->size;
+    const struct weight *keys = keys_at(r, position), *values = values_at(r, position);
+    int run, row = row_of(r, position, &run), size = size_at(r, position);
 
-    for (int h = 0; h < r->heads; h++, row += r->size, k += k_dim, v += v_dim) {
+    for (int h = 0; h < r->heads; h++, row += size, k += k_dim, v += v_dim) {
         switch (r->leaf->kind) {
         case CACHE_LATENT:
-            weight_row_f32(v, &r->keys, row);
-            weight_row_f32(k, &r->values, row);
+            weight_row_f32(v, keys, row);
+            weight_row_f32(k, values, row);
             memcpy(k + (k_dim - v_dim), v, (size_t)v_dim * sizeof *v);
             break;
         case CACHE_INDEX:
-            weight_row_f32(k, &r->keys, row);
+            weight_row_f32(k, keys, row);
             memset(v, 0, (size_t)v_dim * sizeof *v);
             break;
         default:
-            weight_row_f32(k, &r->keys, row);
-            weight_row_f32(v, &r->values, row);
+            weight_row_f32(k, keys, row);
+            weight_row_f32(v, values, row);
         }
     }
 }
@@ -255,8 +320,9 @@ static void store_rows(const struct storing *s, int position, int n)
     int k_cols = s->kv->n_kv_heads * s->kv->k_dim, v_cols = s->kv->n_kv_heads * s->kv->v_dim;
     struct kv_sequence sequence = {.n_rows = n,
                                    .position = position,
-                                   .first_block = s->table.first_block,
-                                   .blocks = s->blocks};
+                                   .blocks = s->blocks,
+                                   .n_kept = s->table.n_kept,
+                                   .n_gone = s->table.n_gone};
     struct kv_batch batch = {.sequences = &sequence, .n_sequences = 1, .n_rows = n};
     tensor k = rows_tensor(s->device_k, n, k_cols), v = rows_tensor(s->device_v, n, v_cols);
 
@@ -268,53 +334,62 @@ static void store_rows(const struct storing *s, int position, int n)
     s->dev->ops->kv_store(s->dev, s->kv, &batch, &k, &v);
 }
 
-/* Are rows of the file, as they lie there, rows of the cache? */
-static bool lie_alike(const struct cache_rows *r, enum dtype type)
+static bool is_alike(const struct weight *w, const struct kv_layer *at)
 {
-    static const struct {
-        enum dtype type;
-        enum weight_format format;
-    } alike[] = {{DTYPE_F32, WEIGHT_F32}, {DTYPE_F16, WEIGHT_F16}, {DTYPE_BF16, WEIGHT_BF16}};
+    static const enum weight_format formats[] = {
+        [DTYPE_F32] = WEIGHT_F32, [DTYPE_F16] = WEIGHT_F16, [DTYPE_BF16] = WEIGHT_BF16};
 
-    for (size_t i = 0; i < COUNT(alike); i++)
-        if (alike[i].type == type)
-            return r->leaf->kind == CACHE_KV && r->keys.format == alike[i].format &&
-                   r->values.format == alike[i].format;
-    return false;
+    if (!at->bits)
+        return w->format == formats[at->type];
+    return w->format == WEIGHT_AFFINE && w->bits == at->bits && w->group_size == at->group_size &&
+           w->scale_type == at->type;
 }
 
-/* Rows [at, to) of a head, of one block, as they are; they may lie around the end of the ring. */
-static void copy_rows(const struct storing *s, const struct weight *w, size_t offset,
-                      uint8_t *block, int head, int at, int to)
+/* Are rows of the file, as they lie there, rows of the cache? */
+static bool lie_alike(const struct cache_rows *r, const struct kv_layer *at, int position)
+{
+    return r->leaf->kind == CACHE_KV && is_alike(keys_at(r, position), at) &&
+           is_alike(values_at(r, position), at);
+}
+
+/* n rows of size bytes from row from of an array of the file, to the to-th of such of a block. */
+static void copy_array(const struct storing *s, uint8_t *part, const void *data, size_t size,
+                       size_t to, size_t from, int n)
+{
+    if (size)
+        s->dev->ops->upload(s->dev, part + to * size, (const uint8_t *)data + from * size,
+                            (size_t)n * size);
+}
+
+/* Rows of tokens [from, to) of a head, which lie in one block, as they are. */
+static void copy_rows(const struct storing *s, const struct weight *w, const struct kv_part *p,
+                      uint8_t *block, int head, int from, int to)
 {
     const struct cache_rows *r = s->rows;
-    size_t row = (size_t)w->n_in * dtype_size(s->kv->type);
 
-    for (int n; at < to; at += n) {
-        int from = (r->base + at - (r->length - r->n)) % r->size;
-        size_t first = (size_t)head * (size_t)r->size + (size_t)from;
+    for (int n; from < to; from += n) {
+        size_t row = (size_t)head * (size_t)size_at(r, from) + (size_t)row_of(r, from, &n);
+        size_t at = (size_t)head * KV_BLOCK_TOKENS + (size_t)(from % KV_BLOCK_TOKENS);
 
-        n = to - at < r->size - from ? to - at : r->size - from;
-        s->dev->ops->upload(s->dev,
-                            block + offset +
-                                ((size_t)head * KV_BLOCK_TOKENS + (size_t)(at % KV_BLOCK_TOKENS)) *
-                                    row,
-                            (const uint8_t *)w->data + first * row, (size_t)n * row);
+        n = to - from < n ? to - from : n;
+        copy_array(s, block + p->rows, w->data, p->row_bytes, at, row, n);
+        copy_array(s, block + p->scales, w->scales, p->group_bytes, at, row, n);
+        copy_array(s, block + p->biases, w->biases, p->group_bytes, at, row, n);
     }
 }
 
-static void copy_blocks(const struct storing *s, const kv_cache *c, int group, int first)
+static void copy_blocks(const struct storing *s, const struct kv_layer *at, int from, int end)
 {
-    const struct cache_rows *r = s->rows;
+    struct kv_part keys = kv_keys(at), values = kv_values(at);
 
-    for (int at = first, to; at < r->length; at = to) {
-        int b = at / KV_BLOCK_TOKENS;
-        uint8_t *block = kv_cache_block(c, group, s->table.blocks[b - s->table.first_block]);
+    for (int to; from < end; from = to) {
+        uint8_t *block = kv_seq_block(s->seq, s->group, from);
 
-        to = (b + 1) * KV_BLOCK_TOKENS < r->length ? (b + 1) * KV_BLOCK_TOKENS : r->length;
-        for (int head = 0; head < r->heads; head++) {
-            copy_rows(s, &r->keys, s->kv->k_offset, block, head, at, to);
-            copy_rows(s, &r->values, s->kv->v_offset, block, head, at, to);
+        to = (from / KV_BLOCK_TOKENS + 1) * KV_BLOCK_TOKENS;
+        to = to < end ? to : end;
+        for (int head = 0; head < s->rows->heads; head++) {
+            copy_rows(s, keys_at(s->rows, from), &keys, block, head, from, to);
+            copy_rows(s, values_at(s->rows, from), &values, block, head, from, to);
         }
     }
 }
@@ -338,41 +413,70 @@ static int open_buffers(struct storing *s, clm_error *err)
     return 0;
 }
 
-/* Rows that have to become others, some at a time. */
-static int convert_rows(struct storing *s, int first, clm_error *err)
+static void close_buffers(struct storing *s)
 {
-    const struct cache_rows *r = s->rows;
-    int rc = open_buffers(s, err);
-
-    for (int n, at = first; rc == 0 && at < r->length; at += n) {
-        n = r->length - at < STORE_ROWS ? r->length - at : STORE_ROWS;
-        store_rows(s, at, n);
-    }
-    if (rc == 0)
-        rc = s->dev->ops->sync(s->dev, err);
     s->dev->ops->free(s->dev, s->device_k);
     s->dev->ops->free(s->dev, s->device_v);
     s->dev->ops->free(s->dev, s->blocks);
     mem_free(s->k);
     mem_free(s->v);
-    return rc;
+}
+
+/* Rows that have to become others, some at a time. */
+static int convert_rows(struct storing *s, int from, int end, clm_error *err)
+{
+    int rc = s->k ? 0 : open_buffers(s, err);
+
+    for (int n; rc == 0 && from < end; from += n) {
+        n = end - from < STORE_ROWS ? end - from : STORE_ROWS;
+        store_rows(s, from, n);
+    }
+    return rc ? rc : s->dev->ops->sync(s->dev, err);
+}
+
+/* Those of tokens [from, end), stretch by stretch of what is and becomes stored alike. */
+static int store_range(struct storing *s, int from, int end, clm_error *err)
+{
+    for (int to; from < end; from = to) {
+        const struct kv_layer *at = kv_at(s->kv, from);
+
+        to = end;
+        if (from < s->kv->split && s->kv->split < to)
+            to = s->kv->split;
+        if (from < s->rows->n_early && s->rows->n_early < to)
+            to = s->rows->n_early;
+        if (lie_alike(s->rows, at, from))
+            copy_blocks(s, at, from, to);
+        else if (convert_rows(s, from, to, err))
+            return -1;
+    }
+    return 0;
 }
 
 int cache_rows_store(const struct cache_rows *r, engine *e, const kv_seq *seq, clm_error *err)
 {
     kv_cache *c = engine_cache(e);
-    int layer = r->leaf->cache_layer;
+    int layer = r->leaf->cache_layer, group = kv_cache_group_of(c, layer);
+    struct kv_table table = kv_seq_table(seq, group);
     struct storing s = {
         .rows = r,
+        .seq = seq,
+        .group = group,
         .dev = engine_model(e)->dev,
         .kv = kv_cache_layer(c, layer),
-        .table = kv_seq_table(seq, kv_cache_group_of(c, layer)),
+        .table = table,
     };
-    int held = s.table.first_block * KV_BLOCK_TOKENS, first = r->length - r->n;
+    int held = table.n_gone ? (table.n_kept + table.n_gone) * KV_BLOCK_TOKENS : 0;
+    int last = r->length - r->n > held ? r->length - r->n : held;
+    int first = r->n < r->length ? r->n_first : last;
+    int rc;
 
-    first = first > held ? first : held;
-    if (!lie_alike(r, s.kv->type))
-        return convert_rows(&s, first, err);
-    copy_blocks(&s, c, kv_cache_group_of(c, layer), first);
-    return 0;
+    if (table.n_gone && first > table.n_kept * KV_BLOCK_TOKENS)
+        first = table.n_kept * KV_BLOCK_TOKENS;
+    rc = store_range(&s, 0, first < last ? first : last, err) ||
+                 store_range(&s, last, r->length, err)
+             ? -1
+             : 0;
+    close_buffers(&s);
+    return rc;
 }

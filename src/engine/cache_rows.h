@@ -6,15 +6,18 @@
 #include "engine/cache_source.h"
 #include "engine/engine.h"
 
-/* Rows of heads, each of them size long, of which n from the base-th on, around the end, are those
- * of the last n tokens. */
+/* Rows of heads, each of them size long. The first n_first are those of the first tokens; of the
+ * others n from the base-th of them on, around the end, are those of the last n tokens. */
 struct cache_rows {
     const struct cache_leaf *leaf;
     int entry;                  /* of the file, in messages */
     struct weight keys, values; /* [heads * size, dim]; of CACHE_INDEX there are no values */
     int heads, size;
-    int base, n;
+    int n_first, base, n;
     int length; /* tokens of the sequence */
+    /* Rows [heads * n_early, dim] of the first tokens, in place of those above. */
+    struct weight early_keys, early_values;
+    int n_early;
 };
 
 /* Read what the file says of the cache at a place of the plan, checked against the model's sizes.
@@ -22,6 +25,11 @@ struct cache_rows {
 int cache_rows_read(struct cache_rows *r, const struct cache_source *s,
                     const struct source_leaf *from, const struct cache_leaf *leaf,
                     const struct kv_layer *kv, clm_error *err);
+
+/* Read how the first of these tokens are, where a file of clm says so: prefix.0 and prefix.1 are
+ * its arrays. */
+int cache_rows_read_early(struct cache_rows *r, const struct cache_source *s, const char *prefix,
+                          clm_error *err);
 
 /* Store them in a sequence that has room for its past reserved. */
 int cache_rows_store(const struct cache_rows *r, engine *e, const kv_seq *seq, clm_error *err);

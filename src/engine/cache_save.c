@@ -1,24 +1,24 @@
 /* engine/cache_save.c: writing a sequence as mlx-lm's prompt cache. */
 #include <string.h>
 
+#include "engine/cache_columns.h"
 #include "engine/cache_file.h"
 #include "engine/cache_plan.h"
 #include "format/safetensors.h"
 #include "nn/state_pieces.h"
 
-/* The keys or values of a cache: columns [first, first + n) of the rows of a layer's keys, or of
- * its values. */
-struct columns {
-    bool of_values;
-    int dim, first, n;
+/* Rows of tokens: the first ones, one of zeros where blank, for mlx-lm wants full windows though no
+ * token will see it, and those of [begin, end). */
+struct range {
+    int n_first;
+    bool blank;
+    int begin, end;
 };
 
 /* What is written in place of a tensor without data. */
 struct source {
-    const struct cache_leaf *leaf;
-    struct columns columns;
-    bool blank; /* the first row is zeros: no token will see it, but mlx-lm wants full windows */
-    int begin;  /* position of the next one */
+    struct cache_columns columns;
+    struct range range;
 };
 
 struct saving {
@@ -116,42 +116,93 @@ static void add_text(struct saving *s, const char *name, const char *text)
 
 /* Caches of each kind */
 
-static const char *class_of(const struct cache_leaf *l)
+static const struct kv_layer *layer_of(const struct saving *s, const struct cache_leaf *l)
+{
+    return kv_cache_layer(engine_cache(s->engine), l->cache_layer);
+}
+
+/* mlx-lm can go on from quantised keys and values where attention reads them as they are, all of
+ * them; for others it has no class. */
+static bool is_coded(const struct saving *s, const struct cache_leaf *l)
+{
+    const struct kv_layer *kv;
+
+    if (l->kind != CACHE_KV || cache_leaf_window(l))
+        return false;
+    kv = layer_of(s, l);
+    return kv->bits && !kv->n_last && kv->k_dim % kv->group_size == 0 &&
+           kv->v_dim % kv->group_size == 0 && kv_seq_length(s->seq) > kv->split;
+}
+
+static const char *class_of(const struct saving *s, const struct cache_leaf *l)
 {
     if (l->kind == CACHE_STATE || l->kind == CACHE_TOKENS)
         return "ArraysCache";
+    if (is_coded(s, l))
+        return "QuantizedKVCache";
+    if (l->kind != CACHE_IDLE && layer_of(s, l)->n_last)
+        return "RotatingKVCache";
     if (l->kind == CACHE_KV && l->spec->attention.chunk)
         return "ChunkedKVCache";
     return cache_leaf_window(l) ? "RotatingKVCache" : "KVCache";
 }
 
-/* The last n rows. */
-static void add_rows(struct saving *s, const struct cache_leaf *l, const char *prefix, int place,
-                     struct columns columns, int n)
+/* What is there of a cache, as mlx-lm would have it. */
+static struct range range_of(const struct saving *s, const struct cache_leaf *l)
 {
-    int begin = kv_seq_length(s->seq) - n;
-    const struct kv_layer *kv = kv_cache_layer(engine_cache(s->engine), l->cache_layer);
-    struct checkpoint_tensor *t =
-        add_tensor(s, arena_printf(s->memory, "%s.%d", prefix, place), kv->type, NULL);
+    const struct kv_layer *kv = layer_of(s, l);
+    int length = kv_seq_length(s->seq), begin = 0;
+    int last = kv->n_last ? kv->n_last : cache_leaf_window(l);
+
+    if (last && last < length - kv->n_first)
+        begin = length - last;
+    return (struct range){begin ? kv->n_first : 0, begin > 0, begin + (begin > 0), length};
+}
+
+static int range_rows(struct range r)
+{
+    return r.n_first + r.blank + (r.end - r.begin);
+}
+
+static void add_rows(struct saving *s, const char *name, struct cache_columns columns,
+                     struct range range)
+{
+    const struct kv_layer *kv = kv_cache_layer(engine_cache(s->engine), columns.layer);
+    enum dtype type = columns.form == ROW_CODES ? DTYPE_U32 : kv->type;
+    struct checkpoint_tensor *t = add_tensor(s, name, type, NULL);
 
     add_dimension(s, t, 1);
     add_dimension(s, t, (size_t)kv->n_kv_heads);
-    add_dimension(s, t, (size_t)n);
-    add_dimension(s, t, (size_t)columns.n);
+    add_dimension(s, t, (size_t)range_rows(range));
+    add_dimension(s, t, cache_columns_bytes(&columns, kv) / dtype_size(type));
     if (t)
-        s->sources[t - s->tensors] = (struct source){l, columns, begin > 0, begin + (begin > 0)};
+        s->sources[t - s->tensors] = (struct source){columns, range};
+}
+
+/* One array, or three of what is quantised. */
+static void add_columns(struct saving *s, const char *prefix, int place,
+                        struct cache_columns columns, struct range range, bool coded)
+{
+    if (!coded) {
+        add_rows(s, arena_printf(s->memory, "%s.%d", prefix, place), columns, range);
+        return;
+    }
+    for (int i = 0; i < 3; i++) {
+        columns.form = ROW_CODES + i;
+        add_rows(s, arena_printf(s->memory, "%s.%d.%d", prefix, place, i), columns, range);
+    }
 }
 
 /* Keys and values, as the kind of cache has them. */
 static void add_keys_and_values(struct saving *s, const struct cache_leaf *l, const char *prefix,
-                                int n)
+                                struct range range, bool coded)
 {
-    const struct kv_layer *kv = kv_cache_layer(engine_cache(s->engine), l->cache_layer);
-    struct columns keys = {.dim = kv->k_dim, .n = kv->k_dim};
-    struct columns values = {.of_values = true, .dim = kv->v_dim, .n = kv->v_dim};
+    const struct kv_layer *kv = layer_of(s, l);
+    struct cache_columns keys = {.layer = l->cache_layer, .n = kv->k_dim};
+    struct cache_columns values = {.layer = l->cache_layer, .of_values = true, .n = kv->v_dim};
 
     if (l->kind == CACHE_LATENT) {
-        struct columns latent = values;
+        struct cache_columns latent = values;
 
         values = keys;
         values.n = l->spec->mla.rope_dim;
@@ -162,26 +213,47 @@ static void add_keys_and_values(struct saving *s, const struct cache_leaf *l, co
         if (l->spec->op != OP_MLA)
             values.n = 0;
     }
-    add_rows(s, l, prefix, 0, keys, n);
-    add_rows(s, l, prefix, 1, values, n);
+    add_columns(s, prefix, 0, keys, range, coded);
+    add_columns(s, prefix, 1, values, range, coded);
 }
 
 static void add_kv(struct saving *s, const struct cache_leaf *l, const char *prefix)
 {
-    int length = kv_seq_length(s->seq), window = cache_leaf_window(l);
-    int n = window && window < length ? window : length;
+    const struct kv_layer *kv = layer_of(s, l);
+    struct range range = range_of(s, l);
+    int length = kv_seq_length(s->seq), n = range_rows(range), window = cache_leaf_window(l);
 
-    add_keys_and_values(s, l, prefix, n);
+    add_keys_and_values(s, l, prefix, range, is_coded(s, l));
     add_number(s, prefix, 2, length);
-    if (!window)
-        return;
-    if (l->spec->attention.chunk) {
+    if (is_coded(s, l)) {
+        add_number(s, prefix, 3, kv->group_size);
+        add_number(s, prefix, 4, kv->bits);
+    } else if (kv->n_last || (window && !l->spec->attention.chunk)) {
+        add_number(s, prefix, 3, kv->n_first);
+        add_number(s, prefix, 4, kv->n_last ? kv->n_first + kv->n_last : window);
+        add_number(s, prefix, 5, n); /* where the next one goes */
+    } else if (window) {
         add_number(s, prefix, 3, window);
         add_number(s, prefix, 4, length - n); /* where it begins */
-    } else {
-        add_number(s, prefix, 3, 0); /* of the first tokens it keeps none */
-        add_number(s, prefix, 4, window);
-        add_number(s, prefix, 5, n); /* where the next one goes */
+    }
+}
+
+/* The first tokens of quantised caches that are not quantised, in an entry behind the tokens. */
+static void add_early(struct saving *s)
+{
+    bool any = false;
+
+    for (int i = 0; i < s->plan.n_leaves; i++) {
+        const struct cache_leaf *l = &s->plan.leaves[i];
+        int split = is_coded(s, l) ? layer_of(s, l)->split : 0;
+        const char *prefix = arena_printf(s->memory, "%d.%d", s->plan.n_entries + 1, i);
+
+        if (!split)
+            continue;
+        add_keys_and_values(s, l, prefix, (struct range){.end = split}, false);
+        if (!any)
+            add_metadata(s, CACHE_QUANTIZED_FROM, arena_printf(s->memory, "%d", split));
+        any = true;
     }
 }
 
@@ -272,7 +344,7 @@ static void add_leaf(struct saving *s, const struct cache_leaf *l)
     }
     if (l->place <= 0)
         add_metadata(s, arena_printf(s->memory, "1.%d", l->entry),
-                     l->place < 0 ? class_of(l) : "CacheList");
+                     l->place < 0 ? class_of(s, l) : "CacheList");
     switch (l->kind) {
     case CACHE_KV:
     case CACHE_LATENT:
@@ -290,34 +362,12 @@ static void add_leaf(struct saving *s, const struct cache_leaf *l)
         break;
     }
     if (l->place >= 0)
-        add_text(s, arena_printf(s->memory, "%d.%d.1", l->entry, l->place), class_of(l));
+        add_text(s, arena_printf(s->memory, "%d.%d.1", l->entry, l->place), class_of(s, l));
 }
 
 /* Rows as they are written */
 
 enum { PIECE_BYTES = 1 << 18 };
-
-/* Rows [from, to) of a head, of one block, packed at out. */
-static void copy_block(const struct saving *s, const struct source *src, int head, int from, int to,
-                       uint8_t *rows, uint8_t *out)
-{
-    kv_cache *cache = engine_cache(s->engine);
-    device *dev = engine_model(s->engine)->dev;
-    const struct kv_layer *kv = kv_cache_layer(cache, src->leaf->cache_layer);
-    const struct columns *c = &src->columns;
-    int group = kv_cache_group_of(cache, src->leaf->cache_layer);
-    struct kv_table table = kv_seq_table(s->seq, group);
-    size_t item = dtype_size(kv->type), row = (size_t)c->dim * item, n = (size_t)c->n * item;
-    int block = from / KV_BLOCK_TOKENS - table.first_block;
-    size_t offset = c->of_values ? kv->v_offset : kv->k_offset;
-
-    offset += ((size_t)head * KV_BLOCK_TOKENS + (size_t)(from % KV_BLOCK_TOKENS)) * row;
-    dev->ops->download(dev, rows,
-                       (const uint8_t *)kv_cache_block(cache, group, table.blocks[block]) + offset,
-                       (size_t)(to - from) * row);
-    for (int r = 0; r < to - from; r++)
-        memcpy(out + (size_t)r * n, rows + (size_t)r * row + (size_t)c->first * item, n);
-}
 
 /* Rows on their way to the file, some at a time. */
 struct batch {
@@ -341,27 +391,38 @@ static uint8_t *batch_room(struct batch *b, size_t size, clm_error *err)
     return at;
 }
 
-static int write_head(const struct saving *s, const struct source *src, int head, size_t row,
-                      uint8_t *rows, struct batch *b, clm_error *err)
+/* Of a head and tokens [from, end). */
+static int write_tokens(const struct saving *s, const struct cache_columns *c, int head, int from,
+                        int end, size_t row, void *room, struct batch *b)
 {
-    int length = kv_seq_length(s->seq);
-    uint8_t *at;
+    for (int to; from < end; from = to) {
+        uint8_t *at;
 
-    if (src->blank) {
-        at = batch_room(b, row, err);
-        if (!at)
-            return -1;
-        memset(at, 0, row);
-    }
-    for (int from = src->begin, to; from < length; from = to) {
         to = (from / KV_BLOCK_TOKENS + 1) * KV_BLOCK_TOKENS;
-        to = to < length ? to : length;
-        at = batch_room(b, (size_t)(to - from) * row, err);
+        to = to < end ? to : end;
+        at = batch_room(b, (size_t)(to - from) * row, s->err);
         if (!at)
             return -1;
-        copy_block(s, src, head, from, to, rows, at);
+        cache_columns_read(c, s->engine, s->seq, head, from, to, room, at);
     }
     return 0;
+}
+
+static int write_head(const struct saving *s, const struct source *src, int head, size_t row,
+                      void *room, struct batch *b)
+{
+    const struct range *r = &src->range;
+    uint8_t *blank;
+
+    if (write_tokens(s, &src->columns, head, 0, r->n_first, row, room, b))
+        return -1;
+    if (r->blank) {
+        blank = batch_room(b, row, s->err);
+        if (!blank)
+            return -1;
+        memset(blank, 0, row);
+    }
+    return write_tokens(s, &src->columns, head, r->begin, r->end, row, room, b);
 }
 
 /* All rows, head by head. */
@@ -369,20 +430,20 @@ static int fill_rows(void *ctx, const struct checkpoint_tensor *t, file_writer *
 {
     const struct saving *s = ctx;
     const struct source *src = &s->sources[t - s->tensors];
-    size_t item = dtype_size(t->type), row = (size_t)src->columns.n * item;
-    size_t block_bytes = KV_BLOCK_TOKENS * (size_t)src->columns.dim * item;
+    const struct kv_layer *kv = kv_cache_layer(engine_cache(s->engine), src->columns.layer);
+    size_t row = cache_columns_bytes(&src->columns, kv), block_bytes = KV_BLOCK_TOKENS * row;
     struct batch b = {.w = w, .capacity = PIECE_BYTES > block_bytes ? PIECE_BYTES : block_bytes};
-    uint8_t *rows = mem_alloc(block_bytes);
+    void *room = mem_alloc(cache_columns_room(&src->columns, kv));
     int rc = 0;
 
     b.data = mem_alloc(b.capacity);
-    if (!rows || !b.data)
+    if (!room || !b.data)
         rc = fail(err, CLM_ERR_NOMEM, "%s: no memory to write a cache", s->path);
     for (int head = 0; rc == 0 && head < (int)t->shape[1]; head++)
-        rc = write_head(s, src, head, row, rows, &b, err);
+        rc = write_head(s, src, head, row, room, &b);
     if (rc == 0)
         rc = file_writer_write(w, b.data, b.used, err);
-    mem_free(rows);
+    mem_free(room);
     mem_free(b.data);
     return rc;
 }
@@ -391,8 +452,6 @@ static int fill_rows(void *ctx, const struct checkpoint_tensor *t, file_writer *
 
 static int check(const struct saving *s)
 {
-    kv_cache *c = engine_cache(s->engine);
-
     const int32_t *tokens = kv_seq_tokens(s->seq);
     int length = kv_seq_length(s->seq);
 
@@ -402,13 +461,6 @@ static int check(const struct saving *s)
         if (tokens[i] < 0)
             return fail(s->err, CLM_ERR_ARG, "%s: the last tokens of the cache are not known",
                         s->path);
-    for (int i = 0; i < engine_model(s->engine)->nn->n_cache_layers; i++) {
-        enum dtype type = kv_cache_layer(c, i)->type;
-
-        if (type != DTYPE_F32 && type != DTYPE_F16 && type != DTYPE_BF16)
-            return fail(s->err, CLM_ERR_UNSUPPORTED, "%s: a cache of %s cannot be saved", s->path,
-                        dtype_name(type));
-    }
     return 0;
 }
 
@@ -417,7 +469,7 @@ static int open_lists(struct saving *s)
 {
     size_t leaves = (size_t)s->plan.n_leaves;
 
-    s->tensor_capacity = leaves * (LAYER_MAX_BRANCHES * NN_STATE_PIECES + 8) + 1;
+    s->tensor_capacity = leaves * (LAYER_MAX_BRANCHES * NN_STATE_PIECES + 16) + 1;
     s->metadata_capacity = 3 * s->tensor_capacity + 8;
     s->tensors = arena_array(s->memory, struct checkpoint_tensor, s->tensor_capacity);
     s->sources = arena_array(s->memory, struct source, s->tensor_capacity);
@@ -463,6 +515,7 @@ static int save(struct saving *s, const struct cache_origin *o)
     for (int i = 0; i < s->plan.n_leaves; i++)
         add_leaf(s, &s->plan.leaves[i]);
     add_tokens(s);
+    add_early(s);
     if (s->failed)
         return fail(s->err, CLM_ERR_NOMEM, "%s: no memory to write a cache", s->path);
     return safetensors_write_with(s->path, s->tensors, s->n_tensors, s->metadata, s->n_metadata,

@@ -41,12 +41,30 @@ static void *buffer_need(struct buffer *b, size_t count, size_t size, clm_error 
     return grown;
 }
 
+static struct kv_cache_options cache_options(const struct model *m, const struct engine_options *o)
+{
+    return (struct kv_cache_options){
+        .type = o->cache_type_set ? o->cache_type
+                : o->exact        ? DTYPE_F32
+                                  : DTYPE_F16,
+        .bits = o->kv_bits,
+        .group_size = o->kv_group_size ? o->kv_group_size : ENGINE_KV_GROUP_SIZE,
+        .quantised_from = o->quantized_kv_start,
+        .max_tokens = o->max_kv_size,
+        .n_first = !o->max_kv_size     ? 0
+                   : o->n_first_tokens ? o->n_first_tokens
+                                       : ENGINE_FIRST_TOKENS,
+        .state_bytes = m->nn->state_bytes,
+        .max_bytes = o->cache_bytes,
+    };
+}
+
 /* One layer of the cache for each attention, in the order of the model. */
 static kv_cache *open_cache(const struct model *m, const struct engine_options *o, clm_error *err)
 {
     int n = m->nn->n_cache_layers;
     struct kv_layer_spec *layers = mem_zeroed((size_t)n + 1, sizeof *layers);
-    enum dtype type = o->cache_type_set ? o->cache_type : o->exact ? DTYPE_F32 : DTYPE_F16;
+    struct kv_cache_options options = cache_options(m, o);
     kv_cache *cache;
 
     if (!layers)
@@ -64,7 +82,7 @@ static kv_cache *open_cache(const struct model *m, const struct engine_options *
                 layers[first + k] = kept[k];
         }
     }
-    cache = kv_cache_open(m->dev, layers, n, type, m->nn->state_bytes, o->cache_bytes, err);
+    cache = kv_cache_open(m->dev, layers, n, &options, err);
     mem_free(layers);
     return cache;
 }
@@ -280,7 +298,8 @@ static void upload_tables(const engine *e, const struct step *s, const struct ro
             struct kv_table table = kv_seq_table(s->inputs[i].seq, g);
             struct kv_sequence *seq = &r->sequences[g * s->n_inputs + i];
 
-            seq->first_block = table.first_block;
+            seq->n_kept = table.n_kept;
+            seq->n_gone = table.n_gone;
             seq->blocks = pass_upload(p, table.blocks, (size_t)table.n_blocks * sizeof(int32_t));
         }
     }

@@ -7,12 +7,21 @@
 
 typedef struct engine engine;
 
+/* As of mlx-lm. */
+#define ENGINE_FIRST_TOKENS 4
+#define ENGINE_KV_GROUP_SIZE 64
+
 /* Zero in every field means the default. */
 struct engine_options {
     bool exact;            /* no approximations, cache in f32 */
     enum dtype cache_type; /* with cache_type_set: F32, F16 or BF16; default F16, F32 when exact */
     bool cache_type_set;
     size_t cache_bytes; /* bound of the cache; default: none */
+    /* Keys and values quantised to 4 or 8 bits in groups (default 64), from a token on; and the
+     * most tokens that one sees, the first few (default 4) and the last. As struct
+     * kv_cache_options has them; default: neither. */
+    int kv_bits, kv_group_size, quantized_kv_start;
+    int max_kv_size, n_first_tokens;
     int max_rows; /* tokens of one step at most; longer inputs are cut into chunks; default 512 */
 };
 

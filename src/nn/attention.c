@@ -45,7 +45,7 @@ void nn_temperature(pass *p, const struct temperature_spec *t, tensor *q)
 
 static struct kv_layer_spec index_cache(const struct index_spec *s)
 {
-    return (struct kv_layer_spec){.n_kv_heads = 1, .k_dim = s->dim, .v_dim = 1};
+    return (struct kv_layer_spec){.n_kv_heads = 1, .k_dim = s->dim, .v_dim = 1, .plain = true};
 }
 
 int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[NN_MAX_CACHES])
@@ -66,12 +66,15 @@ int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[NN
         layers[1] = index_cache(&b->mla.index);
         return b->mla.index.topk ? 2 : 1;
     case OP_POOLED:
-        layers[1] = (struct kv_layer_spec){
-            .n_kv_heads = 1, .k_dim = b->pooled.head_dim, .v_dim = b->pooled.head_dim};
+        /* The model itself rounds these to 4 and 8 bits, each in its own way. */
+        layers[1] = (struct kv_layer_spec){.n_kv_heads = 1,
+                                           .k_dim = b->pooled.head_dim,
+                                           .v_dim = b->pooled.head_dim,
+                                           .plain = true};
         layers[0] = layers[1];
         layers[0].window = b->pooled.window;
-        layers[2] =
-            (struct kv_layer_spec){.n_kv_heads = 1, .k_dim = b->pooled.index_dim, .v_dim = 1};
+        layers[2] = (struct kv_layer_spec){
+            .n_kv_heads = 1, .k_dim = b->pooled.index_dim, .v_dim = 1, .plain = true};
         return 1 + b->pooled.pools + (b->pooled.pools && b->pooled.chooses);
     default:
         return 0;

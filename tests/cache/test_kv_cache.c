@@ -2,6 +2,7 @@
  * tags are written into the blocks and read back the way device kernels address them. */
 #include "cache/kv_cache.h"
 #include "cache/kv_states.h"
+#include "device/kv_layout.h"
 
 #include <limits.h>
 #include <string.h>
@@ -17,30 +18,65 @@ struct layout {
     int n_layers;
     struct kv_layer_spec layers[MAX_LAYERS];
     size_t state_bytes;
+    struct kv_cache_options kind; /* what it says of bits and tokens */
 };
 
 static const struct layout layouts[] = {
-    {"full", DTYPE_F16, 2, {{2, 8, 8, 0}, {2, 8, 8, 0}}, 0},
-    {"full, odd sizes", DTYPE_BF16, 3, {{1, 5, 3, 0}, {3, 7, 1, 0}, {2, 1, 9, 0}}, 0},
-    {"window 6 and full", DTYPE_F32, 3, {{1, 4, 4, 6}, {1, 4, 4, 0}, {1, 4, 4, 6}}, 0},
-    {"window 33 and full", DTYPE_F16, 2, {{2, 4, 4, 0}, {1, 8, 4, 33}}, 0},
-    {"window 64 only", DTYPE_F32, 1, {{1, 2, 2, 64}}, 0},
+    {"full", DTYPE_F16, 2, {{2, 8, 8, 0, false}, {2, 8, 8, 0, false}}, 0, {0}},
+    {"full, odd sizes",
+     DTYPE_BF16,
+     3,
+     {{1, 5, 3, 0, false}, {3, 7, 1, 0, false}, {2, 1, 9, 0, false}},
+     0,
+     {0}},
+    {"window 6 and full",
+     DTYPE_F32,
+     3,
+     {{1, 4, 4, 6, false}, {1, 4, 4, 0, false}, {1, 4, 4, 6, false}},
+     0,
+     {0}},
+    {"window 33 and full", DTYPE_F16, 2, {{2, 4, 4, 0, false}, {1, 8, 4, 33, false}}, 0, {0}},
+    {"window 64 only", DTYPE_F32, 1, {{1, 2, 2, 64, false}}, 0, {0}},
     {"windows 1, 32, 65",
      DTYPE_F16,
      4,
-     {{1, 4, 4, 1}, {1, 4, 4, 65}, {2, 4, 4, 32}, {1, 2, 2, 1}},
-     0},
-    {"window without end", DTYPE_F32, 2, {{1, 2, 2, INT_MAX}, {1, 2, 2, 0}}, 0},
-    {"states and full", DTYPE_F16, 1, {{1, 4, 4, 0}}, 1000},
-    {"states and window 40", DTYPE_F16, 2, {{1, 4, 4, 0}, {1, 4, 4, 40}}, 8},
-    {"states alone", DTYPE_F32, 0, {{0}}, 4},
-    {"no layers", DTYPE_F16, 0, {{0}}, 0},
+     {{1, 4, 4, 1, false}, {1, 4, 4, 65, false}, {2, 4, 4, 32, false}, {1, 2, 2, 1, false}},
+     0,
+     {0}},
+    {"window without end", DTYPE_F32, 2, {{1, 2, 2, INT_MAX, false}, {1, 2, 2, 0, false}}, 0, {0}},
+    {"states and full", DTYPE_F16, 1, {{1, 4, 4, 0, false}}, 1000, {0}},
+    {"states and window 40", DTYPE_F16, 2, {{1, 4, 4, 0, false}, {1, 4, 4, 40, false}}, 8, {0}},
+    {"states alone", DTYPE_F32, 0, {{0}}, 4, {0}},
+    {.name = "quantised",
+     .type = DTYPE_F16,
+     .n_layers = 2,
+     .layers = {{2, 64, 64, 0, false}, {1, 20, 3, 0, false}},
+     .kind = {.bits = 4, .group_size = 64}},
+    {.name = "quantised from a token on, and window 40",
+     .type = DTYPE_F32,
+     .n_layers = 3,
+     .layers = {{2, 32, 64, 0, false}, {1, 8, 8, 40, false}, {1, 8, 1, 0, true}},
+     .kind = {.bits = 8, .group_size = 32, .quantised_from = 70}},
+    {.name = "9 tokens, the first 4",
+     .type = DTYPE_F16,
+     .n_layers = 3,
+     .layers = {{1, 4, 4, 0, false}, {1, 4, 4, 40, false}, {1, 4, 4, 3, false}},
+     .kind = {.max_tokens = 9, .n_first = 4}},
+    {.name = "150 tokens, the first 40, states, quantised",
+     .type = DTYPE_F16,
+     .n_layers = 2,
+     .layers = {{1, 32, 32, 0, false}, {1, 32, 32, 130, false}},
+     .state_bytes = 8,
+     .kind = {.bits = 4, .group_size = 32, .quantised_from = 32, .max_tokens = 150, .n_first = 40}},
+    {"no layers", DTYPE_F16, 0, {{0}}, 0, {0}},
 };
 
 struct model {
     kv_seq *seq;
     int length;
-    int longest;     /* since it was empty: how far windows have moved */
+    /* Since it was empty; and for each layer, since no more than its first tokens were there: how
+     * far windows have moved. */
+    int longest, moved[MAX_LAYERS];
     int last_length; /* before the last append */
     uint32_t tags[MAX_LENGTH];
 };
@@ -66,23 +102,40 @@ static uint16_t mark(uint32_t tag, int layer, int head, bool value)
     return (uint16_t)(x >> 16 ^ x);
 }
 
+static struct kv_part part_of(const struct kv_layer *l, bool value)
+{
+    return value ? kv_values(l) : kv_keys(l);
+}
+
+static int place_in(struct kv_table t, int position)
+{
+    return kv_block_index(position / KV_BLOCK_TOKENS, t.n_kept, t.n_gone);
+}
+
+/* As kernels find it. */
+static char *block_at(const struct kv_layer *l, struct kv_table t, int position)
+{
+    int place = place_in(t, position);
+    int32_t id = t.blocks[place];
+
+    CHECK(place >= 0 && place < t.n_blocks, "position %d", position);
+    l = kv_at(l, position);
+    return (char *)l->slabs[id >> l->slab_shift] +
+           (size_t)(id & ((1 << l->slab_shift) - 1)) * l->block_bytes;
+}
+
 static uint16_t *row_at(const struct kv_layer *l, struct kv_table t, int position, int head,
                         bool value)
 {
-    int32_t id = t.blocks[position / l->block_tokens - t.first_block];
-    char *slab = l->slabs[id >> l->slab_shift];
-    char *block = slab + (size_t)(id & ((1 << l->slab_shift) - 1)) * l->block_bytes;
+    struct kv_part p = part_of(kv_at(l, position), value);
     size_t row = (size_t)head * (size_t)l->block_tokens + (size_t)(position % l->block_tokens);
-    size_t offset = value ? l->v_offset : l->k_offset;
-    size_t dim = (size_t)(value ? l->v_dim : l->k_dim);
 
-    CHECK(position / l->block_tokens - t.first_block < t.n_blocks, "position %d", position);
-    return (uint16_t *)(block + offset + row * dim * dtype_size(l->type));
+    return (uint16_t *)(block_at(l, t, position) + p.rows + row * p.row_bytes);
 }
 
-static size_t row_halves(const struct kv_layer *l, bool value)
+static size_t row_halves(const struct kv_layer *l, int position, bool value)
 {
-    return (size_t)(value ? l->v_dim : l->k_dim) * dtype_size(l->type) / 2;
+    return part_of(kv_at(l, position), value).row_bytes / 2;
 }
 
 static void write_token(struct world *w, struct model *m, int position, uint32_t tag)
@@ -95,7 +148,7 @@ static void write_token(struct world *w, struct model *m, int position, uint32_t
             for (int value = 0; value < 2; value++) {
                 uint16_t *row = row_at(l, t, position, head, value);
 
-                for (size_t j = 0; j < row_halves(l, value); j++)
+                for (size_t j = 0; j < row_halves(l, position, value); j++)
                     row[j] = mark(tag, i, head, value);
             }
     }
@@ -111,7 +164,10 @@ static void check_token(const struct world *w, const struct model *m, int layer,
             const uint16_t *row = row_at(l, t, position, head, value);
             uint16_t want = mark(m->tags[position], layer, head, value);
 
-            for (size_t j = 0; j < row_halves(l, value); j++)
+            CHECK((char *)row >=
+                      (char *)kv_seq_block(m->seq, kv_cache_group_of(w->cache, layer), position),
+                  "position %d", position);
+            for (size_t j = 0; j < row_halves(l, position, value); j++)
                 CHECK(row[j] == want, "%s: layer %d, position %d of %d, head %d", w->layout->name,
                       layer, position, m->length, head);
         }
@@ -120,6 +176,20 @@ static void check_token(const struct world *w, const struct model *m, int layer,
 static int visible_from(int window, int position)
 {
     return window && position >= window ? position - window + 1 : 0;
+}
+
+/* The last tokens that a layer sees, 0: all. */
+static int reach_of(const struct layout *l, int layer)
+{
+    int window = l->layers[layer].window, last = l->kind.max_tokens - l->kind.n_first;
+
+    return l->kind.max_tokens && (!window || window > last) ? last : window;
+}
+
+/* The first tokens that it sees besides. */
+static int kept_of(const struct layout *l, int layer)
+{
+    return reach_of(l, layer) == l->layers[layer].window ? 0 : l->kind.n_first;
 }
 
 /* The state says after which token it is. */
@@ -145,12 +215,22 @@ static void check_sequence(const struct world *w, const struct model *m)
         struct kv_table t = kv_seq_table(m->seq, g);
         int end = (m->length + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
 
-        CHECK(!t.n_blocks || t.first_block + t.n_blocks == end, "%s: blocks of %d tokens end at %d",
-              w->layout->name, m->length, t.first_block + t.n_blocks);
+        CHECK(!t.n_blocks || t.n_gone + t.n_blocks == end, "%s: blocks of %d tokens end at %d",
+              w->layout->name, m->length, t.n_gone + t.n_blocks);
+        CHECK(!t.n_kept || !t.n_gone || t.n_blocks > t.n_kept, "%s: %d tokens, %d blocks gone",
+              w->layout->name, m->length, t.n_gone);
     }
     for (int i = 0; i < w->layout->n_layers; i++)
-        for (int p = visible_from(w->layout->layers[i].window, m->length); p < m->length; p++)
-            check_token(w, m, i, p);
+        for (int p = 0; p < m->length; p++)
+            if (p < kept_of(w->layout, i) || p >= visible_from(reach_of(w->layout, i), m->length))
+                check_token(w, m, i, p);
+}
+
+static const struct kv_layer *layer_of_group(const struct world *w, int group)
+{
+    for (int i = 0;; i++)
+        if (kv_cache_group_of(w->cache, i) == group)
+            return kv_cache_layer(w->cache, i);
 }
 
 /* Bytes of the different blocks in the tables of all sequences. */
@@ -159,20 +239,20 @@ static size_t bytes_in_tables(const struct world *w)
     size_t bytes = 0;
 
     for (int g = 0; g < kv_cache_groups(w->cache); g++) {
-        static uint8_t seen[1 << 16];
-        size_t block_bytes = 0;
+        static uint8_t seen[2][1 << 16];
+        const struct kv_layer *l = layer_of_group(w, g);
 
         memset(seen, 0, sizeof seen);
-        for (int i = 0; i < w->layout->n_layers; i++)
-            if (kv_cache_group_of(w->cache, i) == g)
-                block_bytes = kv_cache_layer(w->cache, i)->block_bytes;
         for (int s = 0; s < w->n_sequences; s++) {
             struct kv_table t = kv_seq_table(w->sequences[s].seq, g);
 
             for (int i = 0; i < t.n_blocks; i++) {
-                CHECK(t.blocks[i] >= 0 && t.blocks[i] < (int)sizeof seen, "block %d", t.blocks[i]);
-                bytes += seen[t.blocks[i]] ? 0 : block_bytes;
-                seen[t.blocks[i]] = 1;
+                int number = i < t.n_kept ? i : i + t.n_gone;
+                const struct kv_layer *at = kv_at(l, number * KV_BLOCK_TOKENS);
+
+                CHECK(t.blocks[i] >= 0 && t.blocks[i] < 1 << 16, "block %d", t.blocks[i]);
+                bytes += seen[at == l][t.blocks[i]] ? 0 : at->block_bytes;
+                seen[at == l][t.blocks[i]] = 1;
             }
         }
     }
@@ -205,13 +285,16 @@ static void check_world(const struct world *w)
 static struct world *open_world(const struct layout *layout, size_t max_bytes)
 {
     clm_error err = {0};
+    struct kv_cache_options options = layout->kind;
     struct world *w = malloc(sizeof *w);
 
     CHECK(w, "no memory");
     *w = (struct world){.layout = layout, .max_bytes = max_bytes, .next_tag = 1};
     w->device.base.ops = &fake_ops;
-    w->cache = kv_cache_open(&w->device.base, layout->layers, layout->n_layers, layout->type,
-                             layout->state_bytes, max_bytes, &err);
+    options.type = layout->type;
+    options.state_bytes = layout->state_bytes;
+    options.max_bytes = max_bytes;
+    w->cache = kv_cache_open(&w->device.base, layout->layers, layout->n_layers, &options, &err);
     CHECK(w->cache, "%s: %s", layout->name, err.message);
     return w;
 }
@@ -238,6 +321,7 @@ static struct model *add_sequence(struct world *w)
         return NULL;
     }
     m->length = m->longest = m->last_length = 0;
+    memset(m->moved, 0, sizeof m->moved);
     w->n_sequences++;
     return m;
 }
@@ -274,7 +358,7 @@ static uint64_t tables_hash(const struct world *w, const struct model *m)
         struct kv_table t = kv_seq_table(m->seq, g);
 
         hash = hash * 31 + (uint64_t)t.n_blocks;
-        hash = hash * 31 + (uint64_t)t.first_block;
+        hash = hash * 31 + (uint64_t)t.n_gone;
         for (int i = 0; i < t.n_blocks; i++)
             hash = hash * 1000003 + (uint64_t)t.blocks[i];
     }
@@ -308,7 +392,15 @@ static int append(struct world *w, struct model *m, int n, int n_stored)
         m->last_length = m->length;
     m->length += n_stored;
     m->longest = m->length > m->longest ? m->length : m->longest;
+    for (int i = 0; i < w->layout->n_layers; i++)
+        m->moved[i] = m->length > m->moved[i] ? m->length : m->moved[i];
     return 0;
+}
+
+/* Those in the blocks of the first ones of a layer. */
+static int kept_tokens(const struct layout *l, int layer)
+{
+    return (kept_of(l, layer) + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS;
 }
 
 /* Whether a trim must, or cannot, be possible; in between a window may or may not have kept a
@@ -321,10 +413,10 @@ static void check_point(const struct world *w, const struct model *m, int n, int
     if (w->layout->state_bytes)
         always = n == 0 || n == m->length || (always && n == m->last_length);
     for (int i = 0; i < w->layout->n_layers; i++) {
-        int window = w->layout->layers[i].window;
-        int kept = visible_from(window, m->longest) - 3 * KV_BLOCK_TOKENS;
+        int window = reach_of(w->layout, i), first = kept_tokens(w->layout, i);
+        int kept = visible_from(window, m->moved[i]) - 3 * KV_BLOCK_TOKENS;
 
-        if (window > 1 && point > 0 && visible_from(window, point) < kept)
+        if (window > 1 && point > first && kept > first && visible_from(window, point) < kept)
             never = true;
     }
     CHECK(point == n || !always, "%s: cannot trim %d to %d", w->layout->name, m->length, n);
@@ -356,6 +448,9 @@ static void trim(struct world *w, struct model *m, int n)
     m->length = point;
     if (point == 0)
         m->longest = 0;
+    for (int i = 0; i < w->layout->n_layers; i++)
+        if (point <= kept_tokens(w->layout, i))
+            m->moved[i] = point;
 }
 
 static int some_length(int most)
@@ -468,7 +563,7 @@ static void test_bound_is_used(void **state)
 static void test_groups_give_to_each_other(void **state)
 {
     static const struct layout layout = {
-        "window 32 and full", DTYPE_F32, 2, {{1, 4, 4, 32}, {1, 4, 4, 0}}, 0};
+        "window 32 and full", DTYPE_F32, 2, {{1, 4, 4, 32, false}, {1, 4, 4, 0, false}}, 0, {0}};
     struct world *w;
     size_t block_bytes;
     struct model *m;
@@ -522,7 +617,7 @@ static void test_windows_let_go(void **state)
 
     (void)state;
     for (size_t i = 0; i < COUNT(windows); i++) {
-        struct layout layout = {"window", DTYPE_F16, 1, {{1, 4, 4, windows[i]}}, 0};
+        struct layout layout = {"window", DTYPE_F16, 1, {{1, 4, 4, windows[i], false}}, 0, {0}};
         struct world *w;
         struct model *m;
 
@@ -543,12 +638,42 @@ static void test_windows_let_go(void **state)
     }
 }
 
+/* Under a bound of tokens a sequence takes no more memory however long it gets, and can be forked,
+ * taken back and gone on with. */
+static void test_tokens_let_go(void **state)
+{
+    (void)state;
+    for (int n = 5; n < 200; n += 31) {
+        struct layout layout = {.name = "a bound of tokens",
+                                .type = DTYPE_F16,
+                                .n_layers = 1,
+                                .layers = {{1, 4, 4, 0, false}},
+                                .kind = {.max_tokens = n, .n_first = 4}};
+        struct world *w = open_world(&layout, 0);
+        struct model *m = add_sequence(w);
+        int most = (n + KV_BLOCK_TOKENS) / KV_BLOCK_TOKENS + 3;
+
+        for (int length = 0; length < MAX_LENGTH - 1; length++) {
+            append(w, m, 1, 1);
+            CHECK(kv_seq_table(m->seq, 0).n_blocks <= most, "bound %d, length %d: %d blocks", n,
+                  m->length, kv_seq_table(m->seq, 0).n_blocks);
+        }
+        fork_sequence(w, 0);
+        trim(w, m, m->length - 20);
+        append(w, m, 10, 10);
+        trim(w, m, 20);
+        append(w, m, 100, 100);
+        check_world(w);
+        close_world(w);
+    }
+}
+
 /* Tokens one by one: no allocation but when a sequence needs a new slab or a longer table. Room for
  * the tokens' numbers was made once. */
 static void test_no_allocation_per_token(void **state)
 {
     static const struct layout layout = {
-        "windows", DTYPE_F16, 2, {{1, 4, 4, 33}, {1, 4, 4, 100}}, 0};
+        "windows", DTYPE_F16, 2, {{1, 4, 4, 33, false}, {1, 4, 4, 100, false}}, 0, {0}};
     struct world *w;
     kv_seq *s;
     clm_error err = {0};
@@ -617,7 +742,8 @@ static void test_failing_open(void **state)
         bool failed;
 
         mem_fail_after(n);
-        c = kv_cache_open(&d.base, layouts[3].layers, layouts[3].n_layers, DTYPE_F16, 0, 0, &err);
+        c = kv_cache_open(&d.base, layouts[3].layers, layouts[3].n_layers,
+                          &(struct kv_cache_options){.type = DTYPE_F16}, &err);
         failed = mem_fail_after(-1);
         CHECK(failed == !c, "allocation %ld", n);
         CHECK(c || err.code == CLM_ERR_NOMEM, "%s", err.message);
@@ -629,9 +755,18 @@ static void test_failing_open(void **state)
 
 static void test_wrong_arguments(void **state)
 {
-    static const struct kv_layer_spec bad[] = {{0, 8, 8, 0},  {1, 0, 8, 0},
-                                               {1, 8, 0, 0},  {1, 8, 8, -1},
-                                               {-1, 8, 8, 0}, {INT_MAX, INT_MAX, INT_MAX, 0}};
+    static const struct kv_layer_spec bad[] = {
+        {0, 8, 8, 0, false},  {1, 0, 8, 0, false},  {1, 8, 0, 0, false},
+        {1, 8, 8, -1, false}, {-1, 8, 8, 0, false}, {INT_MAX, INT_MAX, INT_MAX, 0, false}};
+    static const struct kv_cache_options bad_kinds[] = {
+        {.bits = 5, .group_size = 64},
+        {.bits = 4, .group_size = 48},
+        {.bits = 4, .group_size = 0},
+        {.bits = 8, .group_size = 64, .quantised_from = -1},
+        {.max_tokens = -1},
+        {.max_tokens = 4, .n_first = 4},
+        {.n_first = -1},
+    };
     struct world *w;
     clm_error err = {0};
     struct model *m;
@@ -640,12 +775,22 @@ static void test_wrong_arguments(void **state)
     w = open_world(&layouts[2], 0);
     for (size_t i = 0; i < COUNT(bad); i++) {
         err = (clm_error){0};
-        CHECK(!kv_cache_open(&w->device.base, &bad[i], 1, DTYPE_F16, 0, 0, &err), "%zu opened", i);
+        CHECK(!kv_cache_open(&w->device.base, &bad[i], 1,
+                             &(struct kv_cache_options){.type = DTYPE_F16}, &err),
+              "%zu opened", i);
         CHECK(err.code == CLM_ERR_ARG && strstr(err.message, "layer 0"), "%s", err.message);
     }
     err = (clm_error){0};
-    CHECK(!kv_cache_open(&w->device.base, layouts[0].layers, 2, DTYPE_I32, 0, 0, &err), "opened");
+    CHECK(!kv_cache_open(&w->device.base, layouts[0].layers, 2,
+                         &(struct kv_cache_options){.type = DTYPE_I32}, &err),
+          "opened");
     CHECK(err.code == CLM_ERR_ARG, "%s", err.message);
+    for (size_t i = 0; i < COUNT(bad_kinds); i++) {
+        err = (clm_error){0};
+        CHECK(!kv_cache_open(&w->device.base, layouts[0].layers, 2, &bad_kinds[i], &err) &&
+                  err.code == CLM_ERR_ARG,
+              "%zu opened: %s", i, err.message);
+    }
     m = add_sequence(w);
     append(w, m, 10, 10);
     err = (clm_error){0};
@@ -665,11 +810,12 @@ static void test_wrong_arguments(void **state)
  */
 static void test_layout(void **state)
 {
-    static const struct kv_layer_spec big[] = {{8, 128, 128, 0}, {8, 128, 128, 0}};
+    static const struct kv_layer_spec big[] = {{8, 128, 128, 0, false}, {8, 128, 128, 0, false}};
     struct fake_device d = {.base.ops = &fake_ops};
     clm_error err = {0};
     struct world *w;
-    kv_cache *c = kv_cache_open(&d.base, big, 2, DTYPE_F16, 0, 0, &err);
+    kv_cache *c =
+        kv_cache_open(&d.base, big, 2, &(struct kv_cache_options){.type = DTYPE_F16}, &err);
     kv_seq *s = kv_seq_open(c, &err);
 
     (void)state;
@@ -695,6 +841,7 @@ int main(void)
         cmocka_unit_test(test_wrong_arguments),
         cmocka_unit_test(test_copy_on_write),
         cmocka_unit_test(test_windows_let_go),
+        cmocka_unit_test(test_tokens_let_go),
         cmocka_unit_test(test_no_allocation_per_token),
         cmocka_unit_test(test_random_operations),
         cmocka_unit_test(test_bound),

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "base/number.h"
 #include "device/cpu/cpu.h"
+#include "device/kv_layout.h"
 
 #include "testing.h"
 
@@ -24,18 +25,21 @@ struct shape {
     int n_rows[MAX_SEQUENCES];
     int chunk;
     bool tiled, slopes;
+    int bits, group_size, split; /* split in blocks */
+    int n_first, n_last;
 };
 
 /* A cache with sequences in it, and what was put there. */
 struct world {
     struct shape shape;
-    struct kv_layer kv;
+    struct kv_layer kv, earlier;
     struct attend_params params;
     float sinks[64], slopes[64];
-    void **slabs;
+    void **slabs[2];
     int n_slabs;
     int32_t *blocks[MAX_SEQUENCES];
     float *q[MAX_SEQUENCES], *k[MAX_SEQUENCES], *v[MAX_SEQUENCES]; /* rows by position */
+    float *kept_k[MAX_SEQUENCES], *kept_v[MAX_SEQUENCES];          /* as the cache has them */
     struct kv_sequence sequences[MAX_SEQUENCES];
 };
 
@@ -61,19 +65,19 @@ static int total(const struct shape *s, int sequence)
 }
 
 /* Slabs of garbage: bytes 0xFF read as NaN in every type. */
-static void make_pool(struct world *w, int n_blocks)
+static void make_pool(struct world *w, struct kv_layer *kv, void ***slabs, int n_blocks)
 {
     int per_slab = 1 << w->shape.slab_shift;
 
     w->n_slabs = (n_blocks + per_slab - 1) / per_slab;
-    w->slabs = mem_zeroed((size_t)w->n_slabs, sizeof *w->slabs);
-    assert_non_null(w->slabs);
+    *slabs = mem_zeroed((size_t)w->n_slabs, sizeof **slabs);
+    assert_non_null(*slabs);
     for (int i = 0; i < w->n_slabs; i++) {
-        w->slabs[i] = mem_alloc_aligned((size_t)per_slab * w->kv.block_bytes);
-        assert_non_null(w->slabs[i]);
-        memset(w->slabs[i], 0xFF, (size_t)per_slab * w->kv.block_bytes);
+        (*slabs)[i] = mem_alloc_aligned((size_t)per_slab * kv->block_bytes);
+        assert_non_null((*slabs)[i]);
+        memset((*slabs)[i], 0xFF, (size_t)per_slab * kv->block_bytes);
     }
-    w->kv.slabs = w->slabs;
+    kv->slabs = *slabs;
 }
 
 /* Every sequence gets blocks from all over the pool. */
@@ -100,13 +104,52 @@ static void make_blocks(struct world *w)
             w->blocks[i][j] = order[next++];
     }
     mem_free(order);
-    make_pool(w, n_blocks);
+    make_pool(w, &w->kv, &w->slabs[0], n_blocks);
+    make_pool(w, &w->earlier, &w->slabs[1], n_blocks);
+}
+
+/* Other layers come before and behind; nothing is aligned. */
+static void lay_out(struct kv_layer *kv)
+{
+    size_t size = dtype_size(kv->type);
+
+    kv->k_offset = 3 * size;
+    kv->v_offset = kv_keys(kv).end + 5 * size;
+    kv->block_bytes = kv_values(kv).end + 7 * size;
+}
+
+/* Rows x [n, dim] of heads of tokens, as the cache has them. */
+static float *through_cache(const struct world *w, const float *x, int n_tokens, int dim)
+{
+    const struct shape *s = &w->shape;
+    float *y = floats((size_t)n_tokens * (size_t)(s->n_kv_heads * dim));
+    struct cpu_vector_kernels scalar;
+
+    cpu_vector_kernels_scalar(&scalar);
+    for (int i = 0; i < n_tokens * s->n_kv_heads; i++) {
+        uint8_t codes[520];
+        float scales[32], biases[32];
+        const struct kv_layer *at = kv_at(&w->kv, i / s->n_kv_heads);
+        float *to = y + (int64_t)i * dim;
+
+        memcpy(to, x + (int64_t)i * dim, (size_t)dim * sizeof *to);
+        if (!at->bits) {
+            for (int j = 0; j < dim; j++)
+                to[j] = through(to[j], s->type);
+            continue;
+        }
+        scalar.quantise(codes, scales, biases, to, dim, at->group_size, at->bits);
+        for (int j = 0; j <= (dim - 1) / at->group_size; j++) {
+            scales[j] = through(scales[j], s->type);
+            biases[j] = through(biases[j], s->type);
+        }
+        scalar.dequantise(to, codes, scales, biases, 1, dim, at->group_size, at->bits);
+    }
+    return y;
 }
 
 static void make_world(struct world *w, const struct shape *s)
 {
-    size_t size = dtype_size(s->type), row = (size_t)s->n_kv_heads * (size_t)s->block_tokens * size;
-
     *w = (struct world){.shape = *s};
     w->kv = (struct kv_layer){
         .type = s->type,
@@ -115,10 +158,16 @@ static void make_world(struct world *w, const struct shape *s)
         .v_dim = s->v_dim,
         .block_tokens = s->block_tokens,
         .slab_shift = s->slab_shift,
-        .k_offset = 3 * size, /* other layers come before; nothing is aligned */
-        .v_offset = (3 + 5) * size + row * (size_t)s->k_dim,
-        .block_bytes = (3 + 5 + 7) * size + row * (size_t)(s->k_dim + s->v_dim),
+        .n_first = s->n_first,
+        .n_last = s->n_last,
     };
+    w->earlier = w->kv;
+    lay_out(&w->earlier);
+    w->kv.bits = s->bits;
+    w->kv.group_size = s->group_size;
+    w->kv.split = s->split * s->block_tokens;
+    w->kv.earlier = &w->earlier;
+    lay_out(&w->kv);
     w->params = (struct attend_params){
         .n_heads = s->n_heads,
         .scale = 2.5f / sqrtf((float)s->k_dim),
@@ -139,34 +188,49 @@ static void make_world(struct world *w, const struct shape *s)
         w->q[i] = floats(n * (size_t)(s->n_heads * s->k_dim));
         w->k[i] = floats(n * (size_t)(s->n_kv_heads * s->k_dim));
         w->v[i] = floats(n * (size_t)(s->n_kv_heads * s->v_dim));
+        w->kept_k[i] = through_cache(w, w->k[i], (int)n, s->k_dim);
+        w->kept_v[i] = through_cache(w, w->v[i], (int)n, s->v_dim);
     }
 }
 
 static void free_world(struct world *w)
 {
-    for (int i = 0; i < w->n_slabs; i++)
-        mem_free_aligned(w->slabs[i]);
-    mem_free(w->slabs);
+    for (int p = 0; p < 2; p++) {
+        for (int i = 0; i < w->n_slabs; i++)
+            mem_free_aligned(w->slabs[p][i]);
+        mem_free(w->slabs[p]);
+    }
     for (int i = 0; i < w->shape.n_sequences; i++) {
         mem_free(w->blocks[i]);
         mem_free_aligned(w->q[i]);
         mem_free_aligned(w->k[i]);
         mem_free_aligned(w->v[i]);
+        mem_free_aligned(w->kept_k[i]);
+        mem_free_aligned(w->kept_v[i]);
     }
 }
 
 /* The table of a sequence whose next row is at position: blocks that no row from there on can see
  * are let go of, and their numbers are nonsense. */
-static int32_t *released(const struct world *w, int sequence, int position, int *first_block)
+static int32_t *released(const struct world *w, int sequence, int position, int *n_kept,
+                         int *n_gone)
 {
-    size_t n = (size_t)(total(&w->shape, sequence) / w->shape.block_tokens + 1);
-    int first = w->shape.window > 0 ? position - w->shape.window + 1 : 0;
+    const struct shape *s = &w->shape;
+    size_t n = (size_t)(total(s, sequence) / s->block_tokens + 1);
+    int first = s->n_last > 0   ? position - s->n_last + 1
+                : s->window > 0 ? position - s->window + 1
+                                : 0;
     int32_t *blocks = mem_zeroed(n, sizeof *blocks);
 
     assert_non_null(blocks);
     memcpy(blocks, w->blocks[sequence], n * sizeof *blocks);
-    *first_block = first > 0 ? first / w->shape.block_tokens : 0;
-    for (int i = 0; i < *first_block; i++)
+    *n_kept = (s->n_first + s->block_tokens - 1) / s->block_tokens;
+    *n_gone = first > 0 ? first / s->block_tokens - *n_kept : 0;
+    if (*n_gone < 0)
+        *n_gone = 0;
+    memmove(blocks + *n_kept, blocks + *n_kept + *n_gone,
+            (n - (size_t)(*n_kept + *n_gone)) * sizeof *blocks);
+    for (size_t i = n - (size_t)*n_gone; i < n; i++)
         blocks[i] = INT32_MAX;
     return blocks;
 }
@@ -200,12 +264,11 @@ static void run_parts(device *d, struct world *w, const struct part *parts, int 
 
     for (int i = 0; i < n_parts; i++) {
         const struct part *p = &parts[i];
-        int first_block;
+        int n_kept, n_gone;
 
         row -= p->n_rows;
-        blocks[i] = released(w, p->sequence, p->position, &first_block);
-        sequences[i] =
-            (struct kv_sequence){row, p->n_rows, p->position, first_block, blocks[i] + first_block};
+        blocks[i] = released(w, p->sequence, p->position, &n_kept, &n_gone);
+        sequences[i] = (struct kv_sequence){row, p->n_rows, p->position, n_gone, blocks[i], n_kept};
         for (int t = 0; t < p->n_rows; t++) {
             int64_t at = p->position + t;
 
@@ -242,6 +305,12 @@ static void fill_history(device *d, struct world *w)
             run_parts(d, w, &(struct part){i, 0, w->shape.before[i]}, 1, NULL);
 }
 
+/* Has the cache let go of key j when the row at position is there? */
+static bool is_gone(const struct shape *s, int position, int j)
+{
+    return s->n_last > 0 && j >= s->n_first && j <= position - s->n_last;
+}
+
 /* y [v_dim] of one row and head by the formula; returns the largest sum_i |q_i k_i| scale, from
  * which the tolerance follows. */
 static double reference(const struct world *w, int sequence, int position, int head, double *y)
@@ -256,12 +325,12 @@ static double reference(const struct world *w, int sequence, int position, int h
     if (s->chunk && position / s->chunk * s->chunk > first)
         first = position / s->chunk * s->chunk;
     for (int j = first; j <= position; j++) {
-        const float *k = w->k[sequence] + ((int64_t)j * s->n_kv_heads + kv_head) * s->k_dim;
+        const float *k = w->kept_k[sequence] + ((int64_t)j * s->n_kv_heads + kv_head) * s->k_dim;
         double score = 0, size = 0;
 
         for (int i = 0; i < s->k_dim; i++) {
-            score += (double)q[i] * (double)through(k[i], s->type);
-            size += fabs((double)q[i] * (double)through(k[i], s->type));
+            score += (double)q[i] * (double)k[i];
+            size += fabs((double)q[i] * (double)k[i]);
         }
         score *= (double)w->params.scale;
         if (s->softcap > 0)
@@ -270,18 +339,20 @@ static double reference(const struct world *w, int sequence, int position, int h
             score -= (double)w->slopes[head] * (position - j);
         size += s->slopes ? (double)w->slopes[head] * (position - j) / (double)w->params.scale : 0;
         scores[j] = score;
+        if (is_gone(s, position, j))
+            continue;
         max = fmax(max, score);
         largest = fmax(largest, size * (double)w->params.scale);
     }
     for (int i = 0; i < s->v_dim; i++)
         y[i] = 0;
     for (int j = first; j <= position; j++) {
-        const float *v = w->v[sequence] + ((int64_t)j * s->n_kv_heads + kv_head) * s->v_dim;
-        double p = exp(scores[j] - max);
+        const float *v = w->kept_v[sequence] + ((int64_t)j * s->n_kv_heads + kv_head) * s->v_dim;
+        double p = is_gone(s, position, j) ? 0 : exp(scores[j] - max);
 
         sum += p;
         for (int i = 0; i < s->v_dim; i++)
-            y[i] += p * (double)through(v[i], s->type);
+            y[i] += p * (double)v[i];
     }
     if (s->sinks)
         sum += exp((double)w->sinks[head] - max);
@@ -367,39 +438,105 @@ static void compare_bits(const struct world *w, float **a, float **b, const char
 
 static const struct shape shapes[] = {
     /* One token, one head; then odd sizes of everything. */
-    {DTYPE_F32, 1, 1, 4, 4, 1, 0, 0, 0, false, 1, {0}, {1}, 0, false, false},
-    {DTYPE_F32, 3, 1, 12, 5, 3, 1, 0, 0, false, 2, {7, 0}, {5, 9}, 0, false, false},
-    {DTYPE_F16, 4, 2, 80, 80, 16, 2, 0, 0, true, 3, {40, 0, 100}, {1, 70, 3}, 0, false, false},
-    {DTYPE_BF16, 6, 6, 96, 32, 7, 0, 0, 30, false, 2, {0, 65}, {66, 1}, 0, false, false},
-    {DTYPE_F16,
-     8,
-     2,
-     64,
-     64,
-     32,
-     3,
-     0,
-     0,
-     false,
-     4,
-     {300, 0, 17, 63},
-     {1, 150, 40, 1},
-     0,
-     false,
-     false},
+    {DTYPE_F32, 1, 1, 4, 4, 1, 0, 0, 0, false, 1, {0}, {1}, 0, false, false, 0, 0, 0, 0, 0},
+    {DTYPE_F32, 3, 1, 12, 5, 3, 1, 0, 0, false, 2, {7, 0}, {5, 9}, 0, false, false, 0, 0, 0, 0, 0},
+    {DTYPE_F16,    4,          2, 80,    80,    16, 2, 0, 0, true, 3,
+     {40, 0, 100}, {1, 70, 3}, 0, false, false, 0,  0, 0, 0, 0},
+    {DTYPE_BF16, 6,       6, 96,    32,    7, 0, 0, 30, false, 2,
+     {0, 65},    {66, 1}, 0, false, false, 0, 0, 0, 0,  0},
+    {DTYPE_F16,       8, 2,     64,    64, 32, 3, 0, 0, false, 4, {300, 0, 17, 63},
+     {1, 150, 40, 1}, 0, false, false, 0,  0,  0, 0, 0},
     /* Windows smaller and larger than a block and a chunk; sinks and caps. */
-    {DTYPE_F16, 2, 1, 112, 112, 16, 1, 5, 0, false, 2, {130, 0}, {1, 40}, 0, false, false},
-    {DTYPE_BF16, 4, 4, 16, 24, 8, 4, 64, 20, true, 3, {200, 1, 0}, {20, 1, 130}, 0, false, false},
-    {DTYPE_F32, 5, 5, 33, 31, 20, 2, 100, 0, true, 2, {99, 260}, {3, 50}, 0, false, false},
-    {DTYPE_F16, 4, 1, 256, 256, 32, 2, 128, 50, false, 2, {190, 0}, {2, 30}, 0, false, false},
+    {DTYPE_F16, 2,       1, 112,   112,   16, 1, 5, 0, false, 2,
+     {130, 0},  {1, 40}, 0, false, false, 0,  0, 0, 0, 0},
+    {DTYPE_BF16,   4, 4,     16,    24, 8, 4, 64, 20, true, 3, {200, 1, 0},
+     {20, 1, 130}, 0, false, false, 0,  0, 0, 0,  0},
+    {DTYPE_F32, 5,       5, 33,    31,    20, 2, 100, 0, true, 2,
+     {99, 260}, {3, 50}, 0, false, false, 0,  0, 0,   0, 0},
+    {DTYPE_F16, 4,       1, 256,   256,   32, 2, 128, 50, false, 2,
+     {190, 0},  {2, 30}, 0, false, false, 0,  0, 0,   0,  0},
     /* Many heads on one kv head; long contexts that are cut into ranges. */
-    {DTYPE_F16, 40, 1, 64, 48, 16, 5, 0, 0, true, 2, {70, 5}, {1, 4}, 0, false, false},
-    {DTYPE_F16, 4, 2, 32, 32, 32, 4, 0, 0, true, 3, {2500, 1023, 1024}, {1, 3, 1}, 0, false, false},
-    {DTYPE_BF16, 2, 2, 16, 16, 24, 4, 1100, 0, false, 2, {2300, 1020}, {2, 6}, 0, false, false},
+    {DTYPE_F16, 40,     1, 64,    48,    16, 5, 0, 0, true, 2,
+     {70, 5},   {1, 4}, 0, false, false, 0,  0, 0, 0, 0},
+    {DTYPE_F16,          4,         2, 32,    32,    32, 4, 0, 0, true, 3,
+     {2500, 1023, 1024}, {1, 3, 1}, 0, false, false, 0,  0, 0, 0, 0},
+    {DTYPE_BF16,   2,      2, 16,    16,    24, 4, 1100, 0, false, 2,
+     {2300, 1020}, {2, 6}, 0, false, false, 0,  0, 0,    0, 0},
     /* Chunks, distances that count, heads in turn. */
-    {DTYPE_F32, 4, 2, 16, 16, 16, 2, 0, 0, false, 2, {60, 0}, {30, 200}, 50, true, false},
-    {DTYPE_F16, 8, 4, 32, 24, 32, 2, 0, 0, true, 2, {1300, 0}, {1, 70}, 600, true, true},
-    {DTYPE_BF16, 6, 6, 20, 20, 8, 3, 40, 0, false, 3, {0, 33, 90}, {80, 1, 3}, 64, false, true},
+    {DTYPE_F32, 4,         2,  16,   16,    16, 2, 0, 0, false, 2,
+     {60, 0},   {30, 200}, 50, true, false, 0,  0, 0, 0, 0},
+    {DTYPE_F16, 8,       4,   32,   24,   32, 2, 0, 0, true, 2,
+     {1300, 0}, {1, 70}, 600, true, true, 0,  0, 0, 0, 0},
+    {DTYPE_BF16,  6,          6,  20,    20,   8, 3, 40, 0, false, 3,
+     {0, 33, 90}, {80, 1, 3}, 64, false, true, 0, 0, 0,  0, 0},
+    /* Quantised, all of it or from a block on. */
+    {.type = DTYPE_F16,
+     .n_heads = 8,
+     .n_kv_heads = 2,
+     .k_dim = 64,
+     .v_dim = 64,
+     .block_tokens = 32,
+     .slab_shift = 2,
+     .n_sequences = 3,
+     .before = {1300, 0, 33},
+     .n_rows = {1, 70, 2},
+     .bits = 4,
+     .group_size = 64},
+    {.type = DTYPE_F32,
+     .n_heads = 4,
+     .n_kv_heads = 4,
+     .k_dim = 96,
+     .v_dim = 128,
+     .block_tokens = 16,
+     .slab_shift = 1,
+     .sinks = true,
+     .n_sequences = 2,
+     .before = {100, 0},
+     .n_rows = {30, 50},
+     .bits = 8,
+     .group_size = 32,
+     .split = 2},
+    /* With the first tokens kept: ranges that begin within what is let go of. */
+    {.type = DTYPE_F16,
+     .n_heads = 4,
+     .n_kv_heads = 1,
+     .k_dim = 32,
+     .v_dim = 32,
+     .block_tokens = 32,
+     .slab_shift = 1,
+     .n_sequences = 4,
+     .before = {2500, 1023, 0, 40},
+     .n_rows = {1, 3, 100, 1},
+     .n_first = 4,
+     .n_last = 60},
+    {.type = DTYPE_F32,
+     .n_heads = 2,
+     .n_kv_heads = 1,
+     .k_dim = 16,
+     .v_dim = 16,
+     .block_tokens = 16,
+     .softcap = 3,
+     .n_sequences = 2,
+     .before = {0, 70},
+     .n_rows = {90, 1},
+     .n_first = 3,
+     .n_last = 20},
+    {.type = DTYPE_BF16,
+     .n_heads = 4,
+     .n_kv_heads = 2,
+     .k_dim = 40,
+     .v_dim = 40,
+     .block_tokens = 8,
+     .slab_shift = 1,
+     .window = 90,
+     .n_sequences = 2,
+     .before = {300, 20},
+     .n_rows = {5, 130},
+     .bits = 8,
+     .group_size = 64,
+     .split = 3,
+     .n_first = 20,
+     .n_last = 30},
 };
 
 static void check_shape(device *d1, device *d2, const struct shape *s)
@@ -489,6 +626,15 @@ static void random_shape(struct shape *s)
     s->chunk = random_below(3) ? 0 : 1 + (int)random_below(130);
     s->tiled = random_below(2);
     s->slopes = !(s->softcap > 0) && random_below(2);
+    if (random_below(2)) {
+        s->bits = random_below(2) ? 4 : 8;
+        s->group_size = 32 << random_below(3);
+        s->split = random_below(2) ? (int)random_below(5) : 0;
+    }
+    if (random_below(2)) {
+        s->n_first = (int)random_below(40);
+        s->n_last = 1 + (int)random_below(s->window ? (size_t)s->window : 100);
+    }
     s->n_sequences = 1 + (int)random_below(MAX_SEQUENCES);
     for (int i = 0; i < s->n_sequences; i++) {
         s->before[i] = random_below(2) ? (int)random_below(150) : 0;
@@ -515,7 +661,8 @@ static void test_random_shapes(void **state)
 /* Without memory for scratch the operation does nothing and sync says so, once. */
 static void test_no_memory(void **state)
 {
-    struct shape s = {DTYPE_F16, 2, 1, 16, 16, 8, 1, 0, 0, false, 1, {0}, {20}, 0, false, false};
+    struct shape s = {DTYPE_F16, 2,    1, 16,    16,    8, 1, 0, 0, false, 1,
+                      {0},       {20}, 0, false, false, 0, 0, 0, 0, 0};
     clm_error err = {0};
     device *d = device_cpu_open(1, &err);
     float y[20 * 32] = {0}, q[20 * 32] = {0};
@@ -524,7 +671,7 @@ static void test_no_memory(void **state)
     (void)state;
     assert_non_null(d);
     make_world(&w, &s);
-    struct kv_sequence sequence = {0, 20, 0, 0, w.blocks[0]};
+    struct kv_sequence sequence = {0, 20, 0, 0, w.blocks[0], 0};
     struct kv_batch batch = {&sequence, 1, 20};
     tensor ty = {y, DTYPE_F32, 20, 32, 32}, tq = {q, DTYPE_F32, 20, 32, 32};
     for (long n = 0; n < 2; n++) {

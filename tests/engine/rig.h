@@ -24,24 +24,30 @@ static inline void rig_close(struct rig *r)
 }
 
 /* -1 with *err when the checkpoint, or the adapter, is refused. adapter NULL: none. */
-static inline int rig_open_adapted(struct rig *r, const char *path, const char *adapter,
-                                   int n_threads, bool exact, clm_error *err)
+static inline int rig_open_with(struct rig *r, const char *path, const char *adapter, int n_threads,
+                                const struct engine_options *options, clm_error *err)
 {
-    struct engine_options options = {.exact = exact};
-
     *r = (struct rig){.dev = device_cpu_open(n_threads, err)};
     if (r->dev)
-        r->dev->ops->set_exact(r->dev, exact);
+        r->dev->ops->set_exact(r->dev, options->exact);
     if (r->dev)
         r->model = model_open_adapted(path, adapter, r->dev, NULL, err);
     if (r->model)
-        r->engine = engine_open(r->model, &options, err);
+        r->engine = engine_open(r->model, options, err);
     if (!r->engine) {
         rig_close(r);
         return -1;
     }
     r->vocab_size = r->model->spec->vocab_size;
     return 0;
+}
+
+static inline int rig_open_adapted(struct rig *r, const char *path, const char *adapter,
+                                   int n_threads, bool exact, clm_error *err)
+{
+    struct engine_options options = {.exact = exact};
+
+    return rig_open_with(r, path, adapter, n_threads, &options, err);
 }
 
 static inline int rig_open(struct rig *r, const char *path, int n_threads, bool exact,

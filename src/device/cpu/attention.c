@@ -1,4 +1,4 @@
-/* device/cpu/attention.c: storing keys and values in the paged cache, and attending to them.
+/* device/cpu/attention.c: attending to the keys and values in the paged cache.
  *
  * The work is cut into pieces: some query rows of one sequence, all heads that share one kv head. A
  * piece visits the keys it may see in chunks that begin at multiples of CPU_ATTEND_CHUNK, and keeps
@@ -16,7 +16,11 @@
  * cache as they lie, once for the few queries there are; then long sequences are also cut into
  * ranges of keys, whose results are put together at the end. Every number comes from the same
  * operations in the same order wherever its row lies in a packed piece, so exact mode uses only
- * this way.
+ * this way. Quantised rows of a block become numbers in the scratch of the thread, as they are
+ * needed.
+ *
+ * Where the cache has let go of keys behind the first ones, a piece leaves out what its first row
+ * no longer sees; keys that only later rows do not see are hidden from these one by one.
  */
 #include <math.h>
 #include <string.h>
@@ -29,9 +33,8 @@
 enum {
     CHUNK = CPU_ATTEND_CHUNK,
     PIECE_QUERIES = 96, /* of a packed piece: enough to make packing cheap, few enough for the L2 */
-    DIRECT_QUERIES = 16,   /* at most this many queries go the direct way, or one row */
-    RANGE = 16 * CHUNK,    /* keys of a range; by position alone, so that threads change nothing */
-    STORE_NUMBERS = 16384, /* numbers to store that are worth a thread */
+    DIRECT_QUERIES = 16, /* at most this many queries go the direct way, or one row */
+    RANGE = 16 * CHUNK,  /* keys of a range; by position alone, so that threads change nothing */
     ATTEND_PRODUCTS = 131072 /* multiplications that are worth a thread */
 };
 
@@ -52,76 +55,14 @@ static int max_int(int a, int b)
     return a > b ? a : b;
 }
 
-/* --- kv_store --- */
-
-struct store_call {
-    const struct cpu_vector_kernels *kernels;
-    const struct kv_layer *kv;
-    const struct kv_sequence *sequences;
-    const tensor *k, *v;
-};
-
-static void store_row(const struct store_call *call, const struct kv_sequence *s, int i)
-{
-    const struct kv_layer *kv = call->kv;
-    const float *k = (const float *)call->k->data + (s->row + i) * call->k->stride;
-    const float *v = (const float *)call->v->data + (s->row + i) * call->v->stride;
-    int place;
-    char *block = kv_block_of(kv, s, s->position + i, &place);
-
-    for (int h = 0; h < kv->n_kv_heads; h++) {
-        call->kernels->store[kv->type](kv_head_row(block, kv, kv->k_offset, h, place, kv->k_dim),
-                                       k + (int64_t)h * kv->k_dim, kv->k_dim);
-        call->kernels->store[kv->type](kv_head_row(block, kv, kv->v_offset, h, place, kv->v_dim),
-                                       v + (int64_t)h * kv->v_dim, kv->v_dim);
-    }
-}
-
-static void store_rows(void *ctx, int64_t begin, int64_t end, int thread)
-{
-    const struct store_call *call = ctx;
-
-    (void)thread;
-    for (int64_t i = begin; i < end; i++)
-        store_row(call, call->sequences, (int)i);
-}
-
-static void store_sequences(void *ctx, int64_t begin, int64_t end, int thread)
-{
-    const struct store_call *call = ctx;
-
-    (void)thread;
-    for (int64_t i = begin; i < end; i++)
-        for (int row = 0; row < call->sequences[i].n_rows; row++)
-            store_row(call, &call->sequences[i], row);
-}
-
-void cpu_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *batch,
-                  const tensor *k, const tensor *v)
-{
-    struct cpu_device *c = cpu_device_of(d);
-    struct store_call call = {&c->vector, kv, batch->sequences, k, v};
-    int64_t row = (int64_t)kv->n_kv_heads * (kv->k_dim + kv->v_dim);
-    int64_t grain = row < STORE_NUMBERS ? STORE_NUMBERS / (row ? row : 1) : 1;
-
-    /* Long prompts row by row, then what is left, single tokens mostly, by sequences. */
-    if (batch->n_sequences > 0 && batch->n_rows / batch->n_sequences < 4) {
-        thread_pool_for(c->pool, batch->n_sequences, grain, store_sequences, &call);
-        return;
-    }
-    for (int i = 0; i < batch->n_sequences; i++) {
-        call.sequences = &batch->sequences[i];
-        thread_pool_for(c->pool, call.sequences->n_rows, grain, store_rows, &call);
-    }
-}
-
 /* --- attend: the pieces --- */
 
 struct piece {
     const struct kv_sequence *s;
     int kv_head;
     int row, n_rows;        /* of the sequence's rows */
-    int first_key, end_key; /* what it visits of what its rows may see */
+    int first_key, end_key; /* what it visits of what its rows may see, */
+    int hole, hole_end;     /* all but [hole, hole_end) */
     bool direct;
     int range, n_ranges; /* the pieces of one set of rows follow one another */
     int64_t partial; /* where its queries' results go in partials, if there are several ranges */
@@ -147,14 +88,16 @@ static int64_t partial_size(const struct attend_call *call)
     return call->kernels->panel + call->v_cols;
 }
 
-/* The keys that the row at a position may see are [first_visible, position]. */
-static int first_visible(const struct attend_call *call, const struct kv_sequence *s, int position)
+/* The keys that the row at a position may see. */
+static struct kv_sight sight_of(const struct attend_call *call, const struct kv_sequence *s,
+                                int position)
 {
+    const struct kv_layer *kv = call->kv;
     int first = call->p->window > 0 ? position - call->p->window + 1 : 0;
     int chunk = call->p->chunk > 0 ? position / call->p->chunk * call->p->chunk : 0;
-    int64_t kept = (int64_t)s->first_block * call->kv->block_tokens;
+    int64_t held = s->n_kept > 0 ? 0 : (int64_t)s->n_gone * kv->block_tokens;
 
-    return max_int(max_int(first, chunk), (int)kept);
+    return kv_sight_of(kv, position, max_int(max_int(first, chunk), (int)held));
 }
 
 static bool is_direct(const struct attend_call *call, const struct kv_sequence *s)
@@ -174,28 +117,51 @@ static int next_range(int key, int end)
     return min_int(end, (key / RANGE + 1) * RANGE);
 }
 
+/* The next key from key on that the piece visits. */
+static int skip_hole(const struct piece *p, int key)
+{
+    return key >= p->hole && key < p->hole_end ? p->hole_end : key;
+}
+
+static void add_piece(struct attend_call *call, const struct piece *p)
+{
+    if (call->pieces)
+        call->pieces[call->n_pieces] = *p;
+    call->n_pieces++;
+}
+
 /* Adds the pieces of rows [row, row + n_rows) for all kv heads; without pieces, only counts them.
  */
 static void add_pieces(struct attend_call *call, const struct kv_sequence *s, int row, int n_rows)
 {
-    bool direct = is_direct(call, s);
-    int first = first_visible(call, s, s->position + row), end = s->position + row + n_rows;
-    int n_ranges = direct ? (end - 1) / RANGE - first / RANGE + 1 : 1;
+    struct kv_sight sight = sight_of(call, s, s->position + row);
+    int end = s->position + row + n_rows;
+    struct piece piece = {.s = s,
+                          .row = row,
+                          .n_rows = n_rows,
+                          .first_key = sight.first,
+                          .end_key = end,
+                          .hole = sight.hole,
+                          .hole_end = sight.hole_end,
+                          .direct = is_direct(call, s),
+                          .n_ranges = 1};
 
-    struct piece piece = {
-        .s = s, .row = row, .n_rows = n_rows, .direct = direct, .n_ranges = n_ranges};
+    if (piece.direct) {
+        int key = next_range(sight.first, end);
 
+        for (key = skip_hole(&piece, key); key < end; piece.n_ranges++)
+            key = skip_hole(&piece, next_range(key, end));
+    }
     for (piece.kv_head = 0; piece.kv_head < call->kv->n_kv_heads; piece.kv_head++) {
-        piece.end_key = first;
-        for (piece.range = 0; piece.range < n_ranges; piece.range++) {
-            piece.first_key = piece.end_key;
-            piece.end_key = n_ranges > 1 ? next_range(piece.first_key, end) : end;
+        int key = sight.first;
+
+        for (piece.range = 0; piece.range < piece.n_ranges; piece.range++) {
+            piece.first_key = skip_hole(&piece, key);
+            piece.end_key = key = piece.n_ranges > 1 ? next_range(piece.first_key, end) : end;
             piece.partial = call->n_partials;
-            if (n_ranges > 1)
+            if (piece.n_ranges > 1)
                 call->n_partials += (int64_t)n_rows * call->group;
-            if (call->pieces)
-                call->pieces[call->n_pieces] = piece;
-            call->n_pieces++;
+            add_piece(call, &piece);
         }
     }
 }
@@ -228,6 +194,7 @@ struct state {
     float *max, *sum; /* [n_queries] */
     float *keys;      /* panels; packed pieces only */
     float *values;
+    float *room; /* of quantised rows */
 };
 
 /* Takes count numbers from a block of scratch, 64-byte aligned; with base NULL only adds up. */
@@ -253,6 +220,7 @@ static size_t lay_out(struct state *st, float *base)
         st->keys = take(base, &used, (int64_t)call->kv->k_dim * CHUNK);
         st->values = take(base, &used, (int64_t)call->v_cols * CHUNK);
     }
+    st->room = take(base, &used, (int64_t)kv_rows_room(call->kv, CHUNK));
     return used * sizeof(float);
 }
 
@@ -301,14 +269,27 @@ struct span {
     int begin, end;
 };
 
-/* Those that query may see. */
+static struct span span_of(const struct state *st, int first, int end)
+{
+    return (struct span){max_int(first - st->base, 0), min_int(end - st->base, CHUNK)};
+}
+
+/* Those from the first to the last that query may see. */
 static struct span visible(const struct state *st, int query)
 {
+    const struct piece *p = st->piece;
     int position = position_of(st, query);
-    int first = max_int(first_visible(st->call, st->piece->s, position), st->piece->first_key);
-    int end = min_int(position + 1, st->piece->end_key);
+    struct kv_sight sight = sight_of(st->call, p->s, position);
 
-    return (struct span){max_int(first - st->base, 0), min_int(end - st->base, CHUNK)};
+    return span_of(st, max_int(sight.first, p->first_key), min_int(position + 1, p->end_key));
+}
+
+/* What lies between them that it may not see. */
+static struct span unseen(const struct state *st, int query)
+{
+    struct kv_sight sight = sight_of(st->call, st->piece->s, position_of(st, query));
+
+    return span_of(st, sight.hole, sight.hole_end);
 }
 
 static bool block_is_seen(const struct attend_params *p, int head, int row_block, int block)
@@ -329,7 +310,8 @@ static const uint32_t *kept_bits(const struct state *st, int query)
 }
 
 /* Keys that the query does not see are hidden; false when it sees none. */
-static bool keep(const struct state *st, int query, float *s, int from, struct span seen)
+static bool keep(const struct state *st, int query, float *s, int from, struct span seen,
+                 struct span hole)
 {
     const struct attend_params *p = st->call->p;
     const tensor *kept = p->kept;
@@ -340,7 +322,7 @@ static bool keep(const struct state *st, int query, float *s, int from, struct s
     for (int i = seen.begin; i < seen.end; i++) {
         int key = st->base + i;
 
-        if ((!bits || bits[key / 32] >> key % 32 & 1) &&
+        if ((i < hole.begin || i >= hole.end) && (!bits || bits[key / 32] >> key % 32 & 1) &&
             (!p->block_size ||
              block_is_seen(p, head_of(st, query), row_block, key / p->block_size)))
             any = true;
@@ -354,12 +336,12 @@ static bool keep(const struct state *st, int query, float *s, int from, struct s
 static void soften(struct state *st, int query, int from, int n)
 {
     const struct attend_call *call = st->call;
-    struct span seen = visible(st, query);
+    struct span seen = visible(st, query), hole = unseen(st, query);
+    bool choosy = call->p->kept || call->p->block_size || hole.begin < hole.end;
     float *s = st->s + (int64_t)query * CHUNK + from;
     float *acc = st->acc + (int64_t)query * call->v_cols;
 
-    if (seen.begin >= seen.end ||
-        ((call->p->kept || call->p->block_size) && !keep(st, query, s, from, seen))) {
+    if (seen.begin >= seen.end) {
         memset(s, 0, (size_t)n * sizeof *s);
         return;
     }
@@ -372,51 +354,79 @@ static void soften(struct state *st, int query, int from, int n)
     }
     if (call->p->softcap > 0)
         call->kernels->cap_scores(s, n, call->p->softcap * log2_e);
+    if (choosy && !keep(st, query, s, from, seen, hole)) {
+        memset(s, 0, (size_t)n * sizeof *s);
+        return;
+    }
     float factor = call->kernels->softmax_step(s, n, seen.begin - from, seen.end - from,
                                                &st->max[query], &st->sum[query]);
     if (factor != 1.0f)
         call->kernels->scale(acc, call->v_cols, factor);
 }
 
-/* Calls fn for every stretch of the keys [begin, end) of a chunk that lies in one block. */
-typedef void (*stretch_fn)(struct state *st, char *block, int place, int key, int n);
+/* Calls fn for every stretch of the keys [begin, end) of a chunk that lies in one block, of the
+ * pool that at describes; what the piece leaves out lies in none. */
+typedef void (*stretch_fn)(struct state *st, const struct kv_layer *at, char *block, int place,
+                           int key, int n);
 
 static void for_stretches(struct state *st, struct span keys, stretch_fn fn)
 {
     const struct kv_layer *kv = st->call->kv;
+    struct span hole = span_of(st, st->piece->hole, st->piece->hole_end);
 
-    for (int key = keys.begin; key < keys.end;) {
-        int place;
-        char *block = kv_block_of(kv, st->piece->s, st->base + key, &place);
-        int n = min_int(kv->block_tokens - place, keys.end - key);
+    for (int key = keys.begin, n; key < keys.end; key += n) {
+        int place, end = keys.end;
+        char *block;
 
-        fn(st, block, place, key, n);
-        key += n;
+        if (key < hole.begin && hole.begin < hole.end)
+            end = min_int(end, hole.begin);
+        if (key >= hole.begin && key < hole.end) {
+            n = hole.end - key;
+            continue;
+        }
+        block = kv_block_of(kv, st->piece->s, st->base + key, &place);
+        n = min_int(kv->block_tokens - place, end - key);
+        fn(st, kv_at(kv, st->base + key), block, place, key, n);
     }
 }
 
 /* --- A chunk, the packed way --- */
 
-static void pack_stretch(struct state *st, char *block, int place, int key, int n)
+static void pack_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
+                         int key, int n)
 {
-    const struct kv_layer *kv = st->call->kv;
     const struct cpu_vector_kernels *k = st->call->kernels;
     int h = st->piece->kv_head;
+    struct kv_rows rows = kv_read_keys(k, at, block, h, place, n, st->room);
 
-    k->pack_keys[kv->type](st->keys, kv_head_row(block, kv, kv->k_offset, h, place, kv->k_dim), key,
-                           n, kv->k_dim);
-    k->pack_values[kv->type](st->values, kv_head_row(block, kv, kv->v_offset, h, place, kv->v_dim),
-                             key, n, kv->v_dim);
+    k->pack_keys[rows.type](st->keys, rows.data, key, n, at->k_dim);
+    rows = kv_read_values(k, at, block, h, place, n, st->room);
+    k->pack_values[rows.type](st->values, rows.data, key, n, at->v_dim);
+}
+
+/* acc += s values over keys [begin, end). */
+static void weigh_panels(const struct state *st, int first, int n, int begin, int end)
+{
+    const struct attend_call *call = st->call;
+    const struct cpu_vector_kernels *k = call->kernels;
+
+    if (begin < end)
+        k->product(st->acc + (int64_t)first * call->v_cols, call->v_cols,
+                   st->s + (int64_t)first * CHUNK + begin, CHUNK,
+                   st->values + (int64_t)begin * k->panel, CHUNK * k->panel, n,
+                   call->v_cols / k->panel, end - begin, true);
 }
 
 /* The queries [first, first + n) of a register tile; they see keys between those of the first and
- * of the last of them. Hidden keys have weight 0, which leaves the sums as they are. */
+ * of the last of them. Hidden keys have weight 0, which leaves the sums as they are; what the piece
+ * leaves out has no values. */
 static void packed_tile(struct state *st, int first, int n)
 {
     const struct attend_call *call = st->call;
     const struct cpu_vector_kernels *k = call->kernels;
     int panel = k->panel, k_dim = call->kv->k_dim;
     struct span keys = {visible(st, first).begin, visible(st, first + n - 1).end};
+    struct span hole = span_of(st, st->piece->hole, st->piece->hole_end);
     float *s = st->s + (int64_t)first * CHUNK;
 
     if (keys.begin >= keys.end)
@@ -427,9 +437,10 @@ static void packed_tile(struct state *st, int first, int n)
                false);
     for (int i = first; i < first + n; i++)
         soften(st, i, from, to - from);
-    k->product(st->acc + (int64_t)first * call->v_cols, call->v_cols, s + keys.begin, CHUNK,
-               st->values + (int64_t)keys.begin * panel, CHUNK * panel, n, call->v_cols / panel,
-               keys.end - keys.begin, true);
+    if (hole.begin >= hole.end)
+        hole = (struct span){keys.end, keys.end};
+    weigh_panels(st, first, n, keys.begin, min_int(keys.end, hole.begin));
+    weigh_panels(st, first, n, max_int(keys.begin, hole.end), keys.end);
 }
 
 static void packed_chunk(struct state *st, struct span keys)
@@ -443,36 +454,47 @@ static void packed_chunk(struct state *st, struct span keys)
 
 /* --- A chunk, the direct way --- */
 
+/* Where rows lie that are read next, for a prefetch; NULL: not so. */
+static const char *rows_ahead(const struct kv_layer *at, const char *block, const struct kv_part *p,
+                              int head, int place)
+{
+    return at->bits ? NULL
+                    : block + p->rows + (size_t)(head * at->block_tokens + place) * p->row_bytes;
+}
+
 /* The values of the stretch are wanted next, */
-static void score_stretch(struct state *st, char *block, int place, int key, int n)
+static void score_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
+                          int key, int n)
 {
     const struct attend_call *call = st->call;
-    const struct kv_layer *kv = call->kv;
+    struct kv_part values = kv_values(at);
     int head = st->piece->kv_head;
+    struct kv_rows rows = kv_read_keys(call->kernels, at, block, head, place, n, st->room);
 
-    call->kernels->scores[kv->type](st->s + key, CHUNK, st->q, call->k_cols, st->n_queries,
-                                    kv_head_row(block, kv, kv->k_offset, head, place, kv->k_dim), n,
-                                    kv->k_dim,
-                                    kv_head_row(block, kv, kv->v_offset, head, place, kv->v_dim));
+    call->kernels->scores[rows.type](st->s + key, CHUNK, st->q, call->k_cols, st->n_queries,
+                                     rows.data, n, at->k_dim,
+                                     rows_ahead(at, block, &values, head, place));
 }
 
 /* and then the keys of the next chunk. */
-static void weigh_stretch(struct state *st, char *block, int place, int key, int n)
+static void weigh_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
+                          int key, int n)
 {
     const struct attend_call *call = st->call;
-    const struct kv_layer *kv = call->kv;
-    int head = st->piece->kv_head, next = st->base + key + CHUNK;
-    const void *ahead = NULL;
+    const struct piece *p = st->piece;
+    struct kv_part keys = kv_keys(at);
+    int head = p->kv_head, next = st->base + key + CHUNK, next_place;
+    const char *ahead = NULL;
+    struct kv_rows rows = kv_read_values(call->kernels, at, block, head, place, n, st->room);
 
-    if (next + n <= st->piece->end_key) {
-        int next_place;
-        char *next_block = kv_block_of(kv, st->piece->s, next, &next_place);
+    if (next + n <= p->end_key && (next >= p->hole_end || next + n <= p->hole) &&
+        kv_at(call->kv, next) == at) {
+        const char *next_block = kv_block_of(call->kv, p->s, next, &next_place);
 
-        ahead = kv_head_row(next_block, kv, kv->k_offset, head, next_place, kv->k_dim);
+        ahead = rows_ahead(at, next_block, &keys, head, next_place);
     }
-    call->kernels->weigh[kv->type](st->acc, call->v_cols, st->s + key, CHUNK, st->n_queries,
-                                   kv_head_row(block, kv, kv->v_offset, head, place, kv->v_dim), n,
-                                   kv->v_dim, ahead);
+    call->kernels->weigh[rows.type](st->acc, call->v_cols, st->s + key, CHUNK, st->n_queries,
+                                    rows.data, n, at->v_dim, ahead);
 }
 
 static void direct_chunk(struct state *st, struct span keys)
@@ -543,11 +565,12 @@ static void attend_piece(const struct attend_call *call, const struct piece *pie
         return;
     lay_out(&st, scratch);
     begin_piece(&st);
-    st.base = piece->first_key / CHUNK * CHUNK;
-    for (; st.base < piece->end_key; st.base += CHUNK) {
-        struct span keys = {max_int(piece->first_key - st.base, 0),
-                            min_int(piece->end_key - st.base, CHUNK)};
+    for (int key = piece->first_key; key < piece->end_key;
+         key = skip_hole(piece, st.base + CHUNK)) {
+        struct span keys;
 
+        st.base = key / CHUNK * CHUNK;
+        keys = span_of(&st, piece->first_key, piece->end_key);
         if (piece->direct)
             direct_chunk(&st, keys);
         else

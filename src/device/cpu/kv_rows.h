@@ -1,27 +1,54 @@
-/* device/cpu/kv_rows.h: where keys and values lie in the blocks of a paged cache. */
+/* device/cpu/kv_rows.h: keys and values in the blocks of a paged cache, for kernels that read and
+ * write numbers. */
 #ifndef DEVICE_CPU_KV_ROWS_H
 #define DEVICE_CPU_KV_ROWS_H
 
-#include "device/device.h"
+#include "device/cpu/vector_kernels.h"
+#include "device/kv_layout.h"
 
-/* Where position p of a sequence lies: its place within the block in *place. */
+/* The block that position p of a sequence lies in, of the pool of kv_at(kv, p); its place within
+ * the block in *place. */
 static inline char *kv_block_of(const struct kv_layer *kv, const struct kv_sequence *s, int p,
                                 int *place)
 {
-    int32_t block = s->blocks[p / kv->block_tokens - s->first_block];
-    int32_t in_slab = block & (int32_t)((1u << kv->slab_shift) - 1);
+    const struct kv_layer *at = kv_at(kv, p);
+    int32_t block = s->blocks[kv_block_index(p / kv->block_tokens, s->n_kept, s->n_gone)];
+    int32_t in_slab = block & (int32_t)((1u << at->slab_shift) - 1);
 
     *place = p % kv->block_tokens;
-    return (char *)kv->slabs[block >> kv->slab_shift] + (size_t)in_slab * kv->block_bytes;
+    return (char *)at->slabs[block >> at->slab_shift] + (size_t)in_slab * at->block_bytes;
 }
 
-/* Row number place of head in the keys or values of a block. */
-static inline void *kv_head_row(char *block, const struct kv_layer *kv, size_t offset, int head,
-                                int place, int dim)
+/* The keys that a row at position p sees, as far as the cache has them: [first, p] without [hole,
+ * hole_end), which is empty where the two are equal. first is the first that attention itself lets
+ * it see. */
+struct kv_sight {
+    int first, hole, hole_end;
+};
+
+static inline struct kv_sight kv_sight_of(const struct kv_layer *kv, int p, int first)
 {
-    size_t row = (size_t)head * (size_t)kv->block_tokens + (size_t)place;
+    int last = kv->n_last > 0 ? p - kv->n_last + 1 : 0;
 
-    return block + offset + row * (size_t)dim * dtype_size(kv->type);
+    if (first >= kv->n_first)
+        return (struct kv_sight){first > last ? first : last, 0, 0};
+    return (struct kv_sight){first, kv->n_first, last > kv->n_first ? last : kv->n_first};
 }
+
+/* Numbers of rows [n, dim], one after another. */
+struct kv_rows {
+    const void *data;
+    enum dtype type;
+};
+
+/* Floats of room that reading n rows needs where they are quantised, else 0. */
+size_t kv_rows_room(const struct kv_layer *kv, int n);
+
+/* n keys, or values, of a head from a place of a block on; at describes the block's pool. They are
+ * where they lie, or in room. */
+struct kv_rows kv_read_keys(const struct cpu_vector_kernels *k, const struct kv_layer *at,
+                            const char *block, int head, int place, int n, float *room);
+struct kv_rows kv_read_values(const struct cpu_vector_kernels *k, const struct kv_layer *at,
+                              const char *block, int head, int place, int n, float *room);
 
 #endif

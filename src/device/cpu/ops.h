@@ -47,9 +47,11 @@ void cpu_hadamard(device *d, tensor *x, int n);
 void cpu_match_size(device *d, tensor *x, const tensor *like, float floor);
 void cpu_cut_below_spread(device *d, tensor *x, float factor);
 
-/* cpu/attention.c */
+/* cpu/kv_store.c */
 void cpu_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *batch,
                   const tensor *k, const tensor *v);
+
+/* cpu/attention.c */
 void cpu_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,
                 const struct kv_batch *batch, const struct attend_params *p);
 

@@ -22,11 +22,31 @@ struct select_call {
  * of all blocks, by head. */
 struct select_room {
     float *q, *block, *scores, *rest;
+    float *rows; /* of quantised keys */
 };
 
 static int round_up(int n, int to)
 {
     return (n + to - 1) / to * to;
+}
+
+/* The keys that row i of the sequence sees, as far as the cache has them. */
+static struct kv_sight sight_of(const struct select_call *call, int i)
+{
+    return kv_sight_of(call->kv, call->s->position + i, 0);
+}
+
+/* How many of the keys [0, n_keys) these are. */
+static int count_seen(struct kv_sight sight, int n_keys)
+{
+    return n_keys - sight.first - (sight.hole_end - sight.hole);
+}
+
+/* Is key one of them? Else *end is where the next one is. */
+static bool is_seen(struct kv_sight sight, int key, int *end)
+{
+    *end = key < sight.first ? sight.first : sight.hole_end;
+    return key >= sight.first && (key < sight.hole || key >= sight.hole_end);
 }
 
 /* What becomes of the scores of keys [key, key + n), by head in room->block. */
@@ -61,23 +81,47 @@ static void keep_largest(const struct select_call *call, const struct select_roo
         }
 }
 
-/* The scores of the keys [0, n_keys), block by block, each number by the same operations wherever
- * the row lies in a batch. */
+/* The scores of those of the keys [0, n_keys) that row i sees, block by block, each number by the
+ * same operations wherever the row lies in a batch. */
 static void score_keys(const struct select_call *call, const struct select_room *room,
-                       const float *w, int n_keys, scored_fn scored)
+                       const float *w, int i, int n_keys, scored_fn scored)
 {
+    const struct cpu_vector_kernels *k = &call->d->vector;
     const struct kv_layer *kv = call->kv;
+    struct kv_sight sight = sight_of(call, i);
 
-    for (int key = 0, n; key < n_keys; key += n) {
-        int place;
-        char *block = kv_block_of(kv, call->s, key, &place);
+    for (int key = 0, end; key < n_keys; key = end) {
+        const struct kv_layer *at = kv_at(kv, key);
+        struct kv_rows rows;
+        char *block;
+        int place, n;
 
-        n = kv->block_tokens - place < n_keys - key ? kv->block_tokens - place : n_keys - key;
-        call->d->vector.scores[kv->type](
-            room->block, call->s_cols, room->q, call->q_cols, call->n_heads,
-            kv_head_row(block, kv, kv->k_offset, 0, place, kv->k_dim), n, kv->k_dim, NULL);
+        if (!is_seen(sight, key, &end))
+            continue;
+        end = (key / kv->block_tokens + 1) * kv->block_tokens;
+        end = key < sight.hole && sight.hole < end ? sight.hole : end;
+        end = n_keys < end ? n_keys : end;
+        n = end - key;
+        block = kv_block_of(kv, call->s, key, &place);
+        rows = kv_read_keys(k, at, block, 0, place, n, room->rows);
+        k->scores[rows.type](room->block, call->s_cols, room->q, call->q_cols, call->n_heads,
+                             rows.data, n, kv->k_dim, NULL);
         scored(call, room, w, key, n);
     }
+}
+
+/* As score_keys with sum_scores, and -infinity for keys that the row does not see. */
+static void sum_keys(const struct select_call *call, const struct select_room *room, int i,
+                     int n_keys)
+{
+    struct kv_sight sight = sight_of(call, i);
+    const float *w = (const float *)call->w->data + (call->s->row + i) * (int64_t)call->w->stride;
+
+    for (int key = 0; key < sight.first; key++)
+        room->scores[key] = -INFINITY;
+    for (int key = sight.hole; key < sight.hole_end; key++)
+        room->scores[key] = -INFINITY;
+    score_keys(call, room, w, i, n_keys, sum_scores);
 }
 
 /* The n-th largest of m numbers, 1 <= n <= m, in whose order x is left. Hoare's selection. */
@@ -151,12 +195,13 @@ static void select_row(const struct select_call *call, const struct select_room 
     int n_keys = call->s->position + i + 1;
     uint32_t *bits = (uint32_t *)call->kept->data + row * call->kept->stride;
 
-    memset(bits, n_keys <= call->n ? 0xFF : 0, (size_t)call->kept->cols * sizeof *bits);
-    if (n_keys <= call->n)
+    bool all = count_seen(sight_of(call, i), n_keys) <= call->n;
+
+    memset(bits, all ? 0xFF : 0, (size_t)call->kept->cols * sizeof *bits);
+    if (all)
         return;
     load_queries(call, room, row);
-    score_keys(call, room, (const float *)call->w->data + row * call->w->stride, n_keys,
-               sum_scores);
+    sum_keys(call, room, i, n_keys);
     mark_best(bits, room, n_keys, call->n);
 }
 
@@ -197,7 +242,7 @@ static void select_row_blocks(const struct select_call *call, const struct selec
     load_queries(call, room, row);
     for (int64_t b = 0; b < (int64_t)n_blocks * call->n_heads; b++)
         room->scores[b] = -INFINITY;
-    score_keys(call, room, NULL, n_keys, keep_largest);
+    score_keys(call, room, NULL, i, n_keys, keep_largest);
     for (int h = 0; h < call->n_heads; h++)
         mark_blocks(call, room, h, bits + (int64_t)h * words, n_keys);
 }
@@ -261,8 +306,7 @@ static void select_row_pooled(const struct select_call *call, const struct selec
     if (n_keys == 0)
         return;
     load_queries(call, room, row);
-    score_keys(call, room, (const float *)call->w->data + row * call->w->stride, n_tokens,
-               sum_scores);
+    sum_keys(call, room, i, n_tokens);
     for (int k = 0; k < n_keys; k++)
         room->scores[k] = room->scores[(int64_t)k * p->ratio + p->ratio - 1];
     if (p->n_blocks > 0)
@@ -278,17 +322,20 @@ static void select_range(void *ctx, int64_t begin, int64_t end, int thread)
     const struct select_call *call = ctx;
     size_t longest = (size_t)round_up(call->s->position + (int)end, 16);
     size_t q = (size_t)call->n_heads * (size_t)call->q_cols;
-    size_t block = (size_t)round_up(call->n_heads * call->s_cols, 16), scores = longest;
+    size_t block = (size_t)round_up(call->n_heads * call->s_cols, 16), scores = longest, rows;
     float *scratch;
     struct select_room room;
 
     if (call->block_size)
         scores = (longest / (size_t)call->block_size + 1) * (size_t)call->n_heads;
-    scratch = cpu_scratch(call->d, thread, (q + block + scores + 2 * longest) * sizeof(float));
+    rows = kv_rows_room(call->kv, call->kv->block_tokens);
+    scratch =
+        cpu_scratch(call->d, thread, (q + block + scores + 2 * longest + rows) * sizeof(float));
     if (!scratch)
         return;
     room = (struct select_room){scratch, scratch + q, scratch + q + block,
-                                scratch + q + block + scores};
+                                scratch + q + block + scores,
+                                scratch + q + block + scores + 2 * longest};
     for (int64_t i = begin; i < end; i++)
         if (call->pooled)
             select_row_pooled(call, &room, (int)i);

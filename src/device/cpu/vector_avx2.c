@@ -8,4 +8,5 @@ void cpu_vector_kernels_avx2(struct cpu_vector_kernels *k)
     simd_vector_kernels(k);
     cpu_recurrent_kernels_avx2(k);
     cpu_attention_kernels_avx2(k);
+    cpu_kv_codes_kernels_avx2(k);
 }

@@ -113,6 +113,12 @@ struct cpu_vector_kernels {
     void (*product)(float *c, int ldc, const float *a, int lda, const float *b, int b_stride,
                     int n_rows, int n_panels, int depth, bool accumulate);
 
+    /* To and from codes, as device/affine.h has it. */
+    void (*quantise)(void *codes, float *scales, float *biases, const float *x, int n, int group,
+                     int bits);
+    void (*dequantise)(float *y, const void *codes, const float *scales, const float *biases,
+                       int n_rows, int dim, int group, int bits);
+
     /* s[j] = cap tanh(s[j]), of n scores. */
     void (*cap_scores)(float *s, int n, float cap);
 
@@ -143,7 +149,8 @@ void cpu_vector_kernels_avx2(struct cpu_vector_kernels *k);
 void cpu_vector_kernels_avx512(struct cpu_vector_kernels *k);
 void cpu_vector_kernels_neon(struct cpu_vector_kernels *k);
 
-/* The slots of recurrent mixers and of attention; called by the functions above. */
+/* The slots of recurrent mixers, of attention and of quantised caches; called by the functions
+ * above. */
 void cpu_recurrent_kernels_scalar(struct cpu_vector_kernels *k);
 void cpu_recurrent_kernels_avx2(struct cpu_vector_kernels *k);
 void cpu_recurrent_kernels_avx512(struct cpu_vector_kernels *k);
@@ -152,5 +159,7 @@ void cpu_attention_kernels_scalar(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_avx2(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_avx512(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_neon(struct cpu_vector_kernels *k);
+void cpu_kv_codes_kernels_scalar(struct cpu_vector_kernels *k);
+void cpu_kv_codes_kernels_avx2(struct cpu_vector_kernels *k);
 
 #endif

@@ -216,4 +216,5 @@ void cpu_vector_kernels_scalar(struct cpu_vector_kernels *k)
     };
     cpu_recurrent_kernels_scalar(k);
     cpu_attention_kernels_scalar(k);
+    cpu_kv_codes_kernels_scalar(k);
 }
