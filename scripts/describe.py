@@ -18,6 +18,8 @@ VALUES = {
     "group-size": "32 64 128",
     "mode": "affine mxfp4 nvfp4 mxfp8",
     "cache-type": "auto f32 f16 bf16",
+    "kv-bits": "none 4 8",
+    "kv-group-size": "32 64 128",
 }
 FILES = ("MODEL", "FILE", "DIR")
 

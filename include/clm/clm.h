@@ -113,6 +113,11 @@ typedef struct clm_engine_options {
     enum clm_cache_type cache_type; /* AUTO: F16 */
     size_t cache_bytes;             /* bound of the cache; 0: none */
     int max_rows;                   /* tokens of one step at most; 0: 512 */
+    /* Keys and values quantised to 4 or 8 bits in groups of 32, 64 or 128 numbers (0: 64), but for
+     * the first quantized_kv_start tokens of a sequence; kv_bits 0: none. */
+    int kv_bits, kv_group_size, quantized_kv_start;
+    /* So many tokens of a sequence are kept at most, the first 4 and the last, 5 or more; 0: all. */
+    int max_kv_size;
 } clm_engine_options;
 
 /* One engine with `exact` and one without exclude each other on a model: the last one opened

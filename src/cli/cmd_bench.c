@@ -188,7 +188,6 @@ static void count_costs(struct bench *b)
 {
     const struct bench_args *a = b->args;
     const struct model *m = b->session.model;
-    size_t number = dtype_size(model_options_cache(&a->model));
     double head = (double)weight_bytes(&m->nn->lm_head.w);
     double head_flops = 2.0 * m->nn->lm_head.w.n_out * m->nn->lm_head.w.n_in;
     int step = engine_max_rows(b->session.engine), prompt = a->prompt > 0 ? a->prompt : 1;
@@ -199,8 +198,9 @@ static void count_costs(struct bench *b)
         step = prompt;
     b->prompt.bytes = (weights_read(m, step) - head) / step + head / prompt;
     b->prompt.flops = model_flops_per_token(m) - head_flops + head_flops / prompt;
-    b->generation.bytes = (double)model_bytes_per_token(m) +
-                          memory_of_cache(m->spec, number, a->depth + a->generate / 2);
+    b->generation.bytes =
+        (double)model_bytes_per_token(m) +
+        kv_cache_bytes_of(engine_cache(b->session.engine), a->depth + a->generate / 2);
     b->generation.flops = model_flops_per_token(m);
 }
 
@@ -362,12 +362,10 @@ static int open_shape(struct bench *b, clm_error *err)
 {
     const struct bench_args *a = b->args;
     struct session *s = &b->session;
-    struct engine_options options = {.exact = a->model.exact, .max_rows = a->prefill_step_size};
+    struct engine_options options = model_options_engine(&a->model, a->prefill_step_size);
     struct strbuf text = {0};
 
     shape_config(&text, shape_find(a->shape), a->layers);
-    options.cache_type = model_options_cache(&a->model);
-    options.cache_type_set = true;
     s->dev = device_cpu_open(a->model.threads, err);
     if (text.failed)
         fail(err, CLM_ERR_NOMEM, "no memory for the shape");

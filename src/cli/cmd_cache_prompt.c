@@ -102,6 +102,7 @@ static void cache_prompt_defaults(void *args)
 {
     struct cache_prompt_args *a = args;
 
+    a->model.quantized_kv_start = QUANTIZED_KV_START;
     a->prompt.part = PROMPT_PREFIX;
 }
 

@@ -460,6 +460,7 @@ static void chat_defaults(void *args)
 {
     struct chat_args *a = args;
 
+    a->model.quantized_kv_start = QUANTIZED_KV_START;
     sampling_defaults(&a->sampling);
     prefix_defaults(&a->kept);
     a->max_tokens = 256;

@@ -365,6 +365,7 @@ static int generate_run(const void *args, clm_error *err)
     run.lines.out = &run.line;
     if (cached)
         a.model.model = cached;
+    a.model.like = a.cache_file;
     if (a.json && a.parse)
         fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
     else if (a.sampling.sampler.top_logprobs > 0 && !a.json)
@@ -386,6 +387,7 @@ static void generate_defaults(void *args)
 {
     struct generate_args *a = args;
 
+    a->model.quantized_kv_start = QUANTIZED_KV_START;
     a->prompt.text = default_prompt;
     batch_defaults(&a->batch);
     prefix_defaults(&a->kept);

@@ -66,14 +66,14 @@ static int add_kind(void *ctx, const struct nn_slot *slot)
     return 0;
 }
 
-static struct totals count_totals(struct session *s, const struct model_options *o)
+static struct totals count_totals(struct session *s)
 {
-    const struct spec *spec = s->model->spec;
-    struct totals t = {.cache_per_token =
-                           (double)kv_cache_bytes_per_token(engine_cache(s->engine))};
+    const kv_cache *cache = engine_cache(s->engine);
+    struct totals t = {
+        .cache_per_token = (double)kv_cache_bytes_per_token(cache),
+        .cache_for_context = kv_cache_bytes_of(cache, s->model->spec->context_length),
+    };
 
-    t.cache_for_context =
-        memory_of_cache(spec, dtype_size(model_options_cache(o)), spec->context_length);
     nn_slots(s->model->nn, add_parameters, &t.parameters);
     nn_slots(s->model->nn, add_kind, &t);
     return t;
@@ -288,7 +288,7 @@ static int inspect_run(const void *args, clm_error *err)
     int rc = session_open(&s, &a->model, 0, err);
 
     if (rc == 0) {
-        totals = count_totals(&s, &a->model);
+        totals = count_totals(&s);
         if (a->json)
             add_json(&b, &s, &totals);
         else

@@ -95,6 +95,7 @@ cleanup:
 static int logits_run(const void *args, clm_error *err)
 {
     const struct logits_args *a = args;
+    struct model_options model = a->model;
     struct session s = {0};
     int rc = -1;
 
@@ -102,7 +103,8 @@ static int logits_run(const void *args, clm_error *err)
         return fail(err, CLM_ERR_ARG, "--tokens is missing: --tokens 1,2,3");
     if (!a->out)
         return fail(err, CLM_ERR_ARG, "--out is missing: --out FILE.safetensors");
-    if (session_open(&s, &a->model, a->prefill_step_size, err) == 0)
+    model.like = a->cache_file;
+    if (session_open(&s, &model, a->prefill_step_size, err) == 0)
         rc = run_tokens(a, &s, err);
     session_close(&s);
     return rc;

@@ -20,12 +20,9 @@ static int open_small(struct draft_session *d, const struct draft_args *a,
                       const struct model_options *o, const struct session *session, clm_error *err)
 {
     struct model_options small = *o;
-    struct engine_options options = {
-        .exact = o->exact,
-        .cache_type = model_options_cache(o),
-        .cache_type_set = true,
-    };
+    struct engine_options options = model_options_engine(o, 0);
 
+    options.cache_bytes = 0; /* which bounds the model's */
     small.model = a->model;
     if (session_open_tokenizer(&d->small, &small, err) ||
         drafter_check_tokenizers(session->tokenizer, d->small.tokenizer, err))

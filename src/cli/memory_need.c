@@ -64,7 +64,9 @@ size_t memory_available(void)
     return bytes > 0 ? (size_t)bytes : 0;
 }
 
-double memory_of_cache(const struct spec *s, size_t number_size, int length)
+/* Bytes of the cache of one sequence of length tokens, with numbers of the given size: windows let
+ * go of what lies behind them. */
+static double memory_of_cache(const struct spec *s, size_t number_size, int length)
 {
     double sum = 0;
 

@@ -8,10 +8,6 @@
  * control group. 0: unknown. */
 size_t memory_available(void);
 
-/* Bytes of the cache of one sequence of length tokens, with numbers of the given size: windows let
- * go of what lies behind them. */
-double memory_of_cache(const struct spec *s, size_t number_size, int length);
-
 /**
  * CLM_ERR_NOMEM, with the numbers, when random weights of a config in a format, and the cache of
  * length tokens in f32, exceed what is available. name stands for the config in messages.

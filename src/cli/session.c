@@ -1,11 +1,15 @@
 #include "cli/session.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "cli/locate.h"
+#include "engine/cache_file.h"
 
 static const char *const cache_types[] = {"auto", "f32", "f16", "bf16", NULL};
+static const char *const kv_bits[] = {"none", "4", "8", NULL};
+static const char *const kv_group_sizes[] = {"64", "32", "128", NULL};
 
 const struct option option_model[] = {
     {STRING_OPTION("model", 'm', struct model_options, model, "MODEL",
@@ -31,6 +35,20 @@ const struct option options_running[] = {
                   "how much memory keys, values and states may take, such as 800M or 4G; texts "
                   "that are made at a time wait for one another where it is not enough (default: "
                   "no bound)")},
+    {CHOICE_OPTION("kv-bits", 0, struct model_options, kv_bits, kv_bits,
+                   "quantise keys and values to 4 or 8 bits; none, the default: they stay as they "
+                   "are")},
+    {CHOICE_OPTION(
+        "kv-group-size", 0, struct model_options, kv_group_size, kv_group_sizes,
+        "with --kv-bits, numbers that share a scale: 32, 64 (the default) or 128, or the "
+        "largest smaller of these that the model's heads are made of")},
+    {INT_OPTION("quantized-kv-start", 0, struct model_options, quantized_kv_start, 0, INT_MAX,
+                "with --kv-bits, so many first tokens are not quantised (default: 5000 where text "
+                "is made, 0 for bench, perplexity, logits and inspect)")},
+    {INT_OPTION("max-kv-size", 0, struct model_options, max_kv_size, ENGINE_FIRST_TOKENS + 1,
+                INT_MAX,
+                "keep so many tokens of a text at most: the first 4, and the last; what lies "
+                "between is forgotten (default: all are kept)")},
     {0},
 };
 
@@ -47,20 +65,44 @@ static void print_log(void *ctx, enum log_level level, const char *message)
 
 const struct log cli_log = {print_log, NULL};
 
-enum dtype model_options_cache(const struct model_options *o)
+struct engine_options model_options_engine(const struct model_options *o, int max_rows)
 {
     static const enum dtype types[] = {DTYPE_F16, DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    static const int bits[] = {0, 4, 8}, group_sizes[] = {64, 32, 128};
 
-    return o->cache_type == 0 && o->exact ? DTYPE_F32 : types[o->cache_type];
+    return (struct engine_options){
+        .exact = o->exact,
+        .cache_type = types[o->cache_type],
+        .cache_type_set = o->cache_type != 0,
+        .kv_bits = bits[o->kv_bits],
+        .kv_group_size = group_sizes[o->kv_group_size],
+        .quantized_kv_start = o->quantized_kv_start,
+        .max_kv_size = o->max_kv_size,
+        .cache_bytes = o->cache_bytes,
+        .max_rows = max_rows,
+    };
+}
+
+/* What the options leave open becomes what the file says. */
+static void take_kind(struct engine_options *options, const struct model *m, const char *path)
+{
+    struct kv_cache_options kind = cache_file_kind(m, path);
+
+    if (!options->kv_bits && kind.bits) {
+        options->kv_bits = kind.bits;
+        options->kv_group_size = kind.group_size;
+        options->quantized_kv_start = kind.quantised_from;
+    }
+    if (!options->max_kv_size) {
+        options->max_kv_size = kind.max_tokens;
+        options->n_first_tokens = kind.n_first;
+    }
 }
 
 int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err)
 {
-    struct engine_options options = {
-        .exact = o->exact, .cache_bytes = o->cache_bytes, .max_rows = max_rows};
+    struct engine_options options = model_options_engine(o, max_rows);
 
-    options.cache_type = model_options_cache(o);
-    options.cache_type_set = true;
     if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
         return -1;
     s->dev = device_cpu_open(o->threads, err);
@@ -69,6 +111,8 @@ int session_open(struct session *s, const struct model_options *o, int max_rows,
     s->model = model_open_adapted(s->dir, o->adapter_path, s->dev, &cli_log, err);
     if (!s->model)
         return -1;
+    if (o->like)
+        take_kind(&options, s->model, o->like);
     s->engine = engine_open(s->model, &options, err);
     return s->engine ? 0 : -1;
 }

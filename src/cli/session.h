@@ -14,6 +14,13 @@ struct model_options {
     const char *adapter_path; /* NULL: none */
     int cache_type;           /* 0: the engine's choice */
     size_t cache_bytes;       /* 0: no bound */
+    int kv_bits;              /* 0: none, 1: 4, 2: 8 */
+    int kv_group_size;        /* 0: 64, 1: 32, 2: 128 */
+    int quantized_kv_start;
+    int max_kv_size; /* 0: no bound */
+    /* A prompt cache's file: where the options do not say how keys and values are kept, they are
+     * kept as there. NULL: none */
+    const char *like;
 };
 
 extern const struct option option_model[];    /* --model, for a struct model_options */
@@ -36,7 +43,10 @@ int session_open(struct session *s, const struct model_options *o, int max_rows,
 int session_open_tokenizer(struct session *s, const struct model_options *o, clm_error *err);
 void session_close(struct session *s); /* a zeroed one is fine */
 
-/* The type that --cache-type names; without it that of --exact or the engine's usual one. */
-enum dtype model_options_cache(const struct model_options *o);
+/* Commands that make text begin to quantise where mlx-lm does. */
+#define QUANTIZED_KV_START 5000
+
+/* What the options say of an engine; max_rows 0: its choice. */
+struct engine_options model_options_engine(const struct model_options *o, int max_rows);
 
 #endif

@@ -148,6 +148,10 @@ static int engine_options_of(struct engine_options *out, const clm_engine_option
         .cache_type_set = o->cache_type != CLM_CACHE_AUTO,
         .cache_bytes = o->cache_bytes,
         .max_rows = o->max_rows,
+        .kv_bits = o->kv_bits,
+        .kv_group_size = o->kv_group_size,
+        .quantized_kv_start = o->quantized_kv_start,
+        .max_kv_size = o->max_kv_size,
     };
     return 0;
 }
