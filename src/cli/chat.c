@@ -83,7 +83,9 @@ int chat_length(const struct chat *c)
 
 int chat_context(const struct chat *c)
 {
-    return c->session->model->spec->context_length;
+    int context = engine_context(c->session->engine);
+
+    return context < INT32_MAX ? context : 0;
 }
 
 static void take_event(void *ctx, const struct parse_event *e)

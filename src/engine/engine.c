@@ -141,6 +141,16 @@ bool engine_is_exact(const engine *e)
     return e->exact;
 }
 
+int engine_context(const engine *e)
+{
+    const struct spec *s = e->model->spec;
+    int positions = s->n_positions ? s->n_positions - s->position_offset : INT32_MAX;
+    bool bounded = kv_cache_kind(e->cache)->max_tokens > 0;
+
+    return !bounded && s->context_length > 0 && s->context_length < positions ? s->context_length
+                                                                              : positions;
+}
+
 size_t engine_activation_peak(const engine *e)
 {
     return pass_memory_peak(e->memory);

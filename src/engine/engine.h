@@ -32,6 +32,9 @@ void engine_close(engine *e); /* NULL is fine */
 kv_cache *engine_cache(engine *e);
 struct model *engine_model(engine *e);
 bool engine_is_exact(const engine *e);
+/* Tokens that a sequence may have: those of the model's context, or, where the cache keeps but some
+ * of them, as many as the model has positions for; INT32_MAX: any number. */
+int engine_context(const engine *e);
 size_t engine_activation_peak(const engine *e); /* bytes of temporaries at the highest point */
 
 /* A part of a batch: n_tokens >= 1 tokens to append to a sequence, and of how many of its last rows

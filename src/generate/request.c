@@ -6,20 +6,11 @@
 #include "generate/clock.h"
 #include "generate/end_tokens.h"
 
-/* Tokens that a sequence of the model may have. */
-static int context_of(engine *e)
-{
-    const struct spec *s = engine_model(e)->spec;
-    int positions = s->n_positions ? s->n_positions - s->position_offset : INT32_MAX;
-
-    return s->context_length > 0 && s->context_length < positions ? s->context_length : positions;
-}
-
 static int check_prompt(engine *e, const struct request_options *o, clm_error *err)
 {
     int vocab_size = engine_model(e)->spec->vocab_size;
     size_t past = o->seq ? (size_t)kv_seq_length(o->seq) : 0;
-    size_t context = (size_t)context_of(e);
+    size_t context = (size_t)engine_context(e);
 
     if (o->generate.max_tokens < 1)
         return fail(err, CLM_ERR_ARG, "max_tokens must be 1 or more, not %d",
@@ -185,7 +176,7 @@ static void end_at_token(request *r, bool end_token)
     if (r->deadline > 0 && clock_seconds() >= r->deadline)
         request_end(r, FINISH_TIMEOUT);
     if (r->result.generated_tokens == r->o.generate.max_tokens ||
-        r->ids.count > (size_t)context_of(r->engine))
+        r->ids.count > (size_t)engine_context(r->engine))
         request_end(r, FINISH_LENGTH);
 }
 
@@ -283,7 +274,7 @@ static int take_back(request *r, clm_error *err)
 struct speculation_text request_speculation_text(const request *r)
 {
     int tokens = r->o.generate.max_tokens - r->result.generated_tokens;
-    int context = context_of(r->engine) - (int)r->ids.count;
+    int context = engine_context(r->engine) - (int)r->ids.count;
 
     return (struct speculation_text){
         .drafting = r->drafting,
