@@ -2,17 +2,17 @@
 
 _clm_options() {
     case $1 in
-    generate) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes -p --prompt --system-prompt --chat-template-config --tools --tool-parser --prefill-response --ignore-chat-template --prompt-cache-file -n --max-tokens --temp --dynatemp-range --dynatemp-exp --top-nsigma --typical --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --dry-penalty-last-n --dry-sequence-breaker --mirostat --mirostat-ent --mirostat-lr --seed --extra-eos-token --stop --draft-model --prompt-lookup --num-draft-tokens --prefill-step-size --batch --batch-size --in-order --prompt-cache-size --prompt-cache-bytes --prompt-cache-dir --prompt-cache-dir-bytes --json --logprobs --parse --verbose -h --help" ;;
-    chat) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --system-prompt --chat-template-config --tools --tool-parser -n --max-tokens --temp --dynatemp-range --dynatemp-exp --top-nsigma --typical --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --dry-penalty-last-n --dry-sequence-breaker --mirostat --mirostat-ent --mirostat-lr --seed --extra-eos-token --stop --draft-model --prompt-lookup --num-draft-tokens --prefill-step-size --prompt-cache-size --prompt-cache-bytes --prompt-cache-dir --prompt-cache-dir-bytes --cache-files -h --help" ;;
-    cache-prompt) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes -p --prompt --prompt-cache-file --system-prompt --chat-template-config --tools --tool-parser --ignore-chat-template --prefill-step-size -h --help" ;;
-    bench) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes -s --shape -b --bits --group-size --layers -p --prompt -n --generate -d --depth -r --repetitions --prefill-step-size --json -h --help" ;;
-    perplexity) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes -w --window --stride -c --ctx-size -n --max-tokens --save-logits --kl-divergence --json -h --help" ;;
-    score) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --per-token -h --help" ;;
+    generate) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --kv-bits --kv-group-size --quantized-kv-start --max-kv-size -p --prompt --system-prompt --chat-template-config --tools --tool-parser --prefill-response --ignore-chat-template --prompt-cache-file -n --max-tokens --temp --dynatemp-range --dynatemp-exp --top-nsigma --typical --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --dry-penalty-last-n --dry-sequence-breaker --mirostat --mirostat-ent --mirostat-lr --seed --extra-eos-token --stop --draft-model --prompt-lookup --num-draft-tokens --prefill-step-size --batch --batch-size --in-order --prompt-cache-size --prompt-cache-bytes --prompt-cache-dir --prompt-cache-dir-bytes --json --logprobs --parse --verbose -h --help" ;;
+    chat) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --kv-bits --kv-group-size --quantized-kv-start --max-kv-size --system-prompt --chat-template-config --tools --tool-parser -n --max-tokens --temp --dynatemp-range --dynatemp-exp --top-nsigma --typical --top-p --min-p --min-tokens-to-keep --top-k --xtc-probability --xtc-threshold --repetition-penalty --repetition-context-size --presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --dry-penalty-last-n --dry-sequence-breaker --mirostat --mirostat-ent --mirostat-lr --seed --extra-eos-token --stop --draft-model --prompt-lookup --num-draft-tokens --prefill-step-size --prompt-cache-size --prompt-cache-bytes --prompt-cache-dir --prompt-cache-dir-bytes --cache-files -h --help" ;;
+    cache-prompt) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --kv-bits --kv-group-size --quantized-kv-start --max-kv-size -p --prompt --prompt-cache-file --system-prompt --chat-template-config --tools --tool-parser --ignore-chat-template --prefill-step-size -h --help" ;;
+    bench) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --kv-bits --kv-group-size --quantized-kv-start --max-kv-size -s --shape -b --bits --group-size --layers -p --prompt -n --generate -d --depth -r --repetitions --prefill-step-size --json -h --help" ;;
+    perplexity) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --kv-bits --kv-group-size --quantized-kv-start --max-kv-size -w --window --stride -c --ctx-size -n --max-tokens --save-logits --kl-divergence --json -h --help" ;;
+    score) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --kv-bits --kv-group-size --quantized-kv-start --max-kv-size --per-token -h --help" ;;
     tokenize) echo "-m --model --no-special -h --help" ;;
     detokenize) echo "-m --model --skip-special -h --help" ;;
     render) echo "-m --model --template --template-name --now --raw -h --help" ;;
-    logits) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --tokens --decode --prefill-step-size --prompt-cache-file --save-prompt-cache -o --out -h --help" ;;
-    inspect) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --json -h --help" ;;
+    logits) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --kv-bits --kv-group-size --quantized-kv-start --max-kv-size --tokens --decode --prefill-step-size --prompt-cache-file --save-prompt-cache -o --out -h --help" ;;
+    inspect) echo "-m --model --adapter-path -t --threads --exact --cache-type --cache-bytes --kv-bits --kv-group-size --quantized-kv-start --max-kv-size --json -h --help" ;;
     models) echo "--json -h --help" ;;
     help) echo "-h --help" ;;
     *) echo "--version --help" ;;
@@ -26,6 +26,8 @@ _clm_value() {
     --bits) COMPREPLY=($(compgen -W "2 3 4 5 6 8 16" -- "$2")) ;;
     --cache-type) COMPREPLY=($(compgen -W "auto f32 f16 bf16" -- "$2")) ;;
     --group-size) COMPREPLY=($(compgen -W "32 64 128" -- "$2")) ;;
+    --kv-bits) COMPREPLY=($(compgen -W "none 4 8" -- "$2")) ;;
+    --kv-group-size) COMPREPLY=($(compgen -W "32 64 128" -- "$2")) ;;
     --shape) COMPREPLY=($(compgen -W "llama-3.2-1b llama-3.1-8b qwen3-0.6b qwen3-30b-a3b gemma-3-4b tinyllama-1.1b mamba2-1.3b falcon-h1-1.5b storyteller" -- "$2")) ;;
     --verbose) COMPREPLY=($(compgen -W "true false" -- "$2")) ;;
     *) return 1 ;;
