@@ -12,52 +12,17 @@ enum dtype avx2_scale_type(const struct weight *w)
     return w->format == WEIGHT_NVFP4 ? DTYPE_F8_E4M3 : DTYPE_F8_E8M0;
 }
 
-/* 2^(s - 127). Shifted into the exponent it is right but for 0, which stands for half of the
- * smallest normal number, and 255, not a number: both lack the highest bit of the fraction. */
-INLINE __m256 e8m0_to_f32x8(__m128i bytes)
-{
-    __m256i s = _mm256_cvtepu8_epi32(bytes);
-    __m256i odd = _mm256_or_si256(_mm256_cmpeq_epi32(s, _mm256_setzero_si256()),
-                                  _mm256_cmpeq_epi32(s, _mm256_set1_epi32(255)));
-    __m256i bits = _mm256_slli_epi32(s, 23);
-
-    bits = _mm256_or_si256(bits, _mm256_and_si256(odd, _mm256_set1_epi32(0x00400000)));
-    return _mm256_castsi256_ps(bits);
-}
-
-INLINE __m256 bf16_to_f32x8(__m128i v)
-{
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
-}
-
-/* 8 numbers of a type; all 8 are read. */
-INLINE __m256 load8(const uint8_t *p, enum dtype type)
-{
-    switch (type) {
-    case DTYPE_F32:
-        return _mm256_loadu_ps((const float *)(const void *)p);
-    case DTYPE_F16:
-        return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
-    case DTYPE_BF16:
-        return bf16_to_f32x8(_mm_loadu_si128((const __m128i *)p));
-    case DTYPE_F8_E4M3:
-        return e4m3_to_f32(_mm_loadl_epi64((const __m128i *)p));
-    default:
-        return e8m0_to_f32x8(_mm_loadl_epi64((const __m128i *)p));
-    }
-}
-
 INLINE void expand(float *out, const uint8_t *p, enum dtype type, size_t size, int n)
 {
     uint8_t last[32] = {0};
     int i = 0;
 
     for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(out + i, load8(p + (size_t)i * size, type));
+        _mm256_storeu_ps(out + i, avx2_load8(p + (size_t)i * size, type));
     if (i == n)
         return;
     memcpy(last, p + (size_t)i * size, (size_t)(n - i) * size);
-    _mm256_storeu_ps(out + i, load8(last, type));
+    _mm256_storeu_ps(out + i, avx2_load8(last, type));
 }
 
 void avx2_scales(float *out, const void *scales, enum dtype type, int n)

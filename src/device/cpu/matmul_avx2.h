@@ -26,8 +26,8 @@ float avx2_quantise_i8(int8_t *q, const float *x, int n, float *step);
 extern const struct cpu_product avx2_product_f32;   /* any format, exact */
 extern const struct cpu_product avx2_gemm_f32;      /* any format, many rows */
 extern const struct cpu_product avx2_product_dense; /* f32, f16, bf16, exact; few rows */
-extern const struct cpu_product avx2_gemv;          /* affine but 4 bits, and nvfp4; few rows */
-extern const struct cpu_product avx2_gemv_nibbles;  /* affine of 4 bits, mxfp4; few rows */
+extern const struct cpu_product avx2_gemv;          /* affine but 4 bits; few rows */
+extern const struct cpu_product avx2_gemv_nibbles;  /* affine of 4 bits, mxfp4, nvfp4; few rows */
 extern const struct cpu_product avx2_gemm_i8;       /* affine up to 5 bits, mxfp4, nvfp4 */
 extern const struct cpu_product avx2_gemm_i16;      /* affine of 6 and 8 bits */
 
@@ -119,6 +119,41 @@ INLINE __m256 e4m3_to_f32(__m128i bytes)
 
     half = _mm_or_si128(half, _mm_and_si128(nan, _mm_set1_epi16(0x7E00)));
     return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256));
+}
+
+/* 2^(s - 127). Shifted into the exponent it is right but for 0, which stands for half of the
+ * smallest normal number, and 255, not a number: both lack the highest bit of the fraction. */
+INLINE __m256 e8m0_to_f32x8(__m128i bytes)
+{
+    __m256i s = _mm256_cvtepu8_epi32(bytes);
+    __m256i odd = _mm256_or_si256(_mm256_cmpeq_epi32(s, _mm256_setzero_si256()),
+                                  _mm256_cmpeq_epi32(s, _mm256_set1_epi32(255)));
+    __m256i bits = _mm256_slli_epi32(s, 23);
+
+    bits = _mm256_or_si256(bits, _mm256_and_si256(odd, _mm256_set1_epi32(0x00400000)));
+    return _mm256_castsi256_ps(bits);
+}
+
+INLINE __m256 bf16_to_f32x8(__m128i v)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+
+/* 8 numbers of a type; all 8 are read. */
+INLINE __m256 avx2_load8(const uint8_t *p, enum dtype type)
+{
+    switch (type) {
+    case DTYPE_F32:
+        return _mm256_loadu_ps((const float *)(const void *)p);
+    case DTYPE_F16:
+        return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+    case DTYPE_BF16:
+        return bf16_to_f32x8(_mm_loadu_si128((const __m128i *)p));
+    case DTYPE_F8_E4M3:
+        return e4m3_to_f32(_mm_loadl_epi64((const __m128i *)p));
+    default:
+        return e8m0_to_f32x8(_mm_loadl_epi64((const __m128i *)p));
+    }
 }
 
 /* The sums of four vectors, each ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). */
