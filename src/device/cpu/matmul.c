@@ -9,9 +9,10 @@
 
 #include "device/cpu/cpu.h"
 
-/* What a tile should take. Long enough that taking it costs nothing, short enough that the threads
- * finish together. */
-#define TILE_NS 15000
+/* What a tile should take: so short that the threads finish together. As long as much is left they
+ * take several at a time. */
+#define TILE_NS 2500
+#define MAX_TILES 64
 #define SERIAL_NS 4000 /* less work than this is not worth waking anyone */
 
 /* Roughly, per thread: what it streams and what it multiplies in a nanosecond. */
@@ -86,25 +87,45 @@ static void prepare_strips(struct call *c)
     }
 }
 
+/* Tiles from *tile on, a part of what is left; 0 when nothing is. */
+static int64_t take_tiles(struct call *c, int64_t *tile)
+{
+    long long next = atomic_load_explicit(&c->next_tile, memory_order_relaxed), n;
+
+    do {
+        int64_t left = c->n_tiles - next;
+
+        if (left <= 0)
+            return 0;
+        n = left / (2 * thread_pool_size(c->d->pool));
+        n = n < 1 ? 1 : n > MAX_TILES ? MAX_TILES : n;
+    } while (!atomic_compare_exchange_weak_explicit(&c->next_tile, &next, next + n,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    *tile = next;
+    return n;
+}
+
 static void multiply_tiles(struct call *c, void *scratch)
 {
     const struct item *item = c->items;
     int64_t first = 0; /* tile of item */
+    int64_t tile, n;
 
-    for (;;) {
-        int64_t tile = atomic_fetch_add_explicit(&c->next_tile, 1, memory_order_relaxed);
+    while ((n = take_tiles(c, &tile)) > 0)
+        while (n > 0) {
+            for (; tile >= item->end_tile; item++)
+                first = item->end_tile;
 
-        if (tile >= c->n_tiles)
-            return;
-        for (; tile >= item->end_tile; item++)
-            first = item->end_tile;
+            int64_t here = item->end_tile - tile < n ? item->end_tile - tile : n;
+            int64_t begin = (tile - first) * item->tile_cols;
+            int64_t end = begin + here * item->tile_cols;
+            int n_out = item->task.w->n_out;
 
-        int begin = (int)(tile - first) * item->tile_cols;
-        int end = item->task.w->n_out - begin < item->tile_cols ? item->task.w->n_out
-                                                                : begin + item->tile_cols;
-
-        item->product->multiply(&item->task, begin, end, scratch);
-    }
+            item->product->multiply(&item->task, (int)begin, end < n_out ? (int)end : n_out,
+                                    scratch);
+            tile += here;
+            n -= here;
+        }
 }
 
 static void run_call(void *ctx, int thread, int n_threads)
@@ -144,6 +165,14 @@ static void cut_into_tiles(struct call *c, struct item *item)
     item->end_tile = c->n_tiles;
 }
 
+/* One row is the same for all experts that it goes to. */
+static bool same_rows(const struct cpu_task *a, const struct cpu_task *b)
+{
+    if (a->n_rows != b->n_rows)
+        return false;
+    return a->x_rows == b->x_rows || (a->n_rows == 1 && cpu_task_x(a, 0) == cpu_task_x(b, 0));
+}
+
 /* The form of x that item wants: one that another item of the same rows has asked for, or a new
  * one. */
 static int find_form(struct call *c, const struct item *item)
@@ -156,7 +185,7 @@ static int find_form(struct call *c, const struct item *item)
         return -1;
     for (int i = c->n_forms; i-- > 0;) {
         f = &c->forms[i];
-        if (f->task->x_rows != item->task.x_rows || f->task->n_rows != item->task.n_rows)
+        if (!same_rows(f->task, &item->task))
             break;
         if (f->product->prepare == product->prepare && f->group_size == w->group_size)
             return i;
@@ -241,6 +270,10 @@ static void multiply(struct cpu_device *d, const struct matmul_job *jobs, int n_
     add_items(&c, jobs, n_jobs, groups, n_groups, x);
     if (place_strips(&c))
         return;
+    if (c.n_strips == 1) { /* done before the others would be there */
+        prepare_strips(&c);
+        c.n_strips = 0;
+    }
     if (c.ns < SERIAL_NS)
         run_call(&c, 0, 1);
     else
