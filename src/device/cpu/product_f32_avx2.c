@@ -68,22 +68,27 @@ INLINE void block_sums(__m128 sums[ROWS], const float *const x[ROWS], const uint
         sums[r] = sums4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
 }
 
-/* Adds the sums of a block to n_cols <= COLS outputs of y, or begins them with the bias. */
-INLINE void add_sums(float *y, __m128 sums, const float *bias, bool first, int n_cols)
+/* Adds the sums of a block to n_cols <= COLS outputs of y, step apart, or begins them with the
+ * bias.
+ */
+INLINE void add_sums(float *y, __m128 sums, const float *bias, bool first, int n_cols, int step)
 {
-    __m128i mask = _mm256_castsi256_si128(first_lanes(n_cols));
-    __m128 before = _mm_setzero_ps();
+    float s[COLS];
 
-    if (!first)
-        before = _mm_maskload_ps(y, mask);
-    else if (bias)
-        before = _mm_maskload_ps(bias, mask);
-    _mm_maskstore_ps(y, mask, _mm_add_ps(before, sums));
+    _mm_storeu_ps(s, sums);
+    for (int c = 0; c < n_cols; c++) {
+        int64_t o = (int64_t)c * step;
+        float before = !first ? y[o] : bias ? bias[o] : 0;
+
+        y[o] = before + s[c];
+    }
 }
 
-/* A block of up to COLS outputs: rows of w stride bytes apart, from output o, value k. */
+/* A block of n_cols outputs, from o on and step apart, whose weights lie stride bytes apart: from
+ * value k on. */
 INLINE void multiply_block(const struct cpu_task *t, const uint8_t *w, size_t stride,
-                           const enum weight_format format, int o, int n_cols, int k, int n)
+                           const enum weight_format format, int o, int n_cols, int step, int k,
+                           int n)
 {
     const float *bias = t->bias ? t->bias + o : NULL;
     const uint8_t *cols[COLS];
@@ -104,7 +109,7 @@ INLINE void multiply_block(const struct cpu_task *t, const uint8_t *w, size_t st
         else
             block_sums(sums, x, cols, format, 3, n);
         for (int i = 0; i < rows; i++)
-            add_sums(cpu_task_y(t, r + i) + o, sums[i], bias, k == 0, n_cols);
+            add_sums(cpu_task_y(t, r + i) + o, sums[i], bias, k == 0, n_cols, step);
     }
 }
 
@@ -124,20 +129,23 @@ static void multiply_panels(const struct cpu_task *t, int begin, int end, void *
                 avx2_dequantise(panel + c * BLOCK, t->w, o + c, k, n);
             for (int c = 0; c < n_cols; c += COLS)
                 multiply_block(t, (const uint8_t *)(panel + c * BLOCK), BLOCK * sizeof(float),
-                               WEIGHT_F32, o + c, n_cols - c < COLS ? n_cols - c : COLS, k, n);
+                               WEIGHT_F32, o + c, n_cols - c < COLS ? n_cols - c : COLS, 1, k, n);
         }
     }
 }
 
+/* One output after another of the first part of [begin, end), with those that lie as far behind the
+ * begin of the other parts: memory gives more when several pages are read at a time. */
 INLINE void multiply_dense(const struct cpu_task *t, int begin, int end,
                            const enum weight_format format)
 {
-    size_t size = format == WEIGHT_F32 ? 4 : 2, stride = weight_row_bytes(t->w);
+    size_t size = format == WEIGHT_F32 ? 4 : 2, row = weight_row_bytes(t->w);
+    int part = (end - begin + COLS - 1) / COLS;
 
-    for (int o = begin; o < end; o += COLS)
+    for (int o = begin; o < begin + part; o++)
         for (int k = 0; k < t->w->n_in; k += BLOCK)
-            multiply_block(t, weight_data(t->w, o) + (size_t)k * size, stride, format, o,
-                           end - o < COLS ? end - o : COLS, k,
+            multiply_block(t, weight_data(t->w, o) + (size_t)k * size, (size_t)part * row, format,
+                           o, (end - o + part - 1) / part, part, k,
                            t->w->n_in - k < BLOCK ? t->w->n_in - k : BLOCK);
 }
 
