@@ -225,8 +225,10 @@ static bool is_being_read(scheduler *s, const struct request *r)
 static void admit(scheduler *s)
 {
     struct request **at = &s->queue;
+    int places = s->o.max_running - s->n_running;
 
-    while (*at && s->n_running < s->o.max_running && (!s->held || s->n_running == 0)) {
+    /* Those that wait for another keep their places. */
+    for (; *at && places > 0 && (!s->held || s->n_running == 0); places--) {
         struct request *r;
         clm_error err = {0};
 

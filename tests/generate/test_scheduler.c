@@ -462,6 +462,7 @@ static void test_shared(void **state)
     for (int warm = 0; warm < 2; warm++) {
         struct seen seen[COUNT(ends) + 1] = {{0}};
 
+        so.max_running = warm ? 0 : 2;
         s = scheduler_open(b.engine, &so, &err);
         CHECK(s, "%s", err.message);
         for (size_t i = 0; i <= COUNT(ends); i++) {
@@ -487,7 +488,7 @@ static void test_shared(void **state)
             int want = warm ? r->prompt_tokens - 1 : first ? 0 : (int)shared.count;
 
             CHECK(r->finish == FINISH_LENGTH && r->cached_tokens >= want &&
-                      (want || !r->cached_tokens),
+                      (want || r->cached_tokens <= 1),
                   "%zu: %d of %d tokens were there, not %d", i, r->cached_tokens, r->prompt_tokens,
                   want);
             CHECK(seen[i].last_done == r->prompt_tokens - r->cached_tokens, "progress to %d",
