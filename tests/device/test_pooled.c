@@ -1,29 +1,10 @@
 /* What attention to pooled keys is made of, against its formulas: pooling, rounding in blocks, the
  * choice among pooled keys, logarithms of denominators; and the mixing of streams beside it. */
 #include <float.h>
-#include <math.h>
-#include <string.h>
 
-#include "device/cpu/cpu.h"
+#include "keyed.h"
 
-#include "testing.h"
-
-enum { TOKENS = 150, BLOCK = 16, BLOCKS = 10, DIM = 20, HEADS = 3, WORDS = 6, COLS = 300 };
-
-static device *open_cpu(bool exact)
-{
-    clm_error err = {0};
-    device *d = device_cpu_open(2, &err);
-
-    CHECK(d, "%s", err.message);
-    d->ops->set_exact(d, exact);
-    return d;
-}
-
-static tensor f32(float *data, int rows, int cols)
-{
-    return (tensor){data, DTYPE_F32, rows, cols, cols};
-}
+enum { COLS = 300 };
 
 /* The value nearest to x, by trying them all; of two as near the one with an even code. */
 static double nearest(double x, const double *values, int n)
@@ -99,7 +80,7 @@ static void test_rounding(void **state)
     const struct values fp8 = {e4m3, NULL, n, 0, (double)1e-4f};
     const struct values fp4 = {e2m1, NULL, COUNT(e2m1), 0, ldexp(6, -126)};
     const struct values nvfp4 = {e2m1, e4m3, COUNT(e2m1), n, ldexp(6, -9)};
-    device *d = open_cpu(true);
+    device *d = open_cpu(2, true);
 
     (void)state;
     check_rounding(d, ROUND_FP8, 32, &fp8);
@@ -112,7 +93,7 @@ static void test_rounding(void **state)
 /* Each step by the formula; many steps make rows and columns sum to 1. */
 static void test_sinkhorn(void **state)
 {
-    device *d = open_cpu(true);
+    device *d = open_cpu(2, true);
 
     (void)state;
     for (int n = 1; n <= 4; n++) {
@@ -169,7 +150,7 @@ static void pool_steps(device *d, float *y, float *x, float *gate, int width, in
 static void test_pool(void **state)
 {
     static float x[TOKENS * COLS], gate[TOKENS * COLS], y[TOKENS * COLS], z[TOKENS * COLS];
-    device *d = open_cpu(true);
+    device *d = open_cpu(2, true);
 
     (void)state;
     random_floats(x, COUNT(x));
@@ -197,40 +178,6 @@ static void test_pool(void **state)
     d->ops->close(d);
 }
 
-struct world {
-    float slab[BLOCKS * BLOCK * (DIM + DIM)];
-    void *slabs[1];
-    int32_t blocks[BLOCKS];
-    struct kv_layer kv;
-    float q[TOKENS * HEADS * DIM], k[TOKENS * DIM], v[TOKENS * DIM], w[TOKENS * HEADS];
-    uint32_t kept[TOKENS * WORDS], candidates[TOKENS * WORDS];
-};
-
-static void make_world(struct world *w, device *d)
-{
-    struct kv_sequence all = {.n_rows = TOKENS, .blocks = w->blocks};
-    struct kv_batch batch = {&all, 1, TOKENS};
-    tensor k = f32(w->k, TOKENS, DIM), v = f32(w->v, TOKENS, DIM);
-
-    w->slabs[0] = w->slab;
-    w->kv = (struct kv_layer){.type = DTYPE_F32,
-                              .n_kv_heads = 1,
-                              .k_dim = DIM,
-                              .v_dim = DIM,
-                              .block_tokens = BLOCK,
-                              .slab_shift = 4,
-                              .slabs = w->slabs,
-                              .block_bytes = sizeof(float) * BLOCK * (DIM + DIM),
-                              .v_offset = sizeof(float) * BLOCK * DIM};
-    for (int i = 0; i < BLOCKS; i++)
-        w->blocks[i] = BLOCKS - 1 - i;
-    random_floats(w->q, COUNT(w->q));
-    random_floats(w->k, COUNT(w->k));
-    random_floats(w->v, COUNT(w->v));
-    random_floats(w->w, COUNT(w->w));
-    d->ops->kv_store(d, &w->kv, &batch, &k, &v);
-}
-
 static void choose(struct world *w, device *d, int first, int n_rows, struct pooled_choice p,
                    bool candidates)
 {
@@ -249,20 +196,6 @@ static void choose(struct world *w, device *d, int first, int n_rows, struct poo
 static bool bit(const uint32_t *bits, int row, int i)
 {
     return bits[row * WORDS + i / 32] >> i % 32 & 1;
-}
-
-static double score(const struct world *w, int row, int key)
-{
-    double sum = 0;
-
-    for (int h = 0; h < HEADS; h++) {
-        double dot = 0;
-
-        for (int i = 0; i < DIM; i++)
-            dot += (double)w->q[(row * HEADS + h) * DIM + i] * (double)w->k[key * DIM + i];
-        sum += (double)w->w[row * HEADS + h] * fmax(dot, 0);
-    }
-    return sum;
 }
 
 static const double slack = HEADS * DIM * (double)FLT_EPSILON;
@@ -340,7 +273,7 @@ static void test_choice(void **state)
 {
     static struct world w;
     static uint32_t whole[COUNT(w.kept)];
-    device *d = open_cpu(true);
+    device *d = open_cpu(2, true);
 
     (void)state;
     make_world(&w, d);
@@ -417,7 +350,7 @@ static void test_sums(void **state)
 
     (void)state;
     for (int exact = 0; exact < 2; exact++) {
-        device *d = open_cpu(exact);
+        device *d = open_cpu(2, exact);
 
         make_world(&w, d);
         check_sums(&w, d, 0, TOKENS, NULL);

@@ -1,60 +1,8 @@
 /* select_keys against its formula, and attend over the keys that are kept against the same sequence
  * with the others taken out. */
 #include <float.h>
-#include <math.h>
-#include <string.h>
 
-#include "device/cpu/cpu.h"
-
-#include "testing.h"
-
-enum { TOKENS = 150, BLOCK = 16, BLOCKS = 10, DIM = 20, HEADS = 3, WORDS = 6 };
-
-struct world {
-    float slab[BLOCKS * BLOCK * (DIM + DIM)];
-    void *slabs[1];
-    int32_t blocks[BLOCKS];
-    struct kv_layer kv;
-    float q[TOKENS * HEADS * DIM], k[TOKENS * DIM], v[TOKENS * DIM], w[TOKENS * HEADS];
-    uint32_t kept[TOKENS * WORDS];
-    uint32_t sets[TOKENS * HEADS * WORDS]; /* of each head */
-};
-
-static device *open_cpu(int n_threads)
-{
-    clm_error err = {0};
-    device *d = device_cpu_open(n_threads, &err);
-
-    CHECK(d, "%s", err.message);
-    d->ops->set_exact(d, true);
-    return d;
-}
-
-/* A sequence of TOKENS tokens, stored. */
-static void make_world(struct world *w, device *d)
-{
-    struct kv_sequence all = {.n_rows = TOKENS, .blocks = w->blocks};
-    struct kv_batch batch = {&all, 1, TOKENS};
-    tensor k = {w->k, DTYPE_F32, TOKENS, DIM, DIM}, v = {w->v, DTYPE_F32, TOKENS, DIM, DIM};
-
-    w->slabs[0] = w->slab;
-    w->kv = (struct kv_layer){.type = DTYPE_F32,
-                              .n_kv_heads = 1,
-                              .k_dim = DIM,
-                              .v_dim = DIM,
-                              .block_tokens = BLOCK,
-                              .slab_shift = 4,
-                              .slabs = w->slabs,
-                              .block_bytes = sizeof(float) * BLOCK * (DIM + DIM),
-                              .v_offset = sizeof(float) * BLOCK * DIM};
-    for (int i = 0; i < BLOCKS; i++)
-        w->blocks[i] = BLOCKS - 1 - i;
-    random_floats(w->q, COUNT(w->q));
-    random_floats(w->k, COUNT(w->k));
-    random_floats(w->v, COUNT(w->v));
-    random_floats(w->w, COUNT(w->w));
-    d->ops->kv_store(d, &w->kv, &batch, &k, &v);
-}
+#include "keyed.h"
 
 static void select_rows(struct world *w, device *d, int first, int n_rows, int n)
 {
@@ -71,20 +19,6 @@ static void select_rows(struct world *w, device *d, int first, int n_rows, int n
 static bool is_kept(const struct world *w, int row, int key)
 {
     return w->kept[row * WORDS + key / 32] >> key % 32 & 1;
-}
-
-static double score(const struct world *w, int row, int key)
-{
-    double sum = 0;
-
-    for (int h = 0; h < HEADS; h++) {
-        double dot = 0;
-
-        for (int i = 0; i < DIM; i++)
-            dot += (double)w->q[(row * HEADS + h) * DIM + i] * (double)w->k[key * DIM + i];
-        sum += (double)w->w[row * HEADS + h] * fmax(dot, 0);
-    }
-    return sum;
 }
 
 /* As many as there may be; none that is left out is better than one that is kept, beyond rounding.
@@ -116,7 +50,7 @@ static void test_select(void **state)
 
     (void)state;
     for (int threads = 1; threads <= 2; threads++) {
-        device *d = open_cpu(threads);
+        device *d = open_cpu(threads, true);
 
         make_world(&w, d);
         for (size_t i = 0; i < COUNT(counts); i++) {
@@ -136,7 +70,7 @@ static void test_select(void **state)
 static void test_ties(void **state)
 {
     static struct world w;
-    device *d = open_cpu(1);
+    device *d = open_cpu(1, true);
 
     (void)state;
     make_world(&w, d);
@@ -172,13 +106,8 @@ static double block_score(const struct world *w, int row, int head, int block)
 {
     double best = (double)-INFINITY;
 
-    for (int key = 7 * block; key < 7 * block + 7 && key <= row; key++) {
-        double dot = 0;
-
-        for (int i = 0; i < DIM; i++)
-            dot += (double)w->q[(row * HEADS + head) * DIM + i] * (double)w->k[key * DIM + i];
-        best = fmax(best, dot);
-    }
+    for (int key = 7 * block; key < 7 * block + 7 && key <= row; key++)
+        best = fmax(best, head_score(w, row, head, key));
     return best;
 }
 
@@ -209,7 +138,7 @@ static void test_blocks(void **state)
 {
     static struct world w;
     static uint32_t whole[COUNT(w.sets)];
-    device *d = open_cpu(2);
+    device *d = open_cpu(2, true);
 
     (void)state;
     make_world(&w, d);
@@ -279,7 +208,7 @@ static void test_attend_kept(void **state)
     tensor sets = {w.sets, DTYPE_U32, TOKENS, HEADS * WORDS, HEADS * WORDS};
     struct attend_params blocks = {
         .block_size = 8, .local_blocks = 2, .block_stride = 5, .block_step = 2};
-    device *d = open_cpu(2);
+    device *d = open_cpu(2, true);
 
     (void)state;
     make_world(&w, d);

@@ -3,9 +3,7 @@
  * themselves or the model. */
 #include <math.h>
 
-#include "base/temporary.h"
-#include "models/tiny.h"
-#include "rig.h"
+#include "tiny_run.h"
 
 enum form { MLX, PEFT };
 
@@ -104,14 +102,6 @@ static const struct adapting adaptings[] = {
      six},
 };
 
-static void *memory(size_t n, size_t size)
-{
-    void *p = calloc(n + 1, size);
-
-    assert_non_null(p);
-    return p;
-}
-
 static float *random_numbers(size_t n, float size)
 {
     float *p = memory(n, sizeof *p);
@@ -120,14 +110,6 @@ static float *random_numbers(size_t n, float size)
     for (size_t i = 0; i < n; i++)
         p[i] *= size;
     return p;
-}
-
-static void put(struct tiny *t, const char *name, int stack, int rows, int cols, float *data)
-{
-    struct checkpoint_tensor *added = tiny_add(t, name, "", DTYPE_F32, stack, rows, cols);
-
-    free((void *)(uintptr_t)added->data);
-    added->data = data;
 }
 
 static float *turned(const float *m, int rows, int cols)
@@ -210,20 +192,28 @@ static void put_module(struct tiny *t, const struct adapting *c, const char *mod
              : table        ? ".lora_embedding_A"
                             : ".lora_A.weight");
     if (c->form == MLX)
-        put(t, name, stack, stack ? rank : table ? rows : cols, stack ? cols : rank, a);
+        tiny_put(t, name, "", DTYPE_F32, stack,
+                 stack   ? rank
+                 : table ? rows
+                         : cols,
+                 stack ? cols : rank, a);
     else
-        put(t, name, 0, rank, table ? rows : cols, a);
+        tiny_put(t, name, "", DTYPE_F32, 0, rank, table ? rows : cols, a);
     snprintf(name, sizeof name, "%s%s", base,
              c->form == MLX ? ".lora_b"
              : table        ? ".lora_embedding_B"
                             : ".lora_B.weight");
     if (c->form == MLX)
-        put(t, name, stack, stack ? rows : rank, stack ? rank : table ? cols : rows, b);
+        tiny_put(t, name, "", DTYPE_F32, stack, stack ? rows : rank,
+                 stack   ? rank
+                 : table ? cols
+                         : rows,
+                 b);
     else
-        put(t, name, 0, table ? cols : rows, rank, b);
+        tiny_put(t, name, "", DTYPE_F32, 0, table ? cols : rows, rank, b);
     if (m) {
         snprintf(name, sizeof name, "%s%s", base, c->form == MLX ? ".m" : ".lora_magnitude_vector");
-        put(t, name, 0, rows, 0, m);
+        tiny_put(t, name, "", DTYPE_F32, 0, rows, 0, m);
     }
 }
 
@@ -263,7 +253,7 @@ static void adapt(struct tiny *adapter, struct tiny *merged, const struct adapti
         merge(sum + e * rows * cols, a + e * rank * cols, b + e * rows * rank, m, rows, cols, rank,
               c->scale(module, rank));
     tiny_remove(merged, name);
-    put(merged, name, stack, rows, cols, sum);
+    tiny_put(merged, name, "", DTYPE_F32, stack, rows, cols, sum);
     put_module(adapter, c, module, stack, rows, cols, rank, a, b, m);
 }
 
@@ -325,39 +315,6 @@ static void write_case(const struct adapting *c, struct tiny *adapter)
 /* --- running ------------------------------------------------------------------------------------
  */
 
-enum { N_TOKENS = 12 };
-
-static void run(const char *folder, const char *adapter, float *got, const char *what)
-{
-    int32_t tokens[N_TOKENS];
-    clm_error err = {0};
-    struct rig r;
-    kv_seq *seq;
-
-    CHECK(rig_open_adapted(&r, temporary_path(folder), adapter ? temporary_path(adapter) : NULL, 2,
-                           true, &err) == 0,
-          "%s: %s", what, err.message);
-    for (int i = 0; i < N_TOKENS; i++)
-        tokens[i] = 7 * i % TINY_VOCAB;
-    seq = rig_sequence(&r);
-    rig_feed(&r, seq, tokens, 8, got);
-    for (int i = 8; i < N_TOKENS; i++)
-        rig_feed(&r, seq, tokens + i, 1, got + i * TINY_VOCAB);
-    kv_seq_close(seq);
-    rig_close(&r);
-}
-
-static double distance(const float *a, const float *b)
-{
-    double far = 0, size = 0;
-
-    for (int i = 0; i < N_TOKENS * TINY_VOCAB; i++) {
-        far = fmax(far, fabs((double)a[i] - (double)b[i]));
-        size = fmax(size, fabs((double)b[i]));
-    }
-    return far / size;
-}
-
 static void test_forms(void **state)
 {
     static float got[N_TOKENS * TINY_VOCAB], want[N_TOKENS * TINY_VOCAB],
@@ -370,9 +327,9 @@ static void test_forms(void **state)
 
         write_case(c, &adapter);
         write_adapter(&adapter, "adapter", c->config, c->form);
-        run("base", NULL, base, c->name);
-        run("merged", NULL, want, c->name);
-        run("base", "adapter", got, c->name);
+        run_tiny("base", NULL, true, base, c->name);
+        run_tiny("merged", NULL, true, want, c->name);
+        run_tiny("base", "adapter", true, got, c->name);
         /* Sums of some hundred products in other orders. */
         CHECK(distance(got, want) < 2e-6, "%s: off by %.2g", c->name, distance(got, want));
         CHECK(distance(base, want) > 1e-4, "%s: changes nothing", c->name);
@@ -404,14 +361,14 @@ static void test_whole_tensors(void **state)
             char name[200];
 
             snprintf(name, sizeof name, "%s%s", form == PEFT ? "base_model.model." : "", names[i]);
-            put(&adapter, name, 0, rows, cols, copied(numbers, n));
+            tiny_put(&adapter, name, "", DTYPE_F32, 0, rows, cols, copied(numbers, n));
             tiny_remove(&merged, names[i]);
-            put(&merged, names[i], 0, rows, cols, numbers);
+            tiny_put(&merged, names[i], "", DTYPE_F32, 0, rows, cols, numbers);
         }
         write_model(&merged, "merged");
         write_adapter(&adapter, "adapter", configs[form], (enum form)form);
-        run("merged", NULL, want, "whole tensors");
-        run("base", "adapter", got, "whole tensors");
+        run_tiny("merged", NULL, true, want, "whole tensors");
+        run_tiny("base", "adapter", true, got, "whole tensors");
         CHECK(memcmp(got, want, sizeof got) == 0, "form %d: other bits", form);
         tiny_close(&merged);
         tiny_close(&adapter);

@@ -1,15 +1,13 @@
 /* Every golden fixture of the families that clm serves: against the reference, and against itself:
  * whole, in chunks, on two threads, in ragged batches, forked and trimmed must give the same bits.
  */
-#include <dirent.h>
 #include <stdlib.h>
 
 #include "base/file.h"
 #include "copy.h"
 #include "families_table.h"
-#include "format/json.h"
+#include "fixtures.h"
 #include "golden.h"
-#include "models/family.h"
 #include "rig.h"
 
 /* The fixtures that are not held to all of it, and why. */
@@ -510,48 +508,11 @@ static void check_fixture(const char *name, const char *path)
         check_one(name, path, adapter);
 }
 
-/* Whether the config of a folder names a model type that clm serves. */
-static bool is_served(const char *folder)
-{
-    char path[4200];
-    clm_error err = {0};
-    json *text;
-    const char *type;
-    bool served;
-
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    if (access(path, R_OK))
-        return false;
-    text = json_parse_file(path, &err);
-    CHECK(text, "%s", err.message);
-    type = json_string(json_get(text, "model_type"), NULL);
-    served = type && model_family_find(type);
-    json_free(text);
-    return served;
-}
-
 static void check_folder(const char *folder, int at_least)
 {
-    char goldens[64], path[4096], name[300];
-    const char *root;
-    struct dirent **entries;
-    int n, before = n_fixtures;
+    int n = visit_fixtures(folder, check_fixture);
 
-    snprintf(goldens, sizeof goldens, "goldens/%s", folder);
-    root = shared_path(goldens);
-    CHECK(root, "no %s", goldens);
-    n = scandir(root, &entries, NULL, alphasort);
-    CHECK(n >= 0, "%s cannot be read", goldens);
-    for (int i = 0; i < n; i++) {
-        int length = snprintf(path, sizeof path, "%s/%s", root, entries[i]->d_name);
-
-        snprintf(name, sizeof name, "%s/%s", folder, entries[i]->d_name);
-        if (entries[i]->d_name[0] != '.' && length < (int)sizeof path && is_served(path))
-            check_fixture(name, path);
-        free(entries[i]);
-    }
-    free(entries);
-    CHECK(n_fixtures - before >= at_least, "%d fixtures in %s", n_fixtures - before, goldens);
+    CHECK(n >= at_least, "%d fixtures in %s", n, folder);
 }
 
 static void check_all(void)

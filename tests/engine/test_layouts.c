@@ -4,9 +4,7 @@
 #include <math.h>
 
 #include "base/file.h"
-#include "base/temporary.h"
-#include "models/tiny.h"
-#include "rig.h"
+#include "tiny_run.h"
 
 enum packer {
     AWQ,
@@ -103,14 +101,6 @@ static float rounded(float f, enum dtype type)
                                 : f;
 }
 
-static void *memory(size_t n, size_t size)
-{
-    void *p = calloc(n + 1, size);
-
-    assert_non_null(p);
-    return p;
-}
-
 /* Every group has its number of inputs, in any order. */
 static void shuffle(int *group_of, int n)
 {
@@ -200,15 +190,6 @@ static float number(const struct matrix *m, int o, int i)
 /* --- tensors ------------------------------------------------------------------------------------
  */
 
-static void put(struct tiny *t, const char *module, const char *part, enum dtype type, int rows,
-                int cols, void *data)
-{
-    struct checkpoint_tensor *added = tiny_add(t, module, part, type, 0, rows, cols);
-
-    free((void *)(uintptr_t)added->data);
-    added->data = data;
-}
-
 static void put_float(void *data, size_t i, float f, enum dtype type)
 {
     uint16_t h = type == DTYPE_F16 ? f32_to_f16(f) : f32_to_bf16(f);
@@ -240,10 +221,10 @@ static void put_scales(struct tiny *t, const struct matrix *m, const char *modul
             put_float(data, (size_t)(by_group ? g * rows + o : o * m->n_groups + g),
                       m->scales[o * step * m->n_groups + g], m->l->scales);
     if (m->l->group < 0)
-        put(t, module, part, m->l->scales, 1, 0, data);
+        tiny_put(t, module, part, m->l->scales, 0, 1, 0, data);
     else
-        put(t, module, part, m->l->scales, by_group ? m->n_groups : rows,
-            by_group ? rows : m->n_groups, data);
+        tiny_put(t, module, part, m->l->scales, 0, by_group ? m->n_groups : rows,
+                 by_group ? rows : m->n_groups, data);
 }
 
 static void put_order(struct tiny *t, const struct matrix *m, const char *module)
@@ -252,7 +233,7 @@ static void put_order(struct tiny *t, const struct matrix *m, const char *module
 
     for (int i = 0; i < m->cols; i++)
         order[i] = m->group_of[i];
-    put(t, module, ".g_idx", DTYPE_I32, m->cols, 0, order);
+    tiny_put(t, module, ".g_idx", DTYPE_I32, 0, m->cols, 0, order);
 }
 
 static void put_awq(struct tiny *t, const struct matrix *m, const char *module)
@@ -271,8 +252,8 @@ static void put_awq(struct tiny *t, const struct matrix *m, const char *module)
             for (int g = 0; g < m->n_groups; g++)
                 z[g * words + w] |= (uint32_t)m->zeros[o * m->n_groups + g] << 4 * j;
         }
-    put(t, module, ".qweight", DTYPE_I32, m->cols, words, q);
-    put(t, module, ".qzeros", DTYPE_I32, m->n_groups, words, z);
+    tiny_put(t, module, ".qweight", DTYPE_I32, 0, m->cols, words, q);
+    tiny_put(t, module, ".qzeros", DTYPE_I32, 0, m->n_groups, words, z);
     put_scales(t, m, module, ".scales", true);
 }
 
@@ -289,8 +270,8 @@ static void put_gptq(struct tiny *t, const struct matrix *m, const char *module)
             put_bits(z + g * words, 1, o * bits, bits,
                      (unsigned)(m->zeros[o * m->n_groups + g] - (m->l->v2 ? 0 : 1)));
     }
-    put(t, module, ".qweight", DTYPE_I32, m->cols * bits / 32, m->rows, q);
-    put(t, module, ".qzeros", DTYPE_I32, m->n_groups, words, z);
+    tiny_put(t, module, ".qweight", DTYPE_I32, 0, m->cols * bits / 32, m->rows, q);
+    tiny_put(t, module, ".qzeros", DTYPE_I32, 0, m->n_groups, words, z);
     put_scales(t, m, module, ".scales", true);
     put_order(t, m, module);
 }
@@ -309,11 +290,11 @@ static void put_packed(struct tiny *t, const struct matrix *m, const char *modul
             put_bits(z + g, (size_t)m->n_groups, o * bits, bits,
                      (unsigned)m->zeros[o * m->n_groups + g]);
     }
-    put(t, module, ".weight_packed", DTYPE_I32, m->rows, words, q);
-    put(t, module, ".weight_shape", DTYPE_I64, 2, 0, shape);
+    tiny_put(t, module, ".weight_packed", DTYPE_I32, 0, m->rows, words, q);
+    tiny_put(t, module, ".weight_shape", DTYPE_I64, 0, 2, 0, shape);
     put_scales(t, m, module, ".weight_scale", false);
     if (m->l->zeros)
-        put(t, module, ".weight_zero_point", DTYPE_I32, down, m->n_groups, z);
+        tiny_put(t, module, ".weight_zero_point", DTYPE_I32, 0, down, m->n_groups, z);
     else
         free(z);
 }
@@ -328,10 +309,10 @@ static void put_bytes(struct tiny *t, const struct matrix *m, const char *module
         q[i] = (uint8_t)(m->codes[i] - (fp8 ? 0 : 128));
     for (int i = 0; i < m->rows * m->n_groups; i++)
         z[i] = (int8_t)(m->zeros[i] - 128);
-    put(t, module, ".weight", fp8 ? DTYPE_F8_E4M3 : DTYPE_I8, m->rows, m->cols, q);
+    tiny_put(t, module, ".weight", fp8 ? DTYPE_F8_E4M3 : DTYPE_I8, 0, m->rows, m->cols, q);
     put_scales(t, m, module, m->l->block > 1 ? ".weight_scale_inv" : ".weight_scale", false);
     if (m->l->zeros)
-        put(t, module, ".weight_zero_point", DTYPE_I8, m->rows, m->n_groups, z);
+        tiny_put(t, module, ".weight_zero_point", DTYPE_I8, 0, m->rows, m->n_groups, z);
     else
         free(z);
 }
@@ -345,8 +326,8 @@ static void put_mxfp4(struct tiny *t, const struct matrix *m, const char *module
         q[i / 2] |= (uint8_t)(m->codes[i] << i % 2 * 4);
     for (int i = 0; i < m->rows * m->n_groups; i++)
         scales[i] = (uint8_t)(127 + ilogbf(m->scales[i]));
-    put(t, module, ".weight_packed", DTYPE_U8, m->rows, m->cols / 2, q);
-    put(t, module, ".weight_scale", DTYPE_U8, m->rows, m->n_groups, scales);
+    tiny_put(t, module, ".weight_packed", DTYPE_U8, 0, m->rows, m->cols / 2, q);
+    tiny_put(t, module, ".weight_scale", DTYPE_U8, 0, m->rows, m->n_groups, scales);
 }
 
 static void put_ternary(struct tiny *t, const struct matrix *m, const char *module)
@@ -358,7 +339,7 @@ static void put_ternary(struct tiny *t, const struct matrix *m, const char *modu
         for (int i = 0; i < m->cols; i++)
             q[o % quarter * m->cols + i] |=
                 (uint8_t)(m->codes[o * m->cols + i] << 2 * (o / quarter));
-    put(t, module, ".weight", DTYPE_U8, quarter, m->cols, q);
+    tiny_put(t, module, ".weight", DTYPE_U8, 0, quarter, m->cols, q);
     put_scales(t, m, module, ".weight_scale", false);
 }
 
@@ -394,7 +375,7 @@ static void put_numbers(struct tiny *t, const struct matrix *m, const char *modu
     for (int o = 0; o < m->rows; o++)
         for (int i = 0; i < m->cols; i++)
             w[o * m->cols + i] = number(m, o, i);
-    put(t, module, ".weight", DTYPE_F32, m->rows, m->cols, w);
+    tiny_put(t, module, ".weight", DTYPE_F32, 0, m->rows, m->cols, w);
 }
 
 /* --- checkpoints --------------------------------------------------------------------------------
@@ -493,38 +474,6 @@ static void write_checkpoint(const struct tiny *t, const char *folder, const cha
     tiny_write_weights(t, temporary_path(folder));
 }
 
-enum { N_TOKENS = 12 };
-
-/* Logits of some tokens, the first eight at once; got [N_TOKENS, TINY_VOCAB]. */
-static void run(const char *folder, bool exact, float *got, const char *what)
-{
-    int32_t tokens[N_TOKENS];
-    struct rig r;
-    clm_error err = {0};
-    kv_seq *seq;
-
-    CHECK(rig_open(&r, temporary_path(folder), 2, exact, &err) == 0, "%s: %s", what, err.message);
-    for (int i = 0; i < N_TOKENS; i++)
-        tokens[i] = 7 * i % TINY_VOCAB;
-    seq = rig_sequence(&r);
-    rig_feed(&r, seq, tokens, 8, got);
-    for (int i = 8; i < N_TOKENS; i++)
-        rig_feed(&r, seq, tokens + i, 1, got + i * TINY_VOCAB);
-    kv_seq_close(seq);
-    rig_close(&r);
-}
-
-static double distance(const float *a, const float *b)
-{
-    double far = 0, size = 0;
-
-    for (int i = 0; i < N_TOKENS * TINY_VOCAB; i++) {
-        far = fmax(far, fabs((double)a[i] - (double)b[i]));
-        size = fmax(size, fabs((double)b[i]));
-    }
-    return far / size;
-}
-
 static void test_layouts(void **state)
 {
     static float got[N_TOKENS * TINY_VOCAB], want[N_TOKENS * TINY_VOCAB];
@@ -543,8 +492,8 @@ static void test_layouts(void **state)
         quantise(&packed, &plain, l);
         write_checkpoint(&packed, a, l->quantization);
         write_checkpoint(&plain, b, NULL);
-        run(b, true, want, l->name);
-        run(a, true, got, l->name);
+        run_tiny(b, NULL, true, want, l->name);
+        run_tiny(a, NULL, true, got, l->name);
         far = distance(got, want);
         /* The same products, summed in another order where inputs have one, or with biases apart.
          */
