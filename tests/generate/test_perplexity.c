@@ -16,27 +16,35 @@ enum { N = 150 };
 static struct bundled b;
 static int32_t tokens[N];
 
-/* log p of token i of a sequence, and all logits of it, from tokens [begin, i) and first in place
- * of the first of them. */
-static double logprob_of(int begin, int i, int32_t first, float *out)
+/* The logits [n, vocab_size] after each of n tokens from number begin on, with first in place of
+ * the first of them. Valid until the next call. */
+static const float *window_of(int begin, int n, int32_t first)
 {
     int32_t read[N];
-    size_t vocab_size = (size_t)b.model->spec->vocab_size;
+    struct engine_input input = {.tokens = read, .n_tokens = n, .n_logits = n};
     clm_error err = {0};
-    const float *logits;
-    double sum = 0;
-    kv_seq *seq = kv_seq_open(engine_cache(b.engine), &err);
+    const float *logits = NULL;
 
-    memcpy(read, tokens + begin, (size_t)(i - begin) * sizeof *read);
+    memcpy(read, tokens + begin, (size_t)n * sizeof *read);
     read[0] = first;
-    CHECK(seq && !engine_prefill(b.engine, seq, read, i - begin, 0, NULL, NULL, &logits, &err),
-          "%s", err.message);
-    for (size_t k = 0; k < vocab_size; k++)
+    input.seq = kv_seq_open(engine_cache(b.engine), &err);
+    CHECK(input.seq && !engine_step(b.engine, &input, 1, &logits, &err), "%s", err.message);
+    kv_seq_close(input.seq);
+    return logits;
+}
+
+static const float *row_of(const float *logits, int i)
+{
+    return logits + (size_t)i * (size_t)b.model->spec->vocab_size;
+}
+
+static double logprob_of(const float *logits, int32_t token)
+{
+    double sum = 0;
+
+    for (int k = 0; k < b.model->spec->vocab_size; k++)
         sum += exp((double)logits[k]);
-    if (out)
-        memcpy(out, logits, vocab_size * sizeof *out);
-    kv_seq_close(seq);
-    return (double)logits[tokens[i]] - log(sum);
+    return (double)logits[token] - log(sum);
 }
 
 /* As transformers' guide has it: windows of max_length tokens; of each the labels count that no
@@ -49,9 +57,10 @@ static double guide(int n, int max_length, int stride, int *count)
     *count = 0;
     for (int begin = 0; begin < n; begin += stride) {
         int end = begin + max_length < n ? begin + max_length : n;
+        const float *logits = window_of(begin, end - begin, tokens[begin]);
 
         for (int i = before > begin + 1 ? before : begin + 1; i < end; i++, ++*count)
-            sum -= logprob_of(begin, i, tokens[begin], NULL);
+            sum -= logprob_of(row_of(logits, i - 1 - begin), tokens[i]);
         before = end;
         if (end == n)
             break;
@@ -65,9 +74,12 @@ static double second_halves(int n, int chunk, int32_t begin_token, int *count)
     double sum = 0;
 
     *count = 0;
-    for (int c = 0; c < n / chunk; c++)
+    for (int begin = 0; begin + chunk <= n; begin += chunk) {
+        const float *logits = window_of(begin, chunk, begin_token);
+
         for (int j = chunk / 2; j < chunk - 1; j++, ++*count)
-            sum -= logprob_of(c * chunk, c * chunk + j + 1, begin_token, NULL);
+            sum -= logprob_of(row_of(logits, j), tokens[begin + j + 1]);
+    }
     return sum / *count;
 }
 
@@ -145,14 +157,13 @@ static void test_batches(void **state)
     size_t vocab_size = (size_t)b.model->spec->vocab_size;
     struct engine_options small = {.exact = true, .max_rows = 32};
     struct told t = {.logits = malloc(N * vocab_size * sizeof(float))};
-    float *want = malloc(vocab_size * sizeof *want);
     struct score_sink sink = {.ctx = &t, .row = on_row};
     clm_error err = {0};
 
     (void)state;
-    CHECK(t.logits && want, "no memory");
+    CHECK(t.logits, "no memory");
     for (int round = 0; round < 2; round++) {
-        engine *whole = b.engine, *e = b.engine;
+        engine *e = b.engine;
         int row = 0;
 
         if (round == 1) {
@@ -163,23 +174,21 @@ static void test_batches(void **state)
         t.n = 0;
         t.last = 0;
         CHECK(!score_texts(e, texts, COUNT(texts), &sink, &err), "%s", err.message);
-        b.engine = e;
-        for (size_t i = 0; i < COUNT(texts); i++)
-            for (int k = texts[i].first; k < texts[i].n; k++, row++) {
-                int begin = (int)(texts[i].tokens - tokens);
+        for (size_t i = 0; i < COUNT(texts); i++) {
+            int begin = (int)(texts[i].tokens - tokens), n = texts[i].n - texts[i].first;
+            const float *want = window_of(begin, texts[i].n, tokens[begin]);
 
-                logprob_of(begin, begin + k, tokens[begin], want);
-                CHECK(!memcmp(want, t.logits + (size_t)row * vocab_size, vocab_size * sizeof *want),
-                      "token %d of text %zu: other bits", k, i);
-            }
+            CHECK(!memcmp(row_of(want, texts[i].first - 1), row_of(t.logits, row),
+                          (size_t)n * vocab_size * sizeof *want),
+                  "text %zu: other bits", i);
+            row += n;
+        }
         CHECK(row == t.n, "%d rows, not %d", t.n, row);
         CHECK(kv_cache_bytes_used(engine_cache(e)) == 0, "blocks are left");
-        b.engine = whole;
-        if (e != whole)
+        if (e != b.engine)
             engine_close(e);
     }
     free(t.logits);
-    free(want);
 }
 
 static void test_refusals(void **state)
@@ -229,7 +238,8 @@ static void test_divergence(void **state)
     const char *path = shared_path("models/storyteller-draft");
     struct perplexity_options save = {.windows = {PLACES, PLACES, 0, -1, false}}, compare = save;
     size_t vocab_size = (size_t)b.model->spec->vocab_size;
-    float *p = malloc(vocab_size * sizeof *p), *q = malloc(vocab_size * sizeof *q);
+    float *p = malloc(PLACES * vocab_size * sizeof *p);
+    const float *q;
     char file[2048];
     struct bundled ours = b, other;
     struct logprob_file base;
@@ -243,7 +253,7 @@ static void test_divergence(void **state)
         print_message("no models/storyteller-draft\n");
         skip();
     }
-    CHECK(p && q, "no memory");
+    CHECK(p, "no memory");
     snprintf(file, sizeof file, "%s", temporary_path("base"));
     save.save = file;
     measure(&one, PLACES + 1, &save);
@@ -255,19 +265,19 @@ static void test_divergence(void **state)
           "unlike itself: %g, at most %g", two.unlike.mean, two.unlike.max);
     other = bundled_open(path);
     CHECK(other.model->spec->vocab_size == (int)vocab_size, "another vocabulary");
+    memcpy(p, window_of(0, PLACES, tokens[0]), PLACES * vocab_size * sizeof *p);
+    b = other;
+    q = window_of(0, PLACES, tokens[0]);
     for (int i = 0; i < PLACES; i++) {
-        int32_t best[2] = {0, 0};
+        const float *rows[] = {row_of(p, i), row_of(q, i)};
+        int32_t best[] = {0, 0};
 
-        b = ours;
-        base_nll -= logprob_of(0, i + 1, tokens[0], p) / PLACES;
-        b = other;
-        logprob_of(0, i + 1, tokens[0], q);
-        want[i] = divergence_of(p, q);
+        base_nll -= logprob_of(rows[0], tokens[i + 1]) / PLACES;
+        want[i] = divergence_of(rows[0], rows[1]);
         mean += want[i] / PLACES;
-        for (size_t k = 0; k < vocab_size; k++) {
-            best[0] = p[k] > p[best[0]] ? (int32_t)k : best[0];
-            best[1] = q[k] > q[best[1]] ? (int32_t)k : best[1];
-        }
+        for (int32_t k = 0; k < (int32_t)vocab_size; k++)
+            for (int m = 0; m < 2; m++)
+                best[m] = rows[m][k] > rows[m][best[m]] ? k : best[m];
         same_top += best[0] == best[1];
     }
     measure(&two, PLACES + 1, &compare);
@@ -287,7 +297,6 @@ static void test_divergence(void **state)
           two.unlike.same_top, same_top, PLACES);
     logprob_file_close(&base);
     free(p);
-    free(q);
 }
 
 static bool stop(void *ctx, int done, int total)
