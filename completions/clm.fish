@@ -168,6 +168,7 @@ complete -c clm -n '__fish_seen_subcommand_from bench' -l layers -x -d 'cut the 
 complete -c clm -n '__fish_seen_subcommand_from bench' -s p -l prompt -x -d 'tokens of the prompt'
 complete -c clm -n '__fish_seen_subcommand_from bench' -s n -l generate -x -d 'tokens to generate'
 complete -c clm -n '__fish_seen_subcommand_from bench' -s d -l depth -x -d 'tokens that the sequence holds already'
+complete -c clm -n '__fish_seen_subcommand_from bench' -l concurrent -x -d 'also measure what this many texts get together when they are generated at a time, each behind a prompt of its own'
 complete -c clm -n '__fish_seen_subcommand_from bench' -s r -l repetitions -x -d 'of each measurement'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l prefill-step-size -x -d 'how many tokens of the prompt to process at a time'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l json -d 'write one JSON object'

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "cli/bench_concurrent.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/memory_need.h"
@@ -22,13 +23,14 @@ struct bench_args {
     const char *shape;
     int bits, group_size, layers;
     int prompt, generate, depth, repetitions;
+    int concurrent; /* texts; 0: not measured */
     int prefill_step_size;
     bool json;
 };
 
 /* Tokens per second of each repetition, and what one token costs. */
 struct series {
-    const char *name; /* "prompt", "generation" */
+    const char *name; /* "prompt", "generation", "concurrent" */
     double *speeds;
     int n;
     double bytes; /* read per token: weights and cache */
@@ -39,7 +41,7 @@ struct bench {
     const struct bench_args *args;
     struct session session;
     struct device_limits limits;
-    struct series prompt, generation;
+    struct series prompt, generation, concurrent;
     struct rng rng;
     int32_t *tokens; /* [the longest of prompt and depth] */
 };
@@ -127,6 +129,29 @@ static double time_generation(struct bench *b, const kv_seq *base, int n, clm_er
     return rc ? -1 : begin;
 }
 
+/* Seconds for n tokens of any of the texts that go on at a time, each behind a prompt of its own.
+ */
+static double time_concurrent(struct bench *b, const kv_seq *base, int n, clm_error *err)
+{
+    int n_seqs = b->args->concurrent, done = 0;
+    kv_seq **seqs = mem_zeroed((size_t)n_seqs, sizeof *seqs);
+    double seconds = -1;
+
+    if (!seqs)
+        return fail(err, CLM_ERR_NOMEM, "no memory for %d texts", n_seqs);
+    for (; done < n_seqs; done++) {
+        seqs[done] = kv_seq_fork(base, err);
+        if (!seqs[done] || append(b, seqs[done], b->args->prompt > 0 ? b->args->prompt : 1, err))
+            break;
+    }
+    if (done == n_seqs)
+        seconds = bench_concurrent(b->session.engine, seqs, n_seqs, n, err) / n_seqs;
+    for (int i = 0; i < n_seqs; i++)
+        kv_seq_close(seqs[i]);
+    mem_free(seqs);
+    return seconds;
+}
+
 static int measure_series(struct bench *b, struct series *s, const kv_seq *base, int n,
                           double (*time)(struct bench *, const kv_seq *, int, clm_error *),
                           struct progress *progress, clm_error *err)
@@ -202,6 +227,12 @@ static void count_costs(struct bench *b)
         (double)model_bytes_per_token(m) +
         kv_cache_bytes_of(engine_cache(b->session.engine), a->depth + a->generate / 2);
     b->generation.flops = model_flops_per_token(m);
+    if (a->concurrent) {
+        b->concurrent.bytes =
+            weights_read(m, a->concurrent) / a->concurrent +
+            kv_cache_bytes_of(engine_cache(b->session.engine), a->depth + prompt + a->generate / 2);
+        b->concurrent.flops = model_flops_per_token(m);
+    }
 }
 
 static double larger(double a, double b)
@@ -286,6 +317,8 @@ static void add_json(struct strbuf *out, const struct bench *b)
     add_json_series(out, b, &b->prompt, a->prompt);
     strbuf_add_str(out, ", ");
     add_json_series(out, b, &b->generation, a->generate);
+    strbuf_addf(out, ", \"texts\": %d, ", a->concurrent);
+    add_json_series(out, b, &b->concurrent, a->generate);
     strbuf_add_str(out, "}\n");
 }
 
@@ -324,6 +357,7 @@ static void add_table(struct strbuf *out, const struct bench *b)
                         "int8\n");
     add_row(out, b, &b->prompt, a->prompt);
     add_row(out, b, &b->generation, a->generate);
+    add_row(out, b, &b->concurrent, a->generate);
 }
 
 static struct model_format format_of(const struct bench_args *a)
@@ -358,6 +392,15 @@ static int check_args(const struct bench_args *a, clm_error *err)
     return fail(err, CLM_ERR_ARG, "unknown shape %.60s; there are %s", a->shape, names);
 }
 
+/* In the cache at a time, at most. */
+static int tokens_held(const struct bench_args *a)
+{
+    double n = (double)a->depth + a->prompt + a->generate;
+
+    n *= a->concurrent > 1 ? a->concurrent : 1;
+    return n < INT_MAX ? (int)n : INT_MAX;
+}
+
 static int open_shape(struct bench *b, clm_error *err)
 {
     const struct bench_args *a = b->args;
@@ -369,8 +412,8 @@ static int open_shape(struct bench *b, clm_error *err)
     s->dev = device_cpu_open(a->model.threads, err);
     if (text.failed)
         fail(err, CLM_ERR_NOMEM, "no memory for the shape");
-    else if (s->dev && memory_need_check(text.data, a->shape, format_of(a), s->dev,
-                                         a->depth + a->prompt + a->generate, err) == 0)
+    else if (s->dev &&
+             memory_need_check(text.data, a->shape, format_of(a), s->dev, tokens_held(a), err) == 0)
         s->model = model_random(text.data, a->shape, format_of(a), s->dev, &cli_log, err);
     strbuf_release(&text);
     if (s->model)
@@ -385,8 +428,9 @@ static int allocate(struct bench *b, clm_error *err)
 
     b->prompt.speeds = mem_zeroed((size_t)a->repetitions, sizeof(double));
     b->generation.speeds = mem_zeroed((size_t)a->repetitions, sizeof(double));
+    b->concurrent.speeds = mem_zeroed((size_t)a->repetitions, sizeof(double));
     b->tokens = mem_zeroed((size_t)longest + 1, sizeof *b->tokens);
-    if (!b->prompt.speeds || !b->generation.speeds || !b->tokens)
+    if (!b->prompt.speeds || !b->generation.speeds || !b->concurrent.speeds || !b->tokens)
         return fail(err, CLM_ERR_NOMEM, "no memory for %d repetitions", a->repetitions);
     return 0;
 }
@@ -396,6 +440,7 @@ static int measure(struct bench *b, clm_error *err)
     const struct bench_args *a = b->args;
     struct progress prompt = progress_open("Prompt", "runs");
     struct progress generation = progress_open("Generation", "runs");
+    struct progress concurrent = progress_open("Texts at once", "runs");
     kv_seq *base = kv_seq_open(engine_cache(b->session.engine), err);
     int rc = -1;
 
@@ -403,10 +448,13 @@ static int measure(struct bench *b, clm_error *err)
     if (base && append(b, base, a->depth, err) == 0 &&
         measure_series(b, &b->prompt, base, a->prompt, time_prompt, &prompt, err) == 0 &&
         measure_series(b, &b->generation, base, a->generate, time_generation, &generation, err) ==
-            0)
+            0 &&
+        measure_series(b, &b->concurrent, base, a->concurrent ? a->generate : 0, time_concurrent,
+                       &concurrent, err) == 0)
         rc = 0;
     progress_erase(&prompt);
     progress_erase(&generation);
+    progress_erase(&concurrent);
     kv_seq_close(base);
     if (rc)
         return -1;
@@ -418,7 +466,10 @@ static int measure(struct bench *b, clm_error *err)
 static int bench_run(const void *args, clm_error *err)
 {
     const struct bench_args *a = args;
-    struct bench b = {.args = a, .prompt.name = "prompt", .generation.name = "generation"};
+    struct bench b = {.args = a,
+                      .prompt.name = "prompt",
+                      .generation.name = "generation",
+                      .concurrent.name = "concurrent"};
     struct strbuf out = {0};
     clm_error inner = {0};
     int rc;
@@ -443,6 +494,7 @@ static int bench_run(const void *args, clm_error *err)
     strbuf_release(&out);
     mem_free(b.prompt.speeds);
     mem_free(b.generation.speeds);
+    mem_free(b.concurrent.speeds);
     mem_free(b.tokens);
     session_close(&b.session);
     if (rc && inner.code == CLM_ERR_CANCELLED)
@@ -479,6 +531,9 @@ static const struct option bench_options[] = {
     {INT_OPTION("generate", 'n', A, generate, 0, 1 << 24, "tokens to generate (default: 64)")},
     {INT_OPTION("depth", 'd', A, depth, 0, 1 << 24,
                 "tokens that the sequence holds already (default: 0)")},
+    {INT_OPTION("concurrent", 0, A, concurrent, 1, 1024,
+                "also measure what this many texts get together when they are generated at a "
+                "time, each behind a prompt of its own")},
     {INT_OPTION("repetitions", 'r', A, repetitions, 1, 10000, "of each measurement (default: 5)")},
     {INT_OPTION("prefill-step-size", 0, A, prefill_step_size, 0, 65536,
                 "how many tokens of the prompt to process at a time (default: 512)")},
@@ -494,7 +549,8 @@ const struct command command_bench = {
     .details =
         "Measures prompt processing and generation, the memory's read bandwidth and the peak "
         "of the arithmetic units, in one run. MB/token is what is read of weights and cache "
-        "for a token; read, f32 and int8 are the parts of bandwidth and peak that were used.",
+        "for a token; read, f32 and int8 are the parts of bandwidth and peak that were used. "
+        "bench/compare.py and bench/batch.py hold the figures beside llama.cpp's.",
     .options = bench_options,
     .args_size = sizeof(struct bench_args),
     .defaults = bench_defaults,

@@ -55,6 +55,16 @@ class Bench(Case):
         self.assertEqual(deep["generation"]["bytes_per_token"] - whole["generation"]["bytes_per_token"],
                          409600)
 
+    def test_concurrent(self):
+        out = self.bench("--concurrent", "4")
+        one, four = out["generation"], out["concurrent"]
+        self.assertEqual((out["texts"], four["tokens"]), (4, 4))
+        self.assertGreater(four["tokens_per_second"], 0)
+        self.assertEqual(four["flops_per_token"], one["flops_per_token"])
+        self.assertLess(four["bytes_per_token"], one["bytes_per_token"] / 2)
+        self.assertIsNone(self.bench()["concurrent"])
+        self.assertIn("concurrent", self.done(*SMALL, "--concurrent", "2").decode())
+
     def test_checkpoint(self):
         out = json.loads(self.done("bench", "-p", "8", "-n", "2", "-r", "1", "--json", "--exact"))
         self.assertTrue(out["model"].endswith("storyteller-4bit") and out["exact"])

@@ -7,7 +7,7 @@
 #include "generate/speculation.h"
 #include "testing.h"
 
-#define ORACLE_TEXTS 32
+#define ORACLE_TEXTS 64
 #define ORACLE_LENGTH 1200
 
 struct oracle {

@@ -9,10 +9,10 @@
 #include "generate/oracle.h"
 #include "generate/scheduler.h"
 
-#define N_KINDS 20
+#define N_KINDS 64 /* each once, where all are there at once */
 #define MAX_PROMPT 70
 #define MAX_TOKENS 12
-#define MAX_AT_ONCE 64
+#define MAX_AT_ONCE N_KINDS
 #define SCHEDULES (TEST_IS_SLOW ? 20 : 1000)
 
 /* What is asked, and what comes of it alone. */
@@ -241,7 +241,7 @@ static long long run_schedule(const struct rig *r, const struct kind *kinds, siz
     CHECK(s, "%s", err.message);
     for (int i = 0; i < n; i++)
         all[i] = (struct flight){
-            .kind = &kinds[random_below(N_KINDS)],
+            .kind = &kinds[n == MAX_AT_ONCE ? (size_t)i : random_below(N_KINDS)],
             .speculation = random_below(4) ? drafts : NULL,
             .comes_at = random_below(3) ? 0 : (int)random_below(20),
             .cancel_after = random_below(5) ? -1 : (int)random_below(4),

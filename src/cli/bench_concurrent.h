@@ -1,0 +1,11 @@
+/* cli/bench_concurrent.h: how long it takes to go on with several texts at once. */
+#ifndef CLI_BENCH_CONCURRENT_H
+#define CLI_BENCH_CONCURRENT_H
+
+#include "engine/engine.h"
+
+/* Seconds for n more tokens of each of seqs [n_seqs], the most likely ones, in the loop that makes
+ * all texts; negative with *err, CLM_ERR_CANCELLED at an interruption. */
+double bench_concurrent(engine *e, kv_seq *const *seqs, int n_seqs, int n, clm_error *err);
+
+#endif
