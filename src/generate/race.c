@@ -56,7 +56,7 @@ VECTOR_CLONES static int any_may_win(const int32_t *ids, const float *weights, i
 
 int race(const int32_t *ids, const float *weights, int n, uint64_t key)
 {
-    double first = INFINITY;
+    double first = HUGE_VAL;
     int winner = -1;
 
     for (int begin = 0; begin < n; begin += BLOCK) {
