@@ -112,6 +112,10 @@ class BadOptions(Case):
                 "--threads": ["-1", "5000"],
                 "--prefill-step-size": ["-1"],
                 "--cache-type": ["f64", ""],
+                "--kv-bits": ["3", "x"],
+                "--kv-group-size": ["48"],
+                "--quantized-kv-start": ["-1"],
+                "--max-kv-size": ["4", "x"],
                 "--verbose": ["perhaps"],
         }.items():
             for value in values:

@@ -238,6 +238,16 @@ class Sampling(Output):
                    "--stop=no such text", "--system-prompt=Be kind.", "--prefill-response=Once",
                    "--chat-template-config={}")
 
+    def test_cache_kinds(self):
+        plain = self.plain(*PROMPT)
+        # Text is quantised behind 5000 tokens, and nothing is let go of in so short a text.
+        self.assertEqual(self.plain("--kv-bits", "4", *PROMPT), plain)
+        self.assertEqual(self.plain("--max-kv-size", "1000", *PROMPT), plain)
+        for options in (["--kv-bits=4", "--quantized-kv-start=0"], ["--max-kv-size=5"],
+                        ["--kv-bits=8", "--kv-group-size=32", "--quantized-kv-start=1", "--max-kv-size=40"]):
+            self.assertGreater(len(self.plain(*options, *PROMPT)), 20, options)
+        self.assertNotEqual(self.plain("--max-kv-size=5", *PROMPT), plain)
+
     def test_cache_types(self):
         exact = self.plain("--exact", *PROMPT)
         self.assertEqual(self.plain("--exact", "--cache-type", "f32", *PROMPT), exact)

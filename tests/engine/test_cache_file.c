@@ -134,8 +134,23 @@ static void check_rounded(const char *folder, const char *path, const char *exac
     checkpoint_close(b);
 }
 
-/* Codes, scales and biases are as mlx-lm wrote them, but for the room behind the tokens. */
-static void check_same_codes(const char *from, const char *copy)
+static bool is_near(const struct checkpoint_tensor *a, const struct checkpoint_tensor *b,
+                    double relative)
+{
+    for (size_t i = 0; i < b->size / sizeof(float); i++) {
+        float x, y;
+
+        memcpy(&x, (const float *)a->data + i, sizeof x);
+        memcpy(&y, (const float *)b->data + i, sizeof y);
+        if (!(fabs((double)x - (double)y) <= relative * fabs((double)x)))
+            return false;
+    }
+    return true;
+}
+
+/* Codes are as mlx-lm wrote them, but for the room behind the tokens, scales and biases within
+ * roundings. */
+static void check_same_codes(const char *from, const char *copy, double relative)
 {
     clm_error err = {0};
     checkpoint *a = checkpoint_open(from, NULL, &err), *b = checkpoint_open(copy, NULL, &err);
@@ -151,7 +166,8 @@ static void check_same_codes(const char *from, const char *copy)
         /* One head: its rows come first. */
         CHECK(t && got && t->type == got->type && t->shape[1] == 1 && got->shape[1] == 1 &&
                   t->shape[3] == got->shape[3] && got->size <= t->size &&
-                  !memcmp(t->data, got->data, got->size),
+                  (i % 3 && relative > 0 ? is_near(t, got, relative)
+                                         : !memcmp(t->data, got->data, got->size)),
               "%s: %s is not as it was", copy, name);
     }
     checkpoint_close(a);
@@ -172,6 +188,28 @@ static void check_numbers(const char *folder, const char *path)
     check_dequantised(path, copy);
     kv_seq_close(seq);
     rig_close(&r);
+}
+
+/* The prompt that mlx-lm has quantised, quantised here: keys and values differ by roundings, which
+ * no code of the fixtures is so near to a half that it shows. */
+static void check_own_codes(struct rig *r, const char *folder, const char *path)
+{
+    char golden[4400], copy[2048];
+    struct golden g;
+    kv_seq *seq = rig_sequence(r);
+    float *logits;
+
+    snprintf(golden, sizeof golden, "%s/golden.safetensors", folder);
+    snprintf(copy, sizeof copy, "%s", temporary_path("own.safetensors"));
+    golden_open(&g, golden);
+    logits = malloc((size_t)g.n_prompt * (size_t)r->vocab_size * sizeof *logits);
+    CHECK(logits, "no memory");
+    rig_feed(r, seq, g.prompt, g.n_prompt, logits);
+    save(r, seq, copy);
+    check_same_codes(path, copy, 1e-5);
+    free(logits);
+    kv_seq_close(seq);
+    golden_close(&g);
 }
 
 /* A rig whose cache is of the kind of a file. */
@@ -209,7 +247,8 @@ static void check_cache(const char *folder, const char *name)
     check_continuation(&r, seq, golden, EXACT_TOLERANCE);
     check_continuation(&r, again, golden, EXACT_TOLERANCE);
     if (strstr(name, "_q")) {
-        check_same_codes(path, copy);
+        check_same_codes(path, copy, 0);
+        check_own_codes(&r, folder, path);
         check_numbers(folder, path);
     } else if (!strstr(name, "rot9")) {
         check_rounded(folder, path, copy);
