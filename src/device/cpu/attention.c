@@ -469,8 +469,16 @@ static void score_stretch(struct state *st, const struct kv_layer *at, char *blo
     const struct attend_call *call = st->call;
     struct kv_part values = kv_values(at);
     int head = st->piece->kv_head;
-    struct kv_rows rows = kv_read_keys(call->kernels, at, block, head, place, n, st->room);
+    struct cpu_codes codes;
+    struct kv_rows rows;
 
+    if (kv_reads_codes(call->kernels, at, at->k_dim)) {
+        codes = kv_key_codes(call->kernels, at, block, head, place, n, st->room);
+        call->kernels->score_codes(st->s + key, CHUNK, st->q, call->k_cols, st->n_queries, &codes,
+                                   n);
+        return;
+    }
+    rows = kv_read_keys(call->kernels, at, block, head, place, n, st->room);
     call->kernels->scores[rows.type](st->s + key, CHUNK, st->q, call->k_cols, st->n_queries,
                                      rows.data, n, at->k_dim,
                                      rows_ahead(at, block, &values, head, place));
@@ -485,8 +493,16 @@ static void weigh_stretch(struct state *st, const struct kv_layer *at, char *blo
     struct kv_part keys = kv_keys(at);
     int head = p->kv_head, next = st->base + key + CHUNK, next_place;
     const char *ahead = NULL;
-    struct kv_rows rows = kv_read_values(call->kernels, at, block, head, place, n, st->room);
+    struct cpu_codes codes;
+    struct kv_rows rows;
 
+    if (kv_reads_codes(call->kernels, at, at->v_dim)) {
+        codes = kv_value_codes(call->kernels, at, block, head, place, n, st->room);
+        call->kernels->weigh_codes(st->acc, call->v_cols, st->s + key, CHUNK, st->n_queries, &codes,
+                                   n);
+        return;
+    }
+    rows = kv_read_values(call->kernels, at, block, head, place, n, st->room);
     if (next + n <= p->end_key && (next >= p->hole_end || next + n <= p->hole) &&
         kv_at(call->kv, next) == at) {
         const char *next_block = kv_block_of(call->kv, p->s, next, &next_place);

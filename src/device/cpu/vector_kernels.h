@@ -36,6 +36,16 @@ struct cpu_recurrence_step {
     const float *v;     /* of these lanes */
 };
 
+/* Rows of whole groups as device/affine.h has them, scales and biases [n_rows, dim / group]. */
+struct cpu_codes {
+    const void *codes;
+    const float *scales, *biases;
+    int dim, group, bits;
+};
+
+/* Groups of a row of codes that kernels take at most. */
+#define CPU_CODE_GROUPS 64
+
 struct cpu_vector_kernels {
     /* y[i] = x[i] w[i] / sqrt(mean(x^2) + eps), n >= 1; w may be NULL (ones), y may be x.
      * arXiv:1910.07467 */
@@ -138,6 +148,13 @@ struct cpu_vector_kernels {
      * panel, and keeps zeros there. ahead as above. */
     void (*weigh[CPU_KV_TYPES])(float *y, int ldy, const float *s, int lds, int n_rows,
                                 const void *values, int n_keys, int dim, const void *ahead);
+
+    /* The same straight from codes, dim / group up to CPU_CODE_GROUPS, n_keys up to
+     * CPU_ATTEND_CHUNK. NULL where a set has none: rows are dequantised first. */
+    void (*score_codes)(float *s, int lds, const float *q, int ldq, int n_rows,
+                        const struct cpu_codes *keys, int n_keys);
+    void (*weigh_codes)(float *y, int ldy, const float *s, int lds, int n_rows,
+                        const struct cpu_codes *values, int n_keys);
 };
 
 /* Scalar, then what the others of a set of enum cpu_isa bits improve; the processor must have them.
