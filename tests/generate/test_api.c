@@ -416,6 +416,34 @@ static void test_errors(void **state)
     clm_model_close(NULL);
 }
 
+/* Quantised and bounded, a small cache takes a text of any length. */
+static void test_cache_kinds(void **state)
+{
+    static const int32_t token = 300;
+    clm_engine_options kinds[] = {
+        {.kv_bits = 5}, {.kv_bits = 4, .kv_group_size = 48}, {.max_kv_size = 4}};
+    clm_engine_options small = {
+        .cache_bytes = 1 << 19, .kv_bits = 4, .kv_group_size = 32, .max_kv_size = 64};
+    clm_error err = {0};
+    clm_engine *other;
+    clm_sequence *s;
+    const float *logits;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        err = (clm_error){0};
+        CHECK(!clm_engine_open(model, &kinds[i], &err) && err.code == CLM_ERR_ARG, "kind %zu", i);
+    }
+    err = (clm_error){0};
+    other = clm_engine_open(model, &small, &err);
+    s = other ? clm_sequence_open(other, &err) : NULL;
+    CHECK(s, "%s", err.message);
+    for (int i = 0; i < 400; i++)
+        CHECK(clm_sequence_eval(s, &token, 1, &logits, &err) == 0, "token %d: %s", i, err.message);
+    clm_sequence_close(s);
+    clm_engine_close(other);
+}
+
 static int open_all(void **state)
 {
     clm_model_options model_options = {.n_threads = 2};
@@ -444,7 +472,7 @@ int main(void)
         cmocka_unit_test(test_model),         cmocka_unit_test(test_step),
         cmocka_unit_test(test_fork_and_trim), cmocka_unit_test(test_sampler),
         cmocka_unit_test(test_detokenizer),   cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_scheduler),
+        cmocka_unit_test(test_cache_kinds),   cmocka_unit_test(test_scheduler),
     };
 
     return cmocka_run_group_tests(tests, open_all, close_all);
