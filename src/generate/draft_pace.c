@@ -5,18 +5,23 @@
 #define FIRST_STEPS 2     /* plain ones, to have a measure */
 #define WIDE_INTERVAL 16  /* drafting steps before one with the most that is better than none */
 #define PLAIN_INTERVAL 64 /* drafting steps before a plain one renews the measure */
-#define FIRST_ACCOUNT 1.5 /* of a plain step */
+#define FIRST_ACCOUNT 1.0 /* of a plain step */
 #define MOST_ACCOUNT 8.0  /* of a plain step */
-#define ALLOWANCE 0.01    /* of a plain step's time goes to the account */
+#define ALLOWANCE 0.007   /* of a plain step's time goes to the account */
 #define MARGIN 1.02       /* that drafts must promise to be better by */
 #define LEAST_CHANCE 0.02 /* of a draft that is worth a thought */
-#define FIRST_CHANCE 0.6  /* of drafts that were never tried */
 #define NEW_ROW 0.03      /* of a plain step, for a row of which nothing is known */
+#define DEAR_ROW 0.4      /* and what it may cost at worst */
 #define FIRST_INTERVAL 16 /* plain steps before a probe; doubled by each */
 #define MOST_INTERVAL 256
 #define LATE 8           /* measures that an average is made of */
 #define OWN_WEIGHT 4.0   /* tries of a text that count as much as those of all */
 #define MOST_TRIES 24.0f /* then they count half */
+
+/* By trust: the chance of drafts that were never tried, and how many plain steps they may take from
+ * the account beyond what is there. So a few bad guesses do not stand in the way of good ones. */
+static const double first_chance[DRAFT_TRUSTS] = {0.5, 0.7, 0.8, 0.9};
+static const double credit[DRAFT_TRUSTS] = {0, 0.25, 0.5, 1};
 
 static int depth_class(int depth)
 {
@@ -55,7 +60,7 @@ static double chance(const struct draft_odds *all, const struct draft_odds *own,
                      int depth)
 {
     int class = depth_class(depth);
-    double p = FIRST_CHANCE;
+    double p = first_chance[trust];
 
     for (int i = 0; i <= class; i++)
         p = ((double)all->hits[trust][i] + p) / ((double)all->tries[trust][i] + 1);
@@ -63,44 +68,45 @@ static double chance(const struct draft_odds *all, const struct draft_odds *own,
            ((double)own->tries[trust][class] + OWN_WEIGHT);
 }
 
-/* Seconds of a step: as measured, between measures in proportion, beyond them half as steep. 0: no
- * measure at all. *most, which may be NULL, is how many rows have been tried. */
-static double step_seconds(const struct draft_pace *p, int rows, int *most)
+/* Seconds of steps by rows: as measured, between measures in proportion, beyond them half as steep.
+ * Returns how many rows have been tried; 0: no measure at all, and all is 0. */
+static int step_seconds(const struct draft_pace *p, double seconds[PACE_ROWS + 1])
 {
-    int below = 0, above = 0, first = 0, last = 0;
+    int first = 0, last = 0;
     double slope;
 
+    for (int i = 0; i <= PACE_ROWS; i++)
+        seconds[i] = 0;
     for (int i = 1; i <= PACE_ROWS; i++) {
+        double now = p->steps[i].seconds, before = last ? seconds[last] : now;
+
         if (p->steps[i].n == 0)
             continue;
+        for (int k = last; k <= i; k++)
+            seconds[k] = before + (now - before) * (k - last) / (i - last);
         first = first ? first : i;
         last = i;
-        below = i <= rows ? i : below;
-        above = i >= rows && !above ? i : above;
     }
-    if (most)
-        *most = last;
-    if (!below)
-        return above ? p->steps[above].seconds : 0;
-    if (above == below)
-        return p->steps[below].seconds;
-    if (above)
-        return p->steps[below].seconds + (p->steps[above].seconds - p->steps[below].seconds) *
-                                             (rows - below) / (above - below);
-    slope = NEW_ROW * p->steps[first].seconds;
+    if (last == 0)
+        return 0;
+    slope = NEW_ROW * seconds[first];
     if (last > first)
-        slope =
-            fmax(slope, (p->steps[last].seconds - p->steps[first].seconds) / (last - first) / 2);
-    return p->steps[last].seconds + slope * (rows - last);
+        slope = fmax(slope, (seconds[last] - seconds[first]) / (last - first) / 2);
+    for (int i = last + 1; i <= PACE_ROWS; i++)
+        seconds[i] = seconds[last] + slope * (i - last);
+    return last;
 }
 
 /* A plan as it grows draft by draft, the likeliest first. */
 struct plan {
-    double chances[PACE_ROWS]; /* of each text, that all drafts so far are right */
-    double tokens;             /* expected */
-    double rejections;         /* expected number of texts with a wrong draft */
-    double rows_again;         /* then to be evaluated again, expected */
+    double seconds[PACE_ROWS + 1]; /* of steps by rows */
+    int tried;                     /* rows, at most */
+    double chances[PACE_ROWS];     /* of each text, that all drafts so far are right */
+    double tokens;                 /* expected */
+    double rejections;             /* expected number of texts with a wrong draft */
+    double rows_again;             /* then to be evaluated again, expected */
     int depth;
+    double credit; /* of the least trusted */
 };
 
 static int likeliest(const struct draft_pace *p, const struct plan *plan,
@@ -131,6 +137,7 @@ static void plan_add(struct plan *plan, struct paced_text *t, int i, double c)
     plan->rows_again += (plan->chances[i] - c) * (t->n_drafts + 1);
     plan->chances[i] = c;
     t->n_drafts++;
+    plan->credit = fmin(plan->credit, credit[t->trust]);
     if (t->n_drafts > plan->depth)
         plan->depth = t->n_drafts;
 }
@@ -139,11 +146,13 @@ static void plan_add(struct plan *plan, struct paced_text *t, int i, double c)
 static double plan_speed(const struct draft_pace *p, const struct plan *plan, int n, int rows,
                          int drafts, double *loss)
 {
-    double plain = step_seconds(p, rows, NULL), seconds = step_seconds(p, rows + drafts, NULL);
+    double plain = plan->seconds[rows], seconds = plan->seconds[rows + drafts];
     double tokens = plan->tokens, row = (seconds - plain) / drafts;
 
     seconds += plan->depth * p->guess_seconds;
     *loss = seconds - plain;
+    if (rows + drafts > plan->tried)
+        *loss += (DEAR_ROW - NEW_ROW) * plain * (rows + drafts - plan->tried);
     if (p->goes_back) { /* a plain step must follow for that text */
         tokens += plan->rejections;
         seconds += plan->rejections * plain / n + plan->rows_again * fmax(row, 0);
@@ -152,9 +161,10 @@ static double plan_speed(const struct draft_pace *p, const struct plan *plan, in
 }
 
 /* One draft for one text now and then, where none seems worth it: things may have changed. */
-static void probe(struct draft_pace *p, struct paced_text *texts, int n, int rows)
+static void probe(struct draft_pace *p, const struct plan *plan, struct paced_text *texts, int n,
+                  int rows)
 {
-    double loss = step_seconds(p, rows + 1, NULL) - step_seconds(p, rows, NULL) + p->guess_seconds;
+    double loss = plan->seconds[rows + 1] - plan->seconds[rows] + p->guess_seconds;
     int i = p->since_probe % n;
 
     if (p->probe_interval == 0)
@@ -169,8 +179,8 @@ static void probe(struct draft_pace *p, struct paced_text *texts, int n, int row
 
 void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int most_rows)
 {
-    struct plan plan = {.tokens = n};
-    int rows = 0, tried, counts[PACE_ROWS] = {0};
+    struct plan plan = {.tokens = n, .credit = 1};
+    int rows = 0, counts[PACE_ROWS] = {0};
     double best, c, loss;
     bool worth = false, wide = p->since_plain % WIDE_INTERVAL == WIDE_INTERVAL - 1;
 
@@ -184,10 +194,11 @@ void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int 
         return;
     for (int i = 0; i < n; i++)
         plan.chances[i] = 1;
-    best = n / step_seconds(p, rows, &tried) * MARGIN;
+    plan.tried = step_seconds(p, plan.seconds);
+    best = n / plan.seconds[rows] * MARGIN;
     /* What was never tried is taken in small steps. */
-    if (most_rows > 2 * tried + 2)
-        most_rows = 2 * tried + 2;
+    if (most_rows > 2 * plan.tried + 2)
+        most_rows = 2 * plan.tried + 2;
     for (int drafts = 1; rows + drafts <= most_rows; drafts++) {
         int i = likeliest(p, &plan, texts, n, &c);
         double speed;
@@ -196,7 +207,7 @@ void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int 
             break;
         plan_add(&plan, &texts[i], i, c);
         speed = plan_speed(p, &plan, n, rows, drafts, &loss);
-        if (speed <= best || loss > p->account)
+        if (speed <= best || loss > p->account + plan.credit * plan.seconds[rows])
             continue;
         best = wide ? best : speed;
         worth = true;
@@ -208,7 +219,7 @@ void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int 
     if (worth)
         p->since_probe = p->probe_interval = 0;
     else
-        probe(p, texts, n, rows);
+        probe(p, &plan, texts, n, rows);
 }
 
 static void average(double *value, int *n, double x)
@@ -228,7 +239,7 @@ static double measured(const struct draft_pace *p, const struct paced_step *s)
 void draft_pace_learn(struct draft_pace *p, const struct paced_step *s)
 {
     bool drafted = s->depth > 0;
-    double seconds, plain;
+    double seconds, plain, by_rows[PACE_ROWS + 1];
 
     if (s->rows > PACE_ROWS || s->rows < 1)
         return;
@@ -239,7 +250,8 @@ void draft_pace_learn(struct draft_pace *p, const struct paced_step *s)
         average(&p->guess_seconds, &p->n_guesses, s->guess_seconds / s->depth);
         seconds += s->guess_seconds;
     }
-    plain = step_seconds(p, s->n_texts, NULL);
+    step_seconds(p, by_rows);
+    plain = by_rows[s->n_texts];
     if (!p->opened && p->steps[s->rows].n >= FIRST_STEPS) {
         p->opened = true;
         p->account = FIRST_ACCOUNT * plain;

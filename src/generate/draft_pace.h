@@ -4,8 +4,9 @@
  * more, as often as guesses are right. All three are measured as text is made, and the number of
  * drafts is chosen that gives the most tokens a second. What is not known is thought of well, and
  * so tried; an account of time saved and lost, which starts with little, bounds what trying may
- * cost: drafts must be affordable even if all of them are wrong. So text never takes more than a
- * few percent longer than without drafts.
+ * cost: drafts must be affordable even if all of them are wrong, where only much trusted ones may
+ * take a little more than is there. So text never takes more than a few percent longer than without
+ * drafts.
  */
 #ifndef GENERATE_DRAFT_PACE_H
 #define GENERATE_DRAFT_PACE_H

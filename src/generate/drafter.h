@@ -11,7 +11,8 @@
 #include "generate/sampler.h"
 #include "tokenizer/tokenizer.h"
 
-#define MAX_DRAFT_TOKENS 64
+/* As far as sequences with sliding windows can go back. */
+#define MAX_DRAFT_TOKENS KV_BLOCK_TOKENS
 
 /* How good a guess looks before it is tried, 0 to DRAFT_TRUSTS - 1, in a measure of the drafter's
  * own: guesses of one trust are right about equally often. */
