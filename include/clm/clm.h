@@ -250,6 +250,12 @@ typedef struct clm_scheduler_options {
     int max_running;  /* requests with a past in the cache at once; 0: 64 */
     int step_tokens;  /* tokens of one step at most; 0: the engine's max_rows */
     int prompt_share; /* of which so many of prompts while answers go on; 0: 64 */
+    /* What guesses tokens ahead, at most one of the two; text is the same as without. An engine of
+     * a smaller model with the same tokenizer, to be closed after the scheduler; or what the text
+     * itself went on with where it had the same few tokens before. */
+    clm_engine *draft_engine;
+    bool prompt_lookup;
+    int max_drafts; /* tokens guessed at a time at most; 0: as many as are worth their time */
 } clm_scheduler_options;
 
 /* A token as it comes. Text that a later token may still change, or that may still become a stop,
@@ -262,7 +268,8 @@ typedef struct clm_token {
     int n_top;
     const char *text; /* [size], not NUL-terminated; valid during the call, as is top */
     size_t size;
-    bool last; /* no more will come */
+    bool last;       /* no more will come */
+    bool from_draft; /* it was guessed */
 } clm_token;
 
 typedef enum clm_finish {
@@ -278,6 +285,7 @@ typedef struct clm_result {
     int prompt_tokens, generated_tokens; /* an end token counts */
     double prompt_seconds;               /* until the first token was chosen */
     double generation_seconds;           /* from then until the last */
+    int drafted_tokens, draft_tokens;    /* guessed, and of these right */
 } clm_result;
 
 /* Start from clm_request_defaults(). All that is pointed to is copied, but ctx. */
@@ -310,7 +318,8 @@ typedef struct clm_request_options {
 /* The most likely tokens, to the end of the context. */
 CLM_API clm_request_options clm_request_defaults(void);
 
-/* options may be NULL. Between steps the engine may be used in other ways too. */
+/* options may be NULL. Between steps the engine may be used in other ways too. CLM_ERR_ARG: an
+ * option is out of range, or the draft model has another tokenizer. */
 CLM_API clm_scheduler *clm_scheduler_open(clm_engine *e, const clm_scheduler_options *options,
                                           clm_error *err);
 

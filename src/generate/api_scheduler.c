@@ -9,7 +9,8 @@
 struct clm_scheduler {
     clm_engine *engine;
     scheduler *scheduler;
-    clm_request *requests; /* that are not done */
+    speculation *speculation; /* NULL: none */
+    clm_request *requests;    /* that are not done */
 };
 
 struct clm_request {
@@ -26,6 +27,28 @@ clm_request_options clm_request_defaults(void)
     return (clm_request_options){.sampler = clm_sampler_defaults()};
 }
 
+/* What guesses, if anything is to. */
+static int open_speculation(clm_scheduler *s, const clm_scheduler_options *o, clm_error *err)
+{
+    const clm_engine *small = o->draft_engine;
+    struct speculation_options options = {.max_drafts = o->max_drafts};
+    drafter *d;
+
+    if (small && o->prompt_lookup)
+        return fail(err, CLM_ERR_ARG, "a draft engine and prompt lookup; give one of them");
+    if (!small && !o->prompt_lookup)
+        return 0;
+    if (small &&
+        drafter_check_tokenizers(s->engine->model->tokenizer, small->model->tokenizer, err))
+        return -1;
+    d = small ? drafter_open_model(small->engine, engine_model(s->engine->engine)->spec->vocab_size,
+                                   err)
+              : drafter_open_lookup(err);
+    if (d)
+        s->speculation = speculation_open(d, &options, err);
+    return s->speculation ? 0 : -1;
+}
+
 clm_scheduler *clm_scheduler_open(clm_engine *e, const clm_scheduler_options *options,
                                   clm_error *err)
 {
@@ -37,16 +60,18 @@ clm_scheduler *clm_scheduler_open(clm_engine *e, const clm_scheduler_options *op
     };
     clm_scheduler *s;
 
-    if (given.max_running < 0 || given.step_tokens < 0 || given.prompt_share < 0)
+    if (given.max_running < 0 || given.step_tokens < 0 || given.prompt_share < 0 ||
+        given.max_drafts < 0)
         return fail_null(err, CLM_ERR_ARG, "options of a scheduler must be 0 or more");
     s = mem_zeroed(1, sizeof *s);
     if (!s)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a scheduler");
     s->engine = e;
-    s->scheduler = scheduler_open(e->engine, &o, err);
+    if (open_speculation(s, &given, err) == 0)
+        s->scheduler = scheduler_open(e->engine, &o, err);
     if (s->scheduler)
         return s;
-    mem_free(s);
+    clm_scheduler_close(s);
     return NULL;
 }
 
@@ -69,6 +94,7 @@ void clm_scheduler_close(clm_scheduler *s)
     scheduler_close(s->scheduler);
     while (s->requests)
         request_release(s->requests);
+    speculation_close(s->speculation);
     mem_free(s);
 }
 
@@ -98,6 +124,7 @@ static bool pass_token(void *ctx, const struct generated *g)
         .text = g->text,
         .size = g->size,
         .last = g->last,
+        .from_draft = g->from_draft,
     };
 
     return r->o.token(r->o.ctx, &t);
@@ -118,6 +145,8 @@ static void pass_end(void *ctx, const struct generate_result *result, const clm_
         .generated_tokens = result->generated_tokens,
         .prompt_seconds = result->prompt_seconds,
         .generation_seconds = result->generation_seconds,
+        .drafted_tokens = result->drafted_tokens,
+        .draft_tokens = result->draft_tokens,
     };
 
     request_release(r);
@@ -149,6 +178,7 @@ static int submit(clm_request *r, clm_error *err)
                      .timeout = given->timeout,
                      .end_tokens = given->ignore_end_tokens ? NULL : &m->end_tokens,
                      .stops = &r->stops,
+                     .speculation = r->owner->speculation,
                      .ctx = r,
                      .progress = given->progress ? pass_progress : NULL,
                      .process = given->process ? pass_logits : NULL,

@@ -209,7 +209,7 @@ struct told {
     clm_request *request;
     char text[512];
     int32_t tokens[64];
-    int n_tokens, n_done, progress, stop_after;
+    int n_tokens, n_done, progress, stop_after, foreseen;
     int32_t forbidden;
     struct told *follower; /* submitted when this one is done */
     clm_result result;
@@ -223,6 +223,7 @@ static bool take_token(void *ctx, const clm_token *t)
     CHECK(t->logprob <= 0 && t->n_top == 2 && t->top[0].logprob >= t->logprob, "logprobs");
     strncat(told->text, t->text, t->size);
     told->tokens[told->n_tokens++] = t->token;
+    told->foreseen += t->from_draft;
     return told->n_tokens != told->stop_after;
 }
 
@@ -338,6 +339,46 @@ static void test_scheduler(void **state)
     clm_scheduler_close(s);
     CHECK(follower.n_done == 0, "done was told of a request that was dropped");
     clm_scheduler_close(NULL);
+}
+
+/* An engine of the same model guesses, or the text itself. */
+static void test_drafts(void **state)
+{
+    clm_error err = {0};
+    clm_engine_options eo = {.exact = true};
+    clm_engine *other = clm_engine_open(model, &eo, &err);
+    clm_scheduler_options o = {.draft_engine = other, .prompt_lookup = true};
+
+    (void)state;
+    CHECK(other, "%s", err.message);
+    CHECK(!clm_scheduler_open(engine, &o, &err) && err.code == CLM_ERR_ARG, "both were taken");
+    for (int lookup = 0; lookup < 2; lookup++) {
+        struct told all[N_PROMPTS] = {0};
+        clm_scheduler *s;
+
+        o.draft_engine = lookup ? NULL : other;
+        o.prompt_lookup = lookup;
+        s = clm_scheduler_open(engine, &o, &err);
+        CHECK(s, "%s", err.message);
+        for (int i = 0; i < N_PROMPTS; i++) {
+            all[i].scheduler = s;
+            submit(&all[i], prompts[i], clm_request_defaults());
+        }
+        while (clm_scheduler_step(s))
+            ;
+        for (int i = 0; i < N_PROMPTS; i++) {
+            int32_t alone[STEPS];
+
+            continue_alone(prompts[i], alone);
+            CHECK(!memcmp(alone, all[i].tokens, sizeof alone), "request %d: other tokens", i);
+            CHECK(all[i].result.draft_tokens == all[i].foreseen &&
+                      all[i].foreseen <= all[i].result.drafted_tokens,
+                  "%d of %d, %d came", all[i].result.draft_tokens, all[i].result.drafted_tokens,
+                  all[i].foreseen);
+        }
+        clm_scheduler_close(s);
+    }
+    clm_engine_close(other);
 }
 
 static void test_detokenizer(void **state)
@@ -473,6 +514,7 @@ int main(void)
         cmocka_unit_test(test_fork_and_trim), cmocka_unit_test(test_sampler),
         cmocka_unit_test(test_detokenizer),   cmocka_unit_test(test_errors),
         cmocka_unit_test(test_cache_kinds),   cmocka_unit_test(test_scheduler),
+        cmocka_unit_test(test_drafts),
     };
 
     return cmocka_run_group_tests(tests, open_all, close_all);
