@@ -9,7 +9,7 @@
 #include "generate/select.h"
 #include "generate/vector.h"
 
-#define BLOCK 64
+#define BLOCK 256
 
 /* Move candidates [begin, end) down to place `to`; returns the place after them. */
 static int move(struct candidates *c, int to, int begin, int end)
@@ -92,6 +92,14 @@ void filter_top_n_sigma(struct candidates *c, double n)
     keep_from(c, c->logprobs, c->max - (float)(n * sqrt(squares[0] / c->n)));
 }
 
+/* y = w (x - shift) */
+VECTOR_CLONES static void weigh_all(float *restrict y, const float *w, const float *x, int n,
+                                    float shift)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = w[i] * (x[i] - shift);
+}
+
 /* The entropy of the candidates, in nats; *log_sum is the logarithm of their whole probability. */
 static double entropy_of(const struct candidates *c, double *log_sum)
 {
@@ -101,12 +109,18 @@ static double entropy_of(const struct candidates *c, double *log_sum)
     for (int begin = 0; begin < c->n; begin += BLOCK) {
         int size = c->n - begin < BLOCK ? c->n - begin : BLOCK;
 
-        for (int i = 0; i < size; i++)
-            products[i] = c->weights[begin + i] * (c->logprobs[begin + i] - c->top);
+        weigh_all(products, c->weights + begin, c->logprobs + begin, size, c->top);
         parts += logits_sum(products, size);
     }
     *log_sum = (double)c->top + log(sum);
     return log(sum) - parts / sum;
+}
+
+/* y = -|x - middle| */
+VECTOR_CLONES static void nearness(float *restrict y, const float *x, int n, float middle)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = -fabsf(x[i] - middle);
 }
 
 void filter_typical(struct candidates *c, double p)
@@ -114,8 +128,7 @@ void filter_typical(struct candidates *c, double p)
     double log_sum, entropy = entropy_of(c, &log_sum);
     float typical = (float)(log_sum - entropy);
 
-    for (int i = 0; i < c->n; i++)
-        c->keys[i] = -fabsf(c->logprobs[i] - typical);
+    nearness(c->keys, c->logprobs, c->n, typical);
     keep_from(c, c->keys, select_by_weight(c->keys, c->weights, c->n, p, c->scratch));
     c->max = logits_max(c->logprobs, c->n);
 }
@@ -158,22 +171,42 @@ static bool is_among(int32_t id, const int32_t *ids, int n)
     return false;
 }
 
+/* The least of w / sum that is above the threshold; infinity without one. */
+static float least_above(const float *w, int n, float sum, float threshold)
+{
+    float least = INFINITY;
+
+    for (int begin = 0; begin < n; begin += BLOCK) {
+        int end = n - begin < BLOCK ? n : begin + BLOCK;
+
+        if (!(logits_max(w + begin, end - begin) / sum > threshold))
+            continue;
+        for (int i = begin; i < end; i++) {
+            float p = w[i] / sum;
+
+            least = p > threshold && p < least ? p : least;
+        }
+    }
+    return least;
+}
+
 void filter_xtc(struct candidates *c, double threshold, const int32_t *special, int n_special)
 {
-    float sum = (float)logits_sum(c->weights, c->n), least = INFINITY;
+    float sum = (float)logits_sum(c->weights, c->n);
+    float least = least_above(c->weights, c->n, sum, (float)threshold);
     int n = 0, begin = 0;
 
-    for (int i = 0; i < c->n; i++) {
-        float p = c->weights[i] / sum;
+    for (int block = 0; block < c->n; block += BLOCK) {
+        int end = c->n - block < BLOCK ? c->n : block + BLOCK;
 
-        p = p > (float)threshold ? p : INFINITY;
-        least = p < least ? p : least;
-    }
-    for (int i = 0; i < c->n; i++) {
-        if (!(c->weights[i] / sum > least) || is_among(c->ids[i], special, n_special))
+        if (!(logits_max(c->weights + block, end - block) / sum > least))
             continue;
-        n = move(c, n, begin, i);
-        begin = i + 1;
+        for (int i = block; i < end; i++) {
+            if (!(c->weights[i] / sum > least) || is_among(c->ids[i], special, n_special))
+                continue;
+            n = move(c, n, begin, i);
+            begin = i + 1;
+        }
     }
     c->n = move(c, n, begin, c->n);
     if (begin > 0)

@@ -9,19 +9,27 @@
 #define BLOCK 256
 #define LANES 16
 
+/* lanes[l] = the larger of lanes[l] and x[l]. */
+static inline void lanes_max(float *restrict lanes, const float *x, int n)
+{
+    for (int l = 0; l < n; l++)
+        lanes[l] = x[l] > lanes[l] ? x[l] : lanes[l];
+}
+
 VECTOR_CLONES float logits_max(const float *x, int n)
 {
-    float lanes[LANES], max = x[0];
+    float lanes[2 * LANES], max = x[0];
     int i = 0;
 
-    for (int l = 0; l < LANES; l++)
+    for (int l = 0; l < 2 * LANES; l++)
         lanes[l] = max;
-    for (; i + LANES <= n; i += LANES)
-        for (int l = 0; l < LANES; l++)
-            lanes[l] = x[i + l] > lanes[l] ? x[i + l] : lanes[l];
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        lanes_max(lanes, x + i, 2 * LANES);
     for (; i < n; i++)
         max = x[i] > max ? x[i] : max;
-    for (int l = 0; l < LANES; l++)
+    lanes_max(lanes, lanes + LANES, LANES);
+    lanes_max(lanes, lanes + LANES / 2, LANES / 2);
+    for (int l = 0; l < LANES / 2; l++)
         max = lanes[l] > max ? lanes[l] : max;
     return max;
 }
@@ -100,6 +108,18 @@ static inline float exp_below_0(float x)
     return x < -87.0f ? 0.0f : p * power;
 }
 
+/* y = exp((x - max) factor) of a block. */
+static inline void block_exp(float *restrict y, const float *x, int n, float max, double factor)
+{
+    if (factor == 1) {
+        for (int i = 0; i < n; i++)
+            y[i] = exp_below_0(x[i] - max);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        y[i] = exp_below_0((float)((double)(x[i] - max) * factor));
+}
+
 VECTOR_CLONES double logits_exp(float *out, const float *x, int n, float max, double temp)
 {
     double sum = 0, factor = fmin(1 / temp, 1e30); /* finite: 0 times it is 0 */
@@ -108,16 +128,9 @@ VECTOR_CLONES double logits_exp(float *out, const float *x, int n, float max, do
     for (int begin = 0; begin < n; begin += BLOCK) {
         int size = n - begin < BLOCK ? n - begin : BLOCK;
 
-        for (int i = 0; i < size; i++)
-            y[i] = x[begin + i] - max;
-        if (factor != 1)
-            for (int i = 0; i < size; i++)
-                y[i] = (float)((double)y[i] * factor);
-        for (int i = 0; i < size; i++)
-            y[i] = exp_below_0(y[i]);
-        if (out)
-            for (int i = 0; i < size; i++)
-                out[begin + i] = y[i];
+        block_exp(y, x + begin, size, max, factor);
+        for (int i = 0; out && i < size; i++)
+            out[begin + i] = y[i];
         sum += block_sum(y, size);
     }
     return sum;

@@ -102,7 +102,7 @@ float select_by_weight(const float *keys, const float *weights, int n, double pa
                        struct weighted *scratch)
 {
     float max = logits_max(keys, n);
-    double mass[BUCKETS] = {0}, total = 0, above = 0;
+    double mass[BUCKETS] = {0}, odd[BUCKETS] = {0}, total = 0, above = 0;
     int bucket = 0, last = 0, m = 0;
     int32_t buckets[BLOCK];
 
@@ -110,10 +110,11 @@ float select_by_weight(const float *keys, const float *weights, int n, double pa
         int size = n - begin < BLOCK ? n - begin : BLOCK;
 
         find_buckets(buckets, keys + begin, size, max);
-        for (int i = 0; i < size; i++)
-            mass[buckets[i]] += (double)weights[begin + i];
+        for (int i = 0; i < size; i++) /* neighbours do not wait for each other */
+            (i % 2 ? odd : mass)[buckets[i]] += (double)weights[begin + i];
     }
     for (int b = 0; b < BUCKETS; b++) {
+        mass[b] += odd[b];
         total += mass[b];
         last = mass[b] > 0 ? b : last;
     }

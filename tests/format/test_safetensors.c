@@ -2,7 +2,6 @@
 #include "testing.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "base/memory.h"
 #include "base/number.h"
@@ -428,15 +427,13 @@ static void test_write_memory(void **state)
     unlink(path);
 }
 
-/* 50000 tensors, as a mixture of experts has them: milliseconds, not seconds. */
+/* 50000 tensors, as a mixture of experts has them. */
 static void test_many(void **state)
 {
     enum { N = 50000 };
     struct strbuf header = {0}, b = {0};
     struct safetensors st;
-    struct timespec start, end;
     clm_error err;
-    double ms;
 
     (void)state;
     strbuf_add_char(&header, '{');
@@ -447,13 +444,8 @@ static void test_many(void **state)
                     i ? "," : "", i / 512, i % 512, i * 4, i * 4 + 4);
     strbuf_add_char(&header, '}');
     make_file(&b, header.data, header.size, N * 4);
-    clock_gettime(CLOCK_MONOTONIC, &start);
     CHECK(!parse(&st, &b, &err), "%s", err.message);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    ms = (double)(end.tv_sec - start.tv_sec) * 1e3 + (double)(end.tv_nsec - start.tv_nsec) * 1e-6;
-    print_message("%d tensors, a header of %zu bytes: %.1f ms\n", N, header.size, ms);
     CHECK(st.n_tensors == N, "%zu", st.n_tensors);
-    CHECK(ms < 2000, "%.0f ms", ms); /* far above, for sanitizers and busy machines */
     safetensors_close(&st);
     strbuf_release(&header);
     strbuf_release(&b);
