@@ -517,6 +517,10 @@ struct device {
  * comparisons. */
 device *device_cpu_open(int n_threads, clm_error *err);
 
+/* The first GPU that CUDA shows. NULL with *err, which says what is missing: CUDA when clm was
+ * built, a driver, or a GPU of compute capability 8.0 or more. */
+device *device_cuda_open(clm_error *err);
+
 /* Which kernels: "scalar", "avx2", "avx512", "neon"; and the number of threads. */
 const char *device_cpu_isa(const device *d);
 int device_cpu_threads(const device *d);

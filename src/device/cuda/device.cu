@@ -1,0 +1,136 @@
+/* device/cuda/device.cu: opening a GPU as a device: what it is, its stream, its table. */
+#include "device/cuda/cuda.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+extern "C" {
+#include "base/memory.h"
+}
+
+enum { OLDEST = 80 }; /* architecture that kernels are built for */
+
+bool cuda_check(struct cuda_device *c, cudaError_t status, const char *what)
+{
+    if (status == cudaSuccess || c->failure.code)
+        return false;
+    fail(&c->failure, status == cudaErrorMemoryAllocation ? CLM_ERR_NOMEM : CLM_ERR_DEVICE,
+         "cuda: %s: %s", what, cudaGetErrorString(status));
+    return true;
+}
+
+void cuda_fail(struct cuda_device *c, int code, const char *format, ...)
+{
+    char message[sizeof c->failure.message];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    fail(&c->failure, code, "%s", message);
+}
+
+static int cuda_sync(device *d, clm_error *err)
+{
+    struct cuda_device *c = cuda_device_of(d);
+
+    cuda_drain(c);
+    cuda_check(c, cudaGetLastError(), "running");
+    if (!c->failure.code)
+        return 0;
+    fail(err, c->failure.code, "%s", c->failure.message);
+    c->failure = (clm_error){};
+    return -1;
+}
+
+static void cuda_close(device *d)
+{
+    struct cuda_device *c = cuda_device_of(d);
+
+    if (!c)
+        return;
+    if (c->stream)
+        cudaStreamSynchronize(c->stream);
+    cuda_blas_close(c);
+    cuda_memory_close(c);
+    cuda_queue_close(c->queue);
+    if (c->stream)
+        cudaStreamDestroy(c->stream);
+    mem_free(c);
+}
+
+static void cuda_set_exact(device *d, bool exact)
+{
+    cuda_device_of(d)->exact = exact;
+}
+
+static const struct device_ops cuda_ops = {
+    .name = "cuda",
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .copy = cuda_copy,
+    .map = cuda_map,
+    .sync = cuda_sync,
+    .close = cuda_close,
+    .set_exact = cuda_set_exact,
+    .measure = cuda_measure,
+};
+
+/* Is there a driver, a GPU, and one that kernels are built for? Its properties then. */
+static int look(struct cuda_device *c, clm_error *err)
+{
+    struct cudaDeviceProp p = {};
+    int n = 0;
+    cudaError_t status = cudaGetDeviceCount(&n);
+
+    if (status == cudaErrorInsufficientDriver)
+        return fail(err, CLM_ERR_DEVICE,
+                    "cuda: the NVIDIA driver is missing or older than CUDA %d.%d, which clm was "
+                    "built with",
+                    CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    if (status == cudaErrorNoDevice || (status == cudaSuccess && n < 1))
+        return fail(err, CLM_ERR_DEVICE, "cuda: there is no GPU that the NVIDIA driver shows");
+    if (status != cudaSuccess)
+        return fail(err, CLM_ERR_DEVICE, "cuda: asking for a GPU: %s", cudaGetErrorString(status));
+    status = cudaGetDeviceProperties(&p, 0);
+    if (status != cudaSuccess)
+        return fail(err, CLM_ERR_DEVICE, "cuda: asking what the GPU is: %s",
+                    cudaGetErrorString(status));
+    c->arch = 10 * p.major + p.minor;
+    c->n_processors = p.multiProcessorCount;
+    c->shared_memory = p.sharedMemPerBlockOptin;
+    if (c->arch < OLDEST)
+        return fail(err, CLM_ERR_UNSUPPORTED,
+                    "cuda: %s is of compute capability %d.%d; 8.0 or more is needed", p.name,
+                    p.major, p.minor);
+    return 0;
+}
+
+static int open_device(struct cuda_device *c, clm_error *err)
+{
+    c->base.ops = &cuda_ops;
+    if (look(c, err))
+        return -1;
+    cuda_check(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "making a stream");
+    if (c->failure.code)
+        return fail(err, c->failure.code, "%s", c->failure.message);
+    c->queue = cuda_queue_open();
+    if (!c->queue)
+        return fail(err, CLM_ERR_NOMEM, "cuda: no memory for the device");
+    return cuda_memory_open(c, err);
+}
+
+extern "C" device *device_cuda_open(clm_error *err)
+{
+    struct cuda_device *c = (struct cuda_device *)mem_zeroed(1, sizeof *c);
+
+    if (!c)
+        return fail_null(err, CLM_ERR_NOMEM, "cuda: no memory for the device");
+    if (open_device(c, err)) {
+        cuda_close(&c->base);
+        return NULL;
+    }
+    return &c->base;
+}

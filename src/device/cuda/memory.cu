@@ -1,0 +1,331 @@
+/* device/cuda/memory.cu: device memory, and what goes there and back.
+ *
+ * Small uploads, and the host arrays that operations are given, are copied to a pinned ring; a
+ * kernel takes them from there in its place among the others, so that they are part of a graph:
+ * what the ring holds is read when the graph runs. The ring begins anew whenever someone has waited
+ * for all that was queued, so that a step finds the same places as the step before. Large ones go
+ * through two pinned buffers, one filled while the other is on its way.
+ */
+#include "device/cuda/cuda.h"
+
+#include <string.h>
+
+extern "C" {
+#include "base/memory.h"
+}
+
+enum {
+    RING = 1 << 20,
+    SMALL = 64 * 1024, /* bytes of an upload that goes through the ring */
+    BUFFER = 16 << 20, /* of a pinned buffer */
+    ALIGNMENT = 256,
+    N_STAGED = 64, /* copies that are remembered */
+    COPY_THREADS = 256
+};
+
+/* Bytes of the ring that have a copy on the device. */
+struct staged {
+    size_t at, size;
+};
+
+/* A piece of a mapped file, and its copy. */
+struct mapping {
+    const void *data;
+    size_t size;
+    void *view;
+};
+
+struct cuda_memory {
+    char *ring, *ring_copy; /* pinned, and on the device */
+    size_t ring_used;
+    struct staged staged[N_STAGED];
+    int n_staged;
+    char *buffers[2];
+    cudaEvent_t sent[2];
+    int next; /* buffer */
+    void *scratch;
+    size_t scratch_size;
+    struct mapping *mappings; /* by address, then size */
+    size_t n_mappings, capacity;
+};
+
+static size_t aligned(size_t n)
+{
+    return (n + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+/* --- Copying by kernel --- */
+
+/* Both ends 16-byte aligned, or copied byte by byte. */
+static __global__ void copy_kernel(char *to, const char *from, size_t size)
+{
+    size_t step = (size_t)gridDim.x * blockDim.x, i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    size_t words = ((uintptr_t)to | (uintptr_t)from) % 16 ? 0 : size / 16;
+
+    cuda_wait();
+    for (size_t w = i; w < words; w += step)
+        ((uint4 *)to)[w] = ((const uint4 *)from)[w];
+    for (size_t b = words * 16 + i; b < size; b += step)
+        to[b] = from[b];
+}
+
+static void queue_copy(struct cuda_device *c, void *to, const void *from, size_t size)
+{
+    size_t blocks = (size / 16 + COPY_THREADS - 1) / COPY_THREADS, most = 8 * c->n_processors;
+    struct cuda_shape shape = {dim3((unsigned)(blocks < 1      ? 1
+                                               : blocks < most ? blocks
+                                                               : most)),
+                               dim3(COPY_THREADS), 0, true};
+
+    if (size)
+        cuda_launch(c, copy_kernel, shape, (char *)to, (const char *)from, size);
+}
+
+/* --- The ring --- */
+
+void cuda_staging_reset(struct cuda_device *c)
+{
+    c->memory->ring_used = 0;
+    c->memory->n_staged = 0;
+}
+
+/* Where in the ring the bytes lie; they may be as many as it has. */
+static size_t into_ring(struct cuda_device *c, const void *data, size_t size)
+{
+    struct cuda_memory *m = c->memory;
+
+    if (RING - m->ring_used < aligned(size))
+        cuda_drain(c);
+
+    size_t at = m->ring_used;
+    memcpy(m->ring + at, data, size);
+    m->ring_used += aligned(size);
+    return at;
+}
+
+const void *cuda_stage(struct cuda_device *c, const void *data, size_t size)
+{
+    struct cuda_memory *m = c->memory;
+
+    for (int i = 0; i < m->n_staged; i++)
+        if (m->staged[i].size == size && !memcmp(m->ring + m->staged[i].at, data, size))
+            return m->ring_copy + m->staged[i].at;
+    if (size > RING) {
+        cuda_fail(c, CLM_ERR_UNSUPPORTED, "cuda: %zu bytes of arguments; %d are the most", size,
+                  (int)RING);
+        return NULL;
+    }
+
+    size_t at = into_ring(c, data, size);
+    queue_copy(c, m->ring_copy + at, m->ring + at, size);
+    if (m->n_staged < N_STAGED)
+        m->staged[m->n_staged++] = (struct staged){at, size};
+    return c->failure.code ? NULL : m->ring_copy + at;
+}
+
+/* --- Scratch --- */
+
+void *cuda_scratch(struct cuda_device *c, size_t size)
+{
+    struct cuda_memory *m = c->memory;
+
+    if (size <= m->scratch_size)
+        return m->scratch;
+    cuda_drain(c);
+    cuda_check(c, cudaFree(m->scratch), "giving scratch back");
+    m->scratch_size = 0;
+    m->scratch = cuda_alloc(&c->base, aligned(size), &c->failure);
+    if (m->scratch)
+        m->scratch_size = aligned(size);
+    return m->scratch;
+}
+
+/* --- The table's --- */
+
+void *cuda_alloc(device *d, size_t size, clm_error *err)
+{
+    void *p = NULL;
+    size_t free_bytes = 0, total = 0;
+    cudaError_t status =
+        mem_fails_now() ? cudaErrorMemoryAllocation : cudaMalloc(&p, size ? size : 1);
+
+    (void)d;
+    if (status == cudaSuccess)
+        return p;
+    (void)cudaGetLastError();
+    cudaMemGetInfo(&free_bytes, &total);
+    return fail_null(err, status == cudaErrorMemoryAllocation ? CLM_ERR_NOMEM : CLM_ERR_DEVICE,
+                     "cuda: no memory for %zu bytes, %zu of %zu are free: %s", size, free_bytes,
+                     total, cudaGetErrorString(status));
+}
+
+void cuda_free(device *d, void *p)
+{
+    struct cuda_device *c = cuda_device_of(d);
+
+    if (!p)
+        return;
+    cuda_drain(c);
+    cuda_check(c, cudaFree(p), "freeing memory");
+}
+
+void cuda_copy(device *d, void *to, const void *from, size_t size)
+{
+    queue_copy(cuda_device_of(d), to, from, size);
+}
+
+/* Through the pinned buffers. */
+static void upload_large(struct cuda_device *c, char *to, const char *from, size_t size)
+{
+    struct cuda_memory *m = c->memory;
+    cudaStream_t stream = cuda_flush(c);
+
+    for (size_t at = 0, n; at < size && !c->failure.code; at += n) {
+        int i = m->next;
+
+        n = size - at < BUFFER ? size - at : BUFFER;
+        cuda_check(c, cudaEventSynchronize(m->sent[i]), "waiting for an upload");
+        memcpy(m->buffers[i], from + at, n);
+        cuda_check(c, cudaMemcpyAsync(to + at, m->buffers[i], n, cudaMemcpyHostToDevice, stream),
+                   "uploading");
+        cuda_check(c, cudaEventRecord(m->sent[i], stream), "uploading");
+        m->next = !i;
+    }
+}
+
+void cuda_upload(device *d, void *to, const void *from, size_t size)
+{
+    struct cuda_device *c = cuda_device_of(d);
+
+    if (!size)
+        return;
+    if (size > SMALL)
+        upload_large(c, (char *)to, (const char *)from, size);
+    else
+        queue_copy(c, to, c->memory->ring + into_ring(c, from, size), size);
+}
+
+void cuda_download(device *d, void *to, const void *from, size_t size)
+{
+    struct cuda_device *c = cuda_device_of(d);
+    struct cuda_memory *m = c->memory;
+
+    for (size_t at = 0, n; at < size; at += n) {
+        cudaStream_t stream = cuda_flush(c);
+
+        n = size - at < BUFFER ? size - at : BUFFER;
+        if (!c->failure.code)
+            cuda_check(c,
+                       cudaMemcpyAsync(m->buffers[0], (const char *)from + at, n,
+                                       cudaMemcpyDeviceToHost, stream),
+                       "downloading");
+        cuda_drain(c);
+        if (c->failure.code)
+            memset((char *)to + at, 0, n);
+        else
+            memcpy((char *)to + at, m->buffers[0], n);
+    }
+}
+
+/* --- Mapped files --- */
+
+static int compare(const struct mapping *m, const void *data, size_t size)
+{
+    if (m->data != data)
+        return (uintptr_t)m->data < (uintptr_t)data ? -1 : 1;
+    return m->size < size ? -1 : m->size > size;
+}
+
+/* The first mapping that does not come before this one. */
+static size_t find_mapping(const struct cuda_memory *m, const void *data, size_t size)
+{
+    size_t low = 0, high = m->n_mappings;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (compare(&m->mappings[middle], data, size) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool mapping_room(struct cuda_memory *m)
+{
+    size_t capacity = 2 * m->capacity + 64;
+
+    if (m->n_mappings < m->capacity)
+        return true;
+    struct mapping *more =
+        (struct mapping *)mem_resize(m->mappings, capacity * sizeof *m->mappings);
+    if (!more)
+        return false;
+    m->mappings = more;
+    m->capacity = capacity;
+    return true;
+}
+
+const void *cuda_map(device *d, const void *data, size_t size, clm_error *err)
+{
+    struct cuda_device *c = cuda_device_of(d);
+    struct cuda_memory *m = c->memory;
+    size_t at = find_mapping(m, data, size);
+    void *view;
+
+    if (at < m->n_mappings && !compare(&m->mappings[at], data, size))
+        return m->mappings[at].view;
+    if (!mapping_room(m))
+        return fail_null(err, CLM_ERR_NOMEM, "cuda: no memory to keep track of %zu weights",
+                         m->n_mappings);
+    view = cuda_alloc(d, size, err);
+    if (!view)
+        return NULL;
+    cuda_upload(d, view, data, size);
+    memmove(m->mappings + at + 1, m->mappings + at, (m->n_mappings - at) * sizeof *m->mappings);
+    m->mappings[at] = (struct mapping){data, size, view};
+    m->n_mappings++;
+    return view;
+}
+
+/* --- Opening and closing --- */
+
+int cuda_memory_open(struct cuda_device *c, clm_error *err)
+{
+    struct cuda_memory *m = (struct cuda_memory *)mem_zeroed(1, sizeof *m);
+
+    c->memory = m;
+    if (!m)
+        return fail(err, CLM_ERR_NOMEM, "cuda: no memory for the device");
+    cuda_check(c, cudaHostAlloc((void **)&m->ring, RING, cudaHostAllocDefault), "pinning memory");
+    cuda_check(c, cudaMalloc((void **)&m->ring_copy, RING), "taking memory for arguments");
+    for (int i = 0; i < 2; i++) {
+        cuda_check(c, cudaHostAlloc((void **)&m->buffers[i], BUFFER, cudaHostAllocDefault),
+                   "pinning memory");
+        cuda_check(c, cudaEventCreateWithFlags(&m->sent[i], cudaEventDisableTiming),
+                   "making an event");
+    }
+    return c->failure.code ? fail(err, c->failure.code, "%s", c->failure.message) : 0;
+}
+
+void cuda_memory_close(struct cuda_device *c)
+{
+    struct cuda_memory *m = c->memory;
+
+    if (!m)
+        return;
+    for (size_t i = 0; i < m->n_mappings; i++)
+        cudaFree(m->mappings[i].view);
+    for (int i = 0; i < 2; i++) {
+        if (m->sent[i])
+            cudaEventDestroy(m->sent[i]);
+        cudaFreeHost(m->buffers[i]);
+    }
+    cudaFree(m->scratch);
+    cudaFree(m->ring_copy);
+    cudaFreeHost(m->ring);
+    mem_free(m->mappings);
+    mem_free(m);
+    c->memory = NULL;
+}

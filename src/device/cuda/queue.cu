@@ -1,0 +1,280 @@
+/* device/cuda/queue.cu: launches written down, and given to the stream as graphs where they have
+ * been before.
+ *
+ * A list of launches is bytes: for each a struct launch, then the sizes of its arguments, then
+ * these. Lists that are equal do the same, whatever the model; so a list that comes again is
+ * captured into a graph when it comes the second time, and from then on one call launches it. What
+ * differs in a single byte goes to the stream launch by launch, as a prompt does, mostly.
+ *
+ * Lists end where a call needs the stream, or after LIST_LAUNCHES: the device begins with one while
+ * the next is written down.
+ */
+#include "device/cuda/cuda.h"
+
+#include <string.h>
+
+extern "C" {
+#include "base/memory.h"
+}
+
+enum {
+    LIST_LAUNCHES = 64,
+    GRAPH_LAUNCHES = 4, /* fewer are not worth a graph */
+    MAX_ARGUMENTS = 32,
+    N_PLANS = 256
+};
+
+struct launch {
+    const void *kernel;
+    unsigned grid[3], block[3];
+    unsigned shared;
+    unsigned short early, n;
+    size_t size; /* of all of it, a multiple of 16 */
+};
+
+struct list {
+    char *bytes;
+    size_t size, capacity;
+    int n;
+};
+
+/* A list that has come up, and its graph if it did again. */
+struct plan {
+    struct list list;
+    cudaGraphExec_t graph;
+    bool refused; /* it cannot be captured */
+    uint64_t hash, used;
+};
+
+struct cuda_queue {
+    struct list now;
+    struct plan plans[N_PLANS];
+    uint64_t clock;
+};
+
+static size_t align16(size_t n)
+{
+    return (n + 15) / 16 * 16;
+}
+
+/* Room for so many bytes more at the end of the list. */
+static char *extend(struct list *list, size_t size)
+{
+    if (list->capacity - list->size < size) {
+        size_t capacity = 2 * list->capacity + size;
+        char *bytes = (char *)mem_resize(list->bytes, capacity);
+
+        if (!bytes)
+            return NULL;
+        list->bytes = bytes;
+        list->capacity = capacity;
+    }
+    return list->bytes + list->size;
+}
+
+void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda_shape *shape,
+                    const void *const *values, const unsigned short *sizes, int n)
+{
+    struct list *list = &c->queue->now;
+    struct launch launch = {
+        .kernel = kernel,
+        .grid = {shape->grid.x, shape->grid.y, shape->grid.z},
+        .block = {shape->block.x, shape->block.y, shape->block.z},
+        .shared = shape->shared,
+        .early = shape->early,
+        .n = (unsigned short)n,
+        .size = 0,
+    };
+    size_t at = align16(sizeof launch + (size_t)n * sizeof *sizes);
+
+    if (c->failure.code || !launch.grid[0] || !launch.grid[1] || !launch.grid[2])
+        return;
+    launch.size = at;
+    for (int i = 0; i < n; i++)
+        launch.size += align16(sizes[i]);
+
+    char *to = n <= MAX_ARGUMENTS ? extend(list, launch.size) : NULL;
+    if (!to) {
+        cuda_fail(c, CLM_ERR_NOMEM, "cuda: no memory for a launch with %d arguments", n);
+        return;
+    }
+    memset(to, 0, launch.size);
+    memcpy(to, &launch, sizeof launch);
+    memcpy(to + sizeof launch, sizes, (size_t)n * sizeof *sizes);
+    for (int i = 0; i < n; at += align16(sizes[i]), i++)
+        memcpy(to + at, values[i], sizes[i]);
+    list->size += launch.size;
+    if (++list->n == LIST_LAUNCHES)
+        cuda_flush(c);
+}
+
+/* Launches what lies at p; its size. */
+static size_t launch_one(struct cuda_device *c, char *p)
+{
+    struct launch launch;
+    unsigned short sizes[MAX_ARGUMENTS];
+    void *values[MAX_ARGUMENTS];
+    cudaLaunchAttribute early = {};
+    cudaLaunchConfig_t config = {};
+
+    memcpy(&launch, p, sizeof launch);
+    memcpy(sizes, p + sizeof launch, launch.n * sizeof *sizes);
+
+    char *at = p + align16(sizeof launch + launch.n * sizeof *sizes);
+    for (int i = 0; i < launch.n; at += align16(sizes[i]), i++)
+        values[i] = at;
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = dim3(launch.grid[0], launch.grid[1], launch.grid[2]);
+    config.blockDim = dim3(launch.block[0], launch.block[1], launch.block[2]);
+    config.dynamicSmemBytes = launch.shared;
+    config.stream = c->stream;
+    config.attrs = &early;
+    config.numAttrs = launch.early && c->arch >= 90;
+    if (launch.shared > 48 * 1024)
+        cuda_check(c,
+                   cudaFuncSetAttribute(launch.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        (int)launch.shared),
+                   "asking for shared memory");
+    cuda_check(c, cudaLaunchKernelExC(&config, launch.kernel, values), "launching a kernel");
+    return launch.size;
+}
+
+static void launch_all(struct cuda_device *c, const struct list *list)
+{
+    for (size_t at = 0; at < list->size && !c->failure.code;)
+        at += launch_one(c, list->bytes + at);
+}
+
+static uint64_t hash_of(const struct list *list)
+{
+    uint64_t h = list->size;
+
+    for (size_t at = 0; at < list->size; at += 8) {
+        uint64_t word;
+
+        memcpy(&word, list->bytes + at, 8);
+        h = (h ^ word) * 0x9E3779B97F4A7C15u;
+        h ^= h >> 29;
+    }
+    return h;
+}
+
+static void drop_plan(struct plan *p)
+{
+    if (p->graph)
+        cudaGraphExecDestroy(p->graph);
+    mem_free(p->list.bytes);
+    *p = (struct plan){};
+}
+
+/* The plan of the list, or NULL; then *oldest is one to give up. */
+static struct plan *find_plan(struct cuda_queue *q, uint64_t hash, struct plan **oldest)
+{
+    *oldest = &q->plans[0];
+    for (int i = 0; i < N_PLANS; i++) {
+        struct plan *p = &q->plans[i];
+
+        if (p->hash == hash && p->list.size == q->now.size &&
+            !memcmp(p->list.bytes, q->now.bytes, q->now.size))
+            return p;
+        if (p->used < (*oldest)->used)
+            *oldest = p;
+    }
+    return NULL;
+}
+
+/* The list becomes a plan; without memory it does not, which costs speed alone. */
+static void keep_plan(struct cuda_queue *q, struct plan *p, uint64_t hash)
+{
+    struct list copy = {};
+
+    drop_plan(p);
+    if (!extend(&copy, q->now.size))
+        return;
+    memcpy(copy.bytes, q->now.bytes, q->now.size);
+    copy.size = q->now.size;
+    copy.n = q->now.n;
+    *p = (struct plan){copy, NULL, false, hash, q->clock};
+}
+
+/* The list's graph, from a capture of its launches; NULL where CUDA will not, with no failure kept:
+ * they can be launched one by one. */
+static cudaGraphExec_t capture(struct cuda_device *c, const struct list *list)
+{
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+
+    if (cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return NULL;
+    }
+    launch_all(c, list);
+    if (cudaStreamEndCapture(c->stream, &graph) != cudaSuccess ||
+        cudaGraphInstantiate(&exec, graph, 0) != cudaSuccess) {
+        (void)cudaGetLastError();
+        exec = NULL;
+    }
+    if (graph)
+        cudaGraphDestroy(graph);
+    return exec;
+}
+
+static void give(struct cuda_device *c)
+{
+    struct cuda_queue *q = c->queue;
+    struct plan *plan, *oldest;
+
+    if (q->now.n < GRAPH_LAUNCHES) {
+        launch_all(c, &q->now);
+        return;
+    }
+    uint64_t hash = hash_of(&q->now);
+
+    q->clock++;
+    plan = find_plan(q, hash, &oldest);
+    if (!plan) {
+        keep_plan(q, oldest, hash);
+        launch_all(c, &q->now);
+        return;
+    }
+    plan->used = q->clock;
+    if (!plan->graph && !plan->refused) {
+        plan->graph = capture(c, &q->now);
+        plan->refused = !plan->graph;
+    }
+    if (plan->graph)
+        cuda_check(c, cudaGraphLaunch(plan->graph, c->stream), "launching a graph");
+    else
+        launch_all(c, &q->now);
+}
+
+cudaStream_t cuda_flush(struct cuda_device *c)
+{
+    if (c->queue->now.n && !c->failure.code)
+        give(c);
+    c->queue->now.size = 0;
+    c->queue->now.n = 0;
+    return c->stream;
+}
+
+void cuda_drain(struct cuda_device *c)
+{
+    cuda_check(c, cudaStreamSynchronize(cuda_flush(c)), "waiting for the device");
+    cuda_staging_reset(c);
+}
+
+struct cuda_queue *cuda_queue_open(void)
+{
+    return (struct cuda_queue *)mem_zeroed(1, sizeof(struct cuda_queue));
+}
+
+void cuda_queue_close(struct cuda_queue *q)
+{
+    if (!q)
+        return;
+    for (int i = 0; i < N_PLANS; i++)
+        drop_plan(&q->plans[i]);
+    mem_free(q->now.bytes);
+    mem_free(q);
+}
