@@ -205,12 +205,10 @@ static void add_tile(const struct cpu_task *t, const float *tile, int first, int
 {
     for (int r = 0; r < rows; r++) {
         float *y = cpu_task_y(t, first + r) + o;
+        const float *before = !begin ? y : t->bias ? t->bias + o : NULL;
 
-        for (int c = 0; c < n_cols; c++) {
-            float before = !begin ? y[c] : t->bias ? t->bias[o + c] : 0;
-
-            y[c] = before + tile[r * COLS + c];
-        }
+        avx2_add_row(y, _mm256_load_ps(tile + r * COLS), _mm256_load_ps(tile + r * COLS + 8),
+                     before, n_cols);
     }
 }
 
@@ -225,6 +223,8 @@ INLINE void multiply_panel(const struct cpu_task *t, struct panel *panel, int o,
         struct part part = strip_part(strip, n_in, g, bytes, k);
         int rows = t->n_rows - first < ROWS ? t->n_rows - first : ROWS;
 
+        for (int r = 0; r < rows; r++)
+            _mm_prefetch((const char *)(cpu_task_y(t, first + r) + o), _MM_HINT_T0);
         switch (rows) {
         case 1:
             multiply_part(panel->tile, panel, &part, n, g, bytes, unit, 1);

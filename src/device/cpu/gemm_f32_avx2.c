@@ -1,7 +1,9 @@
 /* device/cpu/gemm_f32_avx2.c: weights by many rows in f32: each weight becomes f32 once, in a panel
  * that lies in the cache, and is multiplied by all rows from there.
  *
- * A panel is [numbers, COLS outputs], a strip of x [numbers, ROWS rows].
+ * A panel is [numbers, COLS outputs], a strip of x [numbers, ROWS rows]. A panel meets BLOCK
+ * numbers of every strip: these lie side by side, so that they are read in a row and from the cache
+ * again for the next panel.
  */
 #include "device/cpu/matmul_avx2.h"
 
@@ -22,15 +24,28 @@ static size_t strip_bytes(int n_in, int group_size)
     return (ROWS * sizeof(float) * (size_t)n_in + 63) & ~(size_t)63;
 }
 
+/* What the strip that begins at row `first` has from number k on, a multiple of BLOCK. */
+static float *strip_part(const struct cpu_task *t, int first, int k)
+{
+    size_t n_strips = (size_t)((t->n_rows + ROWS - 1) / ROWS);
+    int n = t->w->n_in - k < BLOCK ? t->w->n_in - k : BLOCK;
+
+    return (float *)t->prepared + ROWS * n_strips * (size_t)k + (size_t)first * (size_t)n;
+}
+
 static void prepare(void *strip, const struct cpu_task *t, int first, int n)
 {
-    float *to = strip;
-
+    (void)strip;
     for (int r = 0; r < n; r++) {
         const float *x = cpu_task_x(t, first + r);
 
-        for (int i = 0; i < t->w->n_in; i++)
-            to[i * ROWS + r] = x[i];
+        for (int k = 0; k < t->w->n_in; k += BLOCK) {
+            int size = t->w->n_in - k < BLOCK ? t->w->n_in - k : BLOCK;
+            float *to = strip_part(t, first, k) + r;
+
+            for (int i = 0; i < size; i++)
+                to[i * ROWS] = x[k + i];
+        }
     }
 }
 
@@ -86,33 +101,18 @@ INLINE void multiply_strip(struct sums *sums, const float *w, const float *x, in
 #undef ADD
 }
 
-/* Adds sums to the first n_cols outputs of y, or begins them with the bias. */
-INLINE void add_row(float *y, __m256 a, __m256 b, const float *bias, bool begin, int n_cols)
-{
-    __m256i first = first_lanes(n_cols), second = first_lanes(n_cols - 8);
-    __m256 before_a = _mm256_setzero_ps(), before_b = before_a;
-
-    if (begin && bias) {
-        before_a = _mm256_maskload_ps(bias, first);
-        before_b = _mm256_maskload_ps(bias + 8, second);
-    } else if (!begin) {
-        before_a = _mm256_maskload_ps(y, first);
-        before_b = _mm256_maskload_ps(y + 8, second);
-    }
-    _mm256_maskstore_ps(y, first, _mm256_add_ps(before_a, a));
-    _mm256_maskstore_ps(y + 8, second, _mm256_add_ps(before_b, b));
-}
-
 INLINE void multiply_rows(const struct cpu_task *t, const struct panel *panel, int first, int o,
                           int n_cols, int k, int n, const int rows)
 {
-    const float *strip =
-        (const float *)t->prepared + (size_t)(first / ROWS) * (strip_bytes(t->w->n_in, 0) / 4);
     const float *bias = t->bias ? t->bias + o : NULL;
     struct sums s;
 
-    multiply_strip(&s, panel->w, strip + k * ROWS, n, rows);
-#define ADD(r) add_row(cpu_task_y(t, first + r) + o, s.a##r, s.b##r, bias, k == 0, n_cols);
+    for (int r = 0; r < rows; r++)
+        _mm_prefetch((const char *)(cpu_task_y(t, first + r) + o), _MM_HINT_T0);
+    multiply_strip(&s, panel->w, strip_part(t, first, k), n, rows);
+#define ADD(r)                                                                                     \
+    float *y##r = cpu_task_y(t, first + r) + o;                                                    \
+    avx2_add_row(y##r, s.a##r, s.b##r, k > 0 ? y##r : bias, n_cols);
     EACH_ROW(rows, ADD);
 #undef ADD
 }
@@ -147,8 +147,8 @@ static void multiply(const struct cpu_task *t, int begin, int end, void *scratch
 {
     struct panel *panel = scratch;
 
-    for (int o = begin; o < end; o += COLS)
-        for (int k = 0; k < t->w->n_in; k += BLOCK) {
+    for (int k = 0; k < t->w->n_in; k += BLOCK)
+        for (int o = begin; o < end; o += COLS) {
             int n_cols = end - o < COLS ? end - o : COLS;
             int n = t->w->n_in - k < BLOCK ? t->w->n_in - k : BLOCK;
 

@@ -51,6 +51,31 @@ INLINE __m256i first_lanes(int n)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
+/* The first n of 8 numbers: masks are slow, and rarely needed. */
+INLINE __m256 load_first(const float *p, int n)
+{
+    return n >= 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, first_lanes(n));
+}
+
+INLINE void store_first(float *p, int n, __m256 v)
+{
+    if (n >= 8)
+        _mm256_storeu_ps(p, v);
+    else
+        _mm256_maskstore_ps(p, first_lanes(n), v);
+}
+
+/* The first n <= 16 of y = a, b, plus before, where there is such. */
+INLINE void avx2_add_row(float *y, __m256 a, __m256 b, const float *before, int n)
+{
+    if (before) {
+        a = _mm256_add_ps(load_first(before, n), a);
+        b = _mm256_add_ps(load_first(before + 8, n - 8), b);
+    }
+    store_first(y, n, a);
+    store_first(y + 8, n - 8, b);
+}
+
 /* 32 values of the given bits, end to end in 4 * bits bytes, as bytes. */
 INLINE __m256i codes32(const uint8_t *p, const int bits)
 {

@@ -21,7 +21,7 @@ struct cpu_task {
     int64_t y_stride;
     const int32_t *y_rows;
     int n_rows;
-    const void *prepared; /* the strips of x as prepare wrote them, one after another */
+    void *prepared; /* the strips of x as prepare wrote them */
 };
 
 static inline const float *cpu_task_x(const struct cpu_task *t, int row)
@@ -42,7 +42,8 @@ struct cpu_product {
     int panel_cols; /* tiles begin at multiples of it */
 
     /* Where x is read in a form of its own: strips of strip_rows rows (the last may have fewer),
-     * each of strip_bytes (a multiple of 64). What prepare writes depends on x and on n_in and
+     * each of strip_bytes (a multiple of 64), one after another; or all of them in another order
+     * of the product's own, in the same memory. What prepare writes depends on x and on n_in and
      * group_size of the weights, nothing else: products with the same prepare share it. All NULL
      * and 0: x is read as it is. */
     int strip_rows;
