@@ -3,10 +3,8 @@ find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
-pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
 add_library(clm_dependencies INTERFACE)
-target_link_libraries(clm_dependencies INTERFACE PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::JANSSON
-                      Threads::Threads m)
+target_link_libraries(clm_dependencies INTERFACE PkgConfig::PCRE2 PkgConfig::UTF8PROC Threads::Threads m)
 
 # The line editor of `clm chat`, for the command alone; without it lines are read as they come. The
 # libedit of macOS has no pkg-config file.

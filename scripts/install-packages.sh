@@ -28,7 +28,6 @@ build    command:ninja         ninja-build       ninja-build          ninja
 build    command:pkg-config    pkg-config        pkgconf-pkg-config   pkgconf
 build    library:libpcre2-8    libpcre2-dev      pcre2-devel          pcre2
 build    library:libutf8proc   libutf8proc-dev   utf8proc-devel       utf8proc
-build    library:jansson       libjansson-dev    jansson-devel        jansson
 build    library:libedit       libedit-dev       libedit-devel        -
 tests    library:cmocka        libcmocka-dev     libcmocka-devel      cmocka
 tests    command:python3       python3           python3              python3

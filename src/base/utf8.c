@@ -92,19 +92,26 @@ size_t utf8_encode(int32_t c, char *out)
     return 4;
 }
 
-bool utf8_valid(const char *s, size_t n)
+size_t utf8_valid_part(const char *s, size_t n)
 {
     const unsigned char *b = (const unsigned char *)s;
-    size_t i = 0;
+    size_t i = utf8_ascii_part(s, n);
 
     while (i < n) {
         size_t length = utf8_length(b[i]);
 
-        if (length == 1 ? b[i] >= 0x80 : well_formed_part(b + i, n - i, length) < length)
-            return false;
+        if (length == 1 || well_formed_part(b + i, n - i, length) < length)
+            return i;
         i += length;
+        if (i < n && b[i] < 0x80)
+            i += utf8_ascii_part(s + i, n - i);
     }
-    return true;
+    return n;
+}
+
+bool utf8_valid(const char *s, size_t n)
+{
+    return utf8_valid_part(s, n) == n;
 }
 
 size_t utf8_incomplete_tail(const char *s, size_t n)

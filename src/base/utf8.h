@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define UTF8_REPLACEMENT 0xFFFD
 #define UTF8_MAX 4
@@ -37,6 +38,25 @@ static inline size_t utf8_decode(const char *s, size_t n, int32_t *c)
 size_t utf8_encode(int32_t c, char *out);
 
 bool utf8_valid(const char *s, size_t n);
+
+/* The bytes that are well-formed at the beginning of s: n where all are. */
+size_t utf8_valid_part(const char *s, size_t n);
+
+/* The bytes of ASCII at the beginning of s. */
+static inline size_t utf8_ascii_part(const char *s, size_t n)
+{
+    size_t i = 0;
+    uint64_t w;
+
+    for (; n - i >= sizeof w; i += sizeof w) {
+        memcpy(&w, s + i, sizeof w);
+        if (w & UINT64_MAX / 255 * 0x80)
+            break;
+    }
+    while (i < n && (unsigned char)s[i] < 0x80)
+        i++;
+    return i;
+}
 
 /* Bytes at the end of s that begin a character which is not complete yet: 0 to 3. */
 size_t utf8_incomplete_tail(const char *s, size_t n);

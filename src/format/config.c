@@ -98,28 +98,9 @@ static int fail_missing(config *c, const char *key, const char *expected)
                 c->doc->path, c->prefix, key, expected);
 }
 
-/* transformers writes what JSON cannot say as {"__float__": "Infinity"}. */
-static bool special_float(const json *v, double *out)
-{
-    const char *name = json_size(v) == 1 ? json_string(json_get(v, "__float__"), NULL) : NULL;
-
-    if (!name)
-        return false;
-    if (!strcmp(name, "Infinity"))
-        *out = HUGE_VAL;
-    else if (!strcmp(name, "-Infinity"))
-        *out = -HUGE_VAL;
-    else if (!strcmp(name, "NaN"))
-        *out = (double)NAN;
-    else
-        return false;
-    return true;
-}
-
 static void describe(char *out, size_t size, const json *v)
 {
-    double special;
-    const char *string;
+    const char *string, *word;
 
     switch (json_kind(v)) {
     case JSON_BOOL:
@@ -129,7 +110,11 @@ static void describe(char *out, size_t size, const json *v)
         snprintf(out, size, "%lld", (long long)json_int(v, 0));
         break;
     case JSON_REAL:
-        snprintf(out, size, "%.17g", json_real(v, 0));
+        word = json_special(json_real(v, 0));
+        if (word)
+            snprintf(out, size, "%s", word);
+        else
+            snprintf(out, size, "%.17g", json_real(v, 0));
         break;
     case JSON_STRING:
         string = json_string(v, NULL);
@@ -139,10 +124,7 @@ static void describe(char *out, size_t size, const json *v)
         snprintf(out, size, "an array of %zu", json_size(v));
         break;
     case JSON_OBJECT:
-        if (special_float(v, &special))
-            snprintf(out, size, "%s", json_string(json_get(v, "__float__"), NULL));
-        else
-            snprintf(out, size, "an object");
+        snprintf(out, size, "an object");
         break;
     case JSON_NULL:
     case JSON_ABSENT:
@@ -181,11 +163,8 @@ static bool as_int(const json *v, int64_t low, int64_t high, int *out)
 
 static bool as_float(const json *v, double *out)
 {
-    if (json_kind(v) == JSON_INT || json_kind(v) == JSON_REAL) {
-        *out = json_real(v, 0);
-        return true;
-    }
-    return special_float(v, out) && !isnan(*out);
+    *out = json_real(v, (double)NAN);
+    return !isnan(*out);
 }
 
 /* NULL for what is no string, and for one that C would cut at a NUL. */
@@ -548,7 +527,6 @@ const char *config_key(config *c, int i)
 enum config_kind config_kind(const config *c, const char *key)
 {
     const json *v = peek(c, key);
-    double special;
 
     switch (json_kind(v)) {
     case JSON_BOOL:
@@ -561,7 +539,7 @@ enum config_kind config_kind(const config *c, const char *key)
     case JSON_ARRAY:
         return CONFIG_ARRAY;
     case JSON_OBJECT:
-        return special_float(v, &special) ? CONFIG_NUMBER : CONFIG_OBJECT;
+        return CONFIG_OBJECT;
     case JSON_NULL:
     case JSON_ABSENT:
         break;

@@ -1,5 +1,6 @@
 #include "format/json_scan.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/utf8.h"
@@ -10,18 +11,41 @@ static void skip_space(struct json_scan *s)
         s->at++;
 }
 
+/* "line 3, column 7: bad JSON: ", both from 1, columns in bytes. */
+static int refuse_by_line(struct json_scan *s, const char *what)
+{
+    const char *line = s->begin;
+    size_t number = 1;
+
+    for (const char *p = s->begin; p < s->at; p++)
+        if (*p == '\n') {
+            line = p + 1;
+            number++;
+        }
+    return fail(s->err, CLM_ERR_FORMAT, "%s: line %zu, column %zu: bad JSON: %s", s->name, number,
+                (size_t)(s->at - line) + 1, what);
+}
+
+int json_scan_refuse(struct json_scan *s, const char *what)
+{
+    if (s->by_line)
+        return refuse_by_line(s, what);
+    return fail(s->err, CLM_ERR_FORMAT, "%s: byte %zu of the JSON: %s", s->name,
+                (size_t)(s->at - s->begin), what);
+}
+
 int json_scan_fail(struct json_scan *s, const char *expected)
 {
-    size_t place = (size_t)(s->at - s->begin);
+    char what[160];
 
     if (s->at == s->end)
-        return fail(s->err, CLM_ERR_FORMAT, "%s: the JSON ends at byte %zu, expected %s", s->name,
-                    place, expected);
-    if (*s->at <= ' ' || *s->at > '~')
-        return fail(s->err, CLM_ERR_FORMAT, "%s: byte %zu of the JSON is 0x%02X, expected %s",
-                    s->name, place, (unsigned)(unsigned char)*s->at, expected);
-    return fail(s->err, CLM_ERR_FORMAT, "%s: byte %zu of the JSON is '%c', expected %s", s->name,
-                place, *s->at, expected);
+        snprintf(what, sizeof what, "the end, expected %s", expected);
+    else if (*s->at <= ' ' || *s->at > '~')
+        snprintf(what, sizeof what, "0x%02X, expected %s", (unsigned)(unsigned char)*s->at,
+                 expected);
+    else
+        snprintf(what, sizeof what, "'%c', expected %s", *s->at, expected);
+    return json_scan_refuse(s, what);
 }
 
 bool json_scan_peek(struct json_scan *s, char c)
@@ -114,6 +138,26 @@ static int scan_escape(struct json_scan *s)
     return 0;
 }
 
+/* The end of the bytes from at on that stand for themselves in a string. */
+static const char *plain_run(const char *at, const char *end)
+{
+    const uint64_t ones = UINT64_MAX / 255, tops = ones << 7;
+
+    for (; end - at >= 8; at += 8) {
+        uint64_t w, quote, slash, control;
+
+        memcpy(&w, at, 8);
+        quote = w ^ ones * '"';
+        slash = w ^ ones * '\\';
+        control = (w - ones * ' ') & ~w; /* a byte below the space borrows */
+        if ((((quote - ones) & ~quote) | ((slash - ones) & ~slash) | control) & tops)
+            break;
+    }
+    while (at < end && *at != '"' && *at != '\\' && (unsigned char)*at >= ' ')
+        at++;
+    return at;
+}
+
 /* Each escape is longer than what it stands for, and two quotes pay for the NUL: the pool cannot
  * grow faster than the text shrinks. */
 int json_scan_string(struct json_scan *s, const char **string, size_t *size)
@@ -125,8 +169,7 @@ int json_scan_string(struct json_scan *s, const char **string, size_t *size)
     for (;;) {
         const char *run = s->at;
 
-        while (s->at < s->end && *s->at != '"' && *s->at != '\\' && (unsigned char)*s->at >= ' ')
-            s->at++;
+        s->at = plain_run(run, s->end);
         memcpy(s->pool, run, (size_t)(s->at - run));
         s->pool += s->at - run;
         if (s->at == s->end || (unsigned char)*s->at < ' ')
@@ -148,9 +191,7 @@ int json_scan_key(struct json_scan *s, const char **key)
     if (json_scan_string(s, key, &size))
         return -1;
     if (memchr(*key, '\0', size))
-        return fail(s->err, CLM_ERR_FORMAT,
-                    "%s: byte %zu of the JSON: a name holds a NUL character", s->name,
-                    (size_t)(s->at - s->begin));
+        return json_scan_refuse(s, "a name holds a NUL character");
     return json_scan_expect(s, ':');
 }
 
@@ -187,9 +228,11 @@ static int skip_digits(struct json_scan *s)
     return 0;
 }
 
-static int skip_number(struct json_scan *s)
+int json_scan_number(struct json_scan *s, const char **number, bool *whole)
 {
-    if (*s->at == '-')
+    *number = s->at;
+    *whole = true;
+    if (s->at < s->end && *s->at == '-')
         s->at++;
     if (s->at < s->end && *s->at == '0')
         s->at++;
@@ -197,11 +240,13 @@ static int skip_number(struct json_scan *s)
         return -1;
     if (s->at < s->end && *s->at == '.') {
         s->at++;
+        *whole = false;
         if (skip_digits(s))
             return -1;
     }
     if (s->at < s->end && (*s->at | 0x20) == 'e') {
         s->at++;
+        *whole = false;
         if (s->at < s->end && (*s->at == '+' || *s->at == '-'))
             s->at++;
         return skip_digits(s);
@@ -209,18 +254,20 @@ static int skip_number(struct json_scan *s)
     return 0;
 }
 
+bool json_scan_word(struct json_scan *s, const char *word)
+{
+    size_t n = strlen(word);
+
+    if ((size_t)(s->end - s->at) < n || memcmp(s->at, word, n))
+        return false;
+    s->at += n;
+    return true;
+}
+
 static int skip_word(struct json_scan *s)
 {
-    static const char *const words[] = {"true", "false", "null"};
-
-    for (int i = 0; i < 3; i++) {
-        size_t n = strlen(words[i]);
-
-        if ((size_t)(s->end - s->at) >= n && !memcmp(s->at, words[i], n)) {
-            s->at += n;
-            return 0;
-        }
-    }
+    if (json_scan_word(s, "true") || json_scan_word(s, "false") || json_scan_word(s, "null"))
+        return 0;
     return json_scan_fail(s, "a value");
 }
 
@@ -231,8 +278,7 @@ static int skip_items(struct json_scan *s, char close, int depth)
     int more;
 
     if (depth == JSON_SCAN_MAX_DEPTH)
-        return fail(s->err, CLM_ERR_FORMAT, "%s: byte %zu of the JSON: nested deeper than %d",
-                    s->name, (size_t)(s->at - s->begin), JSON_SCAN_MAX_DEPTH);
+        return json_scan_refuse(s, JSON_SCAN_TOO_DEEP);
     s->at++;
     for (bool first = true; (more = json_scan_more(s, close, &first)) > 0;) {
         const char *key;
@@ -247,6 +293,7 @@ static int skip_value(struct json_scan *s, int depth)
 {
     const char *string;
     size_t size;
+    bool whole;
 
     skip_space(s);
     if (s->at == s->end)
@@ -259,7 +306,7 @@ static int skip_value(struct json_scan *s, int depth)
     case '"':
         return json_scan_string(s, &string, &size);
     default:
-        return *s->at == '-' || is_digit(s) ? skip_number(s) : skip_word(s);
+        return *s->at == '-' || is_digit(s) ? json_scan_number(s, &string, &whole) : skip_word(s);
     }
 }
 

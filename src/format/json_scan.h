@@ -14,11 +14,13 @@
 #include "base/error.h"
 
 #define JSON_SCAN_MAX_DEPTH 512
+#define JSON_SCAN_TOO_DEEP "nested deeper than 512"
 
 struct json_scan {
     const char *at, *end; /* what is left */
     const char *begin;
     const char *name; /* the source, in messages */
+    bool by_line;     /* messages give line and column: the file is one that people read */
     char *pool;       /* decoded strings go here; room for as many bytes as the text has */
     clm_error *err;
 };
@@ -47,6 +49,13 @@ int json_scan_string(struct json_scan *s, const char **string, size_t *size);
 /* A string used as key, and the colon after it. A NUL inside is an error. */
 int json_scan_key(struct json_scan *s, const char **key);
 
+/* A number as JSON writes it: *number is where it begins, s->at where it ends, *whole whether it
+ * has neither fraction nor exponent. */
+int json_scan_number(struct json_scan *s, const char **number, bool *whole);
+
+/* Is this word next? It is consumed then. */
+bool json_scan_word(struct json_scan *s, const char *word);
+
 /* A whole number in [0, 2^64): no sign, fraction or exponent. */
 int json_scan_u64(struct json_scan *s, uint64_t *value);
 
@@ -56,7 +65,10 @@ int json_scan_skip(struct json_scan *s);
 /* Nothing but white space is left. */
 int json_scan_finish(struct json_scan *s);
 
-/* The error at the present place: "NAME: byte N: expected ...". Returns -1. */
+/* The error at the present place: "NAME: byte N of the JSON: WHAT", or "NAME: line N, column N: bad
+ * JSON: WHAT". Returns -1. */
+int json_scan_refuse(struct json_scan *s, const char *what);
+/* The same of what is there: "'x', expected EXPECTED". */
 int json_scan_fail(struct json_scan *s, const char *expected);
 
 #endif

@@ -24,6 +24,16 @@ static void write_object(struct strbuf *out, const json *object)
     strbuf_add_char(out, '}');
 }
 
+static void write_real(struct strbuf *out, double f)
+{
+    const char *word = json_special(f);
+
+    if (word)
+        strbuf_addf(out, "{\"__float__\": \"%s\"}", word);
+    else
+        strbuf_addf(out, "%.17g", f);
+}
+
 void json_write(struct strbuf *out, const json *value)
 {
     const char *text;
@@ -41,7 +51,7 @@ void json_write(struct strbuf *out, const json *value)
         strbuf_addf(out, "%lld", (long long)json_int(value, 0));
         break;
     case JSON_REAL:
-        strbuf_addf(out, "%.17g", json_real(value, 0));
+        write_real(out, json_real(value, 0));
         break;
     case JSON_STRING:
         strbuf_add_json(out, text, size);

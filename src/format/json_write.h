@@ -5,8 +5,8 @@
 #include "base/strbuf.h"
 #include "format/json.h"
 
-/* On one line, keys in their order; an absent value is null, infinite numbers stay the objects that
- * json_parse has made of them. */
+/* On one line, keys in their order; an absent value is null, infinite numbers are written as
+ * transformers does: {"__float__": "Infinity"}. */
 void json_write(struct strbuf *out, const json *value);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "template/number.h"
 
 #define MAX_LIMBS (BIGINT_MAX_DIGITS / 9 + 1)
@@ -14,7 +15,7 @@ static struct bigint *new_bigint(struct heap *h, size_t size)
 
     if (size > MAX_LIMBS + 1)
         return NULL;
-    b = theap_alloc(h, sizeof *b + size * sizeof b->limbs[0]);
+    b = heap_alloc(h, sizeof *b + size * sizeof b->limbs[0]);
     if (!b)
         return NULL;
     b->negative = false;
@@ -162,7 +163,7 @@ double bigint_to_double(const struct bigint *a)
 
     if (n > 320)
         return a->negative ? -HUGE_VAL : HUGE_VAL;
-    return number_parse(text, n);
+    return decimal_parse(text, n);
 }
 
 static int compare_sizes(const struct bigint *a, const struct bigint *b)

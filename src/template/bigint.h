@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
-#include "template/heap.h"
+#include "base/heap.h"
 
 #define BIGINT_MAX_DIGITS 4300 /* Python too refuses to print more */
 #define BIGINT_BASE 1000000000u

@@ -198,8 +198,8 @@ int call_macro(struct render *r, const struct macro *m, const struct args *args,
     if (!frame || pass_arguments(r, code, args, frame))
         return -1;
     r->frame = frame;
-    if (scope_enter(r, &code->function.loads) || fill_defaults(r, code) ||
-        run_nodes(r, &code->body) == FLOW_ERROR)
+    scope_enter(r, &code->function.loads);
+    if (fill_defaults(r, code) || run_nodes(r, &code->body) == FLOW_ERROR)
         return -1;
     r->frame = before;
     r->line = line;

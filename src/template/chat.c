@@ -11,28 +11,45 @@ static struct value text_key(const char *name)
     return value_cstring(name);
 }
 
-/* 1, 0, -1 */
-static int field(struct render *r, const struct dict *d, const char *name, const struct value **out)
+/* NULL where there is none. */
+static const struct value *field(const struct dict *d, const char *name)
 {
     struct value key = text_key(name);
+    const struct dict_entry *e = dict_find_text(d, &key, hash_bytes(key.s, key.size));
 
-    return dict_get_text(r, d, &key, hash_bytes(key.s, key.size), out);
+    return e ? &e->value : NULL;
+}
+
+/* The same mapping with another value; the document's own stays as it is. */
+static int with_field(struct render *r, const struct dict *d, const char *name, struct value v,
+                      struct value *out)
+{
+    struct value key = text_key(name);
+    struct dict *copy = dict_new(r, d->size);
+
+    if (!copy)
+        return -1;
+    for (uint32_t i = 0; i < d->size; i++)
+        if (dict_set_hashed(r, copy, &d->entries[i].key, d->entries[i].hash, d->entries[i].value))
+            return -1;
+    *out = value_dict(copy);
+    return dict_set(r, copy, &key, v);
 }
 
 /* {"thinking": reasoning, **message, "reasoning_content": reasoning} */
-static int alias_reasoning(struct render *r, struct value *message)
+static int alias_reasoning(struct render *r, struct value *message, bool *changed)
 {
     /* the first of these that is there and not None */
     static const struct value names[] = {{.kind = V_STRING, .size = 17, .s = "reasoning_content"},
                                          {.kind = V_STRING, .size = 8, .s = "thinking"},
                                          {.kind = V_STRING, .size = 9, .s = "reasoning"}};
-    struct dict_entry *found[COUNT(names)] = {NULL}, *chosen = NULL;
-    const struct value *reasoning;
+    const struct dict_entry *found[COUNT(names)] = {NULL}, *chosen = NULL;
     struct dict *d;
     bool any = false;
 
+    *changed = false;
     for (uint32_t i = 0; i < message->dict->size; i++) {
-        struct dict_entry *e = &message->dict->entries[i];
+        const struct dict_entry *e = &message->dict->entries[i];
 
         if (e->key.size < 8) /* as most are: role, content */
             continue;
@@ -47,9 +64,8 @@ static int alias_reasoning(struct render *r, struct value *message)
             chosen = found[k];
     if (!chosen)
         return 0;
-    reasoning = entry_value(r, chosen);
     d = dict_new(r, (size_t)message->dict->size + 2);
-    if (!d || !reasoning || dict_set(r, d, &names[1], *reasoning))
+    if (!d || dict_set(r, d, &names[1], chosen->value))
         return -1;
     for (uint32_t i = 0; i < message->dict->size; i++) {
         const struct dict_entry *e = &message->dict->entries[i];
@@ -57,9 +73,10 @@ static int alias_reasoning(struct render *r, struct value *message)
         if (dict_set_hashed(r, d, &e->key, e->hash, e->value))
             return -1;
     }
-    if (dict_set(r, d, &names[0], *reasoning))
+    if (dict_set(r, d, &names[0], chosen->value))
         return -1;
     *message = value_dict(d);
+    *changed = true;
     return 0;
 }
 
@@ -73,102 +90,98 @@ static int add_tag(struct render *r, const struct value *text, struct value *out
     return string_join2(r, text, &tag, out);
 }
 
+static int copy_list(struct render *r, const struct list *list, struct list **out)
+{
+    *out = list_new(r, list->size);
+    if (!*out)
+        return -1;
+    if (list->size)
+        memcpy((*out)->items, list->items, list->size * sizeof *list->items);
+    return 0;
+}
+
 /* The last part of the content that has a text gets the tag. */
 static int tag_parts(struct render *r, const struct list *parts, struct value *content)
 {
-    struct value text_name = text_key("text");
-    struct list *copy = list_new(r, parts->size);
+    struct list *copy;
 
-    if (!copy)
+    if (copy_list(r, parts, &copy))
         return -1;
-    if (parts->size)
-        memcpy(copy->items, parts->items, parts->size * sizeof *copy->items);
     for (uint32_t i = parts->size; i-- > 0;) {
-        const struct value *part = &parts->items[i], *text;
-        struct dict *d;
+        const struct value *part = &parts->items[i];
+        const struct value *text = part->kind == V_DICT ? field(part->dict, "text") : NULL;
         struct value tagged;
-        int has = part->kind == V_DICT ? field(r, part->dict, "text", &text) : 0;
 
-        if (has < 0)
-            return -1;
-        if (!has)
+        if (!text)
             continue;
-        d = dict_new(r, part->dict->size);
-        if (!d || add_tag(r, text, &tagged))
-            return -1;
-        for (uint32_t k = 0; k < part->dict->size; k++)
-            if (dict_set(r, d, &part->dict->entries[k].key, part->dict->entries[k].value))
-                return -1;
-        if (dict_set(r, d, &text_name, tagged))
-            return -1;
-        copy->items[i] = value_dict(d);
         *content = value_list(copy);
-        return 0;
+        return add_tag(r, text, &tagged) ||
+                       with_field(r, part->dict, "text", tagged, &copy->items[i])
+                   ? -1
+                   : 0;
     }
     return fail(r->err, CLM_ERR_ARG, "the last message has no text to be gone on with");
 }
 
 static int tag_message(struct render *r, struct value *message)
 {
-    const struct value *content;
-    struct value name = text_key("content"), tagged;
-    int has = field(r, message->dict, "content", &content);
+    const struct value *content = field(message->dict, "content");
+    struct value tagged;
 
-    if (has < 0)
-        return -1;
-    if (!has || content->kind == V_NONE)
+    if (!content || content->kind == V_NONE)
         return fail(r->err, CLM_ERR_ARG, "the last message has no content to be gone on with");
-    if (content->kind == V_LIST) {
-        if (tag_parts(r, content->list, &tagged))
-            return -1;
-    } else if (add_tag(r, content, &tagged)) {
+    if (content->kind == V_LIST ? tag_parts(r, content->list, &tagged)
+                                : add_tag(r, content, &tagged))
         return -1;
-    }
-    return dict_set(r, message->dict, &name, tagged);
+    return with_field(r, message->dict, "content", tagged, message);
 }
 
 static int objects_only(struct render *r, const json *list, const char *what)
 {
-    if (json_kind(list) != JSON_ARRAY)
+    if (!list || list->kind != V_LIST)
         return fail(r->err, CLM_ERR_ARG, "%s: an array is expected", what);
-    for (size_t i = 0; i < json_size(list); i++)
-        if (json_kind(json_at(list, i)) != JSON_OBJECT)
-            return fail(r->err, CLM_ERR_ARG, "%s[%zu]: an object is expected", what, i);
+    for (uint32_t i = 0; i < list->list->size; i++)
+        if (list->list->items[i].kind != V_DICT)
+            return fail(r->err, CLM_ERR_ARG, "%s[%u]: an object is expected", what, i);
     return 0;
 }
 
+/* The messages as they are, or as they are to be shown: a copy where one of them changes. */
 static int load_messages(struct render *r, const struct chat_request *request)
 {
-    struct value messages;
+    const struct list *given;
+    struct list *copy = NULL;
 
-    if (json_kind(request->messages) != JSON_ARRAY)
-        return fail(r->err, CLM_ERR_ARG, "messages: an array is expected");
-    if (json_value(r, request->messages, &messages))
+    if (objects_only(r, request->messages, "messages"))
         return -1;
-    for (uint32_t i = 0; i < messages.list->size; i++) {
-        if (messages.list->items[i].kind != V_DICT)
-            return fail(r->err, CLM_ERR_ARG, "messages[%u]: an object is expected", i);
-        if (alias_reasoning(r, &messages.list->items[i]))
+    given = request->messages->list;
+    for (uint32_t i = 0; i < given->size; i++) {
+        struct value message = given->items[i];
+        bool changed;
+
+        if (alias_reasoning(r, &message, &changed))
             return -1;
+        if (!changed)
+            continue;
+        if (!copy && copy_list(r, given, &copy))
+            return -1;
+        copy->items[i] = message;
     }
     if (request->continue_final_message) {
-        if (!messages.list->size)
+        if (!given->size)
             return fail(r->err, CLM_ERR_ARG, "messages: there is none to be gone on with");
-        if (tag_message(r, &messages.list->items[messages.list->size - 1]))
+        if ((!copy && copy_list(r, given, &copy)) || tag_message(r, &copy->items[given->size - 1]))
             return -1;
     }
-    return render_variable(r, "messages", messages);
+    return render_variable(r, "messages", value_list(copy ? copy : given));
 }
 
 /* A list of objects, or None. */
 static int load_list(struct render *r, const char *name, const json *list)
 {
-    struct value v = value_none();
-
-    if (json_kind(list) != JSON_ABSENT && json_kind(list) != JSON_NULL &&
-        (objects_only(r, list, name) || json_value_later(r, list, &v)))
-        return -1;
-    return render_variable(r, name, v);
+    if (!list || list->kind == V_NONE)
+        return render_variable(r, name, value_none());
+    return objects_only(r, list, name) ? -1 : render_variable(r, name, *list);
 }
 
 static int load_chat(struct render *r, void *ctx)

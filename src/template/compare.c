@@ -267,9 +267,9 @@ static int equal_dicts(struct render *r, const struct dict *a, const struct dict
     if (render_enter(r))
         return -1;
     for (uint32_t i = 0; i < a->size && equal > 0; i++) {
-        const struct value *own = entry_value(r, &a->entries[i]), *other;
+        const struct value *own = &a->entries[i].value, *other;
 
-        if (!own || render_work(r, 1))
+        if (render_work(r, 1))
             return -1;
         equal = dict_get(r, b, &a->entries[i].key, &other);
         if (equal > 0 && !value_same(own, other))

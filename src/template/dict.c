@@ -1,22 +1,9 @@
 #include "template/render.h"
 
-#define SMALL 8 /* up to so many entries are looked through without an index */
-
-void dict_index(struct dict *d)
-{
-    for (uint32_t i = 0; d->index && i < d->size; i++) {
-        uint32_t at = (uint32_t)d->entries[i].hash & d->index_mask;
-
-        while (d->index[at])
-            at = (at + 1) & d->index_mask;
-        d->index[at] = i + 1;
-    }
-}
-
 int dict_reserve(struct render *r, struct dict *d, size_t size)
 {
     struct dict_entry *entries;
-    size_t slots = 16;
+    size_t slots;
 
     if (size <= d->capacity)
         return 0;
@@ -29,10 +16,9 @@ int dict_reserve(struct render *r, struct dict *d, size_t size)
         memcpy(entries, d->entries, d->size * sizeof *entries);
     d->entries = entries;
     d->capacity = (uint32_t)size;
-    if (size <= SMALL)
+    if (size <= DICT_SMALL)
         return 0;
-    while (slots < size * 2)
-        slots *= 2;
+    slots = dict_slots(size);
     d->index = render_alloc(r, slots, sizeof *d->index);
     if (!d->index) {
         d->capacity = d->size;
@@ -46,21 +32,13 @@ int dict_reserve(struct render *r, struct dict *d, size_t size)
 
 struct dict *dict_new(struct render *r, size_t size)
 {
-    size_t within = size <= SMALL ? size : 0; /* small ones come with their entries */
+    size_t within = size <= DICT_SMALL ? size : 0; /* small ones come with their entries */
     struct dict *d = render_alloc(r, 1, sizeof *d + within * sizeof *d->entries);
 
     if (!d)
         return NULL;
     *d = (struct dict){.entries = (struct dict_entry *)(d + 1), .capacity = (uint32_t)within};
     return size > within && dict_reserve(r, d, size) ? NULL : d;
-}
-
-struct dict_entry *dict_find_indexed(const struct dict *d, const struct value *key, uint64_t hash)
-{
-    for (uint32_t at = (uint32_t)hash & d->index_mask; d->index[at]; at = (at + 1) & d->index_mask)
-        if (entry_is(&d->entries[d->index[at] - 1], key, hash))
-            return &d->entries[d->index[at] - 1];
-    return NULL;
 }
 
 /* 1 with the entry, 0, or -1. */
@@ -96,15 +74,17 @@ int dict_get(struct render *r, const struct dict *d, const struct value *key,
     uint64_t hash;
     int found;
 
-    if (key->kind == V_STRING)
-        return dict_get_text(r, d, key, hash_bytes(key->s, key->size), out);
-    if (value_hash(r, key, &hash))
-        return -1;
-    found = find(r, d, key, hash, &e);
-    if (found <= 0)
-        return found;
-    *out = entry_value(r, e);
-    return *out ? 1 : -1;
+    if (key->kind == V_STRING) {
+        e = dict_find_text(d, key, hash_bytes(key->s, key->size));
+        found = e != NULL;
+    } else {
+        if (value_hash(r, key, &hash))
+            return -1;
+        found = find(r, d, key, hash, &e);
+    }
+    if (found > 0)
+        *out = &e->value;
+    return found;
 }
 
 /* Puts an entry behind the others. */

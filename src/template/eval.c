@@ -37,7 +37,7 @@ static const struct value *attribute_ref(struct render *r, const struct node *n,
     if (object->kind == V_DICT && (n->flag || !n->attr.methods)) {
         e = dict_find_text(object->dict, &n->attr.name, n->attr.hash);
         if (e)
-            return entry_value(r, e);
+            return &e->value;
         r->line = n->line;
         if (!n->attr.methods) {
             missing_attribute(object, &n->attr.name, room);
@@ -64,7 +64,7 @@ static inline const struct value *look_up(const struct render *r, const struct n
     d = object->dict;
     for (uint32_t i = 0; i < d->size; i++)
         if (entry_is(&d->entries[i], name, n->attr.hash))
-            return d->entries[i].value.kind == V_JSON ? NULL : &d->entries[i].value;
+            return &d->entries[i].value;
     return NULL;
 }
 
@@ -364,13 +364,11 @@ static int add_star_star(struct render *r, const struct node *n, struct named_va
     if (*size)
         memcpy(all, *named, *size * sizeof *all);
     for (uint32_t i = 0; i < v.dict->size; i++) {
-        const struct value *item = entry_value(r, &v.dict->entries[i]);
+        const struct dict_entry *e = &v.dict->entries[i];
 
-        if (!item)
-            return -1;
-        if (v.dict->entries[i].key.kind != V_STRING)
+        if (e->key.kind != V_STRING)
             return render_fail(r, "keywords must be strings");
-        all[*size + i] = (struct named_value){v.dict->entries[i].key, *item};
+        all[*size + i] = (struct named_value){e->key, e->value};
     }
     *size += v.dict->size;
     *named = all;
@@ -680,24 +678,9 @@ static inline int emit_value(struct render *r, const struct value *v)
     return v->kind == V_STRING ? emit_string(r, v) : emit_str(r, v);
 }
 
-/* a.b of a variable that waits in the input's document, as it is there, or NULL. */
-static const struct value *look_up_json(const struct render *r, const struct node *n)
-{
-    const struct value *object;
-    const struct dict_entry *e;
-
-    if (n->kind != N_GETATTR || !n->attr.simple)
-        return NULL;
-    object = variable_slot(r, n->attr.object->name.variable);
-    e = object->kind == V_DICT ? dict_find_text(object->dict, &n->attr.name, n->attr.hash) : NULL;
-    return e && e->value.kind == V_JSON ? &e->value : NULL;
-}
-
-/* What tojson makes needs no string of its own on its way out, and what it makes it of no values.
- */
+/* What tojson makes needs no string of its own on its way out. */
 static int emit_filter(struct render *r, const struct node *n)
 {
-    const struct value *waiting;
     struct builtin direct;
     struct value v;
     struct args args;
@@ -706,12 +689,7 @@ static int emit_filter(struct render *r, const struct node *n)
         return eval_node(r, n, &v) || emit_value(r, &v) ? -1 : 0;
     if (render_work(r, 1) || render_enter(r))
         return -1;
-    waiting = look_up_json(r, n->call.subject);
-    if (waiting)
-        v = *waiting;
-    else if (eval_node(r, n->call.subject, &v))
-        return -1;
-    if (eval_args(r, n->call.arguments, NULL, &args))
+    if (eval_node(r, n->call.subject, &v) || eval_args(r, n->call.arguments, NULL, &args))
         return -1;
     r->line = n->line;
     direct = *n->call.builtin;

@@ -409,10 +409,8 @@ FILTER(xmlattr)
         return render_fail(r, "'%s' object has no attribute 'items'", type_name(&self));
     for (uint32_t i = 0; i < self.dict->size; i++) {
         const struct value *key = &self.dict->entries[i].key;
-        const struct value *item = entry_value(r, &self.dict->entries[i]);
+        const struct value *item = &self.dict->entries[i].value;
 
-        if (!item)
-            return -1;
         if (item->kind == V_NONE || item->kind == V_UNDEFINED)
             continue;
         if (((space || !first) && emit_bytes(r, " ", 1)) || emit_attribute(r, key, item))

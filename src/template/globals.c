@@ -49,10 +49,9 @@ static int add_items(struct render *r, struct dict *d, const struct value *from)
         if (dict_reserve(r, d, (size_t)d->size + from->dict->size))
             return -1;
         for (uint32_t i = 0; i < from->dict->size; i++) {
-            struct dict_entry *e = &from->dict->entries[i];
-            const struct value *item = entry_value(r, e);
+            const struct dict_entry *e = &from->dict->entries[i];
 
-            if (!item || dict_set_hashed(r, d, &e->key, e->hash, *item))
+            if (dict_set_hashed(r, d, &e->key, e->hash, e->value))
                 return -1;
         }
         return 0;

@@ -75,19 +75,15 @@ static int pair_value(struct render *r, const struct value *a, const struct valu
 
 static int dict_item(struct render *r, const struct iter *it, int64_t at, struct value *out)
 {
-    struct dict_entry *e = &it->over.dict->entries[at];
-    const struct value *item;
+    const struct dict_entry *e = &it->over.dict->entries[at];
 
     if (it->view == VIEW_KEYS) {
         *out = e->key;
         return 1;
     }
-    item = entry_value(r, e);
-    if (!item)
-        return -1;
     if (it->view == VIEW_ITEMS)
-        return pair_value(r, &e->key, item, out) ? -1 : 1;
-    *out = *item;
+        return pair_value(r, &e->key, &e->value, out) ? -1 : 1;
+    *out = e->value;
     return 1;
 }
 
@@ -118,11 +114,8 @@ static int filtered_next(struct render *r, struct iter *it, struct value *out)
         if (render_work(r, 1))
             return -1;
         r->frame = it->frame;
-        rc = scope_enter(r, &it->loop->test_loads) ||
-                     assign_target(r, it->loop->test_target, out) ||
-                     eval_node(r, it->loop->test, &test)
-                 ? -1
-                 : 0;
+        scope_enter(r, &it->loop->test_loads);
+        rc = assign_target(r, it->loop->test_target, out) || eval_node(r, it->loop->test, &test);
         r->frame = before;
         if (rc)
             return -1;

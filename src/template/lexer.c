@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/decimal.h"
 #include "base/memory.h"
 #include "base/utf8.h"
 #include "template/bigint.h"
@@ -311,7 +312,7 @@ static int lex_number(struct lexer *l)
 
         if (!text)
             return no_memory(l);
-        if (push(l, T_FLOAT, value_float(number_parse(text, strlen(text)))))
+        if (push(l, T_FLOAT, value_float(decimal_parse(text, strlen(text)))))
             return -1;
         advance(l, end);
         return 0;

@@ -481,12 +481,10 @@ METHOD(format_map)
     if (!all)
         return -1;
     for (uint32_t i = 0; i < p[0].dict->size; i++) {
-        const struct value *item = entry_value(r, &p[0].dict->entries[i]);
+        const struct dict_entry *e = &p[0].dict->entries[i];
 
-        if (!item)
-            return -1;
-        if (p[0].dict->entries[i].key.kind == V_STRING)
-            all[named.n_named++] = (struct named_value){p[0].dict->entries[i].key, *item};
+        if (e->key.kind == V_STRING)
+            all[named.n_named++] = (struct named_value){e->key, e->value};
     }
     named.named = all;
     return format_braces(r, &self, &named, out);

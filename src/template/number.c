@@ -1,33 +1,15 @@
 #include "template/number.h"
 
-#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "base/memory.h"
 #include "template/characters.h"
 
-#define MAX_PLAIN 1024 /* characters of a number that are looked at */
-
-double number_parse(const char *s, size_t n)
-{
-    char text[MAX_PLAIN + 8];
-    const char *point = localeconv()->decimal_point;
-    size_t used = 0;
-
-    for (size_t i = 0; i < n && used < MAX_PLAIN; i++) {
-        if (s[i] == '.') {
-            for (const char *p = point; *p && used < MAX_PLAIN; p++)
-                text[used++] = *p;
-        } else {
-            text[used++] = s[i];
-        }
-    }
-    text[used] = '\0';
-    return strtod(text, NULL);
-}
+#define MAX_PLAIN DECIMAL_MAX /* characters of a number that are looked at */
 
 static bool is_digit(const char *s, const char *end)
 {
@@ -96,7 +78,7 @@ bool number_from_text(const char *s, size_t n, double *out)
     }
     if (s != end)
         return false;
-    *out = number_parse(plain, used);
+    *out = decimal_parse(plain, used);
     *out = negative ? -*out : *out;
     return true;
 }
@@ -126,7 +108,7 @@ static void shortest_digits(double f, char *digits, int *exponent)
 
         number_digits(f, n, digits, exponent);
         size = (size_t)snprintf(text, sizeof text, "%c.%se%d", digits[0], digits + 1, *exponent);
-        if (n == 17 || !(number_parse(text, size) != fabs(f)))
+        if (n == 17 || !(decimal_parse(text, size) != fabs(f)))
             break;
     }
     for (size_t n = strlen(digits); n > 1 && digits[n - 1] == '0'; n--)
@@ -173,7 +155,7 @@ double number_round(double f, int64_t places)
         for (int i = 0; i < n; i++)
             if (text[i] != '-' && (text[i] < '0' || text[i] > '9'))
                 text[i] = '.';
-        return number_parse(text, (size_t)n);
+        return decimal_parse(text, (size_t)n);
     }
     scale = pow(10.0, (double)-places);
     scaled = nearbyint(f / scale); /* half to even */

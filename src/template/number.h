@@ -18,9 +18,6 @@ static inline int digit_value(char c)
     return 99;
 }
 
-/* A plain decimal: [sign] digits [. digits] [e exponent]; what follows is ignored. */
-double number_parse(const char *s, size_t n);
-
 /* float(text): white space, a sign, underscores, inf and nan are allowed. False: ValueError. */
 bool number_from_text(const char *s, size_t n, double *out);
 

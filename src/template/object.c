@@ -93,17 +93,16 @@ static int macro_attribute(struct render *r, const struct macro_code *code,
 static int own_attribute(struct render *r, const struct value *object, const struct value *name,
                          uint64_t hash, struct value *out, bool *found)
 {
-    const struct value *item;
-    int held;
+    const struct dict_entry *e;
 
     *found = true;
     switch (object->kind) {
     case V_NAMESPACE:
-        held = dict_get_text(r, object->dict, name, hash, &item);
-        *found = held > 0;
-        if (held > 0)
-            *out = *item;
-        return held < 0 ? -1 : 0;
+        e = dict_find_text(object->dict, name, hash);
+        *found = e;
+        if (e)
+            *out = e->value;
+        return 0;
     case V_LOOP:
         return loop_attribute(r, object->loop, name, out, found);
     case V_MACRO:
@@ -148,8 +147,7 @@ int get_attribute(struct render *r, const struct value *object, const struct val
                   uint64_t hash, const struct builtin *methods, struct value *out)
 {
     const struct builtin *b;
-    const struct value *item;
-    int held;
+    const struct dict_entry *e;
     bool found;
 
     if (object->kind == V_UNDEFINED)
@@ -165,13 +163,11 @@ int get_attribute(struct render *r, const struct value *object, const struct val
         return -1;
     if (found)
         return 0;
-    held = object->kind == V_DICT ? dict_get_text(r, object->dict, name, hash, &item) : 0;
-    if (held) {
-        if (held > 0)
-            *out = *item;
-        return held < 0 ? -1 : 0;
-    }
-    missing_attribute(object, name, out);
+    e = object->kind == V_DICT ? dict_find_text(object->dict, name, hash) : NULL;
+    if (e)
+        *out = e->value;
+    else
+        missing_attribute(object, name, out);
     return 0;
 }
 

@@ -255,7 +255,7 @@ static int repeat_string(struct render *r, const struct value *s, int64_t times,
     if (!size_mul(s->size, (size_t)times, &total) || total > r->heap.limit || total > UINT32_MAX)
         return fail(r->err, CLM_ERR_FULL, "%s:%u: the repeated string is larger than allowed",
                     r->t->name, r->line);
-    copy = theap_bytes(&r->heap, total);
+    copy = heap_bytes(&r->heap, total);
     if (!copy)
         return render_no_memory(r);
     if (s->size == 1)
@@ -319,8 +319,8 @@ static int add_lists(struct render *r, const struct value *a, const struct value
         return -1;
     if (size >= UINT32_MAX)
         return render_fail(r, "a list of more than 4 billion items");
-    items = theap_join(&r->heap, left, a->list->size * sizeof *items, b->list->items,
-                       b->list->size * sizeof *items, true);
+    items = heap_join(&r->heap, left, a->list->size * sizeof *items, b->list->items,
+                      b->list->size * sizeof *items, true);
     if (!items)
         return render_no_memory(r);
     if (render_work(r, (items == left ? b->list->size : size) / 8))

@@ -122,7 +122,7 @@ int emit_capture(struct render *r, size_t mark, struct value *out)
         return 0;
     if (n > UINT32_MAX)
         return render_fail(r, "a string of more than 4 GiB");
-    copy = theap_bytes(&r->heap, n);
+    copy = heap_bytes(&r->heap, n);
     if (!copy)
         return render_no_memory(r);
     memcpy(copy, r->out->data + mark, n);
@@ -190,7 +190,7 @@ int list_finish(struct render *r, struct list_builder *b, enum value_kind kind, 
 
 int string_copy(struct render *r, const char *s, size_t n, struct value *out)
 {
-    char *copy = theap_bytes(&r->heap, n);
+    char *copy = heap_bytes(&r->heap, n);
 
     if (!copy)
         return render_no_memory(r);
@@ -211,7 +211,7 @@ int string_join2(struct render *r, const struct value *a, const struct value *b,
     }
     if (total > UINT32_MAX)
         return render_fail(r, "a string of more than 4 GiB");
-    s = theap_join(&r->heap, a->s, a->size, b->s, b->size, false);
+    s = heap_join(&r->heap, a->s, a->size, b->s, b->size, false);
     if (!s)
         return render_no_memory(r);
     *out = value_string(s, total);
@@ -223,9 +223,8 @@ bool string_ascii(struct value *v)
 {
     if (v->flags & STRING_ASCII)
         return true;
-    for (uint32_t i = 0; i < v->size; i++)
-        if ((unsigned char)v->s[i] >= 0x80)
-            return false;
+    if (utf8_ascii_part(v->s, v->size) < v->size)
+        return false;
     v->flags |= STRING_ASCII;
     return true;
 }
@@ -260,24 +259,23 @@ void frame_release(struct render *r, const struct function *f, struct frame *fra
 }
 
 /* What a name means that no scope has set. */
-static int resolve(struct render *r, const struct load *l, struct value *out)
+static void resolve(struct render *r, const struct load *l, struct value *out)
 {
     const struct value *found = l->global;
+    const struct dict_entry *e;
 
     if (l->outer) {
         *out = *variable_slot(r, *l->outer);
         if (out->kind != V_MISSING)
-            return 0;
+            return;
     }
     /* Each pass of a loop asks again, and mostly for what is not there. */
-    if (r->input_hashes >> (l->hash & 63) & 1 &&
-        dict_get_text(r, &r->input, &l->name, l->hash, &found) < 0)
-        return -1;
+    if (r->input_hashes >> (l->hash & 63) & 1 && (e = dict_find_text(&r->input, &l->name, l->hash)))
+        found = &e->value;
     *out = found ? *found : (struct value){0};
-    return 0;
 }
 
-int scope_enter(struct render *r, const struct scope_loads *loads)
+void scope_enter(struct render *r, const struct scope_loads *loads)
 {
     for (uint32_t i = 0; i < loads->size; i++) {
         const struct load *l = &loads->items[i];
@@ -285,11 +283,10 @@ int scope_enter(struct render *r, const struct scope_loads *loads)
 
         if (l->how == LOAD_ALIAS)
             v = *variable_slot(r, l->source);
-        else if (l->how == LOAD_RESOLVE && resolve(r, l, &v))
-            return -1;
+        else if (l->how == LOAD_RESOLVE)
+            resolve(r, l, &v);
         r->frame->slots[l->slot] = v;
     }
-    return 0;
 }
 
 void scope_leave(struct render *r, const struct scope_loads *loads)
@@ -303,11 +300,9 @@ void scope_leave(struct render *r, const struct scope_loads *loads)
 int render_variables(struct render *r, const struct template_variable *variables, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        struct value v;
+        const json *v = variables[i].value;
 
-        if (json_kind(variables[i].value) == JSON_ABSENT)
-            continue;
-        if (json_value_later(r, variables[i].value, &v) || render_variable(r, variables[i].name, v))
+        if (v && render_variable(r, variables[i].name, *v))
             return -1;
     }
     return 0;
@@ -328,7 +323,8 @@ static int render_root(struct render *r)
     r->frame = frame_new(r, &r->t->root, NULL);
     if (!r->frame)
         return -1;
-    return scope_enter(r, &r->t->root.loads) || run_nodes(r, &r->t->body) == FLOW_ERROR ? -1 : 0;
+    scope_enter(r, &r->t->root.loads);
+    return run_nodes(r, &r->t->body) == FLOW_ERROR ? -1 : 0;
 }
 
 int render_with(const template *t, const struct template_options *options,
@@ -350,11 +346,11 @@ int render_with(const template *t, const struct template_options *options,
     r.out_room = out->capacity < r.out_limit ? out->capacity : r.out_limit;
     r.steps = limits->steps ? limits->steps : 100000000;
     r.max_depth = limits->depth ? limits->depth : 1500;
-    theap_init(&r.heap, limits->memory_bytes ? limits->memory_bytes : (size_t)1 << 30);
+    heap_init(&r.heap, limits->memory_bytes ? limits->memory_bytes : (size_t)1 << 30);
     if (r.options->raised)
         strbuf_clear(r.options->raised);
     rc = load(&r, ctx) || render_root(&r) ? -1 : 0;
-    theap_release(&r.heap);
+    heap_release(&r.heap);
     if (rc) {
         out->size = before;
         out->failed = false;

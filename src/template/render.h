@@ -3,9 +3,9 @@
 #define TEMPLATE_RENDER_H
 
 #include "base/error.h"
+#include "base/heap.h"
 #include "base/strbuf.h"
 #include "template/builtin.h"
-#include "template/heap.h"
 #include "template/template.h"
 #include "template/tree.h"
 #include "template/value.h"
@@ -124,7 +124,7 @@ int to_string(struct render *r, const struct value *v, struct value *out);
 /* NULL: the error is filled. */
 static inline void *render_alloc(struct render *r, size_t count, size_t size)
 {
-    void *p = count <= SIZE_MAX / 4 / size ? theap_alloc(&r->heap, count * size) : NULL;
+    void *p = count <= SIZE_MAX / 4 / size ? heap_alloc(&r->heap, count * size) : NULL;
 
     if (!p)
         render_no_memory(r);
@@ -143,15 +143,7 @@ int string_join2(struct render *r, const struct value *a, const struct value *b,
 
 /* ---- mappings ---- */
 
-/* A value of the input. Arrays and objects inside objects wait as V_JSON until they are asked for.
- */
-int json_value(struct render *r, const json *v, struct value *out);
-/* Arrays and objects wait themselves. */
-int json_value_later(struct render *r, const json *v, struct value *out);
-
 int dict_reserve(struct render *r, struct dict *d, size_t size);
-/* Enters all entries into an index that is empty, if there is one. */
-void dict_index(struct dict *d);
 struct dict *dict_new(struct render *r, size_t size);
 int dict_set(struct render *r, struct dict *d, const struct value *key, struct value v);
 /* A key that is not there yet. */
@@ -159,48 +151,6 @@ int dict_add_new(struct render *r, struct dict *d, const struct value *key, uint
                  const struct value *v);
 int dict_set_hashed(struct render *r, struct dict *d, const struct value *key, uint64_t hash,
                     struct value v);
-
-/* The key is a string with that hash. Of up to eight bytes hash_bytes makes hashes that differ when
- * the bytes do. */
-static inline bool entry_is(const struct dict_entry *e, const struct value *key, uint64_t hash)
-{
-    return e->hash == hash && e->key.kind == V_STRING && e->key.size == key->size &&
-           (key->size <= 8 || bytes_same(e->key.s, key->s, key->size));
-}
-
-struct dict_entry *dict_find_indexed(const struct dict *d, const struct value *key, uint64_t hash);
-
-/* NULL when there is none. */
-static inline struct dict_entry *dict_find_text(const struct dict *d, const struct value *key,
-                                                uint64_t hash)
-{
-    if (d->index)
-        return dict_find_indexed(d, key, hash);
-    for (uint32_t i = 0; i < d->size; i++)
-        if (entry_is(&d->entries[i], key, hash))
-            return &d->entries[i];
-    return NULL;
-}
-
-/* What an entry holds; it is converted where that was put off. NULL: an error. */
-static inline const struct value *entry_value(struct render *r, struct dict_entry *e)
-{
-    if (e->value.kind == V_JSON && json_value(r, e->value.json, &e->value))
-        return NULL;
-    return &e->value;
-}
-
-/* 1: found, 0: not there, -1: error. */
-static inline int dict_get_text(struct render *r, const struct dict *d, const struct value *key,
-                                uint64_t hash, const struct value **out)
-{
-    struct dict_entry *e = dict_find_text(d, key, hash);
-
-    if (!e)
-        return 0;
-    *out = entry_value(r, e);
-    return *out ? 1 : -1;
-}
 
 /* 1: found, 0: not there, -1: error (the key cannot be hashed). */
 int dict_get(struct render *r, const struct dict *d, const struct value *key,
@@ -346,7 +296,7 @@ static inline struct value *variable_slot(const struct render *r, struct variabl
 
 struct frame *frame_new(struct render *r, const struct function *f, struct frame *outer);
 void frame_release(struct render *r, const struct function *f, struct frame *frame);
-int scope_enter(struct render *r, const struct scope_loads *loads);
+void scope_enter(struct render *r, const struct scope_loads *loads);
 void scope_leave(struct render *r, const struct scope_loads *loads);
 
 /* ---- code ---- */

@@ -103,10 +103,10 @@ static int emit_dict(struct render *r, const struct dict *d)
     if (emit_char(r, '{', 1))
         return -1;
     for (uint32_t i = 0; i < d->size; i++) {
-        const struct value *item = entry_value(r, &d->entries[i]);
+        const struct dict_entry *e = &d->entries[i];
 
-        if (!item || (i && emit_bytes(r, ", ", 2)) || emit_repr(r, &d->entries[i].key) ||
-            emit_bytes(r, ": ", 2) || emit_repr(r, item))
+        if ((i && emit_bytes(r, ", ", 2)) || emit_repr(r, &e->key) || emit_bytes(r, ": ", 2) ||
+            emit_repr(r, &e->value))
             return -1;
     }
     return emit_char(r, '}', 1);

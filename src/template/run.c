@@ -87,7 +87,8 @@ static enum flow run_capture(struct render *r, const struct node *n)
     struct value text;
     enum flow flow;
 
-    flow = scope_enter(r, n->capture.loads) ? FLOW_ERROR : run_nodes(r, &n->capture.body);
+    scope_enter(r, n->capture.loads);
+    flow = run_nodes(r, &n->capture.body);
     if (flow != FLOW_ON) { /* the loop around is left: what was made is dropped */
         if (flow != FLOW_ERROR)
             r->out->size = mark;
@@ -128,8 +129,7 @@ static enum flow run_with(struct render *r, const struct node *n)
 {
     enum flow flow;
 
-    if (scope_enter(r, n->with.loads))
-        return FLOW_ERROR;
+    scope_enter(r, n->with.loads);
     for (uint32_t i = 0; i < n->with.values.size; i++) {
         struct value v;
 
@@ -193,7 +193,8 @@ static enum flow run_scope(struct render *r, const struct node *n)
 {
     enum flow flow;
 
-    flow = scope_enter(r, n->scope.loads) ? FLOW_ERROR : run_nodes(r, &n->scope.body);
+    scope_enter(r, n->scope.loads);
+    flow = run_nodes(r, &n->scope.body);
     scope_leave(r, n->scope.loads);
     return flow;
 }
@@ -212,15 +213,15 @@ static inline int next_item(struct render *r, struct iter *it, struct loop *loop
 #define PASS_LOADS 6
 
 /* Each pass of a loop begins with the same values: nothing in it sets a variable around it. */
-static inline int enter_pass(struct render *r, const struct scope_loads *loads, struct value *begin,
-                             bool again)
+static inline void enter_pass(struct render *r, const struct scope_loads *loads,
+                              struct value *begin, bool again)
 {
     struct value *slots = r->frame->slots;
 
+    if (loads->size > PASS_LOADS || !again)
+        scope_enter(r, loads);
     if (loads->size > PASS_LOADS)
-        return scope_enter(r, loads);
-    if (!again && scope_enter(r, loads))
-        return -1;
+        return;
     for (uint32_t i = 0; i < loads->size; i++) {
         struct value *slot = &slots[loads->items[i].slot];
 
@@ -229,7 +230,6 @@ static inline int enter_pass(struct render *r, const struct scope_loads *loads, 
         else
             begin[i] = *slot;
     }
-    return 0;
 }
 
 /* Walks over the iterable in the present frame. */
@@ -274,7 +274,8 @@ static enum flow run_loop(struct render *r, const struct for_code *code,
 
         if (render_work(r, 1))
             return FLOW_ERROR;
-        if (enter_pass(r, &code->body_loads, begin, again) || assign(r, code->target, &item))
+        enter_pass(r, &code->body_loads, begin, again);
+        if (assign(r, code->target, &item))
             return FLOW_ERROR;
         flow = run_nodes(r, &code->body);
         if (flow == FLOW_ERROR)
@@ -290,7 +291,8 @@ static enum flow run_loop(struct render *r, const struct for_code *code,
     if (completed || !code->has_else)
         return FLOW_ON;
     enum flow flow;
-    flow = scope_enter(r, &code->else_loads) ? FLOW_ERROR : run_nodes(r, &code->otherwise);
+    scope_enter(r, &code->else_loads);
+    flow = run_nodes(r, &code->otherwise);
     scope_leave(r, &code->else_loads);
     return flow;
 }

@@ -78,7 +78,7 @@ static char ascii_case(char c, enum letter_case how, size_t at, bool after_cased
 static int ascii_string_case(struct render *r, const struct value *s, enum letter_case how,
                              struct value *out)
 {
-    char *copy = theap_bytes(&r->heap, s->size);
+    char *copy = heap_bytes(&r->heap, s->size);
     bool cased = false;
 
     if (!copy)

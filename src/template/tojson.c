@@ -18,7 +18,6 @@ struct writer {
 };
 
 static int write_value(struct writer *w, const struct value *v);
-static int write_json(struct writer *w, const json *v);
 
 #define BYTES(x) (0x0101010101010101u * (x))
 #define HIGH BYTES(0x80u)
@@ -289,63 +288,6 @@ static int write_dict(struct writer *w, const struct dict *d)
     return new_line(w) || emit_bytes(w->r, "}", 1) ? -1 : 0;
 }
 
-/* What waits in the input's document goes out without becoming values. */
-static int write_array(struct writer *w, const json *v)
-{
-    size_t n = json_size(v);
-
-    if (!n)
-        return emit_bytes(w->r, "[]", 2);
-    if (emit_bytes(w->r, "[", 1))
-        return -1;
-    w->level++;
-    for (size_t i = 0; i < n; i++)
-        if (separate(w, !i) || write_json(w, json_at(v, i)))
-            return -1;
-    w->level--;
-    return new_line(w) || emit_bytes(w->r, "]", 1) ? -1 : 0;
-}
-
-static int write_object(struct writer *w, const json *v)
-{
-    struct json_iter it = json_first(v);
-    bool first = true;
-
-    if (!json_size(v))
-        return emit_bytes(w->r, "{}", 2);
-    if (emit_bytes(w->r, "{", 1))
-        return -1;
-    w->level++;
-    for (; json_next(&it); first = false)
-        if (separate(w, first) || write_string(w, it.key, it.key_size) ||
-            emit_separator(w->r, &w->key_separator) ||
-            (it.kind == JSON_STRING ? write_string(w, it.text, it.size) : write_json(w, it.value)))
-            return -1;
-    w->level--;
-    return new_line(w) || emit_bytes(w->r, "}", 1) ? -1 : 0;
-}
-
-static int write_json(struct writer *w, const json *v)
-{
-    const char *s;
-    size_t size;
-    enum json_kind kind = json_look(v, &s, &size);
-    bool is_array = kind == JSON_ARRAY;
-    struct value plain;
-    int rc;
-
-    if (kind == JSON_STRING)
-        return write_string(w, s, size);
-    /* An object of one item may stand for a number. */
-    if (!is_array && (kind != JSON_OBJECT || w->sort_keys || json_size(v) == 1))
-        return json_value(w->r, v, &plain) || write_value(w, &plain) ? -1 : 0;
-    if (render_work(w->r, 1) || render_enter(w->r))
-        return -1;
-    rc = is_array ? write_array(w, v) : write_object(w, v);
-    render_leave(w->r);
-    return rc;
-}
-
 static int write_value(struct writer *w, const struct value *v)
 {
     int rc;
@@ -362,8 +304,6 @@ static int write_value(struct writer *w, const struct value *v)
         return write_float(w, v->f);
     case V_STRING:
         return write_string(w, v->s, v->size);
-    case V_JSON:
-        return write_json(w, v->json);
     case V_LIST:
     case V_TUPLE:
     case V_DICT:

@@ -1,4 +1,4 @@
-/* tokenizer/bulk.h: the vocabulary and the merges of a tokenizer.json, read past the JSON library.
+/* tokenizer/bulk.h: the vocabulary and the merges of a tokenizer.json, read where they stand.
  *
  * They are nine tenths of the file, and several hundred thousand values: building a tree of them
  * takes longer than all the rest of opening a tokenizer. They are cut out of the text, the rest is

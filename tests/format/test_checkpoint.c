@@ -254,7 +254,7 @@ static void test_index(void **state)
         {"{\"weight_map\": {\"a\": \"x\\u0000.safetensors\"}}", "no plain file name"},
         {"{\"weight_map\": {\"a\": \"x\\n\"}}", "no plain file name"},
         {"{\"weight_map\": {\"a\\u0000\": \"x\"}}", "NUL"},
-        {"{\"weight_map\": {\"a\": \"x\"}", "the JSON ends"},
+        {"{\"weight_map\": {\"a\": \"x\"}", "the JSON: the end"},
         {"{\"weight_map\": {\"a\": \"x\"}} {", "expected nothing more"},
         {"{\"metadata\": {\"a\": tru}}", "expected a value"},
         {"{\"weight_map\": {\"a\": \"\xC0\xAF\"}}", "not valid UTF-8"},

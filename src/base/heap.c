@@ -1,4 +1,4 @@
-#include "template/heap.h"
+#include "base/heap.h"
 
 #include <string.h>
 
@@ -13,12 +13,12 @@ struct heap_chunk {
     size_t size;
 };
 
-void theap_init(struct heap *h, size_t limit)
+void heap_init(struct heap *h, size_t limit)
 {
     *h = (struct heap){.limit = limit};
 }
 
-void theap_release(struct heap *h)
+void heap_release(struct heap *h)
 {
     while (h->chunks) {
         struct heap_chunk *c = h->chunks;
@@ -58,7 +58,7 @@ static bool grow(struct heap *h, size_t size)
     return true;
 }
 
-void *theap_alloc_more(struct heap *h, size_t size)
+void *heap_alloc_more(struct heap *h, size_t size)
 {
     void *p;
 
@@ -72,7 +72,7 @@ void *theap_alloc_more(struct heap *h, size_t size)
     return p;
 }
 
-char *theap_bytes(struct heap *h, size_t size)
+char *heap_bytes(struct heap *h, size_t size)
 {
     char *p;
 
@@ -93,8 +93,8 @@ static struct heap_tail *find_tail(struct heap *h, const char *end)
     return NULL;
 }
 
-const void *theap_join(struct heap *h, const void *a, size_t n_a, const void *b, size_t n_b,
-                       bool aligned)
+const void *heap_join(struct heap *h, const void *a, size_t n_a, const void *b, size_t n_b,
+                      bool aligned)
 {
     struct heap_tail *tail = n_a ? find_tail(h, (const char *)a + n_a) : NULL;
     size_t total = n_a + n_b;
@@ -107,7 +107,7 @@ const void *theap_join(struct heap *h, const void *a, size_t n_a, const void *b,
         tail->end += n_b;
         return a;
     }
-    p = aligned ? theap_alloc(h, capacity) : theap_bytes(h, capacity);
+    p = aligned ? heap_alloc(h, capacity) : heap_bytes(h, capacity);
     if (!p)
         return NULL;
     if (n_a)
