@@ -122,6 +122,13 @@ void cuda_blas_close(struct cuda_device *c);
  * failure. */
 const void *cuda_stage(struct cuda_device *c, const void *data, size_t size);
 
+/* A device copy of host bytes that stays: of tables that are the same at every step. The same bytes
+ * again are the same copy. NULL after a failure. */
+const void *cuda_keep(struct cuda_device *c, const void *data, size_t size);
+
+/* Host memory to put an argument together in, until the next call. NULL after a failure. */
+void *cuda_host_room(struct cuda_device *c, size_t size);
+
 /* Room in device memory, 256-byte aligned, that the next operation may use again: it is for the
  * kernels of one operation alone. NULL after a failure. */
 void *cuda_scratch(struct cuda_device *c, size_t size);

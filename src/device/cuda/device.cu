@@ -76,6 +76,12 @@ static const struct device_ops cuda_ops = {
     .close = cuda_close,
     .set_exact = cuda_set_exact,
     .measure = cuda_measure,
+    .embed = cuda_embed,
+    .matmul = cuda_matmul,
+    .matmul_experts = cuda_matmul_experts,
+    .kv_store = cuda_kv_store,
+    .attend = cuda_attend,
+    .argmax = cuda_argmax,
 };
 
 /* Is there a driver, a GPU, and one that kernels are built for? Its properties then. */

@@ -20,6 +20,7 @@ enum {
     BUFFER = 16 << 20, /* of a pinned buffer */
     ALIGNMENT = 256,
     N_STAGED = 64, /* copies that are remembered */
+    N_CHAINS = 1024,
     COPY_THREADS = 256
 };
 
@@ -35,6 +36,14 @@ struct mapping {
     void *view;
 };
 
+/* Bytes that stay, in the chain of their hash, with their copy. */
+struct kept {
+    struct kept *next;
+    size_t size;
+    void *copy;
+    char data[];
+};
+
 struct cuda_memory {
     char *ring, *ring_copy; /* pinned, and on the device */
     size_t ring_used;
@@ -43,8 +52,9 @@ struct cuda_memory {
     char *buffers[2];
     cudaEvent_t sent[2];
     int next; /* buffer */
-    void *scratch;
-    size_t scratch_size;
+    void *scratch, *host_room;
+    size_t scratch_size, host_size;
+    struct kept *kept[N_CHAINS];
     struct mapping *mappings; /* by address, then size */
     size_t n_mappings, capacity;
 };
@@ -123,7 +133,59 @@ const void *cuda_stage(struct cuda_device *c, const void *data, size_t size)
     return c->failure.code ? NULL : m->ring_copy + at;
 }
 
+/* FNV-1a */
+static unsigned chain_of(const void *data, size_t size)
+{
+    const unsigned char *bytes = (const unsigned char *)data;
+    uint64_t hash = 0xCBF29CE484222325u;
+
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ bytes[i]) * 0x100000001B3u;
+    return (unsigned)(hash % N_CHAINS);
+}
+
+const void *cuda_keep(struct cuda_device *c, const void *data, size_t size)
+{
+    struct kept **chain = &c->memory->kept[chain_of(data, size)], *k;
+
+    for (k = *chain; k; k = k->next)
+        if (k->size == size && !memcmp(k->data, data, size))
+            return k->copy;
+    k = (struct kept *)mem_alloc(sizeof *k + size);
+    if (!k) {
+        cuda_fail(c, CLM_ERR_NOMEM, "cuda: no memory for a table of %zu bytes", size);
+        return NULL;
+    }
+    k->copy = cuda_alloc(&c->base, size, &c->failure);
+    if (!k->copy) {
+        mem_free(k);
+        return NULL;
+    }
+    memcpy(k->data, data, size);
+    k->size = size;
+    k->next = *chain;
+    *chain = k;
+    cuda_upload(&c->base, k->copy, data, size);
+    return k->copy;
+}
+
 /* --- Scratch --- */
+
+void *cuda_host_room(struct cuda_device *c, size_t size)
+{
+    struct cuda_memory *m = c->memory;
+
+    if (size <= m->host_size && m->host_room)
+        return m->host_room;
+    mem_free(m->host_room);
+    m->host_size = 0;
+    m->host_room = mem_alloc(aligned(size + 1));
+    if (!m->host_room)
+        cuda_fail(c, CLM_ERR_NOMEM, "cuda: no memory for %zu bytes of arguments", size);
+    else
+        m->host_size = aligned(size + 1);
+    return m->host_room;
+}
 
 void *cuda_scratch(struct cuda_device *c, size_t size)
 {
@@ -322,6 +384,13 @@ void cuda_memory_close(struct cuda_device *c)
             cudaEventDestroy(m->sent[i]);
         cudaFreeHost(m->buffers[i]);
     }
+    for (int i = 0; i < N_CHAINS; i++)
+        for (struct kept *k = m->kept[i], *next; k; k = next) {
+            next = k->next;
+            cudaFree(k->copy);
+            mem_free(k);
+        }
+    mem_free(m->host_room);
     cudaFree(m->scratch);
     cudaFree(m->ring_copy);
     cudaFreeHost(m->ring);
