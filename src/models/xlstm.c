@@ -19,7 +19,7 @@ static int part_of(config *c, const char *key, double otherwise, const struct sp
     return (int)n;
 }
 
-static struct mlstm_spec mlstm_of(config *c, const struct spec *s, float eps)
+static struct mlstm_spec mlstm_of(config *c, const struct spec *s, float eps, bool bias)
 {
     int n_heads = config_int_in(c, "num_heads", 1, 4096);
     int keys = part_of(c, "qk_dim_factor", 0.5, s), values = part_of(c, "v_dim_factor", 1, s);
@@ -33,11 +33,12 @@ static struct mlstm_spec mlstm_of(config *c, const struct spec *s, float eps)
         .value_dim = values / n_heads,
         .gate_softcap = (float)config_cap(c, "gate_soft_cap", 15),
         .eps = (float)config_float_or(c, "eps", 1e-6),
-        .norm = {.kind = NORM_LAYER, .eps = eps},
+        .bias = bias,
+        .norm = {.kind = NORM_LAYER, .eps = eps, .bias = bias},
     };
 }
 
-static struct mlp_spec mlp_of(config *c, const struct spec *s)
+static struct mlp_spec mlp_of(config *c, const struct spec *s, bool bias)
 {
     int multiple = config_int_in(c, "ffn_round_up_to_multiple_of", 1, 1 << 20);
     double n = config_float_or(c, "ffn_proj_factor", 2.667) * s->hidden_size;
@@ -47,7 +48,8 @@ static struct mlp_spec mlp_of(config *c, const struct spec *s)
         config_fail(c, "ffn_proj_factor", "%g is no size of a feed-forward", n);
     return (struct mlp_spec){.intermediate_size = n >= 1 && n <= 1 << 24 ? (int)n : 1,
                              .activation = ACT_SILU,
-                             .gated = true};
+                             .gated = true,
+                             .bias = bias};
 }
 
 static int xlstm_spec(struct spec *s, config *c, arena *a)
@@ -60,17 +62,17 @@ static int xlstm_spec(struct spec *s, config *c, arena *a)
         .context_length = "max_position_embeddings",
         .tie = "tie_word_embeddings",
     };
+    bool bias = config_bool_or(c, "use_bias", false);
     struct mlstm_spec mlstm;
     struct mlp_spec mlp;
 
     if (config_common_named(s, c, &keys, false, a))
         return -1;
-    if (config_bool_or(c, "use_bias", false))
-        return config_fail(c, "use_bias", "biases of this family are not supported");
-    mlstm = mlstm_of(c, s, norm.eps);
-    mlp = mlp_of(c, s);
+    mlstm = mlstm_of(c, s, norm.eps, bias);
+    mlp = mlp_of(c, s, bias);
     s->logit_softcap = (float)config_cap(c, "output_logit_soft_cap", 30);
-    s->final_norm = norm;
+    s->final_norm = norm; /* the one that never has a bias */
+    norm.bias = bias;
     for (int i = 0; i < s->n_layers; i++) {
         layer_add(&s->layers[i], branch_mlstm(norm, mlstm));
         layer_add(&s->layers[i], branch_mlp(norm, mlp));

@@ -187,10 +187,13 @@ static void norm_into(pass *p, const struct nn_norm *norm, tensor *y, const tens
             p->ops->copy_rows(p->dev, y, x);
         p->ops->scale_columns(p->dev, y, norm->w);
         p->ops->rms_norm(p->dev, y, y, NULL, n, norm->spec->eps);
-    } else if (norm->spec->kind == NORM_RMS)
+    } else if (norm->spec->kind == NORM_RMS) {
         p->ops->rms_norm(p->dev, y, x, norm->w, n, norm->spec->eps);
-    else
+        if (norm->b)
+            p->ops->add_columns(p->dev, y, norm->b);
+    } else {
         p->ops->layer_norm(p->dev, y, x, norm->w, norm->b, n, norm->spec->eps);
+    }
     if (norm->spec->rounded)
         p->ops->round_floats(p->dev, y, DTYPE_BF16);
 }

@@ -314,14 +314,14 @@ static int visit_mlstm(struct walk *w, struct nn_mlstm *m)
     const struct mlstm_spec *s = m->spec;
     int n = w->hidden_size, keys = s->n_heads * s->key_dim, values = s->n_heads * s->value_dim, rc;
 
-    rc = visit_matrix(w, ROLE_MLSTM_Q, &m->q_proj, keys, n, false);
-    rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_K, &m->k_proj, keys, n, false);
-    rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_V, &m->v_proj, values, n, false);
-    rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_OUT_GATE, &m->out_gate, values, n, false);
+    rc = visit_matrix(w, ROLE_MLSTM_Q, &m->q_proj, keys, n, s->bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_K, &m->k_proj, keys, n, s->bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_V, &m->v_proj, values, n, s->bias);
+    rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_OUT_GATE, &m->out_gate, values, n, s->bias);
     rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_IN_GATE, &m->in_gate, s->n_heads, n, true);
     rc = rc ? rc : visit_matrix(w, ROLE_MLSTM_FORGET_GATE, &m->forget_gate, s->n_heads, n, true);
     rc = rc ? rc : visit_norm(w, ROLE_MLSTM_NORM, &m->norm, values);
-    return rc ? rc : visit_matrix(w, ROLE_MLSTM_OUT, &m->o_proj, n, values, false);
+    return rc ? rc : visit_matrix(w, ROLE_MLSTM_OUT, &m->o_proj, n, values, s->bias);
 }
 
 static int visit_mamba(struct walk *w, struct nn_mamba *m)

@@ -17,7 +17,7 @@ struct norm_spec {
     enum norm_kind kind;
     float eps;
     float offset;     /* added to the stored weight: 1 where checkpoints hold w - 1 */
-    bool bias;        /* NORM_LAYER with a bias */
+    bool bias;        /* added at the end; with NORM_RMS of whole rows only */
     bool weightless;  /* nothing is stored: all weights are 1 */
     bool scale_first; /* NORM_RMS of the numbers times their weights */
     bool rounded;     /* the result is rounded to bfloat16 */
@@ -256,6 +256,7 @@ struct mlstm_spec {
     int n_heads, key_dim, value_dim;
     float gate_softcap;    /* of both gates before they act; 0: none */
     float eps;             /* added to the divisor */
+    bool bias;             /* of all projections; those of the two gates always have one */
     struct norm_spec norm; /* of the result of each head, with weights for each of its numbers */
 };
 
