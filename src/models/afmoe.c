@@ -37,7 +37,7 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
         config_fail(c, "score_func", "unknown scores \"%s\" of experts", scores);
     if (shared > 64)
         config_fail(c, "num_shared_experts", "%d are too many", shared);
-    moe.router.normalize = moe.router.normalize && moe.router.n_experts_per_token > 1;
+    config_router_origin(c, &moe.router);
     moe.expert.intermediate_size = size;
     moe.shared.intermediate_size = size * (shared <= 64 ? shared : 1);
     return moe;

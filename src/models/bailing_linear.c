@@ -53,7 +53,7 @@ static struct lightning_spec read_lightning(config *c, const struct spec *s, enu
         .head_dim = head_dim,
         .qkv_bias = config_bool_or(c, "use_qkv_bias", false),
         .o_bias = config_bool_or(c, "use_bias", false),
-        .rope = config_rope(c, NULL, head_dim, 600000, a),
+        .rope = config_rope_partial(c, NULL, head_dim, 600000, a),
         .scale = attention_scale(head_dim),
         .norm = s->final_norm,
         .norm_groups = config_int(c, "group_norm_size"),
@@ -110,7 +110,7 @@ static struct mla_spec read_mla(config *c, const struct spec *s, enum kind kind,
 
 static struct attention_spec read_attention(config *c, const struct spec *s, arena *a)
 {
-    struct attention_spec at = config_attention(c, s, 600000, a);
+    struct attention_spec at = config_attention_partial(c, s, 600000, a);
 
     at.qkv_bias = config_bool_or(c, "use_qkv_bias", false);
     at.o_bias = config_bool_or(c, "use_bias", false);

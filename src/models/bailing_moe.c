@@ -58,7 +58,7 @@ static int bailing_moe_spec(struct spec *s, config *c, arena *a)
     moe = bailing_moe(c, mlp);
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention(c, s, 600000, a);
+    attention = config_attention_partial(c, s, 600000, a);
     attention.qkv_bias = config_bool_or(c, "use_qkv_bias", false);
     attention.o_bias = mlp.bias;
     attention.rope.dims = config_int_or(c, "rotary_dim", attention.rope.dims);

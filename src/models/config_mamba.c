@@ -20,7 +20,7 @@ void config_time_step_limit(config *c, struct mamba2_spec *m, double low, double
 void config_silu_alone(config *c, const char *key)
 {
     if (config_activation(c, key, ACT_SILU) != ACT_SILU)
-        config_fail(c, key, "state spaces are computed with \"silu\" alone");
+        config_fail(c, key, "convolutions before a state are followed by \"silu\" alone");
 }
 
 struct mamba2_spec config_mamba2(config *c, const struct spec *s)
@@ -49,6 +49,7 @@ struct mamba2_spec config_mamba2(config *c, const struct spec *s)
     else
         config_fail(c, "mamba_d_head", "it must be a number or \"auto\"");
     config_time_step_limit(c, &m, 0, HUGE_VAL);
+    config_silu_alone(c, "hidden_act");
     return m;
 }
 

@@ -40,6 +40,15 @@ struct attention_spec config_attention(config *c, const struct spec *s, double t
     return attention;
 }
 
+struct attention_spec config_attention_partial(config *c, const struct spec *s, double theta,
+                                               arena *a)
+{
+    struct attention_spec attention = config_attention_plain(c, s);
+
+    attention.rope = config_rope_partial(c, NULL, attention.head_dim, theta, a);
+    return attention;
+}
+
 struct temperature_spec config_temperature(config *c)
 {
     config *rope = config_object(c, "rope_parameters");
@@ -132,9 +141,17 @@ struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp)
     else
         moe.shared.intermediate_size = shared * size;
     moe.expert.intermediate_size = size;
-    moe.router.normalize = moe.router.normalize && moe.router.n_experts_per_token > 1;
+    config_router_origin(c, &moe.router);
     config_ignore(c, "topk_method", NULL);
     return moe;
+}
+
+void config_router_origin(const config *c, struct router_params *r)
+{
+    if (config_by_transformers(c))
+        r->groups_alone = true;
+    else if (r->n_experts_per_token == 1)
+        r->normalize = false;
 }
 
 bool config_by_transformers(const config *c)
@@ -194,218 +211,6 @@ int spec_repeat_layers(struct spec *s, config *c, const char *key, int times, ar
 float attention_scale(int head_dim)
 {
     return (float)(1 / sqrt(head_dim > 0 ? head_dim : 1));
-}
-
-struct rope_spec rope_plain(int head_dim, double theta)
-{
-    return (struct rope_spec){.kind = ROPE_DEFAULT,
-                              .head_dim = head_dim,
-                              .dims = head_dim,
-                              .theta = theta,
-                              .factor = 1,
-                              .mscale = 1};
-}
-
-static enum rope_kind rope_kind_named(config *c, const char *key, const char *name)
-{
-    static const struct {
-        const char *name;
-        enum rope_kind kind;
-    } kinds[] = {
-        {"default", ROPE_DEFAULT},
-        {"mrope", ROPE_DEFAULT}, /* with text alone its three positions are one */
-        {"linear", ROPE_LINEAR},
-        {"dynamic", ROPE_DYNAMIC},
-        {"llama3", ROPE_LLAMA3},
-        {"yarn", ROPE_YARN},
-        {"deepseek_yarn", ROPE_YARN},
-        {"telechat3-yarn", ROPE_YARN},
-        {"longrope", ROPE_LONGROPE},
-        {"su", ROPE_LONGROPE},
-        {"proportional", ROPE_PROPORTIONAL},
-    };
-
-    for (size_t i = 0; i < COUNT(kinds); i++)
-        if (strcmp(name, kinds[i].name) == 0)
-            return kinds[i].kind;
-    config_fail(c, key, "unknown rope type \"%s\"", name);
-    return ROPE_DEFAULT;
-}
-
-/* The length the model was trained at before its rope was stretched: beside the scaling, or at the
- * top. */
-static double original_positions(config *c, config *scaling, double otherwise)
-{
-    const char *key = "original_max_position_embeddings";
-
-    otherwise = config_float_or(scaling, key, otherwise);
-    otherwise = config_float_or(c, key, otherwise);
-    if (!(otherwise > 1))
-        config_fail(c, key, "it is %g; it must be above 1", otherwise);
-    return otherwise;
-}
-
-static void read_longrope(struct rope_spec *r, config *scaling, arena *a)
-{
-    const double *factors;
-    double *copy = arena_array(a, double, r->dims / 2 + 1);
-    int n = config_floats(scaling, "long_factor", &factors);
-
-    r->attention_factor = config_float_or(scaling, "long_mscale", r->attention_factor);
-    config_ignore(scaling, "short_factor", "short_mscale", NULL);
-    if (n != r->dims / 2) {
-        config_fail(scaling, "long_factor", "%d numbers; %d pairs of a head turn", n < 0 ? 0 : n,
-                    r->dims / 2);
-        return;
-    }
-    for (int i = 0; copy && i < n; i++) {
-        copy[i] = factors[i];
-        if (!(factors[i] > 0))
-            config_fail(scaling, "long_factor", "%g is not positive", factors[i]);
-    }
-    if (!copy)
-        fail(config_error(scaling), CLM_ERR_NOMEM, "rope factors: no memory");
-    r->factors = copy;
-}
-
-/* Hunyuan's dynamic scaling is the same at every length: a larger theta. */
-static void read_alpha(struct rope_spec *r, config *scaling)
-{
-    double alpha = config_float(scaling, "alpha");
-
-    if (!(alpha > 0)) {
-        config_fail(scaling, "alpha", "it is %g; it must be positive", alpha);
-        return;
-    }
-    r->kind = ROPE_DEFAULT;
-    if (r->dims > 2)
-        r->theta *= pow(alpha, r->dims / (r->dims - 2.0));
-    config_ignore(scaling, "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", NULL);
-}
-
-/* What the kinds beyond the default ask for. mlx-lm stretches longrope by its long factors whatever
- * the length of the prompt, and clm with it: a cached prefix then never changes its rotation. */
-static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena *a)
-{
-    const char *type = config_string_or(scaling, "rope_type", "default");
-
-    type = config_string_or(scaling, "type", type);
-    r->kind = rope_kind_named(scaling, "rope_type", type);
-    r->max_positions = config_float_or(c, "max_position_embeddings", 2048);
-    switch (r->kind) {
-    case ROPE_NONE:
-    case ROPE_DEFAULT:
-        config_ignore(scaling, "mrope_section", "mrope_interleaved", NULL);
-        return;
-    case ROPE_LINEAR:
-        r->factor = config_float(scaling, "factor");
-        config_ignore(scaling, "long_factor", "short_factor", NULL);
-        return;
-    case ROPE_DYNAMIC:
-        if (config_has(scaling, "alpha")) {
-            read_alpha(r, scaling);
-            return;
-        }
-        r->factor = config_float(scaling, "factor");
-        r->max_positions =
-            config_float_or(scaling, "original_max_position_embeddings", r->max_positions);
-        return;
-    case ROPE_LLAMA3:
-        r->factor = config_float(scaling, "factor");
-        r->low_freq_factor = config_float_or(scaling, "low_freq_factor", 1);
-        r->high_freq_factor = config_float_or(scaling, "high_freq_factor", 4);
-        r->original_max_positions = original_positions(c, scaling, 8192);
-        if (!(r->low_freq_factor > 0 && r->high_freq_factor > r->low_freq_factor))
-            config_fail(scaling, "high_freq_factor",
-                        "it is %g; it must be above low_freq_factor, %g", r->high_freq_factor,
-                        r->low_freq_factor);
-        return;
-    case ROPE_YARN:
-        r->factor = config_float(scaling, "factor");
-        r->original_max_positions = original_positions(c, scaling, 4096);
-        r->beta_fast = config_float_or(scaling, "beta_fast", 32);
-        r->beta_slow = config_float_or(scaling, "beta_slow", 1);
-        r->mscale = config_float_or(scaling, "mscale", 1);
-        r->mscale_all_dim = config_float_or(scaling, "mscale_all_dim", 0);
-        r->attention_factor = config_float_or(scaling, "attention_factor", 0);
-        r->no_truncate =
-            !config_bool_or(scaling, "truncate", true) && config_has(c, "rope_parameters");
-        if (!(r->beta_fast > 0 && r->beta_slow > 0))
-            config_fail(scaling, "beta_fast", "beta_fast and beta_slow must be positive");
-        return;
-    case ROPE_LONGROPE:
-        r->original_max_positions = original_positions(c, scaling, 0);
-        r->attention_factor = config_float_or(scaling, "attention_factor", 0);
-        config_ignore(scaling, "factor", NULL);
-        read_longrope(r, scaling, a);
-        return;
-    case ROPE_PROPORTIONAL:
-        r->factor = config_float_or(scaling, "factor", 1);
-        return;
-    }
-}
-
-/* The object of key that describes the rope, or NULL; with one for each type of layer, that of
- * layer_type. */
-static config *rope_object(config *c, const char *key, const char *layer_type)
-{
-    config *all = config_object(c, key);
-    const char *first = all ? config_key(all, 0) : NULL;
-    config *one;
-
-    if (!first || config_kind(all, first) != CONFIG_OBJECT)
-        return all;
-    if (!layer_type)
-        layer_type = "full_attention";
-    one = config_object(all, layer_type);
-    if (!one)
-        config_fail(c, key, "it has no entry for \"%s\"", layer_type);
-    return one;
-}
-
-static struct rope_spec read_rope(config *c, config *scaling, int head_dim, double theta, arena *a)
-{
-    struct rope_spec r = rope_plain(head_dim, theta);
-    double part = config_float_or(c, "partial_rotary_factor", 1);
-
-    if (config_kind(c, "rope_theta") != CONFIG_ARRAY) /* else theta is that of the layer */
-        r.theta = config_float_or(c, "rope_theta", theta);
-    r.interleaved = config_bool_or(c, "rope_traditional", false);
-    r.interleaved = config_bool_or(c, "rope_interleave", r.interleaved);
-    if (scaling) {
-        r.theta = config_float_or(scaling, "rope_theta", r.theta);
-        part = config_float_or(scaling, "partial_rotary_factor", part);
-    }
-    if (!(part > 0 && part <= 1))
-        config_fail(c, "partial_rotary_factor", "it is %g; it must be above 0, and 1 at most",
-                    part);
-    else
-        r.dims = (int)(head_dim * part);
-    if (scaling)
-        read_scaling(&r, c, scaling, a);
-    return r;
-}
-
-struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, double theta,
-                             arena *a)
-{
-    const char *key = config_has(c, "rope_parameters") ? "rope_parameters" : "rope_scaling";
-
-    return read_rope(c, rope_object(c, key, layer_type), head_dim, theta, a);
-}
-
-struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, arena *a)
-{
-    return read_rope(c, rope_object(c, "rope_parameters", NULL), head_dim, theta, a);
-}
-
-struct rope_spec config_rope_sliding(config *c, int head_dim, arena *a)
-{
-    double theta = config_float_or(c, "rope_local_base_freq", 10000);
-
-    if (config_has(c, "rope_parameters"))
-        return config_rope(c, "sliding_attention", head_dim, theta, a);
-    return rope_plain(head_dim, theta);
 }
 
 const float *config_alibi(config *c, int n_heads, double bias_max, double scale, arena *a)

@@ -64,7 +64,8 @@ static int dbrx_spec(struct spec *s, config *c, arena *a)
     attention.scale = attention_scale(attention.head_dim);
     attention.rope = rope_plain(attention.head_dim, config_float_or(attn, "rope_theta", 10000));
     if (config_has(c, "rope_parameters"))
-        attention.rope = config_rope_parameters(c, attention.head_dim, attention.rope.theta, a);
+        attention.rope =
+            config_rope_parameters(c, attention.head_dim, attention.rope.theta, false, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         layer_add(&s->layers[i], branch_attention(norm, attention));

@@ -33,7 +33,8 @@ static int exaone_moe_spec(struct spec *s, config *c, arena *a)
     struct moe_spec moe = config_moe_noaux(c, mlp);
     struct attention_spec attention;
     struct rope_spec rope;
-    bool any_slides = false;
+    bool any_slides =
+        config_by_transformers(c) && config_kind(c, "sliding_window") == CONFIG_NUMBER;
 
     if (config_common(s, c, false, a))
         return -1;

@@ -167,6 +167,10 @@ struct norm_spec config_layer_norm(config *c, const char *key, bool bias);
  * rope, scaled by 1 / sqrt(head_dim); after config_common. theta is the default of rope_theta. */
 struct attention_spec config_attention(config *c, const struct spec *s, double theta, arena *a);
 
+/* The same where partial_rotary_factor of a head turns. */
+struct attention_spec config_attention_partial(config *c, const struct spec *s, double theta,
+                                               arena *a);
+
 /* The same without its rope. */
 struct attention_spec config_attention_plain(config *c, const struct spec *s);
 
@@ -186,6 +190,10 @@ struct mlp_spec config_gated_mlp(config *c);
  * scores with a bias, n_group and topk_group, norm_topk_prob, routed_scaling_factor,
  * n_shared_experts. mlp gives the kind of each expert. */
 struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp);
+
+/* Where transformers wrote c, experts outside of the groups kept are never chosen; mlx-lm counts
+ * them as 0, and does not divide the weight of a lone expert by itself. */
+void config_router_origin(const config *c, struct router_params *r);
 
 /* Whether config.json is one that transformers wrote: where mlx-lm computes another function than
  * transformers, such a checkpoint gets that of transformers, others that of mlx-lm. */
@@ -227,16 +235,22 @@ int spec_kv_source(const struct spec *s, int n_own, int branch, bool sliding);
  * number in errors. */
 int spec_repeat_layers(struct spec *s, config *c, const char *key, int times, arena *a);
 
-/* The rotary positions of heads of head_dim numbers, from either schema: rope_parameters, or
- * rope_theta with rope_scaling. layer_type picks an object of rope_parameters where it holds one
- * for each type of layer; NULL: the model has one rope. theta is the default of rope_theta. Unknown
- * types are an error. */
+/* models/config_rope.c: the rotary positions of heads of head_dim numbers, from either schema:
+ * rope_parameters, or rope_theta with rope_scaling. layer_type picks an object of rope_parameters
+ * where it holds one for each type of layer; NULL: the model has one rope. theta is the default of
+ * rope_theta. Unknown types are an error. */
 struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, double theta,
                              arena *a);
 
+/* The same for families of which partial_rotary_factor of a head turns; in the others neither
+ * reference heeds that key, but with the type "proportional". */
+struct rope_spec config_rope_partial(config *c, const char *layer_type, int head_dim, double theta,
+                                     arena *a);
+
 /* The same for families in which mlx-lm knows no scaling: rope_parameters count, a rope_scaling of
  * the old schema does not and is named in the warning of unused keys. */
-struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, arena *a);
+struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, bool partial,
+                                        arena *a);
 
 /* That of Gemma's sliding layers, which no scaling touches: rope_parameters' sliding_attention, or
  * the theta rope_local_base_freq. */

@@ -57,7 +57,6 @@ static int text_spec(struct spec *s, config *c, int n_heads, int n_kv_heads, are
         .q_norm = norm,
         .k_norm = norm,
         .scale = (float)(1 / sqrt(config_float_or(c, "query_pre_attn_scalar", 256))),
-        .softcap = (float)config_float_or(c, "attn_logit_softcapping", 0),
     };
     struct mlp_spec mlp = {
         .intermediate_size = config_int(c, "intermediate_size"),
@@ -78,7 +77,10 @@ static int text_spec(struct spec *s, config *c, int n_heads, int n_kv_heads, are
         layer_add(&s->layers[i], branch_attention(norm, attention))->post_norm = norm;
         layer_add(&s->layers[i], branch_mlp(norm, mlp))->post_norm = norm;
     }
-    config_ignore(c, "use_bidirectional_attention", "hidden_act", NULL);
+    config_ignore(c, "hidden_act", NULL);
+    if (config_bool_or(c, "use_bidirectional_attention", false))
+        return config_fail(c, "use_bidirectional_attention",
+                           "a token sees what comes after it: such models make no text");
     return 0;
 }
 

@@ -140,6 +140,7 @@ static int gemma3n_spec(struct spec *s, config *c, arena *a)
                                        .eps = (float)config_float_or(c, "rms_norm_eps", 1e-6)};
     s->layer_input_norm = at.q_norm = at.k_norm = at.v_norm = s->final_norm;
     at.v_norm.weightless = true;
+    s->layer_input_activation = config_activation(c, "hidden_activation", ACT_GELU_TANH);
     read_altup(s, c);
     for (int i = 0; i < s->n_layers; i++) {
         at.window = config_window(c, i, (i + 1) % 5 ? window : 0);

@@ -145,6 +145,7 @@ static int gemma4_spec(struct spec *s, config *c, arena *a)
     s->layer_input_size = config_int_or(c, "hidden_size_per_layer_input", 256);
     s->layer_input_vocab = config_int_or(c, "vocab_size_per_layer_input", s->vocab_size);
     s->layer_input_norm = s->final_norm = norm;
+    s->layer_input_activation = mlp.activation;
     for (int i = 0; i < s->n_layers; i++)
         if (add_layer(s, c, i, s->n_layers - shared, norm, mlp, a))
             return -1;

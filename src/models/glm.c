@@ -18,7 +18,7 @@ static int glm_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, !sandwich, a))
         return -1;
-    attention = config_attention(c, s, 10000, a);
+    attention = config_attention_partial(c, s, 10000, a);
     attention.o_bias = false;
     attention.rope.interleaved = config_bool_or(c, "rope_traditional", true);
     spec_layers(s, norm, attention, config_gated_mlp(c));

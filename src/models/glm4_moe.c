@@ -28,7 +28,7 @@ static int glm4_moe_spec(struct spec *s, config *c, arena *a)
     s->tie_by_file |= strcmp(config_string_or(c, "model_type", ""), "dots1") != 0;
     attention = config_attention_plain(c, s);
     attention.rope = dots ? config_rope(c, NULL, attention.head_dim, 1000000, a)
-                          : config_rope_parameters(c, attention.head_dim, 1000000, a);
+                          : config_rope_parameters(c, attention.head_dim, 1000000, true, a);
     attention.o_bias = dots && attention.qkv_bias;
     if (config_bool_or(c, "use_qk_norm", dots))
         attention.q_norm = attention.k_norm = norm;

@@ -27,15 +27,16 @@ static int gpt2_spec(struct spec *s, config *c, arena *a)
     if (config_common_named(s, c, &gpt2_keys, true, a))
         return -1;
     s->tie_by_file = true; /* mlx-lm has no head of its own for it */
-    if (!config_bool_or(c, "scale_attn_weights", true) ||
-        config_bool_or(c, "scale_attn_by_inverse_layer_idx", false))
-        return config_fail(c, "scale_attn_weights",
-                           "attention scaled otherwise than by 1 / sqrt(d)");
     attention.head_dim = s->hidden_size / n_heads;
     attention.scale = attention_scale(attention.head_dim);
+    if (!config_bool_or(c, "scale_attn_weights", true))
+        attention.scale = 1;
     mlp.intermediate_size = config_int_or(c, "n_inner", 4 * s->hidden_size);
     s->n_positions = s->context_length;
     spec_layers(s, norm, attention, mlp);
+    if (config_bool_or(c, "scale_attn_by_inverse_layer_idx", false))
+        for (int i = 1; i < s->n_layers; i++)
+            s->layers[i].branches[0].attention.scale /= (float)(i + 1);
     config_ignore(c, "n_ctx", NULL);
     return 0;
 }

@@ -25,6 +25,7 @@ static int bigcode_spec(struct spec *s, config *c, arena *a)
         .n_kv_heads = multi_query ? 1 : n_heads,
         .qkv_bias = bias,
         .o_bias = bias,
+        .qkv_apart = !config_by_transformers(c),
     };
     struct mlp_spec mlp = {
         .activation = config_activation(c, "activation_function", ACT_GELU),
@@ -35,15 +36,17 @@ static int bigcode_spec(struct spec *s, config *c, arena *a)
         return -1;
     attention.head_dim = s->hidden_size / n_heads;
     attention.scale = attention_scale(attention.head_dim);
+    if (!config_bool_or(c, "scale_attn_weights", true))
+        attention.scale = 1;
     mlp.intermediate_size = config_int_or(c, "n_inner", 4 * s->hidden_size);
     s->n_positions = s->context_length;
     spec_layers(s, norm, attention, mlp);
     config_ignore(c, "num_key_value_heads", "attention_softmax_in_fp32",
-                  "scale_attention_softmax_in_fp32", "scale_attn_weights", NULL);
+                  "scale_attention_softmax_in_fp32", NULL);
     return 0;
 }
 
-/* With a head of keys for each of queries, they lie head by head. */
+/* With a head of keys for each of queries, they lie head by head; mlx-lm has all queries first. */
 static const struct weight_rule bigcode_weights[] = {
     {"transformer.wte", EMBED_TOKENS},
     {"transformer.wpe", SLOTS(-1, ROLE_POSITIONS)},

@@ -10,7 +10,7 @@
 static struct rope_spec neox_rope(config *c, int head_dim, arena *a)
 {
     struct rope_spec r =
-        config_rope(c, NULL, head_dim, config_float_or(c, "rotary_emb_base", 10000), a);
+        config_rope_partial(c, NULL, head_dim, config_float_or(c, "rotary_emb_base", 10000), a);
     double part = config_float_or(c, "rotary_pct", 0);
 
     if (!config_has(c, "rotary_pct"))
@@ -39,7 +39,7 @@ static int neox_spec(struct spec *s, config *c, arena *a)
         .activation = config_activation(c, "hidden_act", ACT_GELU_TANH),
         .bias = true,
     };
-    attention = config_attention(c, s, 10000, a);
+    attention = config_attention_partial(c, s, 10000, a);
     attention.rope = neox_rope(c, attention.head_dim, a);
     attention.qkv_bias = attention.o_bias = bias;
     spec_layers(s, norm, attention, mlp);

@@ -30,7 +30,7 @@ static struct attention_spec attention_of(config *c, const struct spec *s, arena
     const char *positions =
         config_string_or(c, "position_embedding_type", config_by_transformers(c) ? "nope" : "rope");
 
-    attention.rope = config_rope_parameters(c, attention.head_dim, 10000, a);
+    attention.rope = config_rope_parameters(c, attention.head_dim, 10000, false, a);
     if (strcmp(positions, "nope") == 0)
         attention.rope = (struct rope_spec){.kind = ROPE_NONE};
     else if (strcmp(positions, "rope") != 0)

@@ -131,7 +131,8 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp, bool later)
         .normalize_eps = 1e-20f,
         .scale = (float)config_float_or(c, "routed_scaling_factor", 1),
     };
-    moe.router.normalize = moe.router.normalize && moe.router.n_experts_per_token > 1;
+    if (!later && moe.router.n_experts_per_token == 1)
+        moe.router.normalize = false;
     if (strcmp(scores, "sigmoid") != 0 && strcmp(scores, "softmax") != 0)
         config_fail(c, "moe_router_activation_func", "unknown scores \"%s\" of experts", scores);
     return moe;
@@ -192,6 +193,8 @@ static int kimi_linear_spec(struct spec *s, config *c, arena *a)
     delta.convs_apart = !third;
     if (experts)
         read_latent(&moe, c, norm);
+    if (!third)
+        config_silu_alone(c, "hidden_act");
     if (config_common(s, c, false, a))
         return -1;
     s->context_length = config_int_or(c, "model_max_length", s->context_length);

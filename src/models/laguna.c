@@ -68,7 +68,7 @@ static int laguna_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention(c, s, 10000, a);
+    attention = config_attention_partial(c, s, 10000, a);
     attention.qkv_bias = config_bool_or(c, "qkv_bias", false);
     attention.q_norm = attention.k_norm = norm;
     if (config_bool_or(c, "gating", true))
@@ -79,7 +79,7 @@ static int laguna_spec(struct spec *s, config *c, arena *a)
     for (int i = 0; i < s->n_layers; i++)
         slides = slides || config_window(c, i, 0) > 0;
     if (slides)
-        sliding = config_rope(c, "sliding_attention", attention.head_dim, 10000, a);
+        sliding = config_rope_partial(c, "sliding_attention", attention.head_dim, 10000, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         attention.n_heads = heads_of(c, i, n_heads);

@@ -88,7 +88,7 @@ static struct attention_spec attention_of(config *c, const struct spec *s, struc
 {
     struct attention_spec attention = config_attention_plain(c, s);
 
-    attention.rope = config_rope_parameters(c, attention.head_dim, 1e6, a);
+    attention.rope = config_rope_parameters(c, attention.head_dim, 1e6, false, a);
     attention.q_norm = attention.k_norm = norm;
     return attention;
 }

@@ -8,6 +8,8 @@
  *
  * Llama 4, Meta 2025; dense ones without any number of experts in their config: MobileLLM-R1
  */
+#include <string.h>
+
 #include "models/family.h"
 
 /* A bool, or a number that counts as one. */
@@ -20,10 +22,30 @@ static bool is_on(config *c, const char *key, bool otherwise)
 
 static bool turns(config *c, int layer)
 {
+    static const char key[] = "no_rope_layer_interval";
     const int *items;
     int n = config_ints(c, "no_rope_layers", &items);
 
-    return layer < n ? items[layer] != 0 : (layer + 1) % 4 != 0;
+    if (layer < n)
+        return items[layer] != 0;
+    return (layer + 1) % (config_has(c, key) ? config_int_in(c, key, 1, 4096) : 4) != 0;
+}
+
+/* What layer_types says, or what turns. */
+static bool is_chunked(config *c, int layer, bool turning)
+{
+    const char *const *types;
+    int n = config_strings(c, "layer_types", &types);
+
+    if (n < 0)
+        return turning;
+    if (layer >= n)
+        return config_fail(c, "layer_types", "it has %d entries, too few for layer %d", n, layer);
+    if (strcmp(types[layer], "chunked_attention") != 0 &&
+        strcmp(types[layer], "full_attention") != 0)
+        return config_fail(c, "layer_types", "layer %d is of the unknown type \"%s\"", layer,
+                           types[layer]);
+    return strcmp(types[layer], "chunked_attention") == 0;
 }
 
 static bool is_sparse(config *c, int layer, int every)
@@ -86,7 +108,7 @@ static int llama4_spec(struct spec *s, config *c, arena *a)
                     (struct temperature_spec){(float)config_float_or(c, "attn_scale", 0.1),
                                               (float)config_float_or(c, "floor_scale", 8192), 1};
         }
-        attention.chunk = turning ? chunk : 0;
+        attention.chunk = is_chunked(c, i, turning) ? chunk : 0;
         attention.q_norm = attention.k_norm = qk_normed && (turning || dense) ? qk_norm : none;
         layer_add(&s->layers[i], branch_attention(norm, attention));
         if (!dense && is_sparse(c, i, every))
@@ -94,9 +116,9 @@ static int llama4_spec(struct spec *s, config *c, arena *a)
         else
             layer_add(&s->layers[i], branch_mlp(norm, wide));
     }
-    config_ignore(c, "no_rope_layer_interval", "layer_types", "num_experts_per_tok",
-                  "attn_temperature_tuning", "attn_scale", "floor_scale", "attention_chunk_size",
-                  "moe_layers", "for_llm_compressor", "cache_implementation", NULL);
+    config_ignore(c, "no_rope_layer_interval", "num_experts_per_tok", "attn_temperature_tuning",
+                  "attn_scale", "floor_scale", "attention_chunk_size", "moe_layers",
+                  "for_llm_compressor", "cache_implementation", NULL);
     return 0;
 }
 

@@ -13,7 +13,7 @@
 
 #include "models/family.h"
 
-static struct moe_spec read_moe(config *c)
+static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
 {
     const char *zero = config_string_or(c, "zero_expert_type", "identity");
     int n_zero = config_int_or(c, "zero_expert_num", 0);
@@ -26,12 +26,11 @@ static struct moe_spec read_moe(config *c)
                    .scale = (float)config_float_or(c, "routed_scaling_factor", 1)},
         .router_bias = true,
         .router_logit_bias = config_bool_or(c, "router_bias", false),
-        .expert = {.intermediate_size = config_int(c, "expert_ffn_hidden_size"),
-                   .activation = ACT_SILU,
-                   .gated = true},
+        .expert = mlp,
         .n_zero_experts = n_zero,
     };
 
+    moe.expert.intermediate_size = config_int(c, "expert_ffn_hidden_size");
     if (strcmp(zero, "identity") != 0)
         config_fail(c, "zero_expert_type", "\"%s\" is not known", zero);
     if (n_zero > 65536 || moe.router.n_experts > 65536)
@@ -77,7 +76,7 @@ static int longcat_flash_spec(struct spec *s, config *c, arena *a)
     struct mlp_spec mlp = {.intermediate_size = config_int(c, "ffn_hidden_size"),
                            .activation = config_activation(c, "hidden_act", ACT_SILU),
                            .gated = true};
-    struct moe_spec moe = read_moe(c);
+    struct moe_spec moe = read_moe(c, mlp);
     struct mla_spec mla;
 
     if (config_common_named(s, c, &keys, false, a))

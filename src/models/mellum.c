@@ -27,10 +27,10 @@ static int mellum_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention(c, s, 10000, a);
+    attention = config_attention_partial(c, s, 10000, a);
     attention.q_norm = attention.k_norm = norm;
     full = attention.rope;
-    sliding = config_rope(c, "sliding_attention", attention.head_dim, 10000, a);
+    sliding = config_rope_partial(c, "sliding_attention", attention.head_dim, 10000, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         attention.window = config_window(c, i, 0);

@@ -43,7 +43,7 @@ static int minimax_m2_spec(struct spec *s, config *c, arena *a)
         return config_fail(c, "shared_intermediate_size", "a shared expert");
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention(c, s, 5000000, a);
+    attention = config_attention_partial(c, s, 5000000, a);
     attention.rope.dims = config_int_or(c, "rotary_dim", attention.rope.dims);
     if (config_bool_or(c, "use_qk_norm", true))
         attention.q_norm = attention.k_norm = norm;

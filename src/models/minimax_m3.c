@@ -73,7 +73,7 @@ static struct attention_spec read_attention(config *c, struct norm_spec norm, ar
     };
 
     at.scale = attention_scale(at.head_dim);
-    at.rope = config_rope(c, NULL, at.head_dim, 5000000, a);
+    at.rope = config_rope_partial(c, NULL, at.head_dim, 5000000, a);
     if (old && !config_has(c, "partial_rotary_factor"))
         at.rope.dims = at.head_dim / 2;
     at.rope.dims = old ? config_int_or(c, "rotary_dim", at.rope.dims) : at.rope.dims;

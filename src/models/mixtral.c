@@ -27,7 +27,7 @@ static int mixtral_spec(struct spec *s, config *c, arena *a)
         return -1;
     attention = config_attention_plain(c, s);
     attention.window = config_int_or(c, "sliding_window", 0);
-    attention.rope = config_rope_parameters(c, attention.head_dim, 1000000, a);
+    attention.rope = config_rope_parameters(c, attention.head_dim, 1000000, false, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         layer_add(&s->layers[i], branch_attention(norm, attention));

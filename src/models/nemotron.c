@@ -20,7 +20,7 @@ static int nemotron_spec(struct spec *s, config *c, arena *a)
     norm.offset = 1;
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention(c, s, 10000, a);
+    attention = config_attention_partial(c, s, 10000, a);
     if (!config_has(c, "partial_rotary_factor") && !config_has(c, "rope_parameters"))
         attention.rope.dims = attention.head_dim / 2;
     spec_layers(s, norm, attention, mlp);

@@ -15,6 +15,7 @@ static int olmo2_spec(struct spec *s, config *c, arena *a)
     struct norm_spec norm = config_rms_norm(c), none = {0};
     struct mlp_spec mlp = config_gated_mlp(c);
     int window = config_int_or(c, "sliding_window", 4096);
+    config *rope = config_object(c, "rope_parameters");
     struct rope_spec full, sliding;
     struct attention_spec attention;
 
@@ -24,8 +25,9 @@ static int olmo2_spec(struct spec *s, config *c, arena *a)
     attention.q_norm = attention.k_norm = norm;
     attention.qk_norm_span = QK_NORM_ALL;
     full = attention.rope;
-    sliding = rope_plain(attention.head_dim,
-                         config_rope(c, "sliding_attention", attention.head_dim, 10000, a).theta);
+    sliding = config_rope(c, "sliding_attention", attention.head_dim, 10000, a);
+    if (!rope || !config_has(rope, "sliding_attention"))
+        sliding = rope_plain(attention.head_dim, sliding.theta);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         attention.window = slides ? config_window(c, i, (i + 1) % 4 ? window : 0) : 0;

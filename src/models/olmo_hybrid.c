@@ -55,7 +55,7 @@ static struct rope_spec read_rope(config *c, int head_dim, arena *a)
                    : config_is_null(c, "rope_theta") ||
                          (config_by_transformers(c) && !config_has(c, "rope_theta")))
         return (struct rope_spec){.kind = ROPE_NONE};
-    return config_rope_parameters(c, head_dim, 10000, a);
+    return config_rope_parameters(c, head_dim, 10000, false, a);
 }
 
 static int olmo_hybrid_spec(struct spec *s, config *c, arena *a)
@@ -72,6 +72,7 @@ static int olmo_hybrid_spec(struct spec *s, config *c, arena *a)
     attention.qk_norm_span = QK_NORM_ALL;
     attention.rope = read_rope(c, attention.head_dim, a);
     delta = read_delta(c, &attention, s->hidden_size);
+    config_silu_alone(c, "hidden_act");
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers && !config_error(c)->code; i++) {
         struct layer_spec *l = &s->layers[i];

@@ -28,7 +28,8 @@ static int olmoe_spec(struct spec *s, config *c, arena *a)
     attention = config_attention(c, s, 10000, a);
     attention.q_norm = attention.k_norm = norm;
     attention.qk_norm_span = QK_NORM_ALL;
-    attention.clip_qkv = (float)config_float_or(c, "clip_qkv", 0);
+    attention.clip_qkv = config_by_transformers(c) ? (float)config_cap(c, "clip_qkv", 0) : 0;
+    attention.clip_last = true;
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         layer_add(&s->layers[i], branch_attention(norm, attention));

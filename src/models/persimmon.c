@@ -16,7 +16,7 @@ static int persimmon_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention(c, s, 25000, a);
+    attention = config_attention_partial(c, s, 25000, a);
     attention.qkv_bias = attention.o_bias = true;
     if (!config_has(c, "rope_parameters") && !config_has(c, "partial_rotary_factor"))
         attention.rope.dims = attention.head_dim / 2;

@@ -15,7 +15,7 @@ static int phi3_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention(c, s, 10000, a);
+    attention = config_attention_partial(c, s, 10000, a);
     attention.window = config_int_or(c, "sliding_window", 0);
     spec_layers(s, norm, attention, config_gated_mlp(c));
     config_ignore(c, "original_max_position_embeddings", "embd_pdrop", "resid_pdrop", NULL);

@@ -23,6 +23,8 @@ static int phimoe_spec(struct spec *s, config *c, arena *a)
     };
     struct attention_spec attention;
 
+    if (config_by_transformers(c))
+        moe.router.n_experts_per_token = 2; /* whatever the key says */
     if (config_common(s, c, false, a))
         return -1;
     attention = config_attention(c, s, 10000, a);

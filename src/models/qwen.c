@@ -53,7 +53,7 @@ static int qwen_spec(struct spec *s, config *c, arena *a)
     attention.qkv_bias = qwen2 || attention.qkv_bias;
     attention.o_bias = !qwen2 && attention.o_bias;
     attention.q_norm = attention.k_norm = qwen2 ? none : norm;
-    attention.rope = moe ? config_rope_parameters(c, attention.head_dim, 1000000, a)
+    attention.rope = moe ? config_rope_parameters(c, attention.head_dim, 1000000, false, a)
                          : config_rope(c, NULL, attention.head_dim, 1000000, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {

@@ -51,7 +51,7 @@ static struct moe_spec read_moe(config *c, bool later, struct mlp_spec mlp)
 static struct rope_spec read_rope(config *c, int head_dim, arena *a)
 {
     static const char key[] = "partial_rotary_factor";
-    struct rope_spec rope = config_rope(c, NULL, head_dim, 100000, a);
+    struct rope_spec rope = config_rope_partial(c, NULL, head_dim, 100000, a);
     config *parameters = config_object(c, "rope_parameters");
 
     if (!config_has(c, key) && !(parameters && config_has(parameters, key)))
@@ -110,6 +110,7 @@ int qwen3_next_spec(struct spec *s, config *c, arena *a)
                                        .eps = (float)config_float_or(c, "rms_norm_eps", 1e-6)};
     delta = read_delta(c, later, s->final_norm);
     attention = read_attention(c, s, later, a);
+    config_silu_alone(c, "hidden_act");
     for (int i = 0; i < s->n_layers && !config_error(c)->code; i++) {
         bool sparse = experts && (later || config_layer_is_sparse(c, i));
 

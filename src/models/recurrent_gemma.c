@@ -34,7 +34,8 @@ static struct attention_spec read_attention(config *c, const struct spec *s, boo
     at.n_kv_heads = config_int_or(c, "num_key_value_heads", later ? at.n_heads : 1);
     at.o_bias = true;
     at.window = config_int_in(c, "attention_window_size", 1, INT32_MAX);
-    at.rope = later ? config_rope(c, NULL, at.head_dim, 10000, a) : rope_plain(at.head_dim, 10000);
+    at.rope = later ? config_rope_partial(c, NULL, at.head_dim, 10000, a)
+                    : rope_plain(at.head_dim, 10000);
     if (!later || !config_has(c, "rope_parameters"))
         at.rope.dims = at.head_dim / 2;
     config_ignore(c, "rope_theta", "rope_scaling", "partial_rotary_factor", NULL);
@@ -46,8 +47,7 @@ static int recurrent_gemma_spec(struct spec *s, config *c, arena *a)
     bool later = config_by_transformers(c);
     struct norm_spec norm = {.kind = NORM_RMS, .offset = 1};
     struct attention_spec attention;
-    struct rg_lru_spec lru = {.conv_width = config_int_or(c, "conv1d_width", 4),
-                              .activation = ACT_GELU_TANH};
+    struct rg_lru_spec lru = {.conv_width = config_int_or(c, "conv1d_width", 4)};
     struct mlp_spec mlp = {
         .intermediate_size = config_int(c, "intermediate_size") / 2,
         .activation = config_activation(c, "hidden_activation", ACT_GELU_TANH),
@@ -59,6 +59,7 @@ static int recurrent_gemma_spec(struct spec *s, config *c, arena *a)
     if (config_common(s, c, true, a))
         return -1;
     attention = read_attention(c, s, later, a);
+    lru.activation = mlp.activation;
     lru.n_heads = attention.n_heads;
     lru.channels = config_int_or(c, "lru_width", s->hidden_size);
     if (config_bool_or(c, "embeddings_scale_by_sqrt_dim", true))

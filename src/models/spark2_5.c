@@ -26,12 +26,12 @@ static int spark_spec(struct spec *s, config *c, arena *a)
         return config_fail(c, "headwise_attn_output_gate", "attention without a gate per head");
     if (config_common(s, c, true, a))
         return -1;
-    attention = config_attention(c, s, 10000, a);
+    attention = config_attention_partial(c, s, 10000, a);
     attention.gate = GATE_HEADS;
     attention.gate_activation = ACT_SIGMOID;
     attention.gate_bias = attention.qkv_bias;
     full = attention.rope;
-    sliding = config_rope(c, "sliding_attention", attention.head_dim, 10000, a);
+    sliding = config_rope_partial(c, "sliding_attention", attention.head_dim, 10000, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         attention.window = config_window(c, i, (i + 1) % 4 ? window : 0);

@@ -16,7 +16,7 @@ static int stablelm_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention(c, s, 10000, a);
+    attention = config_attention_partial(c, s, 10000, a);
     attention.qkv_bias = config_bool_or(c, "use_qkv_bias", false);
     if (config_bool_or(c, "qk_layernorm", false)) {
         attention.q_norm = attention.k_norm = config_layer_norm(c, "layer_norm_eps", false);

@@ -81,15 +81,22 @@ int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[NN
     }
 }
 
-/* Clipped, normed and turned, in the order that the spec says. */
-static void prepare(pass *p, const struct nn_attention *a, tensor *q, tensor *k, tensor *v)
+static void clip(pass *p, const struct attention_spec *s, tensor *q, tensor *k, tensor *v)
 {
-    const struct attention_spec *s = a->spec;
     tensor *all[] = {q, k, v};
 
     for (int i = 0; i < 3 && s->clip_qkv > 0 && !p->failed; i++)
         if (all[i])
             p->ops->clamp(p->dev, all[i], -s->clip_qkv, s->clip_qkv);
+}
+
+/* Clipped, normed and turned, in the order that the spec says. */
+static void prepare(pass *p, const struct nn_attention *a, tensor *q, tensor *k, tensor *v)
+{
+    const struct attention_spec *s = a->spec;
+
+    if (!s->clip_last)
+        clip(p, s, q, k, v);
     if (v && s->v_scale != 0 && !p->failed)
         p->ops->scale(p->dev, v, s->v_scale);
     if (v)
@@ -100,6 +107,8 @@ static void prepare(pass *p, const struct nn_attention *a, tensor *q, tensor *k,
     }
     qk_norm(p, &a->q_norm, q, s);
     qk_norm(p, &a->k_norm, k, s);
+    if (s->clip_last)
+        clip(p, s, q, k, v);
     if (!s->qk_norm_after_rope) {
         turn(p, a, q);
         turn(p, a, k);

@@ -29,11 +29,12 @@ tensor *nn_layer_inputs(pass *p, const tensor *x)
 
 tensor *nn_layer_input(pass *p, const struct nn_layer_input *l, const tensor *x)
 {
-    int size = p->model->spec->layer_input_size;
+    const struct spec *s = p->model->spec;
+    int size = s->layer_input_size;
     tensor *gate = nn_linear(p, &l->gate, x);
     tensor input = nn_part_rows(p->layer_inputs, 1, l->layer * size, size);
 
     if (!p->failed)
-        p->ops->glu(p->dev, gate, gate, &input, ACT_GELU_TANH);
+        p->ops->glu(p->dev, gate, gate, &input, s->layer_input_activation);
     return nn_linear(p, &l->out, gate);
 }

@@ -98,6 +98,8 @@ struct attention_spec {
     enum qk_norm_span qk_norm_span;
     bool qk_norm_after_rope;
     float clip_qkv; /* q, k and v are held within [-clip_qkv, clip_qkv]; 0: not */
+    bool qkv_apart; /* a fused matrix holds all of q, then k, then v, whatever its rule says */
+    bool clip_last; /* after the norms of q and k, which then come before the rope */
     struct rope_spec rope;
     float scale;   /* of q k^T */
     float softcap; /* 0: none */
@@ -440,6 +442,7 @@ struct spec {
     int layer_input_size;  /* numbers of each layer's own input; 0: none */
     int layer_input_vocab; /* rows of their table; further tokens count as token 0 */
     struct norm_spec layer_input_norm;
+    enum activation layer_input_activation; /* of what multiplies it */
     struct altup_spec altup;
     struct hyper_spec hyper;
     int n_kept;                     /* branches that keep x; the head reads a mixture then */
