@@ -5,7 +5,9 @@
  * Two requests that begin with the same tokens, one after the other: the time to the first token of
  * each, as it passed and as the processor spent it on all threads (which is what to compare on a
  * machine with other work), and by how much the cache has grown. With -f FILE also how long a
- * prompt cache of -k tokens takes to be written there and opened, which needs no evaluation.
+ * prompt cache of -k tokens takes to be written there, which needs no evaluation, to be opened, and
+ * to give tokens then: the first one, and one after it, beside those of the sequence that was
+ * written.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,24 +152,52 @@ static kv_seq *long_sequence(struct world *w, int n)
     return s;
 }
 
+/* Two tokens of a sequence, one after the other. */
+static int give_tokens(struct world *w, kv_seq *s)
+{
+    const int32_t token = 1;
+    struct engine_input in = {.seq = s, .tokens = &token, .n_tokens = 1, .n_logits = 1};
+    const float *logits;
+
+    for (int i = 0; i < 2; i++) {
+        double begin = seconds(CLOCK_MONOTONIC);
+
+        if (engine_step(w->engine, &in, 1, &logits, &w->err))
+            return -1;
+        printf(", %s token %.4f s", i ? "next" : "first", seconds(CLOCK_MONOTONIC) - begin);
+    }
+    printf("\n");
+    return 0;
+}
+
+static int open_file(struct world *w)
+{
+    double begin = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    kv_seq *s = cache_file_load(w->engine, w->set.file, NULL, &w->err);
+    int rc = -1;
+
+    if (s) {
+        printf("opened in %.5f s, %.5f s of processor", seconds(CLOCK_MONOTONIC) - begin,
+               seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu);
+        rc = give_tokens(w, s);
+    }
+    kv_seq_close(s);
+    return rc;
+}
+
 static int bench_file(struct world *w)
 {
-    kv_seq *s = long_sequence(w, w->set.stored), *loaded = NULL;
-    double begin = seconds(CLOCK_MONOTONIC), cpu;
+    kv_seq *s = long_sequence(w, w->set.stored);
+    double begin = seconds(CLOCK_MONOTONIC);
     int rc = s ? cache_file_save(w->engine, s, w->set.file, NULL, &w->err) : -1;
 
-    if (rc == 0)
-        printf("%d tokens written in %.3f s\n", w->set.stored, seconds(CLOCK_MONOTONIC) - begin);
-    kv_seq_close(s);
-    for (int i = 0; rc == 0 && i < 3; i++) {
-        begin = seconds(CLOCK_MONOTONIC);
-        cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
-        loaded = cache_file_load(w->engine, w->set.file, NULL, &w->err);
-        rc = loaded ? 0 : -1;
-        printf("opened in %.3f s, %.3f s of processor\n", seconds(CLOCK_MONOTONIC) - begin,
-               seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu);
-        kv_seq_close(loaded);
+    if (rc == 0) {
+        printf("%d tokens written in %.3f s", w->set.stored, seconds(CLOCK_MONOTONIC) - begin);
+        rc = give_tokens(w, s);
     }
+    kv_seq_close(s);
+    for (int i = 0; rc == 0 && i < 3; i++)
+        rc = open_file(w);
     return rc;
 }
 

@@ -3,7 +3,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -16,6 +18,49 @@
 static int fail_errno(clm_error *err, const char *what, const char *path, int number)
 {
     return fail(err, CLM_ERR_IO, "cannot %s %s: %s", what, path, strerror(number));
+}
+
+static void describe(struct file_identity *id, const struct stat *st)
+{
+    id->device = (uint64_t)st->st_dev;
+    id->number = (uint64_t)st->st_ino;
+    id->size = (int64_t)st->st_size;
+    id->seconds = (int64_t)st->st_mtim.tv_sec;
+    id->nanoseconds = st->st_mtim.tv_nsec;
+}
+
+int file_identify(struct file_identity *id, const char *path, clm_error *err)
+{
+    struct stat st;
+    char full[PATH_MAX];
+
+    *id = (struct file_identity){0};
+    if (!realpath(path, full) || stat(full, &st))
+        return fail_errno(err, "look at", path, errno);
+    describe(id, &st);
+    id->path = mem_strdup(full);
+    return id->path ? 0 : fail(err, CLM_ERR_NOMEM, "no memory for the name %s", path);
+}
+
+int file_check(const struct file_identity *id, clm_error *err)
+{
+    struct file_identity now;
+    struct stat st;
+
+    if (stat(id->path, &st))
+        return 0;
+    describe(&now, &st);
+    if (now.device != id->device || now.number != id->number ||
+        (now.size == id->size &&
+         (id->at_any_time || (now.seconds == id->seconds && now.nanoseconds == id->nanoseconds))))
+        return 0;
+    return fail(err, CLM_ERR_IO, "%s was written to while it was in use: load it again", id->path);
+}
+
+void file_identity_release(struct file_identity *id)
+{
+    mem_free(id->path);
+    *id = (struct file_identity){0};
 }
 
 int file_map(struct file_map *map, const char *path, clm_error *err)

@@ -14,6 +14,22 @@ struct file_map {
     size_t size;
 };
 
+/* What a file was like at some time. */
+struct file_identity {
+    char *path; /* absolute */
+    uint64_t device, number;
+    int64_t size, seconds;
+    long nanoseconds; /* of its last change */
+    bool at_any_time; /* a file that differs in these alone is the same */
+};
+
+/* What path is like now, *id to be released; and whether the file that is there is still so:
+ * CLM_ERR_IO where it has been written to or cut. None, or another one under this name, is fine,
+ * for what has been mapped stays. */
+int file_identify(struct file_identity *id, const char *path, clm_error *err);
+int file_check(const struct file_identity *id, clm_error *err);
+void file_identity_release(struct file_identity *id); /* a zeroed one is fine */
+
 int file_map(struct file_map *map, const char *path, clm_error *err);
 void file_unmap(struct file_map *map);
 

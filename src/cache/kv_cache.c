@@ -128,7 +128,8 @@ static void describe_layer(kv_cache *c, int i, const struct kv_layer_spec *l)
                              .n_kv_heads = l->n_kv_heads,
                              .k_dim = l->k_dim,
                              .v_dim = l->v_dim,
-                             .block_tokens = KV_BLOCK_TOKENS};
+                             .block_tokens = KV_BLOCK_TOKENS,
+                             .index = i};
 
     if (g->reach != g->window) {
         layer.n_first = g->n_first;

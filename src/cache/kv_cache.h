@@ -40,6 +40,7 @@ struct kv_cache_options {
 
 typedef struct kv_cache kv_cache;
 typedef struct kv_sequence_cache kv_seq;
+typedef struct kv_map kv_map; /* cache/kv_map.h */
 
 /**
  * A cache for the layers of a model on a device. Memory is taken as sequences grow, in slabs, and
@@ -83,8 +84,10 @@ kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err);
 int kv_seq_reserve(kv_seq *s, int n, clm_error *err);
 
 /* The same for n tokens that an empty sequence is to begin with, all of which will be committed at
- * once: of a window, room for what a continuation sees. After a failure it can only be closed. */
-int kv_seq_reserve_past(kv_seq *s, int n, clm_error *err);
+ * once: of a window, room for what a continuation sees. Whole blocks of groups that map has need
+ * none: they stay in it, and the sequence becomes an owner of it; NULL: there is none. After a
+ * failure it can only be closed. */
+int kv_seq_reserve_past(kv_seq *s, int n, kv_map *map, clm_error *err);
 
 /* n of the reserved tokens are stored, 0 when the step has failed: the length grows, windows let go
  * of what lies behind them and behind the KV_BLOCK_TOKENS tokens before. Room for the others is
@@ -114,16 +117,28 @@ struct kv_state {
 struct kv_state kv_seq_state(const kv_seq *s);
 
 /* The table of a group, in host memory, reserved tokens included: block number b of the sequence is
- * blocks[b] where b < n_kept, else blocks[b - n_gone], see struct kv_sequence. */
+ * blocks[b] where b < n_kept, else blocks[b - n_gone]; tokens before n_mapped are in a map, of
+ * which mapped are the layers; see struct kv_sequence. */
 struct kv_table {
     const int32_t *blocks;
     int n_blocks;
     int n_kept, n_gone;
+    int n_mapped;
+    const struct kv_layer *mapped;
 };
 struct kv_table kv_seq_table(const kv_seq *s, int group);
 
-/* The block that a token which is there lies in, in device memory; kv_at of the layer says how. */
-void *kv_seq_block(const kv_seq *s, int group, int position);
+/* Where a token of a layer that is there lies: the block, in device memory, its place there, and
+ * what describes them. */
+struct kv_place {
+    const struct kv_layer *at;
+    void *block;
+    int place;
+};
+struct kv_place kv_seq_place(const kv_seq *s, int layer, int position);
+
+/* CLM_ERR_IO: a file that some of a sequence lies in has been changed; it can only be closed. */
+int kv_seq_check(const kv_seq *s, clm_error *err);
 
 /* What a sequence shares with others: blocks of so many pools. A block has a number below the limit
  * of its pool. */

@@ -3,22 +3,26 @@
 #include <limits.h>
 #include <string.h>
 
+#include "cache/kv_map.h"
 #include "cache/kv_pools.h"
 #include "cache/kv_states.h"
-#include "device/kv_layout.h"
 
 /* What a sequence holds of a group. The table moves up in its memory as a window lets go of blocks,
  * and back to the start when the memory is used up. Its first n_kept entries, of the group, are the
- * first blocks of the sequence; between these and the others n_gone have been let go of. */
+ * first blocks of the sequence; between these and the others n_gone have been let go of. Where the
+ * sequence has a map, these are the ones of the n_mapped tokens in it: whole blocks, unless a trim
+ * has left a part of one, of which the next reserve makes a block. */
 struct holding {
     int32_t *memory;
     int capacity;
     int head, n_blocks; /* the table is memory[head .. head + n_blocks) */
     int n_gone;
+    int n_mapped;
 };
 
 struct kv_sequence_cache {
     kv_cache *cache;
+    kv_map *map; /* NULL: there is none */
     int length;
     int begun;       /* it began with so many tokens, of which windows have but the last */
     int32_t *tokens; /* [token_capacity] */
@@ -179,6 +183,7 @@ void kv_seq_close(kv_seq *s)
         mem_free(s->groups[g].memory);
     }
     kv_states_release(&s->states, state_pool(s));
+    kv_map_close(s->map);
     mem_free(s->tokens);
     mem_free(s);
 }
@@ -237,6 +242,9 @@ kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err)
         memcpy(f->tokens, s->tokens, (size_t)s->length * sizeof *s->tokens);
     f->length = s->length;
     f->begun = s->begun;
+    f->map = s->map;
+    if (f->map)
+        kv_map_own(f->map);
     kv_states_share(&f->states, &s->states, state_pool(s));
     for (int g = 0; g < s->cache->n_groups; g++) {
         const struct holding *from = &s->groups[g];
@@ -244,6 +252,7 @@ kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err)
         int n = used_blocks(s, g);
 
         to->n_gone = from->n_gone;
+        to->n_mapped = from->n_mapped;
         if (n > 0 && grow_table(to, n, err)) {
             kv_seq_close(f);
             return NULL;
@@ -254,6 +263,58 @@ kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err)
         }
     }
     return f;
+}
+
+/* Where a token that is mapped lies. */
+static struct kv_place mapped_place(const kv_seq *s, int layer, int position)
+{
+    const struct kv_layer *at = kv_at(&kv_map_layers(s->map)[layer], position);
+
+    return (struct kv_place){at, at->slabs[0], position};
+}
+
+/* n rows of a head, of keys or of values, from one place to another. */
+static void copy_rows(device *d, struct kv_place to, struct kv_place from, int head, bool value,
+                      int n)
+{
+    struct kv_part a = value ? kv_values(from.at) : kv_keys(from.at);
+    struct kv_part b = value ? kv_values(to.at) : kv_keys(to.at);
+    size_t row_a = (size_t)head * (size_t)from.at->block_tokens + (size_t)from.place;
+    size_t row_b = (size_t)head * (size_t)to.at->block_tokens + (size_t)to.place;
+    const char *in = from.block;
+    char *out = to.block;
+
+    d->ops->copy(d, out + b.rows + row_b * b.row_bytes, in + a.rows + row_a * a.row_bytes,
+                 (size_t)n * a.row_bytes);
+    if (a.n_groups == 0)
+        return;
+    d->ops->copy(d, out + b.scales + row_b * b.group_bytes, in + a.scales + row_a * a.group_bytes,
+                 (size_t)n * a.group_bytes);
+    d->ops->copy(d, out + b.biases + row_b * b.group_bytes, in + a.biases + row_a * a.group_bytes,
+                 (size_t)n * a.group_bytes);
+}
+
+/* The part of a block that a trim has left in the map goes to the block that is taken for it. */
+static void unmap_part(kv_seq *s, int g)
+{
+    struct holding *h = &s->groups[g];
+    int n = h->n_mapped % KV_BLOCK_TOKENS;
+
+    if (n == 0)
+        return;
+    h->n_mapped -= n;
+    for (int i = 0; i < s->cache->n_layers; i++) {
+        struct kv_place from, to;
+
+        if (s->cache->group_of[i] != g)
+            continue;
+        from = mapped_place(s, i, h->n_mapped);
+        to = kv_seq_place(s, i, h->n_mapped);
+        for (int head = 0; head < to.at->n_kv_heads; head++) {
+            copy_rows(s->cache->groups[g].pool->blocks.dev, to, from, head, false, n);
+            copy_rows(s->cache->groups[g].pool->blocks.dev, to, from, head, true, n);
+        }
+    }
 }
 
 /* Take what kv_make_room has made sure of. */
@@ -274,6 +335,7 @@ static void take_blocks(kv_seq *s, int g, int n)
         table(h)[h->n_blocks] = block_pool_take(pool_at(s, g, h->n_blocks));
         h->n_blocks++;
     }
+    unmap_part(s, g);
 }
 
 int kv_seq_reserve(kv_seq *s, int n, clm_error *err)
@@ -322,9 +384,26 @@ static int64_t window_start(int window, int64_t p)
     return start > 0 ? start : 0;
 }
 
-int kv_seq_reserve_past(kv_seq *s, int n, clm_error *err)
+/* Groups that map has begin with the whole blocks of n tokens in it. */
+static void begin_in_map(kv_seq *s, int n, kv_map *map)
 {
-    assert(s->length == 0);
+    for (int g = 0; g < s->cache->n_groups; g++) {
+        struct holding *h = &s->groups[g];
+
+        if (h->n_blocks > 0 || !kv_map_has(map, g))
+            continue;
+        h->n_gone = n / KV_BLOCK_TOKENS;
+        h->n_mapped = h->n_gone * KV_BLOCK_TOKENS;
+        if (h->n_mapped > 0)
+            s->map = map;
+    }
+    if (s->map)
+        kv_map_own(map);
+}
+
+int kv_seq_reserve_past(kv_seq *s, int n, kv_map *map, clm_error *err)
+{
+    assert(s->length == 0 && !s->map);
     for (int g = 0; g < s->cache->n_groups; g++) {
         const struct group *group = &s->cache->groups[g];
         int begin = (int)(window_start(group->reach, n) / KV_BLOCK_TOKENS);
@@ -332,6 +411,8 @@ int kv_seq_reserve_past(kv_seq *s, int n, clm_error *err)
         if (s->groups[g].n_blocks == 0 && begin > group->n_kept)
             s->groups[g].n_gone = begin - group->n_kept;
     }
+    if (map)
+        begin_in_map(s, n, map);
     s->begun = n;
     return kv_seq_reserve(s, n, err);
 }
@@ -378,7 +459,7 @@ static bool windows_hold(const kv_seq *s, int n)
         const struct group *group = &s->cache->groups[g];
         int64_t start = window_start(group->reach, n), begun = window_start(group->reach, s->begun);
         int64_t kept = (int64_t)group->n_kept * KV_BLOCK_TOKENS;
-        int64_t gone = (int64_t)s->groups[g].n_gone * KV_BLOCK_TOKENS;
+        int64_t gone = s->groups[g].n_mapped ? 0 : (int64_t)s->groups[g].n_gone * KV_BLOCK_TOKENS;
 
         /* That is positions [start, n), which may be none, and what is kept. */
         if (start < n && ((gone > 0 && n > kept && start < kept + gone) ||
@@ -413,6 +494,7 @@ int kv_seq_trim(kv_seq *s, int n, clm_error *err)
         struct holding *h = &s->groups[g];
 
         drop_unused(s, g);
+        h->n_mapped = min_int(h->n_mapped, n);
         if (h->n_blocks == 0 && s->cache->groups[g].n_kept == 0)
             h->n_gone = n / KV_BLOCK_TOKENS;
     }
@@ -451,14 +533,28 @@ struct kv_table kv_seq_table(const kv_seq *s, int group)
         .n_blocks = h->n_blocks,
         .n_kept = s->cache->groups[group].n_kept,
         .n_gone = h->n_gone,
+        .n_mapped = h->n_mapped,
+        .mapped = s->map ? kv_map_layers(s->map) : NULL,
     };
 }
 
-void *kv_seq_block(const kv_seq *s, int group, int position)
+struct kv_place kv_seq_place(const kv_seq *s, int layer, int position)
 {
-    int i = place_of(s, group, position / KV_BLOCK_TOKENS);
+    const struct kv_layer *kv = &s->cache->layers[layer];
+    int group = s->cache->group_of[layer];
+    int i;
 
-    return block_pool_at(pool_at(s, group, i), table(&s->groups[group])[i]);
+    if (position < s->groups[group].n_mapped)
+        return mapped_place(s, layer, position);
+    i = place_of(s, group, position / KV_BLOCK_TOKENS);
+    return (struct kv_place){kv_at(kv, position),
+                             block_pool_at(pool_at(s, group, i), table(&s->groups[group])[i]),
+                             position % KV_BLOCK_TOKENS};
+}
+
+int kv_seq_check(const kv_seq *s, clm_error *err)
+{
+    return s->map ? kv_map_check(s->map, err) : 0;
 }
 
 static int pool_number(const kv_cache *c, const struct pool *p)

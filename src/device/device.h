@@ -107,18 +107,27 @@ struct kv_layer {
     /* n_last > 0: of the keys that it may see a row at p sees those at [0, n_first) and at (p -
      * n_last, p] alone, for others are let go of. n_first is 0 without. */
     int n_first, n_last;
+    int index; /* number of the layer in the cache */
+    /* Where keys and values lie, [2], where that is not as above; NULL: it is. */
+    const struct kv_part *parts;
 };
 
 /* The sequences of a ragged batch as attention sees them: rows [row, row + n_rows) are the tokens
  * at positions [position, position + n_rows) of a sequence. Block number b of it, which is of its
  * tokens [b block_tokens, (b + 1) block_tokens), is blocks[b] of the pool where b < n_kept, else
- * blocks[b - n_gone]: those between have been let go of. */
+ * blocks[b - n_gone]: those between have been let go of, or are mapped.
+ *
+ * The tokens before n_mapped lie in memory that is read only, all together as if in one block that
+ * has block_tokens of them: that of layer number i at mapped[i].slabs[0], as the layer's parts say.
+ */
 struct kv_sequence {
     int row, n_rows;
     int position;
     int n_gone;
     const int32_t *blocks; /* device memory */
     int n_kept;
+    int n_mapped;                  /* 0 unless the device reads host memory */
+    const struct kv_layer *mapped; /* by index */
 };
 
 struct kv_batch {
@@ -251,6 +260,7 @@ struct device_limits {
 
 struct device_ops {
     const char *name; /* "cpu", "cuda" */
+    bool reads_host;  /* its memory is the host's: kernels read what the host has mapped */
 
     /* Memory. alloc is 64-byte aligned and not zeroed; NULL with *err. copy is device to device. */
     void *(*alloc)(device *d, size_t size, clm_error *err);

@@ -33,18 +33,25 @@ static inline struct kv_part kv_part_at(const struct kv_layer *kv, size_t offset
 
 static inline struct kv_part kv_keys(const struct kv_layer *kv)
 {
-    return kv_part_at(kv, kv->k_offset, kv->k_dim);
+    return kv->parts ? kv->parts[0] : kv_part_at(kv, kv->k_offset, kv->k_dim);
 }
 
 static inline struct kv_part kv_values(const struct kv_layer *kv)
 {
-    return kv_part_at(kv, kv->v_offset, kv->v_dim);
+    return kv->parts ? kv->parts[1] : kv_part_at(kv, kv->v_offset, kv->v_dim);
 }
 
 /* How the token at a position lies: which of the two pools it is in. */
 static inline const struct kv_layer *kv_at(const struct kv_layer *kv, int position)
 {
     return position < kv->split ? kv->earlier : kv;
+}
+
+/* The same of a sequence, where it may be mapped. */
+static inline const struct kv_layer *kv_of(const struct kv_layer *kv, const struct kv_sequence *s,
+                                           int position)
+{
+    return kv_at(position < s->n_mapped ? &s->mapped[kv->index] : kv, position);
 }
 
 /* Where block number b of a sequence stands in its list; it must not be one let go of. */

@@ -127,9 +127,11 @@ void cache_columns_read(const struct cache_columns *c, engine *e, const kv_seq *
                         int from, int to, void *room, uint8_t *out)
 {
     kv_cache *cache = engine_cache(e);
-    const struct kv_layer *kv = kv_cache_layer(cache, c->layer), *at = kv_at(kv, from);
-    const uint8_t *block = kv_seq_block(seq, kv_cache_group_of(cache, c->layer), from);
-    size_t row = (size_t)head * KV_BLOCK_TOKENS + (size_t)(from % KV_BLOCK_TOKENS);
+    const struct kv_layer *kv = kv_cache_layer(cache, c->layer);
+    struct kv_place place = kv_seq_place(seq, c->layer, from);
+    const struct kv_layer *at = place.at;
+    const uint8_t *block = place.block;
+    size_t row = (size_t)head * (size_t)at->block_tokens + (size_t)place.place;
     size_t size = cache_columns_bytes(c, kv);
     struct kv_part p = part_of(c, at);
     float *x = room, *rest = x + p.dim;

@@ -21,6 +21,8 @@ struct cache_origin {
     const char *model;         /* as the user names it; never compared */
     const char *tokenizer;     /* fingerprints of these */
     const char *chat_template; /* "" where the model has none */
+    /* Whoever writes the file replaces it whole: a new time of its last change changes nothing. */
+    bool replaced_whole;
 };
 
 /* Metadata of clm: the first token that is quantised, where that is not the first of all. */

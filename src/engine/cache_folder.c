@@ -397,12 +397,13 @@ struct folder_file *cache_folder_save(cache_folder *f, const kv_seq *s, size_t b
 
 kv_seq *cache_folder_load(cache_folder *f, const struct folder_file *file, clm_error *err)
 {
+    static const struct cache_origin origin = {.replaced_whole = true};
     char path[4096];
     kv_seq *s;
 
     if (file_join(path, sizeof path, f->path, file->name, err))
         return NULL;
-    s = cache_file_load(f->engine, path, NULL, err);
+    s = cache_file_load(f->engine, path, &origin, err);
     if (s)
         utimensat(AT_FDCWD, path, NULL, 0);
     return s;

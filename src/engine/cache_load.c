@@ -21,6 +21,9 @@ struct loading {
     int n_told;      /* of them, the last, so many are told by a cache of tokens */
     int32_t *tokens; /* [length] */
     const struct checkpoint_tensor *past; /* [1, n_told] */
+    struct file_map *file;                /* of the source; empty: it is not a file, or in map */
+    struct file_identity identity;        /* of the file */
+    kv_map *map;                          /* NULL: there is none */
     uint8_t *state;                       /* of all recurrent mixers */
     clm_error *err;
 };
@@ -251,13 +254,26 @@ static int read_tokens(struct loading *l)
 
 /* Into the cache */
 
+/* What can stay in the file does. */
+static int map_rows(struct loading *l)
+{
+    const uint8_t *base = l->file->data;
+
+    if (!base || !engine_model(l->engine)->dev->ops->reads_host || l->n_rows == 0)
+        return 0;
+    l->map = kv_map_open(engine_cache(l->engine), l->file, &l->identity, l->err);
+    for (int i = 0; l->map && i < l->n_rows; i++)
+        cache_rows_map(&l->rows[i], l->engine, l->map, base);
+    return l->map ? 0 : -1;
+}
+
 static kv_seq *fill_sequence(const struct loading *l)
 {
     device *dev = engine_model(l->engine)->dev;
     kv_cache *c = engine_cache(l->engine);
     kv_seq *seq = kv_seq_open(c, l->err);
 
-    if (!seq || kv_seq_reserve_past(seq, l->length, l->err))
+    if (!seq || kv_seq_reserve_past(seq, l->length, l->map, l->err))
         goto failed;
     for (int i = 0; i < l->n_rows; i++)
         if (cache_rows_store(&l->rows[i], l->engine, seq, l->err))
@@ -286,44 +302,53 @@ static kv_seq *load(struct loading *l, const struct cache_origin *o)
     l->state = arena_array(a, uint8_t, kv_cache_state_bytes(engine_cache(l->engine)) + 1);
     if (!l->rows || !l->state)
         return fail_null(l->err, CLM_ERR_NOMEM, "%s: no memory to load it", l->source.name);
-    if (read_leaves(l) || read_tokens(l))
+    if (read_leaves(l) || read_tokens(l) || map_rows(l))
         return NULL;
     return fill_sequence(l);
 }
 
 /* The file is open in *file, and closed in any case. */
-static kv_seq *load_file(engine *e, struct safetensors *file, const char *name,
-                         const struct cache_origin *o, clm_error *err)
+static kv_seq *load_file(struct loading *l, struct safetensors *file, const char *name,
+                         const struct cache_origin *o)
 {
-    struct loading l = {.engine = e, .err = err};
     kv_seq *seq = NULL;
 
-    l.source.file = *file;
-    l.source.name = name;
-    l.source.memory = arena_open(0);
-    if (l.source.memory)
-        seq = load(&l, o);
+    l->file = &file->map;
+    l->source.file = *file;
+    l->source.name = name;
+    l->source.memory = arena_open(0);
+    if (l->source.memory)
+        seq = load(l, o);
     else
-        fail(err, CLM_ERR_NOMEM, "%s: no memory to load it", name);
-    arena_close(l.source.memory);
+        fail(l->err, CLM_ERR_NOMEM, "%s: no memory to load it", name);
+    arena_close(l->source.memory);
+    kv_map_close(l->map);
     safetensors_close(file);
     return seq;
 }
 
 kv_seq *cache_file_load(engine *e, const char *path, const struct cache_origin *o, clm_error *err)
 {
+    struct loading l = {.engine = e, .err = err};
     struct safetensors file;
+    kv_seq *seq;
 
-    return safetensors_open(&file, path, err) ? NULL : load_file(e, &file, path, o, err);
+    /* What it is like before it is mapped: a change after that is noticed. */
+    if (file_identify(&l.identity, path, err))
+        return NULL;
+    l.identity.at_any_time = o && o->replaced_whole;
+    seq = safetensors_open(&file, path, err) ? NULL : load_file(&l, &file, path, o);
+    file_identity_release(&l.identity);
+    return seq;
 }
 
 kv_seq *cache_file_parse(engine *e, const void *data, size_t size, const char *name,
                          const struct cache_origin *o, clm_error *err)
 {
+    struct loading l = {.engine = e, .err = err};
     struct safetensors file;
 
-    return safetensors_parse(&file, data, size, name, err) ? NULL
-                                                           : load_file(e, &file, name, o, err);
+    return safetensors_parse(&file, data, size, name, err) ? NULL : load_file(&l, &file, name, o);
 }
 
 static int32_t *tokens_of(struct loading *l, int *n)

@@ -242,7 +242,6 @@ enum { STORE_ROWS = 256 }; /* at a time */
 struct storing {
     const struct cache_rows *rows;
     const kv_seq *seq;
-    int group;
     device *dev;
     const struct kv_layer *kv;
     float *k, *v; /* [STORE_ROWS, heads, k_dim or v_dim] */
@@ -352,6 +351,47 @@ static bool lie_alike(const struct cache_rows *r, const struct kv_layer *at, int
            is_alike(values_at(r, position), at);
 }
 
+/* A part of a block of all rows of an array, which has them as a block would; false: its numbers
+ * are out of place. */
+static bool map_part(struct kv_part *p, const struct weight *w, enum dtype type,
+                     const uint8_t *base)
+{
+    size_t item = p->n_groups ? sizeof(uint32_t) : dtype_size(type);
+
+    p->rows = (size_t)((const uint8_t *)w->data - base);
+    if (p->n_groups == 0)
+        return p->rows % item == 0;
+    p->scales = (size_t)((const uint8_t *)w->scales - base);
+    p->biases = (size_t)((const uint8_t *)w->biases - base);
+    return p->rows % item == 0 && p->scales % dtype_size(type) == 0 &&
+           p->biases % dtype_size(type) == 0;
+}
+
+/* The rows where that of a token is, of a layer that is stored as at says. */
+static bool map_rows(struct kv_map_rows *m, const struct cache_rows *r, const struct kv_layer *at,
+                     int position, const uint8_t *base)
+{
+    *m = (struct kv_map_rows){{kv_keys(at), kv_values(at)}, size_at(r, position)};
+    return lie_alike(r, at, position) &&
+           map_part(&m->parts[0], keys_at(r, position), at->type, base) &&
+           map_part(&m->parts[1], values_at(r, position), at->type, base);
+}
+
+void cache_rows_map(const struct cache_rows *r, engine *e, kv_map *map, const uint8_t *base)
+{
+    int layer = r->leaf->cache_layer, split;
+    const struct kv_layer *kv = kv_cache_layer(engine_cache(e), layer);
+    struct kv_map_rows rows, early;
+
+    split = kv->split < r->length ? kv->split : r->length;
+    if (r->n < r->length || r->base || (r->n_early && r->n_early != split))
+        return;
+    if ((split > 0 && !map_rows(&early, r, kv->earlier, 0, base)) ||
+        (split < r->length && !map_rows(&rows, r, kv, split, base)))
+        return;
+    kv_map_set(map, layer, split < r->length ? &rows : NULL, split > 0 ? &early : NULL);
+}
+
 /* n rows of size bytes from row from of an array of the file, to the to-th of such of a block. */
 static void copy_array(const struct storing *s, uint8_t *part, const void *data, size_t size,
                        size_t to, size_t from, int n)
@@ -383,7 +423,7 @@ static void copy_blocks(const struct storing *s, const struct kv_layer *at, int 
     struct kv_part keys = kv_keys(at), values = kv_values(at);
 
     for (int to; from < end; from = to) {
-        uint8_t *block = kv_seq_block(s->seq, s->group, from);
+        uint8_t *block = kv_seq_place(s->seq, s->rows->leaf->cache_layer, from).block;
 
         to = (from / KV_BLOCK_TOKENS + 1) * KV_BLOCK_TOKENS;
         to = to < end ? to : end;
@@ -461,7 +501,6 @@ int cache_rows_store(const struct cache_rows *r, engine *e, const kv_seq *seq, c
     struct storing s = {
         .rows = r,
         .seq = seq,
-        .group = group,
         .dev = engine_model(e)->dev,
         .kv = kv_cache_layer(c, layer),
         .table = table,

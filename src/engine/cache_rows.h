@@ -2,6 +2,7 @@
 #ifndef ENGINE_CACHE_ROWS_H
 #define ENGINE_CACHE_ROWS_H
 
+#include "cache/kv_map.h"
 #include "engine/cache_plan.h"
 #include "engine/cache_source.h"
 #include "engine/engine.h"
@@ -31,7 +32,11 @@ int cache_rows_read(struct cache_rows *r, const struct cache_source *s,
 int cache_rows_read_early(struct cache_rows *r, const struct cache_source *s, const char *prefix,
                           clm_error *err);
 
-/* Store them in a sequence that has room for its past reserved. */
+/* Set the layer's rows in a map of the file, whose bytes begin at base, where they lie there as the
+ * cache would have them. */
+void cache_rows_map(const struct cache_rows *r, engine *e, kv_map *map, const uint8_t *base);
+
+/* Store them, but for those in a map, in a sequence that has room for its past reserved. */
 int cache_rows_store(const struct cache_rows *r, engine *e, const kv_seq *seq, clm_error *err);
 
 #endif

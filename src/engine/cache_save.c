@@ -457,6 +457,8 @@ static int check(const struct saving *s)
 
     if (length < 1)
         return fail(s->err, CLM_ERR_ARG, "%s: the cache to be saved holds no tokens", s->path);
+    if (kv_seq_check(s->seq, s->err))
+        return -1;
     for (int i = length - 1; i >= 0 && i > length - engine_model(s->engine)->spec->ngram.n; i--)
         if (tokens[i] < 0)
             return fail(s->err, CLM_ERR_ARG, "%s: the last tokens of the cache are not known",

@@ -203,6 +203,8 @@ static int check_input(const engine *e, const struct engine_input *in, clm_error
         if (in->tokens[i] < 0 || in->tokens[i] >= vocab_size)
             return fail(err, CLM_ERR_ARG, "engine: token %d is outside the vocabulary of %d",
                         in->tokens[i], vocab_size);
+    if (kv_seq_check(in->seq, err))
+        return -1;
     return check_known(in->seq, kv_seq_length(in->seq) - n_past(e), kv_seq_length(in->seq), err);
 }
 
@@ -310,6 +312,8 @@ static void upload_tables(const engine *e, const struct step *s, const struct ro
 
             seq->n_kept = table.n_kept;
             seq->n_gone = table.n_gone;
+            seq->n_mapped = table.n_mapped;
+            seq->mapped = table.mapped;
             seq->blocks = pass_upload(p, table.blocks, (size_t)table.n_blocks * sizeof(int32_t));
         }
     }

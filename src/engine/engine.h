@@ -53,7 +53,8 @@ struct engine_input {
  * the next step; may be NULL when no logits are asked.
  *
  * Errors: CLM_ERR_ARG (a token outside the vocabulary, ...), CLM_ERR_FULL, CLM_ERR_NOMEM leave
- * every sequence as it was. After CLM_ERR_DEVICE the sequences of the batch can only be closed.
+ * every sequence as it was. After CLM_ERR_DEVICE the sequences of the batch can only be closed, as
+ * one can of which a file that it lies in has been changed (CLM_ERR_IO).
  */
 int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
                 clm_error *err);

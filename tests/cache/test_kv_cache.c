@@ -164,9 +164,8 @@ static void check_token(const struct world *w, const struct model *m, int layer,
             const uint16_t *row = row_at(l, t, position, head, value);
             uint16_t want = mark(m->tags[position], layer, head, value);
 
-            CHECK((char *)row >=
-                      (char *)kv_seq_block(m->seq, kv_cache_group_of(w->cache, layer), position),
-                  "position %d", position);
+            CHECK((char *)row >= (char *)kv_seq_place(m->seq, layer, position).block, "position %d",
+                  position);
             for (size_t j = 0; j < row_halves(l, position, value); j++)
                 CHECK(row[j] == want, "%s: layer %d, position %d of %d, head %d", w->layout->name,
                       layer, position, m->length, head);

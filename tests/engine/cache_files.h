@@ -7,7 +7,8 @@
 #include "engine/cache_file.h"
 #include "rig.h"
 
-static const struct cache_origin origin = {"a model", "tokenizer 1", "template 1"};
+static const struct cache_origin origin = {
+    .model = "a model", .tokenizer = "tokenizer 1", .chat_template = "template 1"};
 
 static inline void open_rig(struct rig *r, const char *path, bool exact)
 {

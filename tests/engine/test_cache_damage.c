@@ -169,10 +169,11 @@ static void test_other_models(void **state)
 
 static void test_origin(void **state)
 {
-    static const struct cache_origin others[] = {{"another name", "tokenizer 2", "template 1"},
-                                                 {"another name", "tokenizer 1", ""},
-                                                 {"another name", "tokenizer 1", "template 1"},
-                                                 {"another name", NULL, NULL}};
+    static const struct cache_origin others[] = {
+        {.model = "another name", .tokenizer = "tokenizer 2", .chat_template = "template 1"},
+        {.model = "another name", .tokenizer = "tokenizer 1", .chat_template = ""},
+        {.model = "another name", .tokenizer = "tokenizer 1", .chat_template = "template 1"},
+        {.model = "another name"}};
     static const char *const said[] = {"another tokenizer", "another chat template", NULL, NULL};
     size_t size;
     uint8_t *data;

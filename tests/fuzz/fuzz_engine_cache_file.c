@@ -1,6 +1,6 @@
-/* Whatever prompt cache is taken goes on: some tokens, back to an earlier one, written again. The
- * low bits of the first byte choose a tiny model ('@' the first, 'A' the second, ...), the rest is
- * the file. */
+/* Whatever prompt cache is taken goes on: some tokens, back to an earlier one, written again; from
+ * memory, where it is copied, and from a file, where it may stay. The low bits of the first byte
+ * choose a tiny model ('@' the first, 'A' the second, ...), the rest is the file. */
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,7 +22,7 @@ static void path_of(char *out, size_t size, const char *name)
 
 static void clean_up(void)
 {
-    static const char *const names[] = {"config.json", "model.safetensors", "saved", ""};
+    static const char *const names[] = {"config.json", "model.safetensors", "saved", "input", ""};
 
     for (size_t i = 0; i < COUNT(engines); i++) {
         engine_close(engines[i]);
@@ -108,11 +108,25 @@ static void go_on(engine *e, kv_seq *seq)
         check_error(&err);
 }
 
+/* The same from a file. */
+static kv_seq *load(engine *e, const uint8_t *data, size_t size, clm_error *err)
+{
+    char path[128];
+    FILE *f;
+
+    path_of(path, sizeof path, "input");
+    f = fopen(path, "wb");
+    if (!f || fwrite(data, 1, size, f) != size || fclose(f))
+        tiny_die(path);
+    return cache_file_load(e, path, NULL, err);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     clm_error err = {0};
     engine *e;
     kv_seq *seq;
+    int length;
 
     if (!dev)
         set_up();
@@ -120,6 +134,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     e = engine_of((uint8_t)(data[0] - '@') % COUNT(tiny_families));
     seq = cache_file_parse(e, data + 1, size - 1, "input", NULL, &err);
+    length = seq ? kv_seq_length(seq) : 0;
+    if (seq)
+        go_on(e, seq);
+    else
+        check_error(&err);
+    kv_seq_close(seq);
+    err = (clm_error){0};
+    seq = load(e, data + 1, size - 1, &err);
+    /* A bound of the cache may be met where nothing stays in the file. */
+    if (seq ? length && kv_seq_length(seq) != length : length)
+        abort();
     if (seq)
         go_on(e, seq);
     else

@@ -95,7 +95,8 @@ static struct kv_sight sight_of(const struct attend_call *call, const struct kv_
     const struct kv_layer *kv = call->kv;
     int first = call->p->window > 0 ? position - call->p->window + 1 : 0;
     int chunk = call->p->chunk > 0 ? position / call->p->chunk * call->p->chunk : 0;
-    int64_t held = s->n_kept > 0 ? 0 : (int64_t)s->n_gone * kv->block_tokens;
+    bool all = s->n_kept > 0 || s->n_mapped > 0;
+    int64_t held = all ? 0 : (int64_t)s->n_gone * kv->block_tokens;
 
     return kv_sight_of(kv, position, max_int(max_int(first, chunk), (int)held));
 }
@@ -385,8 +386,8 @@ static void for_stretches(struct state *st, struct span keys, stretch_fn fn)
             continue;
         }
         block = kv_block_of(kv, st->piece->s, st->base + key, &place);
-        n = min_int(kv->block_tokens - place, end - key);
-        fn(st, kv_at(kv, st->base + key), block, place, key, n);
+        n = min_int(kv_stretch(kv, st->piece->s, st->base + key), end - key);
+        fn(st, kv_of(kv, st->piece->s, st->base + key), block, place, key, n);
     }
 }
 
@@ -504,7 +505,7 @@ static void weigh_stretch(struct state *st, const struct kv_layer *at, char *blo
     }
     rows = kv_read_values(call->kernels, at, block, head, place, n, st->room);
     if (next + n <= p->end_key && (next >= p->hole_end || next + n <= p->hole) &&
-        kv_at(call->kv, next) == at) {
+        kv_of(call->kv, p->s, next) == at) {
         const char *next_block = kv_block_of(call->kv, p->s, next, &next_place);
 
         ahead = rows_ahead(at, next_block, &keys, head, next_place);

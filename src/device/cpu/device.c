@@ -82,6 +82,7 @@ void *cpu_scratch(struct cpu_device *d, int thread, size_t size)
 
 static const struct device_ops cpu_ops = {
     .name = "cpu",
+    .reads_host = true,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .upload = cpu_copy,

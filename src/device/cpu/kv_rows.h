@@ -6,17 +6,30 @@
 #include "device/cpu/vector_kernels.h"
 #include "device/kv_layout.h"
 
-/* The block that position p of a sequence lies in, of the pool of kv_at(kv, p); its place within
- * the block in *place. */
+/* The block that position p of a sequence lies in, as kv_of(kv, s, p) describes it; its place
+ * within the block in *place. */
 static inline char *kv_block_of(const struct kv_layer *kv, const struct kv_sequence *s, int p,
                                 int *place)
 {
-    const struct kv_layer *at = kv_at(kv, p);
-    int32_t block = s->blocks[kv_block_index(p / kv->block_tokens, s->n_kept, s->n_gone)];
-    int32_t in_slab = block & (int32_t)((1u << at->slab_shift) - 1);
+    const struct kv_layer *at = kv_of(kv, s, p);
+    int32_t block, in_slab;
 
+    if (p < s->n_mapped) {
+        *place = p;
+        return at->slabs[0];
+    }
+    block = s->blocks[kv_block_index(p / kv->block_tokens, s->n_kept, s->n_gone)];
+    in_slab = block & (int32_t)((1u << at->slab_shift) - 1);
     *place = p % kv->block_tokens;
     return (char *)at->slabs[block >> at->slab_shift] + (size_t)in_slab * at->block_bytes;
+}
+
+/* Positions from p on whose rows follow one another in a block, or as if in one. */
+static inline int kv_stretch(const struct kv_layer *kv, const struct kv_sequence *s, int p)
+{
+    int n = kv->block_tokens - p % kv->block_tokens;
+
+    return p < s->n_mapped && s->n_mapped - p < n ? s->n_mapped - p : n;
 }
 
 /* The keys that a row at position p sees, as far as the cache has them: [first, p] without [hole,

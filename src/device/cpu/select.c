@@ -91,14 +91,14 @@ static void score_keys(const struct select_call *call, const struct select_room 
     struct kv_sight sight = sight_of(call, i);
 
     for (int key = 0, end; key < n_keys; key = end) {
-        const struct kv_layer *at = kv_at(kv, key);
+        const struct kv_layer *at = kv_of(kv, call->s, key);
         struct kv_rows rows;
         char *block;
         int place, n;
 
         if (!is_seen(sight, key, &end))
             continue;
-        end = (key / kv->block_tokens + 1) * kv->block_tokens;
+        end = key + kv_stretch(kv, call->s, key);
         end = key < sight.hole && sight.hole < end ? sight.hole : end;
         end = n_keys < end ? n_keys : end;
         n = end - key;
