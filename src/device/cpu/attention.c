@@ -26,13 +26,14 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "device/cpu/cpu.h"
-#include "device/cpu/kv_rows.h"
+#include "device/cpu/attention_piece.h"
 #include "device/cpu/ops.h"
 
 enum {
-    CHUNK = CPU_ATTEND_CHUNK,
     PIECE_QUERIES = 96, /* of a packed piece: enough to make packing cheap, few enough for the L2 */
+    INT_QUERIES = 256,  /* of one in whole numbers, for which packing costs more, */
+    INT_NUMBERS = 49152, /* whose queries and sums are at most so many */
+    INT_TOKENS = 1024,   /* sequences up to here are treated in f32: it costs them little */
     DIRECT_QUERIES = 16, /* at most this many queries go the direct way, or one row */
     RANGE = 16 * CHUNK,  /* keys of a range; by position alone, so that threads change nothing */
     ATTEND_PRODUCTS = 131072 /* multiplications that are worth a thread */
@@ -40,47 +41,7 @@ enum {
 
 static const float log2_e = 1.44269504088896340736f;
 
-static int64_t round_up(int64_t n, int64_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
-static int min_int(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-static int max_int(int a, int b)
-{
-    return a > b ? a : b;
-}
-
 /* --- attend: the pieces --- */
-
-struct piece {
-    const struct kv_sequence *s;
-    int kv_head;
-    int row, n_rows;        /* of the sequence's rows */
-    int first_key, end_key; /* what it visits of what its rows may see, */
-    int hole, hole_end;     /* all but [hole, hole_end) */
-    bool direct;
-    int range, n_ranges; /* the pieces of one set of rows follow one another */
-    int64_t partial; /* where its queries' results go in partials, if there are several ranges */
-};
-
-struct attend_call {
-    struct cpu_device *d;
-    const struct cpu_vector_kernels *kernels;
-    const struct kv_layer *kv;
-    const struct attend_params *p;
-    const tensor *y, *q;
-    int group;            /* query heads of a kv head */
-    int k_cols, v_cols;   /* k_dim and v_dim, rounded up to panels */
-    struct piece *pieces; /* in the device's shared scratch, as is partials */
-    int64_t n_pieces;
-    float *partials; /* per query: max, sum, padding to a panel, then v_cols of acc */
-    int64_t n_partials;
-};
 
 /* Numbers of a query's partial result. */
 static int64_t partial_size(const struct attend_call *call)
@@ -107,9 +68,26 @@ static bool is_direct(const struct attend_call *call, const struct kv_sequence *
            (s->n_rows == 1 || (int64_t)s->n_rows * call->group <= DIRECT_QUERIES);
 }
 
+static enum piece_way way_of(const struct attend_call *call, const struct kv_sequence *s)
+{
+    if (is_direct(call, s))
+        return WAY_DIRECT;
+    return call->kernels->integers && !call->d->exact && s->position + s->n_rows > INT_TOKENS
+               ? WAY_INTEGERS
+               : WAY_PACKED;
+}
+
 static int rows_per_piece(const struct attend_call *call, const struct kv_sequence *s)
 {
-    return is_direct(call, s) ? s->n_rows : max_int(1, PIECE_QUERIES / call->group);
+    switch (way_of(call, s)) {
+    case WAY_DIRECT:
+        return s->n_rows;
+    case WAY_INTEGERS:
+        return max_int(1, min_int(INT_QUERIES, INT_NUMBERS / (call->k_cols + call->v_cols)) /
+                              call->group);
+    default:
+        return max_int(1, PIECE_QUERIES / call->group);
+    }
 }
 
 /* Where the range that holds key ends, at most end. */
@@ -144,10 +122,10 @@ static void add_pieces(struct attend_call *call, const struct kv_sequence *s, in
                           .end_key = end,
                           .hole = sight.hole,
                           .hole_end = sight.hole_end,
-                          .direct = is_direct(call, s),
+                          .way = way_of(call, s),
                           .n_ranges = 1};
 
-    if (piece.direct) {
+    if (piece.way == WAY_DIRECT) {
         int key = next_range(sight.first, end);
 
         for (key = skip_hole(&piece, key); key < end; piece.n_ranges++)
@@ -182,42 +160,21 @@ static void list_pieces(struct attend_call *call, const struct kv_batch *batch)
 
 /* --- attend: one piece --- */
 
-/* The state of a piece, in the scratch of its thread. n_queries = n_rows * group; query i is row
- * i / group, head i % group of the group. */
-struct state {
-    const struct attend_call *call;
-    const struct piece *piece;
-    int n_queries;
-    int base;         /* position of the chunk that is visited */
-    float *q;         /* [n_queries, k_cols], scaled, padded with zeros */
-    float *s;         /* [n_queries, CHUNK] */
-    float *acc;       /* [n_queries, v_cols] */
-    float *max, *sum; /* [n_queries] */
-    float *keys;      /* panels; packed pieces only */
-    float *values;
-    float *room; /* of quantised rows */
-};
-
-/* Takes count numbers from a block of scratch, 64-byte aligned; with base NULL only adds up. */
-static float *take(float *base, size_t *used, int64_t count)
-{
-    size_t at = *used;
-
-    *used += (size_t)round_up(count, 16);
-    return base ? base + at : NULL;
-}
-
 static size_t lay_out(struct state *st, float *base)
 {
     const struct attend_call *call = st->call;
+    enum piece_way way = st->piece->way;
     size_t used = 0;
 
-    st->q = take(base, &used, (int64_t)st->n_queries * call->k_cols);
-    st->s = take(base, &used, (int64_t)st->n_queries * CHUNK);
-    st->acc = take(base, &used, (int64_t)st->n_queries * call->v_cols);
-    st->max = take(base, &used, st->n_queries);
-    st->sum = take(base, &used, st->n_queries);
-    if (!st->piece->direct) {
+    st->n_held = way == WAY_INTEGERS ? (int)round_up(st->n_queries, CPU_INT_ROWS) : st->n_queries;
+    st->q = take(base, &used, (int64_t)st->n_held * call->k_cols);
+    st->s = take(base, &used, (int64_t)(way == WAY_INTEGERS ? CPU_INT_ROWS : st->n_held) * CHUNK);
+    st->acc = take(base, &used, (int64_t)st->n_held * call->v_cols);
+    st->max = take(base, &used, st->n_held);
+    st->sum = take(base, &used, st->n_held);
+    if (way == WAY_INTEGERS)
+        attention_int_lay_out(st, base, &used);
+    if (way == WAY_PACKED) {
         st->keys = take(base, &used, (int64_t)call->kv->k_dim * CHUNK);
         st->values = take(base, &used, (int64_t)call->v_cols * CHUNK);
     }
@@ -262,27 +219,24 @@ static void begin_piece(struct state *st)
         st->max[i] = sink_here ? p->sinks[head_of(st, i)] * log2_e : -INFINITY;
         st->sum[i] = sink_here ? 1.0f : 0.0f;
     }
-    memset(st->acc, 0, (size_t)st->n_queries * (size_t)call->v_cols * sizeof *st->acc);
+    memset(st->acc, 0, (size_t)st->n_held * (size_t)call->v_cols * sizeof *st->acc);
+    if (st->piece->way == WAY_INTEGERS)
+        attention_int_begin(st);
 }
 
-/* Keys of the chunk, counted from its base. */
-struct span {
-    int begin, end;
-};
-
-static struct span span_of(const struct state *st, int first, int end)
+struct span attention_span(const struct state *st, int first, int end)
 {
     return (struct span){max_int(first - st->base, 0), min_int(end - st->base, CHUNK)};
 }
 
-/* Those from the first to the last that query may see. */
-static struct span visible(const struct state *st, int query)
+struct span attention_visible(const struct state *st, int query)
 {
     const struct piece *p = st->piece;
     int position = position_of(st, query);
     struct kv_sight sight = sight_of(st->call, p->s, position);
 
-    return span_of(st, max_int(sight.first, p->first_key), min_int(position + 1, p->end_key));
+    return attention_span(st, max_int(sight.first, p->first_key),
+                          min_int(position + 1, p->end_key));
 }
 
 /* What lies between them that it may not see. */
@@ -290,7 +244,7 @@ static struct span unseen(const struct state *st, int query)
 {
     struct kv_sight sight = sight_of(st->call, st->piece->s, position_of(st, query));
 
-    return span_of(st, sight.hole, sight.hole_end);
+    return attention_span(st, sight.hole, sight.hole_end);
 }
 
 static bool block_is_seen(const struct attend_params *p, int head, int row_block, int block)
@@ -333,47 +287,48 @@ static bool keep(const struct state *st, int query, float *s, int from, struct s
     return any;
 }
 
-/* The step of the softmax for one query, over the scores [from, from + n) of a chunk. */
-static void soften(struct state *st, int query, int from, int n)
+bool attention_see(const struct state *st, int query, float *s, int from, int n, struct span *seen)
 {
-    const struct attend_call *call = st->call;
-    struct span seen = visible(st, query), hole = unseen(st, query);
-    bool choosy = call->p->kept || call->p->block_size || hole.begin < hole.end;
-    float *s = st->s + (int64_t)query * CHUNK + from;
-    float *acc = st->acc + (int64_t)query * call->v_cols;
+    const struct attend_params *p = st->call->p;
+    struct span hole = unseen(st, query);
 
-    if (seen.begin >= seen.end) {
-        memset(s, 0, (size_t)n * sizeof *s);
-        return;
-    }
-    if (call->p->slopes) {
-        float slope = call->p->slopes[head_of(st, query)] * log2_e;
+    *seen = attention_visible(st, query);
+    if (seen->begin >= seen->end)
+        return false;
+    if (p->slopes) {
+        float slope = p->slopes[head_of(st, query)] * log2_e;
         int ahead = st->base + from - position_of(st, query);
 
         for (int i = 0; i < n; i++)
             s[i] += slope * (float)(ahead + i);
     }
-    if (call->p->softcap > 0)
-        call->kernels->cap_scores(s, n, call->p->softcap * log2_e);
-    if (choosy && !keep(st, query, s, from, seen, hole)) {
+    if (p->softcap > 0)
+        st->call->kernels->cap_scores(s, n, p->softcap * log2_e);
+    return !(p->kept || p->block_size || hole.begin < hole.end) ||
+           keep(st, query, s, from, *seen, hole);
+}
+
+/* The step of the softmax for one query, over the scores [from, from + n) of a chunk. */
+static void soften(struct state *st, int query, int from, int n)
+{
+    const struct attend_call *call = st->call;
+    float *s = st->s + (int64_t)query * CHUNK + from;
+    struct span seen;
+
+    if (!attention_see(st, query, s, from, n, &seen)) {
         memset(s, 0, (size_t)n * sizeof *s);
         return;
     }
     float factor = call->kernels->softmax_step(s, n, seen.begin - from, seen.end - from,
                                                &st->max[query], &st->sum[query]);
     if (factor != 1.0f)
-        call->kernels->scale(acc, call->v_cols, factor);
+        call->kernels->scale(st->acc + (int64_t)query * call->v_cols, call->v_cols, factor);
 }
 
-/* Calls fn for every stretch of the keys [begin, end) of a chunk that lies in one block, of the
- * pool that at describes; what the piece leaves out lies in none. */
-typedef void (*stretch_fn)(struct state *st, const struct kv_layer *at, char *block, int place,
-                           int key, int n);
-
-static void for_stretches(struct state *st, struct span keys, stretch_fn fn)
+void attention_stretches(struct state *st, struct span keys, stretch_fn fn)
 {
     const struct kv_layer *kv = st->call->kv;
-    struct span hole = span_of(st, st->piece->hole, st->piece->hole_end);
+    struct span hole = attention_span(st, st->piece->hole, st->piece->hole_end);
 
     for (int key = keys.begin, n; key < keys.end; key += n) {
         int place, end = keys.end;
@@ -426,8 +381,9 @@ static void packed_tile(struct state *st, int first, int n)
     const struct attend_call *call = st->call;
     const struct cpu_vector_kernels *k = call->kernels;
     int panel = k->panel, k_dim = call->kv->k_dim;
-    struct span keys = {visible(st, first).begin, visible(st, first + n - 1).end};
-    struct span hole = span_of(st, st->piece->hole, st->piece->hole_end);
+    struct span keys = {attention_visible(st, first).begin,
+                        attention_visible(st, first + n - 1).end};
+    struct span hole = attention_span(st, st->piece->hole, st->piece->hole_end);
     float *s = st->s + (int64_t)first * CHUNK;
 
     if (keys.begin >= keys.end)
@@ -448,7 +404,7 @@ static void packed_chunk(struct state *st, struct span keys)
 {
     int rows = st->call->kernels->tile_rows;
 
-    for_stretches(st, keys, pack_stretch);
+    attention_stretches(st, keys, pack_stretch);
     for (int i = 0; i < st->n_queries; i += rows)
         packed_tile(st, i, min_int(rows, st->n_queries - i));
 }
@@ -519,10 +475,10 @@ static void direct_chunk(struct state *st, struct span keys)
     int panel = st->call->kernels->panel;
     int from = keys.begin / panel * panel, to = (int)round_up(keys.end, panel);
 
-    for_stretches(st, keys, score_stretch);
+    attention_stretches(st, keys, score_stretch);
     for (int i = 0; i < st->n_queries; i++)
         soften(st, i, from, to - from);
-    for_stretches(st, keys, weigh_stretch);
+    attention_stretches(st, keys, weigh_stretch);
 }
 
 /* --- attend: results --- */
@@ -587,9 +543,11 @@ static void attend_piece(const struct attend_call *call, const struct piece *pie
         struct span keys;
 
         st.base = key / CHUNK * CHUNK;
-        keys = span_of(&st, piece->first_key, piece->end_key);
-        if (piece->direct)
+        keys = attention_span(&st, piece->first_key, piece->end_key);
+        if (piece->way == WAY_DIRECT)
             direct_chunk(&st, keys);
+        else if (piece->way == WAY_INTEGERS)
+            attention_int_chunk(&st, keys);
         else
             packed_chunk(&st, keys);
     }

@@ -7,4 +7,5 @@
 void cpu_attention_kernels_neon(struct cpu_vector_kernels *k)
 {
     simd_attention_kernels(k);
+    k->integers = NULL;
 }

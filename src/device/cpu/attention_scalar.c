@@ -149,6 +149,7 @@ void cpu_attention_kernels_scalar(struct cpu_vector_kernels *k)
     k->product = product;
     k->cap_scores = cap_scores;
     k->softmax_step = softmax_step;
+    k->integers = &cpu_int_attention_scalar;
     for (int i = 0; i < CPU_KV_TYPES; i++) {
         k->pack_keys[i] = slots.pack_keys[i];
         k->pack_values[i] = slots.pack_values[i];

@@ -46,6 +46,45 @@ struct cpu_codes {
 /* Groups of a row of codes that kernels take at most. */
 #define CPU_CODE_GROUPS 64
 
+/* Of attention in whole numbers: a tile of queries, columns of a panel, and the numbers of a query
+ * whose products are added in 16 bits. */
+enum { CPU_INT_ROWS = 6, CPU_INT_COLS = 16, CPU_INT_BLOCK = 32 };
+
+/* Attention over a chunk of keys in whole numbers, six queries at a time; see attention_int.c. A
+ * row of dim numbers is filled up to whole blocks. Where numbers are not finite results are NaN. */
+struct cpu_int_attention {
+    /* q [n, dim] in steps of their own: to [n, blocks * CPU_INT_BLOCK], starts [n, blocks] for
+     * scores, steps [n]. */
+    void (*queries)(int8_t *to, int32_t *starts, float *steps, const float *q, int ldq, int n,
+                    int dim);
+
+    /* Panels of a chunk's keys [CPU_ATTEND_CHUNK, dim], those out of [begin, end) anything, begin <
+     * end: keys[j, i] = middle[i] + step (code - 64), within half a step; returns step. Panel j /
+     * CPU_INT_COLS is [blocks * CPU_INT_BLOCK / 4, CPU_INT_COLS, 4] codes. */
+    float (*keys)(uint8_t *to, float *middle, const float *keys, int begin, int end, int dim);
+
+    /* values [CPU_ATTEND_CHUNK, dim] likewise: steps[i] times to, for i up to whole panels. A panel
+     * is [CPU_ATTEND_CHUNK / 2, CPU_INT_COLS, 2]. */
+    void (*values)(int16_t *to, float *steps, const float *values, int dim);
+
+    /* s[r, j] = steps[r] step sum_i codes[r, i] (keys[j, i] - 64) + sum_i q[r, i] middle[i] of
+     * CPU_INT_ROWS rows and all keys; q of dim numbers, followed by zeros as vectors need. */
+    void (*scores)(float *s, const int8_t *codes, const int32_t *starts, const float *steps,
+                   const float *q, int ldq, const uint8_t *keys, const float *middle, float step,
+                   int dim);
+
+    /* The step of the online softmax in base 2 for CPU_INT_ROWS rows of CPU_ATTEND_CHUNK scores,
+     * -INFINITY where hidden. With m the largest of a row and M = max(*max, m): p[j] = 2^(s[j] - m)
+     * 2^13, rounded; keep = 2^(*max - M), weight = 2^(m - M) 2^-13, 0 where all are hidden; *sum =
+     * *sum keep + weight sum_j p[j]; *max = M. */
+    void (*softmax)(int16_t *p, const float *s, float *max, float *sum, float *keep,
+                    float *weights);
+
+    /* y[r, i] = y[r, i] keep[r] + weights[r] steps[i] sum_j p[r, j] values[j, i]. */
+    void (*weigh)(float *y, int ldy, const int16_t *p, const float *keep, const float *weights,
+                  const int16_t *values, const float *steps, int n_panels);
+};
+
 struct cpu_vector_kernels {
     /* y[i] = x[i] w[i] / sqrt(mean(x^2) + eps), n >= 1; w may be NULL (ones), y may be x.
      * arXiv:1910.07467 */
@@ -123,6 +162,9 @@ struct cpu_vector_kernels {
     void (*product)(float *c, int ldc, const float *a, int lda, const float *b, int b_stride,
                     int n_rows, int n_panels, int depth, bool accumulate);
 
+    /* NULL where a set is no faster with it. */
+    const struct cpu_int_attention *integers;
+
     /* To and from codes, as device/affine.h has it. */
     void (*quantise)(void *codes, float *scales, float *biases, const float *x, int n, int group,
                      int bits);
@@ -176,6 +218,7 @@ void cpu_attention_kernels_scalar(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_avx2(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_avx512(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_neon(struct cpu_vector_kernels *k);
+extern const struct cpu_int_attention cpu_int_attention_scalar, cpu_int_attention_avx2;
 void cpu_kv_codes_kernels_scalar(struct cpu_vector_kernels *k);
 void cpu_kv_codes_kernels_avx2(struct cpu_vector_kernels *k);
 

@@ -1,0 +1,206 @@
+/* bench/attention.c: speed of attention on the CPU behind a long context.
+ *
+ *     bench_attention [-t threads] [-r rows] [-d depth] [-h heads] [-k kv_heads] [-n dim]
+ *                     [-s sequences] [-e]
+ *
+ * For caches of f16, of 8 and of 4 bits: the best time of a call for the rows of each sequence that
+ * follow depth tokens; the speed of its products, two operations for each multiplication, and at
+ * which it reads its keys and values, beside what the same run measures of the machine. -e: exact,
+ * and f32 besides.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "device/cpu/cpu.h"
+#include "device/kv_layout.h"
+
+#define SECONDS 2.0 /* per line */
+enum { BLOCK_TOKENS = 32, STORE_ROWS = 256 };
+
+struct world {
+    device *d;
+    struct device_limits limits;
+    int rows, depth, heads, kv_heads, dim, n_sequences;
+    struct kv_layer kv;
+    void *slab;
+    int32_t *blocks;
+    float *numbers; /* of any rows */
+    float *y;
+    struct kv_sequence *sequences;
+};
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int n_blocks(const struct world *w)
+{
+    return (w->depth + w->rows + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+}
+
+static int max_rows(const struct world *w)
+{
+    return w->rows * w->n_sequences > STORE_ROWS ? w->rows * w->n_sequences : STORE_ROWS;
+}
+
+/* Sums of four random numbers, about normal, of variance 1. */
+static float random_number(void)
+{
+    static uint32_t state = 1;
+    float sum = -2;
+
+    for (int i = 0; i < 4; i++) {
+        state = state * 1664525 + 1013904223;
+        sum += (float)(state >> 8) * 0x1p-24f;
+    }
+    return sum * 1.7320508f;
+}
+
+static tensor view(const struct world *w, float *data, int rows, int heads)
+{
+    return (tensor){data, DTYPE_F32, rows, heads * w->dim, heads * w->dim};
+}
+
+static void fill(struct world *w, int sequence)
+{
+    int n = w->depth + w->rows;
+
+    for (int at = 0; at < n; at += STORE_ROWS) {
+        int rows = n - at < STORE_ROWS ? n - at : STORE_ROWS;
+        struct kv_sequence s = {0, rows, at, 0, w->blocks + sequence * n_blocks(w), 0};
+        struct kv_batch batch = {&s, 1, rows};
+        tensor k = view(w, w->numbers, rows, w->kv_heads);
+
+        w->d->ops->kv_store(w->d, &w->kv, &batch, &k, &k);
+    }
+}
+
+static void lay_out(struct world *w, enum dtype type, int bits)
+{
+    w->kv = (struct kv_layer){.type = type,
+                              .n_kv_heads = w->kv_heads,
+                              .k_dim = w->dim,
+                              .v_dim = w->dim,
+                              .block_tokens = BLOCK_TOKENS,
+                              .slab_shift = 30,
+                              .slabs = &w->slab,
+                              .bits = bits,
+                              .group_size = 64};
+    w->kv.v_offset = (kv_keys(&w->kv).end + 63) / 64 * 64;
+    w->kv.block_bytes = (kv_values(&w->kv).end + 63) / 64 * 64;
+}
+
+static void time_type(struct world *w, const char *name, enum dtype type, int bits)
+{
+    struct attend_params p = {.n_heads = w->heads, .scale = 0.125f};
+    struct kv_batch batch = {w->sequences, w->n_sequences, w->rows * w->n_sequences};
+    tensor q = view(w, w->numbers, batch.n_rows, w->heads);
+    tensor y = view(w, w->y, batch.n_rows, w->heads);
+    double best = 1e9, begin = now();
+
+    lay_out(w, type, bits);
+    for (int i = 0; i < w->n_sequences; i++)
+        fill(w, i);
+    for (int turn = 0; turn < 3 || now() - begin < SECONDS; turn++) {
+        double start = now();
+
+        w->d->ops->attend(w->d, &y, &q, &w->kv, &batch, &p);
+        start = now() - start;
+        best = start < best ? start : best;
+    }
+    double keys = (w->depth + 0.5 * (w->rows + 1)) * batch.n_rows;
+    double ops = 4.0 * keys * w->heads * w->dim;
+    double bytes = (double)w->kv.block_bytes / BLOCK_TOKENS * (w->depth + w->rows) * w->n_sequences;
+
+    printf("%-4s %9.3f ms, %6.1f Gop/s, %4.2f of f32, %6.1f GB/s, %4.2f of reading\n", name,
+           1e3 * best, 1e-9 * ops / best, ops / best / w->limits.f32_flops_per_second,
+           1e-9 * bytes / best, bytes / best / w->limits.read_bytes_per_second);
+    fflush(stdout);
+}
+
+static int time_all(struct world *w, bool exact)
+{
+    size_t n = (size_t)max_rows(w) * (size_t)(w->heads * w->dim);
+    int blocks = n_blocks(w) * w->n_sequences;
+
+    w->numbers = mem_alloc_aligned(n * sizeof(float));
+    w->y = mem_alloc_aligned(n * sizeof(float));
+    w->blocks = mem_zeroed((size_t)blocks, sizeof *w->blocks);
+    w->sequences = mem_zeroed((size_t)w->n_sequences, sizeof *w->sequences);
+    lay_out(w, DTYPE_F32, 0);
+    w->slab = mem_alloc_aligned((size_t)blocks * w->kv.block_bytes);
+    if (!w->numbers || !w->y || !w->blocks || !w->sequences || !w->slab) {
+        fprintf(stderr, "no memory\n");
+        return -1;
+    }
+    for (size_t i = 0; i < n; i++)
+        w->numbers[i] = random_number();
+    for (int i = 0; i < blocks; i++)
+        w->blocks[i] = i;
+    for (int i = 0; i < w->n_sequences; i++)
+        w->sequences[i] =
+            (struct kv_sequence){i * w->rows, w->rows, w->depth, 0, w->blocks + i * n_blocks(w), 0};
+    w->d->ops->set_exact(w->d, exact);
+    if (exact)
+        time_type(w, "f32", DTYPE_F32, 0);
+    time_type(w, "f16", DTYPE_F16, 0);
+    time_type(w, "8", DTYPE_F16, 8);
+    time_type(w, "4", DTYPE_F16, 4);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct world w = {
+        .rows = 1, .depth = 16384, .heads = 32, .kv_heads = 8, .dim = 64, .n_sequences = 1};
+    clm_error err = {0};
+    int option, n_threads = 0, rc;
+    bool exact = false;
+
+    while ((option = getopt(argc, argv, "t:r:d:h:k:n:s:e")) != -1) {
+        int n = optarg ? atoi(optarg) : 1;
+        int *to = option == 't'   ? &n_threads
+                  : option == 'r' ? &w.rows
+                  : option == 'd' ? &w.depth
+                  : option == 'h' ? &w.heads
+                  : option == 'k' ? &w.kv_heads
+                  : option == 'n' ? &w.dim
+                                  : &w.n_sequences;
+
+        if (option == 'e') {
+            exact = true;
+            continue;
+        }
+        if (option == '?' || n < 1) {
+            fprintf(stderr, "usage: bench_attention [-t threads] [-r rows] [-d depth] [-h heads] "
+                            "[-k kv_heads] [-n dim] [-s sequences] [-e]\n");
+            return 2;
+        }
+        *to = n;
+    }
+    w.d = device_cpu_open(n_threads, &err);
+    if (!w.d) {
+        fprintf(stderr, "%s\n", err.message);
+        return 1;
+    }
+    w.d->ops->measure(w.d, &w.limits);
+    printf("%s, %d threads, %d rows of %d sequences behind %d, %d heads of %d over %d\n",
+           device_cpu_isa(w.d), device_cpu_threads(w.d), w.rows, w.n_sequences, w.depth, w.heads,
+           w.dim, w.kv_heads);
+    rc = time_all(&w, exact);
+    mem_free_aligned(w.numbers);
+    mem_free_aligned(w.y);
+    mem_free_aligned(w.slab);
+    mem_free(w.blocks);
+    mem_free(w.sequences);
+    w.d->ops->close(w.d);
+    return rc != 0;
+}
