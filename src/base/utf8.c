@@ -95,16 +95,21 @@ size_t utf8_encode(int32_t c, char *out)
 size_t utf8_valid_part(const char *s, size_t n)
 {
     const unsigned char *b = (const unsigned char *)s;
-    size_t i = utf8_ascii_part(s, n);
+    size_t i = 0;
 
     while (i < n) {
-        size_t length = utf8_length(b[i]);
+        size_t length;
 
-        if (length == 1 || well_formed_part(b + i, n - i, length) < length)
-            return i;
-        i += length;
-        if (i < n && b[i] < 0x80)
+        if (b[i] < 0x80) {
             i += utf8_ascii_part(s + i, n - i);
+        } else if (utf8_is_plain_three(b + i, n - i)) {
+            i += 3;
+        } else {
+            length = utf8_length(b[i]);
+            if (length == 1 || well_formed_part(b + i, n - i, length) < length)
+                return i;
+            i += length;
+        }
     }
     return n;
 }

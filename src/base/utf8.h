@@ -13,6 +13,12 @@
 /* What utf8_decode does for other characters than ASCII and most ideographs. */
 size_t utf8_decode_any(const char *s, size_t n, int32_t *c);
 
+/* A character of three bytes whose first one forbids no second, U+1000 to U+CFFF. */
+static inline bool utf8_is_plain_three(const unsigned char *s, size_t n)
+{
+    return n >= 3 && s[0] - 0xE1u <= 0xEC - 0xE1 && ((s[1] ^ 0x80) | (s[2] ^ 0x80)) < 0x40;
+}
+
 /**
  * Decode the character at s[0..n), n >= 1, into *c and return its length in bytes. An invalid or
  * cut sequence gives UTF8_REPLACEMENT and the length of its maximal invalid part (Unicode 3.9,
@@ -26,8 +32,7 @@ static inline size_t utf8_decode(const char *s, size_t n, int32_t *c)
         *c = u[0];
         return 1;
     }
-    /* No second byte is forbidden after these. */
-    if (n >= 3 && u[0] >= 0xE1 && u[0] <= 0xEC && (u[1] & 0xC0) == 0x80 && (u[2] & 0xC0) == 0x80) {
+    if (utf8_is_plain_three(u, n)) {
         *c = (u[0] & 0x0F) << 12 | (u[1] & 0x3F) << 6 | (u[2] & 0x3F);
         return 3;
     }

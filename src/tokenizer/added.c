@@ -187,12 +187,13 @@ int added_split(const struct added *a, bool normalized, const char *s, size_t n,
     const struct trie *t = normalized ? &a->normalized : &a->raw;
     size_t done = 0;
 
-    for (size_t i = 0; t->n_nodes && i < n;) {
+    for (size_t i = 0; i < n && (i = trie_next_begin(t, s, i, n)) < n;) {
         const struct added_token *token;
         size_t length, begin = i, end;
         int32_t place = -1;
 
-        if (!t->first[(unsigned char)s[i]] || !(length = trie_longest(t, s + i, n - i, &place))) {
+        length = trie_longest(t, s + i, n - i, &place);
+        if (!length) {
             i++;
             continue;
         }

@@ -9,6 +9,7 @@
 #include "tokenizer/byte_level.h"
 
 #define FIRST_CAPACITY 128
+#define ASKED 128 /* symbols of them whose merges are asked for together */
 
 enum { WHOLE_UNKNOWN, WHOLE_YES, WHOLE_NO };
 
@@ -17,6 +18,7 @@ struct word {
     const struct bpe *b;
     struct bpe_scratch *scratch;
     size_t count;
+    size_t n_parts;   /* that have an end */
     bool unk_pending; /* an unknown that the next one may be fused with */
     struct token_list *out;
     clm_error *err;
@@ -119,11 +121,20 @@ static int add_unknown(struct word *w, const char *s, size_t n)
     return 0;
 }
 
-static int add_known_or_not(struct word *w, int32_t id, const char *s, size_t n)
+static int add_slowly(struct word *w, int32_t id, const char *s, size_t n)
 {
     if (id < 0)
         return add_unknown(w, s, n);
     return flush_unk(w) ? -1 : add_symbol(w, id);
+}
+
+/* Mostly it is known, there is room, and nothing waits to go before it. */
+static inline int add_known_or_not(struct word *w, int32_t id, const char *s, size_t n)
+{
+    if (id < 0 || w->unk_pending || w->count == w->scratch->capacity)
+        return add_slowly(w, id, s, n);
+    w->scratch->ids[w->count++] = (uint32_t)id;
+    return 0;
 }
 
 /* A character with the prefix of those inside a word and the suffix of the last. */
@@ -165,24 +176,46 @@ static int collect_characters(struct word *w, const char *s, size_t n)
     return flush_unk(w);
 }
 
-/* Merge the symbols so far, which stand for s[0..n), a part of the word. */
-static int end_part(struct word *w, const char *s, size_t n)
+/* The tables of merges are larger than the caches near the core, and a part has few pairs to ask
+ * for at once: what all parts need is asked for before the first of them waits. */
+static void ask_for_merges(const struct bpe_pairs *p, const uint32_t *ids, size_t n)
 {
-    size_t before = w->out->count, count = w->count;
-    struct bpe_word key, *slot = NULL;
+    uint64_t found[ASKED];
+    size_t n_found = 0;
 
-    w->count = 0;
-    if (count > 1 && n <= BPE_WORD_SIZE) {
-        key = bpe_word_key(s, n, true);
-        if (bpe_words_find(&w->scratch->words, &key, &slot, w->err))
-            return -1;
-        if (add_remembered(slot, &key, w->out))
-            return 0;
+    n = n < ASKED ? n : ASKED;
+    for (size_t i = 0; i + 1 < n; i++) {
+        uint64_t h = bpe_pair_hash(ids[i], ids[i + 1]);
+
+        if (!bpe_pairs_may_have(p, h))
+            continue;
+        bpe_pairs_prefetch_slot(p, h);
+        found[n_found++] = h;
     }
-    if (count && bpe_merge(w->b, w->scratch->ids, count, w->out, w->err))
-        return -1;
-    remember(slot, &key, w->out, before);
+    for (size_t i = 0; i < n_found; i++)
+        bpe_pairs_prefetch_rule(p, found[i]);
+}
+
+/* Merge the symbols so far, a part by itself. */
+static int merge_parts(struct word *w)
+{
+    uint32_t *ids = w->scratch->ids;
+    const size_t *ends = w->scratch->ends;
+
+    if (w->n_parts > 1)
+        ask_for_merges(&w->b->merges, ids, w->count);
+    for (size_t i = 0, begin = 0; i < w->n_parts; begin = ends[i++])
+        if (bpe_merge(w->b, ids + begin, ends[i] - begin, w->out, w->err))
+            return -1;
+    w->count = w->n_parts = 0;
     return 0;
+}
+
+/* The symbols since the end before are a part: nothing merges across its borders. */
+static int end_part(struct word *w)
+{
+    w->scratch->ends[w->n_parts++] = w->count;
+    return w->n_parts == BPE_PARTS ? merge_parts(w) : 0;
 }
 
 /* The token of the character at s[i], *c of *size bytes, where it is sure to be merged to that. */
@@ -213,10 +246,9 @@ static int32_t find_seed(const struct bpe *b, const char *s, size_t i, size_t n,
     return b->char_ids[*c];
 }
 
-/* Collects what is behind the last cut; what is before it goes out. */
+/* Collects parts; those that are many go out. */
 static int collect_bytes(struct word *w, const char *s, size_t n)
 {
-    size_t begin = 0;
     int32_t before = -1; /* the character before, if it was taken as one */
 
     for (size_t i = 0; i < n; i++) {
@@ -226,11 +258,9 @@ static int collect_bytes(struct word *w, const char *s, size_t n)
         int32_t c, id = find_seed(w->b, s, i, n, &size, &c);
 
         if (id >= 0) {
-            if (before >= 0 && w->b->neighbours && !bpe_are_neighbours(w->b, before, c)) {
-                if (end_part(w, s + begin, i - begin))
-                    return -1;
-                begin = i;
-            }
+            if (before >= 0 && w->b->neighbours && !bpe_are_neighbours(w->b, before, c) &&
+                end_part(w))
+                return -1;
             if (add_known_or_not(w, id, s + i, size))
                 return -1;
             before = c;
@@ -244,9 +274,7 @@ static int collect_bytes(struct word *w, const char *s, size_t n)
         if (add_known_or_not(w, id, text, size))
             return -1;
     }
-    if (flush_unk(w))
-        return -1;
-    return begin ? end_part(w, s + begin, n - begin) : 0;
+    return flush_unk(w);
 }
 
 static int encode_merging(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
@@ -258,7 +286,7 @@ static int encode_merging(const struct bpe *b, struct bpe_scratch *scratch, cons
         return -1;
     if (b->raw ? collect_bytes(&w, s, n) : collect_characters(&w, s, n))
         return -1;
-    return w.count ? bpe_merge(b, scratch->ids, w.count, out, err) : 0;
+    return w.count ? end_part(&w) || merge_parts(&w) ? -1 : 0 : 0;
 }
 
 /* The id of the word's text as a whole, or -1. */
@@ -321,7 +349,7 @@ static int encode_word(const struct bpe *b, struct bpe_scratch *scratch, const c
     size_t before = out->count;
 
     if (n && n <= BPE_WORD_SIZE) {
-        key = bpe_word_key(s, n, false);
+        key = bpe_word_key(s, n);
         if (bpe_words_find(&scratch->words, &key, &slot, err))
             return -1;
         if (add_remembered(slot, &key, out))

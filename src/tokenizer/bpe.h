@@ -84,10 +84,13 @@ static inline bool bpe_are_neighbours(const struct bpe *b, int32_t left, int32_t
     return b->neighbours[h / 64] >> h % 64 & 1;
 }
 
+#define BPE_PARTS 32 /* of a word, merged in one go */
+
 /* Working memory of one thread; start from {0}. */
 struct bpe_scratch {
     uint32_t *ids; /* the symbols of a word */
     size_t capacity;
+    size_t ends[BPE_PARTS]; /* of its parts, in symbols */
     struct strbuf text;
     struct bpe_words words;
 };

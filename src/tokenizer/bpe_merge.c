@@ -172,6 +172,15 @@ int bpe_merge(const struct bpe *b, uint32_t *ids, size_t n, struct token_list *o
         token_list_add(out, (int32_t)ids[0]);
         return 0;
     }
+    if (n == 2) {
+        struct bpe_pair pair = bpe_find_pair(&b->merges, ids[0], ids[1]);
+        bool merges = pair.rank != BPE_NO_RANK;
+
+        token_list_add(out, (int32_t)(merges ? pair.merged : ids[0]));
+        if (!merges)
+            token_list_add(out, (int32_t)ids[1]);
+        return 0;
+    }
     if (n <= SMALL) {
         struct symbols w;
 

@@ -9,9 +9,9 @@
 #define FIRST_WORDS 64 /* of a text, which are not kept */
 
 /* The first and the last 8 bytes, or 4, which may overlap. */
-struct bpe_word bpe_word_key(const char *s, size_t n, bool part)
+struct bpe_word bpe_word_key(const char *s, size_t n)
 {
-    struct bpe_word key = {.size = (uint16_t)(n << 1 | part)};
+    struct bpe_word key = {.size = (uint16_t)n};
     uint32_t four;
 
     if (n >= 8) {

@@ -25,8 +25,8 @@ struct bpe_words {
     size_t n_asked;
 };
 
-/* The key of a word, 1 <= n <= BPE_WORD_SIZE. Parts of words are kept apart from words. */
-struct bpe_word bpe_word_key(const char *s, size_t n, bool part);
+/* The key of a word, 1 <= n <= BPE_WORD_SIZE. */
+struct bpe_word bpe_word_key(const char *s, size_t n);
 /* Set *slot to the word's place; NULL for as long as the text is too short to be worth it. Returns
  * 0, or -1 without memory. */
 int bpe_words_find(struct bpe_words *w, const struct bpe_word *key, struct bpe_word **slot,

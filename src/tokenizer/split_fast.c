@@ -100,7 +100,9 @@ static inline struct seen look(const struct scan *sc, size_t at)
 static inline size_t run_of(const struct scan *sc, size_t at, unsigned bits)
 {
     for (struct seen x; x = look(sc, at), x.bits & bits; at += x.size)
-        ;
+        if (x.size == 3 && bits & CHAR_LETTER)
+            while (unicode_is_ideograph(sc->s + at + 3, sc->n - at - 3))
+                at += 3;
     return at;
 }
 

@@ -2,30 +2,22 @@
 #include "base/memory.h"
 #include "tokenizer/tokenizer.h"
 
-static bool token_list_grow(struct token_list *list)
+bool token_list_grow(struct token_list *list)
 {
     size_t capacity = list->capacity ? list->capacity : 32, bytes;
-    int32_t *ids;
+    int32_t *ids = NULL;
 
-    if (!size_mul(capacity, 2, &capacity) || !size_mul(capacity, sizeof *ids, &bytes))
+    if (list->failed)
         return false;
-    ids = mem_resize(list->ids, bytes);
-    if (!ids)
+    if (size_mul(capacity, 2, &capacity) && size_mul(capacity, sizeof *ids, &bytes))
+        ids = mem_resize(list->ids, bytes);
+    if (!ids) {
+        list->failed = true;
         return false;
+    }
     list->ids = ids;
     list->capacity = capacity;
     return true;
-}
-
-void token_list_add(struct token_list *list, int32_t id)
-{
-    if (list->failed)
-        return;
-    if (list->count == list->capacity && !token_list_grow(list)) {
-        list->failed = true;
-        return;
-    }
-    list->ids[list->count++] = id;
 }
 
 void token_list_clear(struct token_list *list)

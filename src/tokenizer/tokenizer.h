@@ -18,7 +18,12 @@ struct token_list {
     bool failed;
 };
 
-void token_list_add(struct token_list *list, int32_t id);
+bool token_list_grow(struct token_list *list); /* of one that is full; false: it has failed */
+static inline void token_list_add(struct token_list *list, int32_t id)
+{
+    if (list->count < list->capacity || token_list_grow(list))
+        list->ids[list->count++] = id;
+}
 void token_list_clear(struct token_list *list);   /* keeps the memory */
 void token_list_release(struct token_list *list); /* back to {0} */
 

@@ -40,7 +40,11 @@ int trie_add(struct trie *t, const char *s, size_t n, int32_t value, clm_error *
     }
     if (t->ends[node] < 0)
         t->ends[node] = value;
-    t->first[(unsigned char)s[0]] = true;
+    if (!t->first[(unsigned char)s[0]]) {
+        t->first[(unsigned char)s[0]] = true;
+        t->a_first = s[0];
+        t->n_first++;
+    }
     return 0;
 }
 

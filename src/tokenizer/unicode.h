@@ -32,6 +32,16 @@ enum char_bits {
 };
 
 unsigned unicode_bits(int32_t c);
+
+/* Whether s[0, n), well-formed UTF-8, begins with one of the ideographs U+4E00 to U+9F7F, three
+ * bytes each: all are letters, and no normalization form changes them. */
+static inline bool unicode_is_ideograph(const char *s, size_t n)
+{
+    unsigned lead = n < 3 ? 0 : (unsigned)(unsigned char)s[0] << 8 | (unsigned char)s[1];
+
+    return lead >= 0xE4B8 && lead <= 0xE9BD;
+}
+
 bool unicode_is_space(int32_t c); /* White_Space */
 /* \w of the Rust regex crate: Alphabetic, M, Nd, Pc, U+200C, U+200D. */
 bool unicode_is_word(int32_t c);

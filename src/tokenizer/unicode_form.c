@@ -197,8 +197,14 @@ static size_t run_end(enum normal_kind form, bool inert, const char *s, size_t i
     *last = i;
     while (i < size) {
         int32_t c;
-        size_t n = utf8_decode(s + i, size - i, &c);
+        size_t n;
 
+        if (inert && unicode_is_ideograph(s + i, size - i)) {
+            *last = i;
+            i += 3;
+            continue;
+        }
+        n = utf8_decode(s + i, size - i, &c);
         if (is_inert(form, c) != inert)
             break;
         *last = i;

@@ -155,6 +155,29 @@ static void test_torn_text(void **state)
     }
 }
 
+/* A bad byte anywhere in a text of characters of all lengths is found, and only there. */
+static void test_valid_part(void **state)
+{
+    static const char text[] = "plain text, \xE4\xB8\xAD\xE6\x96\x87, caf\xC3\xA9 \xE2\x82\xAC"
+                               "\xF0\x9F\x98\x80\xEA\xB0\x80\xED\x9F\xBF more of it at the end.";
+    const size_t n = sizeof text - 1;
+
+    (void)state;
+    CHECK(utf8_valid_part(text, n) == n && utf8_valid(text, n), "a valid text");
+    CHECK(utf8_ascii_part(text, n) == 12, "its beginning of ASCII");
+    for (size_t i = 0; i < n; i++) {
+        char copy[sizeof text];
+        size_t begin = i; /* of the character that is spoilt */
+
+        memcpy(copy, text, sizeof text);
+        while (begin && (copy[begin] & 0xC0) == 0x80)
+            begin--;
+        copy[i] = '\xFF';
+        CHECK(utf8_valid_part(copy, n) == begin, "byte %zu", i);
+        CHECK(utf8_ascii_part(copy, n) == (i < 12 ? i : 12), "byte %zu", i);
+    }
+}
+
 static void test_encode_refuses(void **state)
 {
     static const int32_t bad[] = {-1, INT32_MIN, 0xD800, 0xDFFF, 0x110000, INT32_MAX};
@@ -173,7 +196,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_character), cmocka_unit_test(test_every_sequence),
         cmocka_unit_test(test_maximal_parts),   cmocka_unit_test(test_incomplete_tail),
-        cmocka_unit_test(test_torn_text),       cmocka_unit_test(test_encode_refuses),
+        cmocka_unit_test(test_torn_text),       cmocka_unit_test(test_valid_part),
+        cmocka_unit_test(test_encode_refuses),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
