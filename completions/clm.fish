@@ -19,7 +19,8 @@ complete -c clm -n __fish_use_subcommand -a help -d 'explain a command'
 
 complete -c clm -n '__fish_seen_subcommand_from generate' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
-complete -c clm -n '__fish_seen_subcommand_from generate' -s t -l threads -x -d 'threads to compute with'
+complete -c clm -n '__fish_seen_subcommand_from generate' -l device -x -d 'where to compute'
+complete -c clm -n '__fish_seen_subcommand_from generate' -s t -l threads -x -d 'threads of the CPU to compute with'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l cache-bytes -x -d 'how much memory keys, values and states may take, such as 800M or 4G'
@@ -81,7 +82,8 @@ complete -c clm -n '__fish_seen_subcommand_from generate' -s h -l help -d 'show 
 
 complete -c clm -n '__fish_seen_subcommand_from chat' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
-complete -c clm -n '__fish_seen_subcommand_from chat' -s t -l threads -x -d 'threads to compute with'
+complete -c clm -n '__fish_seen_subcommand_from chat' -l device -x -d 'where to compute'
+complete -c clm -n '__fish_seen_subcommand_from chat' -s t -l threads -x -d 'threads of the CPU to compute with'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l cache-bytes -x -d 'how much memory keys, values and states may take, such as 800M or 4G'
@@ -133,7 +135,8 @@ complete -c clm -n '__fish_seen_subcommand_from chat' -s h -l help -d 'show this
 
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
-complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -s t -l threads -x -d 'threads to compute with'
+complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l device -x -d 'where to compute'
+complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -s t -l threads -x -d 'threads of the CPU to compute with'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l cache-bytes -x -d 'how much memory keys, values and states may take, such as 800M or 4G'
@@ -153,7 +156,8 @@ complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -s h -l help -d 's
 
 complete -c clm -n '__fish_seen_subcommand_from bench' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
-complete -c clm -n '__fish_seen_subcommand_from bench' -s t -l threads -x -d 'threads to compute with'
+complete -c clm -n '__fish_seen_subcommand_from bench' -l device -x -d 'where to compute'
+complete -c clm -n '__fish_seen_subcommand_from bench' -s t -l threads -x -d 'threads of the CPU to compute with'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l cache-bytes -x -d 'how much memory keys, values and states may take, such as 800M or 4G'
@@ -177,7 +181,8 @@ complete -c clm -n '__fish_seen_subcommand_from bench' -s h -l help -d 'show thi
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -F
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
-complete -c clm -n '__fish_seen_subcommand_from perplexity' -s t -l threads -x -d 'threads to compute with'
+complete -c clm -n '__fish_seen_subcommand_from perplexity' -l device -x -d 'where to compute'
+complete -c clm -n '__fish_seen_subcommand_from perplexity' -s t -l threads -x -d 'threads of the CPU to compute with'
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -l cache-bytes -x -d 'how much memory keys, values and states may take, such as 800M or 4G'
@@ -196,7 +201,8 @@ complete -c clm -n '__fish_seen_subcommand_from perplexity' -s h -l help -d 'sho
 
 complete -c clm -n '__fish_seen_subcommand_from score' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from score' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
-complete -c clm -n '__fish_seen_subcommand_from score' -s t -l threads -x -d 'threads to compute with'
+complete -c clm -n '__fish_seen_subcommand_from score' -l device -x -d 'where to compute'
+complete -c clm -n '__fish_seen_subcommand_from score' -s t -l threads -x -d 'threads of the CPU to compute with'
 complete -c clm -n '__fish_seen_subcommand_from score' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from score' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
 complete -c clm -n '__fish_seen_subcommand_from score' -l cache-bytes -x -d 'how much memory keys, values and states may take, such as 800M or 4G'
@@ -224,7 +230,8 @@ complete -c clm -n '__fish_seen_subcommand_from render' -s h -l help -d 'show th
 
 complete -c clm -n '__fish_seen_subcommand_from logits' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
-complete -c clm -n '__fish_seen_subcommand_from logits' -s t -l threads -x -d 'threads to compute with'
+complete -c clm -n '__fish_seen_subcommand_from logits' -l device -x -d 'where to compute'
+complete -c clm -n '__fish_seen_subcommand_from logits' -s t -l threads -x -d 'threads of the CPU to compute with'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l cache-bytes -x -d 'how much memory keys, values and states may take, such as 800M or 4G'
@@ -242,7 +249,8 @@ complete -c clm -n '__fish_seen_subcommand_from logits' -s h -l help -d 'show th
 
 complete -c clm -n '__fish_seen_subcommand_from inspect' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from inspect' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
-complete -c clm -n '__fish_seen_subcommand_from inspect' -s t -l threads -x -d 'threads to compute with'
+complete -c clm -n '__fish_seen_subcommand_from inspect' -l device -x -d 'where to compute'
+complete -c clm -n '__fish_seen_subcommand_from inspect' -s t -l threads -x -d 'threads of the CPU to compute with'
 complete -c clm -n '__fish_seen_subcommand_from inspect' -l exact -d 'no approximations'
 complete -c clm -n '__fish_seen_subcommand_from inspect' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
 complete -c clm -n '__fish_seen_subcommand_from inspect' -l cache-bytes -x -d 'how much memory keys, values and states may take, such as 800M or 4G'
@@ -254,6 +262,7 @@ complete -c clm -n '__fish_seen_subcommand_from inspect' -l json -d 'write one J
 complete -c clm -n '__fish_seen_subcommand_from inspect' -s h -l help -d 'show this and exit'
 
 complete -c clm -n '__fish_seen_subcommand_from models' -l json -d 'write one JSON object'
+complete -c clm -n '__fish_seen_subcommand_from models' -l devices -d 'what there is to compute on instead, and why what is missing is'
 complete -c clm -n '__fish_seen_subcommand_from models' -s h -l help -d 'show this and exit'
 
 complete -c clm -n '__fish_seen_subcommand_from help' -a 'generate chat cache-prompt bench perplexity score tokenize detokenize render logits inspect models help'

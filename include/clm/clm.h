@@ -55,6 +55,9 @@ typedef struct clm_model_options {
     /* A folder with a LoRA or DoRA adapter, in mlx-lm's form or PEFT's, which is applied as the
      * model runs; NULL: none. */
     const char *adapter_path;
+    /* Where to compute: "cpu" or "cuda". NULL: what the environment variable CLM_DEVICE names, else
+     * a GPU that CUDA shows, else the CPU. */
+    const char *device;
 } clm_model_options;
 
 /**

@@ -299,6 +299,8 @@ static void add_json(struct strbuf *out, const struct bench *b)
 {
     const struct bench_args *a = b->args;
     const struct session *s = &b->session;
+    char what[100];
+    bool on_cpu = !strcmp(s->dev->ops->name, "cpu");
 
     strbuf_add_str(out, "{\"model\": ");
     strbuf_add_json(out, model_name(b), strlen(model_name(b)));
@@ -306,9 +308,10 @@ static void add_json(struct strbuf *out, const struct bench *b)
                 a->shape && a->bits != 16 ? a->group_size : 0, s->model->spec->n_layers);
     strbuf_addf(out, "\"weight_bytes\": %zu, \"activation_bytes\": %zu, \"device\": \"%s\", ",
                 s->model->weight_bytes, engine_activation_peak(s->engine), s->dev->ops->name);
-    strbuf_addf(out, "\"isa\": \"%s\", \"threads\": %d, \"exact\": %s, \"depth\": %d, ",
-                device_cpu_isa(s->dev), device_cpu_threads(s->dev),
-                a->model.exact ? "true" : "false", a->depth);
+    s->dev->ops->describe(s->dev, what, sizeof what);
+    strbuf_addf(out, "\"isa\": \"%s\", \"threads\": %d, \"exact\": %s, \"depth\": %d, ", what,
+                on_cpu ? device_cpu_threads(s->dev) : 0, a->model.exact ? "true" : "false",
+                a->depth);
     strbuf_addf(out,
                 "\"limits\": {\"read_bytes_per_second\": %.6g, \"f32_flops_per_second\": %.6g, "
                 "\"int8_ops_per_second\": %.6g}, ",
@@ -339,6 +342,7 @@ static void add_table(struct strbuf *out, const struct bench *b)
 {
     const struct bench_args *a = b->args;
     const struct session *s = &b->session;
+    char what[100];
 
     strbuf_addf(out, "%s, %d layers", model_name(b), s->model->spec->n_layers);
     if (a->shape && a->bits == 16)
@@ -347,9 +351,9 @@ static void add_table(struct strbuf *out, const struct bench *b)
         strbuf_addf(out, ", %d bits in groups of %d", a->bits, a->group_size);
     strbuf_addf(out, ", %.3f GB of weights%s\n", (double)s->model->weight_bytes / 1e9,
                 a->model.exact ? ", exact" : "");
-    strbuf_addf(out, "%s (%s), %d threads: reads %.1f GB/s, computes %.0f GFLOP/s in f32",
-                s->dev->ops->name, device_cpu_isa(s->dev), device_cpu_threads(s->dev),
-                b->limits.read_bytes_per_second / 1e9, b->limits.f32_flops_per_second / 1e9);
+    s->dev->ops->describe(s->dev, what, sizeof what);
+    strbuf_addf(out, "%s (%s): reads %.1f GB/s, computes %.0f GFLOP/s in f32", s->dev->ops->name,
+                what, b->limits.read_bytes_per_second / 1e9, b->limits.f32_flops_per_second / 1e9);
     if (b->limits.int8_ops_per_second > 0)
         strbuf_addf(out, ", %.0f Gop/s in int8", b->limits.int8_ops_per_second / 1e9);
     strbuf_addf(out, "\n%d repetitions behind %d tokens\n\n", a->repetitions, a->depth);
@@ -409,7 +413,7 @@ static int open_shape(struct bench *b, clm_error *err)
     struct strbuf text = {0};
 
     shape_config(&text, shape_find(a->shape), a->layers);
-    s->dev = device_cpu_open(a->model.threads, err);
+    s->dev = session_device(&a->model, err);
     if (text.failed)
         fail(err, CLM_ERR_NOMEM, "no memory for the shape");
     else if (s->dev &&

@@ -38,6 +38,7 @@ struct generate_args {
 /* What the callbacks of one run share. */
 struct run {
     const struct generate_args *args;
+    const device *dev;
     speculation *speculation; /* NULL: none */
     struct progress progress;
     struct strbuf line;
@@ -160,6 +161,12 @@ static void add_statistics(struct run *run, const struct generate_result *r)
         strbuf_add_char(b, '\n');
     }
     strbuf_addf(b, "Peak memory: %.3f GB\n", peak_gigabytes());
+    if (strcmp(run->dev->ops->name, "cpu")) {
+        char what[100];
+
+        run->dev->ops->describe(run->dev, what, sizeof what);
+        strbuf_addf(b, "Device: %s, %s\n", run->dev->ops->name, what);
+    }
 }
 
 static void add_json_statistics(struct run *run, const struct generate_result *r, uint64_t seed)
@@ -266,6 +273,7 @@ static int run_session(struct run *run, struct session *s, clm_error *err)
     uint64_t seed = sampling_seed(&a->sampling);
     int rc = -1;
 
+    run->dev = s->dev;
     options.part = a->cache_file ? PROMPT_SUFFIX : PROMPT_WHOLE;
 
     if (sampling_open(&sampling, &a->sampling, s, seed, a->json, err) ||

@@ -17,7 +17,7 @@
 #include "models/model.h"
 
 struct models_args {
-    bool json;
+    bool json, devices;
 };
 
 struct listing {
@@ -194,6 +194,53 @@ static void list_text(struct listing *l)
         strbuf_add_str(l->out, "  none\n");
 }
 
+/* One device, or why it is not there. */
+static void add_device(struct listing *l, const char *name)
+{
+    struct fields *f = &l->fields;
+    clm_error why = {0};
+    device *d = device_open(name, 0, &why);
+    char what[100] = "";
+
+    if (d)
+        d->ops->describe(d, what, sizeof what);
+    if (l->json) {
+        field_open(f, NULL, '{');
+        field_string(f, "name", name);
+        field_bool(f, "present", d);
+        field_string(f, d ? "is" : "why", d ? what : why.message);
+        if (d)
+            field_count(f, "bytes_available", (double)d->ops->available(d));
+        field_close(f, '}');
+    } else if (!d) {
+        strbuf_addf(l->out, "  %-5s -, %s\n", name, why.message);
+    } else if (d->ops->available(d)) {
+        strbuf_addf(l->out, "  %-5s %s, %.2f GB of memory left\n", name, what,
+                    (double)d->ops->available(d) / 1e9);
+    } else {
+        strbuf_addf(l->out, "  %-5s %s\n", name, what);
+    }
+    if (d)
+        d->ops->close(d);
+}
+
+static void list_devices(struct listing *l)
+{
+    struct fields *f = &l->fields;
+
+    if (l->json) {
+        field_open(f, NULL, '{');
+        field_open(f, "devices", '[');
+    }
+    add_device(l, "cpu");
+    add_device(l, "cuda");
+    if (l->json) {
+        field_close(f, ']');
+        field_close(f, '}');
+        strbuf_add_char(l->out, '\n');
+    }
+}
+
 static int models_run(const void *args, clm_error *err)
 {
     const struct models_args *a = args;
@@ -201,7 +248,9 @@ static int models_run(const void *args, clm_error *err)
     struct listing l = {.out = &b, .fields = {.out = &b, .json = true}, .json = a->json};
     int rc;
 
-    if (a->json)
+    if (a->devices)
+        list_devices(&l);
+    else if (a->json)
         list_json(&l);
     else
         list_text(&l);
@@ -212,6 +261,8 @@ static int models_run(const void *args, clm_error *err)
 
 static const struct option models_options[] = {
     {FLAG_OPTION("json", 0, struct models_args, json, "write one JSON object")},
+    {FLAG_OPTION("devices", 0, struct models_args, devices,
+                 "what there is to compute on instead, and why what is missing is")},
     {0},
 };
 

@@ -124,9 +124,10 @@ static int read_spec(struct spec *s, config *c, arena *a, clm_error *err)
     return spec_check(s, err);
 }
 
-static int compare(double weights, double cache, const char *name, clm_error *err)
+static int compare(device *d, double weights, double cache, const char *name, clm_error *err)
 {
-    double available = (double)memory_available(), need = weights + cache;
+    size_t own = d->ops->available(d);
+    double available = (double)(own ? own : memory_available()), need = weights + cache;
 
     /* Activations, tokenizer and the program itself are small beside the weights: a tenth covers
      * them. */
@@ -156,7 +157,7 @@ int memory_need_check(const char *config_text, const char *name, struct model_fo
     if (!nn)
         goto cleanup;
     nn_slots(nn, add_slot, &need);
-    rc = compare(need.bytes, memory_of_cache(&spec, sizeof(float), length), name, err);
+    rc = compare(d, need.bytes, memory_of_cache(&spec, sizeof(float), length), name, err);
 
 cleanup:
     nn_model_release(nn, d);

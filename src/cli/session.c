@@ -7,6 +7,7 @@
 #include "cli/locate.h"
 #include "engine/cache_file.h"
 
+static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
 static const char *const cache_types[] = {"auto", "f32", "f16", "bf16", NULL};
 static const char *const kv_bits[] = {"none", "4", "8", NULL};
 static const char *const kv_group_sizes[] = {"64", "32", "128", NULL};
@@ -24,8 +25,11 @@ const struct option options_running[] = {
         "adapter-path", 0, struct model_options, adapter_path, "DIR",
         "a folder with a LoRA or DoRA adapter of mlx-lm's or PEFT's form, applied as the "
         "model runs")},
+    {CHOICE_OPTION("device", 0, struct model_options, device, devices,
+                   "where to compute: cpu, cuda, or auto (the default: what CLM_DEVICE in the "
+                   "environment names, else a GPU that CUDA shows, else the CPU)")},
     {INT_OPTION("threads", 't', struct model_options, threads, 0, 1024,
-                "threads to compute with (default: 0, one for each physical core)")},
+                "threads of the CPU to compute with (default: 0, one for each physical core)")},
     {FLAG_OPTION("exact", 0, struct model_options, exact,
                  "no approximations: activations and cache stay in float32")},
     {CHOICE_OPTION("cache-type", 0, struct model_options, cache_type, cache_types,
@@ -99,13 +103,18 @@ static void take_kind(struct engine_options *options, const struct model *m, con
     }
 }
 
+device *session_device(const struct model_options *o, clm_error *err)
+{
+    return device_open(o->device ? devices[o->device] : NULL, o->threads, err);
+}
+
 int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err)
 {
     struct engine_options options = model_options_engine(o, max_rows);
 
     if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
         return -1;
-    s->dev = device_cpu_open(o->threads, err);
+    s->dev = session_device(o, err);
     if (!s->dev)
         return -1;
     s->model = model_open_adapted(s->dir, o->adapter_path, s->dev, &cli_log, err);

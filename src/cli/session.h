@@ -9,6 +9,7 @@
 
 struct model_options {
     const char *model;
+    int device; /* 0: the best, 1: cpu, 2: cuda */
     int threads;
     bool exact;
     const char *adapter_path; /* NULL: none */
@@ -36,6 +37,9 @@ struct session {
     engine *engine;
     tokenizer *tokenizer;
 };
+
+/* The device that the options say. */
+device *session_device(const struct model_options *o, clm_error *err);
 
 /* Find the folder and open device, model and engine; max_rows 0: the engine's choice. */
 int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err);

@@ -272,9 +272,18 @@ struct device_ops {
     /* A device view of read-only bytes of a mapped file, valid while the file stays mapped. */
     const void *(*map)(device *d, const void *data, size_t size, clm_error *err);
 
+    /* Gives back the views of bytes within [data, data + size): what was mapped goes away. */
+    void (*unmap)(device *d, const void *data, size_t size);
+
     /* Wait for all that was queued; -1 with the first failure since the last sync. */
     int (*sync)(device *d, clm_error *err);
     void (*close)(device *d);
+
+    /* Bytes of memory that are left, of a device that has its own; else 0. */
+    size_t (*available)(device *d);
+
+    /* What it is, for people: "avx512, 8 threads"; cut to fit. */
+    void (*describe)(const device *d, char *out, size_t size);
 
     /* Forbid approximations (quantised activations): results then depend neither on the other rows
      * of a call nor on the number of threads, bit for bit. */
@@ -521,6 +530,11 @@ struct device_ops {
 struct device {
     const struct device_ops *ops;
 };
+
+/* The device of a name, "cpu" or "cuda". NULL: that which the environment variable CLM_DEVICE names,
+ * and where it does not, CUDA if device_cuda_open succeeds, else the CPU. n_threads is for the CPU.
+ */
+device *device_open(const char *name, int n_threads, clm_error *err);
 
 /* The CPU, with the best kernels this processor has; n_threads 0: one per physical core. The
  * environment variable CLM_CPU (scalar, avx2, avx512, neon) holds the choice down, for tests and

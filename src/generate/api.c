@@ -32,7 +32,7 @@ clm_model *clm_model_open(const char *path, const clm_model_options *options, cl
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a model");
     m->warn = o.warn;
     m->warn_ctx = o.warn_ctx;
-    m->dev = device_cpu_open(o.n_threads, err);
+    m->dev = device_open(o.device, o.n_threads, err);
     if (m->dev)
         m->model = model_open_adapted(path, o.adapter_path, m->dev, &log, err);
     if (m->model)

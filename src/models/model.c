@@ -30,6 +30,13 @@ void *model_alloc(struct model *m, size_t size, clm_error *err)
     return p;
 }
 
+/* What was mapped of a checkpoint is of no use without its file. */
+static void unmap(device *d, const checkpoint *c)
+{
+    for (size_t i = 0; c && i < checkpoint_count(c); i++)
+        d->ops->unmap(d, checkpoint_at(c, i)->data, checkpoint_at(c, i)->size);
+}
+
 void model_close(struct model *m)
 {
     if (!m)
@@ -38,6 +45,8 @@ void model_close(struct model *m)
     for (size_t i = 0; i < m->n_owned; i++)
         m->dev->ops->free(m->dev, m->owned[i]);
     mem_free(m->owned);
+    unmap(m->dev, m->weights);
+    unmap(m->dev, m->adapter);
     checkpoint_close(m->weights);
     checkpoint_close(m->adapter);
     config_close(m->config);

@@ -175,6 +175,19 @@ class Models(Case):
         self.assertIn("a/known", text)
         self.assertIn("transmogrifier (not supported)", text)
 
+    def test_devices(self):
+        out = {d["name"]: d for d in json.loads(self.done("models", "--devices", "--json"))["devices"]}
+        self.assertEqual(set(out), {"cpu", "cuda"})
+        self.assertTrue(out["cpu"]["present"])
+        text = self.done("models", "--devices").decode()
+        self.assertIn(out["cpu"]["is"], text)
+        self.assertIn(out["cuda"]["is" if out["cuda"]["present"] else "why"], text)
+        logits = ("logits", "--tokens", "1,2", "--out", self.folder / "out.safetensors")
+        self.done(*logits, "--device", "cpu", env=environment(CLM_DEVICE="none"))
+        self.fails(2, "unknown device none", *logits, env=environment(CLM_DEVICE="none"))
+        if not out["cuda"]["present"]:
+            self.fails(1, "cuda", *logits, "--device", "cuda")
+
     def test_no_cache(self):
         self.done("models", env=environment(HF_HUB_CACHE="/no/such/folder"))
         self.done("models", env=environment(HOME=None, XDG_CACHE_HOME=None))

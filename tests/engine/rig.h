@@ -1,4 +1,5 @@
-/* tests/engine/rig.h: a model on a CPU device with an engine, and a step of one sequence. */
+/* tests/engine/rig.h: a model on a device (the CPU, or what CLM_DEVICE names) with an engine, and a
+ * step of one sequence. */
 #ifndef RIG_H
 #define RIG_H
 
@@ -27,7 +28,7 @@ static inline void rig_close(struct rig *r)
 static inline int rig_open_with(struct rig *r, const char *path, const char *adapter, int n_threads,
                                 const struct engine_options *options, clm_error *err)
 {
-    *r = (struct rig){.dev = device_cpu_open(n_threads, err)};
+    *r = (struct rig){.dev = device_open(getenv("CLM_DEVICE") ? NULL : "cpu", n_threads, err)};
     if (r->dev)
         r->dev->ops->set_exact(r->dev, options->exact);
     if (r->dev)

@@ -22,7 +22,7 @@ static inline struct bundled bundled_open(const char *dir)
     struct bundled b;
     clm_error err = {0};
 
-    b.dev = device_cpu_open(2, &err);
+    b.dev = device_open(getenv("CLM_DEVICE") ? NULL : "cpu", 2, &err);
     CHECK(b.dev, "%s", err.message);
     b.model = model_open(dir, b.dev, NULL, &err);
     CHECK(b.model, "%s", err.message);

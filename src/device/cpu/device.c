@@ -1,5 +1,6 @@
 /* device/cpu/device.c: opening the CPU as a device: its kernels, its threads, its memory. */
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -33,6 +34,25 @@ static const void *cpu_map(device *d, const void *data, size_t size, clm_error *
     (void)size;
     (void)err;
     return data;
+}
+
+static void cpu_unmap(device *d, const void *data, size_t size)
+{
+    (void)d;
+    (void)data;
+    (void)size;
+}
+
+/* It has no memory of its own. */
+static size_t cpu_available(device *d)
+{
+    (void)d;
+    return 0;
+}
+
+static void cpu_describe(const device *d, char *out, size_t size)
+{
+    snprintf(out, size, "%s, %d threads", device_cpu_isa(d), device_cpu_threads(d));
 }
 
 static int cpu_sync(device *d, clm_error *err)
@@ -89,8 +109,11 @@ static const struct device_ops cpu_ops = {
     .download = cpu_copy,
     .copy = cpu_copy,
     .map = cpu_map,
+    .unmap = cpu_unmap,
     .sync = cpu_sync,
     .close = cpu_close,
+    .available = cpu_available,
+    .describe = cpu_describe,
     .set_exact = cpu_set_exact,
     .measure = cpu_measure,
     .embed = cpu_embed,

@@ -30,7 +30,8 @@ struct cuda_blas;
 struct cuda_device {
     device base;
     cudaStream_t stream;
-    bool exact;           /* no approximations: f32 throughout, neither tf32 nor halves */
+    bool exact; /* no approximations: f32 throughout, neither tf32 nor halves */
+    char name[256];
     int arch;             /* 90 of compute capability 9.0 */
     int n_processors;     /* streaming multiprocessors */
     size_t shared_memory; /* bytes that a block may have at most */
@@ -145,6 +146,7 @@ void cuda_upload(device *d, void *to, const void *from, size_t size);
 void cuda_download(device *d, void *to, const void *from, size_t size);
 void cuda_copy(device *d, void *to, const void *from, size_t size);
 const void *cuda_map(device *d, const void *data, size_t size, clm_error *err);
+void cuda_unmap(device *d, const void *data, size_t size);
 
 /* --- The operations of the table, by the file they are in; contracts in device.h. --- */
 

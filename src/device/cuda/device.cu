@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 extern "C" {
 #include "base/memory.h"
@@ -28,6 +29,21 @@ void cuda_fail(struct cuda_device *c, int code, const char *format, ...)
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
     fail(&c->failure, code, "%s", message);
+}
+
+static size_t cuda_available(device *d)
+{
+    size_t left = 0, total = 0;
+
+    (void)d;
+    return cudaMemGetInfo(&left, &total) == cudaSuccess ? left : 0;
+}
+
+static void cuda_describe(const device *d, char *out, size_t size)
+{
+    const struct cuda_device *c = (const struct cuda_device *)d;
+
+    snprintf(out, size, "%s, sm_%d", c->name, c->arch);
 }
 
 static int cuda_sync(device *d, clm_error *err)
@@ -72,8 +88,11 @@ static const struct device_ops cuda_ops = {
     .download = cuda_download,
     .copy = cuda_copy,
     .map = cuda_map,
+    .unmap = cuda_unmap,
     .sync = cuda_sync,
     .close = cuda_close,
+    .available = cuda_available,
+    .describe = cuda_describe,
     .set_exact = cuda_set_exact,
     .measure = cuda_measure,
     .embed = cuda_embed,
@@ -154,6 +173,7 @@ static int look(struct cuda_device *c, clm_error *err)
         return fail(err, CLM_ERR_DEVICE, "cuda: asking what the GPU is: %s",
                     cudaGetErrorString(status));
     c->arch = 10 * p.major + p.minor;
+    memcpy(c->name, p.name, sizeof c->name);
     c->n_processors = p.multiProcessorCount;
     c->shared_memory = p.sharedMemPerBlockOptin;
     if (c->arch < OLDEST)

@@ -21,6 +21,7 @@ enum {
     ALIGNMENT = 256,
     N_STAGED = 64, /* copies that are remembered */
     N_CHAINS = 1024,
+    SLAB = 64 << 20,
     COPY_THREADS = 256
 };
 
@@ -29,11 +30,19 @@ struct staged {
     size_t at, size;
 };
 
+/* Memory that copies of mapped pieces lie in, one after another; freed with the last of them. */
+struct slab {
+    char *data;
+    size_t used, size;
+    int n_views;
+};
+
 /* A piece of a mapped file, and its copy. */
 struct mapping {
     const void *data;
     size_t size;
-    void *view;
+    char *view;
+    struct slab *slab;
 };
 
 /* Bytes that stay, in the chain of their hash, with their copy. */
@@ -57,6 +66,7 @@ struct cuda_memory {
     struct kept *kept[N_CHAINS];
     struct mapping *mappings; /* by address, then size */
     size_t n_mappings, capacity;
+    struct slab *slab; /* that has room yet, or NULL */
 };
 
 static size_t aligned(size_t n)
@@ -329,26 +339,90 @@ static bool mapping_room(struct cuda_memory *m)
     return true;
 }
 
+static void close_slab(struct slab *s)
+{
+    if (s)
+        cudaFree(s->data);
+    mem_free(s);
+}
+
+static struct slab *open_slab(struct cuda_device *c, size_t size, clm_error *err)
+{
+    struct slab *s = (struct slab *)mem_zeroed(1, sizeof *s);
+
+    if (!s)
+        return fail_null(err, CLM_ERR_NOMEM, "cuda: no memory for a list of weights");
+    s->size = size < SLAB ? (size_t)SLAB : aligned(size);
+    s->data = (char *)cuda_alloc(&c->base, s->size, err);
+    if (s->data)
+        return s;
+    mem_free(s);
+    return NULL;
+}
+
+/* A slab with room for a view: that of the view before it, or a new one. */
+static struct slab *slab_for(struct cuda_device *c, size_t size, clm_error *err)
+{
+    struct cuda_memory *m = c->memory;
+
+    if (m->slab && m->slab->size - m->slab->used >= aligned(size))
+        return m->slab;
+    if (m->slab && m->slab->n_views == 0)
+        close_slab(m->slab);
+    m->slab = open_slab(c, size, err);
+    return m->slab;
+}
+
 const void *cuda_map(device *d, const void *data, size_t size, clm_error *err)
 {
     struct cuda_device *c = cuda_device_of(d);
     struct cuda_memory *m = c->memory;
     size_t at = find_mapping(m, data, size);
-    void *view;
 
     if (at < m->n_mappings && !compare(&m->mappings[at], data, size))
         return m->mappings[at].view;
     if (!mapping_room(m))
         return fail_null(err, CLM_ERR_NOMEM, "cuda: no memory to keep track of %zu weights",
                          m->n_mappings);
-    view = cuda_alloc(d, size, err);
-    if (!view)
+
+    struct slab *slab = slab_for(c, size, err);
+    if (!slab)
         return NULL;
+    char *view = slab->data + slab->used;
+    slab->used += aligned(size);
+    slab->n_views++;
     cuda_upload(d, view, data, size);
     memmove(m->mappings + at + 1, m->mappings + at, (m->n_mappings - at) * sizeof *m->mappings);
-    m->mappings[at] = (struct mapping){data, size, view};
+    m->mappings[at] = (struct mapping){data, size, view, slab};
     m->n_mappings++;
     return view;
+}
+
+static void drop_view(struct cuda_memory *m, struct slab *s)
+{
+    if (--s->n_views > 0)
+        return;
+    if (m->slab == s)
+        m->slab = NULL;
+    close_slab(s);
+}
+
+void cuda_unmap(device *d, const void *data, size_t size)
+{
+    struct cuda_device *c = cuda_device_of(d);
+    struct cuda_memory *m = c->memory;
+    const char *end = (const char *)data + size;
+    size_t first = find_mapping(m, data, 0), last = first;
+
+    while (last < m->n_mappings && (const char *)m->mappings[last].data < end)
+        last++;
+    if (first == last)
+        return;
+    cuda_drain(c);
+    for (size_t i = first; i < last; i++)
+        drop_view(m, m->mappings[i].slab);
+    memmove(m->mappings + first, m->mappings + last, (m->n_mappings - last) * sizeof *m->mappings);
+    m->n_mappings -= last - first;
 }
 
 /* --- Opening and closing --- */
@@ -378,7 +452,8 @@ void cuda_memory_close(struct cuda_device *c)
     if (!m)
         return;
     for (size_t i = 0; i < m->n_mappings; i++)
-        cudaFree(m->mappings[i].view);
+        drop_view(m, m->mappings[i].slab);
+    close_slab(m->slab);
     for (int i = 0; i < 2; i++) {
         if (m->sent[i])
             cudaEventDestroy(m->sent[i]);
