@@ -2,8 +2,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define ALIGNMENT 64
+#define HUGE_PAGE ((size_t)2 << 20)
 
 /* Allocations that still succeed on this thread, or -1: no limit. */
 static _Thread_local long remaining = -1;
@@ -90,13 +92,23 @@ char *mem_strdup(const char *s)
     return copy;
 }
 
+/* Weights, caches and states are read from end to end for every token: the kernel is asked for huge
+ * pages where some fit in. It may say no. */
 void *mem_alloc_aligned(size_t size)
 {
-    size_t padded = (size ? size : 1) + ALIGNMENT - 1;
+    bool huge = size >= 2 * HUGE_PAGE;
+    size_t alignment = huge ? HUGE_PAGE : ALIGNMENT;
+    size_t padded = (size ? size : 1) + alignment - 1;
+    void *p;
 
     if (mem_fails_now() || too_large(size))
         return NULL;
-    return counted(aligned_alloc(ALIGNMENT, padded & ~(size_t)(ALIGNMENT - 1)));
+    p = counted(aligned_alloc(alignment, padded & ~(alignment - 1)));
+#ifdef MADV_HUGEPAGE
+    if (p && huge)
+        madvise(p, size, MADV_HUGEPAGE);
+#endif
+    return p;
 }
 
 void mem_free_aligned(void *p)

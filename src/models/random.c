@@ -1,4 +1,5 @@
 /* models/random.c: weights of random numbers, for benchmarks at real shapes. */
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -101,30 +102,47 @@ static int fill_dense(struct filler *f, struct weight *w, float sigma)
     return w->data ? 0 : -1;
 }
 
+/* n_out rows, with data and all. */
+static int fill_weight(struct filler *f, struct weight *w, enum weight_role role, int n_out,
+                       int n_in)
+{
+    float sigma = 1 / sqrtf((float)n_in);
+
+    *w = (struct weight){.format = f->format.format, .n_out = n_out, .n_in = n_in};
+    if (w->format == WEIGHT_AFFINE) {
+        w->bits = f->format.bits;
+        w->group_size = f->format.group_size;
+        w->scale_type = DTYPE_BF16;
+    } else if (w->format != WEIGHT_F32 && w->format != WEIGHT_F16 && w->format != WEIGHT_BF16) {
+        return fail(f->err, CLM_ERR_UNSUPPORTED, "random weights: format %s is not made",
+                    weight_format_name(w->format));
+    }
+    w->data = w->scales = w->biases = f->block; /* the check wants to see that there is something */
+    if (weight_check(w, weight_role_name(role), f->err))
+        return -1;
+    f->m->weight_bytes += weight_bytes(w);
+    return w->format == WEIGHT_AFFINE ? fill_affine(f, w, sigma) : fill_dense(f, w, sigma);
+}
+
+/* The experts of a layer lie one after another, as in most checkpoints. */
 static int fill_matrix(struct filler *f, const struct nn_slot *s)
 {
-    int n = s->n_experts ? s->n_experts : 1;
-    float sigma = 1 / sqrtf((float)s->n_in);
+    int n = s->n_experts ? s->n_experts : 1, first = 0;
+    int64_t rows = 0;
+    struct weight all;
 
+    for (int e = 0; e < n; e++)
+        rows += s->n_out + (int64_t)e * s->growth;
+    if (rows > INT_MAX)
+        return fail(f->err, CLM_ERR_UNSUPPORTED,
+                    "random weights: %lld rows of experts are too many", (long long)rows);
+    if (fill_weight(f, &all, s->role, (int)rows, s->n_in))
+        return -1;
     for (int e = 0; e < n; e++) {
-        struct weight *w = &s->weight[e];
+        int n_out = s->n_out + e * s->growth;
 
-        *w = (struct weight){
-            .format = f->format.format, .n_out = s->n_out + e * s->growth, .n_in = s->n_in};
-        if (w->format == WEIGHT_AFFINE) {
-            w->bits = f->format.bits;
-            w->group_size = f->format.group_size;
-            w->scale_type = DTYPE_BF16;
-        } else if (w->format != WEIGHT_F32 && w->format != WEIGHT_F16 && w->format != WEIGHT_BF16) {
-            return fail(f->err, CLM_ERR_UNSUPPORTED, "random weights: format %s is not made",
-                        weight_format_name(w->format));
-        }
-        w->data = w->scales = w->biases =
-            f->block; /* the check wants to see that there is something */
-        if (weight_check(w, weight_role_name(s->role), f->err) ||
-            (w->format == WEIGHT_AFFINE ? fill_affine(f, w, sigma) : fill_dense(f, w, sigma)))
-            return -1;
-        f->m->weight_bytes += weight_bytes(w);
+        s->weight[e] = weight_rows(&all, first, n_out);
+        first += n_out;
     }
     return 0;
 }
