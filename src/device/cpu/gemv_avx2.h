@@ -21,6 +21,7 @@
 #define BATCH 8 /* groups whose scales are expanded at a time */
 #define FOUR 4  /* units of nibbles that are scaled at a time */
 #define AHEAD 384
+#define CACHED (128 << 10) /* bytes of weights */
 #define MAX_ROWS 4
 #define MAX_OUTPUTS 4
 #define MAX_SUMS 8   /* of outputs by rows, in registers */
@@ -223,7 +224,7 @@ INLINE void multiply_rows(const struct cpu_task *task, int begin, int end, int f
 }
 
 /* Three rows as four, the last of them twice. */
-INLINE void multiply_kind(const struct cpu_task *t, int begin, int end, const int kind,
+INLINE void multiply_part(const struct cpu_task *t, int begin, int end, const int kind,
                           int group_size, tile_fn multiply_tile)
 {
     for (int first = 0; first < t->n_rows; first += MAX_ROWS)
@@ -238,6 +239,19 @@ INLINE void multiply_kind(const struct cpu_task *t, int begin, int end, const in
             multiply_rows(t, begin, end, first, kind, 4, 2, group_size, multiply_tile);
             break;
         }
+}
+
+/* More rows than are multiplied at a time find the weights in the second cache. */
+INLINE void multiply_kind(const struct cpu_task *t, int begin, int end, const int kind,
+                          int group_size, tile_fn multiply_tile)
+{
+    int64_t step = end - begin, cached = CACHED / (int64_t)weight_row_bytes(t->w);
+
+    if (t->n_rows > MAX_ROWS && step > cached)
+        step = cached > MAX_OUTPUTS ? cached : MAX_OUTPUTS;
+    for (int64_t i = begin; i < end; i += step)
+        multiply_part(t, (int)i, end - i < step ? end : (int)(i + step), kind, group_size,
+                      multiply_tile);
 }
 
 /* A function for each format, around the file's own multiply_tile: compilers do not keep sums in

@@ -4,7 +4,13 @@
 
 /* Rows up to which weights are better unpacked again for every few rows than put into panels. */
 #define FEW_DENSE 12
-#define FEW_INTEGER 4
+
+static int few_integer(const struct weight *w)
+{
+    if (w->format == WEIGHT_AFFINE)
+        return w->bits == 8 ? 12 : w->bits == 4 ? 8 : 4;
+    return w->format == WEIGHT_MXFP4 ? 8 : 4;
+}
 
 static const struct cpu_product *choose(const struct weight *w, int n_rows, bool exact)
 {
@@ -16,7 +22,7 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
         return &avx2_product_f32;
     if (dense || weight_is_e4m3(w))
         return &avx2_gemm_f32;
-    if (n_rows > FEW_INTEGER)
+    if (n_rows > few_integer(w))
         return w->format == WEIGHT_AFFINE && w->bits > 5 ? &avx2_gemm_i16 : &avx2_gemm_i8;
     return w->format == WEIGHT_AFFINE && w->bits != 4 ? &avx2_gemv : &avx2_gemv_nibbles;
 }
