@@ -75,7 +75,8 @@ static void fill(struct world *w, int sequence)
 
     for (int at = 0; at < n; at += STORE_ROWS) {
         int rows = n - at < STORE_ROWS ? n - at : STORE_ROWS;
-        struct kv_sequence s = {0, rows, at, 0, w->blocks + sequence * n_blocks(w), 0};
+        struct kv_sequence s = {
+            .n_rows = rows, .position = at, .blocks = w->blocks + sequence * n_blocks(w)};
         struct kv_batch batch = {&s, 1, rows};
         tensor k = view(w, w->numbers, rows, w->kv_heads);
 
@@ -146,8 +147,10 @@ static int time_all(struct world *w, bool exact)
     for (int i = 0; i < blocks; i++)
         w->blocks[i] = i;
     for (int i = 0; i < w->n_sequences; i++)
-        w->sequences[i] =
-            (struct kv_sequence){i * w->rows, w->rows, w->depth, 0, w->blocks + i * n_blocks(w), 0};
+        w->sequences[i] = (struct kv_sequence){.row = i * w->rows,
+                                               .n_rows = w->rows,
+                                               .position = w->depth,
+                                               .blocks = w->blocks + i * n_blocks(w)};
     w->d->ops->set_exact(w->d, exact);
     if (exact)
         time_type(w, "f32", DTYPE_F32, 0);

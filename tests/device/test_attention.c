@@ -268,7 +268,12 @@ static void run_parts(device *d, struct world *w, const struct part *parts, int 
 
         row -= p->n_rows;
         blocks[i] = released(w, p->sequence, p->position, &n_kept, &n_gone);
-        sequences[i] = (struct kv_sequence){row, p->n_rows, p->position, n_gone, blocks[i], n_kept};
+        sequences[i] = (struct kv_sequence){.row = row,
+                                            .n_rows = p->n_rows,
+                                            .position = p->position,
+                                            .n_gone = n_gone,
+                                            .blocks = blocks[i],
+                                            .n_kept = n_kept};
         for (int t = 0; t < p->n_rows; t++) {
             int64_t at = p->position + t;
 
@@ -750,7 +755,7 @@ static void test_no_memory(void **state)
     (void)state;
     assert_non_null(d);
     make_world(&w, &s);
-    struct kv_sequence sequence = {0, 20, 0, 0, w.blocks[0], 0};
+    struct kv_sequence sequence = {.n_rows = 20, .blocks = w.blocks[0]};
     struct kv_batch batch = {&sequence, 1, 20};
     tensor ty = {y, DTYPE_F32, 20, 32, 32}, tq = {q, DTYPE_F32, 20, 32, 32};
     for (long n = 0; n < 2; n++) {

@@ -643,6 +643,116 @@ static void check_directs(const struct cpu_vector_kernels *k)
                 check_direct(k, type, dims[d], rows, 1 + (int)random_below(CHUNK));
 }
 
+/* --- Attention straight from codes --- */
+
+enum { CODE_ROWS = 7 };
+
+/* Rows of codes, and the numbers that they are. */
+struct coded {
+    uint8_t codes[CHUNK * MAX_DIM];
+    float scales[CHUNK * MAX_DIM / 32], biases[CHUNK * MAX_DIM / 32], numbers[CHUNK * MAX_DIM];
+};
+
+static void make_coded(struct coded *c, int n, int dim, int group, int bits)
+{
+    random_floats(c->scales, COUNT(c->scales));
+    random_floats(c->biases, COUNT(c->biases));
+    for (size_t i = 0; i < COUNT(c->codes); i++)
+        c->codes[i] = (uint8_t)random_below(256);
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < dim; i++) {
+            int at = j * dim + i, g = i / group * n + j;
+            int code = bits == 4 ? c->codes[at / 2] >> at % 2 * 4 & 15 : c->codes[at];
+
+            c->numbers[at] = c->scales[g] / 16 * (float)code + c->biases[g];
+        }
+    for (size_t i = 0; i < COUNT(c->scales); i++)
+        c->scales[i] /= 16;
+}
+
+/* Queries are off by half of 1/32767 of the largest one. */
+static void check_score_codes(const struct cpu_vector_kernels *k, const struct coded *c,
+                              const struct cpu_codes *keys, const float *q, int rows, int n)
+{
+    static int16_t words[CODE_ROWS * MAX_DIM];
+    static float s[CODE_ROWS * CHUNK];
+    float steps[CODE_ROWS * MAX_DIM / 32], sums[CODE_ROWS * MAX_DIM / 32];
+    struct cpu_rounded r = {words, steps, sums};
+    int dim = keys->dim;
+
+    for (size_t i = 0; i < COUNT(s); i++)
+        s[i] = CANARY;
+    k->round_queries(&r, q, MAX_DIM, rows, dim, keys->group, keys->bits);
+    k->score_codes(s, CHUNK, &r, rows, keys, n);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < CHUNK; j++) {
+            double want = 0, size = 0, scale = 0;
+
+            for (int d = 0; d < dim && j < n; d++) {
+                double scaled = (double)keys->scales[d / keys->group * n + j];
+
+                want += (double)q[i * MAX_DIM + d] * (double)c->numbers[j * dim + d];
+                size += fabs((double)q[i * MAX_DIM + d]) *
+                        (fabs(scaled) * 255 + fabs((double)keys->biases[d / keys->group * n + j]));
+                scale += fabs(scaled) * 255;
+            }
+            if (j < n)
+                check_close(s[i * CHUNK + j], want, dim * EPSILON * size + 0.51 * scale / 32767,
+                            "score_codes", dim, j);
+            else
+                CHECK(s[i * CHUNK + j] == CANARY, "score_codes: wrote at %d of %d", j, n);
+        }
+}
+
+static void check_weigh_codes(const struct cpu_vector_kernels *k, const struct coded *c,
+                              const struct cpu_codes *values, int rows, int n)
+{
+    static float s[CODE_ROWS * CHUNK], y[CODE_ROWS * MAX_DIM], before[CODE_ROWS * MAX_DIM];
+    int dim = values->dim;
+
+    random_floats(s, COUNT(s));
+    random_floats(before, COUNT(before));
+    memcpy(y, before, sizeof y);
+    k->weigh_codes(y, MAX_DIM, s, CHUNK, rows, values, n);
+    for (int i = 0; i < CODE_ROWS * MAX_DIM; i++) {
+        double want = (double)before[i], size = fabs(want);
+
+        for (int j = 0; j < n && i / MAX_DIM < rows && i % MAX_DIM < dim; j++) {
+            double weight = (double)s[i / MAX_DIM * CHUNK + j];
+            int g = i % MAX_DIM / values->group * n + j;
+
+            want += weight * (double)c->numbers[j * dim + i % MAX_DIM];
+            size += fabs(weight) *
+                    (255 * fabs((double)values->scales[g]) + fabs((double)values->biases[g]));
+        }
+        check_close(y[i], want, (n + 2) * EPSILON * size, "weigh_codes", dim, i % MAX_DIM);
+    }
+}
+
+static void check_coded(const struct cpu_vector_kernels *k)
+{
+    static struct coded c;
+    static float q[CODE_ROWS * MAX_DIM];
+
+    for (int turn = 0; k->score_codes && turn < 60; turn++) {
+        int group = 32 << random_below(3), n = 1 + (int)random_below(CHUNK);
+        int dim = group * (1 + (int)random_below((size_t)(MAX_DIM / group)));
+        int bits = random_below(2) ? 4 : 8, rows = 1 + (int)random_below(CODE_ROWS);
+        struct cpu_codes codes = {.codes = c.codes,
+                                  .scales = c.scales,
+                                  .biases = c.biases,
+                                  .dim = dim,
+                                  .group = group,
+                                  .bits = bits,
+                                  .ahead = turn % 2 ? c.codes : NULL};
+
+        make_coded(&c, n, dim, group, bits);
+        random_floats(q, COUNT(q));
+        check_score_codes(k, &c, &codes, q, rows, n);
+        check_weigh_codes(k, &c, &codes, rows, n);
+    }
+}
+
 /* --- Attention in whole numbers --- */
 
 enum { INT_TILE = CPU_INT_ROWS, INT_MAX = MAX_DIM + CPU_INT_BLOCK };
@@ -730,11 +840,16 @@ static void check_int_softmax(const struct integers *n, const struct integers *b
     double keep = max > -HUGE_VAL ? exp2((double)before->max[r] - max) : 1;
     double weight = peak > -HUGE_VAL ? exp2(peak - max) / 8192 : 0;
     double want = (double)before->sum[r] * keep + weight * sum;
+    double tolerance = 4 * EPSILON; /* and as much as the exponents are rounded */
 
+    if (max > -HUGE_VAL && before->max[r] > -INFINITY)
+        tolerance += (max - (double)before->max[r]) * EPSILON;
+    if (peak > -HUGE_VAL)
+        tolerance += (max - peak) * EPSILON;
     CHECK((double)n->max[r] == max, "int softmax: max %g", (double)n->max[r]);
-    check_close(n->keep[r], keep, 4 * EPSILON * keep + 0x1p-124, "int softmax keep", r, 0);
-    check_close(n->weights[r], weight, 4 * EPSILON * weight + 0x1p-124, "int softmax weight", r, 0);
-    check_close(n->sum[r], want, 8 * EPSILON * want + 0x1p-110, "int softmax sum", r, 0);
+    check_close(n->keep[r], keep, tolerance * keep + 0x1p-124, "int softmax keep", r, 0);
+    check_close(n->weights[r], weight, tolerance * weight + 0x1p-124, "int softmax weight", r, 0);
+    check_close(n->sum[r], want, 2 * tolerance * want + 0x1p-110, "int softmax sum", r, 0);
 }
 
 static void check_int_weigh(const struct integers *n, const struct integers *before, int cols,
@@ -868,6 +983,7 @@ TEST_OF(packs)
 TEST_OF(products)
 TEST_OF(softmaxes)
 TEST_OF(directs)
+TEST_OF(coded)
 TEST_OF(integers)
 
 int main(void)
@@ -879,7 +995,7 @@ int main(void)
         cmocka_unit_test(test_stores),      cmocka_unit_test(test_argmax),
         cmocka_unit_test(test_packs),       cmocka_unit_test(test_products),
         cmocka_unit_test(test_softmaxes),   cmocka_unit_test(test_directs),
-        cmocka_unit_test(test_integers),
+        cmocka_unit_test(test_coded),       cmocka_unit_test(test_integers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

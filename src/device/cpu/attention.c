@@ -36,6 +36,7 @@ enum {
     INT_TOKENS = 1024,   /* sequences up to here are treated in f32: it costs them little */
     DIRECT_QUERIES = 16, /* at most this many queries go the direct way, or one row */
     RANGE = 16 * CHUNK,  /* keys of a range; by position alone, so that threads change nothing */
+    MIN_GROUP = 32,      /* of codes that kernels read as they are */
     ATTEND_PRODUCTS = 131072 /* multiplications that are worth a thread */
 };
 
@@ -174,6 +175,11 @@ static size_t lay_out(struct state *st, float *base)
     st->sum = take(base, &used, st->n_held);
     if (way == WAY_INTEGERS)
         attention_int_lay_out(st, base, &used);
+    if (way == WAY_DIRECT) {
+        st->rounded.words = (int16_t *)take(base, &used, (int64_t)st->n_held * call->k_cols / 2);
+        st->rounded.steps = take(base, &used, (int64_t)st->n_held * call->k_cols / MIN_GROUP);
+        st->rounded.sums = take(base, &used, (int64_t)st->n_held * call->k_cols / MIN_GROUP);
+    }
     if (way == WAY_PACKED) {
         st->keys = take(base, &used, (int64_t)call->kv->k_dim * CHUNK);
         st->values = take(base, &used, (int64_t)call->v_cols * CHUNK);
@@ -411,12 +417,15 @@ static void packed_chunk(struct state *st, struct span keys)
 
 /* --- A chunk, the direct way --- */
 
-/* Where rows lie that are read next, for a prefetch; NULL: not so. */
-static const char *rows_ahead(const struct kv_layer *at, const char *block, const struct kv_part *p,
-                              int head, int place)
+/* The queries as kernels that read codes take them. */
+static const struct cpu_rounded *rounded(struct state *st, const struct kv_layer *at)
 {
-    return at->bits ? NULL
-                    : block + p->rows + (size_t)(head * at->block_tokens + place) * p->row_bytes;
+    if (st->rounded_bits != at->bits || st->rounded_group != at->group_size)
+        st->call->kernels->round_queries(&st->rounded, st->q, st->call->k_cols, st->n_queries,
+                                         at->k_dim, at->group_size, at->bits);
+    st->rounded_bits = at->bits;
+    st->rounded_group = at->group_size;
+    return &st->rounded;
 }
 
 /* The values of the stretch are wanted next, */
@@ -426,48 +435,55 @@ static void score_stretch(struct state *st, const struct kv_layer *at, char *blo
     const struct attend_call *call = st->call;
     struct kv_part values = kv_values(at);
     int head = st->piece->kv_head;
-    struct cpu_codes codes;
-    struct kv_rows rows;
+    const void *ahead = kv_rows_ahead(at, &values, block, head, place, n);
 
     if (kv_reads_codes(call->kernels, at, at->k_dim)) {
-        codes = kv_key_codes(call->kernels, at, block, head, place, n, st->room);
-        call->kernels->score_codes(st->s + key, CHUNK, st->q, call->k_cols, st->n_queries, &codes,
-                                   n);
-        return;
+        struct cpu_codes codes = kv_key_codes(call->kernels, at, block, head, place, n, st->room);
+
+        codes.ahead = at->v_dim == at->k_dim ? ahead : NULL;
+        call->kernels->score_codes(st->s + key, CHUNK, rounded(st, at), st->n_queries, &codes, n);
+    } else {
+        struct kv_rows rows = kv_read_keys(call->kernels, at, block, head, place, n, st->room);
+
+        call->kernels->scores[rows.type](st->s + key, CHUNK, st->q, call->k_cols, st->n_queries,
+                                         rows.data, n, at->k_dim, at->bits ? NULL : ahead);
     }
-    rows = kv_read_keys(call->kernels, at, block, head, place, n, st->room);
-    call->kernels->scores[rows.type](st->s + key, CHUNK, st->q, call->k_cols, st->n_queries,
-                                     rows.data, n, at->k_dim,
-                                     rows_ahead(at, block, &values, head, place));
 }
 
 /* and then the keys of the next chunk. */
-static void weigh_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
-                          int key, int n)
+static const void *keys_ahead(const struct state *st, const struct kv_layer *at, int key, int n)
 {
     const struct attend_call *call = st->call;
     const struct piece *p = st->piece;
     struct kv_part keys = kv_keys(at);
-    int head = p->kv_head, next = st->base + key + CHUNK, next_place;
-    const char *ahead = NULL;
-    struct cpu_codes codes;
-    struct kv_rows rows;
+    int next = st->base + key + CHUNK, place;
+
+    if (next + n > p->end_key || (next < p->hole_end && next + n > p->hole) ||
+        kv_of(call->kv, p->s, next) != at)
+        return NULL;
+    const char *block = kv_block_of(call->kv, p->s, next, &place);
+    return kv_rows_ahead(at, &keys, block, p->kv_head, place, n);
+}
+
+static void weigh_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
+                          int key, int n)
+{
+    const struct attend_call *call = st->call;
+    int head = st->piece->kv_head;
+    const void *ahead = keys_ahead(st, at, key, n);
 
     if (kv_reads_codes(call->kernels, at, at->v_dim)) {
-        codes = kv_value_codes(call->kernels, at, block, head, place, n, st->room);
+        struct cpu_codes codes = kv_value_codes(call->kernels, at, block, head, place, n, st->room);
+
+        codes.ahead = at->v_dim == at->k_dim ? ahead : NULL;
         call->kernels->weigh_codes(st->acc, call->v_cols, st->s + key, CHUNK, st->n_queries, &codes,
                                    n);
-        return;
-    }
-    rows = kv_read_values(call->kernels, at, block, head, place, n, st->room);
-    if (next + n <= p->end_key && (next >= p->hole_end || next + n <= p->hole) &&
-        kv_of(call->kv, p->s, next) == at) {
-        const char *next_block = kv_block_of(call->kv, p->s, next, &next_place);
+    } else {
+        struct kv_rows rows = kv_read_values(call->kernels, at, block, head, place, n, st->room);
 
-        ahead = rows_ahead(at, next_block, &keys, head, next_place);
+        call->kernels->weigh[rows.type](st->acc, call->v_cols, st->s + key, CHUNK, st->n_queries,
+                                        rows.data, n, at->v_dim, at->bits ? NULL : ahead);
     }
-    call->kernels->weigh[rows.type](st->acc, call->v_cols, st->s + key, CHUNK, st->n_queries,
-                                    rows.data, n, at->v_dim, ahead);
 }
 
 static void direct_chunk(struct state *st, struct span keys)

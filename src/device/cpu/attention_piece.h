@@ -81,6 +81,8 @@ struct state {
     float *values;
     float *room; /* of quantised rows */
     struct int_state ints;
+    struct cpu_rounded rounded; /* queries of a direct piece, for codes of so many bits in such */
+    int rounded_bits, rounded_group; /* groups; 0: not yet */
 };
 
 /* Takes count numbers from a block of scratch, 64-byte aligned; with base NULL only adds up. */

@@ -6,6 +6,7 @@ void cpu_kv_codes_kernels_scalar(struct cpu_vector_kernels *k)
 {
     k->quantise = affine_quantise;
     k->dequantise = affine_dequantise;
+    k->round_queries = NULL;
     k->score_codes = NULL;
     k->weigh_codes = NULL;
 }

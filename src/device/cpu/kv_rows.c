@@ -46,8 +46,51 @@ static struct kv_rows read_rows(const struct cpu_vector_kernels *k, const struct
 
 bool kv_reads_codes(const struct cpu_vector_kernels *k, const struct kv_layer *at, int dim)
 {
-    return at->bits && k->score_codes && dim % at->group_size == 0 &&
-           dim / at->group_size <= CPU_CODE_GROUPS;
+    return at->bits && k->score_codes && dim % at->group_size == 0 && at->group_size % 32 == 0 &&
+           at->group_size <= CPU_CODE_GROUP;
+}
+
+/* [n, n_groups] to [n_groups, n], which have as much room. */
+static float *by_groups(float *to, const float *from, int n, int n_groups)
+{
+    for (int g = 0; g < n_groups; g++)
+        for (int j = 0; j < n; j++)
+            to[g * n + j] = from[j * n_groups + g];
+    return to;
+}
+
+/* What lies at the same place of rows that are read next. */
+static void prefetch_groups(const struct kv_part *p, const char *ahead, int n)
+{
+    for (size_t i = 0; i < (size_t)n * p->group_bytes; i += 64) {
+        __builtin_prefetch(ahead + p->scales + i);
+        __builtin_prefetch(ahead + p->biases + i);
+    }
+}
+
+static struct cpu_codes codes_of(const struct cpu_vector_kernels *k, const struct kv_layer *at,
+                                 const struct kv_part *p, const char *block, int head, int place,
+                                 int n, float *room)
+{
+    struct cpu_codes c = read_codes(k, at, p, block, head * at->block_tokens + place, n, room);
+
+    if (p->n_groups > 1) {
+        float *more = room + 2 * n * p->n_groups;
+
+        c.scales = by_groups(more, c.scales, n, p->n_groups);
+        c.biases = by_groups(more + n * p->n_groups, c.biases, n, p->n_groups);
+    }
+    return c;
+}
+
+const void *kv_rows_ahead(const struct kv_layer *at, const struct kv_part *p, const char *block,
+                          int head, int place, int n)
+{
+    size_t row = (size_t)(head * at->block_tokens + place);
+
+    if (at->bits)
+        prefetch_groups(p, block + row * p->group_bytes, n);
+    return block + p->rows + row * p->row_bytes;
 }
 
 struct cpu_codes kv_key_codes(const struct cpu_vector_kernels *k, const struct kv_layer *at,
@@ -55,7 +98,7 @@ struct cpu_codes kv_key_codes(const struct cpu_vector_kernels *k, const struct k
 {
     struct kv_part p = kv_keys(at);
 
-    return read_codes(k, at, &p, block, head * at->block_tokens + place, n, room);
+    return codes_of(k, at, &p, block, head, place, n, room);
 }
 
 struct cpu_codes kv_value_codes(const struct cpu_vector_kernels *k, const struct kv_layer *at,
@@ -63,7 +106,7 @@ struct cpu_codes kv_value_codes(const struct cpu_vector_kernels *k, const struct
 {
     struct kv_part p = kv_values(at);
 
-    return read_codes(k, at, &p, block, head * at->block_tokens + place, n, room);
+    return codes_of(k, at, &p, block, head, place, n, room);
 }
 
 struct kv_rows kv_read_keys(const struct cpu_vector_kernels *k, const struct kv_layer *at,

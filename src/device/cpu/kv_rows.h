@@ -64,6 +64,11 @@ struct kv_rows kv_read_keys(const struct cpu_vector_kernels *k, const struct kv_
 struct kv_rows kv_read_values(const struct cpu_vector_kernels *k, const struct kv_layer *at,
                               const char *block, int head, int place, int n, float *room);
 
+/* Where n rows of a part lie that will be read next, for kernels to prefetch; their scales are
+ * asked for at once. */
+const void *kv_rows_ahead(const struct kv_layer *at, const struct kv_part *p, const char *block,
+                          int head, int place, int n);
+
 /* Can kernels read rows of dim numbers as the codes they are? Then these are such rows. */
 bool kv_reads_codes(const struct cpu_vector_kernels *k, const struct kv_layer *at, int dim);
 struct cpu_codes kv_key_codes(const struct cpu_vector_kernels *k, const struct kv_layer *at,

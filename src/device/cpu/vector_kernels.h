@@ -36,15 +36,23 @@ struct cpu_recurrence_step {
     const float *v;     /* of these lanes */
 };
 
-/* Rows of whole groups as device/affine.h has them, scales and biases [n_rows, dim / group]. */
+/* Rows of whole groups as device/affine.h has them, scales and biases [dim / group, n_rows]; ahead:
+ * as many rows of codes that will be read next, to be prefetched, or NULL. */
 struct cpu_codes {
     const void *codes;
     const float *scales, *biases;
     int dim, group, bits;
+    const void *ahead;
 };
 
-/* Groups of a row of codes that kernels take at most. */
-#define CPU_CODE_GROUPS 64
+/* Numbers of a group of codes that kernels take at most. */
+#define CPU_CODE_GROUP 128
+
+/* Queries [n, dim] rounded to 16 bits, with a step and the sum of each group [n, dim / group]. */
+struct cpu_rounded {
+    int16_t *words;
+    float *steps, *sums;
+};
 
 /* Of attention in whole numbers: a tile of queries, columns of a panel, and the numbers of a query
  * whose products are added in 16 bits. */
@@ -191,9 +199,12 @@ struct cpu_vector_kernels {
     void (*weigh[CPU_KV_TYPES])(float *y, int ldy, const float *s, int lds, int n_rows,
                                 const void *values, int n_keys, int dim, const void *ahead);
 
-    /* The same straight from codes, dim / group up to CPU_CODE_GROUPS, n_keys up to
-     * CPU_ATTEND_CHUNK. NULL where a set has none: rows are dequantised first. */
-    void (*score_codes)(float *s, int lds, const float *q, int ldq, int n_rows,
+    /* The same straight from codes in groups of 32, 64 or CPU_CODE_GROUP, n_keys up to
+     * CPU_ATTEND_CHUNK, for queries that have been rounded for codes of so many bits. NULL where a
+     * set has none: rows are dequantised first. */
+    void (*round_queries)(const struct cpu_rounded *to, const float *q, int ldq, int n, int dim,
+                          int group, int bits);
+    void (*score_codes)(float *s, int lds, const struct cpu_rounded *q, int n_rows,
                         const struct cpu_codes *keys, int n_keys);
     void (*weigh_codes)(float *y, int ldy, const float *s, int lds, int n_rows,
                         const struct cpu_codes *values, int n_keys);
