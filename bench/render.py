@@ -6,7 +6,9 @@
 
 Shown are the least and (the median) of many renderings, of: Jinja2 with the template compiled and the
 messages prepared; transformers' render_jinja_template, which prepares them; clm's chat_render, which
-does what the latter does. The factors are those of the least times.
+does what the latter does. All begin with the conversation parsed: Python's objects, clm's document. The
+factors are those of the least times; the last one is that of parsing the conversation's JSON and
+rendering it, Python's json.loads and Jinja2 to clm's.
 """
 import json
 import subprocess
@@ -42,7 +44,9 @@ def measure(template, chat):
 def main():
     program, conversation, *templates = sys.argv[1:]
     with open(conversation, encoding="utf-8") as f:
-        chat = json.load(f)
+        text = f.read()
+    chat = json.loads(text)
+    loading = time_calls(lambda: json.loads(text), 300)[0]
     print("| template | bytes | Jinja2 alone, us | transformers, us | clm, us | factors |")
     print("| --- | --: | --: | --: | --: | --: |")
     for path in templates:
@@ -59,10 +63,12 @@ def main():
             continue
         ours = json.loads(made.stdout)
         same = "" if ours["bytes"] == size else " (sizes differ!)"
-        print("| %s | %d%s | %.0f (%.0f) | %.0f (%.0f) | %.1f (%.1f) | %.0f, %.0f |" % (
+        print("| %s | %d%s | %.0f (%.0f) | %.0f (%.0f) | %.1f (%.1f) | %.0f, %.0f, %.0f |" % (
             path.rsplit("/", 1)[-1].removesuffix(".jinja"), size, same, *jinja, *whole,
             ours["least_us"], ours["median_us"], jinja[0] / ours["least_us"],
-            whole[0] / ours["least_us"]))
+            whole[0] / ours["least_us"],
+            (loading + jinja[0]) / (ours["document_us"] + ours["least_us"])), flush=True)
+    print("json.loads: %.0f us; clm's parser: %.1f us" % (loading, ours["document_us"]))
 
 
 main()
