@@ -336,12 +336,11 @@ static int run(engine *e, const struct step *s, const struct rows *r, float *log
     };
     upload_tables(e, s, r, &p);
     out = nn_forward(&p, r->logit_rows, s->n_logits);
-    if (pass_done(&p))
-        return -1;
-    if (out)
+    /* Before pass_done, so that the device is waited for once. */
+    if (out && !p.failed)
         e->dev->ops->download(e->dev, logits, out->data,
                               (size_t)out->rows * (size_t)out->cols * sizeof(float));
-    return 0;
+    return pass_done(&p);
 }
 
 int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
