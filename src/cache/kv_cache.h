@@ -108,6 +108,9 @@ int kv_cache_past_point(const kv_cache *c, int length, int n);
  * trim point (the sequence is left as it was). */
 int kv_seq_trim(kv_seq *s, int n, clm_error *err);
 
+/* Let go of what only serves going back, snapshots of states; false: that has freed nothing. */
+bool kv_seq_thin(kv_seq *s);
+
 /* The states of a sequence, in device memory: after its last token (NULL: it has none, all zeros),
  * and where a step for which there is room reserved writes the next. */
 struct kv_state {

@@ -501,6 +501,11 @@ int kv_seq_trim(kv_seq *s, int n, clm_error *err)
     return 0;
 }
 
+bool kv_seq_thin(kv_seq *s)
+{
+    return has_states(s) && kv_states_thin(&s->states, state_pool(s));
+}
+
 int kv_cache_past_point(const kv_cache *c, int length, int n)
 {
     if (n >= length)

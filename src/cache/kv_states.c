@@ -76,6 +76,15 @@ void kv_states_cancel(struct kv_states *s, struct block_pool *p)
     give_back(p, &s->next);
 }
 
+bool kv_states_thin(struct kv_states *s, struct block_pool *p)
+{
+    int used = block_pool_used(p);
+
+    while (s->n_snapshots > 0)
+        drop_snapshot(s, p, s->n_snapshots - 1);
+    return block_pool_used(p) < used;
+}
+
 int kv_states_point(const struct kv_states *s, int length, int n)
 {
     if (n >= length)

@@ -34,6 +34,9 @@ void kv_states_advance(struct kv_states *s, struct block_pool *p, int length);
 /* The step has failed: next is given back. */
 void kv_states_cancel(struct kv_states *s, struct block_pool *p);
 
+/* No more snapshots; false: none was the last owner of its memory. */
+bool kv_states_thin(struct kv_states *s, struct block_pool *p);
+
 /* The greatest length up to n that a sequence of length tokens can go back to. */
 int kv_states_point(const struct kv_states *s, int length, int n);
 /* Go back to such a length. */

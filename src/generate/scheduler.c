@@ -471,8 +471,16 @@ static bool preempt_last(scheduler *s)
     return s->n_running > 1 && preempt(s, last);
 }
 
-/* What a request holds that is alone may lie scattered over memory that others have left: evaluated
- * anew it may fit. Once at each length. */
+/* Of a request that is alone what it only has to go back. */
+static bool thin(scheduler *s)
+{
+    return s->n_running == 1 && kv_seq_thin(s->running[0]->seq);
+}
+
+/* The blocks of a request that is alone may lie one by one in slabs that it shared with others, of
+ * which none can be given to another pool: a long window may hold as many as it has blocks. It is
+ * evaluated anew, and so fits whenever it would have fitted without the others. Once at each
+ * length. */
 static bool restart(scheduler *s)
 {
     struct request *r = s->running[0];
@@ -503,7 +511,7 @@ static void make_room(scheduler *s, const clm_error *err)
 
     if (s->o.prefixes && prefix_index_evict(s->o.prefixes, 1))
         return;
-    if (preempt_last(s) || narrow(s) || restart(s))
+    if (preempt_last(s) || narrow(s) || thin(s) || restart(s))
         return;
     for (int i = 1; i < s->n_planned; i++)
         if (s->planned[i]->arrival > last->arrival)
