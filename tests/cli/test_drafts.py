@@ -14,8 +14,10 @@ GUESSING = [["--draft-model", MODEL], ["--draft-model", MODEL, "--num-draft-toke
 
 class Drafts(Case):
     def test_same_tokens(self):
-        for sampling in [], ["--temp", "0.8", "--seed", "5"], ["--temp", "1", "--top-p", "0.9"]:
-            asked = ["generate", "--json", *PROMPT, *sampling]
+        for more in ([], ["--temp", "0.8", "--seed", "5"], ["--temp", "1", "--top-p", "0.9"],
+                     ["--kv-bits", "4", "--kv-group-size", "32", "--quantized-kv-start", "10"],
+                     ["--temp", "0.8", "--seed", "6", "--kv-bits", "8", "--max-kv-size", "30"]):
+            asked = ["generate", "--json", *PROMPT, *more]
             *want, last = self.json_lines(*asked)
             self.assertNotIn("draft_n", last)
             for guessing in GUESSING:

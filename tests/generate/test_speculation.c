@@ -141,8 +141,8 @@ static void sample(struct sampler_options *o)
     o->repetition = (struct penalty){1.1, 8};
 }
 
-/* Greedy and sampled text of a fixture, from its prompt. */
-static int check_fixture(const char *name, const char *path)
+/* Greedy and sampled text of a fixture, from its prompt, with a kind of cache. */
+static int check_fixture(const char *name, const char *path, const struct engine_options *options)
 {
     char file[4200];
     struct golden golden;
@@ -152,7 +152,7 @@ static int check_fixture(const char *name, const char *path)
     int right = 0, context;
 
     snprintf(file, sizeof file, "%s/golden.safetensors", path);
-    if (access(file, R_OK) || rig_open(&rig, path, 1, true, &err))
+    if (access(file, R_OK) || rig_open_with(&rig, path, NULL, 1, options, &err))
         return 0; /* tests/engine/test_goldens.c says which are refused */
     golden_open(&golden, file);
     r.prompt = golden.prompt;
@@ -172,23 +172,20 @@ static int check_fixture(const char *name, const char *path)
     return right;
 }
 
-static void test_fixtures(void **state)
+/* Of every so many fixtures one, with the next of n kinds of caches; how many have been right. */
+static int check_fixtures(const struct engine_options *kinds, int n_kinds, int every)
 {
     const char *root = shared_path("goldens/models");
     struct dirent **entries;
-    int n, checked = 0, right = 0;
+    int n = scandir(root, &entries, NULL, alphasort), checked = 0, right = 0;
 
-    (void)state;
-    SKIP_IF_NO_SHARED();
-    n = scandir(root, &entries, NULL, alphasort);
     CHECK(n >= 0, "%s cannot be read", root);
     for (int i = 0; i < n; i++) {
         char path[4096];
         int length = snprintf(path, sizeof path, "%s/%s", root, entries[i]->d_name);
 
-        if (entries[i]->d_name[0] != '.' && length < (int)sizeof path &&
-            (!TEST_IS_SLOW || i % 8 == 0)) {
-            int of_one = check_fixture(entries[i]->d_name, path);
+        if (entries[i]->d_name[0] != '.' && length < (int)sizeof path && i % every == 0) {
+            int of_one = check_fixture(entries[i]->d_name, path, &kinds[i / every % n_kinds]);
 
             checked += of_one > 0;
             right += of_one;
@@ -197,7 +194,36 @@ static void test_fixtures(void **state)
     }
     free(entries);
     print_message("%d models, %d drafts were right\n", checked, right);
+    return checked;
+}
+
+static void test_fixtures(void **state)
+{
+    const struct engine_options exact = {.exact = true};
+    int checked;
+
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    checked = check_fixtures(&exact, 1, TEST_IS_SLOW ? 8 : 1);
     CHECK(checked >= (TEST_IS_SLOW ? 20 : 150), "only %d models", checked);
+}
+
+/* Drafts that were wrong are taken back from quantised caches too, and from those that keep but
+ * some tokens. */
+static void test_kinds_of_caches(void **state)
+{
+    static const struct engine_options kinds[] = {
+        {.exact = true, .kv_bits = 8, .kv_group_size = 32},
+        {.exact = true, .kv_bits = 4, .quantized_kv_start = 20},
+        {.exact = true, .kv_bits = 8, .max_kv_size = 9},
+        {.exact = true, .max_kv_size = 40},
+    };
+    int checked;
+
+    (void)state;
+    SKIP_IF_NO_SHARED();
+    checked = check_fixtures(kinds, COUNT(kinds), TEST_IS_SLOW ? 16 : 3);
+    CHECK(checked >= (TEST_IS_SLOW ? 10 : 50), "only %d models", checked);
 }
 
 static void encode(const tokenizer *t, const char *text, struct token_list *out)
@@ -293,7 +319,7 @@ static void choose_sampling(struct sampler_options *o, int i)
 #define N_SAMPLINGS 9
 
 /* The storyteller with its small sister: the same tokens, and a good part of them foreseen. */
-static void test_draft_model(void **state)
+static void check_draft_model(const struct engine_options *options)
 {
     const char *path = shared_path("models/storyteller"), *small_path;
     struct token_list prompt = {0};
@@ -303,14 +329,14 @@ static void test_draft_model(void **state)
     tokenizer *t;
     int right = 0, chosen = 0;
 
-    (void)state;
     small_path = shared_path("models/storyteller-draft");
     if (!path || !small_path) {
         print_message("no shared models: set CLM_SHARED to their folder\n");
         skip();
     }
     t = tokenizer_open(path, NULL, &err);
-    CHECK(t && !rig_open(&rig, path, 1, true, &err) && !rig_open(&small, small_path, 1, true, &err),
+    CHECK(t && !rig_open_with(&rig, path, NULL, 1, options, &err) &&
+              !rig_open_with(&small, small_path, NULL, 1, options, &err),
           "%s", err.message);
     encode(t, "Once upon a time, there was a little girl named Lily. She", &prompt);
     r.prompt = prompt.ids;
@@ -336,6 +362,24 @@ static void test_draft_model(void **state)
     tokenizer_close(t);
     rig_close(&rig);
     rig_close(&small);
+}
+
+static void test_draft_model(void **state)
+{
+    const struct engine_options exact = {.exact = true};
+
+    (void)state;
+    check_draft_model(&exact);
+}
+
+/* Both with quantised caches. */
+static void test_quantised_draft_model(void **state)
+{
+    const struct engine_options quantised = {
+        .exact = true, .kv_bits = 8, .kv_group_size = 32, .quantized_kv_start = 20};
+
+    (void)state;
+    check_draft_model(&quantised);
 }
 
 /* Rows of logits, one after each token, that hang on the token before; and those of a worse model.
@@ -422,7 +466,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fixtures),
         cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_kinds_of_caches),
         cmocka_unit_test(test_draft_model),
+        cmocka_unit_test(test_quantised_draft_model),
         cmocka_unit_test(test_distribution),
     };
 
