@@ -159,13 +159,25 @@ static bool revive(prefix_index *x, struct prefix_entry *e)
     return true;
 }
 
+/* A sequence that lies in a file that was changed is forgotten; false: it is as it was. */
+static bool drop_changed(prefix_index *x, struct prefix_entry *e)
+{
+    clm_error changed = {0};
+
+    if (!e || !kv_seq_check(e->seq, &changed))
+        return false;
+    prefix_drop_sequence(x, e);
+    return true;
+}
+
 /* The best sequence, after that of a file was brought back where this goes on farther by what is
  * worth reading it. */
 static struct found search_all(prefix_index *x, const int32_t *tokens, int n)
 {
     struct found f = search(x, tokens, n);
 
-    while (f.stored.point >= f.kept.point + MIN_STORED && revive(x, f.stored.entry))
+    while (drop_changed(x, f.kept.entry) ||
+           (f.stored.point >= f.kept.point + MIN_STORED && revive(x, f.stored.entry)))
         f = search(x, tokens, n);
     return f;
 }

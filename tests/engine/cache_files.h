@@ -33,6 +33,19 @@ static inline void save(struct rig *r, const kv_seq *s, const char *path)
     CHECK(cache_file_save(r->engine, s, path, &origin, &err) == 0, "%s", err.message);
 }
 
+static inline bool same_file(const char *a, const char *b)
+{
+    struct file_map x, y;
+    clm_error err = {0};
+    bool same;
+
+    CHECK(file_map(&x, a, &err) == 0 && file_map(&y, b, &err) == 0, "%s", err.message);
+    same = x.size == y.size && !memcmp(x.data, y.data, x.size);
+    file_unmap(&x);
+    file_unmap(&y);
+    return same;
+}
+
 /* Files are flushed to where they lie: let that be memory, where there is such a folder. */
 static inline int cache_files_setup(void **state)
 {

@@ -291,19 +291,6 @@ static void test_mlx_caches(void **state)
 
 /* Round trips */
 
-static bool same_file(const char *a, const char *b)
-{
-    struct file_map x, y;
-    clm_error err = {0};
-    bool same;
-
-    CHECK(file_map(&x, a, &err) == 0 && file_map(&y, b, &err) == 0, "%s", err.message);
-    same = x.size == y.size && !memcmp(x.data, y.data, x.size);
-    file_unmap(&x);
-    file_unmap(&y);
-    return same;
-}
-
 /* Of a loaded cache that has gone on, and one that has not, all but some tokens are forgotten. */
 static void check_trim(struct rig *r, const char *name, const char *path, const int32_t *tokens,
                        int n, int n_all)

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cache_files.h"
+#include "engine/prefix_index.h"
 #include "fixtures.h"
 
 #define BUNDLED CLM_SOURCE_DIR "/models/storyteller-4bit"
@@ -80,19 +81,6 @@ static void fork_both(struct pair *p)
     p->mapped = mapped;
 }
 
-static bool same_bytes(const char *a, const char *b)
-{
-    struct file_map x, y;
-    clm_error err = {0};
-    bool same;
-
-    CHECK(file_map(&x, a, &err) == 0 && file_map(&y, b, &err) == 0, "%s", err.message);
-    same = x.size == y.size && !memcmp(x.data, y.data, x.size);
-    file_unmap(&x);
-    file_unmap(&y);
-    return same;
-}
-
 /* Opened where it stays in the file, or copied from memory. */
 static kv_seq *reopen(struct rig *r, const char *path)
 {
@@ -117,7 +105,7 @@ static void save_both(struct pair *p, const char *path)
     snprintf(plain, sizeof plain, "%s", temporary_path("plain.safetensors"));
     save(p->rig, p->plain, plain);
     save(p->rig, p->mapped, path);
-    CHECK(same_bytes(plain, path), "%s: written, it differs", p->name);
+    CHECK(same_file(plain, path), "%s: written, it differs", p->name);
     if (random_below(2)) {
         kv_seq_close(p->mapped);
         p->mapped = reopen(p->rig, path);
@@ -310,6 +298,44 @@ static void test_changed_files(void **state)
     rig_close(&r);
 }
 
+/* What is kept of texts is forgotten when the file that it lies in changes. */
+static void test_changed_prefix(void **state)
+{
+    int32_t tokens[70] = {1};
+    struct rig r;
+    char path[2048];
+    float *logits;
+    kv_seq *s;
+    prefix_index *x;
+    clm_error err = {0};
+
+    (void)state;
+    snprintf(path, sizeof path, "%s", temporary_path("mapped.safetensors"));
+    open_rig(&r, BUNDLED, true);
+    logits = malloc(COUNT(tokens) * (size_t)r.vocab_size * sizeof *logits);
+    x = prefix_index_open(r.engine, NULL, &err);
+    CHECK(logits && x, "%s", err.message);
+    s = rig_sequence(&r);
+    rig_feed(&r, s, tokens, 65, logits);
+    save(&r, s, path);
+    kv_seq_close(s);
+    s = load(&r, path);
+    CHECK(prefix_index_insert(x, s, &err) == 0, "%s", err.message);
+    kv_seq_close(s);
+    for (int changed = 0; changed < 2; changed++) {
+        s = prefix_index_lookup(x, tokens, (int)COUNT(tokens), NULL, &err);
+        CHECK(s && kv_seq_length(s) == (changed ? 0 : 65), "%s", err.message);
+        rig_feed(&r, s, tokens + kv_seq_length(s), 1, logits);
+        kv_seq_close(s);
+        if (!changed)
+            change_file(path, CUT);
+    }
+    CHECK(prefix_index_stats(x).entries == 0, "it is kept");
+    prefix_index_close(x);
+    free(logits);
+    rig_close(&r);
+}
+
 /* Opening takes no blocks but the last, of however many sequences. */
 static void test_memory(void **state)
 {
@@ -344,9 +370,8 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_like_memory),
-        cmocka_unit_test(test_fixtures),
-        cmocka_unit_test(test_changed_files),
+        cmocka_unit_test(test_like_memory),   cmocka_unit_test(test_fixtures),
+        cmocka_unit_test(test_changed_files), cmocka_unit_test(test_changed_prefix),
         cmocka_unit_test(test_memory),
     };
 
