@@ -11,7 +11,7 @@ _clm_options() {
     tokenize) echo "-m --model --no-special -h --help" ;;
     detokenize) echo "-m --model --skip-special -h --help" ;;
     render) echo "-m --model --template --template-name --now --raw -h --help" ;;
-    logits) echo "-m --model --adapter-path --device -t --threads --exact --cache-type --cache-bytes --kv-bits --kv-group-size --quantized-kv-start --max-kv-size --tokens --decode --prefill-step-size --prompt-cache-file --save-prompt-cache -o --out -h --help" ;;
+    logits) echo "-m --model --adapter-path --device -t --threads --exact --cache-type --cache-bytes --kv-bits --kv-group-size --quantized-kv-start --max-kv-size --tokens --decode --prefill-step-size --prompt-cache-file --save-prompt-cache --batch -o --out -h --help" ;;
     inspect) echo "-m --model --adapter-path --device -t --threads --exact --cache-type --cache-bytes --kv-bits --kv-group-size --quantized-kv-start --max-kv-size --json -h --help" ;;
     models) echo "--json --devices -h --help" ;;
     help) echo "-h --help" ;;

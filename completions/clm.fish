@@ -244,6 +244,7 @@ complete -c clm -n '__fish_seen_subcommand_from logits' -l decode -x -d 'tokens 
 complete -c clm -n '__fish_seen_subcommand_from logits' -l prefill-step-size -x -d 'how many tokens of the prompt to process at a time'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l prompt-cache-file -r -F -d 'a prompt cache that the tokens follow, of clm cache-prompt or mlx-lm'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l save-prompt-cache -r -F -d 'where to keep what the model remembers after the last token, as such a cache'
+complete -c clm -n '__fish_seen_subcommand_from logits' -l batch -r -F -d 'lines of {"ids"'
 complete -c clm -n '__fish_seen_subcommand_from logits' -s o -l out -r -F -d 'the safetensors file to write'
 complete -c clm -n '__fish_seen_subcommand_from logits' -s h -l help -d 'show this and exit'
 

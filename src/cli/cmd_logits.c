@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "cli/command.h"
+#include "cli/logits_batch.h"
 #include "cli/prompt_cache.h"
 #include "format/safetensors.h"
 
@@ -11,6 +12,7 @@ struct logits_args {
     struct ids tokens, decode;
     int prefill_step_size;
     const char *cache_file, *save_cache;
+    const char *batch;
     const char *out;
 };
 
@@ -32,26 +34,13 @@ static int evaluate(float *rows, struct session *s, kv_seq *seq, const int32_t *
     return 0;
 }
 
-static struct checkpoint_tensor tensor_of(const char *name, const float *rows, int n,
-                                          int vocab_size)
-{
-    return (struct checkpoint_tensor){
-        .name = name,
-        .type = DTYPE_F32,
-        .n_dims = 2,
-        .shape = {n, vocab_size},
-        .data = rows,
-        .size = (size_t)n * (size_t)vocab_size * sizeof *rows,
-    };
-}
-
 static int write_logits(const struct logits_args *a, const float *rows, int vocab_size,
                         clm_error *err)
 {
     const float *decode = rows + (size_t)a->tokens.n * (size_t)vocab_size;
     struct checkpoint_tensor tensors[] = {
-        tensor_of("decode_logits", decode, a->decode.n, vocab_size),
-        tensor_of("prompt_logits", rows, a->tokens.n, vocab_size),
+        logits_tensor("decode_logits", decode, a->decode.n, vocab_size),
+        logits_tensor("prompt_logits", rows, a->tokens.n, vocab_size),
     };
 
     return safetensors_write(a->out, tensors, COUNT(tensors), NULL, 0, err);
@@ -92,6 +81,16 @@ cleanup:
     return rc;
 }
 
+static int check_args(const struct logits_args *a, clm_error *err)
+{
+    if (a->batch && (a->tokens.n || a->decode.n || a->cache_file || a->save_cache))
+        return fail(err, CLM_ERR_ARG,
+                    "--batch takes the place of --tokens, --decode and prompt caches");
+    if (!a->batch && a->tokens.n == 0 && !(a->cache_file && a->decode.n))
+        return fail(err, CLM_ERR_ARG, "--tokens is missing: --tokens 1,2,3");
+    return a->out ? 0 : fail(err, CLM_ERR_ARG, "--out is missing: --out FILE.safetensors");
+}
+
 static int logits_run(const void *args, clm_error *err)
 {
     const struct logits_args *a = args;
@@ -99,13 +98,11 @@ static int logits_run(const void *args, clm_error *err)
     struct session s = {0};
     int rc = -1;
 
-    if (a->tokens.n == 0 && !(a->cache_file && a->decode.n))
-        return fail(err, CLM_ERR_ARG, "--tokens is missing: --tokens 1,2,3");
-    if (!a->out)
-        return fail(err, CLM_ERR_ARG, "--out is missing: --out FILE.safetensors");
+    if (check_args(a, err))
+        return -1;
     model.like = a->cache_file;
     if (session_open(&s, &model, a->prefill_step_size, err) == 0)
-        rc = run_tokens(a, &s, err);
+        rc = a->batch ? logits_batch(&s, a->batch, a->out, err) : run_tokens(a, &s, err);
     session_close(&s);
     return rc;
 }
@@ -121,6 +118,9 @@ static const struct option logits_options[] = {
                    "a prompt cache that the tokens follow, of clm cache-prompt or mlx-lm")},
     {STRING_OPTION("save-prompt-cache", 0, struct logits_args, save_cache, "FILE",
                    "where to keep what the model remembers after the last token, as such a cache")},
+    {STRING_OPTION("batch", 0, struct logits_args, batch, "FILE",
+                   "lines of {\"ids\": [...]}, as clm tokenize writes them, in place of --tokens; "
+                   "- is standard input")},
     {STRING_OPTION("out", 'o', struct logits_args, out, "FILE", "the safetensors file to write")},
     {0},
 };
@@ -130,7 +130,8 @@ const struct command command_logits = {
     .summary = "a model's logits for given tokens, written to a file",
     .details =
         "Writes float32 tensors prompt_logits [tokens, vocabulary] and decode_logits [tokens of "
-        "--decode, vocabulary]: row i is what the model says after token i.",
+        "--decode, vocabulary]: row i is what the model says after token i. With --batch the lists "
+        "are evaluated together, and tensors logits.0, logits.1, ... are those of the lines.",
     .options = logits_options,
     .args_size = sizeof(struct logits_args),
     .run = logits_run,

@@ -8,9 +8,12 @@
 /* Logits are kept for a step at a time: not more than this many bytes of them. */
 #define MAX_LOGITS ((size_t)64 << 20)
 
-enum { MAX_PARTS = 64 };
+enum {
+    MAX_PARTS = 64,
+    MIN_SHARED = 32 /* tokens that texts begin with which are worth a sequence of their own */
+};
 
-/* The rows that a step has of one text. */
+/* The rows that a step has of one text, or of what some begin with. */
 struct part {
     size_t text;
     kv_seq *seq;
@@ -28,7 +31,14 @@ struct scoring {
         size_t next;
         int done;
         kv_seq *seq;
+        /* What texts before end begin with: so many tokens, of which done have been read. */
+        struct beginning {
+            kv_seq *seq; /* NULL: nothing */
+            int length, done;
+            size_t end;
+        } beginning;
     } at;
+    bool alone; /* each text is read by itself */
     struct part parts[MAX_PARTS];
     int n_parts, max_parts;
 };
@@ -62,6 +72,68 @@ static int share(const struct scoring *s, int rows, int logits)
     return more > 0 ? n - more : n;
 }
 
+/* Tokens that two texts begin with and of which neither needs logits. */
+static int common(const struct score_text *a, const struct score_text *b)
+{
+    int most = a->first < b->first ? a->first - 1 : b->first - 1, n = 0;
+
+    while (n < most && a->tokens[n] == b->tokens[n])
+        n++;
+    return n;
+}
+
+/* What the next text and those that follow it begin with, if that is worth it. */
+static int open_beginning(struct scoring *s, clm_error *err)
+{
+    size_t next = s->at.next, end = next + 1;
+    const struct score_text *t = &s->texts[next];
+    int length = !s->alone && end < s->n_texts ? common(t, &s->texts[end]) : 0;
+
+    kv_seq_close(s->at.beginning.seq);
+    s->at.beginning = (struct beginning){0};
+    if (length < MIN_SHARED)
+        return 0;
+    while (end < s->n_texts && common(t, &s->texts[end]) >= length)
+        end++;
+    s->at.beginning = (struct beginning){.length = length, .end = end};
+    s->at.beginning.seq = kv_seq_open(engine_cache(s->e), err);
+    return s->at.beginning.seq ? 0 : -1;
+}
+
+/* The sequence of the next text; it stays NULL where what it begins with is yet to be read. */
+static int open_text(struct scoring *s, clm_error *err)
+{
+    struct beginning *b = &s->at.beginning;
+
+    if (s->at.next >= b->end && open_beginning(s, err))
+        return -1;
+    if (!b->seq) {
+        s->at.seq = kv_seq_open(engine_cache(s->e), err);
+    } else if (kv_seq_length(b->seq) == b->length) {
+        s->at.seq = kv_seq_fork(b->seq, err);
+        s->at.done = b->length;
+    } else {
+        return 0;
+    }
+    return s->at.seq ? 0 : -1;
+}
+
+static void add_part(struct scoring *s, kv_seq *seq, int begin, int n, bool ends)
+{
+    s->parts[s->n_parts++] = (struct part){s->at.next, seq, begin, n, ends};
+}
+
+/* A part of what the next texts begin with, which they wait for. */
+static void add_beginning(struct scoring *s, int rows)
+{
+    struct beginning *b = &s->at.beginning;
+    int n = b->length - b->done < rows ? b->length - b->done : rows;
+
+    if (n > 0)
+        add_part(s, b->seq, b->done, n, false);
+    b->done += n;
+}
+
 /* The parts of a step, the first of them the rest of a text that was begun. */
 static int gather(struct scoring *s, clm_error *err)
 {
@@ -70,23 +142,26 @@ static int gather(struct scoring *s, clm_error *err)
     s->n_parts = 0;
     while (s->n_parts < s->max_parts && s->at.next < s->n_texts) {
         const struct score_text *t = &s->texts[s->at.next];
-        struct part *p = &s->parts[s->n_parts];
-        int n = share(s, rows, logits);
+        int n;
 
         if (t->first >= t->n) {
             s->at.next++;
             continue;
         }
+        if (!s->at.seq && open_text(s, err))
+            return -1;
+        if (!s->at.seq) {
+            add_beginning(s, rows);
+            break;
+        }
+        n = share(s, rows, logits);
         if (n == 0)
             break;
-        if (!s->at.seq && !(s->at.seq = kv_seq_open(engine_cache(s->e), err)))
-            return -1;
-        *p = (struct part){s->at.next, s->at.seq, s->at.done, n, s->at.done + n == t->n - 1};
-        s->n_parts++;
+        add_part(s, s->at.seq, s->at.done, n, s->at.done + n == t->n - 1);
         rows -= n;
         logits -= foretelling(t, s->at.done, n);
         s->at.done += n;
-        if (p->ends) {
+        if (s->at.done == t->n - 1) {
             s->at.next++;
             s->at.done = 0;
             s->at.seq = NULL;
@@ -147,16 +222,21 @@ static void close_ended(struct scoring *s)
     s->n_parts = 0;
 }
 
-/* After a step for which the cache had no room: fewer texts at once from now on, what was begun for
- * it is forgotten. */
+/* After a step for which the cache had no room: fewer texts at once from now on, or nothing more
+ * that several begin with; what was begun for it is forgotten. */
 static void take_back(struct scoring *s, struct place before)
 {
+    kv_seq *beginning = s->at.beginning.seq;
+
     for (int i = 0; i < s->n_parts; i++)
-        if (s->parts[i].seq != before.seq)
+        if (s->parts[i].seq != before.seq && s->parts[i].seq != beginning)
             kv_seq_close(s->parts[i].seq);
-    s->max_parts = s->n_parts / 2;
+    kv_seq_close(beginning);
+    s->alone = s->alone || s->n_parts == 1;
+    s->max_parts = s->n_parts > 1 ? s->n_parts / 2 : 1;
     s->n_parts = 0;
     s->at = before;
+    s->at.beginning = (struct beginning){0};
 }
 
 static int gather_and_step(struct scoring *s, clm_error *err)
@@ -167,7 +247,7 @@ static int gather_and_step(struct scoring *s, clm_error *err)
 
     if (rc == 0 && s->n_parts > 0)
         rc = step(s, &inner);
-    if (rc && inner.code == CLM_ERR_FULL && s->n_parts > 1) {
+    if (rc && inner.code == CLM_ERR_FULL && (s->n_parts > 1 || s->at.beginning.seq)) {
         take_back(s, before);
         return 0;
     }
@@ -205,5 +285,6 @@ int score_texts(engine *e, const struct score_text *texts, size_t n, const struc
     while (rc == 0 && s.at.next < n)
         rc = gather_and_step(&s, err);
     kv_seq_close(s.at.seq);
+    kv_seq_close(s.at.beginning.seq);
     return rc;
 }

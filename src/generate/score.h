@@ -25,7 +25,8 @@ int score_check(engine *e, const struct score_text *t, clm_error *err);
 
 /**
  * Evaluate texts [n], each as a sequence of its own: as many in a step as the engine takes rows,
- * and a long one in several steps. What is not foretold costs no logits.
+ * and a long one in several steps. What is not foretold costs no logits, and what texts that follow
+ * one another begin with, before any token that is foretold, is evaluated once.
  *
  * Errors: those of score_check, CLM_ERR_FORMAT (logits that are not finite), those of engine_step
  * and the sink's.

@@ -107,6 +107,22 @@ class Logits(Case):
         self.assertEqual(self.logits(self.IDS, (), "--threads", "1"),
                          self.logits(self.IDS, (), "--threads", "3"))
 
+    def test_batch(self):
+        lists, out = [self.IDS, self.IDS[:3], [7], self.IDS[2:] * 9], self.folder / "batch"
+        file = self.folder / "ids.jsonl"
+        file.write_text(lines({"ids": ids} for ids in lists[:2]) + " \n" +
+                        lines({"ids": ids} for ids in lists[2:]))
+        for args, given in (([file], None), (["-"], file.read_text())):
+            self.done("logits", "--exact", "--batch", *args, "--out", out, input=given)
+            got = read_safetensors(out)
+            self.assertEqual(len(got), len(lists))
+            for i, ids in enumerate(lists):
+                self.assertEqual(got["logits.%d" % i], self.logits(ids)["prompt_logits"])
+        for text, said in (('{"ids": []}', "line 1"), ('{"ids": [1]}\n{"tokens": [1]}', "line 2"),
+                           ('{"ids": [1, 4096]}', "4096"), ("[1]", "ids"), ("", "no lists")):
+            self.fails(1, said, "logits", "--batch", "-", "--out", out, input=text)
+        self.fails(2, "--batch", "logits", "--batch", file, "--tokens", "1", "--out", out)
+
     def test_greedy_is_the_largest(self):
         rows = self.logits(self.IDS)["prompt_logits"][1]
         last = rows[-4096:]
