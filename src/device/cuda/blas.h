@@ -10,12 +10,29 @@
 
 #include "device/cuda/cuda.h"
 
+/* A product: w [n_out, n_in], x [n_rows, n_in], y; what an algorithm is found for. */
+struct cuda_blas_shape {
+    int n_out, n_rows, n_in;
+    cudaDataType_t types[3];
+    int64_t strides[3];
+    uint32_t alignments[3], zero;
+};
+
+struct cuda_blas_plan {
+    struct cuda_blas_shape shape;
+    cublasLtMatmulAlgo_t algo;
+};
+
+enum { CUDA_BLAS_PLANS = 64 };
+
 /* Functions of cuBLASLt under their own names, without cublasLt in front. */
 struct cuda_blas {
     void *library;
     cublasLtHandle_t handle;
     void *workspace; /* device memory, for one product at a time */
     size_t workspace_size;
+    struct cuda_blas_plan plans[CUDA_BLAS_PLANS];
+    int next_plan; /* to be taken for another shape */
     decltype(&cublasLtCreate) Create;
     decltype(&cublasLtDestroy) Destroy;
     decltype(&cublasLtMatmul) Matmul;

@@ -1,99 +1,128 @@
-/* device/cuda/matmul.cu: products with weights of any format, an output number for each warp: the
- * plain way, which every faster one is held against. */
-#include "device/cuda/numbers.cuh"
+/* device/cuda/matmul.cu: which way a product goes, and rows of an embedding.
+ *
+ * Exact products all go one way, in f32. Of others few rows go through the kernels that read
+ * weights at the speed of memory, many to cuBLASLt. Weights of f32 stay f32 everywhere: routers and
+ * the like are, and what they choose should not turn on a rounding.
+ */
+#include "device/cuda/products.h"
 #include "device/cuda/rows.cuh"
 
-enum { WARPS = 8 };
+enum {
+    THREADS = 256,
+    FEW = 8 /* rows that no other way is faster for */
+};
 
-static __device__ float product(const struct weight &w, int o, const float *x)
+/* --- Products --- */
+
+static tensor some_rows(const tensor *t, int first, int n)
 {
-    float sum = 0;
+    tensor part = *t;
 
-    for (int i = threadIdx.x; i < w.n_in; i += WARP)
-        sum += x[i] * weight_number(w, o, i);
-    return over_warp(sum, sum_of());
+    part.data = (float *)t->data + first * t->stride;
+    part.rows = n;
+    return part;
 }
 
-static __global__ void matmul_kernel(struct rows y, struct weight w, const float *bias,
-                                     struct rows x)
+/* Jobs that are alike, in one launch for so many rows. */
+static void product_in_streams(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
+                               const tensor *x, int most)
 {
-    int o = blockIdx.x * WARPS + threadIdx.y;
+    for (int first = 0, n; first < x->rows; first += n) {
+        struct matmul_job parts[CUDA_STREAM_JOBS];
+        tensor y[CUDA_STREAM_JOBS], some;
 
-    cuda_begin();
-    for (int t = blockIdx.y; o < w.n_out && t < x.n; t += gridDim.y) {
-        float sum = product(w, o, row_at(x, t));
-
-        if (threadIdx.x == 0)
-            row_at(y, t)[o] = sum + (bias ? bias[o] : 0);
+        n = x->rows - first < most ? x->rows - first : most;
+        some = some_rows(x, first, n);
+        for (int i = 0; i < n_jobs; i++) {
+            y[i] = some_rows(jobs[i].y, first, n);
+            parts[i] = (struct matmul_job){&y[i], jobs[i].w, jobs[i].bias};
+        }
+        cuda_product_stream(c, parts, n_jobs, &some);
     }
+}
+
+/* How many of the jobs can go together, the first of them included. */
+static int count_alike(const struct cuda_device *c, const struct matmul_job *jobs, int n_jobs)
+{
+    int n = 1;
+
+    while (n < n_jobs && n < CUDA_STREAM_JOBS && cuda_stream_rows(c, jobs[n].w) &&
+           cuda_stream_alike(jobs[0].w, jobs[n].w))
+        n++;
+    return n;
+}
+
+/* Rows up to which a weight is read for so few at a time rather than given to cuBLASLt. */
+static int few_rows(const struct cuda_device *c, const struct weight *w)
+{
+    int most = cuda_stream_rows(c, w);
+
+    return w->format <= WEIGHT_BF16 || most < FEW ? FEW : most;
+}
+
+static bool is_few(const struct cuda_device *c, const struct weight *w, int n_rows)
+{
+    return n_rows <= few_rows(c, w);
 }
 
 void cuda_matmul(device *d, const struct matmul_job *jobs, int n_jobs, const tensor *x)
 {
     struct cuda_device *c = cuda_device_of(d);
 
-    for (int j = 0; j < n_jobs; j++) {
-        const struct weight *w = jobs[j].w;
-        dim3 grid(blocks_for(w->n_out, WARPS), grid_rows(x->rows));
+    for (int i = 0, n; i < n_jobs && x->rows > 0; i += n) {
+        int most = cuda_stream_rows(c, jobs[i].w);
 
-        cuda_launch(c, matmul_kernel, shape_of(grid, dim3(WARP, WARPS), 0), rows_of(jobs[j].y), *w,
-                    jobs[j].bias, rows_of(x));
+        n = 1;
+        if (c->exact) {
+            cuda_product_f32(c, &jobs[i], x, NULL);
+            continue;
+        }
+        if (!is_few(c, jobs[i].w, x->rows)) {
+            while (i + n < n_jobs && !is_few(c, jobs[i + n].w, x->rows))
+                n++;
+            if (cuda_product_dense(c, jobs + i, n, x))
+                continue;
+            n = 1;
+        }
+        if (most) {
+            n = count_alike(c, jobs + i, n_jobs - i);
+            product_in_streams(c, jobs + i, n, x, most);
+        } else {
+            cuda_product_f32(c, &jobs[i], x, NULL);
+        }
     }
 }
 
-/* Row r of y is that of expert ids[r / k, r % k]. */
-static __global__ void experts_kernel(struct rows y, const struct weight *ws, const float *bias,
-                                      struct rows x, const int32_t *ids, int64_t ids_stride, int k,
-                                      int n_rows)
+/* --- Rows --- */
+
+static __global__ void __launch_bounds__(THREADS)
+    embed_kernel(struct rows y, const struct weight w, const int32_t *ids, float scale)
 {
-    int o = blockIdx.x * WARPS + threadIdx.y;
+    int k = (int)(blockIdx.x * THREADS + threadIdx.x) * 8;
 
     cuda_begin();
-    for (int r = blockIdx.y; r < n_rows; r += gridDim.y) {
-        int id = ids[r / k * ids_stride + r % k];
-        struct weight w = ws[id];
+    if (k >= w.n_in)
+        return;
+    for (int r = blockIdx.y; r < y.n; r += gridDim.y) {
+        float *to = row_at(y, r) + k, v[8];
 
-        if (o >= w.n_out)
-            return;
-        float sum = product(w, o, row_at(x, x.n == n_rows ? r : r / k));
-
-        if (threadIdx.x == 0)
-            row_at(y, r)[o] = sum + (bias ? bias[(int64_t)id * w.n_out + o] : 0);
+        weight_numbers8(v, w, ids[r], k);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            if (k + i < w.n_in)
+                to[i] = scale * v[i];
     }
-}
-
-void cuda_matmul_experts(device *d, const struct matmul_job *jobs, int n_jobs, int n_experts,
-                         const tensor *x, const tensor *ids)
-{
-    struct cuda_device *c = cuda_device_of(d);
-    int n_rows = ids->rows * ids->cols;
-
-    for (int j = 0; j < n_jobs && n_rows; j++) {
-        const struct weight *w = jobs[j].w;
-        dim3 grid(blocks_for(w->n_out, WARPS), grid_rows(n_rows));
-        const void *ws = cuda_keep(c, w, (size_t)n_experts * sizeof *w);
-
-        cuda_launch(c, experts_kernel, shape_of(grid, dim3(WARP, WARPS), 0), rows_of(jobs[j].y),
-                    (const struct weight *)ws, jobs[j].bias, rows_of(x), (const int32_t *)ids->data,
-                    ids->stride, ids->cols, n_rows);
-    }
-}
-
-static __global__ void embed_kernel(struct rows y, struct weight w, const int32_t *ids, float scale)
-{
-    cuda_begin();
-    for (int t = blockIdx.y; t < y.n; t += gridDim.y)
-        for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < w.n_in; i += gridDim.x * blockDim.x)
-            row_at(y, t)[i] = scale * weight_number(w, ids[t], i);
 }
 
 void cuda_embed(device *d, tensor *y, const struct weight *w, const int32_t *ids, float scale)
 {
-    dim3 grid(blocks_for(w->n_in, 256), grid_rows(y->rows));
+    dim3 grid(blocks_for(w->n_in, 8 * THREADS), grid_rows(y->rows));
 
-    cuda_launch(cuda_device_of(d), embed_kernel, shape_of(grid, dim3(256), 0), rows_of(y), *w, ids,
-                scale);
+    cuda_launch(cuda_device_of(d), embed_kernel, shape_of(grid, dim3(THREADS), 0), rows_of(y), *w,
+                ids, scale);
 }
+
+/* --- The largest --- */
 
 /* The better of two, the first on ties. */
 static __device__ void better(float &best, int &at, float other, int other_at)

@@ -1,0 +1,885 @@
+/* device/cuda/product_stream.cu: products of few rows, at the speed of memory.
+ *
+ * A block has so many tiles of 16 outputs, one after another; its warps share the numbers of a row,
+ * in chunks. Each warp brings its chunks to shared memory through a ring of its own, asynchronously
+ * and several ahead, across tiles; a tile's sums are added up over the warps when all have theirs.
+ *
+ * The products are matrix instructions, 16 outputs x 16 numbers x 8 columns: a column is a row of
+ * x, or with few rows the upper half of its bits or the lower. Order among the numbers does not
+ * matter, so that a lane takes eight that lie side by side. Codes become halves by putting their
+ * bits behind those of 1024; scales, and biases with the 1024 taken back, are applied to the sums
+ * of a group.
+ */
+#include "device/cuda/products.h"
+#include "device/cuda/rows.cuh"
+#include "device/cuda/stream.cuh"
+
+enum {
+    WARPS = 8,
+    TILE = 16, /* outputs */
+    MAX_STAGES = 4,
+    COLUMNS = 8, /* of a matrix instruction */
+    MAX_ROWS = 32,
+    WIDE = 4,     /* matrix instructions side by side where there are more rows than columns */
+    STEP = 32,    /* numbers that a warp takes at a time */
+    PAD = 64,     /* bytes behind a column of x, so that columns lie in other banks */
+    SHARED = 1024 /* bytes of shared memory that a block has besides what it asks for */
+};
+
+struct part {
+    const uint8_t *data, *scales, *biases;
+    float *y;
+    const float *bias;
+    int64_t y_stride;
+    int n_out, first_tile;
+    int scale_rows, scale_row;
+    const struct weight *experts; /* all of them, in device memory; or NULL */
+};
+
+struct stream {
+    struct part parts[CUDA_STREAM_JOBS];
+    const float *x;
+    float *sums; /* where the row is split: [n_slices, n_rows, 16 n_tiles] */
+    int64_t x_stride;
+    size_t row_bytes, scale_row_bytes;
+    int n_parts, n_tiles;
+    int n_rows;            /* of an output */
+    int x_rows, n_columns; /* in shared memory; columns are twice that where halved */
+    int n_in, n_chunks, n_slices, slice_chunks, n_stages;
+    int kind, group_shift, scale_pitch;
+    int warps_k;                /* that share a tile */
+    int n_units;                /* of n_slices blocks */
+    bool halved, wide, aligned; /* aligned: rows of scales begin with a word */
+    /* Rows with experts: one for each choice, tiles_each tiles for one after another. */
+    const int32_t *ids;
+    int64_t ids_stride;
+    int per_row, x_share, n_choices, tiles_each;
+};
+
+/* A matrix that was chosen. */
+struct choice {
+    const uint8_t *data, *scales, *biases;
+    int scale_row, expert;
+};
+
+/* Shared memory: x as halves [n_columns, the slice's numbers], a column PAD bytes longer; the sums
+ * of each STEP of it [steps, n_columns]; of each row the greatest magnitude, then what takes the
+ * scale of its halves back; the choices; the sums of the warps [2, WARPS, 16, columns]; for each
+ * warp the scales of a chunk [groups, 16], and its ring. */
+struct layout {
+    int x_pitch, sums, factors, choices, tiles, rings, ring, stage, size;
+};
+
+/* The scales of a chunk: floats, with what is added for the sums of x; or two halves alike. */
+template <int C> static __host__ __device__ int table_bytes(const struct stream &s)
+{
+    return C <= F16 ? 0 : (chunk_of(C) >> s.group_shift) * TILE * (C == NVFP4 ? 4 : 8);
+}
+
+template <int C, int NT> static __host__ __device__ struct layout layout_of(const struct stream &s)
+{
+    struct layout l = {};
+    int n = s.slice_chunks * chunk_of(C), scales = is_int(C) ? 2 : C > F16;
+
+    l.x_pitch = 2 * n + PAD;
+    l.sums = s.n_columns * l.x_pitch;
+    l.factors = l.sums + (is_int(C) ? n / STEP * (s.n_columns + 1) / 2 * 8 : 0);
+    l.choices = l.factors + (s.x_rows * 4 + 15) / 16 * 16;
+    l.tiles = l.choices + s.n_choices * s.n_parts * (int)sizeof(struct choice);
+    l.rings = l.tiles + 2 * WARPS * TILE * NT * COLUMNS * 4;
+    l.stage = TILE * (pitch_of(C) + scales * s.scale_pitch);
+    l.ring = table_bytes<C>(s) + s.n_stages * l.stage;
+    l.size = l.rings + WARPS * l.ring;
+    return l;
+}
+
+/* --- x --- */
+
+/* Over so many lanes side by side. */
+static __device__ __forceinline__ float sum_over(float v, int lanes)
+{
+    for (int step = lanes / 2; step; step /= 2)
+        v += __shfl_xor_sync(~0u, v, step);
+    return v;
+}
+
+/* The greatest magnitude of each row, for what follows to scale by. */
+static __device__ void find_most(int *most, const struct stream &s, int first, int n)
+{
+    for (int r = 0; r < s.x_rows; r++) {
+        float m = 0;
+
+        for (int k = 8 * threadIdx.x; k < n; k += 8 * 32 * WARPS) {
+            float v[8];
+
+            floats8(v, s.x + r * s.x_stride, first + k, s.n_in, s.wide);
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                m = fmaxf(m, fabsf(v[j]));
+        }
+        int best = __reduce_max_sync(~0u, __float_as_int(m));
+        if (threadIdx.x % 32 == 0)
+            atomicMax(&most[r], best);
+    }
+}
+
+/* The slice's numbers of every row, into shared memory. */
+template <int C>
+static __device__ void take_x(uint8_t *shared, const struct stream &s, const struct layout &l,
+                              int first)
+{
+    int *most = (int *)(shared + l.factors);
+    int n = s.slice_chunks * chunk_of(C), sum_columns = (s.n_columns + 1) / 2 * 2;
+
+    for (int r = threadIdx.x; r < s.x_rows; r += 32 * WARPS)
+        most[r] = 0;
+    __syncthreads();
+    if (C != BF16) {
+        find_most(most, s, first, n);
+        __syncthreads();
+    }
+    for (int r = 0; r < s.x_rows; r++) {
+        int column = s.halved ? 2 * r : r;
+        float scale = C == BF16 ? 1 : scale_for(__int_as_float(most[r]));
+
+        /* All lanes of a warp go on or none: a chunk has whole warps of pieces, or no sums. */
+        for (int k = 8 * threadIdx.x; k < n; k += 8 * 32 * WARPS) {
+            float v[8], sum, rest = 0;
+            uint8_t *to = shared + column * l.x_pitch + 2 * k;
+
+            floats8(v, s.x + r * s.x_stride, first + k, s.n_in, s.wide);
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                v[j] *= scale;
+            sum = put_halves<C>(to, v);
+            if (s.halved)
+                rest = put_halves<C>(to + l.x_pitch, v);
+            if (is_int(C)) {
+                float *at = (float *)(shared + l.sums) + k / STEP * sum_columns + column;
+
+                sum = sum_over(sum, STEP / 8);
+                rest = sum_over(rest, STEP / 8);
+                if (k % STEP == 0)
+                    at[0] = sum;
+                if (k % STEP == 0 && s.halved)
+                    at[1] = rest;
+            }
+        }
+    }
+    __syncthreads();
+    for (int r = threadIdx.x; C != BF16 && r < s.x_rows; r += 32 * WARPS)
+        most[r] = __float_as_int(1 / scale_for(__int_as_float(most[r])));
+}
+
+/* The matrices of every choice of experts. */
+static __device__ void take_choices(struct choice *choices, const struct stream &s)
+{
+    for (int i = threadIdx.x; i < s.n_choices * s.n_parts; i += 32 * WARPS) {
+        const struct part &part = s.parts[i % s.n_parts];
+        int row = i / s.n_parts;
+        int e = s.ids[row / s.per_row * s.ids_stride + row % s.per_row];
+        const struct weight &w = part.experts[e];
+
+        choices[i] = {(const uint8_t *)w.data, (const uint8_t *)w.scales, (const uint8_t *)w.biases,
+                      w.scale_row, e};
+    }
+}
+
+/* --- The rings --- */
+
+/* A tile: its number, that among those of its choice, and whose it is. */
+struct spot {
+    int tile, local, row, part;
+};
+
+/* n tiles on. */
+static __device__ __forceinline__ void walk(struct spot *p, const struct stream &s, int n)
+{
+    p->tile += n;
+    p->local += n;
+    while (p->local >= s.tiles_each && p->tile < s.n_tiles) {
+        p->local -= s.tiles_each;
+        p->row++;
+        p->part = 0;
+    }
+    while (p->part + 1 < s.n_parts && s.parts[p->part + 1].first_tile <= p->local)
+        p->part++;
+}
+
+/* The matrix of a tile. */
+static __device__ __forceinline__ struct choice
+matrix_of(const struct spot &p, const struct stream &s, const struct choice *choices)
+{
+    const struct part &part = s.parts[p.part];
+
+    if (s.n_choices)
+        return choices[p.row * s.n_parts + p.part];
+    return {part.data, part.scales, part.biases, part.scale_row, 0};
+}
+
+/* What a warp fetches next: a chunk of the slice of a tile, if there is such a tile. */
+struct place {
+    struct spot at;
+    int chunk;
+    bool there;
+    int n_left; /* outputs from the tile's first on */
+    const uint8_t *data;
+    const uint8_t *scales, *biases, *scales_end,
+        *biases_end; /* of the row that this lane fetches */
+};
+
+/* Where the scales of output o of a part begin. */
+template <int C>
+static __device__ __forceinline__ size_t scales_at(const struct stream &s, const struct spot &p,
+                                                   const struct choice &m, int o)
+{
+    if (C == E4M3)
+        o = (m.scale_row + o) / s.parts[p.part].scale_rows;
+    return (size_t)o * s.scale_row_bytes;
+}
+
+template <int C>
+static __device__ __forceinline__ void find_tile(struct place *p, const struct stream &s,
+                                                 const struct choice *choices)
+{
+    p->there = p->at.tile < s.n_tiles;
+    if (!p->there)
+        return;
+
+    const struct choice m = matrix_of(p->at, s, choices);
+    int n_out = s.parts[p->at.part].n_out,
+        row = (p->at.local - s.parts[p->at.part].first_tile) * TILE;
+    p->n_left = n_out - row;
+    p->data = m.data + (size_t)row * s.row_bytes;
+    if (C > F16) {
+        int o = row + min((int)threadIdx.x % 32 / 2, p->n_left - 1);
+        size_t at = scales_at<C>(s, p->at, m, o);
+        size_t end = scales_at<C>(s, p->at, m, n_out - 1) + s.scale_row_bytes;
+
+        p->scales = m.scales + at;
+        p->biases = m.biases + at;
+        p->scales_end = m.scales + end;
+        p->biases_end = m.biases + end;
+    }
+}
+
+/* Goes to the warp's next chunk. */
+template <int C>
+static __device__ __forceinline__ void step_on(struct place *p, const struct stream &s,
+                                               const struct choice *choices, int n_chunks,
+                                               int first, int stride)
+{
+    p->chunk += s.warps_k;
+    if (p->chunk >= n_chunks) {
+        p->chunk = first;
+        walk(&p->at, s, stride);
+        find_tile<C>(p, s, choices);
+    }
+}
+
+/* The aligned words around the scales of a chunk, none from beyond their end; two lanes a row. */
+static __device__ __forceinline__ void
+fetch_scales(uint32_t to, const uint8_t *from, const uint8_t *end, const struct stream &s, int k)
+{
+    int lane = threadIdx.x % 32;
+
+    from += (k >> s.group_shift) * scale_size(s.kind);
+    from = (const uint8_t *)((uintptr_t)from & ~(uintptr_t)3);
+    to += lane / 2 * s.scale_pitch;
+    for (int at = lane % 2 * 4; at < s.scale_pitch; at += 8) {
+        int64_t n = end - from - at;
+
+        copy4(to + at, from + at, n >= 4 ? 4 : n > 0 ? (int)n : 0);
+    }
+}
+
+template <int C>
+static __device__ __forceinline__ void fetch(uint32_t to, const struct place &p,
+                                             const struct stream &s, int first_chunk)
+{
+    const int n = chunk_bytes(C) / 16; /* pieces of a row */
+    int chunk = first_chunk + p.chunk, lane = threadIdx.x % 32;
+
+    if (!p.there)
+        return;
+    if constexpr (32 % n == 0) {
+        int r = lane / n, at = lane % n * 16;
+        bool there = (size_t)chunk * chunk_bytes(C) + at < s.row_bytes;
+        const uint8_t *from = p.data + r * s.row_bytes + (size_t)chunk * chunk_bytes(C) + at;
+        uint32_t to_row = to + r * pitch_of(C) + at;
+
+#pragma unroll
+        for (int i = 0; i < TILE * n / 32; i++, r += 32 / n, from += 32 / n * s.row_bytes)
+            copy16(to_row + 32 / n * i * pitch_of(C), from, there && r < p.n_left);
+    } else {
+#pragma unroll
+        for (int i = 0; i < TILE * n / 32; i++) {
+            int r = (i * 32 + lane) / n, piece = (i * 32 + lane) % n;
+            size_t at = (size_t)chunk * chunk_bytes(C) + 16 * piece;
+
+            copy16(to + r * pitch_of(C) + 16 * piece, p.data + r * s.row_bytes + at,
+                   at < s.row_bytes && r < p.n_left);
+        }
+    }
+    if (C > F16) {
+        int k = chunk * chunk_of(C);
+
+        to += TILE * pitch_of(C);
+        fetch_scales(to, p.scales, p.scales_end, s, k);
+        if (is_int(C))
+            fetch_scales(to + TILE * s.scale_pitch, p.biases, p.biases_end, s, k);
+    }
+}
+
+/* --- Sums --- */
+
+/* Where in its word the scales of the row lane % 16 begin, and the biases. */
+struct offsets {
+    int scale, bias;
+};
+
+template <int C>
+static __device__ __forceinline__ struct offsets
+offsets_of(const struct spot &p, const struct stream &s, const struct choice *choices)
+{
+    if (s.aligned || C <= F16)
+        return {0, 0};
+
+    const struct choice m = matrix_of(p, s, choices);
+    int row = (p.local - s.parts[p.part].first_tile) * TILE + threadIdx.x % TILE;
+    size_t at = scales_at<C>(s, p, m, min(row, s.parts[p.part].n_out - 1));
+    return {(int)(((uintptr_t)m.scales + at) & 3), (int)(((uintptr_t)m.biases + at) & 3)};
+}
+
+template <int C, int KIND>
+static __device__ __forceinline__ void put_scales(float2 *table, const uint8_t *scales,
+                                                  const uint8_t *biases, const struct stream &s)
+{
+    int lane = threadIdx.x % 32;
+
+    for (int g = lane / TILE; g < chunk_of(C) >> s.group_shift; g += 32 / TILE) {
+        float scale = scale_value(scales, g, KIND);
+        float bias = is_int(C) ? scale_value(biases, g, KIND) - 1024 * scale : 0;
+
+        table[g * TILE + lane % TILE] = make_float2(scale, bias);
+    }
+}
+
+/* The scales of a chunk made ready, and what to add for each 1 of the sum of x. */
+template <int C>
+static __device__ __forceinline__ void take_scales(float2 *table, const uint8_t *stage,
+                                                   struct offsets offsets, const struct stream &s)
+{
+    int lane = threadIdx.x % 32;
+    const uint8_t *scales = stage + TILE * pitch_of(C) + lane % TILE * s.scale_pitch;
+    const uint8_t *biases = scales + TILE * s.scale_pitch + offsets.bias;
+
+    scales += offsets.scale;
+    if (C == NVFP4) {
+        for (int g = lane / TILE; g < chunk_of(C) / 16; g += 32 / TILE)
+            ((__half2 *)table)[g * TILE + lane % TILE] = __float2half2_rn(e4m3_number(scales[g]));
+    } else if (is_int(C) && s.kind == AFFINE_BF16) {
+        put_scales<C, AFFINE_BF16>(table, scales, biases, s);
+    } else if (is_int(C) && s.kind == AFFINE_F16) {
+        put_scales<C, AFFINE_F16>(table, scales, biases, s);
+    } else if (!is_int(C) && s.kind == SCALE_E8M0) {
+        put_scales<C, SCALE_E8M0>(table, scales, biases, s);
+    } else {
+        put_scales<C, AFFINE_F32>(table, scales, biases, s);
+    }
+    __syncwarp();
+}
+
+/* Eight values of NVFP4 with their scale, which is exact. */
+static __device__ __forceinline__ void scale_values(uint32_t r[4], __half2 scale)
+{
+    const __half2 unit = __float2half2_rn(16384);
+
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        r[j] = times(times(r[j], unit), scale);
+}
+
+/* acc += the products of a chunk, for two outputs of each lane and two columns, NT times. */
+template <int C, int NT>
+static __device__ __forceinline__ void
+use_chunk(float acc[NT][4], const uint8_t *stage, const float2 *table, const uint8_t *const x[NT],
+          const float *const sums[NT], int in_slice, const struct stream &s)
+{
+    const int sum_columns = (s.n_columns + 1) / 2 * 2;
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const uint8_t *low = stage + g * pitch_of(C) + t * bits_of(C), *high = low + 8 * pitch_of(C);
+
+#pragma unroll
+    for (int step = 0; step < chunk_of(C) / STEP; step++) {
+        uint32_t a[4], b[4];
+        float d[NT][4] = {};
+
+        unpack<C>(a, low + step * 4 * bits_of(C));
+        unpack<C>(b, high + step * 4 * bits_of(C));
+        if (C == NVFP4) {
+            const __half2 *at = (const __half2 *)table + (2 * step + t / 2) * TILE + g;
+
+            scale_values(a, at[0]);
+            scale_values(b, at[8]);
+        }
+#pragma unroll
+        for (int j = 0; j < NT; j++) {
+            if (j > 0 && j * COLUMNS >= s.n_columns)
+                break;
+            uint4 v = *(const uint4 *)(x[j] + 2 * (in_slice + step * STEP));
+            float *to = C <= F16 || C == NVFP4 ? acc[j] : d[j];
+
+            multiply<C == BF16>(to, a[0], b[0], a[1], b[1], v.x, v.y);
+            multiply<C == BF16>(to, a[2], b[2], a[3], b[3], v.z, v.w);
+        }
+        if (C > F16 && C != NVFP4) {
+            const float2 *at = table + (step * STEP >> s.group_shift) * TILE + g;
+            float2 first = at[0], second = at[8];
+
+#pragma unroll
+            for (int j = 0; j < NT; j++) {
+                if (is_int(C)) {
+                    float2 v = *(const float2 *)(sums[j] + (in_slice / STEP + step) * sum_columns);
+
+                    acc[j][0] += first.y * v.x;
+                    acc[j][1] += first.y * v.y;
+                    acc[j][2] += second.y * v.x;
+                    acc[j][3] += second.y * v.y;
+                }
+                acc[j][0] += first.x * d[j][0];
+                acc[j][1] += first.x * d[j][1];
+                acc[j][2] += second.x * d[j][2];
+                acc[j][3] += second.x * d[j][3];
+            }
+        }
+    }
+}
+
+/* Adds up the sums of the warps that share a tile, [warps_k, 16, columns], and writes the outputs;
+ * by the threads of these warps. */
+template <int C, int NT>
+static __device__ __forceinline__ void
+put_tile(const float *tiles, const float *factors, const struct choice *choices,
+         const struct stream &s, const struct spot &p, int thread)
+{
+    const struct part &part = s.parts[p.part];
+    const int columns = NT * COLUMNS;
+    int in_tile = thread % TILE, o = (p.local - part.first_tile) * TILE + in_tile;
+    const float unit = C == E2M1 ? 16384 : 1;
+
+    for (int r = thread / TILE; r < s.n_rows; r += 2 * s.warps_k) {
+        const float *from = tiles + in_tile * columns + (s.halved ? 2 * r : r);
+        int row = s.n_choices ? p.row : r;
+        float sum = 0;
+
+        for (int w = 0; w < s.warps_k; w++, from += TILE * columns)
+            sum += s.halved ? from[0] + from[1] : from[0];
+        if (C != BF16)
+            sum *= factors[s.n_choices ? p.row / s.x_share : r] * unit;
+        if (s.n_slices > 1) {
+            int64_t at = ((int64_t)(blockIdx.x % s.n_slices) * s.n_rows + r) * s.n_tiles + p.tile;
+
+            s.sums[at * TILE + in_tile] = sum;
+        } else if (o < part.n_out) {
+            const float *bias = part.bias;
+
+            if (bias && s.n_choices)
+                bias += (size_t)choices[p.row * s.n_parts + p.part].expert * part.n_out;
+            part.y[row * part.y_stride + o] = bias ? sum + bias[o] : sum;
+        }
+    }
+}
+
+/* --- The kernels --- */
+
+template <int C, int NT>
+static __global__ void __launch_bounds__(32 * WARPS, 2)
+    stream_kernel(const __grid_constant__ struct stream s)
+{
+    extern __shared__ __align__(16) uint8_t shared[];
+    const struct layout l = layout_of<C, NT>(s);
+    struct choice *choices = (struct choice *)(shared + l.choices);
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    int slice = s.n_slices > 1 ? blockIdx.x % s.n_slices : 0;
+    int first_chunk = slice * s.slice_chunks;
+    int n_chunks = min(s.slice_chunks, s.n_chunks - first_chunk);
+    int group = warp / s.warps_k, mine = warp - group * s.warps_k; /* warps_k a power of two */
+    int n_groups = WARPS / s.warps_k, stride = s.n_units * n_groups;
+    float2 *table = (float2 *)(shared + l.rings + warp * l.ring);
+    uint8_t *ring = (uint8_t *)table + table_bytes<C>(s);
+    const uint8_t *columns[NT];
+    const float *sums[NT];
+    struct place ahead = {};
+    struct spot now = {};
+    bool idle = mine >= n_chunks; /* fewer chunks than warps */
+
+    walk(&now, s, (int)(s.n_slices > 1 ? blockIdx.x / s.n_slices : blockIdx.x) * n_groups + group);
+    ahead.at = now;
+    ahead.chunk = mine;
+    cuda_let_go();
+    if (s.n_choices) {
+        cuda_wait();
+        take_choices(choices, s);
+        __syncthreads();
+    }
+    find_tile<C>(&ahead, s, choices);
+    /* Weights come before anything is waited for: what writes them never lets go early. */
+    for (int i = 0; i < s.n_stages && !idle; i++) {
+        fetch<C>(shared_address(ring + i * l.stage), ahead, s, first_chunk);
+        copies_end();
+        step_on<C>(&ahead, s, choices, n_chunks, mine, stride);
+    }
+    cuda_wait();
+    take_x<C>(shared, s, l, first_chunk * chunk_of(C));
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < NT; j++) {
+        int two = j * COLUMNS + 2 * t;
+
+        columns[j] = shared + min(j * COLUMNS + g, s.n_columns - 1) * l.x_pitch + 16 * t;
+        sums[j] = (const float *)(shared + l.sums) + (two < s.n_columns ? two : 0);
+    }
+
+    for (int slot = 0, odd = 0; now.tile < s.n_tiles; walk(&now, s, stride), odd = !odd) {
+        float *tiles = (float *)(shared + l.tiles) + odd * WARPS * TILE * NT * COLUMNS;
+        const struct offsets offsets = offsets_of<C>(now, s, choices);
+        float acc[NT][4] = {};
+
+        if (s.n_choices) {
+            int x_row = now.row / s.x_share;
+
+            columns[0] = shared + (2 * x_row + g % 2) * l.x_pitch + 16 * t;
+            sums[0] = (const float *)(shared + l.sums) + 2 * x_row;
+        }
+        for (int chunk = mine; chunk < n_chunks; chunk += s.warps_k) {
+            uint8_t *stage = ring + slot * l.stage;
+
+            copies_wait(s.n_stages - 1);
+            __syncwarp();
+            if (C > F16)
+                take_scales<C>(table, stage, offsets, s);
+            use_chunk<C, NT>(acc, stage, table, columns, sums, chunk * chunk_of(C), s);
+            __syncwarp();
+            fetch<C>(shared_address(stage), ahead, s, first_chunk);
+            copies_end();
+            step_on<C>(&ahead, s, choices, n_chunks, mine, stride);
+            slot = slot + 1 == s.n_stages ? 0 : slot + 1;
+        }
+
+        float *at = tiles + (warp * TILE + g) * NT * COLUMNS + 2 * t;
+#pragma unroll
+        for (int j = 0; j < NT; j++) {
+            *(float2 *)(at + j * COLUMNS) = make_float2(acc[j][0], acc[j][1]);
+            *(float2 *)(at + (8 * NT + j) * COLUMNS) = make_float2(acc[j][2], acc[j][3]);
+        }
+        /* The warps that share a tile wait for each other alone. */
+        asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(32 * s.warps_k) : "memory");
+        put_tile<C, NT>(tiles + group * s.warps_k * TILE * NT * COLUMNS,
+                        (const float *)(shared + l.factors), choices, s, now, mine * 32 + lane);
+    }
+    copies_wait(0);
+}
+
+/* What the slices of a row give, together. */
+static __global__ void add_slices(const __grid_constant__ struct stream s)
+{
+    int r = blockIdx.y, at = blockIdx.x * blockDim.x + threadIdx.x, tile = at / TILE;
+    float sum = 0;
+
+    cuda_let_go();
+    cuda_wait();
+    if (tile >= s.n_tiles)
+        return;
+    for (int i = 0; i < s.n_slices; i++)
+        sum += s.sums[((size_t)i * s.n_rows + r) * s.n_tiles * TILE + at];
+
+    struct spot p = {};
+    walk(&p, s, tile);
+    const struct part &part = s.parts[p.part];
+    int o = (tile - part.first_tile) * TILE + at % TILE;
+    if (o < part.n_out)
+        part.y[r * part.y_stride + o] = part.bias ? sum + part.bias[o] : sum;
+}
+
+/* --- Choosing --- */
+
+typedef void (*kernel_type)(const struct stream);
+
+struct variant {
+    kernel_type kernels[2]; /* of COLUMNS columns at most; of more, or NULL */
+    int (*shared_size)(const struct stream &s);
+    int chunk;
+};
+
+template <int C> static int shared_size(const struct stream &s)
+{
+    return s.n_columns <= COLUMNS || s.n_choices ? layout_of<C, 1>(s).size
+                                                 : layout_of<C, WIDE>(s).size;
+}
+
+template <int C> static struct variant variant_of(void)
+{
+    kernel_type wide = NULL;
+
+    if constexpr (is_common(C))
+        wide = stream_kernel<C, WIDE>;
+    return {{stream_kernel<C, 1>, wide}, shared_size<C>, chunk_of(C)};
+}
+
+static struct variant choose(int codes)
+{
+    switch (codes) {
+    case BF16:
+        return variant_of<BF16>();
+    case F16:
+        return variant_of<F16>();
+    case INT2:
+        return variant_of<INT2>();
+    case INT3:
+        return variant_of<INT3>();
+    case INT4:
+        return variant_of<INT4>();
+    case INT5:
+        return variant_of<INT5>();
+    case INT6:
+        return variant_of<INT6>();
+    case INT8:
+        return variant_of<INT8>();
+    case E2M1:
+        return variant_of<E2M1>();
+    case NVFP4:
+        return variant_of<NVFP4>();
+    default:
+        return variant_of<E4M3>();
+    }
+}
+
+static int codes_of(const struct weight *w)
+{
+    static const signed char ints[] = {-1, -1, INT2, INT3, INT4, INT5, INT6, -1, INT8};
+
+    switch (w->format) {
+    case WEIGHT_F16:
+        return F16;
+    case WEIGHT_BF16:
+        return BF16;
+    case WEIGHT_AFFINE:
+        return ints[w->bits];
+    case WEIGHT_MXFP4:
+        return E2M1;
+    case WEIGHT_NVFP4:
+        return NVFP4;
+    case WEIGHT_MXFP8:
+    case WEIGHT_FP8:
+        return E4M3;
+    default:
+        return -1;
+    }
+}
+
+static int kind_of(const struct weight *w)
+{
+    switch (w->format) {
+    case WEIGHT_AFFINE:
+        return w->scale_type == DTYPE_F32   ? AFFINE_F32
+               : w->scale_type == DTYPE_F16 ? AFFINE_F16
+                                            : AFFINE_BF16;
+    case WEIGHT_MXFP4:
+    case WEIGHT_MXFP8:
+        return SCALE_E8M0;
+    case WEIGHT_NVFP4:
+        return SCALE_E4M3;
+    case WEIGHT_FP8:
+        return SCALE_F32;
+    default:
+        return NO_SCALE;
+    }
+}
+
+/* Whether the kernel can read it: rows of whole steps, in pieces of 16 bytes. */
+static bool suits(const struct weight *w)
+{
+    int g = w->group_size, size = scale_size(kind_of(w));
+
+    if (codes_of(w) < 0 || w->n_in % STEP || weight_row_bytes(w) % 16 || (uintptr_t)w->data % 16)
+        return false;
+    if (w->format == WEIGHT_FP8 && g != 32 && g != 64 && g != 128 && g != 256)
+        return false;
+    return w->format <= WEIGHT_BF16 || !(((uintptr_t)w->scales | (uintptr_t)w->biases) % size);
+}
+
+/* Bytes of the scales of a chunk, and of the word more that they take where they do not begin with
+ * one. */
+static int scale_pitch(const struct weight *w)
+{
+    int bytes = 256 / w->group_size * scale_size(kind_of(w));
+    uintptr_t all = (uintptr_t)w->scales | (uintptr_t)w->biases | weight_scale_row_bytes(w);
+
+    return all % 4 ? bytes + 4 : bytes;
+}
+
+static void take_weight(struct stream *s, const struct weight *w)
+{
+    s->row_bytes = weight_row_bytes(w);
+    s->scale_row_bytes = weight_scale_row_bytes(w);
+    s->n_in = w->n_in;
+    s->kind = kind_of(w);
+    if (w->format > WEIGHT_BF16) {
+        int pitch = scale_pitch(w);
+
+        while (1 << s->group_shift < w->group_size)
+            s->group_shift++;
+        s->scale_pitch = pitch > s->scale_pitch ? pitch : s->scale_pitch;
+        s->aligned = s->scale_pitch == 256 / w->group_size * scale_size(s->kind);
+    }
+}
+
+static void take_job(struct stream *s, const struct matmul_job *job)
+{
+    struct part *p = &s->parts[s->n_parts++];
+
+    take_weight(s, job->w);
+    p->data = (const uint8_t *)job->w->data;
+    p->scales = (const uint8_t *)job->w->scales;
+    p->biases = (const uint8_t *)job->w->biases;
+    p->y = (float *)job->y->data;
+    p->bias = job->bias;
+    p->y_stride = job->y->stride;
+    p->n_out = job->w->n_out;
+    p->first_tile = s->n_tiles;
+    p->scale_rows = job->w->format == WEIGHT_FP8 ? job->w->scale_rows : 1;
+    p->scale_row = job->w->format == WEIGHT_FP8 ? job->w->scale_row : 0;
+    s->n_tiles += (p->n_out + TILE - 1) / TILE;
+}
+
+static void take_rows(struct stream *s, const tensor *x, bool halved)
+{
+    s->x = (const float *)x->data;
+    s->x_stride = x->stride;
+    s->x_rows = x->rows;
+    s->wide = rows_are_wide(x);
+    s->halved = halved;
+    s->n_columns = halved ? 2 * x->rows : x->rows;
+}
+
+static void cut(struct stream *s, int n_slices)
+{
+    s->slice_chunks = (s->n_chunks + n_slices - 1) / n_slices;
+    s->n_slices = (s->n_chunks + s->slice_chunks - 1) / s->slice_chunks;
+}
+
+/* Stages and slices, as few as can be, so that it takes so many bytes of shared memory; false where
+ * it does not. */
+static bool fit(struct stream *s, const struct variant *v, int bytes, int n_stages, bool may_cut)
+{
+    s->n_stages = n_stages;
+    for (int n = 1; n == 1 || (may_cut && n <= s->n_chunks); n++) {
+        cut(s, n);
+        if (v->shared_size(*s) <= bytes)
+            return true;
+    }
+    return false;
+}
+
+/* Half of a processor's memory, so that two blocks have room; else all of it. */
+static bool plan(const struct cuda_device *c, struct stream *s, const struct variant *v,
+                 bool may_cut)
+{
+    int all = (int)c->shared_memory, half = (all + SHARED) / 2 - SHARED;
+    int n_blocks = c->n_processors;
+
+    s->n_chunks = (s->n_in + v->chunk - 1) / v->chunk;
+    if (!fit(s, v, half, 3, false) && !fit(s, v, half, 2, false) && !fit(s, v, all, 3, false) &&
+        !fit(s, v, all, 2, may_cut))
+        return false;
+    s->warps_k = WARPS;
+    while (s->warps_k > 1 && (s->slice_chunks < s->warps_k ||
+                              (s->slice_chunks < 4 * s->warps_k &&
+                               10 * s->n_tiles >= 9 * n_blocks * 2 * WARPS / s->warps_k)))
+        s->warps_k /= 2;
+
+    int groups = WARPS / s->warps_k, n_units = (s->n_tiles + groups - 1) / groups;
+    int per = 2 * (v->shared_size(*s) + SHARED) <= all + SHARED ? 2 : 1;
+    int most = per * c->n_processors / s->n_slices;
+    s->n_units = n_units < most ? n_units : most > 1 ? most : 1;
+    return true;
+}
+
+int cuda_stream_rows(const struct cuda_device *c, const struct weight *w)
+{
+    if (!suits(w) || c->shared_memory < 96 << 10)
+        return 0;
+    return is_common(codes_of(w)) ? MAX_ROWS : COLUMNS;
+}
+
+bool cuda_stream_alike(const struct weight *a, const struct weight *b)
+{
+    return codes_of(a) == codes_of(b) && kind_of(a) == kind_of(b) && a->n_in == b->n_in &&
+           (a->format <= WEIGHT_BF16 || a->group_size == b->group_size);
+}
+
+static void launch(struct cuda_device *c, const struct stream *s, const struct variant *v)
+{
+    struct cuda_shape shape = {};
+
+    shape.grid = dim3((unsigned)(s->n_units * s->n_slices));
+    shape.block = dim3(32 * WARPS);
+    shape.shared = (unsigned)v->shared_size(*s);
+    shape.early = true;
+    cuda_launch(c, v->kernels[s->n_columns > COLUMNS && !s->n_choices], shape, *s);
+}
+
+void cuda_product_stream(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
+                         const tensor *x)
+{
+    const struct variant v = choose(codes_of(jobs[0].w));
+    struct stream s = {};
+
+    s.n_rows = x->rows;
+    for (int i = 0; i < n_jobs; i++)
+        take_job(&s, &jobs[i]);
+    s.tiles_each = s.n_tiles;
+    take_rows(&s, x, 2 * x->rows <= COLUMNS);
+    if (!plan(c, &s, &v, true)) {
+        cuda_fail(c, CLM_ERR_UNSUPPORTED, "cuda: %zu bytes of shared memory are too few",
+                  c->shared_memory);
+        return;
+    }
+    if (s.n_slices > 1)
+        s.sums = (float *)cuda_scratch(c, (size_t)s.n_slices * s.n_rows * s.n_tiles * TILE *
+                                              sizeof(float));
+    launch(c, &s, &v);
+    if (s.n_slices > 1) {
+        struct cuda_shape shape = {
+            dim3((unsigned)(s.n_tiles * TILE + 255) / 256, (unsigned)s.n_rows), dim3(256), 0, true};
+
+        cuda_launch(c, add_slices, shape, s);
+    }
+}
+
+bool cuda_experts_stream(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
+                         const tensor *x, const struct cuda_experts *e)
+{
+    const struct variant v = choose(codes_of(jobs[0].w));
+    struct stream s = {};
+
+    s.n_rows = 1;
+    for (int i = 0; i < n_jobs; i++)
+        take_job(&s, &jobs[i]);
+    s.tiles_each = s.n_tiles;
+    s.n_choices = jobs[0].y->rows;
+    s.n_tiles *= s.n_choices;
+    s.ids = e->ids;
+    s.ids_stride = e->ids_stride;
+    s.per_row = e->per_row;
+    s.x_share = e->x_share;
+    take_rows(&s, x, true);
+    if (!plan(c, &s, &v, false))
+        return false;
+    for (int i = 0; i < n_jobs; i++)
+        s.parts[i].experts = (const struct weight *)cuda_keep(
+            c, jobs[i].w, (size_t)e->n_experts * sizeof *jobs[i].w);
+    launch(c, &s, &v);
+    return true;
+}
