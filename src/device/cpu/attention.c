@@ -11,13 +11,15 @@
  *
  * A sink is a key without a value: it begins the softmax with M = sink, l = 1.
  *
- * There are two ways to treat a chunk. Packed: keys and values are turned into f32 panels once and
- * meet all queries of the piece in register tiles; the prompt's way. Direct: they are read from the
- * cache as they lie, once for the few queries there are; then long sequences are also cut into
- * ranges of keys, whose results are put together at the end. Every number comes from the same
- * operations in the same order wherever its row lies in a packed piece, so exact mode uses only
- * this way. Quantised rows of a block become numbers in the scratch of the thread, as they are
- * needed.
+ * There are three ways to treat a chunk. Packed: keys and values are turned into f32 panels once
+ * and meet all queries of the piece in register tiles; the prompt's way. Every number comes from
+ * the same operations in the same order wherever its row lies, so exact mode uses only this way. In
+ * whole numbers, attention_int.c: the same on integers; the long prompt's way. Direct: keys and
+ * values are read from the cache as they lie, once for the few queries there are; then long
+ * sequences are also cut into ranges of keys, whose results are put together at the end.
+ *
+ * Quantised rows of a block become numbers in the scratch of the thread, as they are needed; the
+ * direct way reads their codes, where there are kernels for that.
  *
  * Where the cache has let go of keys behind the first ones, a piece leaves out what its first row
  * no longer sees; keys that only later rows do not see are hidden from these one by one.
