@@ -314,6 +314,20 @@ static void check_products(device *d)
                               rows[r], (enum accuracy)accuracy);
 }
 
+/* So many outputs that a thread takes more of them at a time than a cache holds the weights of. */
+static void check_large_products(device *d)
+{
+    static const struct weight formats[] = {
+        {.format = WEIGHT_AFFINE, .bits = 4, .group_size = 64, .scale_type = DTYPE_BF16},
+        {.format = WEIGHT_AFFINE, .bits = 8, .group_size = 64, .scale_type = DTYPE_BF16},
+        {.format = WEIGHT_MXFP4, .bits = 4, .group_size = 32},
+    };
+
+    for (size_t f = 0; f < COUNT(formats); f++)
+        check_product(d, &formats[f], 700 + (int)random_below(70), 1024, 5 + (int)random_below(4),
+                      INT8);
+}
+
 static void test_products(void **state)
 {
     (void)state;
@@ -323,6 +337,7 @@ static void test_products(void **state)
         if (!d)
             continue;
         check_products(d);
+        check_large_products(d);
         d->ops->close(d);
     }
 }
