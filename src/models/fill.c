@@ -100,6 +100,10 @@ const uint8_t *binder_plane(const struct binder *b, const struct checkpoint_tens
     bool fits = t->n_dims == n_dims;
     char expected[96];
 
+    if (at && cols > 0 && t->n_dims == 2 && t->shape[0] == s->n_experts * rows &&
+        t->shape[1] == cols) /* a stack folded into rows */
+        return (const uint8_t *)t->data + (size_t)expert * (t->size / (size_t)s->n_experts);
+
     for (int i = 0; fits && i < n_dims; i++)
         fits = t->shape[i] == want[i];
     if (fits)
@@ -173,13 +177,8 @@ static void transpose(uint8_t *to, const uint8_t *from, const struct piece *p, i
     }
 }
 
-/**
- * The place's part of a tensor as device memory: mapped where its rows lie together as they are,
- * else put together in memory of the model. cols counts numbers of the tensor's type in a row.
- */
-static const void *place_rows(const struct binder *b, const struct checkpoint_tensor *t,
-                              const struct piece *p, const struct nn_slot *s, int expert,
-                              int64_t cols)
+const void *binder_rows(const struct binder *b, const struct checkpoint_tensor *t,
+                        const struct piece *p, const struct nn_slot *s, int expert, int64_t cols)
 {
     const uint8_t *from = expert_of(b, t, p, s, expert, cols);
     device *d = b->m->dev;
@@ -205,18 +204,6 @@ static const void *place_rows(const struct binder *b, const struct checkpoint_te
     return to;
 }
 
-/* Bytes with a scale for 16 of them: in blocks, as the original gpt-oss has them, or in rows, as
- * compressed-tensors has. */
-static bool is_mxfp4_bytes(const struct checkpoint_tensor *q, const struct checkpoint_tensor *s,
-                           int n_in)
-{
-    if (q->type != DTYPE_U8 || s->type != DTYPE_U8 || q->n_dims < 1 || s->n_dims < 1)
-        return false;
-    if (q->n_dims == s->n_dims + 1)
-        return q->shape[q->n_dims - 1] == 16;
-    return q->n_dims == s->n_dims && 2 * q->shape[q->n_dims - 1] == n_in;
-}
-
 /* Bits and groups follow from the shapes, since n_in is known. */
 static int read_quantised(const struct binder *b, struct weight *w, const struct piece *p)
 {
@@ -224,16 +211,6 @@ static int read_quantised(const struct binder *b, struct weight *w, const struct
     int64_t words = q->n_dims ? q->shape[q->n_dims - 1] : 0;
     int64_t groups = s->n_dims ? s->shape[s->n_dims - 1] : 0;
 
-    if (is_mxfp4_bytes(q, s, w->n_in)) {
-        w->format = WEIGHT_MXFP4;
-        w->bits = 4;
-        w->group_size = 32;
-        w->scale_type = DTYPE_U8;
-        return w->n_in % 32 ? fail(b->err, CLM_ERR_FORMAT,
-                                   "%s: tensor %s holds blocks of 32; config.json says %d inputs",
-                                   b->path, q->name, w->n_in)
-                            : 0;
-    }
     if (q->type != DTYPE_U32)
         return fail(b->err, CLM_ERR_FORMAT, "%s: tensor %s is %s; with scales it must be U32",
                     b->path, q->name, dtype_name(q->type));
@@ -315,10 +292,10 @@ int set_quantised(const struct binder *b, struct weight *w, const struct piece *
         if (biases->type != w->scale_type)
             return fail(b->err, CLM_ERR_FORMAT, "%s: tensor %s is %s, its scales are %s", b->path,
                         biases->name, dtype_name(biases->type), dtype_name(w->scale_type));
-        w->biases = place_rows(b, biases, p, s, expert, groups);
+        w->biases = binder_rows(b, biases, p, s, expert, groups);
     }
-    w->data = place_rows(b, q, p, s, expert, words);
-    w->scales = place_rows(b, p->part[PART_SCALES], p, s, expert, groups);
+    w->data = binder_rows(b, q, p, s, expert, words);
+    w->scales = binder_rows(b, p->part[PART_SCALES], p, s, expert, groups);
     if (!w->data || !w->scales || (w->format == WEIGHT_AFFINE && !w->biases))
         return -1;
     return weight_check(w, q->name, b->err) || check_entry(b, w, q) ? -1 : 0;
@@ -344,7 +321,7 @@ int set_dense(const struct binder *b, struct weight *w, const struct piece *p,
                     "%s: tensor %s is %s; clm reads F32, F16, BF16 and MLX quantised matrices",
                     b->path, t->name, dtype_name(t->type));
     }
-    w->data = place_rows(b, t, p, s, expert, s->n_in);
+    w->data = binder_rows(b, t, p, s, expert, s->n_in);
     return w->data ? 0 : -1;
 }
 
@@ -358,13 +335,16 @@ static int set_one(struct binder *b, struct weight *w, const struct piece *p,
         return set_packed(b, w, p, s, expert);
     if (is_fp8(p))
         return set_fp8(b, w, p, s, expert);
+    if (is_fp4(p))
+        return set_fp4(b, w, p, s, expert);
     return p->part[PART_SCALES] ? set_quantised(b, w, p, s, expert) : set_dense(b, w, p, s, expert);
 }
 
 static bool weights_alike(const struct weight *a, const struct weight *b)
 {
     return a->format == b->format && a->bits == b->bits && a->group_size == b->group_size &&
-           a->scale_type == b->scale_type && a->scale_rows == b->scale_rows;
+           a->scale_type == b->scale_type && a->scale_rows == b->scale_rows &&
+           a->wide_scales == b->wide_scales;
 }
 
 static int set_matrix(struct binder *b, const struct nn_slot *s, const struct piece *pieces)

@@ -20,44 +20,84 @@ static int unknown(const struct binder *b, const char *what, const char *name)
 {
     return fail(b->err, CLM_ERR_UNSUPPORTED,
                 "%s: weights quantised by \"%s%s\" are not supported; clm reads MLX's own formats, "
-                "fp8, awq, gptq, compressed-tensors, bitnet and mxfp4",
+                "fp8, awq, gptq, compressed-tensors, modelopt, bitnet and mxfp4",
                 b->path, what, name);
 }
 
-/* Every matrix may have bits and groups of its own: they follow from the shapes. */
-static int read_compressed(const struct binder *b, config *q)
-{
-    static const char *const known[] = {
-        "dense",           "pack-quantized",       "int-quantized",   "float-quantized",
-        "naive-quantized", "mxfp4-pack-quantized", "mixed-precision", NULL};
-    const char *format = config_string_or(q, "format", "dense");
-
-    return one_of(format, known) ? 0 : unknown(b, "compressed-tensors ", format);
-}
-
-static void read_block(struct foreign *f, config *q)
+static void read_block(struct foreign *f, config *q, const char *key)
 {
     const int *block;
 
-    if (config_ints(q, "weight_block_size", &block) == 2) {
+    if (config_ints(q, key, &block) == 2) {
         f->block_rows = block[0];
         f->block_cols = block[1];
     }
 }
 
+/* The sizes that a group of matrices has, where all groups have the same. */
+static void read_group(struct foreign *f, config *group, bool first)
+{
+    config *weights = group ? config_object(group, "weights") : NULL;
+    int size = 0;
+
+    if (!weights)
+        return;
+    if (config_kind(weights, "group_size") == CONFIG_NUMBER)
+        size = config_int_or(weights, "group_size", 0);
+    f->group_size = first || f->group_size == size ? size : 0;
+    read_block(f, weights, "block_structure");
+}
+
+/* Every matrix may have bits and groups of its own: they follow from the shapes. */
+static int read_compressed(struct binder *b, config *q)
+{
+    static const char *const known[] = {
+        "dense",           "pack-quantized",       "int-quantized",
+        "float-quantized", "naive-quantized",      "mxfp4-pack-quantized",
+        "mixed-precision", "nvfp4-pack-quantized", NULL};
+    const char *format = config_string_or(q, "format", "dense");
+    config *groups = config_object(q, "config_groups");
+    config *turned = config_object(q, "transform_config");
+    config *schemes = turned ? config_object(turned, "config_groups") : NULL;
+
+    if (!one_of(format, known))
+        return unknown(b, "compressed-tensors ", format);
+    if (schemes && config_key(schemes, 0))
+        return unknown(b, "compressed-tensors ", "with transforms of activations");
+    for (int i = 0; groups && config_key(groups, i); i++)
+        read_group(&b->foreign, config_object(groups, config_key(groups, i)), i == 0);
+    return 0;
+}
+
+/* How ModelOpt has made them; what else than these it packs, it packs in its own way. */
+static int read_modelopt(const struct binder *b, config *q)
+{
+    static const char *const known[] = {
+        "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4", "MXFP8", "W4A16_NVFP4", NULL};
+    const char *algorithm = config_string_or(q, "quant_algo", "FP8");
+
+    return one_of(algorithm, known) ? 0 : unknown(b, "modelopt ", algorithm);
+}
+
 static int read_method(struct binder *b, config *q, const char *method)
 {
     static const char *const fp8[] = {"fp8", "fbgemm_fp8", "mxfp8", NULL};
+    static const char *const gemm[] = {"gemm", "GEMM", "exllama", "ipex", NULL};
+    static const char *const gptq_formats[] = {"gptq", "gptq_v2", NULL};
     static const char *const gptq[] = {"gptq", "auto-round", "intel/auto-round", NULL};
     struct foreign *f = &b->foreign;
 
     if (one_of(method, fp8)) {
-        read_block(f, q);
+        read_block(f, q, "weight_block_size");
     } else if (strcmp(method, "awq") == 0) {
         f->bits = config_int_or(q, "bits", 4);
+        if (!one_of(config_string_or(q, "version", "gemm"), gemm))
+            return unknown(b, "awq ", config_string_or(q, "version", ""));
     } else if (one_of(method, gptq)) {
         f->bits = config_int_or(q, "bits", 4);
         f->zero_add = strcmp(config_string_or(q, "checkpoint_format", "gptq"), "gptq_v2") != 0;
+        if (!one_of(config_string_or(q, "checkpoint_format", "gptq"), gptq_formats))
+            return unknown(b, "gptq ", config_string_or(q, "checkpoint_format", ""));
     } else if (strcmp(method, "bitnet") == 0) {
         f->scales_divide = strcmp(config_string_or(q, "linear_class", ""), "autobitlinear") != 0;
         if (strcmp(config_string_or(q, "quantization_mode", "offline"), "online") == 0)
@@ -66,6 +106,8 @@ static int read_method(struct binder *b, config *q, const char *method)
             return unknown(b, method, " with norms of its own");
     } else if (strcmp(method, "compressed-tensors") == 0) {
         return read_compressed(b, q);
+    } else if (strcmp(method, "modelopt") == 0 || strcmp(method, "modelopt_fp4") == 0) {
+        return read_modelopt(b, q);
     } else if (strcmp(method, "mxfp4") != 0) {
         return unknown(b, method, "");
     }

@@ -30,4 +30,9 @@ int fp8_open(const struct binder *b, struct weight *w, const struct piece *p,
 int set_fp8(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s,
             int expert);
 
+/* models/fp4.c: bytes of two e2m1 each, with scales of a byte for groups of 32 or 16. */
+bool is_fp4(const struct piece *p);
+int set_fp4(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s,
+            int expert);
+
 #endif

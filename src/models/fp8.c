@@ -34,12 +34,13 @@ static const uint8_t *read_grid(const struct binder *b, struct grid *g, const st
                                 const struct nn_slot *s, int expert, int64_t rows)
 {
     const struct checkpoint_tensor *t = p->part[PART_SCALES];
-    int at = p->stacked, n_dims = t->n_dims - at;
-    size_t size = dtype_size(t->type), experts = at ? (size_t)s->n_experts : 1;
+    bool folded = p->stacked && p->part[PART_WEIGHT]->n_dims == 2 && t->n_dims == 2;
+    int at = p->stacked && !folded, n_dims = t->n_dims - at;
+    size_t size = dtype_size(t->type), experts = p->stacked ? (size_t)s->n_experts : 1;
 
     *g = (struct grid){1, 1};
     if (t->size == size * experts)
-        return (const uint8_t *)t->data + (at ? (size_t)expert * size : 0);
+        return (const uint8_t *)t->data + (p->stacked ? (size_t)expert * size : 0);
     if (n_dims == 1) {
         g->rows = rows;
         return binder_plane(b, t, p, s, expert, rows, 0);
@@ -48,7 +49,7 @@ static const uint8_t *read_grid(const struct binder *b, struct grid *g, const st
         wrong_grid(b, t, rows, s->n_in);
         return NULL;
     }
-    *g = (struct grid){t->shape[at], t->shape[at + 1]};
+    *g = (struct grid){t->shape[at] / (folded ? s->n_experts : 1), t->shape[at + 1]};
     return binder_plane(b, t, p, s, expert, g->rows, g->cols);
 }
 

@@ -85,12 +85,17 @@ static enum tensor_part part_of(const char *suffix)
         {"weight_zero_point", PART_ZEROS},
         {"g_idx", PART_ORDER},
         {"weight_g_idx", PART_ORDER},
+        {"weight_scale_2", PART_FACTOR},
+        {"weight_global_scale", PART_DIVISOR},
         {"weight_shape", PART_UNUSED},
         {"activation_scale", PART_UNUSED},
         {"input_scale", PART_UNUSED},
         {"input_scale_ub", PART_UNUSED},
+        {"input_global_scale", PART_UNUSED},
+        {"q_scale", PART_UNUSED},
         {"k_scale", PART_UNUSED},
         {"v_scale", PART_UNUSED},
+        {"prob_output_scale", PART_UNUSED},
         {"input_zero_point", PART_UNUSED},
         {"output_scale", PART_UNUSED},
     };
@@ -196,25 +201,36 @@ static struct tensor_place place_by(const struct weight_rule *rules,
     return place;
 }
 
-/* fp8 of stacked experts, whose names have no last part, has its scales beside it:
- * experts.down_proj and experts.down_proj_scale_inv. */
-static struct tensor_place place_scales(const struct family *f, const struct spec *s,
-                                        const char *name)
+/* The tensor of a name with another end, if it is the given part. */
+static struct tensor_place place_beside(const struct family *f, const struct spec *s,
+                                        const char *name, const char *end, const char *other,
+                                        enum tensor_part part)
 {
-    static const char end[] = "_scale_inv";
-    size_t n = strlen(name), m = sizeof end - 1;
-    char module[MAX_TENSOR_NAME];
+    size_t n = strlen(name), m = strlen(end);
+    char beside[MAX_TENSOR_NAME + 16];
     struct tensor_place place = {.part = PART_OTHER};
 
-    if (n <= m || n >= sizeof module || strcmp(name + n - m, end) != 0)
+    if (n <= m || n >= MAX_TENSOR_NAME || strcmp(name + n - m, end) != 0)
         return place;
-    strcpy(module, name);
-    module[n - m] = '\0';
-    place = tensor_place(f, s, module);
-    if (place.part == PART_OTHER)
+    memcpy(beside, name, n - m);
+    strcpy(beside + n - m, other);
+    place = tensor_place(f, s, beside);
+    if (place.part == part)
         place.part = PART_SCALES;
     else
         place.to.kind = TARGET_NONE;
+    return place;
+}
+
+/* Scales whose names are not of the usual form: of stacked experts, whose names have no last part,
+ * experts.down_proj_scale_inv; DeepSeek's w1.scale beside w1.weight. */
+static struct tensor_place place_scales(const struct family *f, const struct spec *s,
+                                        const char *name)
+{
+    struct tensor_place place = place_beside(f, s, name, "_scale_inv", "", PART_OTHER);
+
+    if (place.to.kind == TARGET_NONE)
+        place = place_beside(f, s, name, ".scale", ".weight", PART_WEIGHT);
     return place;
 }
 
@@ -226,7 +242,7 @@ struct tensor_place tensor_place(const struct family *f, const struct spec *s, c
         place = place_by(f->weights, text_prefixes, s, name);
     if (place.to.kind == TARGET_NONE)
         place = place_by(towers, NULL, NULL, name);
-    if (place.to.kind == TARGET_NONE)
+    if (place.to.kind == TARGET_NONE && place.part != PART_UNUSED)
         place = place_scales(f, s, name);
     return place;
 }

@@ -10,10 +10,12 @@ enum tensor_part {
     PART_BIAS,
     PART_SCALES, /* scales; weight_scale, weight_scale_inv */
     PART_BIASES,
-    PART_ZEROS,  /* qzeros, weight_zero_point */
-    PART_ORDER,  /* g_idx, weight_g_idx */
-    PART_SIGNS,  /* signs, of inputs that are turned */
-    PART_LORA_A, /* of adapters, in whose names the part is spelled otherwise */
+    PART_ZEROS,   /* qzeros, weight_zero_point */
+    PART_ORDER,   /* g_idx, weight_g_idx */
+    PART_SIGNS,   /* signs, of inputs that are turned */
+    PART_FACTOR,  /* weight_scale_2, one number that all scales are multiplied by */
+    PART_DIVISOR, /* weight_global_scale, one that they are divided by */
+    PART_LORA_A,  /* of adapters, in whose names the part is spelled otherwise */
     PART_LORA_B,
     PART_MAGNITUDE,
     PART_UNUSED, /* weight_shape, and what would quantise activations or the cache */

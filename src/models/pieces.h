@@ -6,7 +6,7 @@
 #include "models/model.h"
 #include "models/names.h"
 
-#define N_PARTS 10 /* of enum tensor_part, those that are kept */
+#define N_PARTS 12 /* of enum tensor_part, those that are kept */
 
 /* What quantization_config says that tensors leave open; 0: nothing. */
 struct foreign {
@@ -57,6 +57,12 @@ int binder_pool(struct binder *b); /* opens it; -1 with the error */
 const uint8_t *binder_plane(const struct binder *b, const struct checkpoint_tensor *t,
                             const struct piece *p, const struct nn_slot *s, int expert,
                             int64_t rows, int64_t cols);
+
+/* The place's part of a tensor as device memory: mapped where its rows lie together as they are,
+ * else put together in memory of the model. cols counts numbers of the tensor's type in a row. NULL
+ * with the error. */
+const void *binder_rows(const struct binder *b, const struct checkpoint_tensor *t,
+                        const struct piece *p, const struct nn_slot *s, int expert, int64_t cols);
 
 /* The row of the tensor that is row o of the place. */
 int64_t binder_source_row(const struct piece *p, int n_out, int o);

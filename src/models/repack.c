@@ -31,7 +31,7 @@ bool is_packed(const struct piece *p)
         return true;
     if (ends_with(t->name, ".weight_packed"))
         return t->type == DTYPE_I32 || t->type == DTYPE_U32;
-    return s && (t->type == DTYPE_I8 || (t->type == DTYPE_U8 && s->type != DTYPE_U8));
+    return s && (t->type == DTYPE_I8 || t->type == DTYPE_U8) && dtype_size(s->type) > 1;
 }
 
 /* The last two dimensions; -1 of what a tensor has not got. */

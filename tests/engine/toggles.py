@@ -1,0 +1,97 @@
+"""Writes toggles.h: small configs with one key other than in the shared goldens, and the logits that transformers computes for them.
+
+usage: toggles.py GOLDENS, the folder with models_hf/. Weights follow from the names of tensors (value() below and in
+test_toggles.c), so that only names and shapes need keeping.
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+import textwrap
+
+import numpy as np
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+TOKENS = [3, 17, 9, 30, 5, 22, 41, 7, 12, 33, 4, 19]
+LEFT_OUT = {"dtype", "bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "use_cache",
+            "attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"}
+CASES = [
+    ("xlstm", {"use_bias": True}),
+    ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}),
+    ("llama", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0,
+                                   "original_max_position_embeddings": 8, "short_factor": [1.0, 1.1, 1.2, 1.3],
+                                   "long_factor": [1.0, 1.5, 2.0, 2.5]}}),
+    ("deepseek_v3", {"num_experts_per_tok": 1}),
+    ("exaone_moe", {"n_group": 2}),
+    ("exaone_moe", {"layer_types": ["full_attention"] * 4}),
+    ("gpt2", {"scale_attn_weights": False}),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+    ("gpt_bigcode", {"scale_attn_weights": False, "multi_query": False}),
+    ("llama4_text", {"no_rope_layers": [0, 1, 1, 0]}),
+    ("llama4_text", {"layer_types": ["full_attention", "chunked_attention"] * 2}),
+    ("gemma3n_text", {"hidden_activation": "silu"}),
+    ("longcat_flash", {"hidden_act": "relu"}),
+    ("recurrent_gemma", {"hidden_activation": "relu"}),
+    ("olmo3", {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 500000.0},
+                                   "sliding_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}}),
+    ("olmoe", {"clip_qkv": 0.1}),
+    ("phimoe", {"num_experts_per_tok": 1}),
+    ("kimi_linear", {"num_experts_per_token": 1}),
+    ("afmoe", {"num_experts_per_tok": 1}),
+]
+
+
+def value(name, shape):
+    """Bytes hashed from the name and the place: of vectors that are weights 0.5 to 1.5, of others -1 to 1, of matrices
+    -0.25 to 0.25."""
+    h = 2166136261
+    for c in name.encode():
+        h = (h ^ c) * 16777619 & 0xFFFFFFFF
+    x = np.arange(int(np.prod(shape)), dtype=np.uint64) * 2654435761 & 0xFFFFFFFF ^ h
+    x = (x ^ x >> 15) * 2246822519 & 0xFFFFFFFF
+    byte = ((x ^ x >> 13) >> 16 & 0xFF).astype(np.float32)
+    if len(shape) > 1:
+        return ((byte - 128) / 512).reshape(shape)
+    return 0.5 + byte / 256 if name.endswith("weight") else (byte - 128) / 128
+
+
+def wrapped(tensors):
+    """Parts short enough for a string of C."""
+    return textwrap.wrap(tensors, 4000, break_long_words=False, break_on_hyphens=False)
+
+
+def case(goldens, fixture, change):
+    config = json.loads((goldens / "models_hf" / fixture / "config.json").read_text()) | change
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        (path / "config.json").write_text(json.dumps(config))
+        read = transformers.AutoConfig.from_pretrained(folder)
+        kind = getattr(transformers, config["architectures"][0])
+        kind._from_config(read, dtype=torch.float32).save_pretrained(folder)
+        with safe_open(path / "model.safetensors", "np") as f:
+            shapes = {n: tuple(f.get_slice(n).get_shape()) for n in f.keys()}
+        save_file({n: value(n, s).astype(np.float32) for n, s in shapes.items()}, path / "model.safetensors",
+                  metadata={"format": "pt"})
+        model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        with torch.no_grad():
+            logits = model(torch.tensor([TOKENS]), use_cache=False).logits[0, -1].numpy()
+    text = json.dumps({k: v for k, v in config.items() if k not in LEFT_OUT}, separators=(",", ":"))
+    tensors = " ".join(n + "".join(f":{d}" for d in s) for n, s in sorted(shapes.items()))
+    return "    {%s,\n     %s,\n     {%s},\n     {%s}},\n" % (
+        json.dumps(f"{fixture} {json.dumps(change)}"), json.dumps(text), ", ".join(map(json.dumps, wrapped(tensors))),
+        ", ".join(f"{x:.7g}f" if "." in f"{x:.7g}" or "e" in f"{x:.7g}" else f"{x:.7g}.0f" for x in logits))
+
+
+torch.set_num_threads(1)
+goldens = pathlib.Path(sys.argv[1])
+text = "".join(case(goldens, *c) for c in CASES)
+(pathlib.Path(__file__).parent / "toggles.h").write_text(
+    "/* tests/engine/toggles.h: configs, tensors and last logits; written by toggles.py. */\n"
+    "#ifndef TOGGLES_H\n#define TOGGLES_H\n\n#include <stdint.h>\n\n"
+    f"static const int32_t toggle_tokens[] = {{{', '.join(map(str, TOKENS))}}};\n\n// clang-format off\n"
+    "static const struct toggle {\n    const char *name, *config, *tensors[2];\n    float logits[128];\n} toggles[] = {\n"
+    + text + "};\n// clang-format on\n\n#endif\n")
