@@ -343,8 +343,7 @@ static int set_one(struct binder *b, struct weight *w, const struct piece *p,
 static bool weights_alike(const struct weight *a, const struct weight *b)
 {
     return a->format == b->format && a->bits == b->bits && a->group_size == b->group_size &&
-           a->scale_type == b->scale_type && a->scale_rows == b->scale_rows &&
-           a->wide_scales == b->wide_scales;
+           a->scale_type == b->scale_type && a->scale_rows == b->scale_rows;
 }
 
 static int set_matrix(struct binder *b, const struct nn_slot *s, const struct piece *pieces)
