@@ -27,15 +27,18 @@ struct shape {
     bool tiled, slopes;
     int bits, group_size, split; /* split in blocks */
     int n_first, n_last;
+    bool aligned; /* rows in blocks, to what vectors want; else to nothing */
 };
 
-/* A cache with sequences in it, and what was put there. */
+/* A cache with sequences in it, in the memory of a device, and what was put there. */
 struct world {
     struct shape shape;
+    device *d;
     struct kv_layer kv, earlier;
     struct attend_params params;
     float sinks[64], slopes[64];
-    void **slabs[2];
+    void *vectors; /* these on the device */
+    void **slabs[2], *device_slabs[2];
     int n_slabs;
     int32_t *blocks[MAX_SEQUENCES];
     float *q[MAX_SEQUENCES], *k[MAX_SEQUENCES], *v[MAX_SEQUENCES]; /* rows by position */
@@ -52,6 +55,21 @@ static float *floats(size_t n)
     return x;
 }
 
+static bool is_cuda(const device *d)
+{
+    return strcmp(d->ops->name, "cuda") == 0;
+}
+
+static void *on_device(device *d, const void *data, size_t size)
+{
+    clm_error err = {0};
+    void *p = d->ops->alloc(d, size, &err);
+
+    CHECK(p, "%s", err.message);
+    d->ops->upload(d, p, data, size);
+    return p;
+}
+
 static float through(float x, enum dtype type)
 {
     if (type == DTYPE_F16)
@@ -65,19 +83,23 @@ static int total(const struct shape *s, int sequence)
 }
 
 /* Slabs of garbage: bytes 0xFF read as NaN in every type. */
-static void make_pool(struct world *w, struct kv_layer *kv, void ***slabs, int n_blocks)
+static void make_pool(struct world *w, struct kv_layer *kv, int pool, int n_blocks)
 {
     int per_slab = 1 << w->shape.slab_shift;
+    size_t size = (size_t)per_slab * kv->block_bytes;
+    char *garbage = mem_alloc_aligned(size);
 
     w->n_slabs = (n_blocks + per_slab - 1) / per_slab;
-    *slabs = mem_zeroed((size_t)w->n_slabs, sizeof **slabs);
-    assert_non_null(*slabs);
-    for (int i = 0; i < w->n_slabs; i++) {
-        (*slabs)[i] = mem_alloc_aligned((size_t)per_slab * kv->block_bytes);
-        assert_non_null((*slabs)[i]);
-        memset((*slabs)[i], 0xFF, (size_t)per_slab * kv->block_bytes);
-    }
-    kv->slabs = *slabs;
+    w->slabs[pool] = mem_zeroed((size_t)w->n_slabs, sizeof *w->slabs[pool]);
+    assert_non_null(w->slabs[pool]);
+    assert_non_null(garbage);
+    memset(garbage, 0xFF, size);
+    for (int i = 0; i < w->n_slabs; i++)
+        w->slabs[pool][i] = on_device(w->d, garbage, size);
+    w->device_slabs[pool] =
+        on_device(w->d, w->slabs[pool], (size_t)w->n_slabs * sizeof *w->slabs[pool]);
+    kv->slabs = w->device_slabs[pool];
+    mem_free_aligned(garbage);
 }
 
 /* Every sequence gets blocks from all over the pool. */
@@ -104,18 +126,18 @@ static void make_blocks(struct world *w)
             w->blocks[i][j] = order[next++];
     }
     mem_free(order);
-    make_pool(w, &w->kv, &w->slabs[0], n_blocks);
-    make_pool(w, &w->earlier, &w->slabs[1], n_blocks);
+    make_pool(w, &w->kv, 0, n_blocks);
+    make_pool(w, &w->earlier, 1, n_blocks);
 }
 
-/* Other layers come before and behind; nothing is aligned. */
-static void lay_out(struct kv_layer *kv)
+/* Other layers come before and behind. */
+static void lay_out(struct kv_layer *kv, bool aligned)
 {
     size_t size = dtype_size(kv->type);
 
-    kv->k_offset = 3 * size;
-    kv->v_offset = kv_keys(kv).end + 5 * size;
-    kv->block_bytes = kv_values(kv).end + 7 * size;
+    kv->k_offset = aligned ? 64 : 3 * size;
+    kv->v_offset = aligned ? (kv_keys(kv).end + 63) / 64 * 64 : kv_keys(kv).end + 5 * size;
+    kv->block_bytes = aligned ? kv_values(kv).end / 64 * 64 + 128 : kv_values(kv).end + 7 * size;
 }
 
 /* Rows x [n, dim] of heads of tokens, as the cache has them. */
@@ -148,9 +170,11 @@ static float *through_cache(const struct world *w, const float *x, int n_tokens,
     return y;
 }
 
-static void make_world(struct world *w, const struct shape *s)
+static void make_world(struct world *w, const struct shape *s, device *d)
 {
-    *w = (struct world){.shape = *s};
+    char *vectors;
+
+    *w = (struct world){.shape = *s, .d = d};
     w->kv = (struct kv_layer){
         .type = s->type,
         .n_kv_heads = s->n_kv_heads,
@@ -162,25 +186,26 @@ static void make_world(struct world *w, const struct shape *s)
         .n_last = s->n_last,
     };
     w->earlier = w->kv;
-    lay_out(&w->earlier);
+    lay_out(&w->earlier, s->aligned);
     w->kv.bits = s->bits;
     w->kv.group_size = s->group_size;
     w->kv.split = s->split * s->block_tokens;
     w->kv.earlier = &w->earlier;
-    lay_out(&w->kv);
+    lay_out(&w->kv, s->aligned);
     w->params = (struct attend_params){
         .n_heads = s->n_heads,
         .scale = 2.5f / sqrtf((float)s->k_dim),
         .softcap = s->softcap,
         .window = s->window,
-        .sinks = s->sinks ? w->sinks : NULL,
         .chunk = s->chunk,
         .tiled = s->tiled,
-        .slopes = s->slopes ? w->slopes : NULL,
     };
     random_floats(w->sinks, COUNT(w->sinks));
     for (size_t i = 0; i < COUNT(w->slopes); i++)
         w->slopes[i] = 0.5f / (float)(1 + i % 16);
+    w->vectors = vectors = on_device(d, w->sinks, sizeof w->sinks + sizeof w->slopes);
+    w->params.sinks = s->sinks ? (const float *)vectors : NULL;
+    w->params.slopes = s->slopes ? (const float *)(vectors + sizeof w->sinks) : NULL;
     make_blocks(w);
     for (int i = 0; i < s->n_sequences; i++) {
         size_t n = (size_t)total(s, i);
@@ -197,9 +222,11 @@ static void free_world(struct world *w)
 {
     for (int p = 0; p < 2; p++) {
         for (int i = 0; i < w->n_slabs; i++)
-            mem_free_aligned(w->slabs[p][i]);
+            w->d->ops->free(w->d, w->slabs[p][i]);
+        w->d->ops->free(w->d, w->device_slabs[p]);
         mem_free(w->slabs[p]);
     }
+    w->d->ops->free(w->d, w->vectors);
     for (int i = 0; i < w->shape.n_sequences; i++) {
         mem_free(w->blocks[i]);
         mem_free_aligned(w->q[i]);
@@ -239,6 +266,13 @@ struct part {
     int sequence, position, n_rows;
 };
 
+static tensor device_rows(device *d, const float *x, int rows, int cols, int stride)
+{
+    size_t bytes = (size_t)rows * (size_t)stride * sizeof *x;
+
+    return (tensor){on_device(d, x, bytes), DTYPE_F32, rows, cols, stride};
+}
+
 /* Stores, and attends unless out is NULL, for some parts in one batch. y of a part goes to
  * out[sequence] by position. */
 static void run_parts(device *d, struct world *w, const struct part *parts, int n_parts,
@@ -250,6 +284,7 @@ static void run_parts(device *d, struct world *w, const struct part *parts, int 
     int q_cols = s->n_heads * s->k_dim, k_cols = s->n_kv_heads * s->k_dim;
     int v_cols = s->n_kv_heads * s->v_dim, y_cols = s->n_heads * s->v_dim;
     int n_rows = 0;
+    clm_error err = {0};
 
     for (int i = 0; i < n_parts; i++)
         n_rows += parts[i].n_rows;
@@ -257,9 +292,6 @@ static void run_parts(device *d, struct world *w, const struct part *parts, int 
           *k = floats((size_t)n_rows * (size_t)k_cols);
     float *v = floats((size_t)n_rows * (size_t)v_cols),
           *y = floats((size_t)n_rows * (size_t)y_cols);
-    tensor tq = {q, DTYPE_F32, n_rows, q_cols, q_cols + 1},
-           tk = {k, DTYPE_F32, n_rows, k_cols, k_cols};
-    tensor tv = {v, DTYPE_F32, n_rows, v_cols, v_cols}, ty = {y, DTYPE_F32, n_rows, y_cols, y_cols};
     int row = n_rows; /* the last sequence has the first rows: order is free */
 
     for (int i = 0; i < n_parts; i++) {
@@ -267,7 +299,11 @@ static void run_parts(device *d, struct world *w, const struct part *parts, int 
         int n_kept, n_gone;
 
         row -= p->n_rows;
-        blocks[i] = released(w, p->sequence, p->position, &n_kept, &n_gone);
+        int32_t *table = released(w, p->sequence, p->position, &n_kept, &n_gone);
+
+        blocks[i] = on_device(
+            d, table, (size_t)(total(s, p->sequence) / s->block_tokens + 1) * sizeof *table);
+        mem_free(table);
         sequences[i] = (struct kv_sequence){.row = row,
                                             .n_rows = p->n_rows,
                                             .position = p->position,
@@ -287,16 +323,25 @@ static void run_parts(device *d, struct world *w, const struct part *parts, int 
     }
     sequences[n_parts] = (struct kv_sequence){0}; /* a sequence without rows */
     struct kv_batch batch = {sequences, n_parts + 1, n_rows};
+    tensor tq = device_rows(d, q, n_rows, q_cols, q_cols + 1);
+    tensor tk = device_rows(d, k, n_rows, k_cols, k_cols);
+    tensor tv = device_rows(d, v, n_rows, v_cols, v_cols);
+    tensor ty = device_rows(d, y, n_rows, y_cols, y_cols);
     d->ops->kv_store(d, &w->kv, &batch, &tk, &tv);
     if (out)
         d->ops->attend(d, &ty, &tq, &w->kv, &batch, &w->params);
-    assert_int_equal(d->ops->sync(d, NULL), 0);
+    d->ops->download(d, y, ty.data, (size_t)n_rows * (size_t)y_cols * sizeof *y);
+    CHECK(d->ops->sync(d, &err) == 0, "%s", err.message);
     for (int i = 0; out && i < n_parts; i++)
         memcpy(out[parts[i].sequence] + (int64_t)parts[i].position * y_cols,
                y + (int64_t)sequences[i].row * y_cols,
                (size_t)(parts[i].n_rows * y_cols) * sizeof *y);
     for (int i = 0; i < n_parts; i++)
-        mem_free(blocks[i]);
+        d->ops->free(d, blocks[i]);
+    d->ops->free(d, tq.data);
+    d->ops->free(d, tk.data);
+    d->ops->free(d, tv.data);
+    d->ops->free(d, ty.data);
     mem_free_aligned(q);
     mem_free_aligned(k);
     mem_free_aligned(v);
@@ -316,14 +361,21 @@ static bool is_gone(const struct shape *s, int position, int j)
     return s->n_last > 0 && j >= s->n_first && j <= position - s->n_last;
 }
 
+/* Which numbers are rounded to the cache's type before they are multiplied, where a device may do
+ * so. */
+enum rounding { NOTHING, KEYS_AND_VALUES, QUERIES_TOO, ROUNDINGS };
+
 /* y [v_dim] of one row and head by the formula; returns the largest sum_i |q_i k_i| scale, from
  * which the tolerance follows. */
-static double reference(const struct world *w, int sequence, int position, int head, double *y)
+static double reference(const struct world *w, int sequence, int position, int head,
+                        enum rounding rounding, double *y)
 {
     const struct shape *s = &w->shape;
     int kv_head = s->tiled ? head % s->n_kv_heads : head / (s->n_heads / s->n_kv_heads);
     const float *q = w->q[sequence] + ((int64_t)position * s->n_heads + head) * s->k_dim;
     double sum = 0, largest = 0, max = s->sinks ? (double)w->sinks[head] : -HUGE_VAL;
+    enum dtype of_k = rounding == NOTHING ? DTYPE_F32 : s->type;
+    enum dtype of_q = rounding == QUERIES_TOO ? s->type : DTYPE_F32;
     static double scores[MAX_TOKENS];
     int first = s->window > 0 && position >= s->window ? position - s->window + 1 : 0;
 
@@ -334,8 +386,10 @@ static double reference(const struct world *w, int sequence, int position, int h
         double score = 0, size = 0;
 
         for (int i = 0; i < s->k_dim; i++) {
-            score += (double)q[i] * (double)k[i];
-            size += fabs((double)q[i] * (double)k[i]);
+            double product = (double)through(q[i], of_q) * (double)through(k[i], of_k);
+
+            score += product;
+            size += fabs(product);
         }
         score *= (double)w->params.scale;
         if (s->softcap > 0)
@@ -357,7 +411,7 @@ static double reference(const struct world *w, int sequence, int position, int h
 
         sum += p;
         for (int i = 0; i < s->v_dim; i++)
-            y[i] += p * (double)v[i];
+            y[i] += p * (double)through(v[i], of_k);
     }
     if (s->sinks)
         sum += exp((double)w->sinks[head] - max);
@@ -369,24 +423,43 @@ static double reference(const struct world *w, int sequence, int position, int h
 /* A score is off by at most (k_dim + 8) half epsilons of sum |q k| (products, sums, scaling,
  * softcap), a weight relatively by that and some 8 roundings and errors of exp2, and as many as
  * keys in either sum; y is a mean of values within [-1, 1], so it is off by the relative errors of
- * numerator and denominator. */
-static void check_rows(const struct world *w, int sequence, const float *got, const char *what)
+ * numerator and denominator. Where weights are rounded to halves, each is off by half an epsilon of
+ * these, and so is y; a key's number that is rounded the other way, once in a while, adds less. */
+static bool row_is_right(const struct world *w, int sequence, int t, int head, const float *got,
+                         enum rounding rounding, const char *what, bool say)
 {
     const struct shape *s = &w->shape;
-    double y[512];
+    double y[512], size = reference(w, sequence, t, head, rounding, y);
+    double score_error = (s->k_dim + 8) * size;
+    double tolerance = 2 * (score_error + 2 * (t + 1) + 16) * (double)FLT_EPSILON / 2;
+
+    if (rounding != NOTHING)
+        tolerance += 1.5 * (s->type == DTYPE_BF16 ? 0x1p-8 : 0x1p-11);
+    for (int i = 0; i < s->v_dim; i++) {
+        double g = (double)got[i];
+
+        if (fabs(g - y[i]) <= tolerance)
+            continue;
+        CHECK(!say, "%s: row %d head %d dim %d: %g, expected %g", what, t, head, i, g, y[i]);
+        return false;
+    }
+    return true;
+}
+
+/* halves: a device may round what it multiplies to the cache's type. */
+static void check_rows(const struct world *w, int sequence, const float *got, bool halves,
+                       const char *what)
+{
+    const struct shape *s = &w->shape;
+    int last = halves && s->type != DTYPE_F32 ? ROUNDINGS - 1 : NOTHING;
 
     for (int t = s->before[sequence]; t < total(s, sequence); t++)
         for (int h = 0; h < s->n_heads; h++) {
-            double size = reference(w, sequence, t, h, y);
-            double score_error = (s->k_dim + 8) * size;
-            double tolerance = 2 * (score_error + 2 * (t + 1) + 16) * (double)FLT_EPSILON / 2;
+            const float *y = got + ((int64_t)t * s->n_heads + h) * s->v_dim;
+            bool right = false;
 
-            for (int i = 0; i < s->v_dim; i++) {
-                double g = (double)got[((int64_t)t * s->n_heads + h) * s->v_dim + i];
-
-                CHECK(fabs(g - y[i]) <= tolerance, "%s: row %d head %d dim %d: %g, expected %g",
-                      what, t, h, i, g, y[i]);
-            }
+            for (int r = NOTHING; r <= last && !right; r++)
+                right = row_is_right(w, sequence, t, h, y, (enum rounding)r, what, r == last);
         }
 }
 
@@ -425,7 +498,7 @@ static void check_rounded(const struct world *w, int sequence, const float *got,
         for (int h = 0; h < s->n_heads; h++) {
             double score = score_variance(w, sequence, t, h);
 
-            reference(w, sequence, t, h, y);
+            reference(w, sequence, t, h, NOTHING, y);
             for (int i = 0; i < s->v_dim; i++, n++) {
                 double e = (double)got[((int64_t)t * s->n_heads + h) * s->v_dim + i] - y[i];
 
@@ -438,13 +511,13 @@ static void check_rounded(const struct world *w, int sequence, const float *got,
     CHECK(sum <= variance, "%s: off by %g in the mean", what, sqrt(sum / (double)n));
 }
 
-static void check_part(const struct world *w, int sequence, float **out, bool exact,
+static void check_part(const struct world *w, int sequence, float **out, bool exact, bool halves,
                        const char *what)
 {
-    if (!exact && total(&w->shape, sequence) > 1024)
+    if (!exact && !is_cuda(w->d) && total(&w->shape, sequence) > 1024)
         check_rounded(w, sequence, out[sequence], what);
     else
-        check_rows(w, sequence, out[sequence], what);
+        check_rows(w, sequence, out[sequence], halves, what);
 }
 
 static float *outputs(const struct world *w, float **out)
@@ -500,37 +573,38 @@ static void compare_bits(const struct world *w, float **a, float **b, const char
 
 static const struct shape shapes[] = {
     /* One token, one head; then odd sizes of everything. */
-    {DTYPE_F32, 1, 1, 4, 4, 1, 0, 0, 0, false, 1, {0}, {1}, 0, false, false, 0, 0, 0, 0, 0},
-    {DTYPE_F32, 3, 1, 12, 5, 3, 1, 0, 0, false, 2, {7, 0}, {5, 9}, 0, false, false, 0, 0, 0, 0, 0},
+    {DTYPE_F32, 1, 1, 4, 4, 1, 0, 0, 0, false, 1, {0}, {1}, 0, false, false, 0, 0, 0, 0, 0, false},
+    {DTYPE_F32, 3,      1, 12,    5,     3, 1, 0, 0, false, 2,
+     {7, 0},    {5, 9}, 0, false, false, 0, 0, 0, 0, 0,     false},
     {DTYPE_F16,    4,          2, 80,    80,    16, 2, 0, 0, true, 3,
-     {40, 0, 100}, {1, 70, 3}, 0, false, false, 0,  0, 0, 0, 0},
+     {40, 0, 100}, {1, 70, 3}, 0, false, false, 0,  0, 0, 0, 0,    false},
     {DTYPE_BF16, 6,       6, 96,    32,    7, 0, 0, 30, false, 2,
-     {0, 65},    {66, 1}, 0, false, false, 0, 0, 0, 0,  0},
+     {0, 65},    {66, 1}, 0, false, false, 0, 0, 0, 0,  0,     false},
     {DTYPE_F16,       8, 2,     64,    64, 32, 3, 0, 0, false, 4, {300, 0, 17, 63},
-     {1, 150, 40, 1}, 0, false, false, 0,  0,  0, 0, 0},
+     {1, 150, 40, 1}, 0, false, false, 0,  0,  0, 0, 0, false},
     /* Windows smaller and larger than a block and a chunk; sinks and caps. */
     {DTYPE_F16, 2,       1, 112,   112,   16, 1, 5, 0, false, 2,
-     {130, 0},  {1, 40}, 0, false, false, 0,  0, 0, 0, 0},
+     {130, 0},  {1, 40}, 0, false, false, 0,  0, 0, 0, 0,     false},
     {DTYPE_BF16,   4, 4,     16,    24, 8, 4, 64, 20, true, 3, {200, 1, 0},
-     {20, 1, 130}, 0, false, false, 0,  0, 0, 0,  0},
+     {20, 1, 130}, 0, false, false, 0,  0, 0, 0,  0,  false},
     {DTYPE_F32, 5,       5, 33,    31,    20, 2, 100, 0, true, 2,
-     {99, 260}, {3, 50}, 0, false, false, 0,  0, 0,   0, 0},
+     {99, 260}, {3, 50}, 0, false, false, 0,  0, 0,   0, 0,    false},
     {DTYPE_F16, 4,       1, 256,   256,   32, 2, 128, 50, false, 2,
-     {190, 0},  {2, 30}, 0, false, false, 0,  0, 0,   0,  0},
+     {190, 0},  {2, 30}, 0, false, false, 0,  0, 0,   0,  0,     false},
     /* Many heads on one kv head; long contexts that are cut into ranges. */
     {DTYPE_F16, 40,     1, 64,    48,    16, 5, 0, 0, true, 2,
-     {70, 5},   {1, 4}, 0, false, false, 0,  0, 0, 0, 0},
+     {70, 5},   {1, 4}, 0, false, false, 0,  0, 0, 0, 0,    false},
     {DTYPE_F16,          4,         2, 32,    32,    32, 4, 0, 0, true, 3,
-     {2500, 1023, 1024}, {1, 3, 1}, 0, false, false, 0,  0, 0, 0, 0},
+     {2500, 1023, 1024}, {1, 3, 1}, 0, false, false, 0,  0, 0, 0, 0,    false},
     {DTYPE_BF16,   2,      2, 16,    16,    24, 4, 1100, 0, false, 2,
-     {2300, 1020}, {2, 6}, 0, false, false, 0,  0, 0,    0, 0},
+     {2300, 1020}, {2, 6}, 0, false, false, 0,  0, 0,    0, 0,     false},
     /* Chunks, distances that count, heads in turn. */
     {DTYPE_F32, 4,         2,  16,   16,    16, 2, 0, 0, false, 2,
-     {60, 0},   {30, 200}, 50, true, false, 0,  0, 0, 0, 0},
+     {60, 0},   {30, 200}, 50, true, false, 0,  0, 0, 0, 0,     false},
     {DTYPE_F16, 8,       4,   32,   24,   32, 2, 0, 0, true, 2,
-     {1300, 0}, {1, 70}, 600, true, true, 0,  0, 0, 0, 0},
+     {1300, 0}, {1, 70}, 600, true, true, 0,  0, 0, 0, 0,    false},
     {DTYPE_BF16,  6,          6,  20,    20,   8, 3, 40, 0, false, 3,
-     {0, 33, 90}, {80, 1, 3}, 64, false, true, 0, 0, 0,  0, 0},
+     {0, 33, 90}, {80, 1, 3}, 64, false, true, 0, 0, 0,  0, 0,     false},
     /* Quantised, all of it or from a block on. */
     {.type = DTYPE_F16,
      .n_heads = 8,
@@ -601,11 +675,13 @@ static const struct shape shapes[] = {
      .n_last = 30},
     /* Long prompts, in whole numbers. */
     {DTYPE_F16,   8,        2, 64,    64,    32, 3, 0, 0, false, 2,
-     {1100, 980}, {70, 50}, 0, false, false, 0,  0, 0, 0, 0},
-    {DTYPE_F32, 3, 3, 33, 31, 20, 2, 100, 0, true, 1, {1050}, {99}, 0, false, false, 0, 0, 0, 0, 0},
-    {DTYPE_BF16, 4, 2, 80, 48, 24, 2, 0, 0, true, 1, {1000}, {90}, 600, true, true, 0, 0, 0, 0, 0},
+     {1100, 980}, {70, 50}, 0, false, false, 0,  0, 0, 0, 0,     false},
+    {DTYPE_F32, 3,    3, 33,    31,    20, 2, 100, 0, true, 1,
+     {1050},    {99}, 0, false, false, 0,  0, 0,   0, 0,    false},
+    {DTYPE_BF16, 4,    2,   80,   48,   24, 2, 0, 0, true, 1,
+     {1000},     {90}, 600, true, true, 0,  0, 0, 0, 0,    false},
     {DTYPE_F16, 20,   1, 24,    136,   32, 2, 0, 4, false, 1,
-     {1010},    {50}, 0, false, false, 0,  0, 0, 0, 0},
+     {1010},    {50}, 0, false, false, 0,  0, 0, 0, 0,     false},
     {.type = DTYPE_F16,
      .n_heads = 4,
      .n_kv_heads = 1,
@@ -628,20 +704,22 @@ static void check_shape(device *d1, device *d2, const struct shape *s)
     struct world w;
     float *one[MAX_SEQUENCES], *two[MAX_SEQUENCES];
 
-    make_world(&w, s);
+    make_world(&w, s, d1);
     outputs(&w, one);
     outputs(&w, two);
     for (int exact = 0; exact < 2; exact++) {
+        bool halves = is_cuda(d1) && !exact;
+
         d1->ops->set_exact(d1, exact);
         d2->ops->set_exact(d2, exact);
         run_whole(d1, &w, one);
         for (int i = 0; i < s->n_sequences; i++)
-            check_part(&w, i, one, exact, exact ? "exact" : "fast");
+            check_part(&w, i, one, exact, halves, exact ? "exact" : "fast");
         run_whole(d2, &w, two);
         compare_bits(&w, one, two, "another number of threads");
         run_chunks(d2, &w, 40, two);
         for (int i = 0; i < s->n_sequences; i++)
-            check_part(&w, i, two, exact, exact ? "exact, in chunks" : "fast, in chunks");
+            check_part(&w, i, two, exact, halves, exact ? "exact, in chunks" : "fast, in chunks");
         if (exact) {
             compare_bits(&w, one, two, "alone, in chunks");
             run_chunks(d1, &w, TEST_IS_SLOW ? 7 : 1, two);
@@ -651,6 +729,24 @@ static void check_shape(device *d1, device *d2, const struct shape *s)
     free_outputs(&w, one);
     free_outputs(&w, two);
     free_world(&w);
+}
+
+/* The GPU, if there is one. */
+static void on_cuda(void (*check)(device *d1, device *d2))
+{
+    clm_error err = {0};
+    device *d1 = device_cuda_open(&err), *d2;
+
+    if (!d1) {
+        print_message("%s\n", err.message);
+        return;
+    }
+    print_message("cuda\n");
+    d2 = device_cuda_open(&err);
+    CHECK(d2, "%s", err.message);
+    check(d1, d2);
+    d1->ops->close(d1);
+    d2->ops->close(d2);
 }
 
 /* All instruction sets this processor has, one after another. */
@@ -676,13 +772,19 @@ static void for_each_isa(void (*check)(device *d1, device *d2))
 static void check_shapes(device *d1, device *d2)
 {
     for (size_t i = 0; i < COUNT(shapes); i++)
-        check_shape(d1, d2, &shapes[i]);
+        for (int aligned = 0; aligned <= is_cuda(d1); aligned++) {
+            struct shape s = shapes[i];
+
+            s.aligned = aligned;
+            check_shape(d1, d2, &s);
+        }
 }
 
 static void test_shapes(void **state)
 {
     (void)state;
     for_each_isa(check_shapes);
+    on_cuda(check_shapes);
 }
 
 static int one_of(const int *choices, size_t n)
@@ -692,7 +794,7 @@ static int one_of(const int *choices, size_t n)
 
 static void random_shape(struct shape *s)
 {
-    static const int dims[] = {4, 8, 12, 15, 16, 17, 31, 32, 48, 64, 80, 100, 128};
+    static const int dims[] = {4, 8, 12, 15, 16, 17, 31, 32, 48, 64, 80, 96, 100, 128, 192, 256};
     static const int groups[] = {1, 1, 2, 3, 4, 7, 8};
     static const int blocks[] = {1, 5, 8, 16, 32, 64, 100};
     static const int windows[] = {0, 0, 0, 1, 2, 17, 63, 64, 65, 130};
@@ -719,6 +821,7 @@ static void random_shape(struct shape *s)
         s->n_first = (int)random_below(40);
         s->n_last = 1 + (int)random_below(s->window ? (size_t)s->window : 100);
     }
+    s->aligned = random_below(4);
     s->n_sequences = 1 + (int)random_below(MAX_SEQUENCES);
     for (int i = 0; i < s->n_sequences; i++) {
         s->before[i] = random_below(2) ? (int)random_below(150) : 0;
@@ -728,7 +831,7 @@ static void random_shape(struct shape *s)
 
 static void check_random_shapes(device *d1, device *d2)
 {
-    for (int i = 0; i < (TEST_IS_SLOW ? 4 : 12); i++) {
+    for (int i = 0; i < (is_cuda(d1) ? 100 : TEST_IS_SLOW ? 4 : 12); i++) {
         struct shape s;
 
         random_shape(&s);
@@ -740,13 +843,99 @@ static void test_random_shapes(void **state)
 {
     (void)state;
     for_each_isa(check_random_shapes);
+    on_cuda(check_random_shapes);
+}
+
+/* What a device finds with some keys chosen, by bits or by blocks: y by sequence, and logarithms of
+ * all rows. */
+static void run_choice(device *d, struct world *w, bool exact, tensor *logs, float **out,
+                       float *log_sums)
+{
+    d->ops->set_exact(d, exact);
+    w->params.log_sums = logs;
+    run_whole(d, w, out);
+    d->ops->download(d, log_sums, logs->data,
+                     (size_t)logs->rows * (size_t)logs->cols * sizeof *log_sums);
+    w->params.log_sums = NULL;
+}
+
+/* Fast kernels of a GPU against its exact ones, which test_cuda_sequences holds against the CPU's.
+ * With halves a score is off by 2^-11 sum |q k| scale, at most 2^-11 20 here; a key too many or too
+ * few is a hundredth of a denominator at least. */
+static void check_choice(device *d, const struct shape *s, int block_size, bool kept)
+{
+    enum { ROWS = 84, HEADS = 8, WORDS = 4 };
+    static float logs[2][ROWS * HEADS];
+    static uint32_t bits[ROWS * 2 * WORDS];
+    float *out[2][MAX_SEQUENCES];
+    tensor of_bits, of_logs;
+    struct world w;
+
+    make_world(&w, s, d);
+    for (size_t i = 0; i < COUNT(bits); i++)
+        bits[i] = (uint32_t)random_below(1u << 16) << 16 | (uint32_t)random_below(1u << 16);
+    of_bits = (tensor){on_device(d, bits, sizeof bits), DTYPE_U32, ROWS, 2 * WORDS, 2 * WORDS};
+    of_logs = device_rows(d, logs[0], ROWS, HEADS, HEADS);
+    fill_history(d, &w);
+    w.params.scale = 0.3f;
+    w.params.kept = kept ? &of_bits : NULL;
+    w.params.kept_sets = 2;
+    w.params.block_size = block_size;
+    w.params.local_blocks = 1;
+    w.params.block_stride = 3;
+    w.params.block_step = 1;
+    for (int fast = 0; fast < 2; fast++) {
+        outputs(&w, out[fast]);
+        run_choice(d, &w, !fast, &of_logs, out[fast], logs[fast]);
+    }
+    for (int i = 0; i < ROWS * HEADS; i++)
+        CHECK(fabsf(logs[0][i] - logs[1][i]) <= 0.01f || logs[0][i] == logs[1][i],
+              "sum %d: %g, exactly %g", i, (double)logs[1][i], (double)logs[0][i]);
+    for (int q = 0; q < s->n_sequences; q++)
+        for (int64_t i = (int64_t)s->before[q] * HEADS * s->v_dim;
+             i < (int64_t)total(s, q) * HEADS * s->v_dim; i++)
+            CHECK(fabsf(out[0][q][i] - out[1][q][i]) <= 0.02f, "number %d of %d: %g, exactly %g",
+                  (int)i, q, (double)out[1][q][i], (double)out[0][q][i]);
+    for (int fast = 0; fast < 2; fast++)
+        free_outputs(&w, out[fast]);
+    d->ops->free(d, of_bits.data);
+    d->ops->free(d, of_logs.data);
+    free_world(&w);
+}
+
+static void check_choices(device *d1, device *d2)
+{
+    struct shape s = {.type = DTYPE_F16,
+                      .n_heads = 8,
+                      .n_kv_heads = 2,
+                      .k_dim = 64,
+                      .v_dim = 64,
+                      .block_tokens = 32,
+                      .slab_shift = 1,
+                      .n_sequences = 3,
+                      .before = {40, 20, 0},
+                      .n_rows = {1, 3, 80},
+                      .aligned = true};
+
+    (void)d2;
+    check_choice(d1, &s, 0, true);
+    check_choice(d1, &s, 8, false);
+    check_choice(d1, &s, 8, true);
+    s.sinks = true;
+    check_choice(d1, &s, 0, true);
+}
+
+static void test_choices(void **state)
+{
+    (void)state;
+    on_cuda(check_choices);
 }
 
 /* Without memory for scratch the operation does nothing and sync says so, once. */
 static void test_no_memory(void **state)
 {
     struct shape s = {DTYPE_F16, 2,    1, 16,    16,    8, 1, 0, 0, false, 1,
-                      {0},       {20}, 0, false, false, 0, 0, 0, 0, 0};
+                      {0},       {20}, 0, false, false, 0, 0, 0, 0, 0,     false};
     clm_error err = {0};
     device *d = device_cpu_open(1, &err);
     float y[20 * 32] = {0}, q[20 * 32] = {0};
@@ -754,7 +943,7 @@ static void test_no_memory(void **state)
 
     (void)state;
     assert_non_null(d);
-    make_world(&w, &s);
+    make_world(&w, &s, d);
     struct kv_sequence sequence = {.n_rows = 20, .blocks = w.blocks[0]};
     struct kv_batch batch = {&sequence, 1, 20};
     tensor ty = {y, DTYPE_F32, 20, 32, 32}, tq = {q, DTYPE_F32, 20, 32, 32};
@@ -778,6 +967,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_random_shapes),
+        cmocka_unit_test(test_choices),
         cmocka_unit_test(test_no_memory),
     };
 
