@@ -23,6 +23,8 @@ extern "C" {
 #undef fail_null
 #define fail_null(...) (fail(__VA_ARGS__), nullptr)
 
+enum { CUDA_TICKETS = 16384 };
+
 struct cuda_queue;
 struct cuda_memory;
 struct cuda_blas;
@@ -40,6 +42,9 @@ struct cuda_device {
     struct cuda_memory *memory; /* memory.cu */
     struct cuda_blas *blas;     /* blas.cu; NULL: not loaded yet */
     bool no_blas;               /* there is none */
+    /* [CUDA_TICKETS] counters, all 0 between operations: by one the last of the blocks that share
+     * it finds out that it is the last, and puts it back. */
+    unsigned *tickets;
 };
 
 static inline struct cuda_device *cuda_device_of(device *d)

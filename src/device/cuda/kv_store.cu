@@ -1,79 +1,115 @@
-/* device/cuda/kv_store.cu: keys and values into the blocks of the paged cache. */
+/* device/cuda/kv_store.cu: keys and values into the blocks of the paged cache. A warp takes one
+ * head's keys, or values, of one token. */
 #include "device/cuda/kv.cuh"
 #include "device/cuda/rows.cuh"
 
-/* One group of a row as device/affine.h has it; its codes are written by whole bytes, which a group
- * does not share, since groups are of an even size. */
-static __device__ void quantise_group(uint8_t *codes, float *scale, float *bias, const float *x,
-                                      int begin, int end, int bits)
-{
-    float most = bits == 4 ? 15 : 255, lo = x[begin], hi = x[begin], edge, step, whole;
+enum { THREADS = 256, WARPS = THREADS / WARP };
 
-    for (int i = begin + 1; i < end; i++) {
+static __device__ __forceinline__ uint16_t half_bits(enum dtype type, float x)
+{
+    uint16_t h;
+
+    store_number(&h, type, 0, x);
+    return h;
+}
+
+static __device__ void store_numbers(char *to, enum dtype type, const float *x, int n)
+{
+    int lane = threadIdx.x % 32;
+    bool wide = n % 4 == 0 && (uintptr_t)x % 16 == 0 && (uintptr_t)to % 16 == 0;
+
+    for (int i = wide ? 4 * lane : n; i < n; i += 128) {
+        float4 y = *(const float4 *)(x + i);
+
+        if (type == DTYPE_F32)
+            *(float4 *)((float *)to + i) = y;
+        else
+            *(ushort4 *)((uint16_t *)to + i) =
+                make_ushort4(half_bits(type, y.x), half_bits(type, y.y), half_bits(type, y.z),
+                             half_bits(type, y.w));
+    }
+    for (int i = wide ? n : lane; i < n; i += 32)
+        store_number(to, type, i, x[i]);
+}
+
+/* A group's step and bias, as affine.h has them. */
+static __device__ void line_through(const float *x, int n, float most, float *step, float *bias)
+{
+    float lo = INFINITY, hi = -INFINITY;
+
+    for (int i = threadIdx.x % 32; i < n; i += 32) {
         lo = fminf(lo, x[i]);
         hi = fmaxf(hi, x[i]);
     }
-    step = fmaxf((hi - lo) / most, 1e-7f);
-    edge = fabsf(lo) > fabsf(hi) ? lo : hi;
-    step = fabsf(lo) > fabsf(hi) ? step : -step;
-    whole = rintf(edge / step);
-    *scale = whole == 0 ? step : edge / whole;
+    lo = -over_warp(-lo, most_of());
+    hi = over_warp(hi, most_of());
+    bool low = fabsf(lo) > fabsf(hi);
+    float edge = low ? lo : hi, s = fmaxf((hi - lo) / most, 1e-7f);
+
+    s = low ? s : -s;
+    float whole = rintf(edge / s);
+    *step = whole == 0 ? s : edge / whole;
     *bias = whole == 0 ? 0 : edge;
-    for (int i = begin, byte = 0; i < end; i++) {
-        int code = (int)fminf(fmaxf(rintf((x[i] - *bias) / *scale), 0), most);
-
-        if (bits == 8) {
-            codes[i] = (uint8_t)code;
-            continue;
-        }
-        byte |= code << i % 2 * 4;
-        if (i % 2 || i == end - 1) {
-            codes[i / 2] = (uint8_t)byte;
-            byte = 0;
-        }
-    }
 }
 
-/* A head's row of a token, by the threads of a block. */
-static __device__ void store_head(const struct cuda_pool &pool, const struct kv_part &part,
-                                  char *block, int row, const float *x)
+static __device__ __forceinline__ unsigned code_of(float x, float step, float bias, float most)
 {
-    char *to = block + part.rows + (size_t)row * part.row_bytes;
-    char *scales = block + part.scales + (size_t)row * part.group_bytes;
-    char *biases = block + part.biases + (size_t)row * part.group_bytes;
-
-    for (int i = threadIdx.x; !pool.bits && i < part.dim; i += blockDim.x)
-        store_number(to, pool.type, i, x[i]);
-    for (int g = threadIdx.x; pool.bits && g < part.n_groups; g += blockDim.x) {
-        int begin = g * pool.group_size, end = min(part.dim, begin + pool.group_size);
-        float scale, bias;
-
-        quantise_group((uint8_t *)to, &scale, &bias, x, begin, end, pool.bits);
-        store_number(scales, pool.type, g, scale);
-        store_number(biases, pool.type, g, bias);
-    }
-    /* Rows are filled up to 4 bytes. */
-    int used = (part.dim * pool.bits + 7) / 8;
-    for (int b = used + threadIdx.x; pool.bits && b < (int)part.row_bytes; b += blockDim.x)
-        to[b] = 0;
+    return (unsigned)fminf(fmaxf(rintf((x - bias) / step), 0), most);
 }
 
-static __global__ void store_kernel(struct cuda_kv kv, struct cuda_batch batch, struct rows k,
-                                    struct rows v)
+static __device__ void store_codes(const struct cuda_pool &pool, const struct kv_part &part,
+                                   char *block, int row, const float *x)
 {
-    int head = blockIdx.x;
+    uint8_t *codes = (uint8_t *)block + part.rows + (size_t)row * part.row_bytes;
+    float most = pool.bits == 4 ? 15 : 255;
+    int lane = threadIdx.x % 32, per_byte = 8 / pool.bits;
+
+    for (int g = 0; g < part.n_groups; g++) {
+        int begin = g * pool.group_size, n = min(pool.group_size, part.dim - begin);
+        const float *y = x + begin;
+        float step, bias;
+
+        line_through(y, n, most, &step, &bias);
+        for (int i = lane * per_byte; i < n; i += 32 * per_byte) {
+            unsigned code = code_of(y[i], step, bias, most);
+
+            if (pool.bits == 4 && i + 1 < n)
+                code |= code_of(y[i + 1], step, bias, most) << 4;
+            codes[(begin + i) / per_byte] = (uint8_t)code;
+        }
+        if (lane == 0) {
+            size_t at = (size_t)row * part.group_bytes;
+
+            store_number(block + part.scales + at, pool.type, g, step);
+            store_number(block + part.biases + at, pool.type, g, bias);
+        }
+    }
+    for (size_t i = (size_t)(part.dim - 1) / per_byte + 1 + lane; i < part.row_bytes; i += 32)
+        codes[i] = 0;
+}
+
+static __global__ void __launch_bounds__(THREADS)
+    store_kernel(const __grid_constant__ struct cuda_kv kv, struct cuda_batch batch, struct rows k,
+                 struct rows v)
+{
+    int64_t i = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP, t = i / 2 / kv.n_kv_heads;
+    int head = (int)(i / 2 % kv.n_kv_heads);
 
     cuda_begin();
-    for (int t = blockIdx.y; t < k.n; t += gridDim.y) {
-        const struct kv_sequence s = batch.sequences[batch.of_row[t]];
-        int position = s.position + t - s.row;
-        const struct cuda_pool &pool = pool_at(kv, position);
-        char *block = block_at(kv, s, position);
-        int row = head * kv.block_tokens + position % kv.block_tokens;
+    if (t >= k.n)
+        return;
+    const struct kv_sequence s = batch.sequences[batch.of_row[t]];
+    int position = s.position + (int)t - s.row;
+    const struct cuda_pool &pool = pool_at(kv, position);
+    const struct kv_part &part = i % 2 ? pool.values : pool.keys;
+    char *block = block_at(kv, s, position);
+    int row = head * kv.block_tokens + position % kv.block_tokens;
+    const float *x = row_at(i % 2 ? v : k, t) + (int64_t)head * part.dim;
 
-        store_head(pool, pool.keys, block, row, row_at(k, t) + (int64_t)head * kv.k_dim);
-        store_head(pool, pool.values, block, row, row_at(v, t) + (int64_t)head * kv.v_dim);
-    }
+    if (pool.bits)
+        store_codes(pool, part, block, row, x);
+    else
+        store_numbers(block + part.rows + (size_t)row * part.row_bytes, pool.type, x, part.dim);
 }
 
 void cuda_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *batch,
@@ -81,8 +117,8 @@ void cuda_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *
 {
     struct cuda_device *c = cuda_device_of(d);
     struct cuda_batch b = cuda_batch_of(c, batch);
-    dim3 grid((unsigned)kv->n_kv_heads, grid_rows(batch->n_rows));
+    dim3 grid(blocks_for(2 * (int64_t)batch->n_rows * kv->n_kv_heads, WARPS));
 
-    cuda_launch(c, store_kernel, shape_of(grid, dim3(64), 0), cuda_kv_of(kv), b, rows_of(k),
+    cuda_launch(c, store_kernel, shape_of(grid, dim3(THREADS), 0), cuda_kv_of(kv), b, rows_of(k),
                 rows_of(v));
 }

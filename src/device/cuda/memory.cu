@@ -436,6 +436,11 @@ int cuda_memory_open(struct cuda_device *c, clm_error *err)
         return fail(err, CLM_ERR_NOMEM, "cuda: no memory for the device");
     cuda_check(c, cudaHostAlloc((void **)&m->ring, RING, cudaHostAllocDefault), "pinning memory");
     cuda_check(c, cudaMalloc((void **)&m->ring_copy, RING), "taking memory for arguments");
+    cuda_check(c, cudaMalloc((void **)&c->tickets, CUDA_TICKETS * sizeof *c->tickets),
+               "taking memory for tickets");
+    if (c->tickets)
+        cuda_check(c, cudaMemsetAsync(c->tickets, 0, CUDA_TICKETS * sizeof *c->tickets, c->stream),
+                   "clearing tickets");
     for (int i = 0; i < 2; i++) {
         cuda_check(c, cudaHostAlloc((void **)&m->buffers[i], BUFFER, cudaHostAllocDefault),
                    "pinning memory");
@@ -467,6 +472,7 @@ void cuda_memory_close(struct cuda_device *c)
         }
     mem_free(m->host_room);
     cudaFree(m->scratch);
+    cudaFree(c->tickets);
     cudaFree(m->ring_copy);
     cudaFreeHost(m->ring);
     mem_free(m->mappings);

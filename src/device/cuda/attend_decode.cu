@@ -1,0 +1,1092 @@
+/* device/cuda/attend_decode.cu: attention of few queries to many keys, at the memory's speed.
+ *
+ * The queries of a sequence that share a kv head, a row's heads and row after row, are taken 8 or
+ * 16 at a time; their keys are split among blocks, and what the blocks find is put together in
+ * order by the block that ends last. How many blocks have work follows from the length of the
+ * sequence, which is read on the device.
+ *
+ * Each warp takes tiles of 16 keys and computes, with mma.m16n8k16,
+ *
+ *     S^T [16 keys, queries] = K q^T      O^T [dims, queries] += V^T P^T
+ *
+ * so that keys and values go from the cache into the registers of the matrix unit as they lie, 16
+ * bytes per load: numbers along a sum may come in any order as long as both sides agree, and so may
+ * the dims of O. Of a key row the lane with (lane % 4) t holds the numbers [8 t, 8 t + 8) of each
+ * 32 (codes: [16 t, 16 t + 16) of each 64), of value rows 2 t, 2 t + 1, 2 t + 8 and 2 t + 9 the
+ * lane with (lane / 4) g the numbers [8 g, 8 g + 8) of each 64.
+ *
+ * Queries are two numbers of the cache's type each, high and low, which makes scores as good as
+ * f32; each query is first divided by a power of two, so that none is out of f16's range.
+ */
+#include "device/cuda/attend.cuh"
+
+#include "device/cuda/mma.cuh"
+
+enum { THREADS = 128, WARPS = THREADS / 32, TILE = 16, MAX_SPLITS = 128, SPLIT_TILES = WARPS };
+
+/* What one block does. */
+struct work {
+    const int32_t *blocks; /* of the sequence */
+    int n_kept, n_gone, position, row;
+    bool one_row;
+    int kv_head;
+    int first_query, n_queries; /* of the sequence's: row * group + head in the group */
+    int begin, end;             /* keys, all but */
+    int hole, hole_end;
+    int plain_from, plain_to, unplain_to; /* keys that all queries see: [plain_from, plain_to) but
+                                             [hole, unplain_to) */
+};
+
+static __device__ __forceinline__ int row_of(const attend_args &a, const struct work &w, int query)
+{
+    return w.one_row ? 0 : (w.first_query + query) / a.group;
+}
+
+static __device__ __forceinline__ int head_of(const attend_args &a, const struct work &w, int query)
+{
+    int i = w.first_query + query;
+
+    return attend_head(a, w.kv_head, w.one_row ? i : i % a.group);
+}
+
+/* Tiles in the order in which they are visited, those within the hole left out. */
+struct tiles {
+    int first, before_hole, after_hole, n; /* numbers of tiles, and how many */
+};
+
+static __device__ __forceinline__ struct tiles tiles_of(const struct work &w)
+{
+    int first = w.begin / TILE, end = (w.end + TILE - 1) / TILE;
+
+    if (w.hole >= w.hole_end)
+        return {first, end - first, 0, end - first};
+    int before = (w.hole + TILE - 1) / TILE - first;
+    int after = max(w.hole_end / TILE, first + before);
+    return {first, before, after, before + max(end - after, 0)};
+}
+
+static __device__ __forceinline__ int tile_number(const struct tiles &t, int i)
+{
+    return i < t.before_hole ? t.first + i : t.after_hole + i - t.before_hole;
+}
+
+/* --- A tile as it lies --- */
+
+template <int BITS, int DIM> struct raw_keys;
+template <int BITS, int DIM> struct raw_values;
+
+template <int DIM> struct raw_keys<0, DIM> {
+    uint4 numbers[DIM / 32][2];
+};
+
+template <int DIM> struct raw_values<0, DIM> {
+    uint4 numbers[DIM / 64][4];
+};
+
+template <int DIM> struct raw_keys<8, DIM> {
+    typedef uint4 word;
+    word codes[DIM / 64][2];
+    uint16_t scales[DIM / 64][2], biases[DIM / 64][2];
+};
+
+template <int DIM> struct raw_values<8, DIM> {
+    typedef uint2 word;
+    word codes[DIM / 64][4];
+    uint16_t scales[DIM / 64][4], biases[DIM / 64][4];
+};
+
+template <int DIM> struct raw_keys<4, DIM> {
+    typedef uint2 word;
+    word codes[DIM / 64][2];
+    uint16_t scales[DIM / 64][2], biases[DIM / 64][2];
+};
+
+template <int DIM> struct raw_values<4, DIM> {
+    typedef uint32_t word;
+    word codes[DIM / 64][4];
+    uint16_t scales[DIM / 64][4], biases[DIM / 64][4];
+};
+
+/* Past the caches that blocks share: what is read here is read once. */
+template <typename W> static __device__ __forceinline__ W load_once(const void *p)
+{
+    W w;
+
+    if constexpr (sizeof(W) == 16)
+        asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
+                     : "l"(p));
+    else
+        w = __ldg((const W *)p);
+    return w;
+}
+
+/* Where a row's codes and the scales of their groups lie. */
+static __device__ __forceinline__ const char *codes_at(const char *block, const kv_part &part,
+                                                       int row)
+{
+    return block + part.rows + (unsigned)row * (unsigned)part.row_bytes;
+}
+
+static __device__ __forceinline__ const char *scales_at(const char *block, const kv_part &part,
+                                                        int row)
+{
+    return block + part.scales + (unsigned)row * (unsigned)part.group_bytes;
+}
+
+/* The numbers that there are; others stay as they were, which is 0. row: that of the tile's first
+ * key; group_shift: the logarithm of the pool's group_size. */
+template <int BITS, int DIM>
+static __device__ __forceinline__ void load_keys(raw_keys<BITS, DIM> &k, const kv_part &part,
+                                                 const char *block, int row, int group_shift)
+{
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const char *from = codes_at(block, part, row + g + 8 * half);
+
+        if constexpr (BITS == 0) {
+#pragma unroll
+            for (int s = 0; s < DIM / 32; s++)
+                if (32 * s + 8 * t < part.dim)
+                    k.numbers[s][half] = load_once<uint4>(from + 64 * s + 16 * t);
+        } else {
+            const char *scales = scales_at(block, part, row + g + 8 * half);
+            size_t ahead = part.biases - part.scales;
+
+#pragma unroll
+            for (int s = 0; s < DIM / 64; s++)
+                if (64 * s + 16 * t < part.dim) {
+                    const char *scale = scales + ((64 * s + 16 * t) >> group_shift) * 2;
+
+                    k.codes[s][half] = load_once<typename raw_keys<BITS, DIM>::word>(
+                        from + (64 * s + 16 * t) * BITS / 8);
+                    k.scales[s][half] = load_once<uint16_t>(scale);
+                    k.biases[s][half] = load_once<uint16_t>(scale + ahead);
+                }
+        }
+    }
+}
+
+/* In place of a key of the tile that no query sees the nearest that some do: its weight is 0, and
+ * what lies at the other may be no number. */
+static __device__ __forceinline__ int some_key(const struct work &w, int tile, int key)
+{
+    int first = max(tile, w.begin), k = min(max(key, first), w.end - 1);
+
+    if (k >= w.hole && k < w.hole_end)
+        k = w.hole > first ? w.hole - 1 : w.hole_end;
+    return k;
+}
+
+template <int BITS, int DIM>
+static __device__ __forceinline__ void load_values(raw_values<BITS, DIM> &v, const kv_part &part,
+                                                   const char *block, int row, int group_shift,
+                                                   const struct work &w, int key)
+{
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        int at = row - key + some_key(w, key, key + 2 * t + j % 2 + j / 2 * 8);
+        const char *from = codes_at(block, part, at);
+
+        if constexpr (BITS == 0) {
+#pragma unroll
+            for (int c = 0; c < DIM / 64; c++)
+                if (64 * c + 8 * g < part.dim)
+                    v.numbers[c][j] = load_once<uint4>(from + 128 * c + 16 * g);
+        } else {
+            const char *scales = scales_at(block, part, at);
+            size_t ahead = part.biases - part.scales;
+
+#pragma unroll
+            for (int c = 0; c < DIM / 64; c++)
+                if (64 * c + 8 * g < part.dim) {
+                    const char *scale = scales + ((64 * c + 8 * g) >> group_shift) * 2;
+
+                    v.codes[c][j] = load_once<typename raw_values<BITS, DIM>::word>(
+                        from + (64 * c + 8 * g) * BITS / 8);
+                    v.scales[c][j] = load_once<uint16_t>(scale);
+                    v.biases[c][j] = load_once<uint16_t>(scale + ahead);
+                }
+        }
+    }
+}
+
+/* --- From what lies there to numbers, two in a word --- */
+
+template <typename T, int N>
+static __device__ __forceinline__ void numbers_8bit(uint32_t *to, const uint32_t (&codes)[N],
+                                                    uint16_t scale, uint16_t bias)
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        to[2 * i] = mma_from_bytes<T>(codes[i], 0, scale, bias);
+        to[2 * i + 1] = mma_from_bytes<T>(codes[i], 1, scale, bias);
+    }
+}
+
+/* Words of 8 codes give numbers 0 and 4, 1 and 5, 2 and 6, 3 and 7. */
+template <typename T, int N>
+static __device__ __forceinline__ void numbers_4bit(uint32_t *to, const uint32_t (&codes)[N],
+                                                    uint16_t scale, uint16_t bias)
+{
+#pragma unroll
+    for (int i = 0; i < 4 * N; i++)
+        to[i] = mma_from_nibbles<T>(codes[i / 4] >> i % 4 * 4, scale, bias);
+}
+
+/* How many steps of 16 dims of K q^T the lanes hold in one span, and these: [step][2] words. */
+template <int BITS> struct span {
+    static const int steps = BITS ? 4 : 2;
+};
+
+template <typename T, int BITS, int DIM>
+static __device__ __forceinline__ void key_numbers(uint32_t *to, const raw_keys<BITS, DIM> &k,
+                                                   int s, int half)
+{
+    if constexpr (BITS == 0) {
+        const uint4 &n = k.numbers[s][half];
+
+        to[0] = n.x, to[1] = n.y, to[2] = n.z, to[3] = n.w;
+    } else if constexpr (BITS == 8) {
+        const uint4 &c = k.codes[s][half];
+
+        numbers_8bit<T>(to, {c.x, c.y, c.z, c.w}, k.scales[s][half], k.biases[s][half]);
+    } else {
+        const uint2 &c = k.codes[s][half];
+
+        numbers_4bit<T>(to, {c.x, c.y}, k.scales[s][half], k.biases[s][half]);
+    }
+}
+
+/* to [8]: of 8 dims, the values of two keys in a word. */
+template <typename T, int BITS, int DIM>
+static __device__ __forceinline__ void value_pairs(uint32_t *to, const raw_values<BITS, DIM> &v,
+                                                   int c, int j)
+{
+    uint32_t x[2][4];
+
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        if constexpr (BITS == 0) {
+            const uint4 &n = v.numbers[c][j + i];
+
+            x[i][0] = n.x, x[i][1] = n.y, x[i][2] = n.z, x[i][3] = n.w;
+        } else if constexpr (BITS == 8) {
+            const uint2 &n = v.codes[c][j + i];
+
+            numbers_8bit<T>(x[i], {n.x, n.y}, v.scales[c][j + i], v.biases[c][j + i]);
+        } else {
+            numbers_4bit<T>(x[i], {v.codes[c][j + i]}, v.scales[c][j + i], v.biases[c][j + i]);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        to[BITS == 4 ? i : 2 * i] = __byte_perm(x[0][i], x[1][i], 0x5410);
+        to[BITS == 4 ? i + 4 : 2 * i + 1] = __byte_perm(x[0][i], x[1][i], 0x7632);
+    }
+}
+
+/* --- Queries in shared memory --- */
+
+/* Rows apart so that 16-byte reads of a warp meet no bank twice. */
+template <int BITS, int DIM> struct query_row {
+    static const int size = DIM + (BITS ? 8 : 32);
+};
+
+/* Puts the queries [8 NQ, DIM] high and low, in the order in which the keys' numbers come, and the
+ * factors [8 NQ] by which scores must be multiplied. */
+template <typename T, int BITS, int DIM, int NQ>
+static __device__ void put_queries(const attend_args &a, const struct work &w, T *high, T *low,
+                                   float *factors)
+{
+    int lane = threadIdx.x % 32;
+    float scale = a.softcap > 0 ? a.scale / a.softcap : a.scale * LOG2_E;
+
+#pragma unroll 2
+    for (int i = threadIdx.x / 32; i < 8 * NQ; i += WARPS) {
+        float x[DIM / 32], most = 0;
+        const float *q = i < w.n_queries ? row_at(a.q, w.row + row_of(a, w, i)) +
+                                               (int64_t)head_of(a, w, i) * a.kv.k_dim
+                                         : NULL;
+
+#pragma unroll
+        for (int j = 0; j < DIM / 32; j++) {
+            x[j] = q && lane + 32 * j < a.kv.k_dim ? q[lane + 32 * j] : 0;
+            most = fmaxf(most, fabsf(x[j]));
+        }
+        int e = mma_exponent(mma_warp_max(most));
+#pragma unroll
+        for (int j = 0; j < DIM / 32; j++) {
+            int d = lane + 32 * j;
+            int to = BITS == 4 ? d / 8 * 8 + d % 4 * 2 + d % 8 / 4 : d;
+            float y = x[j] * mma_power(-e);
+            T h = mma_round<T>(y);
+
+            high[i * query_row<BITS, DIM>::size + to] = h;
+            low[i * query_row<BITS, DIM>::size + to] = mma_round<T>(y - mma_float(h));
+        }
+        if (lane == 0)
+            factors[i] = scale * mma_power(e);
+    }
+}
+
+/* --- Tiles --- */
+
+/* What a warp has found; of its queries a lane knows 2 t and 2 t + 1 of each 8, of the sums a part.
+ */
+template <int DIM, int NQ> struct found {
+    float acc[DIM / 16][NQ][4];
+    float max[NQ][2], sum[NQ][2];
+};
+
+/* High and low products are summed up apart, so that one need not wait for the other. */
+template <typename T, int BITS, int DIM, int NQ>
+static __device__ __forceinline__ void
+multiply_keys(float (&s)[NQ][4], const raw_keys<BITS, DIM> &k, const T *high, const T *low)
+{
+    const int steps = span<BITS>::steps;
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    float sums[2][NQ][4] = {};
+
+#pragma unroll
+    for (int i = 0; i < DIM / 16 / steps; i++) {
+        uint32_t x[2][2 * steps];
+
+        key_numbers<T>(x[0], k, i, 0);
+        key_numbers<T>(x[1], k, i, 1);
+#pragma unroll
+        for (int n = 0; n < NQ; n++)
+#pragma unroll
+            for (int part = 0; part < 2; part++) {
+                const uint4 *q =
+                    (const uint4 *)((part ? low : high) + (8 * n + g) * query_row<BITS, DIM>::size +
+                                    16 * steps * i + 4 * steps * t);
+                uint32_t y[2 * steps];
+
+#pragma unroll
+                for (int j = 0; j < steps / 2; j++) {
+                    uint4 from = q[j];
+
+                    y[4 * j] = from.x, y[4 * j + 1] = from.y;
+                    y[4 * j + 2] = from.z, y[4 * j + 3] = from.w;
+                }
+#pragma unroll
+                for (int j = 0; j < steps; j++)
+                    mma_16816<T>(sums[part][n], x[0][2 * j], x[1][2 * j], x[0][2 * j + 1],
+                                 x[1][2 * j + 1], y[2 * j], y[2 * j + 1]);
+            }
+    }
+#pragma unroll
+    for (int n = 0; n < NQ; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            s[n][i] = sums[0][n][i] + sums[1][n][i];
+}
+
+/* Which of the lane's two keys, key + g and key + g + 8, the row sees at p: bits 0 and 1. */
+static __device__ __noinline__ unsigned seen_keys(const attend_args &a, int held, int64_t row,
+                                                  int p, int head, int key)
+{
+    struct cuda_sight sight = attend_sight(a, held, p);
+    int k = key + threadIdx.x % 32 / 4;
+    unsigned seen = attend_sees(a, sight, row, p, head, k);
+
+    return seen | (unsigned)attend_sees(a, sight, row, p, head, k + 8) << 1;
+}
+
+/* Hides what a query does not see. */
+template <int NQ>
+static __device__ __forceinline__ void hide(float (&s)[NQ][4], const attend_args &a,
+                                            const struct work &w, int key)
+{
+    int t = threadIdx.x % 4, held = attend_held(a, w.n_kept, w.n_gone);
+
+#pragma unroll
+    for (int n = 0; n < NQ; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int query = min(8 * n + 2 * t + i, w.n_queries - 1), row = row_of(a, w, query);
+            unsigned seen =
+                seen_keys(a, held, w.row + row, w.position + row, head_of(a, w, query), key);
+
+            s[n][i] = seen & 1 ? s[n][i] : -INFINITY;
+            s[n][i + 2] = seen & 2 ? s[n][i + 2] : -INFINITY;
+        }
+}
+
+template <int NQ>
+static __device__ __forceinline__ void shape_scores(float (&s)[NQ][4], const attend_args &a,
+                                                    const struct work &w,
+                                                    const float (&factors)[NQ][2], int key)
+{
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+
+#pragma unroll
+    for (int n = 0; n < NQ; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            s[n][i] *= factors[n][i % 2];
+    if (a.softcap > 0) {
+#pragma unroll
+        for (int n = 0; n < NQ; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                s[n][i] = a.softcap * LOG2_E * mma_tanh(s[n][i]);
+    }
+    if (a.slopes) {
+#pragma unroll
+        for (int n = 0; n < NQ; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                int query = min(8 * n + 2 * t + i, w.n_queries - 1);
+                float slope = __ldg(a.slopes + head_of(a, w, query)) * LOG2_E;
+                int ahead = key + g - w.position - row_of(a, w, query);
+
+                s[n][i] = fmaf(slope, (float)ahead, s[n][i]);
+                s[n][i + 2] = fmaf(slope, (float)(ahead + 8), s[n][i + 2]);
+            }
+    }
+}
+
+/* s becomes 2^(s - max); the sums so far are brought to the new max. */
+template <int DIM, int NQ>
+static __device__ __forceinline__ void soften(float (&s)[NQ][4], struct found<DIM, NQ> &f)
+{
+#pragma unroll
+    for (int n = 0; n < NQ; n++) {
+        float factor[2];
+
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float most = fmaxf(s[n][i], s[n][i + 2]);
+
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 4));
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 8));
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 16));
+            most = fmaxf(most, f.max[n][i]);
+            float base = most == -INFINITY ? 0 : most;
+            factor[i] = mma_exp2(f.max[n][i] - base);
+            s[n][i] = mma_exp2(s[n][i] - base);
+            s[n][i + 2] = mma_exp2(s[n][i + 2] - base);
+            f.sum[n][i] = fmaf(f.sum[n][i], factor[i], s[n][i] + s[n][i + 2]);
+            f.max[n][i] = most;
+        }
+        if (__any_sync(0xffffffffu, factor[0] != 1 || factor[1] != 1)) {
+#pragma unroll
+            for (int m = 0; m < DIM / 16; m++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    f.acc[m][n][i] *= factor[i % 2];
+        }
+    }
+}
+
+template <typename T, int BITS, int DIM, int NQ>
+static __device__ __forceinline__ void add_values(struct found<DIM, NQ> &f, const float (&s)[NQ][4],
+                                                  const raw_values<BITS, DIM> &v)
+{
+    uint32_t p[NQ][2];
+
+#pragma unroll
+    for (int n = 0; n < NQ; n++) {
+        p[n][0] = mma_transpose(mma_pack<T>(s[n][0], s[n][1]));
+        p[n][1] = mma_transpose(mma_pack<T>(s[n][2], s[n][3]));
+    }
+#pragma unroll
+    for (int c = 0; c < DIM / 64; c++) {
+        uint32_t x[8], y[8];
+
+        value_pairs<T>(x, v, c, 0);
+        value_pairs<T>(y, v, c, 2);
+#pragma unroll
+        for (int m = 0; m < 4; m++)
+#pragma unroll
+            for (int n = 0; n < NQ; n++)
+                mma_16816<T>(f.acc[4 * c + m][n], x[2 * m], x[2 * m + 1], y[2 * m], y[2 * m + 1],
+                             p[n][0], p[n][1]);
+    }
+}
+
+/* A block, and in it the row of a tile's first key. */
+struct tile_place {
+    const char *block;
+    int key, row;
+};
+
+static __device__ __forceinline__ struct tile_place place_of(const attend_args &a,
+                                                             const struct cuda_pool &pool,
+                                                             const struct work &w,
+                                                             const struct tiles &t, int i)
+{
+    int key = tile_number(t, i) * TILE, b = key >> a.block_shift;
+    int id = __ldg(w.blocks + (b < w.n_kept ? b : b - w.n_gone));
+    const char *slab =
+        (const char *)__ldg((const unsigned long long *)pool.slabs + (id >> pool.slab_shift));
+
+    return {slab + (size_t)(id & ((1 << pool.slab_shift) - 1)) * pool.block_bytes, key,
+            (w.kv_head << a.block_shift) + (key & (a.kv.block_tokens - 1))};
+}
+
+template <int DIM, int NQ> static __device__ __forceinline__ void begin(struct found<DIM, NQ> &f)
+{
+#pragma unroll
+    for (int n = 0; n < NQ; n++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            f.max[n][j % 2] = -INFINITY;
+            f.sum[n][j % 2] = 0;
+#pragma unroll
+            for (int m = 0; m < DIM / 16; m++)
+                f.acc[m][n][j] = 0;
+        }
+}
+
+template <int NQ>
+static __device__ __forceinline__ void take_factors(float (&factors)[NQ][2], const float *from)
+{
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < NQ; n++)
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+            factors[n][j] = from[8 * n + threadIdx.x % 4 * 2 + j];
+}
+
+/* Scores of a tile that begins at key become weights. */
+template <int DIM, int NQ>
+static __device__ __forceinline__ void weigh(float (&s)[NQ][4], struct found<DIM, NQ> &f,
+                                             const attend_args &a, const struct work &w,
+                                             const float (&factors)[NQ][2], int key)
+{
+    shape_scores(s, a, w, factors, key);
+    if (a.kept || a.block_size || key < w.plain_from || key + TILE > w.plain_to ||
+        (key + TILE > w.hole && key < w.unplain_to))
+        hide(s, a, w, key);
+    soften(s, f);
+}
+
+/* Where queries lie in shared memory. */
+template <typename T> struct rooms {
+    T *high, *low;
+    float *factors;
+};
+
+/* What this warp finds in its share of the tiles [first, end), which lie in one pool. Where tiles
+ * lie is known one ahead of what is read. */
+template <typename T, int BITS, int DIM, int NQ>
+static __device__ __forceinline__ void visit(const attend_args &a, const struct cuda_pool &pool,
+                                             const struct work &w, const struct tiles &t, int first,
+                                             int end, const struct rooms<T> &room,
+                                             struct found<DIM, NQ> &f)
+{
+    int i = first + threadIdx.x / 32, group_shift = BITS ? 31 - __clz(pool.group_size) : 0;
+    raw_keys<BITS, DIM> k = {};
+    raw_values<BITS, DIM> v = {};
+    struct tile_place next = {};
+    float factors[NQ][2];
+
+    if (i < end) {
+        next = place_of(a, pool, w, t, i);
+        load_keys(k, pool.keys, next.block, next.row, group_shift);
+        load_values(v, pool.values, next.block, next.row, group_shift, w, next.key);
+    }
+    if (i + WARPS < end)
+        next = place_of(a, pool, w, t, i + WARPS);
+    put_queries<T, BITS, DIM, NQ>(a, w, room.high, room.low, room.factors);
+    take_factors(factors, room.factors);
+    for (; i < end; i += WARPS) {
+        struct tile_place at = next;
+        float s[NQ][4];
+
+        multiply_keys<T>(s, k, room.high, room.low);
+        if (i + WARPS < end)
+            load_keys(k, pool.keys, at.block, at.row, group_shift);
+        if (i + 2 * WARPS < end)
+            next = place_of(a, pool, w, t, i + 2 * WARPS);
+        weigh(s, f, a, w, factors, tile_number(t, i) * TILE);
+        add_values<T>(f, s, v);
+        if (i + WARPS < end)
+            load_values(v, pool.values, at.block, at.row, group_shift, w, at.key);
+    }
+}
+
+/* --- Putting together --- */
+
+/* What a block has found: of position (pair, lane), pair m * NQ + n, the four sums of tile m and
+ * queries n as that lane of a warp has them; and of each query the max and the sum. */
+template <int DIM, int NQ> struct layout {
+    static const int pairs = DIM / 16 * NQ, each = pairs / WARPS; /* of a thread */
+    static const int partial = 2 * 8 * NQ + pairs * 32 * 4;       /* floats in global memory */
+};
+
+template <int DIM, int NQ> struct shared_room {
+    union {
+        float4 acc[WARPS][layout<DIM, NQ>::pairs][32];
+        float2 factors[2 * MAX_SPLITS][4 * NQ]; /* of a block's results, by pairs of queries */
+    };
+    float2 soft[WARPS][8 * NQ]; /* max and sum */
+};
+
+static __device__ __forceinline__ void add_scaled(float4 &to, const float4 &x, float2 factor)
+{
+    to.x = fmaf(x.x, factor.x, to.x);
+    to.y = fmaf(x.y, factor.y, to.y);
+    to.z = fmaf(x.z, factor.x, to.z);
+    to.w = fmaf(x.w, factor.y, to.w);
+}
+
+/* By what results with this max are multiplied. */
+static __device__ __forceinline__ float factor_for(float max, float most)
+{
+    return most == -INFINITY ? 0 : mma_exp2(max - most);
+}
+
+/* What a thread knows of the block's result: each pair number warp + 4 j, and the queries 2 t and
+ * 2 t + 1 of each 8. */
+template <int DIM, int NQ> struct result {
+    float4 acc[layout<DIM, NQ>::each];
+    float2 soft[NQ][2];
+};
+
+/* The warps' results as one, warp after warp. */
+template <int DIM, int NQ>
+static __device__ __forceinline__ void gather(struct shared_room<DIM, NQ> &room,
+                                              struct found<DIM, NQ> &f, struct result<DIM, NQ> &r)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4;
+    float2 factors[NQ][WARPS];
+
+#pragma unroll
+    for (int m = 0; m < DIM / 16; m++)
+#pragma unroll
+        for (int n = 0; n < NQ; n++)
+            room.acc[warp][m * NQ + n][lane] =
+                make_float4(f.acc[m][n][0], f.acc[m][n][1], f.acc[m][n][2], f.acc[m][n][3]);
+#pragma unroll
+    for (int n = 0; n < NQ; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float sum = f.sum[n][i];
+
+            sum += __shfl_xor_sync(0xffffffffu, sum, 4);
+            sum += __shfl_xor_sync(0xffffffffu, sum, 8);
+            sum += __shfl_xor_sync(0xffffffffu, sum, 16);
+            if (lane < 4)
+                room.soft[warp][8 * n + 2 * t + i] = make_float2(f.max[n][i], sum);
+        }
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < NQ; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float most = -INFINITY, sum = 0;
+
+#pragma unroll
+            for (int w = 0; w < WARPS; w++)
+                most = fmaxf(most, room.soft[w][8 * n + 2 * t + i].x);
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) {
+                float2 soft = room.soft[w][8 * n + 2 * t + i];
+                float factor = factor_for(soft.x, most);
+
+                (i ? factors[n][w].y : factors[n][w].x) = factor;
+                sum = fmaf(soft.y, factor, sum);
+            }
+            r.soft[n][i] = make_float2(most, sum);
+        }
+#pragma unroll
+    for (int j = 0; j < layout<DIM, NQ>::each; j++) {
+        int pair = warp + WARPS * j;
+
+        r.acc[j] = {};
+#pragma unroll
+        for (int w = 0; w < WARPS; w++)
+            add_scaled(r.acc[j], room.acc[w][pair][lane],
+                       NQ == 1 || pair % 2 == 0 ? factors[0][w] : factors[NQ - 1][w]);
+    }
+}
+
+/* Puts y in its place. */
+template <int DIM, int NQ>
+static __device__ __forceinline__ void put(const attend_args &a, const struct work &w,
+                                           const struct result<DIM, NQ> &r)
+{
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+
+#pragma unroll
+    for (int n = 0; n < NQ; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int query = 8 * n + 2 * t + i;
+
+            if (query >= w.n_queries)
+                continue;
+            int64_t row = w.row + row_of(a, w, query);
+            int head = head_of(a, w, query);
+            float log_sum,
+                factor = attend_finish(a, head, r.soft[n][i].x, r.soft[n][i].y, &log_sum);
+            float *y = row_at(a.y, row) + (int64_t)head * a.kv.v_dim;
+
+            if (a.log_sums && warp == 0 && g == 0)
+                a.log_sums[row * a.log_stride + head] = log_sum;
+#pragma unroll
+            for (int j = 0; j < layout<DIM, NQ>::each; j++) {
+                int pair = warp + WARPS * j, m = pair / NQ, d = m / 4 * 64 + 8 * g + m % 4 * 2;
+
+                if (pair % NQ != n || d >= a.kv.v_dim)
+                    continue;
+                y[d] = (i ? r.acc[j].y : r.acc[j].x) * factor;
+                y[d + 1] = (i ? r.acc[j].w : r.acc[j].z) * factor;
+            }
+        }
+}
+
+template <int DIM, int NQ>
+static __device__ __forceinline__ void hand_in(const struct work &w,
+                                               const struct result<DIM, NQ> &r, float *partial)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4;
+    float2 *soft = (float2 *)partial;
+    float4 *acc = (float4 *)(partial + 2 * 8 * NQ);
+
+#pragma unroll
+    for (int j = 0; j < layout<DIM, NQ>::each; j++) {
+        int pair = warp + WARPS * j;
+
+        if (8 * (pair % NQ) + 2 * t < w.n_queries)
+            acc[pair * 32 + lane] = r.acc[j];
+    }
+    if (warp == 0 && lane < 4)
+#pragma unroll
+        for (int n = 0; n < NQ; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                soft[8 * n + 2 * t + i] = r.soft[n][i];
+}
+
+/* The max and the sum of queries over n blocks, and by what each block's results are multiplied. */
+template <int DIM, int NQ>
+static __device__ __forceinline__ void
+combine_softs(struct shared_room<DIM, NQ> &room, const struct work &w, const float *partials, int n)
+{
+    const int each = 2 * NQ, most_each = 2 * MAX_SPLITS / 32;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    float2 soft[each][most_each];
+
+#pragma unroll
+    for (int q = 0; q < each; q++)
+#pragma unroll
+        for (int j = 0; j < most_each; j++) {
+            soft[q][j] = make_float2(-INFINITY, 0);
+            if (lane + 32 * j < n && warp + WARPS * q < w.n_queries)
+                soft[q][j] = __ldcg((const float2 *)(partials + (size_t)(lane + 32 * j) *
+                                                                    layout<DIM, NQ>::partial) +
+                                    warp + WARPS * q);
+        }
+#pragma unroll
+    for (int q = 0; q < each; q++) {
+        float most = -INFINITY, sum = 0;
+
+#pragma unroll
+        for (int j = 0; j < most_each; j++)
+            most = fmaxf(most, soft[q][j].x);
+        most = mma_warp_max(most);
+#pragma unroll
+        for (int j = 0; j < most_each; j++) {
+            float factor = factor_for(soft[q][j].x, most);
+
+            sum = fmaf(soft[q][j].y, factor, sum);
+            if (lane + 32 * j < n)
+                ((float *)room.factors[lane + 32 * j])[warp + WARPS * q] = factor;
+        }
+        sum = over_warp(sum, sum_of());
+        if (lane == 0)
+            room.soft[0][warp + WARPS * q] = make_float2(most, sum);
+    }
+    __syncthreads();
+}
+
+/* The results of n blocks, in order, as one. The first few are asked for ahead of all else. */
+template <int DIM, int NQ>
+static __device__ __forceinline__ void combine(struct shared_room<DIM, NQ> &room,
+                                               const struct work &w, const float *partials, int n,
+                                               struct result<DIM, NQ> &r)
+{
+    const int size = layout<DIM, NQ>::partial, each = layout<DIM, NQ>::each, few = 16 / each;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4;
+    float4 x[each][few];
+
+#pragma unroll
+    for (int j = 0; j < each; j++)
+#pragma unroll
+        for (int i = 0; i < few; i++) {
+            int pair = warp + WARPS * j;
+
+            x[j][i] = {};
+            if (i < n && 8 * (pair % NQ) + 2 * t < w.n_queries)
+                x[j][i] =
+                    __ldcg((const float4 *)(partials + i * size + 2 * 8 * NQ) + pair * 32 + lane);
+        }
+    combine_softs(room, w, partials, n);
+#pragma unroll
+    for (int k = 0; k < NQ; k++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            r.soft[k][i] = room.soft[0][8 * k + 2 * t + i];
+#pragma unroll
+    for (int j = 0; j < each; j++) {
+        int pair = warp + WARPS * j, k = pair % NQ;
+        const float *from = partials + 2 * 8 * NQ + (pair * 32 + lane) * 4;
+
+        r.acc[j] = {};
+        if (8 * k + 2 * t >= w.n_queries)
+            continue;
+#pragma unroll
+        for (int i = 0; i < few; i++)
+            if (i < n)
+                add_scaled(r.acc[j], x[j][i], room.factors[i][4 * k + t]);
+#pragma unroll 8
+        for (int i = few; i < n; i++)
+            add_scaled(r.acc[j], __ldcg((const float4 *)(from + (size_t)i * size)),
+                       room.factors[i][4 * k + t]);
+    }
+}
+
+/* Of the n blocks that share a ticket, is this the last? Then what the others wrote is there. */
+static __device__ __forceinline__ bool is_last(unsigned *ticket, int n)
+{
+    __shared__ bool last;
+
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicAdd(ticket, 1u) == (unsigned)n - 1;
+        if (last)
+            *ticket = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}
+
+/* --- The kernel --- */
+
+static __device__ __forceinline__ struct work work_of(const attend_args &a, const kv_sequence &s,
+                                                      int first_query, int take)
+{
+    struct work w;
+
+    w.blocks = s.blocks;
+    w.n_kept = s.n_kept;
+    w.n_gone = s.n_gone;
+    w.position = s.position;
+    w.row = s.row;
+    w.one_row = s.n_rows == 1;
+    w.kv_head = blockIdx.y;
+    w.first_query = first_query;
+    w.n_queries = min(take, s.n_rows * a.group - first_query);
+    int held = attend_held(a, s.n_kept, s.n_gone);
+    int p = s.position + row_of(a, w, 0), last = s.position + row_of(a, w, w.n_queries - 1);
+    struct cuda_sight sight = attend_sight(a, held, p), of_last = attend_sight(a, held, last);
+    w.begin = sight.first;
+    w.end = last + 1;
+    w.hole = sight.hole;
+    w.hole_end = sight.hole_end;
+    w.plain_from = of_last.first;
+    w.plain_to = p + 1;
+    w.unplain_to = of_last.hole_end;
+    return w;
+}
+
+/* Tiles [begin, end) in equal shares, of n_splits blocks. */
+struct share {
+    int begin, end, per_split, n_splits;
+};
+
+static __device__ __forceinline__ struct share share_of(int begin, int end, int max_splits)
+{
+    int n = max(end - begin, 0), per = max((n + max_splits - 1) / max_splits, SPLIT_TILES);
+
+    per = (per + WARPS - 1) / WARPS * WARPS;
+    return {begin, end, per, (n + per - 1) / per};
+}
+
+/* How many of the tiles come before position split. */
+static __device__ __forceinline__ int tiles_before(const struct tiles &t, int split)
+{
+    int tile = split / TILE, n = tile <= t.first + t.before_hole
+                                     ? tile - t.first
+                                     : max(t.before_hole, tile - t.after_hole + t.before_hole);
+
+    return max(0, min(n, t.n));
+}
+
+/* Of the tiles in the pool of earlier tokens, or of the others; what both find is put together by
+ * the block that ends last of all. */
+template <typename T, int BITS, int DIM, int NQ>
+static __global__ void __launch_bounds__(THREADS)
+    decode_kernel(const __grid_constant__ attend_args a,
+                  const __grid_constant__ struct cuda_pool pool, bool of_earlier)
+{
+    const int query_numbers = 8 * NQ * query_row<BITS, DIM>::size;
+    __shared__ __align__(16) char queries[2 * query_numbers * sizeof(T)];
+    __shared__ float factors[8 * NQ];
+    __shared__ struct shared_room<DIM, NQ> room;
+    struct rooms<T> rooms = {
+        (T *)queries, (T *)queries + query_numbers, factors
+    };
+    struct found<DIM, NQ> f;
+    struct result<DIM, NQ> r;
+    int sequence, first_query;
+
+    cuda_begin();
+    attend_find_item(a, blockIdx.x, 8 * NQ, false, &sequence, &first_query);
+    const struct work w = work_of(a, a.batch.sequences[sequence], first_query, 8 * NQ);
+    const struct tiles t = tiles_of(w);
+    int n_early = a.kv.split > 0 ? tiles_before(t, a.kv.split) : 0;
+    struct share early = share_of(0, n_early, a.max_splits);
+    struct share late = share_of(n_early, t.n, a.max_splits);
+    const struct share &mine = of_earlier ? early : late;
+    int split = blockIdx.z, n_splits = early.n_splits + late.n_splits;
+
+    if (split >= mine.n_splits)
+        return;
+    int first = mine.begin + split * mine.per_split, end = min(mine.end, first + mine.per_split);
+    begin(f);
+    visit<T, BITS>(a, pool, w, t, first, end, rooms, f);
+    gather(room, f, r);
+    if (n_splits == 1) {
+        put(a, w, r);
+        return;
+    }
+    const size_t size = layout<DIM, NQ>::partial;
+    size_t which = (size_t)blockIdx.x * gridDim.y + blockIdx.y;
+    float *partials = a.partials + which * a.max_splits * (a.kv.split > 0 ? 2 : 1) * size;
+    hand_in(w, r, partials + (split + (of_earlier ? 0 : early.n_splits)) * size);
+    if (!is_last(a.tickets + which, n_splits))
+        return;
+    combine(room, w, partials, n_splits, r);
+    put(a, w, r);
+}
+
+/* --- Launching --- */
+
+static bool part_fits(const struct cuda_pool *pool, const struct kv_part *part)
+{
+    size_t codes = pool->bits == 4 ? 8 : 16;
+
+    if (part->dim > 256 || part->dim % 8 || part->rows % 16 || part->row_bytes % codes)
+        return false;
+    return !pool->bits || (part->dim % 16 == 0 && part->scales % 2 == 0);
+}
+
+/* Can the kernel read it? Slabs are as aligned as all device memory. */
+static bool pool_fits(const struct cuda_pool *pool)
+{
+    return (pool->type == DTYPE_F16 || pool->type == DTYPE_BF16) && pool->block_bytes % 16 == 0 &&
+           (!pool->bits || pool->group_size == 32 || pool->group_size == 64 ||
+            pool->group_size == 128) &&
+           part_fits(pool, &pool->keys) && part_fits(pool, &pool->values);
+}
+
+template <typename T, int BITS, int DIM, int NQ>
+static void launch_kernel(struct cuda_device *c, const struct attend_args *a, int n_items,
+                          const struct cuda_pool &pool)
+{
+    struct cuda_shape shape = {dim3(n_items, a->kv.n_kv_heads, a->max_splits), dim3(THREADS), 0,
+                               true};
+
+    cuda_launch(c, decode_kernel<T, BITS, DIM, NQ>, shape, *a, pool, &pool != &a->kv.now);
+}
+
+/* One wave of blocks where there are few items, else several, so that the last is short. */
+template <typename T, int BITS, int DIM, int NQ>
+static void launch(struct cuda_device *c, struct attend_args *a, int n_items)
+{
+    int64_t room = c->n_processors * (DIM == 128 && NQ == 1 ? 3 : 2);
+    int64_t n = (int64_t)n_items * a->kv.n_kv_heads;
+    int64_t splits = 2 * n <= room ? room / n : (3 * room + n - 1) / n;
+    int pools = a->kv.split > 0 ? 2 : 1;
+
+    a->max_splits = splits > MAX_SPLITS ? MAX_SPLITS : (int)splits;
+    if (n > CUDA_TICKETS)
+        a->max_splits = 1;
+    if (a->max_splits * pools > 1) {
+        a->partials = (float *)cuda_scratch(c, (size_t)n * a->max_splits * pools *
+                                                   layout<DIM, NQ>::partial * sizeof(float));
+        if (!a->partials)
+            return;
+    }
+    if (pools > 1)
+        launch_kernel<T, 0, DIM, NQ>(c, a, n_items, a->kv.earlier);
+    launch_kernel<T, BITS, DIM, NQ>(c, a, n_items, a->kv.now);
+}
+
+template <typename T, int DIM>
+static void launch_bits(struct cuda_device *c, struct attend_args *a, int n_items)
+{
+    if (a->kv.now.bits == 4)
+        launch<T, 4, DIM, 1>(c, a, n_items);
+    else if (a->kv.now.bits == 8)
+        launch<T, 8, DIM, 1>(c, a, n_items);
+    else
+        launch<T, 0, DIM, 1>(c, a, n_items);
+}
+
+/* More than 8 queries are taken 16 at a time where that reads less memory. */
+static bool takes_16(const struct attend_args *a, int most)
+{
+    return most > 8 && !a->kv.now.bits && a->kv.k_dim <= 128 && a->kv.v_dim <= 128;
+}
+
+template <typename T>
+static void launch_type(struct cuda_device *c, struct attend_args *a, int n_items, bool by_16)
+{
+    if (by_16)
+        launch<T, 0, 128, 2>(c, a, n_items);
+    else if (a->kv.k_dim <= 128 && a->kv.v_dim <= 128)
+        launch_bits<T, 128>(c, a, n_items);
+    else
+        launch_bits<T, 256>(c, a, n_items);
+}
+
+bool attend_halves_fit(const struct attend_args *a)
+{
+    const struct cuda_pool *now = &a->kv.now, *before = &a->kv.earlier;
+
+    return a->kv.block_tokens >= TILE && !(a->kv.block_tokens & (a->kv.block_tokens - 1)) &&
+           pool_fits(now) &&
+           (a->kv.split == 0 || (pool_fits(before) && !before->bits && before->type == now->type));
+}
+
+void attend_decode(struct cuda_device *c, const struct attend_args *args,
+                   const struct kv_batch *batch)
+{
+    struct attend_args a = *args;
+    int n_items = 0, most = 0;
+
+    for (int i = 0; i < batch->n_sequences; i++) {
+        int n = batch->sequences[i].n_rows * a.group;
+
+        if (n <= a.most_queries && n > most)
+            most = n;
+    }
+    bool by_16 = takes_16(&a, most);
+    a.one_each = true;
+    for (int i = 0; i < batch->n_sequences; i++) {
+        int n = attend_items(a, batch->sequences[i].n_rows, by_16 ? 16 : 8, false);
+
+        n_items += n;
+        a.one_each = a.one_each && n == 1;
+    }
+    if (!n_items)
+        return;
+    if (a.kv.now.type == DTYPE_F16)
+        launch_type<__half>(c, &a, n_items, by_16);
+    else
+        launch_type<__nv_bfloat16>(c, &a, n_items, by_16);
+}
