@@ -52,8 +52,9 @@ static void read_group(struct foreign *f, config *group, bool first)
 static int read_compressed(struct binder *b, config *q)
 {
     static const char *const known[] = {
-        "dense",           "pack-quantized",       "int-quantized",   "float-quantized",
-        "naive-quantized", "mxfp4-pack-quantized", "mixed-precision", NULL};
+        "dense",           "pack-quantized",       "int-quantized",
+        "float-quantized", "naive-quantized",      "mxfp4-pack-quantized",
+        "mixed-precision", "nvfp4-pack-quantized", NULL};
     const char *format = config_string_or(q, "format", "dense");
     config *groups = config_object(q, "config_groups");
     config *turned = config_object(q, "transform_config");
@@ -71,8 +72,8 @@ static int read_compressed(struct binder *b, config *q)
 /* How ModelOpt has made them; what else than these it packs, it packs in its own way. */
 static int read_modelopt(const struct binder *b, config *q)
 {
-    static const char *const known[] = {"FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8",
-                                        NULL};
+    static const char *const known[] = {
+        "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8", "NVFP4", "W4A16_NVFP4", NULL};
     const char *algorithm = config_string_or(q, "quant_algo", "FP8");
 
     return one_of(algorithm, known) ? 0 : unknown(b, "modelopt ", algorithm);
@@ -105,7 +106,7 @@ static int read_method(struct binder *b, config *q, const char *method)
             return unknown(b, method, " with norms of its own");
     } else if (strcmp(method, "compressed-tensors") == 0) {
         return read_compressed(b, q);
-    } else if (strcmp(method, "modelopt") == 0) {
+    } else if (strcmp(method, "modelopt") == 0 || strcmp(method, "modelopt_fp4") == 0) {
         return read_modelopt(b, q);
     } else if (strcmp(method, "mxfp4") != 0) {
         return unknown(b, method, "");

@@ -14,6 +14,8 @@ enum packer {
     FP8,
     MXFP4,     /* mxfp4-pack-quantized; scales are powers of two */
     MXFP4_DOT, /* DeepSeek V4.1: weight and scale */
+    NVFP4,     /* nvfp4-pack-quantized, of scales that are divided by one number */
+    NVFP4_2,   /* ModelOpt's, multiplied by weight_scale_2 */
     TERNARY
 };
 
@@ -89,6 +91,12 @@ static const struct layout layouts[] = {
      PACKED, 4, 24, 0, DTYPE_F32, false, false, false},
     {"mxfp4 with .scale", "mixtral", "{\"quant_method\": \"fp8\"}", MXFP4_DOT, 4, 32, 0,
      DTYPE_F8_E8M0, false, false, false},
+    {"nvfp4-pack-quantized", "llama", CT("nvfp4-pack-quantized"), NVFP4, 4, 16, 0, DTYPE_F8_E4M3,
+     false, false, false},
+    {"nvfp4-pack-quantized, fused", "phi3", CT("nvfp4-pack-quantized"), NVFP4, 4, 16, 0,
+     DTYPE_F8_E4M3, false, false, false},
+    {"nvfp4 of modelopt", "mixtral", "{\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\"}",
+     NVFP4_2, 4, 16, 0, DTYPE_F8_E4M3, false, false, false},
     {"fp8 of modelopt", "llama", "{\"quant_method\": \"modelopt\", \"quant_algo\": \"FP8\"}", FP8,
      8, -1, 0, DTYPE_F32, false, false, false},
     {"ternary", "llama", "{\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\"}",
@@ -96,6 +104,13 @@ static const struct layout layouts[] = {
     {"ternary, divided", "mixtral", "{\"quant_method\": \"bitnet\"}", TERNARY, 2, -1, 0, DTYPE_BF16,
      false, false, false},
 };
+
+#define NVFP4_FACTOR 0.0009765625f
+
+static bool is_nvfp4(const struct layout *l)
+{
+    return l->packer == NVFP4 || l->packer == NVFP4_2;
+}
 
 /* One matrix: what it holds, by any means. */
 struct matrix {
@@ -151,6 +166,8 @@ static struct matrix random_matrix(const struct layout *l, int rows, int cols)
             rounded((l->packer == FP8 ? 0.001f : 0.2f / (float)middle) * (1.5f + f), l->scales);
         if (l->packer == MXFP4 || l->packer == MXFP4_DOT)
             m.scales[i] = ldexpf(1, -4 - (int)random_below(3));
+        if (is_nvfp4(l))
+            m.scales[i] = f8_e4m3_to_f32((uint8_t)(0x50 + random_below(0x18))) * NVFP4_FACTOR;
         m.zeros[i] = l->packer == TERNARY ? 1
                      : l->zeros           ? 1 + (int)random_below(((size_t)1 << l->bits) - 1)
                                           : middle;
@@ -189,6 +206,8 @@ static float number(const struct matrix *m, int o, int i)
         return bf16_to_f32(f32_to_bf16(f8_e4m3_to_f32((uint8_t)code) * scale));
     case MXFP4:
     case MXFP4_DOT:
+    case NVFP4:
+    case NVFP4_2:
         return f4_e2m1_to_f32((unsigned)code) * scale;
     case TERNARY:
         return strstr(m->l->quantization, "autobitlinear") ? (float)(code - 1) * scale
@@ -331,20 +350,38 @@ static void put_bytes(struct tiny *t, const struct matrix *m, const char *module
         free(z);
 }
 
+/* The byte of e4m3 that a scale was made of. */
+static uint8_t e4m3_of(float scale)
+{
+    for (int byte = 0x50; byte < 0x68; byte++)
+        if (f8_e4m3_to_f32((uint8_t)byte) * NVFP4_FACTOR == scale)
+            return (uint8_t)byte;
+    CHECK(false, "no byte for %g", (double)scale);
+    return 0;
+}
+
 static void put_fp4(struct tiny *t, const struct matrix *m, const char *module)
 {
-    bool packed = m->l->packer == MXFP4;
+    enum packer packer = m->l->packer;
+    bool packed = packer == MXFP4 || packer == NVFP4, wide = is_nvfp4(m->l);
+    const char *scale = packer == MXFP4_DOT ? ".scale" : ".weight_scale";
+    float *factor;
     uint8_t *q = memory((size_t)(m->rows * m->cols / 2), 1);
     uint8_t *scales = memory((size_t)(m->rows * m->n_groups), 1);
 
     for (int i = 0; i < m->rows * m->cols; i++)
         q[i / 2] |= (uint8_t)(m->codes[i] << i % 2 * 4);
     for (int i = 0; i < m->rows * m->n_groups; i++)
-        scales[i] = (uint8_t)(127 + ilogbf(m->scales[i]));
-    tiny_put(t, module, packed ? ".weight_packed" : ".weight", packed ? DTYPE_U8 : DTYPE_I8, 0,
-             m->rows, m->cols / 2, q);
-    tiny_put(t, module, packed ? ".weight_scale" : ".scale", m->l->scales, 0, m->rows, m->n_groups,
-             scales);
+        scales[i] = wide ? e4m3_of(m->scales[i]) : (uint8_t)(127 + ilogbf(m->scales[i]));
+    tiny_put(t, module, packed ? ".weight_packed" : ".weight",
+             packer == MXFP4_DOT ? DTYPE_I8 : DTYPE_U8, 0, m->rows, m->cols / 2, q);
+    tiny_put(t, module, scale, m->l->scales, 0, m->rows, m->n_groups, scales);
+    if (!wide)
+        return;
+    factor = memory(1, sizeof *factor);
+    *factor = packed ? 1 / NVFP4_FACTOR : NVFP4_FACTOR;
+    tiny_put(t, module, packed ? ".weight_global_scale" : ".weight_scale_2", DTYPE_F32, 0, 1, 0,
+             factor);
 }
 
 static void put_ternary(struct tiny *t, const struct matrix *m, const char *module)
@@ -378,6 +415,8 @@ static void put_matrix(struct tiny *t, const struct matrix *m, const char *modul
         break;
     case MXFP4:
     case MXFP4_DOT:
+    case NVFP4:
+    case NVFP4_2:
         put_fp4(t, m, module);
         break;
     case TERNARY:
@@ -570,7 +609,9 @@ static void test_wrong(void **state)
         {15, UP ".weight_scale", REMOVE, "up_proj"},
         {17, UP ".weight_scale_inv", REMOVE, "weight_scale_inv"},
         {17, UP ".weight_scale_inv", CUT, "no scales for blocks"},
-        {27, UP ".weight", CUT, "[16, 32]"},
+        {30, UP ".weight", CUT, "[16, 32]"},
+        {26, UP ".weight_global_scale", CUT, "not 1 numbers of F32"},
+        {26, UP ".weight_scale", CUT, "weight_scale"},
     };
 
     (void)state;
