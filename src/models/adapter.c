@@ -43,12 +43,28 @@ static void read_mlx(struct adapter *a, config *c)
         a->keys = NULL;
 }
 
+/* All ways to begin an adapter but these take from the checkpoint's weights what it then adds. */
+static void refuse_start(config *c, const char *start)
+{
+    static const char *const known[] = {"gaussian", "eva", "orthogonal"};
+
+    for (size_t i = 0; i < COUNT(known); i++)
+        if (strcmp(start, known[i]) == 0)
+            return;
+    config_fail(
+        c, "init_lora_weights",
+        "\"%s\", which changes the checkpoint's weights; PEFT can convert the adapter to one "
+        "that does not",
+        start);
+}
+
 /* What PEFT may ask for and clm cannot do. */
 static void refuse_peft(config *c)
 {
-    static const char *const wanting[] = {"megatron_config", "layer_replication",
+    static const char *const wanting[] = {"megatron_config",         "layer_replication",
                                           "alora_invocation_tokens", "target_parameters",
-                                          "trainable_token_indices"};
+                                          "trainable_token_indices", "arrow_config"};
+    static const char *const switches[] = {"lora_bias", "use_qalora", "use_bdlora"};
 
     for (size_t i = 0; i < COUNT(wanting); i++) {
         enum config_kind kind = config_kind(c, wanting[i]);
@@ -59,8 +75,11 @@ static void refuse_peft(config *c)
             continue;
         config_fail(c, wanting[i], "something; clm cannot apply it");
     }
-    if (config_bool_or(c, "lora_bias", false))
-        config_fail(c, "lora_bias", "true; clm cannot apply it");
+    for (size_t i = 0; i < COUNT(switches); i++)
+        if (config_bool_or(c, switches[i], false))
+            config_fail(c, switches[i], "true; clm cannot apply it");
+    if (config_kind(c, "init_lora_weights") == CONFIG_STRING)
+        refuse_start(c, config_string(c, "init_lora_weights"));
 }
 
 static void read_peft(struct adapter *a, config *c)
