@@ -119,7 +119,8 @@ typedef struct clm_engine_options {
     /* Keys and values quantised to 4 or 8 bits in groups of 32, 64 or 128 numbers (0: 64), but for
      * the first quantized_kv_start tokens of a sequence; kv_bits 0: none. */
     int kv_bits, kv_group_size, quantized_kv_start;
-    /* So many tokens of a sequence are kept at most, the first 4 and the last, 5 or more; 0: all. */
+    /* So many tokens of a sequence are kept at most, the first 4 and the last, 5 or more; 0: all.
+     */
     int max_kv_size;
 } clm_engine_options;
 
@@ -178,6 +179,48 @@ typedef struct clm_input {
  */
 CLM_API int clm_engine_step(clm_engine *e, const clm_input *inputs, int n, const float **logits,
                             clm_error *err);
+
+/**
+ * What later prompts may begin with: pasts of an engine's sequences, kept by their tokens. A prompt
+ * goes on from the one that has most in common with it, any number of tokens long; blocks of the
+ * cache are shared, so that memory grows by what differs. When the cache is full, those go that
+ * were used longest ago; with a folder they are written there and found again, in later processes
+ * too.
+ */
+typedef struct clm_prefix_index clm_prefix_index;
+
+/* Zero in every field means no bound, but that of the cache. */
+typedef struct clm_prefix_options {
+    size_t max_bytes;    /* of the cache; what pasts share counts once */
+    int max_entries;     /* pasts in memory */
+    const char *folder;  /* made where there is none; NULL: none */
+    size_t folder_bytes; /* of the files of all models there */
+} clm_prefix_options;
+
+/* options may be NULL. CLM_ERR_ARG, CLM_ERR_IO (the folder), CLM_ERR_NOMEM. It must be closed
+ * before the engine. */
+CLM_API clm_prefix_index *clm_prefix_index_open(clm_engine *e, const clm_prefix_options *options,
+                                                clm_error *err);
+CLM_API void clm_prefix_index_close(clm_prefix_index *x); /* NULL is fine; writes nothing */
+
+/* Write what is in memory to the folder, if there is one. */
+CLM_API void clm_prefix_index_write(clm_prefix_index *x);
+
+/* A sequence that holds the first tokens of a prompt [n], n >= 1, as many as can be had but n - 1
+ * at most, so that one is left to evaluate; maybe none. It is the caller's. NULL with *err:
+ * CLM_ERR_ARG, CLM_ERR_NOMEM. */
+CLM_API clm_sequence *clm_prefix_index_lookup(clm_prefix_index *x, const int32_t *prompt, int n,
+                                              clm_error *err);
+
+/* Keep what a sequence holds; the sequence stays the caller's. One without tokens, or larger than
+ * the index may be, is not kept, which is no error. CLM_ERR_ARG: it is of another engine;
+ * CLM_ERR_NOMEM. */
+CLM_API int clm_prefix_index_insert(clm_prefix_index *x, const clm_sequence *s, clm_error *err);
+
+/* Keep the past of exactly these tokens [n], whatever the limits, until it is unpinned as often.
+ * CLM_ERR_ARG: it is not there, insert it first; CLM_ERR_NOMEM. */
+CLM_API int clm_prefix_index_pin(clm_prefix_index *x, const int32_t *tokens, int n, clm_error *err);
+CLM_API void clm_prefix_index_unpin(clm_prefix_index *x, const int32_t *tokens, int n);
 
 /* Added to the logit of a token, before everything else; -inf forbids it. */
 typedef struct clm_logit_bias {
@@ -259,6 +302,9 @@ typedef struct clm_scheduler_options {
     clm_engine *draft_engine;
     bool prompt_lookup;
     int max_drafts; /* tokens guessed at a time at most; 0: as many as are worth their time */
+    /* Where prompts go on from what earlier texts began with, and texts are kept for later ones; of
+     * the same engine, to be closed after the scheduler. NULL: none. */
+    clm_prefix_index *prefixes;
 } clm_scheduler_options;
 
 /* A token as it comes. Text that a later token may still change, or that may still become a stop,
@@ -286,6 +332,7 @@ typedef enum clm_finish {
 typedef struct clm_result {
     clm_finish finish;
     int prompt_tokens, generated_tokens; /* an end token counts */
+    int cached_tokens;                   /* of the prompt, that did not have to be evaluated */
     double prompt_seconds;               /* until the first token was chosen */
     double generation_seconds;           /* from then until the last */
     int drafted_tokens, draft_tokens;    /* guessed, and of these right */
@@ -322,7 +369,8 @@ typedef struct clm_request_options {
 CLM_API clm_request_options clm_request_defaults(void);
 
 /* options may be NULL. Between steps the engine may be used in other ways too. CLM_ERR_ARG: an
- * option is out of range, or the draft model has another tokenizer. */
+ * option is out of range, the draft model has another tokenizer, or the prefix index is of another
+ * engine. */
 CLM_API clm_scheduler *clm_scheduler_open(clm_engine *e, const clm_scheduler_options *options,
                                           clm_error *err);
 

@@ -9,11 +9,6 @@ struct clm_detokenizer {
     struct strbuf text;
 };
 
-struct clm_sequence {
-    clm_engine *owner;
-    kv_seq *seq;
-};
-
 static void pass_warning(void *ctx, enum log_level level, const char *message)
 {
     const clm_model *m = ctx;
@@ -26,17 +21,17 @@ clm_model *clm_model_open(const char *path, const clm_model_options *options, cl
 {
     clm_model_options o = options ? *options : (clm_model_options){0};
     clm_model *m = mem_zeroed(1, sizeof *m);
-    struct log log = {pass_warning, m};
 
     if (!m)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a model");
     m->warn = o.warn;
     m->warn_ctx = o.warn_ctx;
+    m->log = (struct log){pass_warning, m};
     m->dev = device_open(o.device, o.n_threads, err);
     if (m->dev)
-        m->model = model_open_adapted(path, o.adapter_path, m->dev, &log, err);
+        m->model = model_open_adapted(path, o.adapter_path, m->dev, &m->log, err);
     if (m->model)
-        m->tokenizer = tokenizer_open(path, &log, err);
+        m->tokenizer = tokenizer_open(path, &m->log, err);
     if (m->tokenizer && end_tokens_load(&m->end_tokens, path, m->tokenizer, err) == 0)
         return m;
     clm_model_close(m);
@@ -184,7 +179,7 @@ void clm_engine_close(clm_engine *e)
 }
 
 /* Takes seq, NULL included. */
-static clm_sequence *sequence_of(clm_engine *e, kv_seq *seq, clm_error *err)
+clm_sequence *clm_sequence_of(clm_engine *e, kv_seq *seq, clm_error *err)
 {
     clm_sequence *s = seq ? mem_zeroed(1, sizeof *s) : NULL;
 
@@ -200,7 +195,7 @@ static clm_sequence *sequence_of(clm_engine *e, kv_seq *seq, clm_error *err)
 
 clm_sequence *clm_sequence_open(clm_engine *e, clm_error *err)
 {
-    return sequence_of(e, kv_seq_open(engine_cache(e->engine), err), err);
+    return clm_sequence_of(e, kv_seq_open(engine_cache(e->engine), err), err);
 }
 
 void clm_sequence_close(clm_sequence *s)
@@ -218,7 +213,7 @@ int clm_sequence_length(const clm_sequence *s)
 
 clm_sequence *clm_sequence_fork(const clm_sequence *s, clm_error *err)
 {
-    return sequence_of(s->owner, kv_seq_fork(s->seq, err), err);
+    return clm_sequence_of(s->owner, kv_seq_fork(s->seq, err), err);
 }
 
 int clm_sequence_trim(clm_sequence *s, int n, clm_error *err)

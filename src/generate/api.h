@@ -2,7 +2,7 @@
 #ifndef GENERATE_API_H
 #define GENERATE_API_H
 
-#include "engine/engine.h"
+#include "engine/prefix_index.h"
 #include "generate/sampler.h"
 #include "tokenizer/tokenizer.h"
 
@@ -13,6 +13,7 @@ struct clm_model {
     struct token_list end_tokens;
     void (*warn)(void *ctx, const char *message);
     void *warn_ctx;
+    struct log log; /* which tells warn */
 };
 
 struct clm_engine {
@@ -23,9 +24,23 @@ struct clm_engine {
     int capacity;
 };
 
+struct clm_sequence {
+    clm_engine *owner;
+    kv_seq *seq;
+};
+
+struct clm_prefix_index {
+    clm_engine *owner;
+    prefix_index *index;
+};
+
 struct clm_sampler {
     sampler *sampler;
     struct sample last;
 };
+
+/* The handle of a sequence, which owns it from now on; NULL, with *err, of NULL and where there is
+ * no memory for it. */
+clm_sequence *clm_sequence_of(clm_engine *e, kv_seq *seq, clm_error *err);
 
 #endif

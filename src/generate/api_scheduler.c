@@ -57,12 +57,15 @@ clm_scheduler *clm_scheduler_open(clm_engine *e, const clm_scheduler_options *op
         .max_running = given.max_running,
         .step_tokens = given.step_tokens,
         .prompt_share = given.prompt_share,
+        .prefixes = given.prefixes ? given.prefixes->index : NULL,
     };
     clm_scheduler *s;
 
     if (given.max_running < 0 || given.step_tokens < 0 || given.prompt_share < 0 ||
         given.max_drafts < 0)
         return fail_null(err, CLM_ERR_ARG, "options of a scheduler must be 0 or more");
+    if (given.prefixes && given.prefixes->owner != e)
+        return fail_null(err, CLM_ERR_ARG, "a prefix index of another engine than the scheduler");
     s = mem_zeroed(1, sizeof *s);
     if (!s)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a scheduler");
@@ -143,6 +146,7 @@ static void pass_end(void *ctx, const struct generate_result *result, const clm_
         .finish = reasons[result->finish],
         .prompt_tokens = result->prompt_tokens,
         .generated_tokens = result->generated_tokens,
+        .cached_tokens = result->cached_tokens,
         .prompt_seconds = result->prompt_seconds,
         .generation_seconds = result->generation_seconds,
         .drafted_tokens = result->drafted_tokens,

@@ -507,6 +507,84 @@ static int close_all(void **state)
     return 0;
 }
 
+/* The greedy tokens after a prompt go on from what the index has of it, here n tokens. */
+static void check_lookup(clm_prefix_index *x, const char *prompt, int n)
+{
+    clm_error err = {0};
+    int32_t tokens[64], alone[STEPS];
+    int length = tokenize(prompt, tokens, 64);
+    clm_sequence *s = clm_prefix_index_lookup(x, tokens, length, &err);
+    const float *logits;
+
+    CHECK(s && clm_sequence_length(s) == n, "%d tokens: %s", s ? clm_sequence_length(s) : -1,
+          err.message);
+    continue_alone(prompt, alone);
+    CHECK(!clm_sequence_eval(s, tokens + n, length - n, &logits, &err), "%s", err.message);
+    CHECK(largest(logits) == alone[0], "another token after %d of %d", n, length);
+    clm_sequence_close(s);
+}
+
+static void test_prefix_index(void **state)
+{
+    clm_error err = {0};
+    clm_prefix_options few = {.max_entries = 1}, bad = {.max_entries = -1};
+    clm_prefix_index *x = clm_prefix_index_open(engine, &few, &err);
+    clm_scheduler_options o = {.prefixes = x};
+    clm_engine *other = clm_engine_open(model, &(clm_engine_options){.exact = true}, &err);
+    clm_scheduler *s = clm_scheduler_open(engine, &o, &err);
+    clm_sequence *stranger = clm_sequence_open(other, &err), *kept;
+    struct told first = {.scheduler = s}, second = {.scheduler = s};
+    int32_t tokens[64], alone[STEPS];
+    int n = tokenize(prompts[2], tokens, 64);
+    const float *logits;
+
+    (void)state;
+    CHECK(x && other && s && stranger, "%s", err.message);
+    CHECK(!clm_prefix_index_open(engine, &bad, &err) && err.code == CLM_ERR_ARG, "-1 entries");
+    err = (clm_error){0};
+    CHECK(!clm_scheduler_open(other, &o, &err) && err.code == CLM_ERR_ARG, "another engine");
+    err = (clm_error){0};
+    CHECK(clm_prefix_index_insert(x, stranger, &err) == -1 && err.code == CLM_ERR_ARG,
+          "a stranger's sequence");
+    err = (clm_error){0};
+    CHECK(!clm_prefix_index_lookup(x, tokens, 0, &err) && err.code == CLM_ERR_ARG, "no prompt");
+    err = (clm_error){0};
+    CHECK(clm_prefix_index_pin(x, tokens, n, &err) == -1 && err.code == CLM_ERR_ARG,
+          "pinned without being there");
+
+    check_lookup(x, prompts[2], 0);
+    submit(&first, prompts[2], clm_request_defaults());
+    while (clm_scheduler_step(s))
+        ;
+    submit(&second, prompts[2], clm_request_defaults());
+    while (clm_scheduler_step(s))
+        ;
+    continue_alone(prompts[2], alone);
+    CHECK(first.result.cached_tokens == 0 && second.result.cached_tokens == n - 1 &&
+              !memcmp(second.tokens, alone, sizeof alone),
+          "%d and %d of %d tokens were there", first.result.cached_tokens,
+          second.result.cached_tokens, n);
+    check_lookup(x, prompts[2], n - 1);
+
+    err = (clm_error){0};
+    CHECK(!clm_prefix_index_pin(x, tokens, n, &err), "%s", err.message);
+    n = tokenize(prompts[0], tokens, 64);
+    kept = clm_sequence_open(engine, &err);
+    CHECK(kept && !clm_sequence_eval(kept, tokens, n, &logits, &err) &&
+              !clm_prefix_index_insert(x, kept, &err),
+          "%s", err.message);
+    clm_sequence_close(kept);
+    n = tokenize(prompts[2], tokens, 64);
+    check_lookup(x, prompts[2], n - 1);
+    clm_prefix_index_unpin(x, tokens, n);
+    clm_prefix_index_write(x);
+    clm_sequence_close(stranger);
+    clm_scheduler_close(s);
+    clm_prefix_index_close(x);
+    clm_prefix_index_close(NULL);
+    clm_engine_close(other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -514,7 +592,7 @@ int main(void)
         cmocka_unit_test(test_fork_and_trim), cmocka_unit_test(test_sampler),
         cmocka_unit_test(test_detokenizer),   cmocka_unit_test(test_errors),
         cmocka_unit_test(test_cache_kinds),   cmocka_unit_test(test_scheduler),
-        cmocka_unit_test(test_drafts),
+        cmocka_unit_test(test_drafts),        cmocka_unit_test(test_prefix_index),
     };
 
     return cmocka_run_group_tests(tests, open_all, close_all);
