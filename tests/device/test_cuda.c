@@ -34,6 +34,11 @@ struct op {
 
 RUN(rms_norm, o->rms_norm(d, &x, &y, c->v[0], c->n, 1e-5f))
 RUN(rms_norm_here, o->rms_norm(d, &x, &x, NULL, c->n, 1e-5f))
+RUN(add_norm, {
+    o->add(d, &x, &z, 0.5f);
+    o->rms_norm(d, &y, &x, c->v[0], c->n, 1e-5f);
+    o->add(d, &x, &y, 2);
+})
 RUN(layer_norm, o->layer_norm(d, &x, &y, c->v[0], c->v[1], c->n, 1e-3f))
 RUN(softmax, o->softmax(d, &x))
 RUN(match_size, o->match_size(d, &x, &y, 1e-6f))
@@ -77,6 +82,7 @@ RUN(
 static const struct op ops[] = {
     {"rms_norm", run_rms_norm, {COLS, COLS}, {GROUP}, NONE, 2e-6, false, false},
     {"rms_norm in place", run_rms_norm_here, {COLS}, {NONE}, NONE, 2e-6, false, false},
+    {"add, rms_norm", run_add_norm, {COLS, COLS, COLS}, {GROUP}, NONE, 4e-6, false, false},
     {"layer_norm", run_layer_norm, {COLS, COLS}, {GROUP, GROUP}, NONE, 2e-5, false, false},
     {"softmax", run_softmax, {COLS}, {NONE}, NONE, 1e-6, false, false},
     {"match_size", run_match_size, {COLS, COLS}, {NONE}, NONE, 4e-6, false, false},

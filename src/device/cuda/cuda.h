@@ -29,6 +29,13 @@ struct cuda_queue;
 struct cuda_memory;
 struct cuda_blas;
 
+/* y += scale x, where it was asked for and nothing was since: a norm of the sum takes it along. */
+struct cuda_addition {
+    bool waits;
+    tensor y, x;
+    float scale;
+};
+
 struct cuda_device {
     device base;
     cudaStream_t stream;
@@ -38,6 +45,7 @@ struct cuda_device {
     int n_processors;     /* streaming multiprocessors */
     size_t shared_memory; /* bytes that a block may have at most */
     clm_error failure;
+    struct cuda_addition addition;
     struct cuda_queue *queue;   /* queue.cu */
     struct cuda_memory *memory; /* memory.cu */
     struct cuda_blas *blas;     /* blas.cu; NULL: not loaded yet */
@@ -194,6 +202,7 @@ void cuda_sinkhorn(device *d, tensor *x, int n, int n_iterations, float eps);
 void cuda_dot_groups(device *d, tensor *y, const tensor *a, const tensor *b, int n);
 
 /* vector.cu */
+void cuda_settle(struct cuda_device *c); /* does the addition that waits */
 void cuda_add(device *d, tensor *y, const tensor *x, float scale);
 void cuda_scale(device *d, tensor *x, float scale);
 void cuda_scale_columns(device *d, tensor *x, const float *w);

@@ -89,6 +89,7 @@ void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda
 
     if (c->failure.code || !launch.grid[0] || !launch.grid[1] || !launch.grid[2])
         return;
+    cuda_settle(c);
     launch.size = at;
     for (int i = 0; i < n; i++)
         launch.size += align16(sizes[i]);
@@ -251,6 +252,7 @@ static void give(struct cuda_device *c)
 
 cudaStream_t cuda_flush(struct cuda_device *c)
 {
+    cuda_settle(c);
     if (c->queue->now.n && !c->failure.code)
         give(c);
     c->queue->now.size = 0;

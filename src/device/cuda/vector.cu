@@ -36,7 +36,19 @@ struct op_add {
 
 void cuda_add(device *d, tensor *y, const tensor *x, float scale)
 {
-    map(d, y, x, op_add{scale});
+    struct cuda_device *c = cuda_device_of(d);
+
+    cuda_settle(c);
+    c->addition = (struct cuda_addition){true, *y, *x, scale};
+}
+
+void cuda_settle(struct cuda_device *c)
+{
+    struct cuda_addition a = c->addition;
+
+    c->addition.waits = false;
+    if (a.waits)
+        map(&c->base, &a.y, &a.x, op_add{a.scale});
 }
 
 struct op_scale {
