@@ -210,12 +210,16 @@ static void test_rope(void **state)
     pair_open(&p);
     for (size_t i = 0; i < 2 * COUNT(shapes); i++) {
         const int *s = shapes[i / 2];
-        tensor x[PAIR_DEVICES], table[PAIR_DEVICES];
+        tensor x[PAIR_DEVICES], more[PAIR_DEVICES], table[PAIR_DEVICES];
 
         pair_tensor(&p, x, s[0], 3 * s[1]);
+        pair_tensor(&p, more, s[0], s[1]);
         pair_tensor(&p, table, s[0], s[2]);
-        for (int d = 0; d < PAIR_DEVICES; d++)
+        for (int d = 0; d < PAIR_DEVICES; d++) {
             p.dev[d]->ops->rope(p.dev[d], &x[d], s[1], &table[d], i % 2);
+            p.dev[d]->ops->rope(p.dev[d], &more[d], s[1], &table[d], i % 2);
+            p.dev[d]->ops->rope(p.dev[d], &x[d], s[1], &table[d], !(i % 2));
+        }
         pair_check(&p, 3e-7, "rope");
         pair_clear(&p);
     }

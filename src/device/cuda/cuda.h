@@ -36,6 +36,14 @@ struct cuda_addition {
     float scale;
 };
 
+/* A rotation that was asked for when nothing was since: the next one by the same table, as that of
+ * keys after queries, goes along. */
+struct cuda_rotation {
+    bool waits, interleaved;
+    tensor x, table;
+    int head_dim;
+};
+
 struct cuda_device {
     device base;
     cudaStream_t stream;
@@ -45,7 +53,8 @@ struct cuda_device {
     int n_processors;     /* streaming multiprocessors */
     size_t shared_memory; /* bytes that a block may have at most */
     clm_error failure;
-    struct cuda_addition addition;
+    struct cuda_addition addition; /* one of the two may wait */
+    struct cuda_rotation rotation;
     struct cuda_queue *queue;   /* queue.cu */
     struct cuda_memory *memory; /* memory.cu */
     struct cuda_blas *blas;     /* blas.cu; NULL: not loaded yet */
@@ -68,6 +77,20 @@ bool cuda_check(struct cuda_device *c, cudaError_t status, const char *what);
 /* Keeps a failure of the backend's own, as fail() does. */
 void cuda_fail(struct cuda_device *c, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* --- What waits to see what comes next --- */
+
+void cuda_settle_addition(struct cuda_device *c); /* vector.cu */
+void cuda_settle_rotation(struct cuda_device *c); /* rope.cu */
+
+/* Does what waits: every launch begins with it. */
+static inline void cuda_settle(struct cuda_device *c)
+{
+    if (c->addition.waits)
+        cuda_settle_addition(c);
+    if (c->rotation.waits)
+        cuda_settle_rotation(c);
+}
 
 /* --- Launches (queue.cu) --- */
 
@@ -202,7 +225,6 @@ void cuda_sinkhorn(device *d, tensor *x, int n, int n_iterations, float eps);
 void cuda_dot_groups(device *d, tensor *y, const tensor *a, const tensor *b, int n);
 
 /* vector.cu */
-void cuda_settle(struct cuda_device *c); /* does the addition that waits */
 void cuda_add(device *d, tensor *y, const tensor *x, float scale);
 void cuda_scale(device *d, tensor *x, float scale);
 void cuda_scale_columns(device *d, tensor *x, const float *w);

@@ -53,38 +53,63 @@ struct square_from {
     }
 };
 
-static __global__ void rms_norm_kernel(struct rows y, struct rows x, const float *w, int n,
-                                       float eps)
+/* Numbers that a thread keeps; groups of more are read again. */
+enum { KEPT = 8 };
+
+/* A group's norm, of x += scale a where there is an a, by threads that keep their numbers. */
+static __device__ void kept_norm(float *y, float *x, const float *a, float scale, const float *w,
+                                 int n, float eps, float *room)
 {
-    __shared__ float room[WARP];
+    float kept[KEPT], weights[KEPT], sum = 0;
 
-    cuda_begin();
-    const float *from = group_at(x, n);
-    float *to = group_at(y, n);
-    float factor = 1.0f / sqrtf(sum_over(from, n, room, square_from{0}) / (float)n + eps);
+#pragma unroll
+    for (int j = 0; j < KEPT; j++) {
+        int i = threadIdx.x + j * blockDim.x;
 
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        to[i] = from[i] * factor * (w ? w[i] : 1.0f);
+        kept[j] = i < n ? x[i] : 0;
+        weights[j] = i < n && w ? w[i] : 1;
+        if (i < n && a)
+            kept[j] += scale * a[i];
+    }
+#pragma unroll
+    for (int j = 0; j < KEPT; j++)
+        sum += kept[j] * kept[j];
+    float factor = 1.0f / sqrtf(over_block(sum, room, sum_of()) / (float)n + eps);
+
+#pragma unroll
+    for (int j = 0; j < KEPT; j++) {
+        int i = threadIdx.x + j * blockDim.x;
+
+        if (i < n && a)
+            x[i] = kept[j];
+        if (i < n)
+            y[i] = kept[j] * factor * weights[j];
+    }
 }
 
-/* The same of x += scale a. */
-static __global__ void add_norm_kernel(struct rows y, struct rows x, struct rows a, float scale,
-                                       const float *w, float eps)
+/* a without data: of x as it is. */
+static __global__ void rms_norm_kernel(struct rows y, struct rows x, struct rows a, float scale,
+                                       const float *w, int n, float eps)
 {
     __shared__ float room[WARP];
     float sum = 0;
 
     cuda_begin();
-    float *at = row_at(x, blockIdx.x), *to = row_at(y, blockIdx.x);
-    const float *more = row_at(a, blockIdx.x);
-    for (int i = threadIdx.x; i < x.cols; i += blockDim.x) {
-        float number = at[i] + scale * more[i];
+    float *at = group_at(x, n), *to = group_at(y, n);
+    const float *more = a.data ? group_at(a, n) : NULL;
+    if (n <= KEPT * (int)blockDim.x) {
+        kept_norm(to, at, more, scale, w, n, eps, room);
+        return;
+    }
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        float number = more ? at[i] + scale * more[i] : at[i];
 
-        at[i] = number;
+        if (more)
+            at[i] = number;
         sum += number * number;
     }
-    float factor = 1.0f / sqrtf(over_block(sum, room, sum_of()) / (float)x.cols + eps);
-    for (int i = threadIdx.x; i < x.cols; i += blockDim.x)
+    float factor = 1.0f / sqrtf(over_block(sum, room, sum_of()) / (float)n + eps);
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
         to[i] = at[i] * factor * (w ? w[i] : 1.0f);
 }
 
@@ -107,15 +132,15 @@ static bool goes_along(const struct cuda_addition *a, const tensor *y, const ten
 
 void cuda_rms_norm(device *d, tensor *y, const tensor *x, const float *w, int n, float eps)
 {
-    struct cuda_addition *a = &cuda_device_of(d)->addition;
+    struct cuda_device *c = cuda_device_of(d);
+    struct cuda_addition *a = &c->addition;
+    struct rows more = {};
 
     if (goes_along(a, y, x, n)) {
+        more = rows_of(&a->x);
         a->waits = false;
-        cuda_launch(cuda_device_of(d), add_norm_kernel, group_shape(x, n), rows_of(y), rows_of(x),
-                    rows_of(&a->x), a->scale, w, eps);
-        return;
     }
-    cuda_launch(cuda_device_of(d), rms_norm_kernel, group_shape(x, n), rows_of(y), rows_of(x), w, n,
+    cuda_launch(c, rms_norm_kernel, group_shape(x, n), rows_of(y), rows_of(x), more, a->scale, w, n,
                 eps);
 }
 

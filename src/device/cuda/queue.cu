@@ -18,7 +18,7 @@ extern "C" {
 }
 
 enum {
-    LIST_LAUNCHES = 64,
+    LIST_LAUNCHES = 16,
     GRAPH_LAUNCHES = 4, /* fewer are not worth a graph */
     MAX_ARGUMENTS = 32,
     N_PLANS = 256

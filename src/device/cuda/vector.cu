@@ -42,13 +42,12 @@ void cuda_add(device *d, tensor *y, const tensor *x, float scale)
     c->addition = (struct cuda_addition){true, *y, *x, scale};
 }
 
-void cuda_settle(struct cuda_device *c)
+void cuda_settle_addition(struct cuda_device *c)
 {
     struct cuda_addition a = c->addition;
 
     c->addition.waits = false;
-    if (a.waits)
-        map(&c->base, &a.y, &a.x, op_add{a.scale});
+    map(&c->base, &a.y, &a.x, op_add{a.scale});
 }
 
 struct op_scale {
