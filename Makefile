@@ -8,7 +8,7 @@ export FUZZ_SECONDS ?= 60
 .DEFAULT_GOAL := all
 
 all: packages
-	@cmake --preset release -DBUILD_TESTING=OFF -DCMAKE_INSTALL_PREFIX="$(PREFIX)" --log-level=WARNING
+	@cmake --preset release -DBUILD_TESTING=OFF -DCLM_CUDA_ARCHS="$(CLM_CUDA_ARCHS)" -DCMAKE_INSTALL_PREFIX="$(PREFIX)" --log-level=WARNING
 	@cmake --build --preset release
 
 packages:
