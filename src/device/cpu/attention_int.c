@@ -3,9 +3,11 @@
  * Arithmetic on small integers is two to four times as fast as on f32. What it costs in accuracy is
  * bounded by how numbers are rounded:
  *
- *     q = a qi        8 bits, a step for each query
- *     k = m + b ki    7 bits; m the middle of what each number ranges over in the chunk, and one
+ *     q = a qi / d    8 bits, a step for each query
+ *     k = m + b ki d  7 bits; m the middle of what each number ranges over in the chunk, and one
  *                     step for the chunk, so that what keys have in common is not rounded
+ *     d               what each number of keys ranges over in one chunk of the piece: some range
+ *                     ten times as far as others, which would be left with few steps
  *     q k = q m + a b sum qi ki
  *     p = 2^-13 pi    weights relative to the greatest one of a query in the chunk
  *     v = c vi        13 bits, a step for each column in the chunk
@@ -33,27 +35,13 @@ void attention_int_lay_out(struct state *st, float *base, size_t *used)
     i->q = (int8_t *)take(base, used, n * k / 4);
     i->starts = (int32_t *)take(base, used, n * k / CPU_INT_BLOCK);
     i->steps = take(base, used, n);
+    i->balance = take(base, used, kv->k_dim);
     i->rows = take(base, used, (int64_t)CHUNK * max_int(kv->k_dim, kv->v_dim));
     i->keys = (uint8_t *)take(base, used, CHUNK * k / 4);
     i->middle = take(base, used, kv->k_dim);
     i->values = (int16_t *)take(base, used, (int64_t)CHUNK * call->v_cols / 2);
     i->value_steps = take(base, used, call->v_cols);
     i->weights = (int16_t *)take(base, used, CPU_INT_ROWS * CHUNK / 2);
-}
-
-void attention_int_begin(struct state *st)
-{
-    const struct attend_call *call = st->call;
-    int n_more = st->n_held - st->n_queries;
-
-    memset(st->q + (int64_t)st->n_queries * call->k_cols, 0,
-           (size_t)n_more * (size_t)call->k_cols * sizeof *st->q);
-    for (int i = st->n_queries; i < st->n_held; i++) {
-        st->max[i] = -INFINITY;
-        st->sum[i] = 0;
-    }
-    call->kernels->integers->queries(st->ints.q, st->ints.starts, st->ints.steps, st->q,
-                                     call->k_cols, st->n_held, call->kv->k_dim);
 }
 
 /* --- Keys and values --- */
@@ -91,6 +79,69 @@ static void load_chunk(struct state *st, struct span keys, int dim, stretch_fn l
     attention_stretches(st, keys, load);
 }
 
+/* 1 / d. d is at least a sixteenth of the largest one: other chunks may range further. */
+static void find_balance(float *balance, const float *rows, struct span keys, int dim)
+{
+    float largest = 0;
+
+    for (int i = 0; i < dim; i++) {
+        float low = rows[keys.begin * dim + i], high = low;
+
+        for (int j = keys.begin + 1; j < keys.end; j++) {
+            low = fminf(low, rows[j * dim + i]);
+            high = fmaxf(high, rows[j * dim + i]);
+        }
+        balance[i] = high - low;
+        largest = fmaxf(largest, high - low);
+    }
+    bool ranges = largest > 1e-20f && largest < 1e20f; /* far from where quotients overflow */
+
+    for (int i = 0; i < dim; i++)
+        balance[i] = ranges ? 1 / fmaxf(balance[i], largest / 16) : 1;
+}
+
+/* By the chunk that holds the last keys of the piece but few: the queries are made for it. */
+static void balance_queries(struct state *st)
+{
+    const struct piece *p = st->piece;
+    int dim = st->call->kv->k_dim;
+    float *balance = st->ints.balance;
+
+    st->base = max_int(p->first_key, p->end_key - CHUNK / 2) / CHUNK * CHUNK;
+    struct span keys = attention_span(st, p->first_key, p->end_key);
+
+    load_chunk(st, keys, dim, load_keys);
+    find_balance(balance, st->ints.rows, keys, dim);
+    for (int i = 0; i < st->n_queries; i++)
+        for (int j = 0; j < dim; j++)
+            st->q[(int64_t)i * st->call->k_cols + j] /= balance[j];
+}
+
+static void balance_keys(const struct state *st, struct span keys)
+{
+    int dim = st->call->kv->k_dim;
+
+    for (int j = keys.begin; j < keys.end; j++)
+        for (int i = 0; i < dim; i++)
+            st->ints.rows[j * dim + i] *= st->ints.balance[i];
+}
+
+void attention_int_begin(struct state *st)
+{
+    const struct attend_call *call = st->call;
+    int n_more = st->n_held - st->n_queries;
+
+    balance_queries(st);
+    memset(st->q + (int64_t)st->n_queries * call->k_cols, 0,
+           (size_t)n_more * (size_t)call->k_cols * sizeof *st->q);
+    for (int i = st->n_queries; i < st->n_held; i++) {
+        st->max[i] = -INFINITY;
+        st->sum[i] = 0;
+    }
+    call->kernels->integers->queries(st->ints.q, st->ints.starts, st->ints.steps, st->q,
+                                     call->k_cols, st->n_held, call->kv->k_dim);
+}
+
 static void pack_chunk(struct state *st, struct span keys)
 {
     const struct cpu_int_attention *k = st->call->kernels->integers;
@@ -98,6 +149,7 @@ static void pack_chunk(struct state *st, struct span keys)
     struct int_state *i = &st->ints;
 
     load_chunk(st, keys, kv->k_dim, load_keys);
+    balance_keys(st, keys);
     i->key_step = k->keys(i->keys, i->middle, i->rows, keys.begin, keys.end, kv->k_dim);
     load_chunk(st, keys, kv->v_dim, load_values);
     k->values(i->values, i->value_steps, i->rows, kv->v_dim);

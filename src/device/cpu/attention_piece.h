@@ -57,7 +57,8 @@ struct int_state {
     int8_t *q;
     int32_t *starts;
     float *steps;
-    float *rows; /* [CHUNK, k_dim or v_dim] */
+    float *balance; /* [k_dim]: what keys are multiplied by, and queries divided */
+    float *rows;    /* [CHUNK, k_dim or v_dim] */
     uint8_t *keys;
     float *middle; /* [k_dim] */
     float key_step;
