@@ -1,7 +1,8 @@
 # The CUDA device: built where nvcc is found. Its files are compiled by commands of our own, not as
 # a language of CMake's: nothing is probed where there is no CUDA, and the C compiler links.
 set(CLM_CUDA AUTO CACHE STRING "build the CUDA device: ON, OFF, or AUTO where nvcc is found")
-set(CLM_CUDA_ARCHS "" CACHE STRING "architectures of CUDA kernels, as 80;90a; empty: all known ones")
+set(CLM_CUDA_ARCHS "" CACHE STRING
+    "architectures of CUDA kernels, as 80;90a; native: that of the GPU at hand, else 80; empty: all known ones")
 
 set(CLM_CUDA_OBJECTS "")
 set(CLM_CUDA_FOUND FALSE)
@@ -30,6 +31,17 @@ if(nvcc_wanted)
 endif()
 if(CLM_CUDA_FOUND)
   set(archs ${CLM_CUDA_ARCHS})
+  if(archs STREQUAL native)
+    execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+                    OUTPUT_VARIABLE archs ERROR_QUIET)
+    string(REGEX MATCH "^[0-9]+\\.[0-9]" archs "${archs}")
+    string(REPLACE "." "" archs "${archs}")
+    if(NOT archs OR archs LESS 80)
+      set(archs 80)
+    elseif(archs EQUAL 90)
+      set(archs 90a)
+    endif()
+  endif()
   if(NOT archs)
     foreach(arch 80 86 89 90a 100 120)
       string(REGEX REPLACE "[a-z]" "" number ${arch})
