@@ -63,14 +63,14 @@ struct choice {
 };
 
 /* Shared memory: x as halves [n_columns, the slice's numbers], a column PAD bytes longer; the sums
- * of each STEP of it [steps, n_columns]; of each row the greatest magnitude, then what takes the
- * scale of its halves back; the choices; the sums of the warps [2, WARPS, 16, columns]; for each
- * warp the scales of a chunk [groups, 16], and its ring. */
+ * of each STEP of it [steps, n_columns / 2, 4]: two of x, two to begin with; of each row the
+ * greatest magnitude, then what takes the scale of its halves back; the choices; the sums of the
+ * warps [2, WARPS, 16, columns]; for each warp the scales of a chunk [groups, 16], and its ring. */
 struct layout {
     int x_pitch, sums, factors, choices, tiles, rings, ring, stage, size;
 };
 
-/* The scales of a chunk: floats, with what is added for the sums of x; or two halves alike. */
+/* The scales and biases of a chunk as floats, or scales as two halves alike. */
 template <int C> static __host__ __device__ int table_bytes(const struct stream &s)
 {
     return C <= F16 ? 0 : (chunk_of(C) >> s.group_shift) * TILE * (C == NVFP4 ? 4 : 8);
@@ -83,7 +83,7 @@ template <int C, int NT> static __host__ __device__ struct layout layout_of(cons
 
     l.x_pitch = 2 * n + PAD;
     l.sums = s.n_columns * l.x_pitch;
-    l.factors = l.sums + (is_int(C) ? n / STEP * (s.n_columns + 1) / 2 * 8 : 0);
+    l.factors = l.sums + (is_int(C) ? n / STEP * ((s.n_columns + 1) / 2) * 16 : 0);
     l.choices = l.factors + (s.x_rows * 4 + 15) / 16 * 16;
     l.tiles = l.choices + s.n_choices * s.n_parts * (int)sizeof(struct choice);
     l.rings = l.tiles + 2 * WARPS * TILE * NT * COLUMNS * 4;
@@ -95,11 +95,14 @@ template <int C, int NT> static __host__ __device__ struct layout layout_of(cons
 
 /* --- x --- */
 
-/* Over so many lanes side by side. */
-static __device__ __forceinline__ float sum_over(float v, int lanes)
+/* Over the lanes that have a step. */
+static __device__ __forceinline__ float2 sum_over_step(float2 v)
 {
-    for (int step = lanes / 2; step; step /= 2)
-        v += __shfl_xor_sync(~0u, v, step);
+#pragma unroll
+    for (int lanes = STEP / 16; lanes; lanes /= 2) {
+        v.x += __shfl_xor_sync(~0u, v.x, lanes);
+        v.y += __shfl_xor_sync(~0u, v.y, lanes);
+    }
     return v;
 }
 
@@ -129,7 +132,7 @@ static __device__ void take_x(uint8_t *shared, const struct stream &s, const str
                               int first)
 {
     int *most = (int *)(shared + l.factors);
-    int n = s.slice_chunks * chunk_of(C), sum_columns = (s.n_columns + 1) / 2 * 2;
+    int n = s.slice_chunks * chunk_of(C), n_pairs = (s.n_columns + 1) / 2;
 
     for (int r = threadIdx.x; r < s.x_rows; r += 32 * WARPS)
         most[r] = 0;
@@ -144,8 +147,9 @@ static __device__ void take_x(uint8_t *shared, const struct stream &s, const str
 
         /* All lanes of a warp go on or none: a chunk has whole warps of pieces, or no sums. */
         for (int k = 8 * threadIdx.x; k < n; k += 8 * 32 * WARPS) {
-            float v[8], sum, rest = 0;
             uint8_t *to = shared + column * l.x_pitch + 2 * k;
+            float2 sum, rest = make_float2(0, 0);
+            float v[8];
 
             floats8(v, s.x + r * s.x_stride, first + k, s.n_in, s.wide);
 #pragma unroll
@@ -155,14 +159,19 @@ static __device__ void take_x(uint8_t *shared, const struct stream &s, const str
             if (s.halved)
                 rest = put_halves<C>(to + l.x_pitch, v);
             if (is_int(C)) {
-                float *at = (float *)(shared + l.sums) + k / STEP * sum_columns + column;
+                float *at =
+                    (float *)(shared + l.sums) + (k / STEP * n_pairs + column / 2) * 4 + column % 2;
 
-                sum = sum_over(sum, STEP / 8);
-                rest = sum_over(rest, STEP / 8);
-                if (k % STEP == 0)
-                    at[0] = sum;
-                if (k % STEP == 0 && s.halved)
-                    at[1] = rest;
+                sum = sum_over_step(sum);
+                rest = sum_over_step(rest);
+                if (k % STEP == 0) {
+                    at[0] = sum.x;
+                    at[2] = sum.y;
+                }
+                if (k % STEP == 0 && s.halved) {
+                    at[1] = rest.x;
+                    at[3] = rest.y;
+                }
             }
         }
     }
@@ -224,8 +233,9 @@ struct place {
     bool there;
     int n_left; /* outputs from the tile's first on */
     const uint8_t *data;
-    const uint8_t *scales, *biases, *scales_end,
-        *biases_end; /* of the row that this lane fetches */
+    /* The words of the scales and biases that this lane fetches, and bytes up to their end. */
+    const uint8_t *scales, *biases;
+    int scales_left, biases_left;
 };
 
 /* Where the scales of output o of a part begin. */
@@ -236,6 +246,15 @@ static __device__ __forceinline__ size_t scales_at(const struct stream &s, const
     if (C == E4M3)
         o = (m.scale_row + o) / s.parts[p.part].scale_rows;
     return (size_t)o * s.scale_row_bytes;
+}
+
+/* The lane's first word of what begins at p and has so many bytes left, two lanes a row. */
+static __device__ __forceinline__ const uint8_t *word_at(const uint8_t *p, size_t left, int *n)
+{
+    int in_word = (int)((uintptr_t)p & 3), before = threadIdx.x % 2 * 4 - in_word;
+
+    *n = (int)(left < 1 << 20 ? left : 1 << 20) - before;
+    return p + before;
 }
 
 template <int C>
@@ -254,12 +273,10 @@ static __device__ __forceinline__ void find_tile(struct place *p, const struct s
     if (C > F16) {
         int o = row + min((int)threadIdx.x % 32 / 2, p->n_left - 1);
         size_t at = scales_at<C>(s, p->at, m, o);
-        size_t end = scales_at<C>(s, p->at, m, n_out - 1) + s.scale_row_bytes;
+        size_t left = scales_at<C>(s, p->at, m, n_out - 1) + s.scale_row_bytes - at;
 
-        p->scales = m.scales + at;
-        p->biases = m.biases + at;
-        p->scales_end = m.scales + end;
-        p->biases_end = m.biases + end;
+        p->scales = word_at(m.scales + at, left, &p->scales_left);
+        p->biases = word_at(m.biases + at, left, &p->biases_left);
     }
 }
 
@@ -277,20 +294,16 @@ static __device__ __forceinline__ void step_on(struct place *p, const struct str
     }
 }
 
-/* The aligned words around the scales of a chunk, none from beyond their end; two lanes a row. */
-static __device__ __forceinline__ void
-fetch_scales(uint32_t to, const uint8_t *from, const uint8_t *end, const struct stream &s, int k)
+/* The words around the scales of a chunk, at so many bytes; none from beyond their end. */
+static __device__ __forceinline__ void fetch_scales(uint32_t to, const uint8_t *words, int left,
+                                                    const struct stream &s, int at)
 {
-    int lane = threadIdx.x % 32;
-
-    from += (k >> s.group_shift) * scale_size(s.kind);
-    from = (const uint8_t *)((uintptr_t)from & ~(uintptr_t)3);
-    to += lane / 2 * s.scale_pitch;
-    for (int at = lane % 2 * 4; at < s.scale_pitch; at += 8) {
-        int64_t n = end - from - at;
-
-        copy4(to + at, from + at, n >= 4 ? 4 : n > 0 ? (int)n : 0);
-    }
+    to += threadIdx.x % 32 / 2 * s.scale_pitch + threadIdx.x % 2 * 4;
+    words += at;
+    left -= at;
+#pragma unroll 1
+    for (int i = threadIdx.x % 2 * 4; i < s.scale_pitch; i += 8, to += 8, words += 8, left -= 8)
+        copy4(to, words, max(min(left, 4), 0));
 }
 
 template <int C>
@@ -322,12 +335,12 @@ static __device__ __forceinline__ void fetch(uint32_t to, const struct place &p,
         }
     }
     if (C > F16) {
-        int k = chunk * chunk_of(C);
+        int at = (chunk * chunk_of(C) >> s.group_shift) * scale_size(s.kind);
 
         to += TILE * pitch_of(C);
-        fetch_scales(to, p.scales, p.scales_end, s, k);
+        fetch_scales(to, p.scales, p.scales_left, s, at);
         if (is_int(C))
-            fetch_scales(to + TILE * s.scale_pitch, p.biases, p.biases_end, s, k);
+            fetch_scales(to + TILE * s.scale_pitch, p.biases, p.biases_left, s, at);
     }
 }
 
@@ -357,15 +370,16 @@ static __device__ __forceinline__ void put_scales(float2 *table, const uint8_t *
 {
     int lane = threadIdx.x % 32;
 
+#pragma unroll 1
     for (int g = lane / TILE; g < chunk_of(C) >> s.group_shift; g += 32 / TILE) {
         float scale = scale_value(scales, g, KIND);
-        float bias = is_int(C) ? scale_value(biases, g, KIND) - 1024 * scale : 0;
+        float bias = is_int(C) ? scale_value(biases, g, KIND) : 0;
 
         table[g * TILE + lane % TILE] = make_float2(scale, bias);
     }
 }
 
-/* The scales of a chunk made ready, and what to add for each 1 of the sum of x. */
+/* The scales and biases of a chunk made ready. */
 template <int C>
 static __device__ __forceinline__ void take_scales(float2 *table, const uint8_t *stage,
                                                    struct offsets offsets, const struct stream &s)
@@ -406,14 +420,14 @@ static __device__ __forceinline__ void
 use_chunk(float acc[NT][4], const uint8_t *stage, const float2 *table, const uint8_t *const x[NT],
           const float *const sums[NT], int in_slice, const struct stream &s)
 {
-    const int sum_columns = (s.n_columns + 1) / 2 * 2;
+    const int n_pairs = (s.n_columns + 1) / 2;
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const uint8_t *low = stage + g * pitch_of(C) + t * bits_of(C), *high = low + 8 * pitch_of(C);
 
 #pragma unroll
     for (int step = 0; step < chunk_of(C) / STEP; step++) {
         uint32_t a[4], b[4];
-        float d[NT][4] = {};
+        float4 begin[NT] = {};
 
         unpack<C>(a, low + step * 4 * bits_of(C));
         unpack<C>(b, high + step * 4 * bits_of(C));
@@ -423,35 +437,35 @@ use_chunk(float acc[NT][4], const uint8_t *stage, const float2 *table, const uin
             scale_values(a, at[0]);
             scale_values(b, at[8]);
         }
+        const float2 *at = table + ((step * STEP) >> s.group_shift) * TILE + g;
+        float2 first = make_float2(1, 0), second = first;
+        if (C > F16 && C != NVFP4)
+            first = at[0], second = at[8];
 #pragma unroll
         for (int j = 0; j < NT; j++) {
             if (j > 0 && j * COLUMNS >= s.n_columns)
                 break;
             uint4 v = *(const uint4 *)(x[j] + 2 * (in_slice + step * STEP));
-            float *to = C <= F16 || C == NVFP4 ? acc[j] : d[j];
 
-            multiply<C == BF16>(to, a[0], b[0], a[1], b[1], v.x, v.y);
-            multiply<C == BF16>(to, a[2], b[2], a[3], b[3], v.z, v.w);
-        }
-        if (C > F16 && C != NVFP4) {
-            const float2 *at = table + (step * STEP >> s.group_shift) * TILE + g;
-            float2 first = at[0], second = at[8];
-
-#pragma unroll
-            for (int j = 0; j < NT; j++) {
-                if (is_int(C)) {
-                    float2 v = *(const float2 *)(sums[j] + (in_slice / STEP + step) * sum_columns);
-
-                    acc[j][0] += first.y * v.x;
-                    acc[j][1] += first.y * v.y;
-                    acc[j][2] += second.y * v.x;
-                    acc[j][3] += second.y * v.y;
-                }
-                acc[j][0] += first.x * d[j][0];
-                acc[j][1] += first.x * d[j][1];
-                acc[j][2] += second.x * d[j][2];
-                acc[j][3] += second.x * d[j][3];
+            if constexpr (C <= F16 || C == NVFP4) {
+                multiply<C == BF16>(acc[j], a[0], b[0], a[1], b[1], v.x, v.y);
+                multiply<C == BF16>(acc[j], a[2], b[2], a[3], b[3], v.z, v.w);
+                continue;
             }
+            if (is_int(C))
+                begin[j] = *(const float4 *)(sums[j] + (in_slice / STEP + step) * n_pairs * 4);
+
+            float d[4] = {begin[j].z, begin[j].w, begin[j].z, begin[j].w};
+            multiply<false>(d, a[0], b[0], a[1], b[1], v.x, v.y);
+            multiply<false>(d, a[2], b[2], a[3], b[3], v.z, v.w);
+            acc[j][0] += first.y * begin[j].x;
+            acc[j][1] += first.y * begin[j].y;
+            acc[j][2] += second.y * begin[j].x;
+            acc[j][3] += second.y * begin[j].y;
+            acc[j][0] += first.x * d[0];
+            acc[j][1] += first.x * d[1];
+            acc[j][2] += second.x * d[2];
+            acc[j][3] += second.x * d[3];
         }
     }
 }
@@ -538,7 +552,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 2)
         int two = j * COLUMNS + 2 * t;
 
         columns[j] = shared + min(j * COLUMNS + g, s.n_columns - 1) * l.x_pitch + 16 * t;
-        sums[j] = (const float *)(shared + l.sums) + (two < s.n_columns ? two : 0);
+        sums[j] = (const float *)(shared + l.sums) + (two < s.n_columns ? 2 * two : 0);
     }
 
     for (int slot = 0, odd = 0; now.tile < s.n_tiles; walk(&now, s, stride), odd = !odd) {
@@ -550,7 +564,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 2)
             int x_row = now.row / s.x_share;
 
             columns[0] = shared + (2 * x_row + g % 2) * l.x_pitch + 16 * t;
-            sums[0] = (const float *)(shared + l.sums) + 2 * x_row;
+            sums[0] = (const float *)(shared + l.sums) + 4 * x_row;
         }
         for (int chunk = mine; chunk < n_chunks; chunk += s.warps_k) {
             uint8_t *stage = ring + slot * l.stage;
@@ -787,22 +801,24 @@ static bool plan(const struct cuda_device *c, struct stream *s, const struct var
                  bool may_cut)
 {
     int all = (int)c->shared_memory, half = (all + SHARED) / 2 - SHARED;
-    int n_blocks = c->n_processors;
 
     s->n_chunks = (s->n_in + v->chunk - 1) / v->chunk;
     if (!fit(s, v, half, 3, false) && !fit(s, v, half, 2, false) && !fit(s, v, all, 3, false) &&
         !fit(s, v, all, 2, may_cut))
         return false;
+    int per = 2 * (v->shared_size(*s) + SHARED) <= all + SHARED ? 2 : 1;
+    int n_blocks =
+        per * c->n_processors / s->n_slices > 1 ? per * c->n_processors / s->n_slices : 1;
+
+    /* Fewer warps for a tile have more chunks each; but all blocks should have tiles. */
     s->warps_k = WARPS;
-    while (s->warps_k > 1 && (s->slice_chunks < s->warps_k ||
-                              (s->slice_chunks < 4 * s->warps_k &&
-                               10 * s->n_tiles >= 9 * n_blocks * 2 * WARPS / s->warps_k)))
+    while (s->warps_k > 1 &&
+           (s->slice_chunks < s->warps_k ||
+            (s->slice_chunks < 4 * s->warps_k && s->n_tiles >= 2 * n_blocks * WARPS / s->warps_k)))
         s->warps_k /= 2;
 
     int groups = WARPS / s->warps_k, n_units = (s->n_tiles + groups - 1) / groups;
-    int per = 2 * (v->shared_size(*s) + SHARED) <= all + SHARED ? 2 : 1;
-    int most = per * c->n_processors / s->n_slices;
-    s->n_units = n_units < most ? n_units : most > 1 ? most : 1;
+    s->n_units = n_units < n_blocks ? n_units : n_blocks;
     return true;
 }
 

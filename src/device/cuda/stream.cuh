@@ -109,12 +109,27 @@ static __device__ __forceinline__ void copies_wait(int n)
 
 /* --- Codes to halves --- */
 
-/* (v & mask) | 1024 in both halves */
-static __device__ __forceinline__ uint32_t masked(uint32_t v, uint32_t mask)
+/* What comes with code i of eight where they lie behind the bits of another number: 2^10 where the
+ * lowest bit of the code is that of the half, 2^8 where it is the third, and so on. */
+static __host__ __device__ constexpr int offset_of(int codes, int i)
 {
-    uint32_t r;
+    return codes == INT4   ? (i % 2 ? 64 : 1024)
+           : codes == INT2 ? 1024 >> 2 * (i % 4)
+           : is_int(codes) ? 1024
+                           : 0;
+}
 
-    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(r) : "r"(v), "r"(mask), "r"(0x64006400));
+/* The bits of the mask in both halves, behind those of the offset. */
+static __device__ __forceinline__ uint32_t masked(uint32_t v, uint32_t mask, int offset)
+{
+    uint32_t r, behind = offset == 1024  ? 0x6400
+                         : offset == 256 ? 0x5C00
+                         : offset == 64  ? 0x5400
+                                         : 0x4C00;
+
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;"
+        : "=r"(r)
+        : "r"(v), "r"(mask | mask << 16), "r"(behind | behind << 16));
     return r;
 }
 
@@ -149,7 +164,8 @@ static __device__ __forceinline__ void unpack_odd(uint32_t r[4], const uint8_t *
     }
 }
 
-/* Eight codes: of integers 1024 and the code, of E2M1 and NVFP4 2^-14 of the value, else the value.
+/* Eight codes: of integers with their offsets, of E2M1 and NVFP4 2^-14 of the value, else the
+ * value.
  */
 template <int C> static __device__ __forceinline__ void unpack(uint32_t r[4], const uint8_t *p)
 {
@@ -162,14 +178,14 @@ template <int C> static __device__ __forceinline__ void unpack(uint32_t r[4], co
 
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            r[i] = masked(v >> 4 * i, 0x000F000F);
+            r[i] = masked(v >> 8 * (i / 2), i % 2 ? 0xF0 : 0xF, offset_of(C, i));
     } else if (C == INT2) {
         uint32_t v = *(const uint16_t *)p;
 
         v = (v & 0xFF) | (v & 0xFF00) << 8;
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            r[i] = masked(v >> 2 * i, 0x00030003);
+            r[i] = masked(v, 3u << 2 * i, offset_of(C, i));
     } else if (C == INT8) {
         uint2 v = *(const uint2 *)p;
 
@@ -255,18 +271,20 @@ static __device__ __forceinline__ float scale_for(float most)
     return __uint_as_float((uint32_t)(e + 127) << 23);
 }
 
-/* Eight numbers as halves in the order of the codes; their sum. v becomes what they lack. */
-template <int C> static __device__ __forceinline__ float put_halves(uint8_t *to, float v[8])
+/* Eight numbers as halves in the order of the codes, and their sum, and what the offsets of codes
+ * make of them, taken back. v becomes what the halves lack. */
+template <int C> static __device__ __forceinline__ float2 put_halves(uint8_t *to, float v[8])
 {
     uint16_t h[8];
-    float sum = 0;
+    float2 sums = make_float2(0, 0);
 
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         float rest;
 
         h[i] = half_bits(v[i], C == BF16, &rest);
-        sum += v[i] - rest;
+        sums.x += v[i] - rest;
+        sums.y -= (float)offset_of(C, i) * (v[i] - rest);
         v[i] = rest;
     }
     if (is_spread(C))
@@ -275,7 +293,7 @@ template <int C> static __device__ __forceinline__ float put_halves(uint8_t *to,
     else
         *(uint4 *)to =
             make_uint4(h[0] | h[1] << 16, h[2] | h[3] << 16, h[4] | h[5] << 16, h[6] | h[7] << 16);
-    return sum;
+    return sums;
 }
 
 #endif
