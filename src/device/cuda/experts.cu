@@ -1,11 +1,38 @@
 /* device/cuda/experts.cu: products with the experts that each row chose. */
 #include "device/cuda/products.h"
 
+enum { ROWS = 4 }; /* of ids in a launch: of eight, two of four took 15 % less time on an H200 */
+
 static bool all_suit(const struct cuda_device *c, const struct matmul_job *job, int n_experts)
 {
     for (int e = 0; e < n_experts; e++)
         if (!cuda_stream_rows(c, &job->w[e]))
             return false;
+    return true;
+}
+
+/* So many rows of ids at a time, for whose x there is room in shared memory. False where there is
+ * not, and nothing is done. */
+static bool in_streams(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
+                       const tensor *x, const struct cuda_experts *e, int n_rows)
+{
+    int x_per_row = e->per_row / e->x_share;
+
+    for (int first = 0, n; first < n_rows; first += n) {
+        struct matmul_job parts[CUDA_STREAM_JOBS];
+        struct cuda_experts some = *e;
+        tensor y[CUDA_STREAM_JOBS], some_x;
+
+        n = n_rows - first < ROWS ? n_rows - first : ROWS;
+        some.ids += first * e->ids_stride;
+        some_x = cuda_some_rows(x, first * x_per_row, n * x_per_row);
+        for (int i = 0; i < n_jobs; i++) {
+            y[i] = cuda_some_rows(jobs[i].y, first * e->per_row, n * e->per_row);
+            parts[i] = (struct matmul_job){&y[i], jobs[i].w, jobs[i].bias};
+        }
+        if (!cuda_experts_stream(c, parts, n_jobs, &some_x, &some))
+            return false;
+    }
     return true;
 }
 
@@ -29,7 +56,7 @@ void cuda_matmul_experts(device *d, const struct matmul_job *jobs, int n_jobs, i
         while (stream && i + n < n_jobs && n < CUDA_STREAM_JOBS &&
                cuda_stream_alike(jobs[i].w, jobs[i + n].w) && all_suit(c, &jobs[i + n], n_experts))
             n++;
-        if (stream && cuda_experts_stream(c, jobs + i, n, x, &e))
+        if (stream && in_streams(c, jobs + i, n, x, &e, ids->rows))
             continue;
         for (int j = i; j < i + n; j++)
             cuda_product_f32(c, &jobs[j], x, &e);

@@ -14,15 +14,6 @@ enum {
 
 /* --- Products --- */
 
-static tensor some_rows(const tensor *t, int first, int n)
-{
-    tensor part = *t;
-
-    part.data = (float *)t->data + first * t->stride;
-    part.rows = n;
-    return part;
-}
-
 /* Jobs that are alike, in one launch for so many rows. */
 static void product_in_streams(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
                                const tensor *x, int most)
@@ -32,9 +23,9 @@ static void product_in_streams(struct cuda_device *c, const struct matmul_job *j
         tensor y[CUDA_STREAM_JOBS], some;
 
         n = x->rows - first < most ? x->rows - first : most;
-        some = some_rows(x, first, n);
+        some = cuda_some_rows(x, first, n);
         for (int i = 0; i < n_jobs; i++) {
-            y[i] = some_rows(jobs[i].y, first, n);
+            y[i] = cuda_some_rows(jobs[i].y, first, n);
             parts[i] = (struct matmul_job){&y[i], jobs[i].w, jobs[i].bias};
         }
         cuda_product_stream(c, parts, n_jobs, &some);

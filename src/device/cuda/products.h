@@ -4,6 +4,16 @@
 
 #include "device/cuda/weights.cuh"
 
+/* Rows [first, first + n) of f32. */
+static inline tensor cuda_some_rows(const tensor *t, int first, int n)
+{
+    tensor part = *t;
+
+    part.data = (float *)t->data + first * t->stride;
+    part.rows = n;
+    return part;
+}
+
 /* Which matrix each row of a product has. Row p of y is of the expert ids[p / per_row][p % per_row]
  * and of row p / x_share of x. */
 struct cuda_experts {
