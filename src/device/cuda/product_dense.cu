@@ -177,7 +177,8 @@ static bool in_bf16(const struct weight *w)
     return w->format == WEIGHT_BF16 && (uintptr_t)w->data % 16 == 0 && w->n_in % 8 == 0;
 }
 
-/* One job; rows are those of x in bf16, or of x itself for weights of f32. */
+/* One job; false where cuBLASLt has no way, as for some strides. rows are those of x in bf16, or of
+ * x itself for weights of f32. */
 static bool one_job(struct cuda_device *c, struct cuda_blas *b, const struct matmul_job *job,
                     const struct dense *rows, int n_rows, __nv_bfloat16 *weights, int64_t stride)
 {
@@ -238,10 +239,7 @@ bool cuda_product_dense(struct cuda_device *c, const struct matmul_job *jobs, in
                     stride, (const float *)x->data, x->stride, x->rows, x->cols, rows_are_wide(x));
     for (int i = 0; i < n_jobs; i++)
         if (!one_job(c, b, &jobs[i], jobs[i].w->format == WEIGHT_F32 ? &floats : &rows, x->rows,
-                     (__nv_bfloat16 *)(scratch + x_bytes), stride)) {
-            cuda_fail(c, CLM_ERR_DEVICE, "cuda: cuBLASLt has no product of %d x %d with %d rows",
-                      jobs[i].w->n_out, jobs[i].w->n_in, x->rows);
-            return true;
-        }
+                     (__nv_bfloat16 *)(scratch + x_bytes), stride))
+            cuda_product_f32(c, &jobs[i], x, NULL);
     return true;
 }
