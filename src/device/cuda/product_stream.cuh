@@ -1,0 +1,621 @@
+/* device/cuda/product_stream.cuh: kernels for products of few rows, at the speed of memory.
+ *
+ * A block has so many tiles of 16 outputs, one after another; its warps share the numbers of a row,
+ * in chunks. Each warp brings its chunks to shared memory through a ring of its own, asynchronously
+ * and several ahead, across tiles; a tile's sums are added up over the warps when all have theirs.
+ *
+ * The products are matrix instructions, 16 outputs x 16 numbers x 8 columns: a column is a row of
+ * x, or with few rows the upper half of its bits or the lower. Order among the numbers does not
+ * matter, so that a lane takes eight that lie side by side. Codes become halves by putting their
+ * bits behind those of 1024; scales, and biases with the 1024 taken back, are applied to the sums
+ * of a group.
+ */
+#ifndef DEVICE_CUDA_PRODUCT_STREAM_CUH
+#define DEVICE_CUDA_PRODUCT_STREAM_CUH
+
+#include "device/cuda/products.h"
+#include "device/cuda/rows.cuh"
+#include "device/cuda/stream.cuh"
+
+enum {
+    WARPS = 8,
+    TILE = 16,   /* outputs */
+    COLUMNS = 8, /* of a matrix instruction */
+    MAX_ROWS = 32,
+    WIDE = 4,     /* matrix instructions side by side where there are more rows than columns */
+    STEP = 32,    /* numbers that a warp takes at a time */
+    PAD = 64,     /* bytes behind a column of x, so that columns lie in other banks */
+    SHARED = 1024 /* bytes of shared memory that a block has besides what it asks for */
+};
+
+struct part {
+    const uint8_t *data, *scales, *biases;
+    float *y;
+    const float *bias;
+    int64_t y_stride;
+    int n_out, first_tile;
+    int scale_rows, scale_row;
+    const struct weight *experts; /* all of them, in device memory; or NULL */
+};
+
+struct stream {
+    struct part parts[CUDA_STREAM_JOBS];
+    const float *x;
+    float *sums; /* where the row is split: [n_slices, n_rows, 16 n_tiles] */
+    int64_t x_stride;
+    size_t row_bytes, scale_row_bytes;
+    int n_parts, n_tiles;
+    int n_rows;            /* of an output */
+    int x_rows, n_columns; /* in shared memory; columns are twice that where halved */
+    int n_in, n_chunks, n_slices, slice_chunks, n_stages;
+    int kind, group_shift, scale_pitch;
+    int warps_k;                /* that share a tile */
+    int n_units;                /* of n_slices blocks */
+    bool halved, wide, aligned; /* aligned: rows of scales begin with a word */
+    /* Rows with experts: one for each choice, tiles_each tiles for one after another. */
+    const int32_t *ids;
+    int64_t ids_stride;
+    int per_row, x_share, n_choices, tiles_each;
+};
+
+/* A matrix that was chosen. */
+struct choice {
+    const uint8_t *data, *scales, *biases;
+    int scale_row, expert;
+};
+
+/* Shared memory: x as halves [n_columns, the slice's numbers], a column PAD bytes longer; the sums
+ * of each STEP of it [steps, n_columns / 2, 4]: two of x, two to begin with; of each row the
+ * greatest magnitude, then what takes the scale of its halves back; the choices; the sums of the
+ * warps [2, WARPS, 16, columns]; for each warp the scales of a chunk [groups, 16], and its ring. */
+struct layout {
+    int x_pitch, sums, factors, choices, tiles, rings, ring, stage, size;
+};
+
+/* The scales and biases of a chunk as floats, or scales as two halves alike. */
+template <int C> static __host__ __device__ int table_bytes(const struct stream &s)
+{
+    return C <= F16 ? 0 : (chunk_of(C) >> s.group_shift) * TILE * (C == NVFP4 ? 4 : 8);
+}
+
+template <int C, int NT> static __host__ __device__ struct layout layout_of(const struct stream &s)
+{
+    struct layout l = {};
+    int n = s.slice_chunks * chunk_of(C), scales = is_int(C) ? 2 : C > F16;
+
+    l.x_pitch = 2 * n + PAD;
+    l.sums = s.n_columns * l.x_pitch;
+    l.factors = l.sums + (is_int(C) ? n / STEP * ((s.n_columns + 1) / 2) * 16 : 0);
+    l.choices = l.factors + (s.x_rows * 4 + 15) / 16 * 16;
+    l.tiles = l.choices + s.n_choices * s.n_parts * (int)sizeof(struct choice);
+    l.rings = l.tiles + 2 * WARPS * TILE * NT * COLUMNS * 4;
+    l.stage = TILE * (pitch_of(C) + scales * s.scale_pitch);
+    l.ring = table_bytes<C>(s) + s.n_stages * l.stage;
+    l.size = l.rings + WARPS * l.ring;
+    return l;
+}
+
+/* --- x --- */
+
+/* Over the lanes that have a step. */
+static __device__ __forceinline__ float2 sum_over_step(float2 v)
+{
+#pragma unroll
+    for (int lanes = STEP / 16; lanes; lanes /= 2) {
+        v.x += __shfl_xor_sync(~0u, v.x, lanes);
+        v.y += __shfl_xor_sync(~0u, v.y, lanes);
+    }
+    return v;
+}
+
+/* The greatest magnitude of each row, for what follows to scale by. */
+static __device__ void find_most(int *most, const struct stream &s, int first, int n)
+{
+    for (int r = 0; r < s.x_rows; r++) {
+        float m = 0;
+
+        for (int k = 8 * threadIdx.x; k < n; k += 8 * 32 * WARPS) {
+            float v[8];
+
+            floats8(v, s.x + r * s.x_stride, first + k, s.n_in, s.wide);
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                m = fmaxf(m, fabsf(v[j]));
+        }
+        int best = __reduce_max_sync(~0u, __float_as_int(m));
+        if (threadIdx.x % 32 == 0)
+            atomicMax(&most[r], best);
+    }
+}
+
+/* The slice's numbers of every row, into shared memory. */
+template <int C>
+static __device__ void take_x(uint8_t *shared, const struct stream &s, const struct layout &l,
+                              int first)
+{
+    int *most = (int *)(shared + l.factors);
+    int n = s.slice_chunks * chunk_of(C), n_pairs = (s.n_columns + 1) / 2;
+
+    for (int r = threadIdx.x; r < s.x_rows; r += 32 * WARPS)
+        most[r] = 0;
+    __syncthreads();
+    if (C != BF16) {
+        find_most(most, s, first, n);
+        __syncthreads();
+    }
+    for (int r = 0; r < s.x_rows; r++) {
+        int column = s.halved ? 2 * r : r;
+        float scale = C == BF16 ? 1 : scale_for(__int_as_float(most[r]));
+
+        /* All lanes of a warp go on or none: a chunk has whole warps of pieces, or no sums. */
+        for (int k = 8 * threadIdx.x; k < n; k += 8 * 32 * WARPS) {
+            uint8_t *to = shared + column * l.x_pitch + 2 * k;
+            float2 sum, rest = make_float2(0, 0);
+            float v[8];
+
+            floats8(v, s.x + r * s.x_stride, first + k, s.n_in, s.wide);
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                v[j] *= scale;
+            sum = put_halves<C>(to, v);
+            if (s.halved)
+                rest = put_halves<C>(to + l.x_pitch, v);
+            if (is_int(C)) {
+                float *at =
+                    (float *)(shared + l.sums) + (k / STEP * n_pairs + column / 2) * 4 + column % 2;
+
+                sum = sum_over_step(sum);
+                rest = sum_over_step(rest);
+                if (k % STEP == 0) {
+                    at[0] = sum.x;
+                    at[2] = sum.y;
+                }
+                if (k % STEP == 0 && s.halved) {
+                    at[1] = rest.x;
+                    at[3] = rest.y;
+                }
+            }
+        }
+    }
+    __syncthreads();
+    for (int r = threadIdx.x; C != BF16 && r < s.x_rows; r += 32 * WARPS)
+        most[r] = __float_as_int(1 / scale_for(__int_as_float(most[r])));
+}
+
+/* The matrices of every choice of experts. */
+static __device__ void take_choices(struct choice *choices, const struct stream &s)
+{
+    for (int i = threadIdx.x; i < s.n_choices * s.n_parts; i += 32 * WARPS) {
+        const struct part &part = s.parts[i % s.n_parts];
+        int row = i / s.n_parts;
+        int e = s.ids[row / s.per_row * s.ids_stride + row % s.per_row];
+        const struct weight &w = part.experts[e];
+
+        choices[i] = {(const uint8_t *)w.data, (const uint8_t *)w.scales, (const uint8_t *)w.biases,
+                      w.scale_row, e};
+    }
+}
+
+/* --- The rings --- */
+
+/* A tile: its number, that among those of its choice, and whose it is. */
+struct spot {
+    int tile, local, row, part;
+};
+
+/* n tiles on. */
+static __device__ __forceinline__ void walk(struct spot *p, const struct stream &s, int n)
+{
+    p->tile += n;
+    p->local += n;
+    while (p->local >= s.tiles_each && p->tile < s.n_tiles) {
+        p->local -= s.tiles_each;
+        p->row++;
+        p->part = 0;
+    }
+    while (p->part + 1 < s.n_parts && s.parts[p->part + 1].first_tile <= p->local)
+        p->part++;
+}
+
+/* The matrix of a tile. */
+static __device__ __forceinline__ struct choice
+matrix_of(const struct spot &p, const struct stream &s, const struct choice *choices)
+{
+    const struct part &part = s.parts[p.part];
+
+    if (s.n_choices)
+        return choices[p.row * s.n_parts + p.part];
+    return {part.data, part.scales, part.biases, part.scale_row, 0};
+}
+
+/* What a warp fetches next: a chunk of the slice of a tile, if there is such a tile. */
+struct place {
+    struct spot at;
+    int chunk;
+    bool there;
+    int n_left; /* outputs from the tile's first on */
+    const uint8_t *data;
+    /* The words of the scales and biases that this lane fetches, and bytes up to their end. */
+    const uint8_t *scales, *biases;
+    int scales_left, biases_left;
+};
+
+/* Where the scales of output o of a part begin. */
+template <int C>
+static __device__ __forceinline__ size_t scales_at(const struct stream &s, const struct spot &p,
+                                                   const struct choice &m, int o)
+{
+    if (C == E4M3)
+        o = (m.scale_row + o) / s.parts[p.part].scale_rows;
+    return (size_t)o * s.scale_row_bytes;
+}
+
+/* The lane's first word of what begins at p and has so many bytes left, two lanes a row. */
+static __device__ __forceinline__ const uint8_t *word_at(const uint8_t *p, size_t left, int *n)
+{
+    int in_word = (int)((uintptr_t)p & 3), before = threadIdx.x % 2 * 4 - in_word;
+
+    *n = (int)(left < 1 << 20 ? left : 1 << 20) - before;
+    return p + before;
+}
+
+template <int C>
+static __device__ __forceinline__ void find_tile(struct place *p, const struct stream &s,
+                                                 const struct choice *choices)
+{
+    p->there = p->at.tile < s.n_tiles;
+    if (!p->there)
+        return;
+
+    const struct choice m = matrix_of(p->at, s, choices);
+    int n_out = s.parts[p->at.part].n_out,
+        row = (p->at.local - s.parts[p->at.part].first_tile) * TILE;
+    p->n_left = n_out - row;
+    p->data = m.data + (size_t)row * s.row_bytes;
+    if (C > F16) {
+        int o = row + min((int)threadIdx.x % 32 / 2, p->n_left - 1);
+        size_t at = scales_at<C>(s, p->at, m, o);
+        size_t left = scales_at<C>(s, p->at, m, n_out - 1) + s.scale_row_bytes - at;
+
+        p->scales = word_at(m.scales + at, left, &p->scales_left);
+        p->biases = word_at(m.biases + at, left, &p->biases_left);
+    }
+}
+
+/* Goes to the warp's next chunk. */
+template <int C>
+static __device__ __forceinline__ void step_on(struct place *p, const struct stream &s,
+                                               const struct choice *choices, int n_chunks,
+                                               int first, int stride)
+{
+    p->chunk += s.warps_k;
+    if (p->chunk >= n_chunks) {
+        p->chunk = first;
+        walk(&p->at, s, stride);
+        find_tile<C>(p, s, choices);
+    }
+}
+
+/* The words around the scales of a chunk, at so many bytes; none from beyond their end. */
+static __device__ __forceinline__ void fetch_scales(uint32_t to, const uint8_t *words, int left,
+                                                    const struct stream &s, int at)
+{
+    to += threadIdx.x % 32 / 2 * s.scale_pitch + threadIdx.x % 2 * 4;
+    words += at;
+    left -= at;
+#pragma unroll 1
+    for (int i = threadIdx.x % 2 * 4; i < s.scale_pitch; i += 8, to += 8, words += 8, left -= 8)
+        copy4(to, words, max(min(left, 4), 0));
+}
+
+template <int C>
+static __device__ __forceinline__ void fetch(uint32_t to, const struct place &p,
+                                             const struct stream &s, int first_chunk)
+{
+    const int n = chunk_bytes(C) / 16; /* pieces of a row */
+    int chunk = first_chunk + p.chunk, lane = threadIdx.x % 32;
+
+    if (!p.there)
+        return;
+    if constexpr (32 % n == 0) {
+        int r = lane / n, at = lane % n * 16;
+        bool there = (size_t)chunk * chunk_bytes(C) + at < s.row_bytes;
+        const uint8_t *from = p.data + r * s.row_bytes + (size_t)chunk * chunk_bytes(C) + at;
+        uint32_t to_row = to + r * pitch_of(C) + at;
+
+#pragma unroll
+        for (int i = 0; i < TILE * n / 32; i++, r += 32 / n, from += 32 / n * s.row_bytes)
+            copy16(to_row + 32 / n * i * pitch_of(C), from, there && r < p.n_left);
+    } else {
+#pragma unroll
+        for (int i = 0; i < TILE * n / 32; i++) {
+            int r = (i * 32 + lane) / n, piece = (i * 32 + lane) % n;
+            size_t at = (size_t)chunk * chunk_bytes(C) + 16 * piece;
+
+            copy16(to + r * pitch_of(C) + 16 * piece, p.data + r * s.row_bytes + at,
+                   at < s.row_bytes && r < p.n_left);
+        }
+    }
+    if (C > F16) {
+        int at = (chunk * chunk_of(C) >> s.group_shift) * scale_size(s.kind);
+
+        to += TILE * pitch_of(C);
+        fetch_scales(to, p.scales, p.scales_left, s, at);
+        if (is_int(C))
+            fetch_scales(to + TILE * s.scale_pitch, p.biases, p.biases_left, s, at);
+    }
+}
+
+/* --- Sums --- */
+
+/* Where in its word the scales of the row lane % 16 begin, and the biases. */
+struct offsets {
+    int scale, bias;
+};
+
+template <int C>
+static __device__ __forceinline__ struct offsets
+offsets_of(const struct spot &p, const struct stream &s, const struct choice *choices)
+{
+    if (s.aligned || C <= F16)
+        return {0, 0};
+
+    const struct choice m = matrix_of(p, s, choices);
+    int row = (p.local - s.parts[p.part].first_tile) * TILE + threadIdx.x % TILE;
+    size_t at = scales_at<C>(s, p, m, min(row, s.parts[p.part].n_out - 1));
+    return {(int)(((uintptr_t)m.scales + at) & 3), (int)(((uintptr_t)m.biases + at) & 3)};
+}
+
+template <int C, int KIND>
+static __device__ __forceinline__ void put_scales(float2 *table, const uint8_t *scales,
+                                                  const uint8_t *biases, const struct stream &s)
+{
+    int lane = threadIdx.x % 32;
+
+#pragma unroll 1
+    for (int g = lane / TILE; g < chunk_of(C) >> s.group_shift; g += 32 / TILE) {
+        float scale = scale_value(scales, g, KIND);
+        float bias = is_int(C) ? scale_value(biases, g, KIND) : 0;
+
+        table[g * TILE + lane % TILE] = make_float2(scale, bias);
+    }
+}
+
+/* The scales and biases of a chunk made ready. */
+template <int C>
+static __device__ __forceinline__ void take_scales(float2 *table, const uint8_t *stage,
+                                                   struct offsets offsets, const struct stream &s)
+{
+    int lane = threadIdx.x % 32;
+    const uint8_t *scales = stage + TILE * pitch_of(C) + lane % TILE * s.scale_pitch;
+    const uint8_t *biases = scales + TILE * s.scale_pitch + offsets.bias;
+
+    scales += offsets.scale;
+    if (C == NVFP4) {
+        for (int g = lane / TILE; g < chunk_of(C) / 16; g += 32 / TILE)
+            ((__half2 *)table)[g * TILE + lane % TILE] = __float2half2_rn(e4m3_number(scales[g]));
+    } else if (is_int(C) && s.kind == AFFINE_BF16) {
+        put_scales<C, AFFINE_BF16>(table, scales, biases, s);
+    } else if (is_int(C) && s.kind == AFFINE_F16) {
+        put_scales<C, AFFINE_F16>(table, scales, biases, s);
+    } else if (!is_int(C) && s.kind == SCALE_E8M0) {
+        put_scales<C, SCALE_E8M0>(table, scales, biases, s);
+    } else {
+        put_scales<C, AFFINE_F32>(table, scales, biases, s);
+    }
+    __syncwarp();
+}
+
+/* Eight values of NVFP4 with their scale, which is exact. */
+static __device__ __forceinline__ void scale_values(uint32_t r[4], __half2 scale)
+{
+    const __half2 unit = __float2half2_rn(16384);
+
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        r[j] = times(times(r[j], unit), scale);
+}
+
+/* acc += the products of a chunk, for two outputs of each lane and two columns, NT times. */
+template <int C, int NT>
+static __device__ __forceinline__ void
+use_chunk(float acc[NT][4], const uint8_t *stage, const float2 *table, const uint8_t *const x[NT],
+          const float *const sums[NT], int in_slice, const struct stream &s)
+{
+    const int n_pairs = (s.n_columns + 1) / 2;
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const uint8_t *low = stage + g * pitch_of(C) + t * bits_of(C), *high = low + 8 * pitch_of(C);
+
+#pragma unroll
+    for (int step = 0; step < chunk_of(C) / STEP; step++) {
+        uint32_t a[4], b[4];
+        float4 begin[NT] = {};
+
+        unpack<C>(a, low + step * 4 * bits_of(C));
+        unpack<C>(b, high + step * 4 * bits_of(C));
+        if (C == NVFP4) {
+            const __half2 *at = (const __half2 *)table + (2 * step + t / 2) * TILE + g;
+
+            scale_values(a, at[0]);
+            scale_values(b, at[8]);
+        }
+        const float2 *at = table + ((step * STEP) >> s.group_shift) * TILE + g;
+        float2 first = make_float2(1, 0), second = first;
+        if (C > F16 && C != NVFP4)
+            first = at[0], second = at[8];
+#pragma unroll
+        for (int j = 0; j < NT; j++) {
+            if (j > 0 && j * COLUMNS >= s.n_columns)
+                break;
+            uint4 v = *(const uint4 *)(x[j] + 2 * (in_slice + step * STEP));
+
+            if constexpr (C <= F16 || C == NVFP4) {
+                multiply<C == BF16>(acc[j], a[0], b[0], a[1], b[1], v.x, v.y);
+                multiply<C == BF16>(acc[j], a[2], b[2], a[3], b[3], v.z, v.w);
+                continue;
+            }
+            if (is_int(C))
+                begin[j] = *(const float4 *)(sums[j] + (in_slice / STEP + step) * n_pairs * 4);
+
+            float d[4] = {begin[j].z, begin[j].w, begin[j].z, begin[j].w};
+            multiply<false>(d, a[0], b[0], a[1], b[1], v.x, v.y);
+            multiply<false>(d, a[2], b[2], a[3], b[3], v.z, v.w);
+            acc[j][0] += first.y * begin[j].x;
+            acc[j][1] += first.y * begin[j].y;
+            acc[j][2] += second.y * begin[j].x;
+            acc[j][3] += second.y * begin[j].y;
+            acc[j][0] += first.x * d[0];
+            acc[j][1] += first.x * d[1];
+            acc[j][2] += second.x * d[2];
+            acc[j][3] += second.x * d[3];
+        }
+    }
+}
+
+/* Adds up the sums of the warps that share a tile, [warps_k, 16, columns], and writes the outputs;
+ * by the threads of these warps. */
+template <int C, int NT>
+static __device__ __forceinline__ void
+put_tile(const float *tiles, const float *factors, const struct choice *choices,
+         const struct stream &s, const struct spot &p, int thread)
+{
+    const struct part &part = s.parts[p.part];
+    const int columns = NT * COLUMNS;
+    int in_tile = thread % TILE, o = (p.local - part.first_tile) * TILE + in_tile;
+    const float unit = C == E2M1 ? 16384 : 1;
+
+    for (int r = thread / TILE; r < s.n_rows; r += 2 * s.warps_k) {
+        const float *from = tiles + in_tile * columns + (s.halved ? 2 * r : r);
+        int row = s.n_choices ? p.row : r;
+        float sum = 0;
+
+        for (int w = 0; w < s.warps_k; w++, from += TILE * columns)
+            sum += s.halved ? from[0] + from[1] : from[0];
+        if (C != BF16)
+            sum *= factors[s.n_choices ? p.row / s.x_share : r] * unit;
+        if (s.n_slices > 1) {
+            int64_t at = ((int64_t)(blockIdx.x % s.n_slices) * s.n_rows + r) * s.n_tiles + p.tile;
+
+            s.sums[at * TILE + in_tile] = sum;
+        } else if (o < part.n_out) {
+            const float *bias = part.bias;
+
+            if (bias && s.n_choices)
+                bias += (size_t)choices[p.row * s.n_parts + p.part].expert * part.n_out;
+            part.y[row * part.y_stride + o] = bias ? sum + bias[o] : sum;
+        }
+    }
+}
+
+/* --- The kernels --- */
+
+template <int C, int NT>
+static __global__ void __launch_bounds__(32 * WARPS, 2)
+    stream_kernel(const __grid_constant__ struct stream s)
+{
+    extern __shared__ __align__(16) uint8_t shared[];
+    const struct layout l = layout_of<C, NT>(s);
+    struct choice *choices = (struct choice *)(shared + l.choices);
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    int slice = s.n_slices > 1 ? blockIdx.x % s.n_slices : 0;
+    int first_chunk = slice * s.slice_chunks;
+    int n_chunks = min(s.slice_chunks, s.n_chunks - first_chunk);
+    int group = warp / s.warps_k, mine = warp - group * s.warps_k; /* warps_k a power of two */
+    int n_groups = WARPS / s.warps_k, stride = s.n_units * n_groups;
+    float2 *table = (float2 *)(shared + l.rings + warp * l.ring);
+    uint8_t *ring = (uint8_t *)table + table_bytes<C>(s);
+    const uint8_t *columns[NT];
+    const float *sums[NT];
+    struct place ahead = {};
+    struct spot now = {};
+    bool idle = mine >= n_chunks; /* fewer chunks than warps */
+
+    walk(&now, s, (int)(s.n_slices > 1 ? blockIdx.x / s.n_slices : blockIdx.x) * n_groups + group);
+    ahead.at = now;
+    ahead.chunk = mine;
+    cuda_let_go();
+    if (s.n_choices) {
+        cuda_wait();
+        take_choices(choices, s);
+        __syncthreads();
+    }
+    find_tile<C>(&ahead, s, choices);
+    /* Weights come before anything is waited for: what writes them never lets go early. */
+    for (int i = 0; i < s.n_stages && !idle; i++) {
+        fetch<C>(shared_address(ring + i * l.stage), ahead, s, first_chunk);
+        copies_end();
+        step_on<C>(&ahead, s, choices, n_chunks, mine, stride);
+    }
+    cuda_wait();
+    take_x<C>(shared, s, l, first_chunk * chunk_of(C));
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < NT; j++) {
+        int two = j * COLUMNS + 2 * t;
+
+        columns[j] = shared + min(j * COLUMNS + g, s.n_columns - 1) * l.x_pitch + 16 * t;
+        sums[j] = (const float *)(shared + l.sums) + (two < s.n_columns ? 2 * two : 0);
+    }
+
+    for (int slot = 0, odd = 0; now.tile < s.n_tiles; walk(&now, s, stride), odd = !odd) {
+        float *tiles = (float *)(shared + l.tiles) + odd * WARPS * TILE * NT * COLUMNS;
+        const struct offsets offsets = offsets_of<C>(now, s, choices);
+        float acc[NT][4] = {};
+
+        if (s.n_choices) {
+            int x_row = now.row / s.x_share;
+
+            columns[0] = shared + (2 * x_row + g % 2) * l.x_pitch + 16 * t;
+            sums[0] = (const float *)(shared + l.sums) + 4 * x_row;
+        }
+        for (int chunk = mine; chunk < n_chunks; chunk += s.warps_k) {
+            uint8_t *stage = ring + slot * l.stage;
+
+            copies_wait(s.n_stages - 1);
+            __syncwarp();
+            if (C > F16)
+                take_scales<C>(table, stage, offsets, s);
+            use_chunk<C, NT>(acc, stage, table, columns, sums, chunk * chunk_of(C), s);
+            __syncwarp();
+            fetch<C>(shared_address(stage), ahead, s, first_chunk);
+            copies_end();
+            step_on<C>(&ahead, s, choices, n_chunks, mine, stride);
+            slot = slot + 1 == s.n_stages ? 0 : slot + 1;
+        }
+
+        float *at = tiles + (warp * TILE + g) * NT * COLUMNS + 2 * t;
+#pragma unroll
+        for (int j = 0; j < NT; j++) {
+            *(float2 *)(at + j * COLUMNS) = make_float2(acc[j][0], acc[j][1]);
+            *(float2 *)(at + (8 * NT + j) * COLUMNS) = make_float2(acc[j][2], acc[j][3]);
+        }
+        /* The warps that share a tile wait for each other alone. */
+        asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(32 * s.warps_k) : "memory");
+        put_tile<C, NT>(tiles + group * s.warps_k * TILE * NT * COLUMNS,
+                        (const float *)(shared + l.factors), choices, s, now, mine * 32 + lane);
+    }
+    copies_wait(0);
+}
+
+/* What the slices of a row give, together. */
+static __global__ void add_slices(const __grid_constant__ struct stream s)
+{
+    int r = blockIdx.y, at = blockIdx.x * blockDim.x + threadIdx.x, tile = at / TILE;
+    float sum = 0;
+
+    cuda_let_go();
+    cuda_wait();
+    if (tile >= s.n_tiles)
+        return;
+    for (int i = 0; i < s.n_slices; i++)
+        sum += s.sums[((size_t)i * s.n_rows + r) * s.n_tiles * TILE + at];
+
+    struct spot p = {};
+    walk(&p, s, tile);
+    const struct part &part = s.parts[p.part];
+    int o = (tile - part.first_tile) * TILE + at % TILE;
+    if (o < part.n_out)
+        part.y[r * part.y_stride + o] = part.bias ? sum + part.bias[o] : sum;
+}
+
+#endif
