@@ -29,19 +29,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .limits = {.output_bytes = 1 << 20, .memory_bytes = 16 << 20, .steps = 200000},
     };
     static struct template_variable variables[32];
+    static json *root;
     static size_t n;
     struct strbuf out = {0};
     clm_error err = {0};
     template *t;
 
-    if (!n) { /* once; kept for the life of the program */
-        json *root = json_parse(context, strlen(context), "context", &err);
-        struct json_iter it = json_first(root);
+    if (!root) { /* once; kept for the life of the program */
+        struct json_iter it;
 
+        root = json_parse(context, strlen(context), "context", &err);
+        if (!root)
+            abort();
+        it = json_first(root);
         while (n < 32 && json_next(&it))
             variables[n++] = (struct template_variable){it.key, it.value};
-        if (!n)
-            abort();
     }
     t = template_parse((const char *)data, size, "fuzz", &err);
     if (!t != (err.code != 0))
