@@ -15,5 +15,8 @@ install(FILES completions/clm.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/ven
 set(pc_folder ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 file(RELATIVE_PATH CLM_PC_PREFIX ${CMAKE_INSTALL_PREFIX}/${pc_folder} ${CMAKE_INSTALL_PREFIX})
 string(REGEX REPLACE "/$" "" CLM_PC_PREFIX "${CLM_PC_PREFIX}")
+# Paths are linked as they are, names with -l.
+list(TRANSFORM CLM_CUDA_LINKS PREPEND -l REGEX "^[a-z]")
+list(JOIN CLM_CUDA_LINKS " " CLM_PC_CUDA)
 configure_file(cmake/clm.pc.in ${CMAKE_BINARY_DIR}/clm.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/clm.pc DESTINATION ${pc_folder})

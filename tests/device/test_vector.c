@@ -823,11 +823,12 @@ static void check_int_scores(const struct integers *n, const float *q, int begin
 /* Of a row whose scores are s: p within 7.5e-5 and half a unit. */
 static void check_int_softmax(const struct integers *n, const struct integers *before, int r)
 {
-    double peak = -HUGE_VAL, sum = 0;
+    float top = -INFINITY;
+    int sum = 0;
 
     for (int j = 0; j < CHUNK; j++)
-        peak = fmax(peak, (double)before->s[r * CHUNK + j]);
-    double max = fmax(peak, (double)before->max[r]);
+        top = fmaxf(top, before->s[r * CHUNK + j]);
+    double peak = (double)top, max = fmax(peak, (double)before->max[r]);
     for (int j = 0; j < CHUNK; j++) {
         double want = 8192 * exp2((double)before->s[r * CHUNK + j] - peak);
 
