@@ -5,27 +5,10 @@
 
 #include "base/memory.h"
 #include "base/utf8.h"
-#include "tokenizer/byte_level.h"
+#include "tokenizer/decode_state.h"
 
 /* A string up to this size is found in fragments by keeping back what may be its beginning. */
 #define LONGEST_HELD 256
-
-struct stage_state {
-    size_t count;        /* tokens so far; strip: characters taken off the start */
-    bool started;        /* strip: past the start; byte fallback, bpe, ctc: something is held */
-    bool broken;         /* byte fallback: the run is no text, whatever follows */
-    struct strbuf held;  /* kept back */
-    struct strbuf text;  /* what is being passed on */
-    struct strbuf other; /* for the steps of a cleanup */
-};
-
-struct decode_state {
-    const struct decoder *d;
-    struct matcher matcher;
-    struct strbuf *out;
-    clm_error *err;
-    struct stage_state stages[];
-};
 
 struct decode_state *decode_state_open(const struct decoder *d, clm_error *err)
 {
@@ -34,6 +17,7 @@ struct decode_state *decode_state_open(const struct decoder *d, clm_error *err)
     if (!x)
         return fail_null(err, CLM_ERR_NOMEM, "no memory to decode tokens");
     x->d = d;
+    x->n_stages = d->n_stages;
     return x;
 }
 
@@ -49,18 +33,15 @@ void decode_state_close(struct decode_state *x)
     mem_free(x);
 }
 
-static int push(struct decode_state *x, size_t i, const char *s, size_t n);
-
-/* The text of a stage as one token, or one fragment, for the next. */
-static int push_text(struct decode_state *x, size_t i, const struct strbuf *text)
+int stage_push_text(struct decode_state *x, size_t i, const struct strbuf *text)
 {
-    return push(x, i + 1, text->data ? text->data : "", text->size);
+    return stage_push(x, i + 1, text->data ? text->data : "", text->size);
 }
 
-static int push_held(struct decode_state *x, size_t i)
+int stage_push_held(struct decode_state *x, size_t i)
 {
     struct strbuf *held = &x->stages[i].held;
-    int rc = push_text(x, i, held);
+    int rc = stage_push_text(x, i, held);
 
     strbuf_clear(held);
     return rc;
@@ -121,7 +102,7 @@ static int replace_text(struct decode_state *x, size_t i, const char *s, size_t 
     if (rc)
         return rc;
     strbuf_add(text, s + last, n - last);
-    return push_text(x, i, text);
+    return stage_push_text(x, i, text);
 }
 
 /* How much of the end of s may be the beginning of the string. */
@@ -161,104 +142,7 @@ static int replace_fragment(struct decode_state *x, size_t i, const char *s, siz
         st->held.size = keep;
         st->held.data[keep] = '\0';
     }
-    return st->text.size ? push_text(x, i, &st->text) : 0;
-}
-
-/* Byte fallback */
-
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 32);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* The byte of <0xNN>, or -1. The reference's number reader takes a sign too. */
-static int byte_token(const char *s, size_t n)
-{
-    int high, low;
-
-    if (n != 6 || memcmp(s, "<0x", 3) || s[5] != '>')
-        return -1;
-    high = s[3] == '+' ? 0 : hex_value(s[3]);
-    low = hex_value(s[4]);
-    return high < 0 || low < 0 ? -1 : high << 4 | low;
-}
-
-static int push_replacement(struct decode_state *x, size_t i)
-{
-    return push(x, i + 1, "\xEF\xBF\xBD", 3);
-}
-
-/* A run of bytes is text as a whole or not at all; once it cannot be, nothing is kept. */
-static int add_byte(struct decode_state *x, size_t i, int byte)
-{
-    struct stage_state *st = &x->stages[i];
-    size_t n, tail;
-
-    if (st->broken)
-        return push_replacement(x, i);
-    strbuf_add_char(&st->held, (char)byte);
-    if (st->held.failed)
-        return 0;
-    st->started = true;
-    /* Only the last few bytes can have become wrong: the rest was looked at before. */
-    n = st->held.size - st->count;
-    tail = utf8_incomplete_tail(st->held.data + st->count, n);
-    if (utf8_valid(st->held.data + st->count, n - tail)) {
-        st->count += n - tail;
-        return 0;
-    }
-    st->broken = true;
-    for (size_t k = st->held.size; k-- > 0;) {
-        if (push_replacement(x, i))
-            return -1;
-    }
-    strbuf_clear(&st->held);
-    return 0;
-}
-
-static int end_bytes(struct decode_state *x, size_t i)
-{
-    struct stage_state *st = &x->stages[i];
-    bool broken = st->broken, complete = st->count == st->held.size, started = st->started;
-
-    st->broken = st->started = false;
-    st->count = 0;
-    if (broken || !started)
-        return 0;
-    if (complete)
-        return push_held(x, i);
-    for (size_t k = st->held.size; k-- > 0;) {
-        if (push_replacement(x, i))
-            return -1;
-    }
-    strbuf_clear(&st->held);
-    return 0;
-}
-
-static int byte_fallback(struct decode_state *x, size_t i, const char *s, size_t n)
-{
-    int byte = byte_token(s, n);
-
-    if (byte >= 0)
-        return add_byte(x, i, byte);
-    return end_bytes(x, i) ? -1 : push(x, i + 1, s, n);
-}
-
-/* The one token there is can only be a byte while it is short. */
-static int byte_fallback_fragment(struct decode_state *x, size_t i, const char *s, size_t n)
-{
-    struct stage_state *st = &x->stages[i];
-
-    if (st->started)
-        return push(x, i + 1, s, n);
-    strbuf_add(&st->held, s, n);
-    if (st->held.size <= 6)
-        return 0;
-    st->started = true;
-    return push_held(x, i);
+    return st->text.size ? stage_push_text(x, i, &st->text) : 0;
 }
 
 /* Strip */
@@ -276,7 +160,7 @@ static int strip_token(struct decode_state *x, size_t i, const char *s, size_t n
             break;
         n -= d->content.n;
     }
-    return push(x, i + 1, s, n);
+    return stage_push(x, i + 1, s, n);
 }
 
 /* Held back are up to stop characters at the end that might go. */
@@ -296,7 +180,7 @@ static int strip_fragment(struct decode_state *x, size_t i, const char *s, size_
         n -= d->content.n;
     }
     if (!d->stop)
-        return n ? push(x, i + 1, s, n) : 0;
+        return n ? stage_push(x, i + 1, s, n) : 0;
     strbuf_add(&st->held, s, n);
     if (st->held.failed)
         return 0;
@@ -314,71 +198,7 @@ static int strip_fragment(struct decode_state *x, size_t i, const char *s, size_
     memmove(st->held.data, s + n - keep, keep);
     st->held.size = keep;
     st->held.data[keep] = '\0';
-    return push_text(x, i, &st->text);
-}
-
-/* Byte level */
-
-/* Bytes as text, each longest invalid part as one U+FFFD. */
-static int push_lossy(struct decode_state *x, size_t i, const char *s, size_t n)
-{
-    struct strbuf *text = &x->stages[i].text;
-
-    if (!n)
-        return 0;
-    if (utf8_valid(s, n))
-        return push(x, i + 1, s, n);
-    strbuf_clear(text);
-    for (size_t k = 0; k < n;) {
-        int32_t c;
-        size_t size = utf8_decode(s + k, n - k, &c);
-        char one[UTF8_MAX];
-
-        strbuf_add(text, one, utf8_encode(c, one));
-        k += size;
-    }
-    return push_text(x, i, text);
-}
-
-static int byte_level(struct decode_state *x, size_t i, const char *s, size_t n)
-{
-    struct stage_state *st = &x->stages[i];
-    size_t tail;
-    ptrdiff_t size;
-    int rc;
-
-    strbuf_clear(&st->other);
-    strbuf_add(&st->other, s, n); /* as many bytes as it can have, to be written over */
-    if (st->other.failed)
-        return 0;
-    size = n ? byte_level_read(s, n, st->other.data) : 0;
-    strbuf_add(&st->held, size < 0 ? s : st->other.data, size < 0 ? n : (size_t)size);
-    if (st->held.failed)
-        return 0;
-    tail = st->held.size ? utf8_incomplete_tail(st->held.data, st->held.size) : 0;
-    rc = push_lossy(x, i, st->held.data, st->held.size - tail);
-    if (tail)
-        memmove(st->held.data, st->held.data + st->held.size - tail, tail);
-    st->held.size = tail;
-    return rc;
-}
-
-static int end_byte_level(struct decode_state *x, size_t i)
-{
-    struct stage_state *st = &x->stages[i];
-    struct strbuf whole = st->held;
-    int rc;
-
-    if (x->d->stages[i].fused) { /* all the text there is, read at once */
-        st->held = (struct strbuf){0};
-        rc = byte_level(x, i, whole.data ? whole.data : "", whole.size);
-        strbuf_release(&whole);
-        if (rc)
-            return rc;
-    }
-    rc = push_lossy(x, i, st->held.data, st->held.size);
-    strbuf_clear(&st->held);
-    return rc;
+    return stage_push_text(x, i, &st->text);
 }
 
 /* Metaspace */
@@ -387,12 +207,12 @@ static int metaspace(struct decode_state *x, size_t i, const char *s, size_t n)
 {
     const struct decode_stage *d = &x->d->stages[i];
     struct stage_state *st = &x->stages[i];
-    bool drop = d->drop_first && (d->fused || st->count == 0);
+    bool drop = d->drop_first && (d->fused || !st->started);
 
-    st->count = 1;
+    st->started = true;
     strbuf_clear(&st->text);
     replace_all(&st->text, s, n, d->mark, drop ? (struct span){"", 0} : (struct span){" ", 1});
-    return push_text(x, i, &st->text);
+    return stage_push_text(x, i, &st->text);
 }
 
 /* WordPiece, BPE, CTC, and none */
@@ -401,9 +221,9 @@ static int wordpiece(struct decode_state *x, size_t i, const char *s, size_t n)
 {
     const struct decode_stage *d = &x->d->stages[i];
     struct stage_state *st = &x->stages[i];
-    bool inside = starts_with(s, n, &d->mark), first = st->count == 0;
+    bool inside = starts_with(s, n, &d->mark), first = !st->started;
 
-    st->count = 1;
+    st->started = true;
     strbuf_clear(&st->text);
     if (!first && inside) {
         s += d->mark.n;
@@ -414,7 +234,7 @@ static int wordpiece(struct decode_state *x, size_t i, const char *s, size_t n)
     strbuf_add(&st->text, s, n);
     if (d->cleanup)
         clean_up(st);
-    return push_text(x, i, &st->text);
+    return stage_push_text(x, i, &st->text);
 }
 
 static int push_bpe(struct decode_state *x, size_t i, const char *s, size_t n, const char *space)
@@ -423,7 +243,7 @@ static int push_bpe(struct decode_state *x, size_t i, const char *s, size_t n, c
 
     strbuf_clear(text);
     replace_all(text, s, n, x->d->stages[i].mark, (struct span){space, strlen(space)});
-    return push_text(x, i, text);
+    return stage_push_text(x, i, text);
 }
 
 /* What a suffix becomes depends on whether a token follows. Where no stage follows that would look
@@ -440,7 +260,7 @@ static int bpe(struct decode_state *x, size_t i, const char *s, size_t n)
     st->started = true;
     if (i + 1 == x->d->n_stages) {
         suffix = n ? memmem(s, n, d->mark.s, d->mark.n) : NULL;
-        if (push(x, i + 1, s, suffix ? (size_t)(suffix - s) : n))
+        if (stage_push(x, i + 1, s, suffix ? (size_t)(suffix - s) : n))
             return -1;
         n = suffix ? n - (size_t)(suffix - s) : 0;
         s = suffix;
@@ -472,28 +292,24 @@ static int ctc(struct decode_state *x, size_t i, const char *s, size_t n)
         st->text = st->other;
         st->other = swap;
     }
-    return st->text.size ? push_text(x, i, &st->text) : 0;
+    return st->text.size ? stage_push_text(x, i, &st->text) : 0;
 }
 
 static int join(struct decode_state *x, size_t i, const char *s, size_t n)
 {
-    if (x->stages[i].count++ && push(x, i + 1, " ", 1))
+    bool first = !x->stages[i].started;
+
+    x->stages[i].started = true;
+    if (!first && stage_push(x, i + 1, " ", 1))
         return -1;
-    return push(x, i + 1, s, n);
+    return stage_push(x, i + 1, s, n);
 }
 
-static int hold(struct decode_state *x, size_t i, const char *s, size_t n)
-{
-    strbuf_add(&x->stages[i].held, s, n);
-    return 0;
-}
-
-/* A token, or a fragment of the one token, comes to stage i. */
-static int push(struct decode_state *x, size_t i, const char *s, size_t n)
+int stage_push(struct decode_state *x, size_t i, const char *s, size_t n)
 {
     bool fused;
 
-    if (i == x->d->n_stages) {
+    if (i == x->n_stages) {
         strbuf_add(x->out, s, n);
         return 0;
     }
@@ -502,13 +318,15 @@ static int push(struct decode_state *x, size_t i, const char *s, size_t n)
     case DECODE_REPLACE:
         return fused ? replace_fragment(x, i, s, n) : replace_text(x, i, s, n);
     case DECODE_BYTE_FALLBACK:
-        return fused ? byte_fallback_fragment(x, i, s, n) : byte_fallback(x, i, s, n);
+        return stage_byte_fallback(x, i, s, n);
     case DECODE_FUSE:
-        return n ? push(x, i + 1, s, n) : 0;
+        return n ? stage_push(x, i + 1, s, n) : 0;
     case DECODE_STRIP:
         return fused ? strip_fragment(x, i, s, n) : strip_token(x, i, s, n);
     case DECODE_BYTE_LEVEL:
-        return fused ? hold(x, i, s, n) : byte_level(x, i, s, n);
+        return stage_byte_level(x, i, s, n);
+    case DECODE_LOSSY:
+        return stage_lossy(x, i, s, n);
     case DECODE_METASPACE:
         return metaspace(x, i, s, n);
     case DECODE_WORDPIECE:
@@ -528,7 +346,6 @@ static int finish_stage(struct decode_state *x, size_t i)
 {
     const struct decode_stage *d = &x->d->stages[i];
     struct stage_state *st = &x->stages[i];
-    int byte;
 
     switch (d->kind) {
     case DECODE_REPLACE:
@@ -537,17 +354,13 @@ static int finish_stage(struct decode_state *x, size_t i)
         return d->pattern.regex || d->pattern.fast || d->pattern.string.n > LONGEST_HELD ||
                        !d->pattern.string.n
                    ? replace_text(x, i, st->held.data, st->held.size)
-                   : push_held(x, i);
+                   : stage_push_held(x, i);
     case DECODE_BYTE_FALLBACK:
-        if (!d->fused)
-            return end_bytes(x, i);
-        byte = st->started || !st->held.size ? -1 : byte_token(st->held.data, st->held.size);
-        if (byte < 0)
-            return st->held.size ? push_held(x, i) : 0;
-        st->held.data[0] = (char)byte;
-        return byte < 0x80 ? push(x, i + 1, st->held.data, 1) : push_replacement(x, i);
+        return stage_byte_fallback_end(x, i);
     case DECODE_BYTE_LEVEL:
-        return end_byte_level(x, i);
+        return stage_byte_level_end(x, i);
+    case DECODE_LOSSY:
+        return stage_lossy_end(x, i);
     case DECODE_BPE:
         return st->held.size ? push_bpe(x, i, st->held.data, st->held.size, "") : 0;
     default: /* what Strip and CTC keep is dropped */
@@ -569,7 +382,83 @@ int decode_push(struct decode_state *x, const char *token, size_t n, struct strb
 {
     x->out = out;
     x->err = err;
-    return push(x, 0, token, n) ? -1 : check_memory(x);
+    return stage_push(x, 0, token, n) ? -1 : check_memory(x);
+}
+
+static void reset(struct decode_state *x)
+{
+    for (size_t i = 0; i < x->d->n_stages; i++) {
+        struct stage_state *st = &x->stages[i];
+
+        strbuf_clear(&st->held);
+        st->count = 0;
+        st->started = st->broken = false;
+        st->held.failed = st->text.failed = st->other.failed = false;
+    }
+}
+
+/* Whether the stage treats the first of all tokens unlike the others. */
+static bool has_beginning(const struct decode_stage *d)
+{
+    switch (d->kind) {
+    case DECODE_REPLACE:
+    case DECODE_FUSE:
+    case DECODE_BYTE_LEVEL:
+    case DECODE_LOSSY:
+        return false;
+    case DECODE_STRIP:
+    case DECODE_BYTE_FALLBACK:
+        return d->fused;
+    default:
+        return true;
+    }
+}
+
+bool decode_at_rest(const struct decode_state *x)
+{
+    for (size_t i = 0; i < x->d->n_stages; i++) {
+        const struct stage_state *st = &x->stages[i];
+
+        if (st->held.size || st->started != has_beginning(&x->d->stages[i]))
+            return false;
+    }
+    return true;
+}
+
+static void put_at_rest(struct decode_state *x)
+{
+    reset(x);
+    for (size_t i = 0; i < x->d->n_stages; i++)
+        x->stages[i].started = has_beginning(&x->d->stages[i]);
+}
+
+int decode_alone(struct decode_state *x, const char *token, size_t n, struct strbuf *out,
+                 enum effect_kind *kind, clm_error *err)
+{
+    const struct decoder *d = x->d;
+    const struct decode_stage *bytes =
+        d->bytes_stage < d->n_stages ? &d->stages[d->bytes_stage] : NULL;
+    size_t begin = out->size;
+    int byte;
+
+    if (!decode_at_rest(x))
+        put_at_rest(x);
+    x->n_stages = d->bytes_stage;
+    if (decode_push(x, token, n, out, err))
+        return -1;
+    n = out->size - begin;
+    *kind = EFFECT_TEXT;
+    if (!bytes && !decode_at_rest(x)) {
+        out->size = begin;
+        *kind = EFFECT_OTHER;
+    } else if (bytes && bytes->kind == DECODE_LOSSY) {
+        *kind = n && utf8_valid(out->data + begin, n) ? EFFECT_TEXT : EFFECT_BYTES;
+    } else if (bytes && n && (byte = decode_byte_token(out->data + begin, n)) >= 0) {
+        out->data[begin] = (char)byte;
+        out->size = begin + 1;
+        *kind = EFFECT_BYTES;
+    }
+    return 0;
 }
 
 int decode_finish(struct decode_state *x, struct strbuf *out, clm_error *err)
@@ -581,13 +470,6 @@ int decode_finish(struct decode_state *x, struct strbuf *out, clm_error *err)
     for (size_t i = 0; i < x->d->n_stages && !rc; i++)
         rc = finish_stage(x, i);
     rc = rc ? rc : check_memory(x);
-    for (size_t i = 0; i < x->d->n_stages; i++) {
-        struct stage_state *st = &x->stages[i];
-
-        strbuf_clear(&st->held);
-        st->count = 0;
-        st->started = st->broken = false;
-        st->held.failed = st->text.failed = st->other.failed = false;
-    }
+    reset(x);
     return rc;
 }

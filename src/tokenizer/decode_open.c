@@ -22,7 +22,7 @@ struct opening {
 static bool is_fused(const struct decoder *d)
 {
     for (size_t i = 0; i < d->n_stages; i++) {
-        if (d->stages[i].kind == DECODE_FUSE || d->stages[i].kind == DECODE_BYTE_LEVEL)
+        if (d->stages[i].kind == DECODE_FUSE || d->stages[i].kind == DECODE_LOSSY)
             return true;
     }
     return false;
@@ -196,7 +196,7 @@ static int open_stage(struct opening *o, const json *v)
     if (!strcmp(type, "Sequence"))
         return open_sequence(o, v);
     if (!strcmp(type, "ByteLevel"))
-        return add_stage(o, DECODE_BYTE_LEVEL) ? 0 : -1;
+        return add_stage(o, DECODE_BYTE_LEVEL) && add_stage(o, DECODE_LOSSY) ? 0 : -1;
     if (!strcmp(type, "ByteFallback"))
         return add_stage(o, DECODE_BYTE_FALLBACK) ? 0 : -1;
     if (!strcmp(type, "Fuse"))
@@ -225,6 +225,31 @@ static int open_stages(struct opening *o, const json *v, bool cleanup)
     return add_stage(o, DECODE_FUSE) ? add_cleanup(o, false) : -1;
 }
 
+static bool acts_alone(const struct decode_stage *st)
+{
+    return !st->fused && (st->kind == DECODE_REPLACE || st->kind == DECODE_STRIP ||
+                          st->kind == DECODE_BYTE_LEVEL);
+}
+
+static bool lets_pass(const struct decode_stage *st)
+{
+    return st->kind == DECODE_FUSE || (st->kind == DECODE_STRIP && st->fused && !st->stop);
+}
+
+static size_t find_bytes_stage(const struct decoder *d)
+{
+    size_t i = 0, after;
+
+    while (i < d->n_stages && acts_alone(&d->stages[i]))
+        i++;
+    if (i == d->n_stages || d->stages[i].fused ||
+        (d->stages[i].kind != DECODE_BYTE_FALLBACK && d->stages[i].kind != DECODE_LOSSY))
+        return d->n_stages;
+    for (after = i + 1; after < d->n_stages && lets_pass(&d->stages[after]); after++)
+        ;
+    return after == d->n_stages ? i : d->n_stages;
+}
+
 int decoder_open(struct decoder *d, const json *v, bool cleanup, struct reader *r)
 {
     struct opening o = {.d = d, .r = r};
@@ -238,6 +263,7 @@ int decoder_open(struct decoder *d, const json *v, bool cleanup, struct reader *
         decoder_close(d);
         return -1;
     }
+    d->bytes_stage = find_bytes_stage(d);
     return 0;
 }
 

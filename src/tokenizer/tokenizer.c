@@ -20,6 +20,7 @@ void tokenizer_close(tokenizer *t)
     text_model_close(&t->model);
     postprocessor_close(&t->postprocessor);
     decoder_close(&t->decoder);
+    effects_close(&t->effects);
     arena_close(t->memory);
     mem_free(t);
 }
@@ -89,7 +90,8 @@ static int build(tokenizer *t, const json *file, const struct bulk *bulk,
         tokenizer_config_read(t, files, &cleanup, r) || normalize_added(t, r) ||
         added_finish(&t->added, r))
         return -1;
-    if (decoder_open(&t->decoder, json_get(file, "decoder"), cleanup, r))
+    if (decoder_open(&t->decoder, json_get(file, "decoder"), cleanup, r) ||
+        effects_open(&t->effects, tokenizer_vocab_size(t), r->err))
         return -1;
     t->pretokenizer.raw_bytes = ends_in_bytes(t);
     return model_prepare(&t->model, t->pretokenizer.raw_bytes, r);

@@ -5,6 +5,7 @@
 #include "base/arena.h"
 #include "tokenizer/added.h"
 #include "tokenizer/decode.h"
+#include "tokenizer/effects.h"
 #include "tokenizer/model.h"
 #include "tokenizer/normalize.h"
 #include "tokenizer/postprocess.h"
@@ -20,8 +21,13 @@ struct tokenizer {
     struct model model;
     struct postprocessor postprocessor;
     struct decoder decoder;
+    struct effects effects;
     int32_t roles[TOKEN_ROLES];
     const char *tool_parser;
 };
+
+/* The text that an id goes into the decoder as, or NULL where no token has it; special: it is left
+ * out when special tokens are. */
+const char *tokenizer_decoded(const tokenizer *t, int32_t id, size_t *n, bool *special);
 
 #endif

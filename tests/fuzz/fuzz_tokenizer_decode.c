@@ -1,8 +1,10 @@
 /* tests/fuzz/fuzz_tokenizer_decode.c: bytes as ids for the small tokenizers; the first byte
- * chooses. Segments are whole characters, and joined they are the decoded text. */
+ * chooses. Segments are whole characters, those that the stages of the decoder give by themselves,
+ * and joined they are the decoded text. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "../tokenizer/by_stages.h"
 #include "../tokenizer/small_tokenizers.h"
 #include "base/utf8.h"
 #include "tokenizer/tokenizer.h"
@@ -12,16 +14,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void stream(const tokenizer *t, const uint8_t *data, size_t size, bool skip,
                    struct strbuf *joined)
 {
-    struct strbuf segment = {0};
+    struct strbuf segment = {0}, want = {0};
     struct detokenizer d;
     clm_error err = {0};
+    struct decode_state *x = decode_state_open(&t->decoder, &err);
 
-    if (detokenizer_init(&d, t, skip, &err))
+    if (!x || detokenizer_init(&d, t, skip, &err))
         abort();
     for (size_t i = 0; i <= size; i++) {
         strbuf_clear(&segment);
+        strbuf_clear(&want);
         if (i < size ? detokenizer_add(&d, data[i], &segment, &err)
                      : detokenizer_finish(&d, &segment, &err))
+            abort();
+        if (i < size ? by_stages_add(x, t, data[i], skip, &want, &err)
+                     : decode_finish(x, &want, &err))
+            abort();
+        if (segment.size != want.size ||
+            (want.size && memcmp(segment.data, want.data, want.size) != 0))
             abort();
         if (segment.size && !utf8_valid(segment.data, segment.size))
             abort();
@@ -29,7 +39,9 @@ static void stream(const tokenizer *t, const uint8_t *data, size_t size, bool sk
             strbuf_add(joined, segment.data, segment.size);
     }
     detokenizer_release(&d);
+    decode_state_close(x);
     strbuf_release(&segment);
+    strbuf_release(&want);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
