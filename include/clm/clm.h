@@ -105,6 +105,87 @@ CLM_API int clm_detokenizer_add(clm_detokenizer *d, int32_t token, const char **
 CLM_API int clm_detokenizer_finish(clm_detokenizer *d, const char **text, size_t *size,
                                    clm_error *err);
 
+/**
+ * How a model is spoken to: the chat templates in its folder, and how it writes what it thinks and
+ * calls of tools. Immutable: any thread may use it at any time.
+ */
+typedef struct clm_chat clm_chat;
+
+/* CLM_ERR_UNSUPPORTED: the model has no chat template; CLM_ERR_FORMAT, CLM_ERR_IO, CLM_ERR_NOMEM.
+ * It must be closed before the model. */
+CLM_API clm_chat *clm_chat_open(const clm_model *m, clm_error *err);
+CLM_API void clm_chat_close(clm_chat *c); /* NULL is fine */
+
+/* Texts of JSON, NUL-terminated. Zero in every field means the default. */
+typedef struct clm_chat_options {
+    const char *tools;     /* a list of what the model may call; NULL: nothing */
+    const char *variables; /* an object, for the template: {"enable_thinking": false} */
+    const char *name;      /* of the template; NULL: tool_use for tools, if there, or default */
+    bool continue_last;    /* the reply goes on with the last message */
+} clm_chat_options;
+
+/**
+ * The text that a model reads for a conversation, up to where its reply begins. It has all special
+ * tokens in it: tokenize it without add_special.
+ *
+ * messages  a list in JSON, NUL-terminated: [{"role": "user", "content": "Hello"}].
+ * options   may be NULL.
+ *
+ * Errors: CLM_ERR_FORMAT (what is no JSON, or a conversation that the template refuses),
+ * CLM_ERR_ARG (no such template, a variable that has a place of its own), CLM_ERR_FULL (more text
+ * than any model reads), CLM_ERR_NOMEM.
+ * Returns the text [*size], NUL-terminated, to be given back to clm_text_free; or NULL with *err.
+ */
+CLM_API char *clm_chat_render(const clm_chat *c, const char *messages,
+                              const clm_chat_options *options, size_t *size, clm_error *err);
+CLM_API void clm_text_free(char *text); /* NULL is fine */
+
+typedef enum clm_reply_part {
+    CLM_REPLY_CONTENT,        /* text for the user */
+    CLM_REPLY_REASONING,      /* text of what the model thinks */
+    CLM_REPLY_CALL_BEGIN,     /* text is the name of the tool; id, where the model gave one */
+    CLM_REPLY_CALL_ARGUMENTS, /* text is the next piece of the arguments' JSON */
+    CLM_REPLY_CALL_END,       /* id, where it came only now */
+    CLM_REPLY_CALL_FAILED     /* text says why, raw is what the model wrote; the call is void */
+} clm_reply_part;
+
+/* Texts are not NUL-terminated and valid during the call. */
+typedef struct clm_reply_event {
+    clm_reply_part part;
+    const char *text;
+    size_t size;
+    size_t call; /* which call of the reply, from 0 */
+    const char *id;
+    size_t id_size;
+    const char *raw;
+    size_t raw_size;
+} clm_reply_event;
+
+/**
+ * The text of one reply made into content, reasoning and calls, as it comes. What is told does not
+ * depend on where pieces of text end; text is held back only where it may still become a marker.
+ * One thread at a time.
+ *
+ * prompt   [size] what clm_chat_render gave: the reply may begin within the model's thinking.
+ * options  as for clm_chat_render; may be NULL.
+ * event    called within clm_reply_add and clm_reply_finish.
+ *
+ * NULL with *err filled: CLM_ERR_FORMAT (tools are no JSON list), CLM_ERR_NOMEM. It must be closed
+ * before the chat.
+ */
+typedef struct clm_reply clm_reply;
+
+CLM_API clm_reply *clm_reply_open(const clm_chat *c, const char *prompt, size_t size,
+                                  const clm_chat_options *options,
+                                  void (*event)(void *ctx, const clm_reply_event *e), void *ctx,
+                                  clm_error *err);
+CLM_API void clm_reply_close(clm_reply *r); /* NULL is fine */
+
+/* Text with the special tokens in it, as requests and a detokenizer that skips none give it. 0, or
+ * -1 with CLM_ERR_NOMEM. */
+CLM_API int clm_reply_add(clm_reply *r, const char *text, size_t size, clm_error *err);
+CLM_API int clm_reply_finish(clm_reply *r, clm_error *err); /* what was held back */
+
 /* An engine evaluates tokens. It holds the cache of all its sequences. */
 typedef struct clm_engine clm_engine;
 
@@ -137,6 +218,10 @@ CLM_API clm_sequence *clm_sequence_open(clm_engine *e, clm_error *err);
 CLM_API void clm_sequence_close(clm_sequence *s); /* NULL is fine */
 CLM_API int clm_sequence_length(const clm_sequence *s);
 
+/* The tokens evaluated so far, [length]; -1 where a file that the sequence came from does not tell.
+ * Owned by s, valid until it changes. */
+CLM_API const int32_t *clm_sequence_tokens(const clm_sequence *s);
+
 /* A sequence with the same past, which both share in memory until one of them goes on. */
 CLM_API clm_sequence *clm_sequence_fork(const clm_sequence *s, clm_error *err);
 
@@ -157,6 +242,25 @@ CLM_API int clm_sequence_trim(clm_sequence *s, int n, clm_error *err);
  */
 CLM_API int clm_sequence_eval(clm_sequence *s, const int32_t *tokens, int n, const float **logits,
                               clm_error *err);
+
+/**
+ * Write what has been evaluated to a file, in the form of mlx-lm's prompt caches, whole or not at
+ * all.
+ *
+ * Errors: CLM_ERR_ARG (an empty sequence), CLM_ERR_UNSUPPORTED (a kind of model that files cannot
+ * hold), CLM_ERR_IO, CLM_ERR_NOMEM. Returns 0, or -1 with *err filled.
+ */
+CLM_API int clm_sequence_save(const clm_sequence *s, const char *path, clm_error *err);
+
+/**
+ * A sequence that goes on from a file, by clm or by mlx-lm. Where its numbers have the types of the
+ * engine's cache they are used in the mapped file.
+ *
+ * Errors: CLM_ERR_FORMAT (damaged, or made with another model or tokenizer), CLM_ERR_UNSUPPORTED (a
+ * kind of cache that clm does not have), CLM_ERR_IO, CLM_ERR_FULL, CLM_ERR_NOMEM. NULL with *err
+ * filled.
+ */
+CLM_API clm_sequence *clm_sequence_load(clm_engine *e, const char *path, clm_error *err);
 
 /* A part of a step: tokens [n_tokens] to append to a sequence, and of how many of its last ones the
  * logits are wanted, 0 to n_tokens. */

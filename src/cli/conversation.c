@@ -20,18 +20,6 @@ const struct option options_template[] = {
     {0},
 };
 
-/* What a request says in other ways. */
-static const char *const reserved[] = {"messages", "add_generation_prompt",
-                                       "continue_final_message"};
-
-static int check_variables(const json *variables, const char *name, clm_error *err)
-{
-    for (size_t i = 0; i < COUNT(reserved); i++)
-        if (json_get(variables, reserved[i]))
-            return fail(err, CLM_ERR_ARG, "%s cannot set %s", name, reserved[i]);
-    return 0;
-}
-
 static int read_variables(struct chat_template *c, const char *text, clm_error *err)
 {
     clm_error problem = {0};
@@ -44,7 +32,7 @@ static int read_variables(struct chat_template *c, const char *text, clm_error *
         return fail(err, CLM_ERR_ARG,
                     "--chat-template-config must be a JSON object, such as "
                     "{\"enable_thinking\": false}");
-    return check_variables(c->config, "--chat-template-config", err);
+    return chat_format_check(c->config, "--chat-template-config", err);
 }
 
 static int read_tools(struct chat_template *c, const char *path, clm_error *err)
@@ -91,22 +79,6 @@ void chat_template_close(struct chat_template *c)
     *c = (struct chat_template){0};
 }
 
-static bool has_token(const void *vocabulary, const char *token)
-{
-    return tokenizer_find(vocabulary, token, strlen(token)) >= 0;
-}
-
-/* The one that shows calls, if any does. */
-static const char *template_for_tools(const struct chat_template *c)
-{
-    clm_error none = {0};
-    const template *t = c->all ? chat_templates_choose(c->all, "tool_use", NULL, &none) : NULL;
-
-    if (!t)
-        t = c->template;
-    return t ? chat_templates_text(c->all, t) : NULL;
-}
-
 static int unknown_parser(const char *name, clm_error *err)
 {
     struct strbuf names = {0};
@@ -123,15 +95,9 @@ static int unknown_parser(const char *name, clm_error *err)
 int conversation_reply_format(struct reply_format *out, const struct template_args *args,
                               const struct chat_template *c, const tokenizer *t, clm_error *err)
 {
-    struct model_traits traits = {.has_token = has_token,
-                                  .vocabulary = t,
-                                  .tool_parser =
-                                      args->parser ? args->parser : tokenizer_tool_parser(t)};
-
     if (args->parser && strcmp(args->parser, "none") != 0 && !syntax_by_name(args->parser))
         return unknown_parser(args->parser, err);
-    traits.chat_template = template_for_tools(c);
-    *out = reply_format_infer(&traits);
+    *out = chat_format_replies(c->all, t, args->parser);
     if (args->parser && !strcmp(args->parser, "none"))
         out->syntax = NULL;
     return 0;
@@ -239,66 +205,15 @@ void conversation_add_result(struct strbuf *messages, const struct tool_call *ca
     strbuf_add_char(messages, '}');
 }
 
-/* Appends what is set, but what is in other too. */
-static size_t add_variables(const json *set, const json *other, struct template_variable *out,
-                            size_t n)
-{
-    struct json_iter it = json_first(set);
-
-    while (json_next(&it))
-        if (strcmp(it.key, "tools") != 0 && strcmp(it.key, "documents") != 0 &&
-            !json_get(other, it.key))
-            out[n++] = (struct template_variable){it.key, it.value};
-    return n;
-}
-
-/* The model's special tokens, then what the user has set. */
-static size_t collect_variables(const struct chat_template *c, const json *more,
-                                struct template_variable *out)
-{
-    size_t n;
-    const struct template_variable *tokens = chat_templates_variables(c->all, &n);
-
-    if (n)
-        memcpy(out, tokens, n * sizeof *out);
-    n = add_variables(c->config, more, out, n);
-    return add_variables(more, NULL, out, n);
-}
-
-static const json *documents(const struct chat_template *c, const json *more)
-{
-    const json *given = json_get(more, "documents");
-
-    return given ? given : json_get(c->config, "documents");
-}
-
 int conversation_render_messages(const json *messages, const struct chat_template *c,
                                  const json *tools, const json *variables, bool go_on,
                                  struct strbuf *out, clm_error *err)
 {
-    const template *t = chat_templates_choose(c->all, NULL, tools, err);
-    struct template_variable *all;
-    struct chat_request request = {
-        .messages = messages,
-        .tools = tools,
-        .documents = documents(c, variables),
-        .add_generation_prompt = !go_on,
-        .continue_final_message = go_on,
-    };
-    size_t n;
-    int rc;
+    struct chat_values v = {messages, tools, {variables, c->config}, go_on};
 
-    if (!t || check_variables(variables, "chat_template_kwargs", err))
+    if (chat_format_check(variables, "chat_template_kwargs", err))
         return -1;
-    chat_templates_variables(c->all, &n);
-    all = mem_alloc((n + json_size(c->config) + json_size(variables) + 1) * sizeof *all);
-    if (!all)
-        return fail(err, CLM_ERR_NOMEM, "no memory for the variables of the chat template");
-    request.variables = all;
-    request.n_variables = collect_variables(c, variables, all);
-    rc = chat_render(t, &request, NULL, out, err);
-    mem_free(all);
-    return rc;
+    return chat_format_render(c->all, NULL, &v, out, err);
 }
 
 int conversation_render(const struct strbuf *messages, const struct chat_template *c, bool go_on,

@@ -7,9 +7,7 @@
 #define CLI_CONVERSATION_H
 
 #include "cli/options.h"
-#include "parse/reply.h"
-#include "template/chat.h"
-#include "tokenizer/tokenizer.h"
+#include "generate/chat_format.h"
 
 struct template_args {
     const char *system;    /* the system prompt; NULL: none */

@@ -6,20 +6,6 @@
 #include "base/memory.h"
 #include "format/safetensors.h"
 
-/* Every token with its number. */
-static void print_tokenizer(char out[FINGERPRINT_SIZE], const tokenizer *t)
-{
-    struct fingerprint f = {0};
-    size_t n = tokenizer_vocab_size(t), size;
-
-    for (size_t id = 0; id < n; id++) {
-        const char *token = tokenizer_token(t, (int32_t)id, &size);
-
-        fingerprint_add(&f, token ? token : "", token ? size : 0);
-    }
-    fingerprint_text(&f, out);
-}
-
 /* "" for a model that has none. */
 static void print_template(char out[FINGERPRINT_SIZE], const struct chat_template *c)
 {
@@ -36,7 +22,7 @@ static void print_template(char out[FINGERPRINT_SIZE], const struct chat_templat
 struct cache_origin prompt_cache_origin(struct text_identity *id, const struct session *s,
                                         const struct chat_template *c, const char *model)
 {
-    print_tokenizer(id->tokenizer, s->tokenizer);
+    tokenizer_fingerprint(s->tokenizer, id->tokenizer);
     print_template(id->chat_template, c);
     return (struct cache_origin){
         .model = model ? model : s->dir,

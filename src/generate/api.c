@@ -2,6 +2,7 @@
 #include "generate/api.h"
 
 #include "base/memory.h"
+#include "engine/cache_file.h"
 #include "generate/end_tokens.h"
 
 struct clm_detokenizer {
@@ -27,7 +28,11 @@ clm_model *clm_model_open(const char *path, const clm_model_options *options, cl
     m->warn = o.warn;
     m->warn_ctx = o.warn_ctx;
     m->log = (struct log){pass_warning, m};
-    m->dev = device_open(o.device, o.n_threads, err);
+    m->path = mem_strdup(path);
+    if (!m->path)
+        fail(err, CLM_ERR_NOMEM, "no memory for a model");
+    else
+        m->dev = device_open(o.device, o.n_threads, err);
     if (m->dev)
         m->model = model_open_adapted(path, o.adapter_path, m->dev, &m->log, err);
     if (m->model)
@@ -47,6 +52,7 @@ void clm_model_close(clm_model *m)
     model_close(m->model);
     if (m->dev)
         m->dev->ops->close(m->dev);
+    mem_free(m->path);
     mem_free(m);
 }
 
@@ -209,6 +215,34 @@ void clm_sequence_close(clm_sequence *s)
 int clm_sequence_length(const clm_sequence *s)
 {
     return kv_seq_length(s->seq);
+}
+
+const int32_t *clm_sequence_tokens(const clm_sequence *s)
+{
+    return kv_seq_tokens(s->seq);
+}
+
+/* Of caches; text holds the tokenizer's fingerprint. */
+static struct cache_origin origin_of(const clm_model *m, char text[FINGERPRINT_SIZE])
+{
+    tokenizer_fingerprint(m->tokenizer, text);
+    return (struct cache_origin){.model = m->path, .tokenizer = text};
+}
+
+int clm_sequence_save(const clm_sequence *s, const char *path, clm_error *err)
+{
+    char text[FINGERPRINT_SIZE];
+    struct cache_origin origin = origin_of(s->owner->model, text);
+
+    return cache_file_save(s->owner->engine, s->seq, path, &origin, err);
+}
+
+clm_sequence *clm_sequence_load(clm_engine *e, const char *path, clm_error *err)
+{
+    char text[FINGERPRINT_SIZE];
+    struct cache_origin origin = origin_of(e->model, text);
+
+    return clm_sequence_of(e, cache_file_load(e->engine, path, &origin, err), err);
 }
 
 clm_sequence *clm_sequence_fork(const clm_sequence *s, clm_error *err)

@@ -7,6 +7,7 @@
 #include "tokenizer/tokenizer.h"
 
 struct clm_model {
+    char *path;
     device *dev;
     struct model *model;
     tokenizer *tokenizer;

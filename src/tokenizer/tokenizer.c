@@ -241,6 +241,19 @@ int32_t tokenizer_role(const tokenizer *t, enum token_role role)
     return t->roles[role];
 }
 
+void tokenizer_fingerprint(const tokenizer *t, char out[FINGERPRINT_SIZE])
+{
+    struct fingerprint f = {0};
+    size_t n = tokenizer_vocab_size(t), size;
+
+    for (size_t id = 0; id < n; id++) {
+        const char *token = tokenizer_token(t, (int32_t)id, &size);
+
+        fingerprint_add(&f, token ? token : "", token ? size : 0);
+    }
+    fingerprint_text(&f, out);
+}
+
 const char *tokenizer_tool_parser(const tokenizer *t)
 {
     return t->tool_parser;

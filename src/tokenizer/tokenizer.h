@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/fingerprint.h"
 #include "base/log.h"
 #include "base/strbuf.h"
 
@@ -71,6 +72,9 @@ bool tokenizer_is_special(const tokenizer *t, int32_t id);
 enum token_role { TOKEN_BOS, TOKEN_EOS, TOKEN_UNK, TOKEN_PAD, TOKEN_SEP, TOKEN_CLS, TOKEN_MASK };
 #define TOKEN_ROLES 7
 int32_t tokenizer_role(const tokenizer *t, enum token_role role); /* -1: none */
+
+/* Of every token with its number. */
+void tokenizer_fingerprint(const tokenizer *t, char out[FINGERPRINT_SIZE]);
 
 /* tool_parser_type of tokenizer_config.json, mlx-lm's name of a syntax of calls; NULL: not said. */
 const char *tokenizer_tool_parser(const tokenizer *t);
