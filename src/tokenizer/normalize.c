@@ -132,6 +132,31 @@ static int strip(const struct normal_stage *st, const char *s, size_t n, struct 
     return 0;
 }
 
+#define SHORT 8 /* bytes */
+
+/* One byte becomes a short text, as each space does for models of SentencePiece. */
+static void replace_byte(char from, const struct span *to, const char *s, size_t n,
+                         struct strbuf *out)
+{
+    char block[512], text[SHORT] = {0};
+    size_t used = 0;
+
+    memcpy(text, to->s, to->n);
+    for (size_t i = 0; i < n; i++) {
+        if (s[i] == from) {
+            memcpy(block + used, text, SHORT);
+            used += to->n;
+        } else {
+            block[used++] = s[i];
+        }
+        if (used > sizeof block - SHORT) {
+            strbuf_add(out, block, used);
+            used = 0;
+        }
+    }
+    strbuf_add(out, block, used);
+}
+
 static int replace(const struct normal_stage *st, struct normal_scratch *x, const char *s, size_t n,
                    struct strbuf *out, size_t *head, clm_error *err)
 {
@@ -139,6 +164,13 @@ static int replace(const struct normal_stage *st, struct normal_scratch *x, cons
     size_t last = 0, of_head = *head;
     int rc = 0;
 
+    if (pattern_is_byte(&st->pattern) && st->content.n <= SHORT) {
+        replace_byte(*st->pattern.string.s, &st->content, s, *head, out);
+        of_head = out->size;
+        replace_byte(*st->pattern.string.s, &st->content, s + *head, n - *head, out);
+        *head = of_head;
+        return 0;
+    }
     while (n && (rc = search_next(&search, err)) > 0) {
         strbuf_add(out, s + last, search.begin - last);
         /* What comes in stands for the last character that went. */

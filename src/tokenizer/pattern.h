@@ -41,6 +41,11 @@ int pattern_open_regex(struct pattern *p, const char *s, size_t n, bool use_scan
                        const uint8_t *table, struct reader *r);
 void pattern_close(struct pattern *p); /* a zeroed one is fine */
 
+static inline bool pattern_is_byte(const struct pattern *p)
+{
+    return !p->regex && !p->fast && p->string.n == 1;
+}
+
 struct search search_start(const struct pattern *p, struct matcher *m, const char *s, size_t n);
 /* 1: a match is in begin and end, possibly empty; 0: there are no more; -1 with the error. */
 int search_next(struct search *search, clm_error *err);

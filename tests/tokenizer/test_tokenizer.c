@@ -359,6 +359,11 @@ static void test_first(void **state)
          {-1}},
         {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"x+\"},\"content\":\"a\"}", "xx", {0, -1}},
         {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"x+\"},\"content\":\"a\"}", "x", {2, -1}},
+        {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":\" a\"}",
+         "xx",
+         {2, 2, -1}},
+        {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":\"\"}", "xa", {0, -1}},
+        {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":\"\"}", "ax", {2, -1}},
         {"{\"type\":\"NFD\"},{\"type\":\"StripAccents\"}", "\xC3\xA0", {2, -1}},
     };
 
