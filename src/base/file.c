@@ -319,29 +319,45 @@ static int create_temporary(file_writer *w, clm_error *err)
     return fail_errno(err, "create a file to write", w->path, errno);
 }
 
+/* What a path leads to, behind links, and what is there (none: st_mode 0); a link to nothing is
+ * taken for a name without a file. */
+static char *writer_target(const char *path, struct stat *there, clm_error *err)
+{
+    char full[PATH_MAX];
+    char *target;
+
+    *there = (struct stat){0};
+    if (!*path)
+        return fail_null(err, CLM_ERR_ARG, "the name of a file to write is empty");
+    if (stat(path, there) || !realpath(path, full))
+        *there = (struct stat){0};
+    else if (!S_ISREG(there->st_mode))
+        return fail_null(err, CLM_ERR_IO, "cannot write %s: it is %s, not a file", path,
+                         S_ISDIR(there->st_mode) ? "a directory" : "a pipe or device");
+    target = mem_strdup(there->st_mode ? full : path);
+    return target ? target : fail_null(err, CLM_ERR_NOMEM, "no memory to write %s", path);
+}
+
 file_writer *file_writer_open(const char *path, clm_error *err)
 {
-    file_writer *w;
+    struct stat there;
+    char *target = writer_target(path, &there, err);
+    file_writer *w = target ? mem_zeroed(1, sizeof *w) : NULL;
 
-    if (file_is_dir(path))
-        return fail_null(err, CLM_ERR_IO, "cannot write %s: it is a directory", path);
-    w = mem_zeroed(1, sizeof *w);
-    if (!w)
+    if (!w) {
+        mem_free(target);
         return fail_null(err, CLM_ERR_NOMEM, "no memory to write %s", path);
-    w->fd = -1;
-    w->path = mem_strdup(path);
-    if (!w->path) {
-        fail(err, CLM_ERR_NOMEM, "no memory to write %s", path);
-        goto failed;
     }
-    remove_all_stale(path);
-    if (create_temporary(w, err))
-        goto failed;
+    w->fd = -1;
+    w->path = target;
+    remove_all_stale(target);
+    if (create_temporary(w, err)) {
+        writer_free(w);
+        return NULL;
+    }
+    if (there.st_mode)
+        (void)fchmod(w->fd, there.st_mode & 0777); /* some file systems have no permissions */
     return w;
-
-failed:
-    writer_free(w);
-    return NULL;
 }
 
 int file_writer_write(file_writer *w, const void *data, size_t size, clm_error *err)

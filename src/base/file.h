@@ -46,7 +46,9 @@ int file_join(char *out, size_t size, const char *folder, const char *name, clm_
 /**
  * A file that appears under its name only when it is complete: writes go to a temporary name
  * beside it; commit flushes to disk and renames, abort (or commit's failure) removes it. What a
- * killed writer of the same path has left is removed when the next one opens.
+ * killed writer of the same path has left is removed when the next one opens. A link stays, what
+ * it leads to is written, with the permissions of the file whose place it takes. CLM_ERR_ARG: the
+ * path is empty; CLM_ERR_IO: it is a folder, a pipe or a device.
  */
 typedef struct file_writer file_writer;
 

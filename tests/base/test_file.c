@@ -1,6 +1,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -217,6 +218,17 @@ static void test_writer_refuses(void **state)
     err = (clm_error){0};
     CHECK(!file_writer_open(temporary_folder, &err), "a folder");
     assert_int_equal(err.code, CLM_ERR_IO);
+    err = (clm_error){0};
+    CHECK(!file_writer_open("", &err), "no name");
+    assert_int_equal(err.code, CLM_ERR_ARG);
+
+    /* A rename would put a file in the place of /dev/null, too. */
+    err = (clm_error){0};
+    assert_int_equal(mkfifo(temporary_path("pipe"), 0666), 0);
+    CHECK(!file_writer_open(temporary_path("pipe"), &err), "a pipe");
+    assert_int_equal(err.code, CLM_ERR_IO);
+    CHECK(strstr(err.message, "pipe or device"), "'%s'", err.message);
+    remove(temporary_path("pipe"));
 
     /* A folder takes the name while the file is written: the rename fails. */
     err = (clm_error){0};
@@ -225,6 +237,26 @@ static void test_writer_refuses(void **state)
     assert_int_equal(file_writer_commit(w, &err), -1);
     assert_int_equal(err.code, CLM_ERR_IO);
     assert_int_equal(temporary_count(), 1);
+}
+
+static void test_writer_follows_links(void **state)
+{
+    clm_error err = {0};
+    struct stat st;
+    file_writer *w;
+
+    (void)state;
+    temporary_clear();
+    temporary_write("out", "old");
+    chmod(temporary_path("out"), 0600);
+    assert_int_equal(symlink("out", temporary_path("link")), 0);
+    w = file_writer_open(temporary_path("link"), &err);
+    CHECK(w && !file_writer_write(w, "new", 3, &err), "%s", err.message);
+    CHECK(!file_writer_commit(w, &err), "%s", err.message);
+    check_content("out", "new");
+    CHECK(!lstat(temporary_path("link"), &st) && S_ISLNK(st.st_mode), "the link is gone");
+    CHECK(!stat(temporary_path("out"), &st), "out is gone");
+    assert_int_equal(st.st_mode & 0777, 0600);
 }
 
 /* What killed writers have left goes; what others write or have named alike stays. */
@@ -294,6 +326,7 @@ int main(void)
         cmocka_unit_test(test_two_writers),
         cmocka_unit_test(test_failed_write_changes_nothing),
         cmocka_unit_test(test_writer_refuses),
+        cmocka_unit_test(test_writer_follows_links),
         cmocka_unit_test(test_stale_files),
         cmocka_unit_test(test_failing_allocations),
     };
