@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/select.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 #ifdef CLM_LIBEDIT
 #include <histedit.h>
@@ -268,6 +269,31 @@ static void watch_window(void)
     sigaction(SIGCONT, &action, NULL);
 }
 
+static struct termios terminal_before;
+
+/* What kills while a line is edited must not leave a terminal that shows nothing of what is typed;
+ * one in the background may not be told so without SIGTTOU. */
+static void give_terminal_back(int number)
+{
+    tcsetattr(STDIN_FILENO, TCSANOW, &terminal_before);
+    raise(number); /* deadly now, when this returns */
+}
+
+static void watch_deaths(void)
+{
+    static const int deadly[] = {SIGHUP, SIGQUIT, SIGTERM};
+    struct sigaction before,
+        action = {.sa_handler = give_terminal_back, .sa_flags = (int)SA_RESETHAND};
+
+    if (tcgetattr(STDIN_FILENO, &terminal_before))
+        return;
+    sigemptyset(&action.sa_mask);
+    sigaddset(&action.sa_mask, SIGTTOU);
+    for (size_t i = 0; i < sizeof deadly / sizeof deadly[0]; i++)
+        if (sigaction(deadly[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL)
+            sigaction(deadly[i], &action, NULL);
+}
+
 static int open_editor(line_input *in, clm_error *err)
 {
     HistEvent event;
@@ -280,6 +306,7 @@ static int open_editor(line_input *in, clm_error *err)
     in->editor = el_init("clm", stdin, stdout, stderr);
     if (!in->history || !in->editor)
         return fail(err, CLM_ERR_NOMEM, "libedit does not start");
+    watch_deaths();
     history(in->history, &event, H_SETSIZE, HISTORY_LINES);
     history(in->history, &event, H_SETUNIQUE, 1);
     find_history(in->path, sizeof in->path);

@@ -317,6 +317,18 @@ class Keys(ChatCase):
         self.assertIn("/stats", (self.folder / "state/clm/history").read_text())
 
 
+    def test_killed_while_editing(self):
+        """The terminal shows again what is typed."""
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            talk = self.edited()
+            talk.press(b"half a li")
+            talk.read(until=b"half a li")
+            self.assertFalse(termios.tcgetattr(talk.master)[3] & termios.ECHO)
+            talk.process.send_signal(number)
+            self.assertEqual(talk.process.wait(60), -number)
+            self.assertTrue(termios.tcgetattr(talk.master)[3] & termios.ECHO)
+
+
 class Narrow(ChatCase):
     def test_forty_columns(self):
         talk = self.chat("-n", "30")
