@@ -46,6 +46,7 @@ static int report(const struct command *c, const clm_error *err)
 {
     char line[sizeof err->message + 64];
 
+    output_end_if_unread();
     if (err->code != CLM_ERR_ARG) {
         output_error(err->message);
         return STATUS_FAILED;

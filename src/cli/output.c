@@ -16,8 +16,11 @@ void output_init(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
+static bool reader_gone;
+
 static int write_failed(clm_error *err)
 {
+    reader_gone |= errno == EPIPE;
     return fail(err, CLM_ERR_IO, "cannot write to standard output: %s",
                 errno ? strerror(errno) : "an earlier write failed");
 }
@@ -43,6 +46,14 @@ int output_buffer(struct strbuf *b, clm_error *err)
     rc = output_text(b->data ? b->data : "", b->size, err);
     strbuf_clear(b);
     return rc;
+}
+
+void output_end_if_unread(void)
+{
+    if (!reader_gone)
+        return;
+    signal(SIGPIPE, SIG_DFL);
+    raise(SIGPIPE);
 }
 
 void output_error(const char *message)

@@ -21,6 +21,10 @@ int output_text(const char *text, size_t size, clm_error *err);
  */
 int output_buffer(struct strbuf *b, clm_error *err);
 
+/* Where the reader of standard output has gone, which is no failure to speak of, end as the system
+ * ends a program that writes to such a pipe. For main, when all else is closed. */
+void output_end_if_unread(void);
+
 /* "clm: ..." on standard error. */
 void output_error(const char *message);
 
