@@ -31,6 +31,9 @@ const struct command *command_nearest(const char *name)
     const struct command *best = NULL;
     int best_distance = 4; /* farther is no misspelling */
 
+    for (int i = 0; *name && commands[i]; i++)
+        if (strncmp(commands[i]->name, name, strlen(name)) == 0)
+            return commands[i];
     for (int i = 0; commands[i]; i++) {
         int distance = edit_distance(name, commands[i]->name);
 

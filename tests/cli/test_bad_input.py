@@ -153,6 +153,7 @@ class BadOptions(Case):
         self.fails(2, "-Z", "generate", "-Z")
         self.fails(2, "stray", "generate", "stray")
         self.fails(2, ["genrate", "generate?"], "genrate")
+        self.fails(2, ["gen", "generate?"], "gen")
         self.fails(2, "xyzzy", "xyzzy")
         self.fails(2, ["benhc", "bench?"], "help", "benhc")
 
