@@ -430,3 +430,11 @@ void file_writer_abort(file_writer *w)
     unlink(w->temporary);
     writer_free(w);
 }
+
+int file_writer_try(const char *path, clm_error *err)
+{
+    file_writer *w = file_writer_open(path, err);
+
+    file_writer_abort(w);
+    return w ? 0 : -1;
+}

@@ -57,4 +57,7 @@ int file_writer_write(file_writer *w, const void *data, size_t size, clm_error *
 int file_writer_commit(file_writer *w, clm_error *err); /* closes w in either case */
 void file_writer_abort(file_writer *w);                 /* NULL is fine */
 
+/* Could one be opened? To be asked before hours of work whose result is to be written. */
+int file_writer_try(const char *path, clm_error *err);
+
 #endif

@@ -1,6 +1,7 @@
 /* cli/cmd_logits.c: what comes out of a model before anything is sampled, as a safetensors file. */
 #include <string.h>
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "cli/command.h"
 #include "cli/logits_batch.h"
@@ -98,7 +99,8 @@ static int logits_run(const void *args, clm_error *err)
     struct session s = {0};
     int rc = -1;
 
-    if (check_args(a, err))
+    if (check_args(a, err) || file_writer_try(a->out, err) ||
+        (a->save_cache && file_writer_try(a->save_cache, err)))
         return -1;
     model.like = a->cache_file;
     if (session_open(&s, &model, a->prefill_step_size, err) == 0)

@@ -171,6 +171,15 @@ class BadOptions(Case):
         self.fails(1, "no/folder", "logits", "--tokens", "1", "--out", "no/folder/out")
         self.assertEqual(os.listdir(self.folder), [])
 
+    def test_nowhere_to_write(self):
+        """Said before there is work done: not even the model is looked for."""
+        for args in (["cache-prompt", "-p", "a", "--prompt-cache-file"],
+                     ["logits", "--tokens", "1", "--out"],
+                     ["logits", "--tokens", "1", "--out", self.folder / "a", "--save-prompt-cache"],
+                     ["perplexity", "nowhere.txt", "--save-logits"]):
+            self.fails(1, "no/folder", *args, "no/folder/out", "-m", "nowhere")
+            self.fails(1, "directory", *args, self.folder, "-m", "nowhere")
+
     def test_perplexity(self):
         self.fails(2, "FILE", "perplexity")
         self.fails(2, "too many", "perplexity", "a", "b")
