@@ -19,6 +19,9 @@ extern const struct option options_sampling[]; /* for a struct sampling_args */
 /* mlx_lm's defaults. */
 void sampling_defaults(struct sampling_args *a);
 
+/* --max-tokens as it is given: -1 becomes INT_MAX, more than any context takes; 0 is refused. */
+int sampling_max_tokens(int *max_tokens, clm_error *err);
+
 /* The seed given, else another one each time. */
 uint64_t sampling_seed(const struct sampling_args *a);
 

@@ -48,6 +48,11 @@ class Output(Case):
     def test_one_token(self):
         self.assertEqual(len(self.json_lines("generate", "--json", "-n", "1")), 2)
 
+    def test_as_many_tokens_as_there_is_room_for(self):
+        *tokens, last = self.json_lines("generate", "--json", PLAIN, "-n", "-1", "-p", "a b " * 500)
+        self.assertEqual(last["prompt_tokens"] + len(tokens), 1025)
+        self.assertEqual(self.plain("-n", "-1", "-p", "hi"), self.plain("-n", "999", "-p", "hi"))
+
     def test_streams(self):
         """The first token is there while the others are still to come."""
         with subprocess.Popen([command.CLM, "generate", "--json", "-n", "300", "--temp", "1"],
