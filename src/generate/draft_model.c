@@ -63,10 +63,12 @@ static bool take_text(const struct model_drafter *d, draft_text *t, const struct
 
 static void draft_model_look(drafter *d, struct draft_job *job)
 {
-    int length = engine_model(of_model(d)->engine)->spec->context_length;
+    int length = engine_model(of_model(d)->engine)->spec->context_length, read;
 
     if (job->text->failed)
         return;
+    read = kv_seq_length(job->text->seq);
+    job->behind = job->n_ids > read ? job->n_ids - read : 0;
     job->possible = MAX_DRAFT_TOKENS;
     if (length > 0 && length - job->n_ids < job->possible)
         job->possible = length > job->n_ids ? length - job->n_ids : 0;

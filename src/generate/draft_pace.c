@@ -10,11 +10,12 @@
 #define ALLOWANCE 0.007   /* of a plain step's time goes to the account */
 #define MARGIN 1.02       /* that drafts must promise to be better by */
 #define LEAST_CHANCE 0.02 /* of a draft that is worth a thought */
-#define NEW_ROW 0.03      /* of a plain step, for a row of which nothing is known */
-#define DEAR_ROW 0.4      /* and what it may cost at worst */
+#define DEAR_ROW 0.37     /* of a plain step, that an untried row may cost more than it seems */
+#define BEHIND 8          /* tokens, that a drafter reads as it guesses */
+#define LASTS 128.0       /* tokens, that having read a text is good for at most */
 #define FIRST_INTERVAL 16 /* plain steps before a probe; doubled by each */
 #define MOST_INTERVAL 256
-#define LATE 8           /* measures that an average is made of */
+#define LATE 8           /* measures that the average time of a guess is made of */
 #define OWN_WEIGHT 4.0   /* tries of a text that count as much as those of all */
 #define MOST_TRIES 24.0f /* then they count half */
 
@@ -68,46 +69,31 @@ static double chance(const struct draft_odds *all, const struct draft_odds *own,
            ((double)own->tries[trust][class] + OWN_WEIGHT);
 }
 
-/* Seconds of steps by rows: as measured, between measures in proportion, beyond them half as steep.
- * Returns how many rows have been tried; 0: no measure at all, and all is 0. */
-static int step_seconds(const struct draft_pace *p, double seconds[PACE_ROWS + 1])
-{
-    int first = 0, last = 0;
-    double slope;
-
-    for (int i = 0; i <= PACE_ROWS; i++)
-        seconds[i] = 0;
-    for (int i = 1; i <= PACE_ROWS; i++) {
-        double now = p->steps[i].seconds, before = last ? seconds[last] : now;
-
-        if (p->steps[i].n == 0)
-            continue;
-        for (int k = last; k <= i; k++)
-            seconds[k] = before + (now - before) * (k - last) / (i - last);
-        first = first ? first : i;
-        last = i;
-    }
-    if (last == 0)
-        return 0;
-    slope = NEW_ROW * seconds[first];
-    if (last > first)
-        slope = fmax(slope, (seconds[last] - seconds[first]) / (last - first) / 2);
-    for (int i = last + 1; i <= PACE_ROWS; i++)
-        seconds[i] = seconds[last] + slope * (i - last);
-    return last;
-}
-
 /* A plan as it grows draft by draft, the likeliest first. */
 struct plan {
-    double seconds[PACE_ROWS + 1]; /* of steps by rows */
+    double seconds[PACE_ROWS + 1]; /* of steps by rows of answers */
     int tried;                     /* rows, at most */
     double chances[PACE_ROWS];     /* of each text, that all drafts so far are right */
     double tokens;                 /* expected */
     double rejections;             /* expected number of texts with a wrong draft */
     double rows_again;             /* then to be evaluated again, expected */
     int depth;
-    double credit; /* of the least trusted */
+    double reading;       /* seconds for a token of each text, of drafters that are behind */
+    double credit;        /* of the least trusted */
+    double token_seconds; /* without drafts */
 };
+
+/* Seconds that a first draft takes its drafter to read what it is behind; a token's part of that.
+ */
+static double read_seconds(const struct draft_pace *p, const struct paced_text *t)
+{
+    return t->n_drafts == 0 && t->behind > BEHIND ? t->behind * p->read_seconds : 0;
+}
+
+static double read_share(const struct draft_pace *p, const struct paced_text *t)
+{
+    return read_seconds(p, t) / fmin(fmax(t->left, 1), LASTS);
+}
 
 static int likeliest(const struct draft_pace *p, const struct plan *plan,
                      const struct paced_text *texts, int n, double *best)
@@ -122,7 +108,7 @@ static int likeliest(const struct draft_pace *p, const struct plan *plan,
         if (t->n_drafts >= t->possible || t->rows > 1)
             continue;
         c = plan->chances[i] * chance(&p->odds, t->odds, t->trust, t->n_drafts);
-        if (c > *best) {
+        if (c > *best && read_share(p, t) < c / (1 + c) * plan->token_seconds) {
             *best = c;
             found = i;
         }
@@ -130,8 +116,10 @@ static int likeliest(const struct draft_pace *p, const struct plan *plan,
     return found;
 }
 
-static void plan_add(struct plan *plan, struct paced_text *t, int i, double c)
+static void plan_add(const struct draft_pace *p, struct plan *plan, struct paced_text *t, int i,
+                     double c)
 {
+    plan->reading += read_share(p, t);
     plan->tokens += c;
     plan->rejections += plan->chances[i] - c;
     plan->rows_again += (plan->chances[i] - c) * (t->n_drafts + 1);
@@ -149,10 +137,10 @@ static double plan_speed(const struct draft_pace *p, const struct plan *plan, in
     double plain = plan->seconds[rows], seconds = plan->seconds[rows + drafts];
     double tokens = plan->tokens, row = (seconds - plain) / drafts;
 
-    seconds += plan->depth * p->guess_seconds;
+    seconds += plan->depth * p->guess_seconds + plan->reading * tokens / n;
     *loss = seconds - plain;
     if (rows + drafts > plan->tried)
-        *loss += (DEAR_ROW - NEW_ROW) * plain * (rows + drafts - plan->tried);
+        *loss += DEAR_ROW * plain * (rows + drafts - plan->tried);
     if (p->goes_back) { /* a plain step must follow for that text */
         tokens += plan->rejections;
         seconds += plan->rejections * plain / n + plan->rows_again * fmax(row, 0);
@@ -167,6 +155,9 @@ static void probe(struct draft_pace *p, const struct plan *plan, struct paced_te
     double loss = plan->seconds[rows + 1] - plan->seconds[rows] + p->guess_seconds;
     int i = p->since_probe % n;
 
+    loss += read_seconds(p, &texts[i]);
+    if (read_share(p, &texts[i]) > plan->token_seconds / 2)
+        return;
     if (p->probe_interval == 0)
         p->probe_interval = FIRST_INTERVAL;
     if (++p->since_probe < p->probe_interval || loss > p->account || texts[i].possible == 0 ||
@@ -177,12 +168,32 @@ static void probe(struct draft_pace *p, const struct plan *plan, struct paced_te
     p->probe_interval = p->probe_interval < MOST_INTERVAL ? 2 * p->probe_interval : MOST_INTERVAL;
 }
 
-void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int most_rows)
+/* Seconds of steps by rows of answers, of which there are some without drafts; returns how many
+ * have been tried, 0: nothing is known. Beside prompts tokens are worth what they would take by
+ * themselves: answers that end sooner do not spare the prompts' rows. */
+static int step_seconds(const struct draft_pace *p, int rows, int prompt_rows,
+                        double seconds[PACE_ROWS + 1])
+{
+    int tried = step_time_alone(&p->times, seconds);
+    double row = step_time_row(&p->times), plain = seconds[rows];
+
+    if (prompt_rows == 0 || p->times.mixed.n == 0)
+        return prompt_rows == 0 ? tried : 0;
+    if (tried == 0)
+        plain = step_time_mixed(&p->times, rows, 0);
+    for (int i = 0; i <= PACE_ROWS; i++)
+        seconds[i] = fmax(plain + row * (i - rows), 0);
+    return PACE_ROWS;
+}
+
+void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int prompt_rows,
+                     int most_rows)
 {
     struct plan plan = {.tokens = n, .credit = 1};
     int rows = 0, counts[PACE_ROWS] = {0};
     double best, c, loss;
-    bool worth = false, wide = p->since_plain % WIDE_INTERVAL == WIDE_INTERVAL - 1;
+    int mixed = prompt_rows > 0, since_plain = p->since_plain[mixed];
+    bool worth = false, wide = since_plain % WIDE_INTERVAL == WIDE_INTERVAL - 1;
 
     for (int i = 0; i < n; i++) {
         texts[i].n_drafts = 0;
@@ -190,12 +201,13 @@ void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int 
     }
     if (most_rows > PACE_ROWS)
         most_rows = PACE_ROWS;
-    if (rows >= most_rows || !p->opened || p->since_plain >= PLAIN_INTERVAL)
+    if (rows >= most_rows || !p->opened[mixed] || since_plain >= PLAIN_INTERVAL)
         return;
     for (int i = 0; i < n; i++)
         plan.chances[i] = 1;
-    plan.tried = step_seconds(p, plan.seconds);
-    best = n / plan.seconds[rows] * MARGIN;
+    plan.tried = step_seconds(p, rows, prompt_rows, plan.seconds);
+    plan.token_seconds = plan.seconds[rows] / n;
+    best = MARGIN / plan.token_seconds;
     /* What was never tried is taken in small steps. */
     if (most_rows > 2 * plan.tried + 2)
         most_rows = 2 * plan.tried + 2;
@@ -205,7 +217,7 @@ void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int 
 
         if (i < 0)
             break;
-        plan_add(&plan, &texts[i], i, c);
+        plan_add(p, &plan, &texts[i], i, c);
         speed = plan_speed(p, &plan, n, rows, drafts, &loss);
         if (speed <= best || loss > p->account + plan.credit * plan.seconds[rows])
             continue;
@@ -228,37 +240,48 @@ static void average(double *value, int *n, double x)
     *value += (x - *value) / *n;
 }
 
-/* Without the odd step in which the machine was busy with something else. */
-static double measured(const struct draft_pace *p, const struct paced_step *s)
+/* The account opens with the second step of a sort, when there is something to go by. */
+static void open_account(struct draft_pace *p, bool mixed, int times, double plain)
 {
-    if (p->steps[s->rows].n < 3)
-        return s->step_seconds;
-    return fmin(s->step_seconds, 2 * p->steps[s->rows].seconds);
+    if (p->opened[mixed] || times < FIRST_STEPS)
+        return;
+    p->opened[mixed] = true;
+    p->account = fmax(p->account, FIRST_ACCOUNT * plain);
+}
+
+/* What a drafter has to read first serves all that is left of a text, and was weighed against it.
+ */
+static void learn_guesses(struct draft_pace *p, const struct paced_step *s)
+{
+    double guesses = s->depth * p->guess_seconds;
+
+    if (s->behind > BEHIND * s->n_texts) {
+        average(&p->read_seconds, &p->n_reads, fmax(s->guess_seconds - guesses, 0) / s->behind);
+        return;
+    }
+    average(&p->guess_seconds, &p->n_guesses, s->guess_seconds / s->depth);
+    p->account -= s->guess_seconds;
 }
 
 void draft_pace_learn(struct draft_pace *p, const struct paced_step *s)
 {
-    bool drafted = s->depth > 0;
+    bool drafted = s->depth > 0, mixed = s->prompt_rows > 0;
     double seconds, plain, by_rows[PACE_ROWS + 1];
 
     if (s->rows > PACE_ROWS || s->rows < 1)
         return;
-    p->since_plain = drafted ? p->since_plain + 1 : 0;
-    seconds = measured(p, s);
-    average(&p->steps[s->rows].seconds, &p->steps[s->rows].n, seconds);
-    if (drafted && !s->first_guesses) {
-        average(&p->guess_seconds, &p->n_guesses, s->guess_seconds / s->depth);
-        seconds += s->guess_seconds;
-    }
-    step_seconds(p, by_rows);
+    p->since_plain[mixed] = drafted ? p->since_plain[mixed] + 1 : 0;
+    seconds = step_time_learn(&p->times, s->rows, s->prompt_rows, s->step_seconds);
+    step_seconds(p, s->n_texts, s->prompt_rows, by_rows);
     plain = by_rows[s->n_texts];
-    if (!p->opened && p->steps[s->rows].n >= FIRST_STEPS) {
-        p->opened = true;
-        p->account = FIRST_ACCOUNT * plain;
+    open_account(p, mixed, mixed ? p->times.mixed.n : p->times.alone[s->rows].n, plain);
+    if (drafted || s->rows != s->n_texts) {
+        /* The rows of prompts, dearer the more they look back on, would be there anyway. */
+        p->account += s->n_tokens * plain / s->n_texts - (mixed ? by_rows[s->rows] : seconds);
+    } else {
+        p->account += ALLOWANCE * seconds;
     }
-    if (drafted || s->rows != s->n_texts)
-        p->account += s->n_tokens * plain / s->n_texts - seconds;
-    else
-        p->account += ALLOWANCE * plain;
+    if (drafted)
+        learn_guesses(p, s);
     p->account = fmin(fmax(p->account, -MOST_ACCOUNT * plain), MOST_ACCOUNT * plain);
 }

@@ -7,6 +7,9 @@
  * cost: drafts must be affordable even if all of them are wrong, where only much trusted ones may
  * take a little more than is there. So text never takes more than a few percent longer than without
  * drafts.
+ *
+ * Steps of answers alone and steps that also have rows of prompts differ in what a draft costs, and
+ * have one account.
  */
 #ifndef GENERATE_DRAFT_PACE_H
 #define GENERATE_DRAFT_PACE_H
@@ -14,9 +17,11 @@
 #include <stdbool.h>
 
 #include "generate/drafter.h"
+#include "generate/step_time.h"
 
-/* Steps with more rows than this have no drafts: there arithmetic costs more than weights. */
-#define PACE_ROWS 64
+/* Steps with more rows of answers than this have no drafts: there arithmetic costs more than
+ * weights. */
+#define PACE_ROWS STEP_ROWS
 
 /* Drafts so far into a guess count together. */
 #define PACE_DEPTHS 8
@@ -30,16 +35,16 @@ struct draft_odds {
 /* Start from {0}. */
 struct draft_pace {
     struct draft_odds odds; /* of all texts */
-    struct {
-        double seconds;     /* on average of late */
-        int n;              /* times measured */
-    } steps[PACE_ROWS + 1]; /* by rows */
-    double guess_seconds;   /* to guess one token more, for all texts at once */
-    int n_guesses;          /* times that was measured */
-    double account;         /* seconds */
-    bool opened;            /* the account has its first content */
-    bool goes_back;         /* a wrong draft makes right ones be evaluated again */
-    int since_plain;        /* steps since the last one without drafts */
+    struct step_time times;
+    double guess_seconds; /* to guess one token more, for all texts at once */
+    int n_guesses;        /* times that was measured */
+    double read_seconds;  /* of the drafter, to read a token that it is behind */
+    int n_reads;
+    double account; /* seconds */
+    bool goes_back; /* a wrong draft makes right ones be evaluated again */
+    /* Of steps of answers alone, and of those with rows of prompts: */
+    bool opened[2];     /* the account has its first content */
+    int since_plain[2]; /* steps since the last one without drafts */
     int since_probe, probe_interval;
 };
 
@@ -47,23 +52,26 @@ struct draft_pace {
 struct paced_text {
     const struct draft_odds *odds; /* its own */
     int rows;                      /* of the step without drafts, >= 1 */
-    int trust, possible;           /* of its draft_job */
+    int trust, possible, behind;   /* of its draft_job */
+    int left;                      /* tokens that may come of it at most */
     int n_drafts;                  /* set by draft_pace_plan */
 };
 
 /* Choose how many drafts each of texts [n] gets, n >= 1: all that go on in the step, which can have
- * so many rows. */
-void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int most_rows);
+ * so many rows besides those of prompts. */
+void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int prompt_rows,
+                     int most_rows);
 
 /* A text's drafts were checked, and so many of them were right. */
 void draft_odds_learn(struct draft_odds *o, int trust, int n_drafts, int n_right);
 
-/* A step without rows of prompts, and what came of it. */
+/* A step and what came of it. */
 struct paced_step {
-    int n_texts, rows;  /* rows: of drafts too */
-    int n_tokens;       /* chosen */
-    int depth;          /* drafts of the text that had most */
-    bool first_guesses; /* of some text: their time is not typical */
+    int n_texts, rows; /* rows: of the texts, with drafts */
+    int prompt_rows;
+    int n_tokens; /* chosen */
+    int depth;    /* drafts of the text that had most */
+    int behind;   /* of all that had drafts */
     double guess_seconds, step_seconds;
 };
 

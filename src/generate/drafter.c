@@ -15,7 +15,7 @@ void drafter_close_text(drafter *d, draft_text *t)
 
 void drafter_look(drafter *d, struct draft_job *job)
 {
-    job->trust = job->possible = job->n_drafts = 0;
+    job->trust = job->possible = job->behind = job->n_drafts = 0;
     d->look(d, job);
 }
 

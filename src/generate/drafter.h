@@ -28,6 +28,7 @@ struct draft_job {
     int n_ids;
     const sampler *sampler; /* that will choose the next token */
     int trust, possible;    /* set by drafter_look */
+    int behind;             /* too: tokens that must be read before it can guess */
     int n_drafts;           /* wanted, at most possible; then given */
     int32_t drafts[MAX_DRAFT_TOKENS];
 };

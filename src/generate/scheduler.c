@@ -23,9 +23,13 @@ struct scheduler {
     /* The step at hand: [n_planned] */
     struct request **planned;
     struct engine_input *inputs;
-    struct speculation_text *texts;
-    speculation *speculation; /* which has planned drafts; NULL: none has */
     int n_planned;
+    /* Those of them whose answers go on: [n_answers] */
+    struct request **answers;
+    struct speculation_text *texts;
+    int n_answers;
+    speculation *speculation; /* which has planned drafts; NULL: none has */
+    bool plain;               /* there was no room with drafts */
     struct scheduler_load load;
 };
 
@@ -51,8 +55,9 @@ scheduler *scheduler_open(engine *e, const struct scheduler_options *options, cl
     s->running = mem_zeroed(n, sizeof(struct request *));
     s->planned = mem_zeroed(n, sizeof(struct request *));
     s->inputs = mem_zeroed(n, sizeof *s->inputs);
+    s->answers = mem_zeroed(n, sizeof(struct request *));
     s->texts = mem_zeroed(n, sizeof *s->texts);
-    if (s->running && s->planned && s->inputs && s->texts)
+    if (s->running && s->planned && s->inputs && s->answers && s->texts)
         return s;
     scheduler_close(s);
     return fail_null(err, CLM_ERR_NOMEM, "no memory for a scheduler of %zu requests", n);
@@ -73,6 +78,7 @@ void scheduler_close(scheduler *s)
     mem_free(s->running);
     mem_free(s->planned);
     mem_free(s->inputs);
+    mem_free(s->answers);
     mem_free(s->texts);
     mem_free(s);
 }
@@ -336,37 +342,43 @@ static void share_out(scheduler *s)
         share(s, room);
 }
 
-/* Who guesses in this step: one that only takes answers further, and was not too large before. */
-static speculation *find_speculation(const scheduler *s)
+/* Find the answers that go on; who guesses for them. */
+static speculation *find_answers(scheduler *s)
 {
     speculation *found = NULL;
 
-    if (s->widest < s->o.step_tokens)
-        return NULL;
+    s->n_answers = 0;
     for (int i = 0; i < s->n_planned; i++) {
-        const struct request *r = s->planned[i];
+        struct request *r = s->planned[i];
 
         if (!request_has_begun(r) || r->rows < request_pending(r))
-            return NULL;
+            continue;
+        s->answers[s->n_answers++] = r;
         if (r->drafting)
             found = r->o.generate.speculation;
     }
     return found;
 }
 
+/* In a step that has not been found too large. */
 static void plan_drafts(scheduler *s)
 {
-    s->speculation = find_speculation(s);
+    int prompt_rows = 0;
+
+    s->speculation = s->plain ? NULL : find_answers(s);
     if (!s->speculation)
         return;
-    for (int i = 0; i < s->n_planned; i++) {
-        s->texts[i] = request_speculation_text(s->planned[i]);
-        if (s->planned[i]->o.generate.speculation != s->speculation)
+    for (int i = 0; i < s->n_planned; i++)
+        prompt_rows += s->planned[i]->rows;
+    for (int i = 0; i < s->n_answers; i++) {
+        prompt_rows -= s->answers[i]->rows;
+        s->texts[i] = request_speculation_text(s->answers[i]);
+        if (s->answers[i]->o.generate.speculation != s->speculation)
             s->texts[i].drafting = NULL;
     }
-    speculation_plan(s->speculation, s->texts, s->n_planned, s->o.step_tokens);
-    for (int i = 0; i < s->n_planned; i++)
-        request_take_drafts(s->planned[i], s->texts[i].drafts, s->texts[i].n_drafts);
+    speculation_plan(s->speculation, s->texts, s->n_answers, prompt_rows, s->o.step_tokens);
+    for (int i = 0; i < s->n_answers; i++)
+        request_take_drafts(s->answers[i], s->texts[i].drafts, s->texts[i].n_drafts);
 }
 
 static void plan(scheduler *s)
@@ -420,14 +432,14 @@ static void take_step(scheduler *s, const float *logits)
 /* What has come of the drafts in a step of so many seconds, after it. */
 static void learn_drafts(scheduler *s, double seconds)
 {
-    for (int i = 0; s->speculation && i < s->n_planned; i++) {
-        const struct generate_result *r = &s->planned[i]->result;
+    for (int i = 0; s->speculation && i < s->n_answers; i++) {
+        const struct generate_result *r = &s->answers[i]->result;
 
         s->texts[i].n_tokens = r->generated_tokens - s->texts[i].n_tokens;
         s->texts[i].n_right = r->draft_tokens - s->texts[i].n_right;
     }
     if (s->speculation)
-        speculation_learn(s->speculation, s->texts, s->n_planned, seconds);
+        speculation_learn(s->speculation, s->texts, s->n_answers, seconds);
 }
 
 /* One of the planned requests is at fault: each by itself shows which. */
@@ -448,6 +460,17 @@ static void fail_all(scheduler *s, const clm_error *err)
 {
     for (int i = 0; i < s->n_planned; i++)
         request_fail(s->planned[i], err);
+}
+
+/* The step without drafts; false: it has none. */
+static bool undraft(scheduler *s)
+{
+    bool any = false;
+
+    for (int i = 0; i < s->n_planned; i++)
+        any |= s->planned[i]->n_drafts > 0;
+    s->plain = true;
+    return any;
 }
 
 /* A request gives up its memory and waits. */
@@ -496,10 +519,8 @@ static bool narrow(scheduler *s)
 {
     int widest = 0;
 
-    for (int i = 0; i < s->n_planned; i++) {
+    for (int i = 0; i < s->n_planned; i++)
         widest = s->inputs[i].n_tokens > widest ? s->inputs[i].n_tokens : widest;
-        s->planned[i]->n_drafts = 0;
-    }
     s->widest = widest / 2;
     return widest > 1;
 }
@@ -511,7 +532,7 @@ static void make_room(scheduler *s, const clm_error *err)
 
     if (s->o.prefixes && prefix_index_evict(s->o.prefixes, 1))
         return;
-    if (preempt_last(s) || narrow(s) || thin(s) || restart(s))
+    if (undraft(s) || preempt_last(s) || narrow(s) || thin(s) || restart(s))
         return;
     for (int i = 1; i < s->n_planned; i++)
         if (s->planned[i]->arrival > last->arrival)
@@ -550,6 +571,7 @@ bool scheduler_step(scheduler *s)
     end_some(s);
     admit(s);
     s->widest = s->o.step_tokens;
+    s->plain = false;
     while (s->n_running > 0 && !run(s))
         ;
     retire(s);

@@ -9,7 +9,6 @@ struct drafting {
     draft_text *text;
     struct draft_odds odds;
     struct draft_job job;
-    bool has_guessed;
     bool was_wrong; /* in the last step */
 };
 
@@ -17,8 +16,9 @@ struct speculation {
     drafter *drafter;
     struct speculation_options o;
     struct draft_pace pace;
-    double guess_seconds; /* in the plan at hand */
-    bool first_guesses;
+    /* In the plan at hand: */
+    double guess_seconds;
+    int behind, prompt_rows;
 };
 
 speculation *speculation_open(drafter *d, const struct speculation_options *o, clm_error *err)
@@ -93,6 +93,8 @@ static void look(speculation *s, struct speculation_text *texts, struct paced_te
         drafter_look(s->drafter, &d->job);
         paced[i].odds = &d->odds;
         paced[i].trust = d->job.trust;
+        paced[i].behind = d->job.behind;
+        paced[i].left = texts[i].max_drafts;
         paced[i].possible = least(d->job.possible, least(texts[i].max_drafts, s->o.max_drafts));
     }
 }
@@ -122,8 +124,7 @@ static void propose(speculation *s, struct speculation_text *texts, const struct
             continue;
         d->job.n_drafts = paced[i].n_drafts;
         jobs[n_jobs++] = &d->job;
-        s->first_guesses |= !d->has_guessed;
-        d->has_guessed = true;
+        s->behind += d->job.behind;
     }
     drafter_propose(s->drafter, jobs, n_jobs);
     for (int i = 0; i < n; i++) {
@@ -134,13 +135,15 @@ static void propose(speculation *s, struct speculation_text *texts, const struct
     }
 }
 
-void speculation_plan(speculation *s, struct speculation_text *texts, int n, int most_rows)
+void speculation_plan(speculation *s, struct speculation_text *texts, int n, int prompt_rows,
+                      int most_rows)
 {
     struct paced_text paced[PACE_ROWS];
     double begin = clock_seconds();
 
     s->guess_seconds = 0;
-    s->first_guesses = false;
+    s->behind = 0;
+    s->prompt_rows = prompt_rows;
     if (n < 1 || n > PACE_ROWS) {
         for (int i = 0; i < n; i++)
             texts[i].n_drafts = 0;
@@ -148,9 +151,9 @@ void speculation_plan(speculation *s, struct speculation_text *texts, int n, int
     }
     look(s, texts, paced, n);
     if (s->o.always)
-        plan_all(paced, n, most_rows);
+        plan_all(paced, n, most_rows - prompt_rows);
     else
-        draft_pace_plan(&s->pace, paced, n, most_rows);
+        draft_pace_plan(&s->pace, paced, n, prompt_rows, most_rows - prompt_rows);
     propose(s, texts, paced, n);
     s->guess_seconds = clock_seconds() - begin;
 }
@@ -158,7 +161,8 @@ void speculation_plan(speculation *s, struct speculation_text *texts, int n, int
 void speculation_learn(speculation *s, const struct speculation_text *texts, int n, double seconds)
 {
     struct paced_step step = {.n_texts = n,
-                              .first_guesses = s->first_guesses,
+                              .prompt_rows = s->prompt_rows,
+                              .behind = s->behind,
                               .guess_seconds = s->guess_seconds,
                               .step_seconds = seconds};
 

@@ -1,6 +1,6 @@
 /* generate/speculation.h: a drafter at work: what is guessed in which step, and what came of it.
  *
- * Before a step of answers, speculation_plan says what is to be evaluated along with each text;
+ * Before a step, speculation_plan says what is to be evaluated along with each text that goes on;
  * after it, speculation_learn is told how many drafts the samplers agreed with. Tokens never depend
  * on it, only time does.
  */
@@ -40,8 +40,10 @@ struct speculation_text {
     int n_drafts;
 };
 
-/* Find drafts for the texts [n] of a step that has no rows but theirs, and can have so many. */
-void speculation_plan(speculation *s, struct speculation_text *texts, int n, int most_rows);
+/* Find drafts for the texts [n] that go on in a step, which has so many rows of prompts besides,
+ * and can have so many in all. */
+void speculation_plan(speculation *s, struct speculation_text *texts, int n, int prompt_rows,
+                      int most_rows);
 
 /* The same texts after the step, which took so many seconds. */
 void speculation_learn(speculation *s, const struct speculation_text *texts, int n, double seconds);

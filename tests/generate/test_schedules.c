@@ -45,8 +45,10 @@ struct flight {
     speculation *speculation; /* NULL: none */
 };
 
-static long long n_cached; /* tokens of prompts */
-static long long foreseen; /* tokens that were drafts */
+static long long n_cached;          /* tokens of prompts */
+static long long foreseen;          /* tokens that were drafts */
+static long long beside;            /* steps that gave some of those, and read prompts */
+static bool has_foreseen, has_read; /* the step at hand */
 static struct oracle oracle;
 
 /* What a step needs: a block of each pool more than is in use after it, when windows have let go of
@@ -67,6 +69,7 @@ static bool take_token(void *ctx, const struct generated *g)
     CHECK(f->n_tokens < f->kind->generate.max_tokens && !f->done, "too many tokens");
     f->tokens[f->n_tokens++] = g->token;
     foreseen += g->from_draft;
+    has_foreseen |= g->from_draft;
     if (f->largest && step_bytes(engine_cache(f->engine)) > *f->largest)
         *f->largest = step_bytes(engine_cache(f->engine));
     if (f->n_tokens == f->cancel_after) {
@@ -74,6 +77,13 @@ static bool take_token(void *ctx, const struct generated *g)
         f->cancelled = true;
     }
     return true;
+}
+
+static void take_progress(void *ctx, int done, int total)
+{
+    (void)ctx;
+    CHECK(done > 0 && done <= total, "%d of %d", done, total);
+    has_read = true;
 }
 
 static void take_done(void *ctx, const struct generate_result *r, const clm_error *err)
@@ -106,6 +116,7 @@ static void submit(struct flight *f, scheduler *s, int vocab_size)
     o.sampler = f->sampler;
     o.generate.ctx = f;
     o.generate.token = take_token;
+    o.generate.progress = take_progress;
     o.generate.speculation = f->speculation;
     f->request = scheduler_submit(s, &o, &err);
     CHECK(f->request, "%s", err.message);
@@ -208,7 +219,9 @@ static void fly(scheduler *s, struct flight *all, int n, int vocab_size)
                 request_cancel(all[i].request);
                 all[i].cancelled = true;
             }
+        has_foreseen = has_read = false;
         more = scheduler_step(s);
+        beside += has_foreseen && has_read;
         CHECK(step < 10000, "it does not end");
     }
 }
@@ -276,7 +289,7 @@ static long long run_schedule(const struct rig *r, const struct kind *kinds, siz
 /* Whether each remedy was at work; how often depends on measured times, which choose the drafts. */
 static bool all_at_work(long long preemptions)
 {
-    return preemptions >= OFTEN && n_cached >= OFTEN && foreseen >= OFTEN;
+    return preemptions >= OFTEN && n_cached >= OFTEN && foreseen >= OFTEN && beside >= OFTEN;
 }
 
 static void test_schedules(void **state)
@@ -302,9 +315,10 @@ static void test_schedules(void **state)
         for (int i = 0; i < SCHEDULES || (i < MAX_SCHEDULES && !all_at_work(preemptions)); i++)
             preemptions += run_schedule(&r, kinds, largest, 1 + (int)random_below(8));
         CHECK(all_at_work(preemptions),
-              "%s: %lld preemptions, %lld tokens cached, %lld right drafts", names[m], preemptions,
-              n_cached, foreseen);
-        n_cached = foreseen = 0;
+              "%s: %lld preemptions, %lld tokens cached, %lld right drafts, beside prompts in %lld "
+              "steps",
+              names[m], preemptions, n_cached, foreseen, beside);
+        n_cached = foreseen = beside = 0;
         for (int i = 0; i < N_KINDS; i++)
             token_list_release(&kinds[i].end);
         rig_close(&r);
