@@ -10,6 +10,39 @@
 /* A string up to this size is found in fragments by keeping back what may be its beginning. */
 #define LONGEST_HELD 256
 
+/* Whether the stage treats the first of all tokens unlike the others. */
+static bool has_beginning(const struct decode_stage *d)
+{
+    switch (d->kind) {
+    case DECODE_REPLACE:
+    case DECODE_FUSE:
+    case DECODE_BYTE_LEVEL:
+    case DECODE_LOSSY:
+        return false;
+    case DECODE_STRIP:
+    case DECODE_BYTE_FALLBACK:
+        return d->fused;
+    default:
+        return true;
+    }
+}
+
+static bool is_at_rest(const struct decode_state *x)
+{
+    for (size_t i = 0; i < x->d->n_stages; i++) {
+        const struct stage_state *st = &x->stages[i];
+
+        if (st->held.size || st->started != has_beginning(&x->d->stages[i]))
+            return false;
+    }
+    return true;
+}
+
+bool decode_at_rest(const struct decode_state *x)
+{
+    return x->at_rest;
+}
+
 struct decode_state *decode_state_open(const struct decoder *d, clm_error *err)
 {
     struct decode_state *x = mem_zeroed(1, sizeof *x + d->n_stages * sizeof x->stages[0]);
@@ -18,6 +51,7 @@ struct decode_state *decode_state_open(const struct decoder *d, clm_error *err)
         return fail_null(err, CLM_ERR_NOMEM, "no memory to decode tokens");
     x->d = d;
     x->n_stages = d->n_stages;
+    x->at_rest = is_at_rest(x);
     return x;
 }
 
@@ -380,9 +414,13 @@ static int check_memory(struct decode_state *x)
 int decode_push(struct decode_state *x, const char *token, size_t n, struct strbuf *out,
                 clm_error *err)
 {
+    int rc;
+
     x->out = out;
     x->err = err;
-    return stage_push(x, 0, token, n) ? -1 : check_memory(x);
+    rc = stage_push(x, 0, token, n);
+    x->at_rest = is_at_rest(x);
+    return rc ? -1 : check_memory(x);
 }
 
 static void reset(struct decode_state *x)
@@ -395,34 +433,7 @@ static void reset(struct decode_state *x)
         st->started = st->broken = false;
         st->held.failed = st->text.failed = st->other.failed = false;
     }
-}
-
-/* Whether the stage treats the first of all tokens unlike the others. */
-static bool has_beginning(const struct decode_stage *d)
-{
-    switch (d->kind) {
-    case DECODE_REPLACE:
-    case DECODE_FUSE:
-    case DECODE_BYTE_LEVEL:
-    case DECODE_LOSSY:
-        return false;
-    case DECODE_STRIP:
-    case DECODE_BYTE_FALLBACK:
-        return d->fused;
-    default:
-        return true;
-    }
-}
-
-bool decode_at_rest(const struct decode_state *x)
-{
-    for (size_t i = 0; i < x->d->n_stages; i++) {
-        const struct stage_state *st = &x->stages[i];
-
-        if (st->held.size || st->started != has_beginning(&x->d->stages[i]))
-            return false;
-    }
-    return true;
+    x->at_rest = is_at_rest(x);
 }
 
 static void put_at_rest(struct decode_state *x)
@@ -441,14 +452,14 @@ int decode_alone(struct decode_state *x, const char *token, size_t n, struct str
     size_t begin = out->size;
     int byte;
 
-    if (!decode_at_rest(x))
+    if (!x->at_rest)
         put_at_rest(x);
     x->n_stages = d->bytes_stage;
     if (decode_push(x, token, n, out, err))
         return -1;
     n = out->size - begin;
     *kind = EFFECT_TEXT;
-    if (!bytes && !decode_at_rest(x)) {
+    if (!bytes && !x->at_rest) {
         out->size = begin;
         *kind = EFFECT_OTHER;
     } else if (bytes && bytes->kind == DECODE_LOSSY) {

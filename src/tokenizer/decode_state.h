@@ -17,6 +17,7 @@ struct decode_state {
     const struct decoder *d;
     struct matcher matcher;
     size_t n_stages; /* that tokens go through; those of the decoder, but in decode_alone */
+    bool at_rest;    /* see decode_at_rest */
     struct strbuf *out;
     clm_error *err;
     struct stage_state stages[];
