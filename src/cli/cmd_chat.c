@@ -445,11 +445,15 @@ static int chat_run(const void *args, clm_error *err)
 {
     struct chat_args a = *(const struct chat_args *)args;
     struct talk t = {.args = &a, .progress = progress_open("Prompt", "tokens"), .err = err};
-    int rc = sampling_max_tokens(&a.max_tokens, err) ? -1 : talk(&t);
+    int rc = -1;
+
+    if (sampling_max_tokens(&a.max_tokens, err) == 0 && sampling_read(&a.sampling, err) == 0)
+        rc = talk(&t);
 
     line_input_close(t.in);
     chat_close(&t.chat);
     sampling_close(&t.sampling);
+    sampling_release(&a.sampling);
     draft_session_close(&t.draft);
     session_close(&t.session);
     strbuf_release(&t.screen.out);

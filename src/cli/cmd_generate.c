@@ -378,12 +378,14 @@ static int generate_run(const void *args, clm_error *err)
         fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
     else if (a.sampling.sampler.top_logprobs > 0 && !a.json)
         fail(err, CLM_ERR_ARG, "--logprobs is for --json; give both");
-    else if (sampling_max_tokens(&a.max_tokens, err) == 0 && open_session(&s, &a, err) == 0 &&
+    else if (sampling_max_tokens(&a.max_tokens, err) == 0 && sampling_read(&a.sampling, err) == 0 &&
+             open_session(&s, &a, err) == 0 &&
              draft_session_open(&draft, &a.draft, &a.model, &s, err) == 0) {
         run.speculation = draft.speculation;
         rc = a.batch.file ? run_batch(&a, &s, draft.speculation, err) : run_session(&run, &s, err);
     }
     mem_free(cached);
+    sampling_release(&a.sampling);
     strbuf_release(&run.line);
     strbuf_release(&run.token);
     draft_session_close(&draft);

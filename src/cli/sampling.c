@@ -6,7 +6,9 @@
 #include <sys/resource.h>
 
 #include "base/memory.h"
+#include "format/json.h"
 #include "generate/end_tokens.h"
+#include "generate/logit_bias.h"
 
 #define A struct sampling_args
 
@@ -68,6 +70,9 @@ const struct option options_sampling[] = {
                  "Mirostat's surprise of a token, tau, in bits (default: 5)")},
     {REAL_OPTION("mirostat-lr", 0, A, sampler.mirostat_eta, 0, 1000,
                  "how fast Mirostat corrects it, eta (default: 0.1)")},
+    {STRING_OPTION("logit-bias", 0, A, logit_bias, "JSON",
+                   "numbers to add to the logits of tokens: an object of token ids, such as "
+                   "{\"42\": -100, \"7\": 2.5}")},
     {SEED_OPTION("seed", 0, A, seed, "of the random numbers (default: another one each time)")},
     {STRINGS_OPTION("extra-eos-token", 0, A, extra_end_tokens, "TOKEN",
                     "tokens, or their ids, that end the text too")},
@@ -82,6 +87,30 @@ void sampling_defaults(struct sampling_args *a)
 {
     a->sampler = sampler_defaults();
     a->sampler.top_p = 1;
+}
+
+int sampling_read(struct sampling_args *a, clm_error *err)
+{
+    clm_error problem = {0};
+    json *value;
+    int rc;
+
+    if (!a->logit_bias)
+        return 0;
+    value = json_parse(a->logit_bias, strlen(a->logit_bias), "--logit-bias", &problem);
+    if (!value)
+        return fail(err, problem.code == CLM_ERR_NOMEM ? CLM_ERR_NOMEM : CLM_ERR_ARG, "%s",
+                    problem.message);
+    rc = logit_bias_read(&a->biases, &a->sampler.n_logit_bias, value, "--logit-bias", err);
+    a->sampler.logit_bias = a->biases;
+    json_free(value);
+    return rc;
+}
+
+void sampling_release(struct sampling_args *a)
+{
+    mem_free(a->biases);
+    a->biases = NULL;
 }
 
 int sampling_max_tokens(int *max_tokens, clm_error *err)

@@ -9,6 +9,8 @@
 struct sampling_args {
     struct sampler_options sampler; /* its seed comes from below */
     struct seed seed;
+    const char *logit_bias;      /* JSON */
+    clm_logit_bias *biases;      /* which sampler has, once it is read */
     struct strings dry_breakers; /* texts; none given: the usual ones */
     struct strings extra_end_tokens;
     struct strings stops; /* texts */
@@ -18,6 +20,10 @@ extern const struct option options_sampling[]; /* for a struct sampling_args */
 
 /* mlx_lm's defaults. */
 void sampling_defaults(struct sampling_args *a);
+
+/* Read --logit-bias; what was read is to be released, also after an error. */
+int sampling_read(struct sampling_args *a, clm_error *err);
+void sampling_release(struct sampling_args *a);
 
 /* --max-tokens as it is given: -1 becomes INT_MAX, more than any context takes; 0 is refused. */
 int sampling_max_tokens(int *max_tokens, clm_error *err);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "generate/logit_bias.h"
 
 /* Numbers that go where the table says. */
 struct number {
@@ -141,29 +142,10 @@ static int take_prompt(struct batch_line *l, const json *v, clm_error *err)
 
 static int take_bias(struct batch_line *l, const json *v, clm_error *err)
 {
-    static const char expected[] = "an object that gives token ids a number";
-    struct json_iter it = json_first(v);
-    int n = 0;
+    int n;
 
-    if (json_kind(v) != JSON_OBJECT || json_size(v) > INT_MAX)
-        return wrong("logit_bias", expected, err);
-    l->bias = mem_zeroed(json_size(v) + 1, sizeof *l->bias);
-    if (!l->bias)
-        return fail(err, CLM_ERR_NOMEM, "no memory for %zu biases", json_size(v));
-    while (json_next(&it)) {
-        char *end;
-        long id;
-
-        errno = 0;
-        id = strtol(it.key, &end, 10);
-        if (end == it.key || *end || errno || id < 0 || id > INT32_MAX ||
-            (it.kind != JSON_INT && it.kind != JSON_REAL))
-            return wrong("logit_bias", expected, err);
-        for (int i = 0; i < n; i++)
-            if (l->bias[i].token == id)
-                return fail(err, CLM_ERR_ARG, "\"logit_bias\" names token %ld twice", id);
-        l->bias[n++] = (clm_logit_bias){(int32_t)id, (float)json_real(it.value, 0)};
-    }
+    if (logit_bias_read(&l->bias, &n, v, "\"logit_bias\"", err))
+        return -1;
     l->sampling.logit_bias = l->bias;
     l->sampling.n_logit_bias = n;
     return 0;

@@ -53,6 +53,17 @@ class Output(Case):
         self.assertEqual(last["prompt_tokens"] + len(tokens), 1025)
         self.assertEqual(self.plain("-n", "-1", "-p", "hi"), self.plain("-n", "999", "-p", "hi"))
 
+    def test_logit_bias(self):
+        def first(*args):
+            return self.json_lines("generate", "--json", *PROMPT, *args)[0]["token"]
+
+        usual = first()
+        self.assertNotEqual(first("--logit-bias", json.dumps({str(usual): -1000})), usual)
+        self.assertEqual(first("--logit-bias", '{"77": 1000, "5": 1.5}'), 77)
+        for value, word in (("[]", "object"), ('{"x": 1}', "token ids"), ('{"1": "a"}', "number"),
+                            ("{", "JSON"), ('{"1": 1, "01": 2}', "twice"), ('{"9999": 1}', "9999")):
+            self.fails(2, word, "generate", "--logit-bias", value)
+
     def test_streams(self):
         """The first token is there while the others are still to come."""
         with subprocess.Popen([command.CLM, "generate", "--json", "-n", "300", "--temp", "1"],
