@@ -209,26 +209,36 @@ static int write_answer(const struct scored *s, struct strbuf *out, clm_error *e
     return s->each.failed || out->failed ? fail(err, CLM_ERR_NOMEM, "no memory for the answer") : 0;
 }
 
+static int take_line(struct scoring *k, int i, const json *line, clm_error *err)
+{
+    size_t before = k->n_texts;
+
+    if (read_line(&k->lines[i], k, line, err) == 0 && add_texts(k, i, err) == 0)
+        return 0;
+    k->n_texts = before;
+    return -1;
+}
+
+/* A bad line is an error after those before it have been answered. */
 static int score_lines(void *ctx, const struct line *lines, size_t n, struct strbuf *out,
                        clm_error *err)
 {
     struct scoring *k = ctx;
     struct score_sink sink = {.ctx = k, .row = add_row};
+    clm_error bad = {0};
+    size_t good = 0;
 
     k->n_texts = 0;
-    for (size_t i = 0; i < n; i++) {
-        clm_error inner = {0};
-
-        if (read_line(&k->lines[i], k, lines[i].value, &inner) || add_texts(k, (int)i, &inner))
-            return fail(err, inner.code == CLM_ERR_ARG ? CLM_ERR_FORMAT : inner.code, "%s: %s",
-                        lines[i].name, inner.message);
-    }
+    while (good < n && take_line(k, (int)good, lines[good].value, &bad) == 0)
+        good++;
     if (score_texts(k->session->engine, k->texts, k->n_texts, &sink, err))
         return -1;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < good; i++)
         if (write_answer(&k->lines[i], out, err))
             return -1;
-    return 0;
+    return good == n ? 0
+                     : fail(err, bad.code == CLM_ERR_ARG ? CLM_ERR_FORMAT : bad.code, "%s: %s",
+                            lines[good].name, bad.message);
 }
 
 static int score_run(const void *args, clm_error *err)

@@ -153,20 +153,24 @@ int lines_answer_together(int (*fn)(void *ctx, const struct line *lines, size_t 
     struct input in = {0};
     struct strbuf out = {0};
     struct line lines[LINES_MOST];
+    clm_error bad = {0}; /* of a line; those before it are answered */
+    bool more = true;
     size_t n;
     int rc = 0;
 
-    while (rc == 0) {
-        rc = take_lines(&in, lines, &n, err);
-        if (rc == 0 && n > 0)
-            rc = fn(ctx, lines, n, &out, err) || output_buffer(&out, err) ? -1 : 0;
-        else if (rc == 0 && in.ended)
-            break;
-        else if (rc == 0)
+    while (rc == 0 && more) {
+        more = take_lines(&in, lines, &n, &bad) == 0 && (n > 0 || !in.ended);
+        if (n > 0)
+            rc = fn(ctx, lines, n, &out, err);
+        else if (more)
             rc = read_more(&in, err);
+        if (output_buffer(&out, err))
+            rc = -1;
         for (size_t i = 0; i < n; i++)
             json_free((json *)(uintptr_t)lines[i].value);
     }
+    if (rc == 0 && bad.code)
+        rc = fail(err, bad.code, "%s", bad.message);
     strbuf_release(&out);
     strbuf_release(&in.text);
     return rc;

@@ -26,7 +26,8 @@ struct line {
 enum { LINES_MOST = 64 }; /* at once */
 
 /* The same for what answers several lines at once, 1 <= n <= LINES_MOST: as many as are there when
- * standard input is read. fn appends all answers, each with its line end; its errors name the line.
+ * standard input is read. fn appends all answers, each with its line end; its errors name the line,
+ * and come with the answers to the lines before.
  */
 int lines_answer_together(int (*fn)(void *ctx, const struct line *lines, size_t n,
                                     struct strbuf *out, clm_error *err),

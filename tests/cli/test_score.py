@@ -6,7 +6,7 @@ import resource
 import signal
 
 import command
-from command import Case, read_safetensors
+from command import Case, read_safetensors, run
 
 TEXT = "Once upon a time, there was a little fox. The fox lived near the river with his family. "
 LINES = [{"context": "Once upon a", "continuation": " time"},
@@ -92,6 +92,10 @@ class Scores(Logits):
                             ('{"context_ids": [1], "continuation_ids": [-1]}', "no token id"),
                             ('{"context_ids": [1], "continuation_ids": [99999]}', "vocabulary")):
             self.fails(1, words, "score", input=line + "\n")
+            good = '{"text": "Once upon a time"}\n'
+            result = run("score", input=good * 3 + line + "\n" + good)
+            self.assertEqual((result.returncode, result.stdout), (1, self.done("score", input=good * 3)))
+            self.one_line(result.stderr.decode(), "line 4")
         self.assertEqual(self.done("score", input="\n \n"), b"")
 
 
