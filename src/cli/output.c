@@ -14,6 +14,7 @@ void output_init(void)
             (void)open("/dev/null",
                        fd == 0 ? O_WRONLY : O_RDONLY); /* of no use, as it was before */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 static bool reader_gone;

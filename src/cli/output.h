@@ -6,7 +6,8 @@
 #include "base/error.h"
 #include "base/strbuf.h"
 
-/* At the start of main: a closed pipe is an error of write(), and descriptors 0, 1 and 2 are taken,
+/* At the start of main: a closed pipe and a file that may not be so large (ulimit -f) are errors of
+ * write(), and descriptors 0, 1 and 2 are taken,
  * so that no file opened later becomes "standard output". */
 void output_init(void);
 
