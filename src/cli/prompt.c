@@ -135,6 +135,9 @@ int prompt_open(struct prompt *p, const struct prompt_options *o, const char *di
     chat = p->format.template && !o->ignore_chat_template;
     if (!chat)
         warn_unused(o);
+    else if (o->part == PROMPT_SUFFIX && o->chat.system)
+        log_say(&cli_log, LOG_WARNING,
+                "--system-prompt changes nothing: what comes before the prompt is in the cache");
     if (prompt_read(text, o->text, err) || (chat && wrap(text, o, &p->format, err)))
         return -1;
     p->reply_at = reply_begins(text, chat ? o->prefill : NULL);

@@ -5,7 +5,7 @@ import resource
 import signal
 
 import command
-from command import Case, read_safetensors
+from command import Case, read_safetensors, run
 
 BEGIN, END = "Tell me a story about a cat", " and a dog."
 
@@ -42,6 +42,9 @@ class Caches(Case):
         system = ["--system-prompt", "You only say no."]
         self.keep("--exact", "-p", BEGIN, *system)
         self.assertEqual(self.go_on("-p", END), self.text("-p", BEGIN + END, *system))
+        result = run("generate", "--prompt-cache-file", self.file, "-n", "1", "-p", END, *system)
+        self.assertEqual(result.returncode, 0)
+        self.one_line(result.stderr.decode(), ["warning", "--system-prompt changes nothing"])
 
     def test_plain(self):
         self.keep("--exact", "--ignore-chat-template", "-p", "-", input="Once upon a")
