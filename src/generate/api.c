@@ -21,8 +21,10 @@ static void pass_warning(void *ctx, enum log_level level, const char *message)
 clm_model *clm_model_open(const char *path, const clm_model_options *options, clm_error *err)
 {
     clm_model_options o = options ? *options : (clm_model_options){0};
-    clm_model *m = mem_zeroed(1, sizeof *m);
+    clm_model *m = path ? mem_zeroed(1, sizeof *m) : NULL;
 
+    if (!path)
+        return fail_null(err, CLM_ERR_ARG, "the path of a model is NULL; give its folder");
     if (!m)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a model");
     m->warn = o.warn;

@@ -63,6 +63,8 @@ static void test_model(void **state)
     CHECK(clm_model_is_end(model, 3) && !clm_model_is_end(model, 100), "end tokens");
     CHECK(n == 5 && tokenize("Once upon a time", tokens, 4) == 5 && tokens[0] == 0, "%d tokens", n);
     CHECK(clm_model_tokenize(model, "x", 1, false, tokens, 4, &err) == 1, "%s", err.message);
+    CHECK(!clm_model_open(NULL, NULL, &err) && err.code == CLM_ERR_ARG && *err.message, "NULL");
+    err = (clm_error){0};
     CHECK(!clm_model_open("no/such/folder", NULL, &err) && err.code == CLM_ERR_IO && *err.message,
           "a folder that is not there was opened");
 }
