@@ -521,11 +521,12 @@ static void bench_defaults(void *args)
 
 static const struct option bench_options[] = {
     {TABLE_OPTION(A, model, options_running)},
-    {STRING_OPTION("shape", 's', A, shape, "NAME",
-                   "random weights in the shape of a known model instead of a checkpoint: "
-                   "llama-3.2-1b, llama-3.1-8b, qwen3-0.6b, qwen3-30b-a3b, gemma-3-4b, "
-                   "tinyllama-1.1b, mamba2-1.3b, falcon-h1-1.5b, qwen3-next-80b-a3b "
-                   "or storyteller")},
+    {STRING_OPTION(
+        "shape", 's', A, shape, "NAME",
+        "random weights in the shape of a known model instead of a checkpoint: "
+        "llama-3.2-1b, llama-3.1-8b, qwen3-0.6b, qwen3-30b-a3b, gemma-3-4b, "
+        "tinyllama-1.1b, deepseek-v2-lite, mamba2-1.3b, falcon-h1-1.5b, qwen3-next-80b-a3b "
+        "or storyteller")},
     {INT_OPTION("bits", 'b', A, bits, 2, 16,
                 "of the random weights: 16 for bf16; 2, 3, 4, 5, 6 or 8 in groups (default: 4)")},
     {INT_OPTION("group-size", 0, A, group_size, 32, 128,

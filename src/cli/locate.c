@@ -68,7 +68,8 @@ static int locate_name(char *out, size_t size, const char *name, clm_error *err)
     if (!hub_is_name(name))
         return fail(err, CLM_ERR_IO, "%s: no such folder; give a model's folder or org/model",
                     name);
-    hub_cache(cache, sizeof cache, NULL);
+    if (hub_cache(cache, sizeof cache, NULL))
+        copy_path(cache, sizeof cache, "(none: HOME is not set)", NULL);
     if (!strchr(name, '/'))
         return fail(err, CLM_ERR_IO,
                     "%s: no such folder, and no model of that name in the hub cache %s; give a "

@@ -303,7 +303,10 @@ static int take_operand(struct parser *p, const char *text)
     struct strings *list = (struct strings *)(void *)(p->args + p->operands->offset);
 
     if (!p->operands->name)
-        return fail(p->err, CLM_ERR_ARG, "there is no use for \"%s\"", text);
+        return fail(p->err, CLM_ERR_ARG, "there is no use for \"%.60s\"%s", text,
+                    find_option(p->table, p->args, "prompt", 6, 0).option
+                        ? "; a prompt is given with --prompt"
+                        : "");
     if (list->n == p->operands->max)
         return fail(p->err, CLM_ERR_ARG, "\"%s\" is one %s too many", text, p->operands->name);
     return add_string(list, text, p->memory, p->err);
