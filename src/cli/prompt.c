@@ -25,7 +25,7 @@ static int read_stream(struct strbuf *out, FILE *f, const char *name, clm_error 
     return 0;
 }
 
-static void add_unescaped(struct strbuf *out, const char *text)
+void prompt_unescape(struct strbuf *out, const char *text)
 {
     while (*text) {
         size_t plain = strcspn(text, "\\");
@@ -46,7 +46,7 @@ int prompt_read(struct strbuf *out, const char *text, clm_error *err)
     if (strcmp(text, "-") == 0 && read_stream(out, stdin, "standard input", err))
         return -1;
     if (strcmp(text, "-") != 0)
-        add_unescaped(out, text);
+        prompt_unescape(out, text);
     return out->failed ? fail(err, CLM_ERR_NOMEM, "no memory for the prompt") : 0;
 }
 

@@ -17,8 +17,10 @@ struct prompt_options {
     enum prompt_part part;
 };
 
-/* Append the prompt's text: standard input as it is, or the option with "\n" and "\t" written out,
- * as mlx-lm does. */
+/* Append a text of the command line with "\n" and "\t" in it written out, as mlx-lm does. */
+void prompt_unescape(struct strbuf *out, const char *text);
+
+/* Append the prompt's text: standard input as it is, or the option, unescaped. */
 int prompt_read(struct strbuf *out, const char *text, clm_error *err);
 
 /* What a model is given. Start from {0}. */

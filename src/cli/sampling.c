@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "base/memory.h"
+#include "cli/prompt.h"
 #include "format/json.h"
 #include "generate/end_tokens.h"
 #include "generate/logit_bias.h"
@@ -77,7 +78,8 @@ const struct option options_sampling[] = {
     {STRINGS_OPTION("extra-eos-token", 0, A, extra_end_tokens, "TOKEN",
                     "tokens, or their ids, that end the text too")},
     {STRINGS_OPTION("stop", 0, A, stops, "TEXT",
-                    "texts that end the text too; they are not part of it")},
+                    "texts that end the text too; they are not part of it; \\n and \\t in them "
+                    "stand for line ends and tabs")},
     {0},
 };
 
@@ -191,9 +193,13 @@ static int collect_stops(struct stop_set *out, const struct strings *texts, clm_
     bool failed = false;
 
     for (int i = 0; i < texts->n; i++) {
+        struct strbuf text = {0};
+
         if (!*texts->items[i])
             return fail(err, CLM_ERR_ARG, "--stop is empty; give a text");
-        failed |= stop_set_add_text(out, texts->items[i], strlen(texts->items[i])) != 0;
+        prompt_unescape(&text, texts->items[i]);
+        failed |= text.failed || stop_set_add_text(out, text.data, text.size);
+        strbuf_release(&text);
     }
     return failed || stop_set_build(out) ? fail(err, CLM_ERR_NOMEM, "no memory for stops") : 0;
 }

@@ -64,6 +64,13 @@ class Output(Case):
                             ("{", "JSON"), ('{"1": 1, "01": 2}', "twice"), ('{"9999": 1}', "9999")):
             self.fails(2, word, "generate", "--logit-bias", value)
 
+    def test_stop_at_line_ends(self):
+        args = ["-n", "60", "-p", "Tell me a story."]
+        story = self.plain(*args).decode()
+        self.assertIn("\n\n", story[:-1])
+        self.assertEqual(self.plain(*args, "--stop", r"\n\n").decode(),
+                         story[:story.index("\n\n")] + "\n")
+
     def test_streams(self):
         """The first token is there while the others are still to come."""
         with subprocess.Popen([command.CLM, "generate", "--json", "-n", "300", "--temp", "1"],
