@@ -119,11 +119,30 @@ Interrupted by Ctrl\-C; what there was until then has been written.
 .BR HF_HUB_CACHE ", " HF_HOME
 Where the Hugging Face cache lies, in place of
 .IR ~/.cache/huggingface .
+.TP
+.B CLM_MODEL
+The model that is used without
+.BR \-m .
+.TP
+.B CLM_DEVICE
+Where to compute without
+.BR \-\-device .
+.TP
+.B CLM_CPU
+The best instruction set that may be used: scalar, avx2, avx512 or neon.
+.TP
+.B XDG_STATE_HOME
+Where clm chat keeps the lines that were typed, in place of
+.IR ~/.local/state .
+.TP
+.B NO_COLOR
+When it is set, clm chat does not dim what the model thinks.
 .SH FILES
 .TP
 .I share/clm/storyteller\-4bit
 The model that is used without
-.BR \-m .
+.B \-m
+and CLM_MODEL.
 .SH EXAMPLES
 A story:
 .PP

@@ -15,7 +15,8 @@ static const char *const kv_group_sizes[] = {"64", "32", "128", NULL};
 const struct option option_model[] = {
     {STRING_OPTION("model", 'm', struct model_options, model, "MODEL",
                    "a model's folder, or org/model from the local Hugging Face cache; without it "
-                   "the small model that comes with clm is used")},
+                   "what CLM_MODEL in the environment names, else the small model that comes with "
+                   "clm")},
     {0},
 };
 
