@@ -1,14 +1,12 @@
 """Writes toggles.h: small configs with one key other than in the shared goldens, and the logits that transformers computes for them.
 
-usage: toggles.py GOLDENS, the folder with models_hf/. Weights follow from the names of tensors (value() below and in
-test_toggles.c), so that only names and shapes need keeping.
+usage: toggles.py GOLDENS, the folder with models_hf/. Weights follow from the names of tensors.
 """
 
 import json
 import pathlib
 import sys
 import tempfile
-import textwrap
 
 import numpy as np
 import torch
@@ -16,9 +14,9 @@ import transformers
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from hashed import LEFT_OUT, floats, listed, strings, value
+
 TOKENS = [3, 17, 9, 30, 5, 22, 41, 7, 12, 33, 4, 19]
-LEFT_OUT = {"dtype", "bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "use_cache",
-            "attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"}
 CASES = [
     ("xlstm", {"use_bias": True}),
     ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}),
@@ -45,25 +43,6 @@ CASES = [
 ]
 
 
-def value(name, shape):
-    """Bytes hashed from the name and the place: of vectors that are weights 0.5 to 1.5, of others -1 to 1, of matrices
-    -0.25 to 0.25."""
-    h = 2166136261
-    for c in name.encode():
-        h = (h ^ c) * 16777619 & 0xFFFFFFFF
-    x = np.arange(int(np.prod(shape)), dtype=np.uint64) * 2654435761 & 0xFFFFFFFF ^ h
-    x = (x ^ x >> 15) * 2246822519 & 0xFFFFFFFF
-    byte = ((x ^ x >> 13) >> 16 & 0xFF).astype(np.float32)
-    if len(shape) > 1:
-        return ((byte - 128) / 512).reshape(shape)
-    return 0.5 + byte / 256 if name.endswith("weight") else (byte - 128) / 128
-
-
-def wrapped(tensors):
-    """Parts short enough for a string of C."""
-    return textwrap.wrap(tensors, 4000, break_long_words=False, break_on_hyphens=False)
-
-
 def case(goldens, fixture, change):
     config = json.loads((goldens / "models_hf" / fixture / "config.json").read_text()) | change
     with tempfile.TemporaryDirectory() as folder:
@@ -80,10 +59,8 @@ def case(goldens, fixture, change):
         with torch.no_grad():
             logits = model(torch.tensor([TOKENS]), use_cache=False).logits[0, -1].numpy()
     text = json.dumps({k: v for k, v in config.items() if k not in LEFT_OUT}, separators=(",", ":"))
-    tensors = " ".join(n + "".join(f":{d}" for d in s) for n, s in sorted(shapes.items()))
     return "    {%s,\n     %s,\n     {%s},\n     {%s}},\n" % (
-        json.dumps(f"{fixture} {json.dumps(change)}"), json.dumps(text), ", ".join(map(json.dumps, wrapped(tensors))),
-        ", ".join(f"{x:.7g}f" if "." in f"{x:.7g}" or "e" in f"{x:.7g}" else f"{x:.7g}.0f" for x in logits))
+        json.dumps(f"{fixture} {json.dumps(change)}"), json.dumps(text), strings(listed(shapes)), floats(logits))
 
 
 torch.set_num_threads(1)
