@@ -1,7 +1,8 @@
 #include "models/adapter.h"
 
+#define PCRE2_CODE_UNIT_WIDTH 8
 #include <math.h>
-#include <regex.h>
+#include <pcre2.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -46,7 +47,7 @@ static void read_mlx(struct adapter *a, config *c)
 /* All ways to begin an adapter but these take from the checkpoint's weights what it then adds. */
 static void refuse_start(config *c, const char *start)
 {
-    static const char *const known[] = {"gaussian", "eva", "orthogonal"};
+    static const char *const known[] = {"gaussian", "eva", "orthogonal", "mica"};
 
     for (size_t i = 0; i < COUNT(known); i++)
         if (strcmp(start, known[i]) == 0)
@@ -61,10 +62,10 @@ static void refuse_start(config *c, const char *start)
 /* What PEFT may ask for and clm cannot do. */
 static void refuse_peft(config *c)
 {
-    static const char *const wanting[] = {"megatron_config",         "layer_replication",
-                                          "alora_invocation_tokens", "target_parameters",
-                                          "trainable_token_indices", "arrow_config"};
-    static const char *const switches[] = {"lora_bias", "use_qalora", "use_bdlora"};
+    static const char *const wanting[] = {
+        "megatron_config",         "layer_replication", "alora_invocation_tokens",
+        "trainable_token_indices", "arrow_config",      "kasa_config",
+        "monteclora_config",       "use_bdlora"};
 
     for (size_t i = 0; i < COUNT(wanting); i++) {
         enum config_kind kind = config_kind(c, wanting[i]);
@@ -75,9 +76,8 @@ static void refuse_peft(config *c)
             continue;
         config_fail(c, wanting[i], "something; clm cannot apply it");
     }
-    for (size_t i = 0; i < COUNT(switches); i++)
-        if (config_bool_or(c, switches[i], false))
-            config_fail(c, switches[i], "true; clm cannot apply it");
+    if (config_bool_or(c, "use_qalora", false))
+        config_fail(c, "use_qalora", "true; clm cannot apply it");
     if (config_kind(c, "init_lora_weights") == CONFIG_STRING)
         refuse_start(c, config_string(c, "init_lora_weights"));
 }
@@ -92,6 +92,10 @@ static void read_peft(struct adapter *a, config *c)
     config_int_in(c, "r", 1, 1 << 20);
     config_float_or(c, "lora_alpha", 8);
     config_bool_or(c, "use_rslora", false);
+    a->lora_bias = config_bool_or(c, "lora_bias", false);
+    if (a->lora_bias && a->kind == ADAPTER_DORA)
+        config_fail(c, "lora_bias", "true beside use_dora; PEFT has no such adapter");
+    a->n_parameters = config_strings(c, "target_parameters", &a->parameters);
     refuse_peft(c);
 }
 
@@ -145,6 +149,8 @@ static const struct {
     {".lora_B.weight", PART_LORA_B},
     {".lora_A.default.weight", PART_LORA_A},
     {".lora_B.default.weight", PART_LORA_B},
+    {".lora_B.bias", PART_LORA_BIAS},
+    {".lora_B.default.bias", PART_LORA_BIAS},
     {".lora_embedding_A", PART_LORA_A},
     {".lora_embedding_B", PART_LORA_B},
     {".lora_embedding_A.default", PART_LORA_A},
@@ -153,6 +159,16 @@ static const struct {
     {".lora_magnitude_vector.weight", PART_MAGNITUDE},
     {".lora_magnitude_vector.default.weight", PART_MAGNITUDE},
 };
+
+/* PEFT's names of modules that it has wrapped. */
+static void unwrap(char *name)
+{
+    static const char layer[] = ".base_layer.";
+    size_t n = sizeof layer - 2;
+
+    for (char *at = strstr(name, layer); at; at = strstr(at, layer))
+        memmove(at, at + n, strlen(at + n) + 1);
+}
 
 struct tensor_place adapter_place(const struct family *f, const struct spec *s, const char *name,
                                   char *module, size_t size)
@@ -163,14 +179,15 @@ struct tensor_place adapter_place(const struct family *f, const struct spec *s, 
 
     if (strncmp(name, peft, sizeof peft - 1) == 0)
         name += sizeof peft - 1;
-    n = strlen(name);
-    if (n + sizeof ".weight" > size)
+    if (strlen(name) + sizeof ".weight" > size)
         return place;
     strcpy(module, name);
+    unwrap(module);
+    n = strlen(module);
     for (size_t i = 0; i < COUNT(ends); i++) {
         size_t m = strlen(ends[i].end);
 
-        if (n <= m || strcmp(name + n - m, ends[i].end) != 0)
+        if (n <= m || strcmp(module + n - m, ends[i].end) != 0)
             continue;
         strcpy(module + n - m, ".weight");
         place = tensor_place(f, s, module);
@@ -211,31 +228,85 @@ int adapter_check_module(const struct adapter *a, const char *module, int layer,
                 a->path, module);
 }
 
-/* Patterns that may take a matcher forever, or all memory: counted repeats, references back. */
-static bool is_harmless(const char *pattern)
+bool adapter_unties(const struct adapter *a, const struct family *f)
 {
-    for (const char *p = pattern; *p; p++)
-        if (*p == '{' || (*p == '\\' && p[1] >= '0' && p[1] <= '9'))
-            return false;
-    return true;
+    for (size_t i = 0; a->peft && i < checkpoint_count(a->weights); i++) {
+        const char *name = checkpoint_at(a->weights, i)->name;
+        char module[512];
+        struct tensor_place place = adapter_place(f, NULL, name, module, sizeof module);
+        bool whole = !is_addition(place.part) && !strstr(name, ".base_layer.");
+
+        if (place.to.kind == TARGET_SLOTS && place.part != PART_BIAS &&
+            (place.to.first == ROLE_LM_HEAD || (place.to.first == ROLE_EMBED_TOKENS && whole)))
+            return true;
+    }
+    return false;
 }
 
-/* Does the key of an object of patterns fit the name of a module, as PEFT matches them:
- * ^(.*\.)?(key)$ */
+bool adapter_is_target(const char *target, const char *module, const char *parameter)
+{
+    char whole[600];
+    size_t n, m = strlen(target);
+
+    snprintf(whole, sizeof whole, "%s.%s", module, parameter);
+    n = strlen(whole);
+    return n >= m && strcmp(whole + n - m, target) == 0 && (n == m || whole[n - m - 1] == '.');
+}
+
+static void *regex_alloc(size_t size, void *ctx)
+{
+    (void)ctx;
+    return mem_alloc(size);
+}
+
+static void regex_free(void *p, void *ctx)
+{
+    (void)ctx;
+    mem_free(p);
+}
+
+/* What pcre2_match says of a whole pattern; limits hold those short that would match forever. */
+static int match_whole(const char *pattern, const char *text)
+{
+    pcre2_general_context *general = pcre2_general_context_create(regex_alloc, regex_free, NULL);
+    pcre2_compile_context *context = general ? pcre2_compile_context_create(general) : NULL;
+    pcre2_match_context *limits = context ? pcre2_match_context_create(general) : NULL;
+    pcre2_match_data *match = limits ? pcre2_match_data_create(1, general) : NULL;
+    pcre2_code *code = NULL;
+    size_t where;
+    int rc = PCRE2_ERROR_NOMEMORY;
+
+    if (match)
+        code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, 0, &rc, &where, context);
+    if (code) {
+        pcre2_set_match_limit(limits, 1000000);
+        pcre2_set_depth_limit(limits, 10000);
+        rc = pcre2_match(code, (PCRE2_SPTR)text, strlen(text), 0, 0, match, limits);
+    } else if (rc > 0) {
+        rc = PCRE2_ERROR_BADMAGIC; /* it does not compile */
+    }
+    pcre2_code_free(code);
+    pcre2_match_data_free(match);
+    pcre2_match_context_free(limits);
+    pcre2_compile_context_free(context);
+    pcre2_general_context_free(general);
+    return rc;
+}
+
+/* Does the key of an object of patterns fit the name of a module, as PEFT matches them: from its
+ * beginning or behind a dot, to its end? */
 static bool pattern_fits(config *patterns, const char *key, const char *module)
 {
-    char text[600];
-    regex_t re;
-    bool fits;
+    char pattern[600];
+    int rc = PCRE2_ERROR_BADMAGIC;
 
-    snprintf(text, sizeof text, "^(.*\\.)?(%.500s)$", key);
-    if (strlen(key) > 500 || !is_harmless(key) || regcomp(&re, text, REG_EXTENDED | REG_NOSUB)) {
-        config_fail(patterns, key, "a pattern that clm cannot match");
-        return false;
+    if (strlen(key) <= 500) {
+        snprintf(pattern, sizeof pattern, "^(.*\\.)?(%s)$", key);
+        rc = match_whole(pattern, module);
     }
-    fits = regexec(&re, module, 0, NULL, 0) == 0;
-    regfree(&re);
-    return fits;
+    if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
+        config_fail(patterns, key, "a pattern that clm cannot match");
+    return rc >= 0;
 }
 
 /* What the first key that fits says; otherwise the config's own. */

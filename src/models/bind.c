@@ -143,7 +143,8 @@ static int reach(struct binder *b, const struct checkpoint_tensor *t,
     if (place->part == PART_BIAS && !rows.rows)
         rows = *piece; /* a bias of its own says nothing of how the weight lies */
     memcpy(rows.part, piece->part, sizeof rows.part);
-    rows.transposed = place->part == PART_WEIGHT ? place->to.transposed : piece->transposed;
+    rows.transposed = place->part == PART_WEIGHT || is_addition(place->part) ? place->to.transposed
+                                                                             : piece->transposed;
     *piece = rows;
     piece->part[place->part] = t;
     piece->stacked = b->slots[slot].n_experts > 0 && place->expert < 0;
@@ -246,6 +247,27 @@ static int reach_latent(struct binder *b, const struct checkpoint_tensor *t,
     return 0;
 }
 
+const struct nn_slot *binder_slot(const struct binder *b, const struct tensor_place *place,
+                                  int64_t *rows)
+{
+    bool one = place->to.kind == TARGET_SLOTS;
+    const struct nn_slot *first = NULL;
+
+    *rows = 0;
+    if (place->layer >= b->m->spec->n_layers || place->to.second)
+        return NULL;
+    for (int i = 0; i < (one ? 1 : place->to.n); i++) {
+        int role = one ? (int)place->to.first + place->alternative : role_of(&place->to, i);
+        int slot = slot_of(b, place, role);
+
+        if (slot < 0)
+            return NULL;
+        *rows += b->slots[slot].n_out;
+        first = first ? first : &b->slots[slot];
+    }
+    return first;
+}
+
 int binder_lead(struct binder *b, const struct checkpoint_tensor *t, struct tensor_place place)
 {
     if (place.part == PART_OTHER)
@@ -268,6 +290,12 @@ int binder_lead(struct binder *b, const struct checkpoint_tensor *t, struct tens
     return reach(b, t, &place, (int)place.to.first + place.alternative, (struct piece){0});
 }
 
+/* Does the adapter part the head from the embedding that it was tied to? */
+static bool unties(const struct binder *b)
+{
+    return b->adapter && b->adapter->unties;
+}
+
 static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
 {
     struct tensor_place place = tensor_place(b->m->family, b->m->spec, t->name);
@@ -277,6 +305,15 @@ static int lead_tensor(struct binder *b, const struct checkpoint_tensor *t)
     if (place.to.kind == TARGET_NONE)
         return binder_unused(b, t);
     b->n_signs += place.part == PART_SIGNS;
+    if (place.to.first == ROLE_LM_HEAD && place.part != PART_BIAS && unties(b))
+        return 0; /* the embedding serves, apart from what the adapter makes of it */
+    if (place.to.first == ROLE_EMBED_TOKENS && unties(b)) {
+        struct tensor_place head = place;
+
+        head.to.first = ROLE_LM_HEAD;
+        if (binder_lead(b, t, head))
+            return -1;
+    }
     if (place.to.first == ROLE_LM_HEAD && b->m->spec->tie_word_embeddings) {
         if (place.part != PART_BIAS)
             return 0; /* the embedding serves */

@@ -57,6 +57,7 @@ static const struct weight_rule neox_weights[] = {
     {"layers.*.mlp.{dense_h_to_4h,dense_4h_to_h}", SLOTS(1, ROLE_UP_PROJ)},
     {"final_layer_norm", FINAL_NORM},
     {"embed_out", LM_HEAD},
+    {"lm_head", LM_HEAD},
     {"layers.*.attention.{bias,masked_bias,rotary_emb}**", IGNORE}, /* mask and angles */
     {NULL, IGNORE},
 };

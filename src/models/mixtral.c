@@ -45,6 +45,9 @@ static const struct weight_rule mixtral_weights[] = {
     {"model.layers.*.block_sparse_moe.gate", ROUTER(1)},
     {"model.layers.*.block_sparse_moe.switch_mlp.{gate,up,down}_proj", EXPERTS(1)},
     {"model.layers.*.block_sparse_moe.experts.#.{w1,w3,w2}", EXPERTS(1)},
+    {"model.layers.*.mlp.gate", ROUTER(1)},
+    {"model.layers.*.mlp.experts.gate_up_proj", SPLIT(1, ROLE_EXPERT_GATE, 2)},
+    {"model.layers.*.mlp.experts.down_proj", SLOTS(1, ROLE_EXPERT_DOWN)},
     {"model.norm", FINAL_NORM},
     {"lm_head", LM_HEAD},
     {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */

@@ -131,8 +131,8 @@ static config *find_text(struct model *m, clm_error *err)
     return text;
 }
 
-/* m->config is open: spec and structure from it. */
-static int describe(struct model *m, clm_error *err)
+/* m->config is open: spec and structure from it. adapter may be NULL. */
+static int describe(struct model *m, struct adapter *adapter, clm_error *err)
 {
     config *text = find_text(m, err);
 
@@ -152,6 +152,10 @@ static int describe(struct model *m, clm_error *err)
         return -1;
     if (m->spec->tie_by_file && m->weights)
         m->spec->tie_word_embeddings = !checkpoint_has_head(m->family, m->weights);
+    if (adapter && m->spec->tie_word_embeddings && adapter_unties(adapter, m->family)) {
+        m->spec->tie_word_embeddings = false;
+        adapter->unties = true;
+    }
     m->nn = nn_model_new(m->spec, m->dev, m->memory, err);
     return m->nn ? 0 : -1;
 }
@@ -284,39 +288,35 @@ static int finish_gates(struct model *m, clm_error *err)
     return 0;
 }
 
-/* The adapter's config serves while weights are bound, its tensors as long as the model. */
-static int bind(struct model *m, const char *path, const char *adapter_path, const struct log *log,
-                clm_error *err)
+/* The adapter's config serves until weights are bound, its tensors as long as the model. */
+static int open_adapter(struct model *m, struct adapter *a, const char *path, clm_error *err)
 {
-    struct adapter a = {0};
-    int rc;
-
-    if (!adapter_path)
-        return model_bind(m, path, NULL, log, err);
-    if (adapter_open(&a, adapter_path, m->memory, err))
+    if (adapter_open(a, path, m->memory, err))
         return -1;
-    m->adapter = a.weights;
-    m->adapter_path = a.path;
-    m->adapter_kind = adapter_kind_name(a.kind);
-    rc = model_bind(m, path, &a, log, err);
-    adapter_close(&a);
-    return rc;
+    m->adapter = a->weights;
+    m->adapter_path = a->path;
+    m->adapter_kind = adapter_kind_name(a->kind);
+    return 0;
 }
 
 struct model *model_open_adapted(const char *path, const char *adapter_path, device *d,
                                  const struct log *log, clm_error *err)
 {
     struct model *m = new_model(d, err);
+    struct adapter a = {0}, *adapter = adapter_path ? &a : NULL;
+    int rc;
 
     if (!m)
         return NULL;
-    if (open_files(m, path, log, err) || describe(m, err) ||
-        bind(m, path, adapter_path, log, err)) {
-        model_close(m);
-        return NULL;
+    rc = open_files(m, path, log, err) ||
+         (adapter && open_adapter(m, adapter, adapter_path, err)) || describe(m, adapter, err) ||
+         model_bind(m, path, adapter, log, err);
+    adapter_close(&a);
+    if (rc == 0) {
+        nn_model_share(m->nn);
+        rc = norm_head(m, err) || finish_gates(m, err);
     }
-    nn_model_share(m->nn);
-    if (norm_head(m, err) || finish_gates(m, err)) {
+    if (rc) {
         model_close(m);
         return NULL;
     }
@@ -336,7 +336,7 @@ struct model *model_random(const char *config_text, const char *name, struct mod
     if (!m)
         return NULL;
     m->config = config_parse(config_text, strlen(config_text), name, log, err);
-    if (!m->config || describe(m, err) || model_bind_random(m, format, err)) {
+    if (!m->config || describe(m, NULL, err) || model_bind_random(m, format, err)) {
         model_close(m);
         return NULL;
     }

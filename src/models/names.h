@@ -17,10 +17,17 @@ enum tensor_part {
     PART_DIVISOR, /* weight_global_scale, one that they are divided by */
     PART_LORA_A,  /* of adapters, in whose names the part is spelled otherwise */
     PART_LORA_B,
+    PART_LORA_BIAS,
     PART_MAGNITUDE,
     PART_UNUSED, /* weight_shape, and what would quantise activations or the cache */
     PART_OTHER
 };
+
+/* Is the part one that an adapter adds, beside what the checkpoint has? */
+static inline bool is_addition(enum tensor_part part)
+{
+    return part >= PART_LORA_A && part <= PART_MAGNITUDE;
+}
 
 /* What a tensor is for. */
 struct tensor_place {

@@ -6,7 +6,7 @@
 #include "models/model.h"
 #include "models/names.h"
 
-#define N_PARTS 12 /* of enum tensor_part, those that are kept */
+#define N_PARTS 13 /* of enum tensor_part, those that are kept */
 
 /* What quantization_config says that tensors leave open; 0: nothing. */
 struct foreign {
@@ -27,6 +27,9 @@ struct piece {
     bool turned; /* the place's inputs are the rows [row, row + n_in), its outputs the columns */
 };
 
+/* How PEFT's tensors for stacked experts lie, see stacks.h. */
+enum stacks { STACKS_UNKNOWN, STACKS_AS_THEY_ARE, STACKS_TURNED };
+
 struct binder {
     struct model *m;
     const char *path;
@@ -42,6 +45,7 @@ struct binder {
     const struct log *log;
     struct adapter *adapter;  /* NULL: none */
     struct piece **additions; /* as pieces, of the adapter's tensors */
+    enum stacks stacks;
     clm_error *err;
 };
 
@@ -88,6 +92,11 @@ int set_turned(struct binder *b, struct weight *w, const struct piece *p, const 
 
 /* models/bind.c: take a tensor of the checkpoint or the adapter to the place that is its. */
 int binder_lead(struct binder *b, const struct checkpoint_tensor *t, struct tensor_place place);
+
+/* The first slot that a tensor goes to, and how many rows those that it goes to have together;
+ * NULL: none. */
+const struct nn_slot *binder_slot(const struct binder *b, const struct tensor_place *place,
+                                  int64_t *rows);
 
 /* models/fill.c: make a place from its pieces; -1 with the error of what is missing or does not
  * fit. */

@@ -35,14 +35,14 @@ static void ordered(pass *p, const struct nn_linear *l, const tensor *x, tensor 
     p->ops->matmul(p->dev, &job, 1, inputs);
 }
 
-/* y = gain y + b (a x) + the bias that y has not got. */
+/* y = gain y + b (a x) + the bias that comes with it. */
 static void adapt(pass *p, const struct nn_linear *l, const tensor *x, tensor *y)
 {
     const struct nn_lora *lora = l->lora;
     tensor *low = pass_tensor(p, DTYPE_F32, x->rows, lora->a->n_out);
     tensor *more = pass_tensor(p, DTYPE_F32, x->rows, y->cols);
     struct matmul_job down = {.y = low, .w = lora->a};
-    struct matmul_job up = {.y = more, .w = lora->b, .bias = lora->gain ? l->bias : NULL};
+    struct matmul_job up = {.y = more, .w = lora->b, .bias = lora->gain ? l->bias : lora->bias};
 
     if (p->failed)
         return;
@@ -97,6 +97,8 @@ void nn_embed(pass *p, const struct nn_linear *table, const int32_t *ids, float 
     p->ops->embed(p->dev, low, lora->a, ids, scale);
     p->ops->matmul(p->dev, &up, 1, low);
     p->ops->add(p->dev, x, more, 1);
+    if (lora->in_gain)
+        p->ops->scale_columns(p->dev, x, lora->in_gain);
     if (gain) {
         struct weight column = {
             .format = WEIGHT_F32, .n_out = table->w.n_out, .n_in = 1, .data = lora->gain};
@@ -106,29 +108,53 @@ void nn_embed(pass *p, const struct nn_linear *table, const int32_t *ids, float 
     }
 }
 
+/* y = x, each row times the gains [cols] of its expert; y may be x. */
+static void times_gains(pass *p, tensor *y, const tensor *x, const float *gains, int n_experts,
+                        const tensor *ids)
+{
+    tensor *of_rows = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
+    struct weight table = {
+        .format = WEIGHT_F32, .n_out = n_experts, .n_in = x->cols, .data = gains};
+
+    if (p->failed)
+        return;
+    p->ops->embed(p->dev, of_rows, &table, ids->data, 1);
+    p->ops->glu(p->dev, y, x, of_rows, ACT_NONE);
+}
+
+/* y = gain y + b (a x) + the bias that comes with it, by the experts ids of x. */
+static void adapt_experts(pass *p, const struct nn_experts *e, int n_experts, const tensor *x,
+                          const tensor *ids, tensor *y)
+{
+    const struct nn_lora *lora = e->lora;
+    tensor *low = pass_tensor(p, DTYPE_F32, y->rows, lora->a->n_out);
+    tensor *more = pass_tensor(p, DTYPE_F32, y->rows, y->cols);
+    struct matmul_job down = {.y = low, .w = lora->a};
+    struct matmul_job up = {.y = more, .w = lora->b, .bias = lora->gain ? e->bias : lora->bias};
+
+    if (p->failed)
+        return;
+    p->ops->matmul_experts(p->dev, &down, 1, n_experts, x, ids);
+    p->ops->matmul_experts(p->dev, &up, 1, n_experts, low, ids);
+    if (lora->gain)
+        times_gains(p, y, y, lora->gain, n_experts, ids);
+    if (!p->failed)
+        p->ops->add(p->dev, y, more, 1);
+}
+
 void nn_experts(pass *p, const struct nn_experts *const *e, int n, int n_experts, const tensor *x,
                 const tensor *ids, tensor *const *y)
 {
     struct matmul_job jobs[MAX_JOBS] = {{0}};
 
     for (int i = 0; i < n; i++)
-        jobs[i] = (struct matmul_job){.y = y[i], .w = e[i]->w, .bias = e[i]->bias};
+        jobs[i] = (struct matmul_job){
+            .y = y[i], .w = e[i]->w, .bias = e[i]->lora && e[i]->lora->gain ? NULL : e[i]->bias};
     if (!p->failed)
         p->ops->matmul_experts(p->dev, jobs, n, n_experts, x, ids);
-    for (int i = 0; i < n && !p->failed; i++) {
-        const struct nn_lora *lora = e[i]->lora;
-        tensor *low = lora ? pass_tensor(p, DTYPE_F32, y[i]->rows, lora->a->n_out) : NULL;
-        tensor *more = lora ? pass_tensor(p, DTYPE_F32, y[i]->rows, y[i]->cols) : NULL;
-        struct matmul_job down = {.y = low}, up = {.y = more};
-
-        if (!lora || p->failed)
-            continue;
-        down.w = lora->a;
-        up.w = lora->b;
-        p->ops->matmul_experts(p->dev, &down, 1, n_experts, x, ids);
-        p->ops->matmul_experts(p->dev, &up, 1, n_experts, low, ids);
-        p->ops->add(p->dev, y[i], more, 1);
-    }
+    for (int i = 0; i < n && !p->failed; i++)
+        if (e[i]->lora)
+            adapt_experts(p, e[i], n_experts, x, ids, y[i]);
 }
 
 tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x)
@@ -143,7 +169,6 @@ void nn_per_part(pass *p, const struct nn_experts *parts, int n_parts, tensor *y
 {
     int rows = x->rows / n_parts;
     int32_t *numbers = arena_array(p->host, int32_t, (size_t)x->rows + 1);
-    struct matmul_job job = {.y = y, .w = parts->w, .bias = parts->bias};
     tensor ids = {.type = DTYPE_I32, .rows = rows, .cols = n_parts, .stride = n_parts};
 
     if (!numbers) {
@@ -154,8 +179,13 @@ void nn_per_part(pass *p, const struct nn_experts *parts, int n_parts, tensor *y
     for (int i = 0; i < x->rows; i++)
         numbers[i] = i % n_parts;
     ids.data = (void *)(uintptr_t)pass_upload(p, numbers, (size_t)x->rows * sizeof *numbers);
-    if (!p->failed)
-        p->ops->matmul_experts(p->dev, &job, 1, n_parts, x, &ids);
+    if (parts->lora && parts->lora->in_gain) {
+        tensor *inputs = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
+
+        times_gains(p, inputs, x, parts->lora->in_gain, n_parts, &ids);
+        x = inputs;
+    }
+    nn_experts(p, &parts, 1, n_parts, x, &ids, &y);
 }
 
 void nn_norm_groups(pass *p, const struct nn_norm *norm, tensor *x, int n_groups)

@@ -39,7 +39,9 @@ static int visit_matrix(struct walk *w, enum weight_role role, struct nn_linear 
 static int visit_experts(struct walk *w, enum weight_role role, struct nn_experts *e, int n_experts,
                          int n_out, int n_in, bool bias)
 {
-    bool routed = role == ROLE_EXPERT_GATE || role == ROLE_EXPERT_UP || role == ROLE_EXPERT_DOWN;
+    bool adaptable = role == ROLE_EXPERT_GATE || role == ROLE_EXPERT_UP ||
+                     role == ROLE_EXPERT_DOWN || role == ROLE_MLA_EMBED_Q ||
+                     role == ROLE_MLA_UNEMBED;
 
     return w->fn(w->ctx, &(struct nn_slot){
                              .layer = w->layer,
@@ -49,7 +51,7 @@ static int visit_experts(struct walk *w, enum weight_role role, struct nn_expert
                              .n_in = n_in,
                              .n_experts = n_experts,
                              .weight = e->w,
-                             .lora = routed ? &e->lora : NULL,
+                             .lora = adaptable ? &e->lora : NULL,
                              .bias = bias ? &e->bias : NULL,
                          });
 }

@@ -9,11 +9,15 @@
 #include "base/arena.h"
 #include "nn/spec.h"
 
-/* What an adapter adds to a product: y = gain W x + b (a x). Of an embedding a is a table
- * [vocabulary, rank], whose rows are looked up with those of W. */
+/* What an adapter adds to a product: y = gain W x' + b (a x') + bias, x' = in_gain x; what there is
+ * of the product's own bias comes after the gain. Of experts all are [n_experts, ...]. Of an
+ * embedding a is a table [vocabulary, rank], whose rows are looked up with those of W, gain is of
+ * these rows and in_gain of the columns, neither of them in b. */
 struct nn_lora {
-    struct weight *a, *b; /* [rank, n_in], [n_out, rank] f32; of experts [n_experts] each */
-    const float *gain;    /* [n_out] in device memory, or NULL; not of experts */
+    struct weight *a, *b; /* [rank, n_in], [n_out, rank] f32 */
+    const float *gain;    /* [n_out] in device memory, or NULL */
+    const float *in_gain; /* [n_in] likewise; of linears always NULL */
+    const float *bias;    /* [n_out] likewise; never with a gain */
 };
 
 /* Inputs are multiplied by signs, and blocks of them turned by a Hadamard matrix, before w. Where w

@@ -1,6 +1,6 @@
 /* Adapters of both forms against checkpoints of the sums: W + s B A stored as f32, of DoRA with
- * rows of their lengths; on linears, fused ones, experts and embeddings. And those that contradict
- * themselves or the model. */
+ * rows of their lengths; on linears, fused ones, experts and embeddings. Those that contradict
+ * themselves or the model. For what PEFT computes itself see test_peft.c. */
 #include <math.h>
 
 #include "tiny_run.h"
@@ -92,6 +92,13 @@ static const struct adapting adaptings[] = {
      false,
      {"experts.1.", "experts.2.w1", "q_proj"},
      "{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6, \"rank_pattern\": {\"w2\": 5}}",
+     six},
+    {"peft, dora of experts",
+     "mixtral",
+     PEFT,
+     true,
+     {"experts.1.", "experts.2.w1", "q_proj"},
+     "{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6, \"use_dora\": true}",
      six},
     {"peft of an embedding",
      "llama",
@@ -450,11 +457,11 @@ static const struct bad {
      NULL,
      {"use_qalora", ""}},
     {10,
-     "{\"peft_type\": \"LORA\", \"r\": 3, \"target_parameters\": [\"experts.gate_up_proj\"]}",
+     "{\"peft_type\": \"LORA\", \"r\": 3, \"lora_bias\": true, \"use_dora\": true}",
      NULL,
      NULL,
      NULL,
-     {"target_parameters", ""}},
+     {"lora_bias", "use_dora"}},
     {10,
      "{\"peft_type\": \"LORA\", \"r\": 3, \"layer_replication\": [[0, 1]]}",
      NULL,
@@ -462,11 +469,11 @@ static const struct bad {
      NULL,
      {"layer_replication", ""}},
     {10,
-     "{\"peft_type\": \"LORA\", \"r\": 3, \"alpha_pattern\": {\"(a{9}){9}\": 1}}",
+     "{\"peft_type\": \"LORA\", \"r\": 3, \"alpha_pattern\": {\"((a{999}){999}){999}\": 1}}",
      NULL,
      NULL,
      NULL,
-     {"(a{9}){9}", ""}},
+     {"((a{999}){999}){999}", ""}},
 };
 
 static void test_wrong(void **state)
