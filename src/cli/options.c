@@ -202,6 +202,21 @@ static int parse_ids(const struct option *o, struct ids *out, const char *text, 
     return 0;
 }
 
+/* "DIR" and "FILE" name something that is there, or is to be: no name is none of it. */
+static bool is_nameless(const char *kind, const char *text)
+{
+    return !*text && (strcmp(kind, "FILE") == 0 || strcmp(kind, "DIR") == 0);
+}
+
+static int parse_string(const struct option *o, const char **out, const char *text, clm_error *err)
+{
+    if (is_nameless(o->value, text))
+        return fail(err, CLM_ERR_ARG, "--%s is empty; give a name: --%s %s", o->name, o->name,
+                    o->value);
+    *out = text;
+    return 0;
+}
+
 static int add_string(struct strings *list, const char *text, arena *a, clm_error *err)
 {
     const char **items = arena_array(a, const char *, (size_t)list->n + 1);
@@ -237,8 +252,7 @@ static int parse_value(struct parser *p, struct place at, const char *text)
     case OPTION_STRINGS:
         return add_string((struct strings *)(void *)at.value, text, p->memory, p->err);
     case OPTION_STRING:
-        *(const char **)(void *)at.value = text;
-        return 0;
+        return parse_string(o, (const char **)(void *)at.value, text, p->err);
     case OPTION_FLAG:
     case OPTION_GROUP:
         break;
@@ -307,6 +321,8 @@ static int take_operand(struct parser *p, const char *text)
                     find_option(p->table, p->args, "prompt", 6, 0).option
                         ? "; a prompt is given with --prompt"
                         : "");
+    if (is_nameless(p->operands->name, text))
+        return fail(p->err, CLM_ERR_ARG, "%s is an empty name", p->operands->name);
     if (list->n == p->operands->max)
         return fail(p->err, CLM_ERR_ARG, "\"%s\" is one %s too many", text, p->operands->name);
     return add_string(list, text, p->memory, p->err);

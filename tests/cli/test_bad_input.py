@@ -160,6 +160,9 @@ class BadOptions(Case):
 
     def test_values(self):
         self.fails(2, ["--temp", "needs a value"], "generate", "--temp")
+        self.fails(2, ["--tools", "empty"], "generate", "--tools", "")
+        self.fails(2, ["--prompt-cache-dir", "empty"], "chat", "--prompt-cache-dir=")
+        self.fails(2, ["FILE", "empty"], "perplexity", "")
         self.fails(2, ["--json", "no value"], "generate", "--json=1")
 
     def test_logits(self):
