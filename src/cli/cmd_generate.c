@@ -278,6 +278,7 @@ static int run_session(struct run *run, struct session *s, clm_error *err)
 
     if (sampling_open(&sampling, &a->sampling, s, seed, a->json, err) ||
         prompt_open(&prompt, &options, s->dir, s->tokenizer, err) ||
+        session_check_tokens(s, &prompt.tokens, err) ||
         conversation_reply_format(&format, &a->prompt.chat, &prompt.format, s->tokenizer, err) ||
         reply_rules_init(&rules, &format, NULL, err))
         goto cleanup;

@@ -161,7 +161,7 @@ static int measure_file(const struct perplexity_args *a, struct session *s, clm_
     int rc = -1;
 
     if ((!a->base || !logprob_file_open(&base, a->base, err)) &&
-        !read_tokens(&tokens, a, s->tokenizer, err))
+        !read_tokens(&tokens, a, s->tokenizer, err) && !session_check_tokens(s, &tokens, err))
         rc = measure(a, s, &tokens, a->base ? &base : NULL, err);
     token_list_release(&tokens);
     logprob_file_close(&base);

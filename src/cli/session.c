@@ -147,6 +147,19 @@ int session_open_tokenizer(struct session *s, const struct model_options *o, clm
     return s->tokenizer ? check_vocabulary(s->tokenizer, s->dir, err) : -1;
 }
 
+int session_check_tokens(const struct session *s, const struct token_list *tokens, clm_error *err)
+{
+    int vocab_size = s->model->spec->vocab_size;
+
+    for (size_t i = 0; i < tokens->count; i++)
+        if (tokens->ids[i] >= vocab_size)
+            return fail(err, CLM_ERR_FORMAT,
+                        "%s: the tokenizer gives token %d, the model has %d tokens: get the files "
+                        "of one and the same model",
+                        s->dir, (int)tokens->ids[i], vocab_size);
+    return 0;
+}
+
 void session_close(struct session *s)
 {
     tokenizer_close(s->tokenizer);

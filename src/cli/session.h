@@ -45,6 +45,8 @@ device *session_device(const struct model_options *o, clm_error *err);
 int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err);
 /* Find the folder, unless that is done, and open the tokenizer. */
 int session_open_tokenizer(struct session *s, const struct model_options *o, clm_error *err);
+/* CLM_ERR_FORMAT: the tokenizer has given tokens that the model does not have. */
+int session_check_tokens(const struct session *s, const struct token_list *tokens, clm_error *err);
 void session_close(struct session *s); /* a zeroed one is fine */
 
 /* Commands that make text begin to quantise where mlx-lm does. */

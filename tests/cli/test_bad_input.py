@@ -73,6 +73,18 @@ class BadModel(Case):
             self.fails(1, "tokenizer.json", "tokenize", "-m", folder, input='{"text": "a"}\n')
 
 
+    def test_tokenizer_of_another_model(self):
+        folder = self.model(skip=["tokenizer.json"])
+        tokenizer = json.loads((MODEL / "tokenizer.json").read_text())
+        tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 4096, "content": "<new>"})
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        text = self.folder / "text"
+        text.write_text("a <new> b")
+        for args in (["generate", "-p", "<new>"], ["perplexity", text],
+                     ["cache-prompt", "-p", "<new>", "--prompt-cache-file", self.folder / "cache"]):
+            self.fails(1, ["token 4096", "same model"], *args, "-m", folder)
+
+
 class BadPrompt(Case):
     def test_longer_than_the_context(self):
         self.fails(1, ["context", "1024"], "generate", "-p", "-", input="a word and " * 2000)
