@@ -89,6 +89,15 @@ class Case(unittest.TestCase):
             (folder / "config.json").write_text(json.dumps(config))
         return folder
 
+    def endless(self):
+        """A copy of the model whose text goes on to the end of its context, for what must come in time."""
+        parts = ["generation_config.json", "tokenizer_config.json"]
+        folder = self.model("endless", skip=parts, eos_token_id=4)
+        config = json.loads((MODEL / "tokenizer_config.json").read_text())
+        config["eos_token"] = config["pad_token"]
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        return folder
+
     def renamed(self, token, text, template=None, **settings):
         """A copy of the model in which a token stands for another text."""
         folder = self.model("renamed", skip=["tokenizer.json", "tokenizer_config.json"])

@@ -240,7 +240,7 @@ class Conversation(ChatCase):
 
 class Keys(ChatCase):
     def test_interrupt_stops_the_answer(self):
-        talk = self.chat()
+        talk = self.chat("-m", self.endless(), "-n", "400", "-t", "1")
         for _ in range(2):
             after = len(talk.text)
             talk.press(STORY.encode() + b"\r")

@@ -23,9 +23,12 @@ def wait_for_handler(process):
 
 
 class Interrupt(Case):
+    def slowly(self):
+        """Options with which a text takes seconds, whatever the machine is busy with."""
+        return "-m", str(self.endless()), "-n", "900", "--temp", "1", "--exact", "-t", "1"
+
     def test_ends_cleanly(self):
-        t = Terminal("generate", "--ignore-chat-template", "-n", "900", "--temp", "1", "--seed", "1",
-                     "-p", "Once upon a time")
+        t = Terminal("generate", *self.slowly(), "--ignore-chat-template", "-p", "Once upon a time")
         t.read(until=b"==========\r\n")
         t.read(until=b" ")
         t.press(b"\x03")
@@ -37,7 +40,7 @@ class Interrupt(Case):
         self.assertLess(int(match.group(1)), 900)
 
     def test_json(self):
-        process = subprocess.Popen([command.CLM, "generate", "--json", "-n", "900", "--temp", "1"],
+        process = subprocess.Popen([command.CLM, "generate", "--json", *self.slowly()],
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
