@@ -9,6 +9,7 @@
 #include "base/number.h"
 #include "device/cpu/cpu.h"
 
+#include "device/gaps.h"
 #include "testing.h"
 
 static device *open_cpu(int n_threads)
@@ -21,24 +22,6 @@ static device *open_cpu(int n_threads)
 }
 
 /* --- Tensors with gaps between their rows, which must stay as they are. --- */
-
-enum { GAP = 5 };
-#define CANARY 12345.678f
-
-static tensor new_tensor(int rows, int cols)
-{
-    tensor t = {NULL, DTYPE_F32, rows, cols, cols + GAP};
-    size_t n = (size_t)rows * (size_t)(cols + GAP) + 1;
-    float *x = mem_alloc_aligned(n * sizeof *x);
-
-    assert_non_null(x);
-    random_floats(x, n);
-    for (int r = 0; r < rows; r++)
-        for (int i = cols; i < cols + GAP; i++)
-            x[(size_t)r * (size_t)(cols + GAP) + (size_t)i] = CANARY;
-    t.data = x;
-    return t;
-}
 
 static tensor copy_of(const tensor *x)
 {

@@ -9,31 +9,16 @@
 #include "base/number.h"
 #include "device/cpu/cpu.h"
 
+#include "device/gaps.h"
 #include "testing.h"
 
-#define CANARY 12345.678f
 #define EPSILON ((double)FLT_EPSILON)
-enum { GAP = 5, MAX_SEQUENCES = 5, MAX_INPUTS = 8 };
+enum { MAX_SEQUENCES = 5, MAX_INPUTS = 8 };
 
 /* Of the parts of mixers in states, in numbers: to vectors, and not. */
 static int offset = 3;
 
 /* --- Tensors with gaps between their rows, which must stay as they are. --- */
-
-static tensor new_tensor(int rows, int cols)
-{
-    tensor t = {NULL, DTYPE_F32, rows, cols, cols + GAP};
-    size_t n = (size_t)rows * (size_t)(cols + GAP) + 1;
-    float *x = mem_alloc_aligned(n * sizeof *x);
-
-    assert_non_null(x);
-    random_floats(x, n);
-    for (int r = 0; r < rows; r++)
-        for (int i = cols; i < cols + GAP; i++)
-            x[(size_t)r * (size_t)(cols + GAP) + (size_t)i] = CANARY;
-    t.data = x;
-    return t;
-}
 
 static float *row_of(const tensor *t, int row)
 {

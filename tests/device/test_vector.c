@@ -9,11 +9,11 @@
 #include "base/number.h"
 #include "device/cpu/cpu.h"
 
+#include "device/vector.h"
 #include "testing.h"
 
 enum { MAX_N = 1100 };
 #define CANARY 12345.678f
-#define EPSILON ((double)FLT_EPSILON)
 
 static const int sizes[] = {1,  2,  3,  4,  5,  7,  8,  9,  12, 15,  16,  17,  23,
                             24, 31, 32, 33, 47, 63, 64, 65, 80, 127, 128, 129, MAX_N};
@@ -37,12 +37,6 @@ static void check_canaries(const struct buffer *b, const float *x, int n, const 
     for (int i = 0; i < (int)COUNT(b->data); i++)
         CHECK((begin <= i && i < begin + n) || b->data[i] == CANARY, "%s, n %d: wrote at %d", what,
               n, i - begin);
-}
-
-static void check_close(float got, double want, double tolerance, const char *what, int n, int i)
-{
-    CHECK(fabs((double)got - want) <= tolerance, "%s, n %d, i %d: %.9g, expected %.9g within %.2g",
-          what, n, i, (double)got, want, tolerance);
 }
 
 /* --- Norms --- */
@@ -439,10 +433,6 @@ static void check_argmax(const struct cpu_vector_kernels *k)
 
 /* --- Attention over a chunk --- */
 
-static const int dims[] = {1, 4, 5, 8, 12, 16, 17, 31, 32, 33, 64, 80, 96, 100};
-
-enum { MAX_DIM = 128, CHUNK = CPU_ATTEND_CHUNK };
-
 /* numbers [n, dim] of a type, and what they are as f32 */
 static void random_numbers(void *to, float *values, enum dtype type, int n)
 {
@@ -753,225 +743,6 @@ static void check_coded(const struct cpu_vector_kernels *k)
     }
 }
 
-/* --- Attention in whole numbers --- */
-
-enum { INT_TILE = CPU_INT_ROWS, INT_MAX = MAX_DIM + CPU_INT_BLOCK };
-
-/* What a tile of queries and a chunk of keys and values become. */
-struct integers {
-    int8_t q[INT_TILE * INT_MAX];
-    int32_t starts[INT_TILE * INT_MAX];
-    float steps[INT_TILE], middle[MAX_DIM], key_step, value_steps[INT_MAX];
-    uint8_t keys[CHUNK * INT_MAX];
-    int16_t values[CHUNK * INT_MAX], p[INT_TILE * CHUNK];
-    float s[INT_TILE * CHUNK], y[INT_TILE * INT_MAX], max[INT_TILE], sum[INT_TILE];
-    float keep[INT_TILE], weights[INT_TILE];
-};
-
-static int key_code(const struct integers *n, int key, int i, int row)
-{
-    return n->keys[key / CPU_INT_COLS * row * CPU_INT_COLS + i / 4 * 4 * CPU_INT_COLS +
-                   key % CPU_INT_COLS * 4 + i % 4] -
-           64;
-}
-
-static int value_code(const struct integers *n, int key, int i)
-{
-    return n->values[i / CPU_INT_COLS * CPU_INT_COLS * CHUNK + key / 2 * 2 * CPU_INT_COLS +
-                     i % CPU_INT_COLS * 2 + key % 2];
-}
-
-/* Codes times steps are within half a step of the numbers, and 4095 roundings of f32. */
-static void check_codes(const struct integers *n, const float *q, const float *keys,
-                        const float *values, int begin, int end, int dim, int row)
-{
-    for (int i = 0; i < row; i++) {
-        for (int r = 0; r < INT_TILE; r++)
-            check_close(n->steps[r] * (float)n->q[r * row + i],
-                        i < dim ? (double)q[r * (dim + 8) + i] : 0, 0.5001 * (double)n->steps[r],
-                        "query codes", dim, i);
-        for (int j = begin; j < end && i < dim; j++)
-            check_close(n->middle[i] + n->key_step * (float)key_code(n, j, i, row),
-                        (double)keys[j * dim + i], 0.5001 * (double)n->key_step, "key codes", dim,
-                        i);
-        for (int j = 0; j < CHUNK && i < dim; j++)
-            check_close(n->value_steps[i] * (float)value_code(n, j, i), (double)values[j * dim + i],
-                        0.501 * (double)n->value_steps[i], "value codes", dim, i);
-    }
-}
-
-static void check_int_scores(const struct integers *n, const float *q, int begin, int end, int dim,
-                             int row)
-{
-    for (int r = 0; r < INT_TILE; r++)
-        for (int j = begin; j < end; j++) {
-            double want = 0, size = 0;
-
-            for (int i = 0; i < dim; i++) {
-                double offset = (double)q[r * (dim + 8) + i] * (double)n->middle[i];
-                double part = (double)n->steps[r] * (double)n->key_step * n->q[r * row + i] *
-                              key_code(n, j, i, row);
-
-                want += offset + part;
-                size += fabs(offset) + fabs(part);
-            }
-            check_close(n->s[r * CHUNK + j], want, (dim + 4) * EPSILON * size, "int scores", dim,
-                        j);
-        }
-}
-
-/* Of a row whose scores are s: p within 7.5e-5 and half a unit. */
-static void check_int_softmax(const struct integers *n, const struct integers *before, int r)
-{
-    float top = -INFINITY;
-    int sum = 0;
-
-    for (int j = 0; j < CHUNK; j++)
-        top = fmaxf(top, before->s[r * CHUNK + j]);
-    double peak = (double)top, max = fmax(peak, (double)before->max[r]);
-    for (int j = 0; j < CHUNK; j++) {
-        double want = 8192 * exp2((double)before->s[r * CHUNK + j] - peak);
-
-        sum += n->p[r * CHUNK + j];
-        if (peak > -HUGE_VAL)
-            check_close(n->p[r * CHUNK + j], want, 0.501 + 8e-5 * want, "int softmax", r, j);
-        else
-            CHECK(n->p[r * CHUNK + j] == 0 || n->weights[r] == 0, "int softmax: hidden %d", j);
-    }
-    double keep = max > -HUGE_VAL ? exp2((double)before->max[r] - max) : 1;
-    double weight = peak > -HUGE_VAL ? exp2(peak - max) / 8192 : 0;
-    double want = (double)before->sum[r] * keep + weight * sum;
-    double tolerance = 4 * EPSILON; /* and as much as the exponents are rounded */
-
-    if (max > -HUGE_VAL && before->max[r] > -INFINITY)
-        tolerance += (max - (double)before->max[r]) * EPSILON;
-    if (peak > -HUGE_VAL)
-        tolerance += (max - peak) * EPSILON;
-    CHECK((double)n->max[r] == max, "int softmax: max %g", (double)n->max[r]);
-    check_close(n->keep[r], keep, tolerance * keep + 0x1p-124, "int softmax keep", r, 0);
-    check_close(n->weights[r], weight, tolerance * weight + 0x1p-124, "int softmax weight", r, 0);
-    check_close(n->sum[r], want, 2 * tolerance * want + 0x1p-110, "int softmax sum", r, 0);
-}
-
-static void check_int_weigh(const struct integers *n, const struct integers *before, int cols,
-                            int ldy)
-{
-    for (int r = 0; r < INT_TILE; r++)
-        for (int i = 0; i < cols; i++) {
-            double sum = 0, old = (double)before->y[r * ldy + i] * (double)n->keep[r];
-
-            for (int j = 0; j < CHUNK; j++)
-                sum += n->p[r * CHUNK + j] * (double)value_code(n, j, i);
-            sum *= (double)n->weights[r] * (double)n->value_steps[i];
-            check_close(n->y[r * ldy + i], old + sum, 4 * EPSILON * (fabs(old) + fabs(sum)),
-                        "int weigh", cols, i);
-        }
-}
-
-/* Rows differ in size, keys have something in common; some see nothing, or nothing yet. */
-static void check_integer(const struct cpu_int_attention *k, int dim, int begin, int end)
-{
-    static struct integers n, before;
-    static float q[INT_TILE * (MAX_DIM + 8)], keys[CHUNK * MAX_DIM], values[CHUNK * MAX_DIM];
-    int row = (dim + CPU_INT_BLOCK - 1) / CPU_INT_BLOCK * CPU_INT_BLOCK, ldq = dim + 8;
-    int panels = (dim + CPU_INT_COLS - 1) / CPU_INT_COLS;
-
-    memset(q, 0, sizeof q);
-    for (int r = 0; r < INT_TILE; r++) {
-        random_floats(q + r * ldq, (size_t)dim);
-        for (int i = 0; i < dim; i++)
-            q[r * ldq + i] *= (float)(r * r) * 0.1f; /* the first: zeros */
-    }
-    random_floats(keys, COUNT(keys));
-    random_floats(values, COUNT(values));
-    for (int i = 0; i < CHUNK * dim; i++)
-        keys[i] = keys[i] * 0.2f + (float)(i % dim % 5 - 2);
-    random_floats(n.y, COUNT(n.y));
-    k->queries(n.q, n.starts, n.steps, q, ldq, INT_TILE, dim);
-    n.key_step = k->keys(n.keys, n.middle, keys, begin, end, dim);
-    k->values(n.values, n.value_steps, values, dim);
-    k->scores(n.s, n.q, n.starts, n.steps, q, ldq, n.keys, n.middle, n.key_step, dim);
-    check_codes(&n, q, keys, values, begin, end, dim, row);
-    check_int_scores(&n, q, begin, end, dim, row);
-    for (int r = 0; r < INT_TILE; r++) {
-        n.max[r] = r % 3 ? 2 - (float)r : -INFINITY;
-        n.sum[r] = r % 3 ? 1.5f : 0;
-        for (int j = 0; j < CHUNK; j++)
-            if (j < begin || j >= end || r == 2 || r == 3)
-                n.s[r * CHUNK + j] = -INFINITY;
-    }
-    before = n;
-    k->softmax(n.p, n.s, n.max, n.sum, n.keep, n.weights);
-    for (int r = 0; r < INT_TILE; r++)
-        check_int_softmax(&n, &before, r);
-    k->weigh(n.y, panels * CPU_INT_COLS, n.p, n.keep, n.weights, n.values, n.value_steps, panels);
-    check_int_weigh(&n, &before, panels * CPU_INT_COLS, panels * CPU_INT_COLS);
-}
-
-/* A number that is none makes NaN of all that it has a part in. */
-static void check_int_nan(const struct cpu_int_attention *k, float bad)
-{
-    static struct integers n;
-    static float q[INT_TILE * 72], keys[CHUNK * 64];
-
-    random_floats(q, COUNT(q));
-    random_floats(keys, COUNT(keys));
-    q[72 + 5] = bad;
-    for (int r = 0; r < INT_TILE; r++)
-        n.max[r] = -INFINITY;
-    k->queries(n.q, n.starts, n.steps, q, 72, INT_TILE, 64);
-    n.key_step = k->keys(n.keys, n.middle, keys, 0, CHUNK, 64);
-    keys[7 * 64 + 9] = bad;
-    k->values(n.values, n.value_steps, keys, 64);
-    k->scores(n.s, n.q, n.starts, n.steps, q, 72, n.keys, n.middle, n.key_step, 64);
-    k->softmax(n.p, n.s, n.max, n.sum, n.keep, n.weights);
-    k->weigh(n.y, 64, n.p, n.keep, n.weights, n.values, n.value_steps, 4);
-    for (int r = 0; r < INT_TILE; r++)
-        for (int i = 0; i < 64; i++)
-            CHECK((bool)isnan(n.y[r * 64 + i]) == (r == 1 || i == 9), "NaN, row %d dim %d", r, i);
-    CHECK(isnan(k->keys(n.keys, n.middle, keys, 0, CHUNK, 64)), "NaN of a key");
-}
-
-static void check_integers(const struct cpu_vector_kernels *k)
-{
-    if (!k->integers)
-        return;
-    for (size_t d = 0; d < COUNT(dims); d++) {
-        int begin = (int)random_below(CHUNK);
-
-        check_integer(k->integers, dims[d], 0, CHUNK);
-        check_integer(k->integers, dims[d], begin,
-                      begin + 1 + (int)random_below((size_t)(CHUNK - begin)));
-    }
-    check_int_nan(k->integers, NAN);
-    check_int_nan(k->integers, INFINITY);
-}
-
-/* --- */
-
-static void for_each_isa(void (*check)(const struct cpu_vector_kernels *k))
-{
-    static const unsigned sets[] = {CPU_SCALAR, CPU_AVX2, CPU_AVX2 | CPU_AVX512, CPU_NEON};
-
-    for (size_t i = 0; i < COUNT(sets); i++) {
-        struct cpu_vector_kernels k;
-
-        if ((cpu_isa_detect() & sets[i]) != sets[i])
-            continue;
-        print_message("%s ", cpu_isa_name(sets[i]));
-        cpu_vector_kernels_init(&k, sets[i]);
-        check(&k);
-    }
-    print_message("\n");
-}
-
-#define TEST_OF(name)                                                                              \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        for_each_isa(check_##name);                                                                \
-    }
-
 TEST_OF(norms)
 TEST_OF(add_scale)
 TEST_OF(activations)
@@ -985,7 +756,6 @@ TEST_OF(products)
 TEST_OF(softmaxes)
 TEST_OF(directs)
 TEST_OF(coded)
-TEST_OF(integers)
 
 int main(void)
 {
@@ -996,7 +766,7 @@ int main(void)
         cmocka_unit_test(test_stores),      cmocka_unit_test(test_argmax),
         cmocka_unit_test(test_packs),       cmocka_unit_test(test_products),
         cmocka_unit_test(test_softmaxes),   cmocka_unit_test(test_directs),
-        cmocka_unit_test(test_coded),       cmocka_unit_test(test_integers),
+        cmocka_unit_test(test_coded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
