@@ -16,6 +16,16 @@
 /* --- leading -----------------------------------------------------------------------------------
  */
 
+/* Layers that the file numbers: those that are others over again have no numbers of their own. */
+static int own_layers(const struct spec *s)
+{
+    int n = 0;
+
+    for (int i = 0; i < s->n_layers; i++)
+        n += !s->layers[i].same_as;
+    return n;
+}
+
 /* What a tensor of the adapter is for; module gets the name of what it adapts. */
 static int find_place(const struct binder *b, const struct checkpoint_tensor *t,
                       struct tensor_place *place, char *module, size_t size)
@@ -51,7 +61,7 @@ static int lead_one(struct binder *b, const struct checkpoint_tensor *t)
     if (place.to.kind == TARGET_NONE || tied)
         return binder_unused(b, t);
     if (is_addition(place.part) &&
-        adapter_check_module(b->adapter, module, place.layer, b->m->spec->n_layers, b->err))
+        adapter_check_module(b->adapter, module, place.layer, own_layers(b->m->spec), b->err))
         return -1;
     stack_note(b, t, &place);
     return binder_lead(b, t, place);

@@ -22,11 +22,15 @@ static void project(pass *p, const struct nn_experts *l, int n, bool of_first, t
     tensor first = stream(p, 0);
 
     for (int i = 1; i < n; i++) {
+        struct pass_mark mark = pass_mark(p);
         tensor y = row_range(to, i * first.rows, first.rows), x = of_first ? first : stream(p, i);
-        struct matmul_job job = {.y = &y, .w = &l->w[i - 1]};
+        const tensor *projected = nn_expert(p, l, i - 1, &x);
 
-        p->ops->matmul(p->dev, &job, 1, &x);
+        if (p->failed)
+            return;
+        p->ops->copy_rows(p->dev, &y, projected);
         p->ops->match_size(p->dev, &y, &first, least_square);
+        pass_rewind(p, mark);
     }
 }
 

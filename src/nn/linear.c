@@ -165,6 +165,25 @@ tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x)
     return y;
 }
 
+tensor *nn_expert(pass *p, const struct nn_experts *e, int expert, const tensor *x)
+{
+    struct nn_linear l = {.w = e->w[expert]};
+    struct nn_lora lora;
+
+    if (e->bias)
+        l.bias = e->bias + (size_t)expert * (size_t)l.w.n_out;
+    if (e->lora) {
+        size_t row = (size_t)expert * (size_t)l.w.n_out;
+
+        lora = (struct nn_lora){.a = &e->lora->a[expert],
+                                .b = &e->lora->b[expert],
+                                .gain = e->lora->gain ? e->lora->gain + row : NULL,
+                                .bias = e->lora->bias ? e->lora->bias + row : NULL};
+        l.lora = &lora;
+    }
+    return nn_linear(p, &l, x);
+}
+
 void nn_per_part(pass *p, const struct nn_experts *parts, int n_parts, tensor *y, const tensor *x)
 {
     int rows = x->rows / n_parts;

@@ -9,6 +9,8 @@
 tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x); /* [T, n_out] */
 /* n products of one x, each weight read once; y[i] [T, n_out of l[i]]. n <= 6 */
 void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y);
+/* The product with the matrix of one expert, [T, n_out]. */
+tensor *nn_expert(pass *p, const struct nn_experts *e, int expert, const tensor *x);
 /* Each part's product with a matrix of its own: y, x [T n_parts, ...]. */
 void nn_per_part(pass *p, const struct nn_experts *parts, int n_parts, tensor *y, const tensor *x);
 /* x [T, n_in of the table] = scale * the rows of the ids, adapted. */

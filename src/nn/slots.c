@@ -48,7 +48,7 @@ static void visit_experts(struct walk *w, enum weight_role role, struct nn_exper
 {
     bool adaptable = role == ROLE_EXPERT_GATE || role == ROLE_EXPERT_UP ||
                      role == ROLE_EXPERT_DOWN || role == ROLE_MLA_EMBED_Q ||
-                     role == ROLE_MLA_UNEMBED;
+                     role == ROLE_MLA_UNEMBED || role == ROLE_ALTUP_IN || role == ROLE_ALTUP_OUT;
 
     visit(w, (struct nn_slot){
                  .role = role,

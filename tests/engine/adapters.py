@@ -49,6 +49,7 @@ CASES = [
     ("longcat_flash", {}, {"target_modules": [], "target_parameters": STACKS}),
     ("deepseek_v2", {}, {"target_modules": ATTENTION, "use_dora": True}),
     ("deepseek_v3", {}, {"target_modules": ATTENTION, "lora_bias": True}),
+    ("gemma3n_text", {}, {"target_modules": r".*\.(altup_(unembed_)?projections\.\d|modality_router|per_layer_input_gate)"}),
     ("gemma3_text", VISION, {"target_modules": r".*\.(q_proj|embed_tokens|fc1)"}),
 ]
 

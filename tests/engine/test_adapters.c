@@ -107,6 +107,13 @@ static const struct adapting adaptings[] = {
      {"embed_tokens", "lm_head"},
      "{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6}",
      six},
+    {"lora of layers gone through twice",
+     "nanbeige",
+     MLX,
+     false,
+     {NULL},
+     MLX_CONFIG("lora", ""),
+     two},
 };
 
 static float *random_numbers(size_t n, float size)

@@ -134,6 +134,10 @@ static const struct tiny_family tiny_families[] = {
                           "\"bits\": 4}}"),
      {tiny_common, tiny_qkv, tiny_mlp},
      4},
+    {"nanbeige",
+     TINY_CONFIG("nanbeige", ", \"tie_word_embeddings\": false, \"num_loops\": 2"),
+     {tiny_common, tiny_qkv, tiny_mlp, tiny_head},
+     0},
     {"mistral",
      TINY_CONFIG("mistral", ", \"tie_word_embeddings\": true, \"sliding_window\": 5, "
                             "\"hidden_act\": \"silu\""),
