@@ -11,9 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "device/cpu/cpu.h"
 #include "device/kv_layout.h"
@@ -32,14 +32,6 @@ struct world {
     float *y;
     struct kv_sequence *sequences;
 };
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int n_blocks(const struct world *w)
 {
@@ -105,16 +97,16 @@ static void time_type(struct world *w, const char *name, enum dtype type, int bi
     struct kv_batch batch = {w->sequences, w->n_sequences, w->rows * w->n_sequences};
     tensor q = view(w, w->numbers, batch.n_rows, w->heads);
     tensor y = view(w, w->y, batch.n_rows, w->heads);
-    double best = 1e9, begin = now();
+    double best = 1e9, begin = clock_seconds();
 
     lay_out(w, type, bits);
     for (int i = 0; i < w->n_sequences; i++)
         fill(w, i);
-    for (int turn = 0; turn < 3 || now() - begin < SECONDS; turn++) {
-        double start = now();
+    for (int turn = 0; turn < 3 || clock_seconds() - begin < SECONDS; turn++) {
+        double start = clock_seconds();
 
         w->d->ops->attend(w->d, &y, &q, &w->kv, &batch, &p);
-        start = now() - start;
+        start = clock_seconds() - start;
         best = start < best ? start : best;
     }
     double keys = (w->depth + 0.5 * (w->rows + 1)) * batch.n_rows;

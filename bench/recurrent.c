@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "device/cpu/cpu.h"
 
@@ -39,14 +39,6 @@ struct world {
     float *numbers;
     struct state_sequence *sequences;
 };
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Any small positive numbers serve, as long as they are normal. */
 static tensor view(const struct world *w, int cols)
@@ -98,9 +90,9 @@ static double time_layer(const struct world *w, tensor *y, int layer, int turn)
         w->sequences[i] = (struct state_sequence){i * w->rows, w->rows, w->states[turn % 2] + at,
                                                   w->states[1 - turn % 2] + at};
     }
-    begin = now();
+    begin = clock_seconds();
     call(w, y, &batch);
-    return now() - begin;
+    return clock_seconds() - begin;
 }
 
 struct copy_call {
@@ -123,17 +115,18 @@ static double time_copy(const struct world *w, int layer, int turn)
 {
     size_t size = (size_t)w->n_sequences * w->state, at = (size_t)layer * size;
     struct copy_call c = {w->states[1 - turn % 2] + at, w->states[turn % 2] + at, size};
-    double begin = now();
+    double begin = clock_seconds();
 
     thread_pool_run(cpu_device_of(w->d)->pool, copy_part, &c);
-    return now() - begin;
+    return clock_seconds() - begin;
 }
 
 static void run(const struct world *w, tensor *y)
 {
-    double step = 1e9, copy = 1e9, begin = now(), bytes = 2.0 * w->n_sequences * (double)w->state;
+    double step = 1e9, copy = 1e9, begin = clock_seconds(),
+           bytes = 2.0 * w->n_sequences * (double)w->state;
 
-    for (int turn = 0; turn < 4 || now() - begin < SECONDS; turn++) {
+    for (int turn = 0; turn < 4 || clock_seconds() - begin < SECONDS; turn++) {
         for (int layer = 0; layer < w->n_layers; layer++) {
             double s = time_layer(w, y, layer, turn);
 

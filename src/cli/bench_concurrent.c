@@ -1,7 +1,7 @@
 #include "cli/bench_concurrent.h"
 
+#include "base/clock.h"
 #include "cli/interrupt.h"
-#include "generate/clock.h"
 #include "generate/scheduler.h"
 
 struct work {

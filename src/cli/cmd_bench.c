@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "cli/bench_concurrent.h"
 #include "cli/command.h"
@@ -15,7 +16,6 @@
 #include "cli/session.h"
 #include "cli/shapes.h"
 #include "device/weight.h"
-#include "generate/clock.h"
 #include "generate/rng.h"
 
 struct bench_args {

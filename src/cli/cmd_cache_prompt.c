@@ -1,4 +1,5 @@
 /* cli/cmd_cache_prompt.c: a prompt processed once and kept in a file. */
+#include "base/clock.h"
 #include "base/file.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
@@ -7,7 +8,6 @@
 #include "cli/prompt.h"
 #include "cli/prompt_cache.h"
 #include "cli/sampling.h"
-#include "generate/clock.h"
 
 struct cache_prompt_args {
     struct model_options model;

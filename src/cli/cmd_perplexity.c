@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "cli/command.h"
@@ -12,7 +13,6 @@
 #include "cli/progress.h"
 #include "cli/prompt.h"
 #include "cli/session.h"
-#include "generate/clock.h"
 #include "generate/logprob_file.h"
 #include "generate/perplexity.h"
 

@@ -2,8 +2,8 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
-#include "generate/clock.h"
 #include "generate/end_tokens.h"
 
 static int check_prompt(engine *e, const struct request_options *o, clm_error *err)

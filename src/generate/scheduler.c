@@ -1,7 +1,7 @@
 #include "generate/scheduler.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
-#include "generate/clock.h"
 
 #define DEFAULT_RUNNING 64
 #define DEFAULT_PROMPT_SHARE 64

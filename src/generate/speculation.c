@@ -1,7 +1,7 @@
 #include "generate/speculation.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
-#include "generate/clock.h"
 #include "generate/draft_pace.h"
 
 struct drafting {

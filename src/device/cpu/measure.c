@@ -1,8 +1,8 @@
 /* device/cpu/measure.c: how fast this machine reads and computes, found out by doing it. */
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "device/cpu/cpu.h"
 
@@ -24,14 +24,6 @@ struct bursts {
     double seconds;
     double *speeds; /* [threads] operations per second */
 };
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Every thread brings its own part into memory. */
 static void touch(void *ctx, int thread, int n_threads)
@@ -69,10 +61,10 @@ static double measure_read(struct cpu_device *d)
         return 0;
     thread_pool_run(d->pool, touch, &r);
     r.window = r.data;
-    for (double begin = now(), last = begin; last - begin < SECONDS;) {
+    for (double begin = clock_seconds(), last = begin; last - begin < SECONDS;) {
         atomic_store(&r.next, 0);
         thread_pool_run(d->pool, read_window, &r);
-        double end = now();
+        double end = clock_seconds();
         double speed = (double)WINDOW / (end - last);
 
         best = speed > best ? speed : best;
@@ -88,12 +80,12 @@ static double measure_read(struct cpu_device *d)
 static void run_bursts(void *ctx, int thread, int n_threads)
 {
     struct bursts *b = ctx;
-    double done = 0, begin = now(), elapsed;
+    double done = 0, begin = clock_seconds(), elapsed;
 
     (void)n_threads;
     do {
         done += b->burst();
-        elapsed = now() - begin;
+        elapsed = clock_seconds() - begin;
     } while (elapsed < b->seconds);
     b->speeds[thread] = done / elapsed;
 }

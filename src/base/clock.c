@@ -1,4 +1,4 @@
-#include "generate/clock.h"
+#include "base/clock.h"
 
 #include <time.h>
 
