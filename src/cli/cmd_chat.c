@@ -326,10 +326,10 @@ static bool ends_with(const struct strbuf *b, size_t from, const char *end)
 static enum line_result read_block(struct talk *t)
 {
     struct strbuf *m = &t->message;
-    size_t from = 0;
+    size_t from = 0, skipped = strlen(BLOCK) + (m->data[strlen(BLOCK)] == '\n');
 
-    memmove(m->data, m->data + strlen(BLOCK), m->size - strlen(BLOCK) + 1);
-    m->size -= strlen(BLOCK);
+    memmove(m->data, m->data + skipped, m->size - skipped + 1);
+    m->size -= skipped;
     while (!ends_with(m, from, BLOCK)) {
         enum line_result r;
 
@@ -353,6 +353,7 @@ static enum line_result read_message(struct talk *t, bool *command)
 {
     struct strbuf *m = &t->message;
     enum line_result r;
+    bool pasted;
 
     *command = false;
     strbuf_clear(m);
@@ -361,8 +362,9 @@ static enum line_result read_message(struct talk *t, bool *command)
         return r;
     if (strncmp(m->data, BLOCK, strlen(BLOCK)) == 0)
         return read_block(t);
-    *command = m->data[0] == '/' && m->data[1] != '/';
-    if (m->data[0] == '/' && !*command) {
+    pasted = strchr(m->data, '\n') != NULL; /* several lines are no command */
+    *command = !pasted && m->data[0] == '/' && m->data[1] != '/';
+    if (!pasted && m->data[0] == '/' && !*command) {
         memmove(m->data, m->data + 1, m->size);
         m->size--;
     }

@@ -28,7 +28,8 @@ struct line_input {
     char bytes[4096]; /* read and not used yet: [at, end) */
     size_t at, end;
 #ifdef CLM_LIBEDIT
-    EditLine *editor; /* NULL: lines are read as they come */
+    struct strbuf paste; /* what is pasted */
+    EditLine *editor;    /* NULL: lines are read as they come */
     History *history;
     const char *prompt;
     bool interrupted;
@@ -69,10 +70,28 @@ static bool wait_for_input(void)
     return ready;
 }
 
+#ifdef CLM_LIBEDIT
+
+/* Terminals put marks around what is pasted, between these two; others pass over them. For libedit
+ * it is a key that does nothing else, so that it is inserted at once, with its line ends. */
+#define PASTES_MARKED "\033[?2004h"
+#define PASTES_PLAIN "\033[?2004l"
+#define PASTE_BEGINS "[200~" /* behind an escape */
+#define PASTE_ENDS "[201~"
+#define PASTE_KEY '\037' /* ^_ */
+
+static void tell_terminal(const char *what)
+{
+    (void)!write(STDOUT_FILENO, what, strlen(what)); /* also from a signal handler */
+}
+
+#endif
+
 static void redraw(line_input *in)
 {
 #ifdef CLM_LIBEDIT
     if (in->editor) {
+        tell_terminal(PASTES_MARKED); /* the shell may have ended that in between */
         el_resize(in->editor);
         el_set(in->editor, EL_REFRESH);
     }
@@ -81,9 +100,13 @@ static void redraw(line_input *in)
 #endif
 }
 
-static enum line_result next_byte(line_input *in, char *c)
+/* Reads at least one byte behind those that are not used yet, for which there is room. */
+static enum line_result read_more(line_input *in)
 {
-    while (in->at == in->end) {
+    memmove(in->bytes, in->bytes + in->at, in->end - in->at);
+    in->end -= in->at;
+    in->at = 0;
+    for (;;) {
         ssize_t n;
 
         if (!wait_for_input()) {
@@ -92,16 +115,25 @@ static enum line_result next_byte(line_input *in, char *c)
             redraw(in); /* after a change of the window's size, or a pause */
             continue;
         }
-        n = read(STDIN_FILENO, in->bytes, sizeof in->bytes);
+        n = read(STDIN_FILENO, in->bytes + in->end, sizeof in->bytes - in->end);
         if (n == 0)
             return LINE_END;
         if (n < 0 && errno != EINTR && errno != EAGAIN)
             return LINE_FAILED;
-        in->at = 0;
-        in->end = n > 0 ? (size_t)n : 0;
+        if (n > 0) {
+            in->end += (size_t)n;
+            return LINE_READ;
+        }
     }
-    *c = in->bytes[in->at++];
-    return LINE_READ;
+}
+
+static enum line_result next_byte(line_input *in, char *c)
+{
+    enum line_result r = in->at < in->end ? LINE_READ : read_more(in);
+
+    if (r == LINE_READ)
+        *c = in->bytes[in->at++];
+    return r;
 }
 
 static enum line_result read_plain(line_input *in, const char *prompt, struct strbuf *out,
@@ -135,6 +167,62 @@ static enum line_result read_plain(line_input *in, const char *prompt, struct st
 
 #ifdef CLM_LIBEDIT
 
+/* Takes a mark that comes next. Without waiting a mark must be there whole, as far as it has begun:
+ * a lone escape is a key. */
+static bool take_mark(line_input *in, const char *mark, bool wait)
+{
+    for (;;) {
+        size_t size = strlen(mark), there = in->end - in->at;
+
+        if (memcmp(in->bytes + in->at, mark, there < size ? there : size) != 0)
+            return false;
+        if (there >= size) {
+            in->at += size;
+            return true;
+        }
+        if ((there == 0 && !wait) || read_more(in) != LINE_READ)
+            return false;
+    }
+}
+
+/* What is pasted, up to the mark behind it: with line ends as they should be, and no other control
+ * characters than tabs. */
+static enum line_result read_paste(line_input *in)
+{
+    char c = 0, before;
+
+    strbuf_clear(&in->paste);
+    for (;;) {
+        enum line_result r;
+
+        before = c;
+        r = next_byte(in, &c);
+        if (r != LINE_READ)
+            return r;
+        if (c == '\033' && take_mark(in, PASTE_ENDS, true))
+            return LINE_READ;
+        if (c == '\r' || (c == '\n' && before != '\r'))
+            strbuf_add_char(&in->paste, '\n');
+        else if ((unsigned char)c >= ' ' || c == '\t')
+            strbuf_add_char(&in->paste, c);
+        if (in->paste.failed || in->paste.size > MAX_LINE) {
+            errno = in->paste.failed ? ENOMEM : EFBIG;
+            return LINE_FAILED;
+        }
+    }
+}
+
+/* A byte that is typed, or the key that stands for what is pasted. */
+static enum line_result next_key(line_input *in, char *c)
+{
+    enum line_result r = next_byte(in, c);
+
+    if (r != LINE_READ || *c != '\033' || !take_mark(in, PASTE_BEGINS, false))
+        return r;
+    *c = PASTE_KEY;
+    return read_paste(in);
+}
+
 /* What libedit calls for each character: 1, 0 at the end, -1 on errors. */
 static int read_character(EditLine *editor, wchar_t *out)
 {
@@ -145,7 +233,7 @@ static int read_character(EditLine *editor, wchar_t *out)
 
     el_get(editor, EL_CLIENTDATA, &in);
     for (size_t i = 0; i < size; i++) {
-        enum line_result r = next_byte(in, &text[i]);
+        enum line_result r = i == 0 ? next_key(in, text) : next_byte(in, &text[i]);
 
         in->interrupted |= r == LINE_INTERRUPTED;
         if (in->interrupted) {
@@ -162,6 +250,34 @@ static int read_character(EditLine *editor, wchar_t *out)
     return 1;
 }
 
+/* Bound to PASTE_KEY. */
+static unsigned char insert_paste(EditLine *editor, int key)
+{
+    line_input *in = NULL;
+    wchar_t *wide;
+    size_t n = 0;
+    int failed;
+
+    (void)key;
+    el_get(editor, EL_CLIENTDATA, &in);
+    if (in->paste.size == 0)
+        return CC_NORM;
+    wide = mem_alloc((in->paste.size + 1) * sizeof *wide);
+    if (!wide)
+        return CC_ERROR;
+    for (size_t at = 0; at < in->paste.size; n++) {
+        int32_t c;
+
+        at += utf8_decode(in->paste.data + at, in->paste.size - at, &c);
+        wide[n] = (wchar_t)c;
+    }
+    wide[n] = L'\0';
+    strbuf_clear(&in->paste); /* the key itself inserts nothing */
+    failed = el_winsertstr(editor, wide);
+    mem_free(wide);
+    return failed ? CC_ERROR : CC_REFRESH;
+}
+
 static char *prompt_of(EditLine *editor)
 {
     line_input *in = NULL;
@@ -170,9 +286,11 @@ static char *prompt_of(EditLine *editor)
     return (char *)(uintptr_t)in->prompt;
 }
 
+/* Without the line end that ends it all. */
 static void add_wide(struct strbuf *out, const wchar_t *text, int n)
 {
-    for (int i = 0; i < n && text[i] && text[i] != L'\n'; i++) {
+    n -= n > 0 && text[n - 1] == L'\n';
+    for (int i = 0; i < n && text[i]; i++) {
         char bytes[UTF8_MAX];
 
         strbuf_add(out, bytes, utf8_encode((int32_t)text[i], bytes));
@@ -276,6 +394,7 @@ static struct termios terminal_before;
 static void give_terminal_back(int number)
 {
     tcsetattr(STDIN_FILENO, TCSANOW, &terminal_before);
+    tell_terminal(PASTES_PLAIN);
     raise(number); /* deadly now, when this returns */
 }
 
@@ -317,9 +436,13 @@ static int open_editor(line_input *in, clm_error *err)
     el_set(in->editor, EL_EDITOR, "emacs");
     el_set(in->editor, EL_HIST, history, in->history);
     el_set(in->editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
+    el_set(in->editor, EL_ADDFN, "clm-paste", "inserts what is pasted", insert_paste);
+    el_set(in->editor, EL_BIND, "^_", "clm-paste", NULL);
     el_set(in->editor, EL_GETCFN, read_character);
     el_source(in->editor, NULL);
     watch_window();
+    fflush(stdout);
+    tell_terminal(PASTES_MARKED);
     return 0;
 }
 
@@ -355,10 +478,13 @@ void line_input_close(line_input *in)
 #ifdef CLM_LIBEDIT
     if (in->editor && in->history)
         save_history(in);
-    if (in->editor)
+    if (in->editor) {
         el_end(in->editor);
+        tell_terminal(PASTES_PLAIN);
+    }
     if (in->history)
         history_end(in->history);
+    strbuf_release(&in->paste);
 #endif
     mem_free(in);
 }

@@ -89,7 +89,7 @@ def screen(text, columns=COLUMNS):
             del line[x:x + n]
         elif letter == "@":
             line[x:x] = [" "] * n
-        elif letter == "m":
+        elif letter in ("m", "h", "l"):
             pass
         elif letter or c[0] == "\x1b":
             raise ValueError("unknown control sequence %r" % c)

@@ -317,6 +317,24 @@ class Keys(ChatCase):
         self.assertIn("/stats", (self.folder / "state/clm/history").read_text())
 
 
+    def test_pasted_lines(self):
+        """They are one message, whatever stands in them, to be gone on with."""
+        text = "/clear\nTell me\ta \u732b story.\n\nPlease"
+        talk = self.edited("-n", "20")
+        after = len(talk.text)
+        talk.press(b"\x1b[200~" + text.replace("\n", "\r").replace("P", "\x01P").encode() +
+                   b"\x1b[201~")
+        talk.until(b"Please", after)
+        self.assertEqual(talk.say(".").replace("\n\n(cut off: --max-tokens is 20)", ""),
+                         self.generated(text + ".", "-n", "20"))
+        talk.say("/clear")
+        after = len(talk.text)
+        talk.press(b'\x1b[200~"""\r' + HELLO.encode() + b'\r"""\x1b[201~')
+        talk.until(b'"""\r\nHello!\r\n"""', after)
+        self.assertEqual(talk.say(""), self.generated(HELLO, "-n", "20"))
+        self.assertEqual(talk.leave(), 0)
+        self.assertTrue(talk.text.endswith(b"\x1b[?2004l"))
+
     def test_killed_while_editing(self):
         """The terminal shows again what is typed."""
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
