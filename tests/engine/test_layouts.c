@@ -4,7 +4,7 @@
 #include <math.h>
 
 #include "base/file.h"
-#include "tiny_run.h"
+#include "hashed.h"
 
 enum packer {
     AWQ,
@@ -531,11 +531,26 @@ static void write_checkpoint(const struct tiny *t, const char *folder, const cha
     tiny_write_weights(t, temporary_path(folder));
 }
 
+/* DoRA of layer 1, for whose gains the packed matrices are read. */
+static void write_dora(void)
+{
+#define MODULE(name, rows, cols)                                                                   \
+    "model.layers.1." name ".lora_A.weight:3:" cols " model.layers.1." name ".lora_B.weight:" rows \
+    ":3 model.layers.1." name ".lora_magnitude_vector:" rows " "
+    static const char *const tensors[2] = {MODULE("self_attn.q_proj", "32", "32"),
+                                           MODULE("mlp.down_proj", "32", "64")};
+
+    temporary_write("dora/adapter_config.json",
+                    "{\"peft_type\": \"LORA\", \"r\": 3, \"use_dora\": true}");
+    hashed_write(tensors, "dora/adapter_model.safetensors");
+}
+
 static void test_layouts(void **state)
 {
     static float got[N_TOKENS * TINY_VOCAB], want[N_TOKENS * TINY_VOCAB];
 
     (void)state;
+    write_dora();
     for (size_t i = 0; i < COUNT(layouts); i++) {
         const struct layout *l = &layouts[i];
         struct tiny packed, plain;
@@ -555,6 +570,12 @@ static void test_layouts(void **state)
         /* The same products, summed in another order where inputs have one, or with biases apart.
          */
         CHECK(far < 2e-6, "%s: off by %.2g", l->name, far);
+        if (strcmp(l->family, "llama") == 0) {
+            run_tiny(b, "dora", true, want, l->name);
+            run_tiny(a, "dora", true, got, l->name);
+            CHECK(distance(got, want) < 2e-6, "%s, adapted: off by %.2g", l->name,
+                  distance(got, want));
+        }
         tiny_close(&packed);
         tiny_close(&plain);
     }
