@@ -203,6 +203,9 @@ void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int 
         most_rows = PACE_ROWS;
     if (rows >= most_rows || !p->opened[mixed] || since_plain >= PLAIN_INTERVAL)
         return;
+    /* Of so many texts, steps without drafts come first. */
+    if (!mixed && p->times.alone[n].n < FIRST_STEPS)
+        return;
     for (int i = 0; i < n; i++)
         plan.chances[i] = 1;
     plan.tried = step_seconds(p, rows, prompt_rows, plan.seconds);

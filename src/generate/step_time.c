@@ -14,12 +14,16 @@
 int step_time_alone(const struct step_time *t, double seconds[STEP_ROWS + 1])
 {
     int first = 0, last = 0;
-    double slope;
+    double slope, least[STEP_ROWS + 1], longer = INFINITY;
 
-    for (int i = 0; i <= STEP_ROWS; i++)
+    for (int i = STEP_ROWS; i >= 0; i--) {
+        if (t->alone[i].n > 0)
+            longer = fmin(longer, t->alone[i].seconds);
+        least[i] = longer;
         seconds[i] = 0;
+    }
     for (int i = 1; i <= STEP_ROWS; i++) {
-        double now = t->alone[i].seconds, before = last ? seconds[last] : now;
+        double now = least[i], before = last ? seconds[last] : now;
 
         if (t->alone[i].n == 0)
             continue;

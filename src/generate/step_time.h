@@ -29,8 +29,9 @@ struct step_time {
  * took much longer than others of its kind counts as twice as long as they. Returns what counts. */
 double step_time_learn(struct step_time *t, int own, int prompt, double seconds);
 
-/* Seconds of steps without prompts by rows: as measured, between measures in proportion, beyond
- * them half as steep. Returns how many rows have been tried; 0: no measure at all, and all is 0. */
+/* Seconds of steps without prompts by rows: as measured, or as those with more rows where they took
+ * less; between measures in proportion, beyond them half as steep. Returns how many rows have been
+ * tried; 0: no measure at all, and all is 0. */
 int step_time_alone(const struct step_time *t, double seconds[STEP_ROWS + 1]);
 
 /* Seconds that one row more of answers costs beside prompts: in proportion to all rows before much

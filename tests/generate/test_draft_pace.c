@@ -210,6 +210,28 @@ static void test_behind(void **state)
     CHECK(time <= 750, "long texts: %g", time);
 }
 
+/* Texts end one after another, and what the first step of so few takes is of no worth: drafts that
+ * are never right must not seem cheap beside it. */
+static void test_fewer_texts(void **state)
+{
+    static const struct world ends[] = {{"4", 1, 0.3, 0, 0, 4, 16, false, 0, 0, 0},
+                                        {"3", 1, 0.3, 0, 0, 3, 16, false, 0, 0, 0},
+                                        {"1", 1, 0.3, 0, 0, 1, 16, false, 0, 0, 0}};
+    struct draft_pace p = {0};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(ends); i++) {
+        const struct world *w = &ends[i];
+        struct paced_step busy = {
+            .n_texts = w->n_texts, .rows = w->n_texts, .n_tokens = w->n_texts, .step_seconds = 8};
+        double time;
+
+        draft_pace_learn(&p, &busy);
+        time = run(w, &p, 200) / answer_time(w, 200);
+        CHECK(time <= 1.03, "%d texts: %.3f of the time without drafts", w->n_texts, time);
+    }
+}
+
 /* What was measured with one number of rows says nothing of the others but by proportion. */
 static void test_nothing_possible(void **state)
 {
@@ -234,6 +256,10 @@ static void test_many_texts(void **state)
 
         for (int i = 0; i < n; i++)
             texts[i] = (struct paced_text){.odds = &odds, .rows = 1, .possible = 64};
+        if (n <= PACE_ROWS) {
+            p.times.alone[n].n = 3;
+            p.times.alone[n].seconds = 1;
+        }
         p.times.alone[PACE_ROWS].n = 3;
         p.times.alone[PACE_ROWS].seconds = 1;
         draft_pace_plan(&p, texts, n, 0, 512);
@@ -247,9 +273,9 @@ static void test_many_texts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_worlds),     cmocka_unit_test(test_change),
-        cmocka_unit_test(test_behind),     cmocka_unit_test(test_nothing_possible),
-        cmocka_unit_test(test_many_texts),
+        cmocka_unit_test(test_worlds),           cmocka_unit_test(test_change),
+        cmocka_unit_test(test_behind),           cmocka_unit_test(test_fewer_texts),
+        cmocka_unit_test(test_nothing_possible), cmocka_unit_test(test_many_texts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,6 +79,9 @@ static void test_alone(void **state)
     for (int i = 0; i < 3; i++)
         step_time_learn(&t, 2, 0, 1);
     CHECK(step_time_learn(&t, 2, 0, 1000) == 2, "what is much too long");
+    step_time_learn(&t, 3, 0, 9);
+    step_time_alone(&t, seconds);
+    CHECK(seconds[3] == 2, "fewer rows do not take longer than more: %g", seconds[3]);
 }
 
 int main(void)
