@@ -90,12 +90,19 @@ static void average(double *value, int n, double x)
     *value += (x - *value) / n;
 }
 
+/* Of the first few the least counts: others were held up by something. */
 static double learn_alone(struct step_time *t, int rows, double seconds)
 {
-    if (t->alone[rows].n >= FEW)
-        seconds = fmin(seconds, TOO_LONG * t->alone[rows].seconds);
-    t->alone[rows].n += t->alone[rows].n < LATE;
-    average(&t->alone[rows].seconds, t->alone[rows].n, seconds);
+    double *late = &t->alone[rows].seconds;
+    int *n = &t->alone[rows].n;
+
+    if (*n >= FEW)
+        seconds = fmin(seconds, TOO_LONG * *late);
+    *n += *n < LATE;
+    if (*n > 1 && *n <= FEW)
+        *late = fmin(*late, seconds);
+    else
+        average(late, *n, seconds);
     return seconds;
 }
 
