@@ -14,7 +14,7 @@
 int step_time_alone(const struct step_time *t, double seconds[STEP_ROWS + 1])
 {
     int first = 0, last = 0;
-    double slope, least[STEP_ROWS + 1], longer = INFINITY;
+    double slope, least[STEP_ROWS + 1], longer = HUGE_VAL;
 
     for (int i = STEP_ROWS; i >= 0; i--) {
         if (t->alone[i].n > 0)
