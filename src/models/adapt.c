@@ -212,7 +212,7 @@ static int place_table(struct binder *b, const struct nn_slot *s, struct low_ran
         place_matrix(b, table->b, a, l->n_in, l->rank))
         goto cleanup;
     *s->lora = table;
-    if (!b->adapter->peft && b->m->spec->tie_word_embeddings) {
+    if (s->role == ROLE_EMBED_TOKENS && !b->adapter->peft && b->m->spec->tie_word_embeddings) {
         head->gain = table->gain;
         gain_into_b(l, gain);
         if (place_matrix(b, head->a, l->a, l->rank, l->n_in) ||
@@ -249,8 +249,8 @@ static int adapt_linear(struct binder *b, const struct nn_slot *s, const struct 
     int rc = -1;
 
     if (low_rank_read(b, &l, p, s, 0) == 0 && find_gain(b, &gain, s->weight, s, p, &l) == 0)
-        rc = s->role == ROLE_EMBED_TOKENS ? place_table(b, s, &l, gain)
-                                          : place_linear(b, s, &l, gain);
+        rc = weight_role_is_table(s->role) ? place_table(b, s, &l, gain)
+                                           : place_linear(b, s, &l, gain);
     low_rank_release(&l);
     mem_free(gain);
     return rc;
@@ -395,7 +395,7 @@ int adapt_fill(struct binder *b, const struct nn_slot *s, const struct piece *ad
             some = &additions[e];
     if (!some)
         return 0;
-    if (!s->lora)
+    if (!s->lora || (s->role == ROLE_POSITIONS && b->m->spec->position_offset))
         return cannot_adapt(b, some->part[PART_LORA_A]      ? some->part[PART_LORA_A]
                                : some->part[PART_LORA_B]    ? some->part[PART_LORA_B]
                                : some->part[PART_LORA_BIAS] ? some->part[PART_LORA_BIAS]

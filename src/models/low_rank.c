@@ -155,7 +155,7 @@ static int view_pair(const struct binder *b, struct view *down, struct view *up,
                      int64_t cols, int64_t rank)
 {
     const struct checkpoint_tensor *ta = p->part[PART_LORA_A], *tb = p->part[PART_LORA_B];
-    bool table = s->role == ROLE_EMBED_TOKENS;
+    bool table = weight_role_is_table(s->role);
     bool transposed = !p->stacked && table == b->adapter->peft;
 
     if (b->adapter->peft && p->stacked)
@@ -205,7 +205,7 @@ static int read_magnitude(const struct binder *b, struct low_rank *l, const stru
         return 0;
     if (p->stacked)
         return cannot_adapt(b, t);
-    l->by_column = b->adapter->peft && s->role == ROLE_EMBED_TOKENS;
+    l->by_column = b->adapter->peft && weight_role_is_table(s->role);
     l->magnitude = l->by_column ? read_vector(b, t, &whole, s, l->n_in, l->n_in, 1)
                                 : read_vector(b, t, p, s, rows, l->n_out, 1);
     return l->magnitude ? 0 : -1;

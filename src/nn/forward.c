@@ -212,13 +212,13 @@ static void embed(pass *p, tensor *x)
         nn_add_ngrams(p, x);
     if (m->spec->n_positions) {
         tensor *learned = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
-        struct weight rows = weight_rows(&m->positions.w, m->spec->position_offset,
-                                         m->spec->n_positions - m->spec->position_offset);
+        struct nn_linear rows = m->positions;
 
-        if (!p->failed) {
-            p->ops->embed(p->dev, learned, &rows, p->rows.positions, 1);
+        rows.w = weight_rows(&rows.w, m->spec->position_offset,
+                             m->spec->n_positions - m->spec->position_offset);
+        nn_embed(p, &rows, p->rows.positions, 1, learned);
+        if (!p->failed)
             p->ops->add(p->dev, x, learned, 1);
-        }
     }
     nn_norm_inplace(p, &m->embed_norm, x, x->cols);
     pass_rewind(p, mark);

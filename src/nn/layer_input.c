@@ -19,7 +19,9 @@ tensor *nn_layer_inputs(pass *p, const tensor *x)
     if (p->failed)
         return inputs;
     p->ops->bound_ids(p->dev, ids, p->rows.tokens, x->rows, s->layer_input_vocab);
-    p->ops->embed(p->dev, inputs, &m->layer_table.w, ids, sqrtf((float)s->layer_input_size));
+    nn_embed(p, &m->layer_table, ids, sqrtf((float)s->layer_input_size), inputs);
+    if (p->failed)
+        return inputs;
     p->ops->scale(p->dev, made, 1 / sqrtf((float)s->hidden_size));
     nn_norm_inplace(p, &m->layer_norm, made, s->layer_input_size);
     p->ops->add(p->dev, inputs, made, 1);

@@ -172,3 +172,8 @@ const char *weight_role_name(enum weight_role role)
 {
     return role_names[role];
 }
+
+bool weight_role_is_table(enum weight_role role)
+{
+    return role == ROLE_EMBED_TOKENS || role == ROLE_POSITIONS || role == ROLE_LAYER_TABLE;
+}

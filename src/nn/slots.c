@@ -22,12 +22,6 @@ static void visit(struct walk *w, struct nn_slot slot)
         w->rc = w->fn(w->ctx, &slot);
 }
 
-/* Its rows are looked up, not multiplied. */
-static bool is_table(enum weight_role role)
-{
-    return role == ROLE_EMBED_TOKENS || role == ROLE_POSITIONS || role == ROLE_LAYER_TABLE;
-}
-
 static void visit_matrix(struct walk *w, enum weight_role role, struct nn_linear *l, int n_out,
                          int n_in, bool bias)
 {
@@ -36,9 +30,9 @@ static void visit_matrix(struct walk *w, enum weight_role role, struct nn_linear
                  .n_out = n_out,
                  .n_in = n_in,
                  .weight = &l->w,
-                 .order = is_table(role) ? NULL : &l->order,
+                 .order = weight_role_is_table(role) ? NULL : &l->order,
                  .rotation = &l->rotation,
-                 .lora = is_table(role) && role != ROLE_EMBED_TOKENS ? NULL : &l->lora,
+                 .lora = &l->lora,
                  .bias = bias ? &l->bias : NULL,
              });
 }

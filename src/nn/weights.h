@@ -468,6 +468,7 @@ enum weight_role {
 };
 
 const char *weight_role_name(enum weight_role role); /* "q_proj", ... */
+bool weight_role_is_table(enum weight_role role);    /* its rows are looked up, not multiplied */
 
 /* What a vector of the model is to the numbers x of the file. */
 enum vector_form {

@@ -40,6 +40,7 @@ CASES = [
     ("qwen2", {"tie_word_embeddings": True}, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
     ("gemma", {}, {"target_modules": ["embed_tokens", "o_proj"], "use_dora": True}),
     ("gpt2", {}, {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True, "use_dora": True}),
+    ("gpt2", {}, {"target_modules": ["wte", "wpe"], "use_dora": True, "r": 2}),
     ("gpt_neox", {}, {"target_modules": ["query_key_value", "dense", "lm_head"], "use_dora": True, "bias": "lora_only"}),
     ("qwen3_moe", {}, {"target_modules": ["q_proj"], "target_parameters": STACKS + ["mlp.gate.weight"],
                        "rank_pattern": {"down_proj": 3}}),
@@ -49,7 +50,7 @@ CASES = [
     ("longcat_flash", {}, {"target_modules": [], "target_parameters": STACKS}),
     ("deepseek_v2", {}, {"target_modules": ATTENTION, "use_dora": True}),
     ("deepseek_v3", {}, {"target_modules": ATTENTION, "lora_bias": True}),
-    ("gemma3n_text", {}, {"target_modules": r".*\.(altup_(unembed_)?projections\.\d|modality_router|per_layer_input_gate)"}),
+    ("gemma3n_text", {}, {"target_modules": r".*\.(altup_(unembed_)?projections\.\d|modality_router|embed_tokens_per_layer)"}),
     ("gemma3_text", VISION, {"target_modules": r".*\.(q_proj|embed_tokens|fc1)"}),
 ]
 
