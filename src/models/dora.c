@@ -84,7 +84,7 @@ static void add_squares(double *squares, const struct rows *s, const struct low_
 {
     for (int i = 0; i < n; i++)
         for (int k = 0; k < l->n_in; k++) {
-            double x = s->host[(size_t)i * (size_t)l->n_in + (size_t)k];
+            double x = (double)s->host[(size_t)i * (size_t)l->n_in + (size_t)k];
 
             squares[l->by_column ? k : first + i] += x * x;
         }
