@@ -72,8 +72,8 @@ static bool wait_for_input(void)
 
 #ifdef CLM_LIBEDIT
 
-/* Terminals put marks around what is pasted, between these two; others pass over them. For libedit
- * it is a key that does nothing else, so that it is inserted at once, with its line ends. */
+/* Terminals put marks around what is pasted, between these two; others pass over them. It is
+ * inserted at once, with its line ends, as if by a key that shows the line anew. */
 #define PASTES_MARKED "\033[?2004h"
 #define PASTES_PLAIN "\033[?2004l"
 #define PASTE_BEGINS "[200~" /* behind an escape */
@@ -212,7 +212,27 @@ static enum line_result read_paste(line_input *in)
     }
 }
 
-/* A byte that is typed, or the key that stands for what is pasted. */
+/* Puts what was pasted into the line that is edited; false without memory. */
+static bool insert_paste(line_input *in)
+{
+    wchar_t *wide = mem_alloc((in->paste.size + 1) * sizeof *wide);
+    size_t n = 0;
+    bool done;
+
+    for (size_t at = 0; wide && at < in->paste.size; n++) {
+        int32_t c;
+
+        at += utf8_decode(in->paste.data + at, in->paste.size - at, &c);
+        wide[n] = (wchar_t)c;
+    }
+    if (wide)
+        wide[n] = L'\0';
+    done = n == 0 || (wide && el_winsertstr(in->editor, wide) == 0);
+    mem_free(wide);
+    return done;
+}
+
+/* A byte that is typed, or the key that shows what was pasted. */
 static enum line_result next_key(line_input *in, char *c)
 {
     enum line_result r = next_byte(in, c);
@@ -220,7 +240,12 @@ static enum line_result next_key(line_input *in, char *c)
     if (r != LINE_READ || *c != '\033' || !take_mark(in, PASTE_BEGINS, false))
         return r;
     *c = PASTE_KEY;
-    return read_paste(in);
+    r = read_paste(in);
+    if (r == LINE_READ && !insert_paste(in)) {
+        errno = ENOMEM;
+        return LINE_FAILED;
+    }
+    return r;
 }
 
 /* What libedit calls for each character: 1, 0 at the end, -1 on errors. */
@@ -248,34 +273,6 @@ static int read_character(EditLine *editor, wchar_t *out)
     utf8_decode(text, size, &c);
     *out = (wchar_t)c;
     return 1;
-}
-
-/* Bound to PASTE_KEY. */
-static unsigned char insert_paste(EditLine *editor, int key)
-{
-    line_input *in = NULL;
-    wchar_t *wide;
-    size_t n = 0;
-    int failed;
-
-    (void)key;
-    el_get(editor, EL_CLIENTDATA, &in);
-    if (in->paste.size == 0)
-        return CC_NORM;
-    wide = mem_alloc((in->paste.size + 1) * sizeof *wide);
-    if (!wide)
-        return CC_ERROR;
-    for (size_t at = 0; at < in->paste.size; n++) {
-        int32_t c;
-
-        at += utf8_decode(in->paste.data + at, in->paste.size - at, &c);
-        wide[n] = (wchar_t)c;
-    }
-    wide[n] = L'\0';
-    strbuf_clear(&in->paste); /* the key itself inserts nothing */
-    failed = el_winsertstr(editor, wide);
-    mem_free(wide);
-    return failed ? CC_ERROR : CC_REFRESH;
 }
 
 static char *prompt_of(EditLine *editor)
@@ -436,8 +433,7 @@ static int open_editor(line_input *in, clm_error *err)
     el_set(in->editor, EL_EDITOR, "emacs");
     el_set(in->editor, EL_HIST, history, in->history);
     el_set(in->editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
-    el_set(in->editor, EL_ADDFN, "clm-paste", "inserts what is pasted", insert_paste);
-    el_set(in->editor, EL_BIND, "^_", "clm-paste", NULL);
+    el_set(in->editor, EL_BIND, "^_", "ed-redisplay", NULL); /* PASTE_KEY */
     el_set(in->editor, EL_GETCFN, read_character);
     el_source(in->editor, NULL);
     watch_window();
