@@ -7,23 +7,45 @@
 /* Few enough that a short sequence does not hold much memory that it does not use. */
 #define MAX_SLAB_SHIFT 3
 
+void block_pool_init_two(struct block_pool *p, device *d, size_t block_bytes, device *rest,
+                         size_t rest_bytes, size_t max_slab_bytes)
+{
+    *p = (struct block_pool){.parts = {{d, block_bytes, NULL}, {rest, rest_bytes, NULL}},
+                             .block_bytes = block_bytes + rest_bytes,
+                             .slab_shift = MAX_SLAB_SHIFT};
+    while (p->slab_shift > 0 && p->block_bytes > max_slab_bytes >> p->slab_shift)
+        p->slab_shift--;
+}
+
 void block_pool_init(struct block_pool *p, device *d, size_t block_bytes, size_t max_slab_bytes)
 {
-    *p = (struct block_pool){.dev = d, .block_bytes = block_bytes, .slab_shift = MAX_SLAB_SHIFT};
-    while (p->slab_shift > 0 && block_bytes > max_slab_bytes >> p->slab_shift)
-        p->slab_shift--;
+    block_pool_init_two(p, d, block_bytes, NULL, 0, max_slab_bytes);
+}
+
+static void free_slab(struct block_pool *p, int place)
+{
+    for (int i = 0; i < 2; i++) {
+        struct block_part *part = &p->parts[i];
+
+        if (part->bytes && part->slabs[place])
+            part->dev->ops->free(part->dev, part->slabs[place]);
+        if (part->bytes)
+            part->slabs[place] = NULL;
+    }
 }
 
 void block_pool_release(struct block_pool *p)
 {
-    if (!p->dev)
+    device *d = p->parts[0].dev;
+
+    if (!d)
         return;
     for (int i = 0; i < p->n_places; i++)
-        if (p->slabs[i])
-            p->dev->ops->free(p->dev, p->slabs[i]);
+        free_slab(p, i);
     if (p->device_slabs)
-        p->dev->ops->free(p->dev, p->device_slabs);
-    mem_free(p->slabs);
+        d->ops->free(d, p->device_slabs);
+    for (int i = 0; i < 2; i++)
+        mem_free(p->parts[i].slabs);
     mem_free(p->slab_used);
     mem_free(p->refs);
     mem_free(p->free);
@@ -63,11 +85,19 @@ static bool resize(int32_t **list, size_t n)
 static int grow_host_lists(struct block_pool *p, int capacity, clm_error *err)
 {
     size_t n_blocks = (size_t)capacity << p->slab_shift;
-    void **slabs = mem_resize(p->slabs, (size_t)capacity * sizeof *slabs);
+    bool grown = true;
 
-    if (slabs)
-        p->slabs = slabs;
-    if (slabs && resize(&p->slab_used, (size_t)capacity) && resize(&p->refs, n_blocks) &&
+    for (int i = 0; i < 2 && grown; i++) {
+        void **slabs;
+
+        if (!p->parts[i].bytes)
+            continue;
+        slabs = mem_resize(p->parts[i].slabs, (size_t)capacity * sizeof *slabs);
+        grown = slabs;
+        if (grown)
+            p->parts[i].slabs = slabs;
+    }
+    if (grown && resize(&p->slab_used, (size_t)capacity) && resize(&p->refs, n_blocks) &&
         resize(&p->free, n_blocks))
         return 0;
     return fail(err, CLM_ERR_NOMEM, "no memory for a list of %zu cache blocks", n_blocks);
@@ -75,14 +105,15 @@ static int grow_host_lists(struct block_pool *p, int capacity, clm_error *err)
 
 static int grow_device_list(struct block_pool *p, int capacity, clm_error *err)
 {
-    const struct device_ops *ops = p->dev->ops;
-    void **list = ops->alloc(p->dev, (size_t)capacity * sizeof *list, err);
+    device *d = p->parts[0].dev;
+    void **list = d->ops->alloc(d, (size_t)capacity * sizeof *list, err);
 
     if (!list)
         return -1;
     if (p->device_slabs) {
-        ops->upload(p->dev, list, p->slabs, (size_t)p->n_places * sizeof *list);
-        ops->free(p->dev, p->device_slabs);
+        if (p->parts[0].bytes)
+            d->ops->upload(d, list, p->parts[0].slabs, (size_t)p->n_places * sizeof *list);
+        d->ops->free(d, p->device_slabs);
     }
     p->device_slabs = list;
     return 0;
@@ -107,24 +138,41 @@ static int find_place(const struct block_pool *p)
     if (p->n_slabs == p->n_places)
         return p->n_places;
     for (int i = 0;; i++)
-        if (!p->slabs[i])
+        if (p->slab_used[i] < 0)
             return i;
+}
+
+/* A slab of every part. */
+static int alloc_slab(struct block_pool *p, int place, clm_error *err)
+{
+    for (int i = 0; i < 2; i++)
+        if (p->parts[i].bytes)
+            p->parts[i].slabs[place] = NULL;
+    for (int i = 0; i < 2; i++) {
+        struct block_part *part = &p->parts[i];
+
+        if (!part->bytes)
+            continue;
+        part->slabs[place] = part->dev->ops->alloc(part->dev, part->bytes << p->slab_shift, err);
+        if (!part->slabs[place]) {
+            free_slab(p, place);
+            return -1;
+        }
+    }
+    return 0;
 }
 
 int block_pool_grow(struct block_pool *p, clm_error *err)
 {
-    const struct device_ops *ops = p->dev->ops;
+    struct block_part *first = &p->parts[0];
     int place = find_place(p);
-    void *slab;
 
-    if (place == p->capacity && grow_lists(p, err))
+    if ((place == p->capacity && grow_lists(p, err)) || alloc_slab(p, place, err))
         return -1;
-    slab = ops->alloc(p->dev, block_pool_slab_bytes(p), err);
-    if (!slab)
-        return -1;
-    p->slabs[place] = slab;
     p->slab_used[place] = 0;
-    ops->upload(p->dev, p->device_slabs + place, p->slabs + place, sizeof *p->slabs);
+    if (first->bytes)
+        first->dev->ops->upload(first->dev, p->device_slabs + place, first->slabs + place,
+                                sizeof *first->slabs);
     if (place == p->n_places)
         p->n_places++;
     p->n_slabs++;
@@ -146,10 +194,10 @@ static void drop_slab(struct block_pool *p, int place)
         if (p->free[i] >> p->slab_shift != place)
             p->free[kept++] = p->free[i];
     p->n_free = kept;
-    p->dev->ops->free(p->dev, p->slabs[place]);
-    p->slabs[place] = NULL;
+    free_slab(p, place);
+    p->slab_used[place] = -1;
     p->n_slabs--;
-    while (p->n_places > 0 && !p->slabs[p->n_places - 1])
+    while (p->n_places > 0 && p->slab_used[p->n_places - 1] < 0)
         p->n_places--;
 }
 
@@ -158,7 +206,7 @@ bool block_pool_shrink(struct block_pool *p, int n)
     if (p->n_free - (1 << p->slab_shift) < n)
         return false;
     for (int i = p->n_places - 1; i >= 0; i--)
-        if (p->slabs[i] && p->slab_used[i] == 0) {
+        if (p->slab_used[i] == 0) {
             drop_slab(p, i);
             return true;
         }
@@ -205,14 +253,22 @@ int block_pool_limit(const struct block_pool *p)
     return p->n_places << p->slab_shift;
 }
 
-void *block_pool_at(const struct block_pool *p, int32_t id)
+void *block_pool_part_at(const struct block_pool *p, int32_t id, int part)
 {
+    const struct block_part *of = &p->parts[part];
     size_t within = (size_t)id & (((size_t)1 << p->slab_shift) - 1);
 
-    return (char *)p->slabs[id >> p->slab_shift] + within * p->block_bytes;
+    return of->bytes ? (char *)of->slabs[id >> p->slab_shift] + within * of->bytes : NULL;
+}
+
+void *block_pool_at(const struct block_pool *p, int32_t id)
+{
+    return block_pool_part_at(p, id, 0);
 }
 
 void block_pool_copy(struct block_pool *p, int32_t to, int32_t from)
 {
-    p->dev->ops->copy(p->dev, block_pool_at(p, to), block_pool_at(p, from), p->block_bytes);
+    device *d = p->parts[0].dev;
+
+    d->ops->copy(d, block_pool_at(p, to), block_pool_at(p, from), p->block_bytes);
 }

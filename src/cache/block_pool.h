@@ -1,4 +1,5 @@
-/* cache/block_pool.h: equal blocks of device memory, counted, taken from the device in slabs.
+/* cache/block_pool.h: equal blocks of device memory, counted, taken from the device in slabs. A
+ * block may have two parts, on two devices.
  *
  * Block b lies in slab b >> slab_shift. The addresses of the slabs stand in device memory, where
  * kernels read them. A slab of which no block is in use can be given back; its place in the list is
@@ -9,13 +10,19 @@
 
 #include "device/device.h"
 
+/* What a device has of every block. */
+struct block_part {
+    device *dev;  /* NULL: there is no such part */
+    size_t bytes; /* may be 0 */
+    void **slabs; /* [n_places]; NULL: given back, or there is nothing in it */
+};
+
 struct block_pool {
-    device *dev;
-    size_t block_bytes;
+    struct block_part parts[2];
+    size_t block_bytes;  /* of both parts */
     int slab_shift;      /* a slab holds 2^slab_shift blocks */
-    void **slabs;        /* [n_places]; NULL: given back */
-    void **device_slabs; /* the same in device memory */
-    int32_t *slab_used;  /* [n_places] blocks in use */
+    void **device_slabs; /* those of the first part, in its memory */
+    int32_t *slab_used;  /* [n_places] blocks in use; -1: given back */
     int n_places, capacity;
     int n_slabs;   /* places that are not empty */
     int32_t *refs; /* [capacity << slab_shift] */
@@ -23,9 +30,11 @@ struct block_pool {
     int n_free;
 };
 
-/* An empty pool of blocks of block_bytes >= 1; a slab holds at most max_slab_bytes, or one block.
- */
+/* An empty pool of blocks of block_bytes >= 1 on d, or with rest_bytes more, one of both >= 1, on
+ * rest; a slab holds at most max_slab_bytes, or one block. */
 void block_pool_init(struct block_pool *p, device *d, size_t block_bytes, size_t max_slab_bytes);
+void block_pool_init_two(struct block_pool *p, device *d, size_t block_bytes, device *rest,
+                         size_t rest_bytes, size_t max_slab_bytes);
 void block_pool_release(struct block_pool *p); /* a zeroed one is fine */
 
 size_t block_pool_slab_bytes(const struct block_pool *p);
@@ -47,9 +56,10 @@ bool block_pool_shared(const struct block_pool *p, int32_t id); /* has more than
 int block_pool_refs(const struct block_pool *p, int32_t id);
 int block_pool_limit(const struct block_pool *p); /* ids are below this */
 
-void *block_pool_at(const struct block_pool *p, int32_t id); /* device memory */
+void *block_pool_at(const struct block_pool *p, int32_t id); /* device memory of the first part */
+void *block_pool_part_at(const struct block_pool *p, int32_t id, int part); /* NULL: no such part */
 
-/* The contents of block to become those of block from. */
+/* The contents of block to become those of block from, in a pool of blocks of one part. */
 void block_pool_copy(struct block_pool *p, int32_t to, int32_t from);
 
 #endif

@@ -69,10 +69,10 @@ static bool add_part(size_t *block_bytes, size_t *offset, const struct kv_layer 
 }
 
 /* How far back the layer sees, and what is kept before that, under the bound of tokens. */
-static struct group group_like(const kv_cache *c, const struct kv_layer_spec *l)
+static struct group group_like(const kv_cache *c, const struct kv_layer_spec *l, device *d)
 {
     int last = c->options.max_tokens - c->options.n_first;
-    struct group g = {.window = l->window, .plain = l->plain, .reach = l->window};
+    struct group g = {.dev = d, .window = l->window, .plain = l->plain, .reach = l->window};
 
     if (c->options.max_tokens && (!l->window || l->window > last)) {
         g.reach = last;
@@ -82,22 +82,23 @@ static struct group group_like(const kv_cache *c, const struct kv_layer_spec *l)
     return g;
 }
 
-/* The group that a layer belongs to, made if there is none. */
-static int group_for(kv_cache *c, const struct kv_layer_spec *l)
+/* The group that a layer on d belongs to, made if there is none. */
+static int group_for(kv_cache *c, const struct kv_layer_spec *l, device *d)
 {
     int g = 0;
 
-    while (g < c->n_groups && (c->groups[g].window != l->window || c->groups[g].plain != l->plain))
+    while (g < c->n_groups && (c->groups[g].window != l->window || c->groups[g].plain != l->plain ||
+                               c->groups[g].dev != d))
         g++;
     if (g == c->n_groups)
-        c->groups[c->n_groups++] = group_like(c, l);
+        c->groups[c->n_groups++] = group_like(c, l, d);
     return g;
 }
 
 /* The layers of group g one after another in the blocks of an empty pool; layers are those of the
  * cache that describe this pool. */
-static struct pool *lay_out_pool(kv_cache *c, int g, struct kv_layer *layers, device *d,
-                                 size_t max_slab_bytes, clm_error *err)
+static struct pool *lay_out_pool(kv_cache *c, int g, struct kv_layer *layers, size_t max_slab_bytes,
+                                 clm_error *err)
 {
     struct pool *pool = &c->pools[c->n_pools++];
     size_t block_bytes = 0;
@@ -111,7 +112,7 @@ static struct pool *lay_out_pool(kv_cache *c, int g, struct kv_layer *layers, de
             !add_part(&block_bytes, &l->v_offset, l, l->v_dim))
             return fail_null(err, CLM_ERR_ARG, "cache layer %d: a block does not fit in memory", i);
     }
-    block_pool_init(&pool->blocks, d, block_bytes, max_slab_bytes);
+    block_pool_init(&pool->blocks, c->groups[g].dev, block_bytes, max_slab_bytes);
     for (int i = 0; i < c->n_layers; i++)
         if (c->group_of[i] == g) {
             layers[i].block_bytes = block_bytes;
@@ -147,30 +148,32 @@ static void describe_layer(kv_cache *c, int i, const struct kv_layer_spec *l)
 
 static int lay_out(kv_cache *c, device *d, const struct kv_layer_spec *layers, clm_error *err)
 {
+    const struct kv_rest *rest = &c->options.rest;
     size_t max_slab_bytes = SLAB_BYTES;
 
     for (int i = 0; i < c->n_layers; i++) {
         if (check_layer(&layers[i], i, err))
             return -1;
-        c->group_of[i] = group_for(c, &layers[i]);
+        c->group_of[i] = group_for(c, &layers[i], rest->dev && i >= rest->first ? rest->dev : d);
         describe_layer(c, i, &layers[i]);
     }
     /* Under a bound smaller slabs, so that little of it lies idle in half used ones. */
     if (max_slab_bytes > c->max_bytes / 64)
         max_slab_bytes = c->max_bytes / 64;
     for (int g = 0; g < c->n_groups; g++) {
-        c->groups[g].pool = lay_out_pool(c, g, c->layers, d, max_slab_bytes, err);
+        c->groups[g].pool = lay_out_pool(c, g, c->layers, max_slab_bytes, err);
         if (!c->groups[g].pool)
             return -1;
     }
-    if (c->options.state_bytes) {
+    if (c->options.state_bytes || rest->state_bytes) {
         c->states = &c->pools[c->n_pools++];
-        block_pool_init(&c->states->blocks, d, c->options.state_bytes, max_slab_bytes);
+        block_pool_init_two(&c->states->blocks, d, c->options.state_bytes, rest->dev,
+                            rest->state_bytes, max_slab_bytes);
     }
     for (int g = 0; g < c->n_groups && c->options.bits && c->split; g++) {
         if (c->groups[g].plain)
             continue;
-        c->groups[g].earlier = lay_out_pool(c, g, c->earlier, d, max_slab_bytes, err);
+        c->groups[g].earlier = lay_out_pool(c, g, c->earlier, max_slab_bytes, err);
         if (!c->groups[g].earlier)
             return -1;
     }
@@ -233,6 +236,16 @@ int kv_cache_groups(const kv_cache *c)
 int kv_cache_group_of(const kv_cache *c, int layer)
 {
     return c->group_of[layer];
+}
+
+device *kv_cache_group_device(const kv_cache *c, int group)
+{
+    return c->groups[group].dev;
+}
+
+device *kv_cache_device(const kv_cache *c, int layer)
+{
+    return c->groups[c->group_of[layer]].dev;
 }
 
 const struct kv_layer *kv_cache_layer(const kv_cache *c, int layer)

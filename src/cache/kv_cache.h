@@ -21,6 +21,14 @@ struct kv_layer_spec {
     bool plain; /* never quantised */
 };
 
+/* What lies on a second device: the layers from number first on, and state_bytes more of what
+ * recurrent mixers remember. */
+struct kv_rest {
+    device *dev; /* NULL: all lies on one */
+    int first;
+    size_t state_bytes;
+};
+
 /* Zero in every field but type means none. */
 struct kv_cache_options {
     enum dtype type; /* F32, F16 or BF16 */
@@ -34,6 +42,7 @@ struct kv_cache_options {
      * of it than without this, and are as they are if the window is shorter. */
     int max_tokens, n_first;
     size_t state_bytes; /* what recurrent mixers remember of a sequence */
+    struct kv_rest rest;
     /* Bounds all blocks together, in use or not; 0: no bound but memory. */
     size_t max_bytes;
 };
@@ -43,9 +52,9 @@ typedef struct kv_sequence_cache kv_seq;
 typedef struct kv_map kv_map; /* cache/kv_map.h */
 
 /**
- * A cache for the layers of a model on a device. Memory is taken as sequences grow, in slabs, and
- * kept until close; only under the bound a pool gives up slabs without use to another. The cache
- * must outlive its sequences. One thread at a time for a cache and all its sequences.
+ * A cache for the layers of a model on a device, or on two. Memory is taken as sequences grow, in
+ * slabs, and kept until close; only under the bound a pool gives up slabs without use to another.
+ * The cache must outlive its sequences. One thread at a time for a cache and all its sequences.
  */
 kv_cache *kv_cache_open(device *d, const struct kv_layer_spec *layers, int n_layers,
                         const struct kv_cache_options *options, clm_error *err);
@@ -53,6 +62,9 @@ void kv_cache_close(kv_cache *c); /* NULL is fine */
 
 int kv_cache_groups(const kv_cache *c);
 int kv_cache_group_of(const kv_cache *c, int layer);
+/* Where a layer, and all of its group, lies. */
+device *kv_cache_device(const kv_cache *c, int layer);
+device *kv_cache_group_device(const kv_cache *c, int group);
 /* How device operations find a layer's keys and values; changes when the cache has grown. */
 const struct kv_layer *kv_cache_layer(const kv_cache *c, int layer);
 
@@ -112,12 +124,14 @@ int kv_seq_trim(kv_seq *s, int n, clm_error *err);
 bool kv_seq_thin(kv_seq *s);
 
 /* The states of a sequence, in device memory: after its last token (NULL: it has none, all zeros),
- * and where a step for which there is room reserved writes the next. */
+ * and where a step for which there is room reserved writes the next. Of the cache's device, and of
+ * its second one. */
 struct kv_state {
     const void *from;
     void *to;
 };
 struct kv_state kv_seq_state(const kv_seq *s);
+struct kv_state kv_seq_rest_state(const kv_seq *s);
 
 /* The table of a group, in host memory, reserved tokens included: block number b of the sequence is
  * blocks[b] where b < n_kept, else blocks[b - n_gone]; tokens before n_mapped are in a map, of

@@ -13,8 +13,9 @@ struct pool {
     int need; /* blocks that the reserve at work will take */
 };
 
-/* Layers that look equally far back and are stored alike. */
+/* Layers on one device that look equally far back and are stored alike. */
 struct group {
+    device *dev;
     int window; /* as the model has it */
     bool plain;
     int reach;   /* a token sees so many at most, itself included, 0: all, */

@@ -311,8 +311,8 @@ static void unmap_part(kv_seq *s, int g)
         from = mapped_place(s, i, h->n_mapped);
         to = kv_seq_place(s, i, h->n_mapped);
         for (int head = 0; head < to.at->n_kv_heads; head++) {
-            copy_rows(s->cache->groups[g].pool->blocks.dev, to, from, head, false, n);
-            copy_rows(s->cache->groups[g].pool->blocks.dev, to, from, head, true, n);
+            copy_rows(s->cache->groups[g].dev, to, from, head, false, n);
+            copy_rows(s->cache->groups[g].dev, to, from, head, true, n);
         }
     }
 }
@@ -518,15 +518,26 @@ int kv_cache_past_point(const kv_cache *c, int length, int n)
     return n;
 }
 
-struct kv_state kv_seq_state(const kv_seq *s)
+/* The part of the states on one of the two devices. */
+static struct kv_state state_part(const kv_seq *s, int part)
 {
     struct kv_state state = {NULL, NULL};
 
     if (s->states.now >= 0)
-        state.from = block_pool_at(state_pool(s), s->states.now);
+        state.from = block_pool_part_at(state_pool(s), s->states.now, part);
     if (s->states.next >= 0)
-        state.to = block_pool_at(state_pool(s), s->states.next);
+        state.to = block_pool_part_at(state_pool(s), s->states.next, part);
     return state;
+}
+
+struct kv_state kv_seq_state(const kv_seq *s)
+{
+    return state_part(s, 0);
+}
+
+struct kv_state kv_seq_rest_state(const kv_seq *s)
+{
+    return state_part(s, 1);
 }
 
 struct kv_table kv_seq_table(const kv_seq *s, int group)

@@ -805,6 +805,56 @@ static void test_wrong_arguments(void **state)
     close_world(w);
 }
 
+/* Two devices: layers and states lie where they should, and when there is no memory on one of them
+ * nothing is taken of the other. */
+static void test_two_devices(void **state)
+{
+    static const struct kv_layer_spec two[] = {{1, 8, 8, 0, false}, {1, 8, 8, 0, false}};
+    struct fake_device first = {.base.ops = &fake_ops}, second = first;
+    struct kv_cache_options options = {
+        .type = DTYPE_F32, .state_bytes = 64, .rest = {&second.base, 1, 128}};
+    const size_t block = (size_t)2 * KV_BLOCK_TOKENS * 8 * sizeof(float);
+    const int32_t token = 1;
+
+    (void)state;
+    for (long n = 0;; n++) {
+        clm_error err = {0};
+        kv_cache *c = kv_cache_open(&first.base, two, 2, &options, &err);
+        kv_seq *s = kv_seq_open(c, &err), *fork;
+        bool failed;
+        int rc;
+
+        CHECK(kv_cache_groups(c) == 2 && kv_cache_device(c, 0) == &first.base &&
+                  kv_cache_device(c, 1) == &second.base,
+              "layers are elsewhere");
+        CHECK(kv_cache_state_bytes(c) == 64 + 128, "%zu", kv_cache_state_bytes(c));
+        mem_fail_after(n);
+        rc = kv_seq_reserve(s, 1, &err);
+        failed = mem_fail_after(-1);
+        CHECK(failed == (rc != 0), "allocation %ld", n);
+        if (failed) {
+            CHECK(err.code == CLM_ERR_NOMEM && kv_cache_bytes_used(c) == 0, "%s", err.message);
+            CHECK(kv_seq_reserve(s, 1, &err) == 0, "%s", err.message);
+        }
+        CHECK(kv_cache_bytes_used(c) == 2 * block + 64 + 128, "%zu", kv_cache_bytes_used(c));
+        memset(kv_seq_state(s).to, 1, 64);
+        memset(kv_seq_rest_state(s).to, 2, 128);
+        kv_seq_commit(s, &token, 1);
+        fork = kv_seq_fork(s, &err);
+        CHECK(fork && kv_seq_rest_state(fork).from == kv_seq_rest_state(s).from &&
+                  *(const char *)kv_seq_state(fork).from == 1 &&
+                  *(const char *)kv_seq_rest_state(fork).from == 2,
+              "%s", err.message);
+        kv_seq_close(s);
+        kv_seq_close(fork);
+        CHECK(kv_cache_bytes_used(c) == 0, "%zu", kv_cache_bytes_used(c));
+        kv_cache_close(c);
+        CHECK(first.bytes == 0 && second.bytes == 0, "memory is left");
+        if (!failed)
+            break;
+    }
+}
+
 /* Layers of one window share a group, blocks do not waste more than the alignment of their parts.
  */
 static void test_layout(void **state)
@@ -836,6 +886,7 @@ static void test_layout(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_two_devices),
         cmocka_unit_test(test_layout),
         cmocka_unit_test(test_wrong_arguments),
         cmocka_unit_test(test_copy_on_write),
