@@ -19,6 +19,7 @@ VALUES = {
     "mode": "affine mxfp4 nvfp4 mxfp8",
     "cache-type": "auto f32 f16 bf16",
     "kv-bits": "none 4 8",
+    "gpu-layers": "all auto",
     "kv-group-size": "32 64 128",
 }
 FILES = ("MODEL", "FILE", "DIR")

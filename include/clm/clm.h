@@ -58,6 +58,10 @@ typedef struct clm_model_options {
     /* Where to compute: "cpu" or "cuda". NULL: what the environment variable CLM_DEVICE names, else
      * a GPU that CUDA shows, else the CPU. */
     const char *device;
+    /* How many layers, the last ones, and with them the head, are on the GPU, where the device is
+     * one; the CPU computes the others. 0: as many as its free memory has room for; -1: none;
+     * INT_MAX: all. */
+    int gpu_layers;
 } clm_model_options;
 
 /**

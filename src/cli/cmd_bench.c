@@ -245,7 +245,7 @@ static void measure_limits(struct bench *b)
 {
     struct device_limits now;
 
-    b->session.dev->ops->measure(b->session.dev, &now);
+    b->session.devices.dev->ops->measure(b->session.devices.dev, &now);
     b->limits.read_bytes_per_second =
         larger(b->limits.read_bytes_per_second, now.read_bytes_per_second);
     b->limits.f32_flops_per_second =
@@ -300,17 +300,18 @@ static void add_json(struct strbuf *out, const struct bench *b)
     const struct bench_args *a = b->args;
     const struct session *s = &b->session;
     char what[100];
-    bool on_cpu = !strcmp(s->dev->ops->name, "cpu");
+    bool on_cpu = !strcmp(s->devices.dev->ops->name, "cpu");
 
     strbuf_add_str(out, "{\"model\": ");
     strbuf_add_json(out, model_name(b), strlen(model_name(b)));
     strbuf_addf(out, ", \"bits\": %d, \"group_size\": %d, \"layers\": %d, ", a->shape ? a->bits : 0,
                 a->shape && a->bits != 16 ? a->group_size : 0, s->model->spec->n_layers);
     strbuf_addf(out, "\"weight_bytes\": %zu, \"activation_bytes\": %zu, \"device\": \"%s\", ",
-                s->model->weight_bytes, engine_activation_peak(s->engine), s->dev->ops->name);
-    s->dev->ops->describe(s->dev, what, sizeof what);
+                s->model->weight_bytes, engine_activation_peak(s->engine),
+                s->devices.dev->ops->name);
+    s->devices.dev->ops->describe(s->devices.dev, what, sizeof what);
     strbuf_addf(out, "\"isa\": \"%s\", \"threads\": %d, \"exact\": %s, \"depth\": %d, ", what,
-                on_cpu ? device_cpu_threads(s->dev) : 0, a->model.exact ? "true" : "false",
+                on_cpu ? device_cpu_threads(s->devices.dev) : 0, a->model.exact ? "true" : "false",
                 a->depth);
     strbuf_addf(out,
                 "\"limits\": {\"read_bytes_per_second\": %.6g, \"f32_flops_per_second\": %.6g, "
@@ -351,9 +352,10 @@ static void add_table(struct strbuf *out, const struct bench *b)
         strbuf_addf(out, ", %d bits in groups of %d", a->bits, a->group_size);
     strbuf_addf(out, ", %.3f GB of weights%s\n", (double)s->model->weight_bytes / 1e9,
                 a->model.exact ? ", exact" : "");
-    s->dev->ops->describe(s->dev, what, sizeof what);
-    strbuf_addf(out, "%s (%s): reads %.1f GB/s, computes %.0f GFLOP/s in f32", s->dev->ops->name,
-                what, b->limits.read_bytes_per_second / 1e9, b->limits.f32_flops_per_second / 1e9);
+    s->devices.dev->ops->describe(s->devices.dev, what, sizeof what);
+    strbuf_addf(out, "%s (%s): reads %.1f GB/s, computes %.0f GFLOP/s in f32",
+                s->devices.dev->ops->name, what, b->limits.read_bytes_per_second / 1e9,
+                b->limits.f32_flops_per_second / 1e9);
     if (b->limits.int8_ops_per_second > 0)
         strbuf_addf(out, ", %.0f Gop/s in int8", b->limits.int8_ops_per_second / 1e9);
     strbuf_addf(out, "\n%d repetitions behind %d tokens\n\n", a->repetitions, a->depth);
@@ -413,12 +415,12 @@ static int open_shape(struct bench *b, clm_error *err)
     struct strbuf text = {0};
 
     shape_config(&text, shape_find(a->shape), a->layers);
-    s->dev = session_device(&a->model, err);
     if (text.failed)
         fail(err, CLM_ERR_NOMEM, "no memory for the shape");
-    else if (s->dev &&
-             memory_need_check(text.data, a->shape, format_of(a), s->dev, tokens_held(a), err) == 0)
-        s->model = model_random(text.data, a->shape, format_of(a), s->dev, &cli_log, err);
+    else if (session_open_devices(s, &a->model, err) == 0 &&
+             memory_need_check(text.data, a->shape, format_of(a), &s->devices, tokens_held(a),
+                               err) == 0)
+        s->model = model_random_over(text.data, a->shape, format_of(a), &s->devices, &cli_log, err);
     strbuf_release(&text);
     if (s->model)
         s->engine = engine_open(s->model, &options, err);

@@ -273,7 +273,7 @@ static int run_session(struct run *run, struct session *s, clm_error *err)
     uint64_t seed = sampling_seed(&a->sampling);
     int rc = -1;
 
-    run->dev = s->dev;
+    run->dev = s->devices.dev;
     options.part = a->cache_file ? PROMPT_SUFFIX : PROMPT_WHOLE;
 
     if (sampling_open(&sampling, &a->sampling, s, seed, a->json, err) ||

@@ -15,19 +15,23 @@ const struct option options_draft[] = {
     {0},
 };
 
-/* A session of its own, but on the same device, so that both share its threads. */
+/* A session of its own, but on the same devices, so that both share its threads. */
 static int open_small(struct draft_session *d, const struct draft_args *a,
                       const struct model_options *o, const struct session *session, clm_error *err)
 {
     struct model_options small = *o;
     struct engine_options options = model_options_engine(o, 0);
+    struct model_devices where = session->devices;
 
+    if (where.gpu_layers != GPU_LAYERS_ALL)
+        where.gpu_layers = GPU_LAYERS_AUTO; /* the option counts the model's */
+    where.cache_bytes = 0;
     options.cache_bytes = 0; /* which bounds the model's */
     small.model = a->model;
     if (session_open_tokenizer(&d->small, &small, err) ||
         drafter_check_tokenizers(session->tokenizer, d->small.tokenizer, err))
         return -1;
-    d->small.model = model_open(d->small.dir, session->dev, &cli_log, err);
+    d->small.model = model_open_over(d->small.dir, NULL, &where, &cli_log, err);
     if (d->small.model)
         d->small.engine = engine_open(d->small.model, &options, err);
     return d->small.engine ? 0 : -1;

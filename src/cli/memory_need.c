@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "device/weight.h"
 #include "models/family.h"
+#include "models/place.h"
 #include "nn/nn.h"
 
 /* The number behind a key of a file of lines, "MemAvailable: 123 kB", or of a file that holds
@@ -64,26 +64,12 @@ size_t memory_available(void)
     return bytes > 0 ? (size_t)bytes : 0;
 }
 
-/* Bytes of the cache of one sequence of length tokens, with numbers of the given size: windows let
- * go of what lies behind them. */
 static double memory_of_cache(const struct spec *s, size_t number_size, int length)
 {
     double sum = 0;
 
-    for (int l = 0; l < s->n_layers; l++) {
-        for (int b = 0; b < s->layers[l].n_branches; b++) {
-            struct kv_layer_spec kept[NN_MAX_CACHES];
-            int n = nn_branch_caches(&s->layers[l].branches[b], kept);
-
-            sum += (double)branch_state_bytes(&s->layers[l].branches[b]);
-            for (int i = 0; i < n; i++) {
-                bool slides = kept[i].window > 0 && kept[i].window < length;
-
-                sum += (double)kept[i].n_kv_heads * ((double)kept[i].k_dim + kept[i].v_dim) *
-                       (double)number_size * (slides ? kept[i].window : length);
-            }
-        }
-    }
+    for (int l = 0; l < s->n_layers; l++)
+        sum += model_layer_cache_bytes(&s->layers[l], number_size, length);
     return sum;
 }
 
@@ -95,17 +81,8 @@ struct need {
 static int add_slot(void *ctx, const struct nn_slot *slot)
 {
     struct need *n = ctx;
-    struct weight w = {
-        .format = n->format.format,
-        .n_out = slot->n_out,
-        .n_in = slot->n_in > 0 ? slot->n_in : 1,
-        .bits = n->format.bits,
-        .group_size = n->format.group_size,
-        .scale_type = DTYPE_BF16,
-    };
-    double copies = slot->n_experts > 0 ? slot->n_experts : 1;
 
-    n->bytes += copies * (slot->n_in > 0 ? (double)weight_bytes(&w) : 4.0 * slot->n_out);
+    n->bytes += model_format_bytes(slot, n->format);
     return 0;
 }
 
@@ -124,10 +101,12 @@ static int read_spec(struct spec *s, config *c, arena *a, clm_error *err)
     return spec_check(s, err);
 }
 
-static int compare(device *d, double weights, double cache, const char *name, clm_error *err)
+static int compare(const struct model_devices *where, double weights, double cache,
+                   const char *name, clm_error *err)
 {
-    size_t own = d->ops->available(d);
-    double available = (double)(own ? own : memory_available()), need = weights + cache;
+    double own = (double)where->dev->ops->available(where->dev);
+    double available = own + (own == 0 || where->rest ? (double)memory_available() : 0);
+    double need = weights + cache;
 
     /* Activations, tokenizer and the program itself are small beside the weights: a tenth covers
      * them. */
@@ -140,7 +119,7 @@ static int compare(device *d, double weights, double cache, const char *name, cl
 }
 
 int memory_need_check(const char *config_text, const char *name, struct model_format format,
-                      device *d, int length, clm_error *err)
+                      const struct model_devices *where, int length, clm_error *err)
 {
     struct need need = {.format = format};
     struct spec spec = {0};
@@ -153,14 +132,13 @@ int memory_need_check(const char *config_text, const char *name, struct model_fo
         fail(err, CLM_ERR_NOMEM, "no memory for the shape");
     if (!c || read_spec(&spec, c, a, err))
         goto cleanup;
-    nn = nn_model_new(&spec, d, a, err);
+    nn = nn_model_new(&spec, a, err);
     if (!nn)
         goto cleanup;
     nn_slots(nn, add_slot, &need);
-    rc = compare(d, need.bytes, memory_of_cache(&spec, sizeof(float), length), name, err);
+    rc = compare(where, need.bytes, memory_of_cache(&spec, sizeof(float), length), name, err);
 
 cleanup:
-    nn_model_release(nn, d);
     config_close(c);
     arena_close(a);
     return rc;

@@ -13,6 +13,6 @@ size_t memory_available(void);
  * length tokens in f32, exceed what is available. name stands for the config in messages.
  */
 int memory_need_check(const char *config_text, const char *name, struct model_format format,
-                      device *d, int length, clm_error *err);
+                      const struct model_devices *where, int length, clm_error *err);
 
 #endif

@@ -2,6 +2,8 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cli/locate.h"
@@ -29,6 +31,10 @@ const struct option options_running[] = {
     {CHOICE_OPTION("device", 0, struct model_options, device, devices,
                    "where to compute: cpu, cuda, or auto (the default: what CLM_DEVICE in the "
                    "environment names, else a GPU that CUDA shows, else the CPU)")},
+    {STRING_OPTION("gpu-layers", 0, struct model_options, gpu_layers, "N|all|auto",
+                   "how many layers, the last ones, to have on the GPU while the CPU computes the "
+                   "others: a number, all, or auto (the default: as many as its free memory has "
+                   "room for)")},
     {INT_OPTION("threads", 't', struct model_options, threads, 0, 1024,
                 "threads of the CPU to compute with (default: 0, one for each physical core)")},
     {FLAG_OPTION("exact", 0, struct model_options, exact,
@@ -64,6 +70,8 @@ static void print_log(void *ctx, enum log_level level, const char *message)
         fprintf(stderr, *message ? "\r%s\033[K" : "\r\033[K%s", message);
         fflush(stderr);
     }
+    if (level == LOG_INFO)
+        fprintf(stderr, "clm: %s\n", message);
     if (level == LOG_WARNING)
         fprintf(stderr, "clm: warning: %s\n", message);
 }
@@ -104,9 +112,35 @@ static void take_kind(struct engine_options *options, const struct model *m, con
     }
 }
 
-device *session_device(const struct model_options *o, clm_error *err)
+static int parse_gpu_layers(int *out, const char *text, clm_error *err)
 {
-    return device_open(o->device ? devices[o->device] : NULL, o->threads, err);
+    char *end;
+    long n;
+
+    *out = GPU_LAYERS_AUTO;
+    if (!text || !strcmp(text, "auto"))
+        return 0;
+    *out = GPU_LAYERS_ALL;
+    if (!strcmp(text, "all"))
+        return 0;
+    n = strtol(text, &end, 10);
+    if (end == text || *end || n < 0 || n >= INT_MAX)
+        return fail(err, CLM_ERR_ARG,
+                    "--gpu-layers must be a number of layers, all or auto, not %s", text);
+    *out = n ? (int)n : GPU_LAYERS_NONE;
+    return 0;
+}
+
+int session_open_devices(struct session *s, const struct model_options *o, clm_error *err)
+{
+    int gpu_layers;
+
+    if (parse_gpu_layers(&gpu_layers, o->gpu_layers, err) ||
+        model_devices_open(&s->devices, o->device ? devices[o->device] : NULL, o->threads,
+                           gpu_layers, err))
+        return -1;
+    s->devices.cache_bytes = o->cache_bytes;
+    return 0;
 }
 
 int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err)
@@ -115,10 +149,9 @@ int session_open(struct session *s, const struct model_options *o, int max_rows,
 
     if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
         return -1;
-    s->dev = session_device(o, err);
-    if (!s->dev)
+    if (session_open_devices(s, o, err))
         return -1;
-    s->model = model_open_adapted(s->dir, o->adapter_path, s->dev, &cli_log, err);
+    s->model = model_open_over(s->dir, o->adapter_path, &s->devices, &cli_log, err);
     if (!s->model)
         return -1;
     if (o->like)
@@ -165,7 +198,6 @@ void session_close(struct session *s)
     tokenizer_close(s->tokenizer);
     engine_close(s->engine);
     model_close(s->model);
-    if (s->dev)
-        s->dev->ops->close(s->dev);
+    model_devices_close(&s->devices);
     *s = (struct session){0};
 }

@@ -9,7 +9,8 @@
 
 struct model_options {
     const char *model;
-    int device; /* 0: the best, 1: cpu, 2: cuda */
+    int device;             /* 0: the best, 1: cpu, 2: cuda */
+    const char *gpu_layers; /* NULL: as many as fit */
     int threads;
     bool exact;
     const char *adapter_path; /* NULL: none */
@@ -32,14 +33,14 @@ extern const struct log cli_log;
 
 struct session {
     char dir[4096];
-    device *dev;
+    struct model_devices devices;
     struct model *model;
     engine *engine;
     tokenizer *tokenizer;
 };
 
-/* The device that the options say. */
-device *session_device(const struct model_options *o, clm_error *err);
+/* The devices that the options say. */
+int session_open_devices(struct session *s, const struct model_options *o, clm_error *err);
 
 /* Find the folder and open device, model and engine; max_rows 0: the engine's choice. */
 int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err);

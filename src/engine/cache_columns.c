@@ -59,10 +59,8 @@ static struct array array_of(const struct kv_part *p, enum row_form form)
 }
 
 /* n rows, from that of a head's token on, of an array of its block. */
-static void download(engine *e, void *to, const uint8_t *block, struct array a, size_t row, int n)
+static void download(device *dev, void *to, const uint8_t *block, struct array a, size_t row, int n)
 {
-    device *dev = engine_model(e)->dev;
-
     dev->ops->download(dev, to, block + a.offset + row * a.row, (size_t)n * a.row);
 }
 
@@ -97,28 +95,28 @@ static void quantise(const struct cache_columns *c, const struct kv_layer *kv, c
 }
 
 /* One row of numbers from the codes of a block. */
-static void dequantise(const struct kv_layer *at, const struct kv_part *p, engine *e,
+static void dequantise(const struct kv_layer *at, const struct kv_part *p, device *dev,
                        const uint8_t *block, size_t row, float *room, float *x)
 {
     float *scales = room, *biases = scales + p->n_groups, *raw = biases + p->n_groups;
 
-    download(e, raw, block, array_of(p, ROW_SCALES), row, 1);
+    download(dev, raw, block, array_of(p, ROW_SCALES), row, 1);
     dtype_to_f32(scales, raw, at->type, (size_t)p->n_groups);
-    download(e, raw, block, array_of(p, ROW_BIASES), row, 1);
+    download(dev, raw, block, array_of(p, ROW_BIASES), row, 1);
     dtype_to_f32(biases, raw, at->type, (size_t)p->n_groups);
-    download(e, raw, block, array_of(p, ROW_CODES), row, 1);
+    download(dev, raw, block, array_of(p, ROW_CODES), row, 1);
     affine_dequantise(x, raw, scales, biases, 1, p->dim, at->group_size, at->bits);
 }
 
 /* As they lie. */
 static void read_alike(const struct cache_columns *c, const struct kv_layer *at,
-                       const struct kv_part *p, engine *e, const uint8_t *block, size_t row, int n,
-                       uint8_t *room, uint8_t *out)
+                       const struct kv_part *p, device *dev, const uint8_t *block, size_t row,
+                       int n, uint8_t *room, uint8_t *out)
 {
     struct array a = array_of(p, c->form);
     struct cut cut = cut_of(c, at);
 
-    download(e, room, block, a, row, n);
+    download(dev, room, block, a, row, n);
     for (int r = 0; r < n; r++)
         memcpy(out + (size_t)r * cut.size, room + (size_t)r * a.row + cut.offset, cut.size);
 }
@@ -128,6 +126,7 @@ void cache_columns_read(const struct cache_columns *c, engine *e, const kv_seq *
 {
     kv_cache *cache = engine_cache(e);
     const struct kv_layer *kv = kv_cache_layer(cache, c->layer);
+    device *dev = kv_cache_device(cache, c->layer);
     struct kv_place place = kv_seq_place(seq, c->layer, from);
     const struct kv_layer *at = place.at;
     const uint8_t *block = place.block;
@@ -137,15 +136,15 @@ void cache_columns_read(const struct cache_columns *c, engine *e, const kv_seq *
     float *x = room, *rest = x + p.dim;
 
     if ((at->bits != 0) == (c->form != ROW_NUMBERS)) {
-        read_alike(c, at, &p, e, block, row, to - from, room, out);
+        read_alike(c, at, &p, dev, block, row, to - from, room, out);
         return;
     }
     for (; from < to; from++, row++, out += size) {
         if (at->bits) {
-            dequantise(at, &p, e, block, row, rest, x);
+            dequantise(at, &p, dev, block, row, rest, x);
             from_f32(out, x + c->first, kv->type, (size_t)c->n);
         } else {
-            download(e, rest, block, array_of(&p, ROW_NUMBERS), row, 1);
+            download(dev, rest, block, array_of(&p, ROW_NUMBERS), row, 1);
             dtype_to_f32(x, rest, at->type, (size_t)p.dim);
             quantise(c, kv, x, p.dim, rest, out);
         }

@@ -259,7 +259,7 @@ static int map_rows(struct loading *l)
 {
     const uint8_t *base = l->file->data;
 
-    if (!base || !engine_model(l->engine)->dev->ops->reads_host || l->n_rows == 0)
+    if (!base || l->n_rows == 0)
         return 0;
     l->map = kv_map_open(engine_cache(l->engine), l->file, &l->identity, l->err);
     for (int i = 0; l->map && i < l->n_rows; i++)
@@ -267,20 +267,32 @@ static int map_rows(struct loading *l)
     return l->map ? 0 : -1;
 }
 
+static int upload_state(const struct loading *l, const kv_seq *seq)
+{
+    const struct nn_model *nn = engine_model(l->engine)->nn;
+    void *to[] = {kv_seq_state(seq).to, kv_seq_rest_state(seq).to};
+
+    for (int i = 0; i < nn->n_parts; i++) {
+        const struct nn_part *p = &nn->parts[i];
+
+        if (to[i])
+            p->dev->ops->upload(p->dev, to[i], l->state + p->state, p->state_bytes);
+        if (p->dev->ops->sync(p->dev, l->err))
+            return -1;
+    }
+    return 0;
+}
+
 static kv_seq *fill_sequence(const struct loading *l)
 {
-    device *dev = engine_model(l->engine)->dev;
-    kv_cache *c = engine_cache(l->engine);
-    kv_seq *seq = kv_seq_open(c, l->err);
+    kv_seq *seq = kv_seq_open(engine_cache(l->engine), l->err);
 
     if (!seq || kv_seq_reserve_past(seq, l->length, l->map, l->err))
         goto failed;
     for (int i = 0; i < l->n_rows; i++)
         if (cache_rows_store(&l->rows[i], l->engine, seq, l->err))
             goto failed;
-    if (kv_cache_state_bytes(c))
-        dev->ops->upload(dev, kv_seq_state(seq).to, l->state, kv_cache_state_bytes(c));
-    if (dev->ops->sync(dev, l->err))
+    if (upload_state(l, seq))
         goto failed;
     kv_seq_commit(seq, l->tokens, l->length);
     return seq;

@@ -383,6 +383,8 @@ void cache_rows_map(const struct cache_rows *r, engine *e, kv_map *map, const ui
     const struct kv_layer *kv = kv_cache_layer(engine_cache(e), layer);
     struct kv_map_rows rows, early;
 
+    if (!kv_cache_device(engine_cache(e), layer)->ops->reads_host)
+        return;
     split = kv->split < r->length ? kv->split : r->length;
     if (r->n < r->length || r->base || (r->n_early && r->n_early != split))
         return;
@@ -501,7 +503,7 @@ int cache_rows_store(const struct cache_rows *r, engine *e, const kv_seq *seq, c
     struct storing s = {
         .rows = r,
         .seq = seq,
-        .dev = engine_model(e)->dev,
+        .dev = kv_cache_device(c, layer),
         .kv = kv_cache_layer(c, layer),
         .table = table,
     };

@@ -484,11 +484,15 @@ static int open_lists(struct saving *s)
 
 static void download_state(struct saving *s)
 {
-    device *dev = engine_model(s->engine)->dev;
-    const void *from = kv_seq_state(s->seq).from;
+    const struct nn_model *nn = engine_model(s->engine)->nn;
+    const void *from[] = {kv_seq_state(s->seq).from, kv_seq_rest_state(s->seq).from};
 
-    if (from)
-        dev->ops->download(dev, s->state, from, kv_cache_state_bytes(engine_cache(s->engine)));
+    for (int i = 0; i < nn->n_parts; i++) {
+        const struct nn_part *p = &nn->parts[i];
+
+        if (from[i])
+            p->dev->ops->download(p->dev, s->state + p->state, from[i], p->state_bytes);
+    }
 }
 
 static void add_origin(struct saving *s, const struct cache_origin *o, const char *model)

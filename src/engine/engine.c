@@ -15,9 +15,8 @@ struct buffer {
 
 struct engine {
     struct model *model;
-    device *dev;
     kv_cache *cache;
-    struct pass_memory *memory;
+    struct pass_memory *memories[NN_MAX_PARTS]; /* of each part of the model */
     int max_rows;
     bool exact;
     struct buffer tokens, past, positions, logit_rows, sequences, batches, states, logits;
@@ -43,6 +42,11 @@ static void *buffer_need(struct buffer *b, size_t count, size_t size, clm_error 
 
 static struct kv_cache_options cache_options(const struct model *m, const struct engine_options *o)
 {
+    const struct nn_part *parts = m->nn->parts;
+    struct kv_rest rest = {0};
+
+    if (m->nn->n_parts > 1)
+        rest = (struct kv_rest){parts[1].dev, parts[1].first_cache, parts[1].state_bytes};
     return (struct kv_cache_options){
         .type = o->cache_type_set ? o->cache_type
                 : o->exact        ? DTYPE_F32
@@ -54,7 +58,8 @@ static struct kv_cache_options cache_options(const struct model *m, const struct
         .n_first = !o->max_kv_size     ? 0
                    : o->n_first_tokens ? o->n_first_tokens
                                        : ENGINE_FIRST_TOKENS,
-        .state_bytes = m->nn->state_bytes,
+        .state_bytes = parts[0].state_bytes,
+        .rest = rest,
         .max_bytes = o->cache_bytes,
     };
 }
@@ -82,9 +87,24 @@ static kv_cache *open_cache(const struct model *m, const struct engine_options *
                 layers[first + k] = kept[k];
         }
     }
-    cache = kv_cache_open(m->dev, layers, n, &options, err);
+    cache = kv_cache_open(m->nn->parts[0].dev, layers, n, &options, err);
     mem_free(layers);
     return cache;
+}
+
+static int open_parts(engine *e, clm_error *err)
+{
+    const struct nn_model *nn = e->model->nn;
+
+    for (int i = 0; i < nn->n_parts; i++) {
+        device *d = nn->parts[i].dev;
+
+        d->ops->set_exact(d, e->exact);
+        e->memories[i] = pass_memory_open(d, err);
+        if (!e->memories[i])
+            return -1;
+    }
+    return 0;
 }
 
 engine *engine_open(struct model *m, const struct engine_options *options, clm_error *err)
@@ -95,14 +115,10 @@ engine *engine_open(struct model *m, const struct engine_options *options, clm_e
     if (!e)
         return fail_null(err, CLM_ERR_NOMEM, "engine: no memory");
     e->model = m;
-    e->dev = m->dev;
     e->max_rows = o.max_rows > 0 ? o.max_rows : DEFAULT_MAX_ROWS;
     e->exact = o.exact;
-    e->dev->ops->set_exact(e->dev, o.exact);
     e->cache = open_cache(m, &o, err);
-    if (e->cache)
-        e->memory = pass_memory_open(e->dev, err);
-    if (!e->memory) {
+    if (!e->cache || open_parts(e, err)) {
         engine_close(e);
         return NULL;
     }
@@ -113,7 +129,8 @@ void engine_close(engine *e)
 {
     if (!e)
         return;
-    pass_memory_close(e->memory);
+    for (int i = 0; i < NN_MAX_PARTS; i++)
+        pass_memory_close(e->memories[i]);
     kv_cache_close(e->cache);
     mem_free(e->tokens.data);
     mem_free(e->past.data);
@@ -153,7 +170,11 @@ int engine_context(const engine *e)
 
 size_t engine_activation_peak(const engine *e)
 {
-    return pass_memory_peak(e->memory);
+    size_t peak = 0;
+
+    for (int i = 0; i < e->model->nn->n_parts; i++)
+        peak += pass_memory_peak(e->memories[i]);
+    return peak;
 }
 
 int engine_max_rows(const engine *e)
@@ -244,7 +265,7 @@ struct rows {
     int32_t *tokens, *past, *positions, *logit_rows;
     struct kv_batch *batches;      /* [groups] */
     struct kv_sequence *sequences; /* [groups, n_inputs] */
-    struct state_sequence *states; /* [n_inputs] */
+    struct state_sequence *states; /* [parts, n_inputs] */
 };
 
 /* The tokens before each of an input's, the nearest first. */
@@ -273,17 +294,19 @@ static int lay_out(engine *e, const struct step *s, struct rows *r, clm_error *e
     r->batches = buffer_need(&e->batches, n_batches, sizeof(struct kv_batch), err);
     r->sequences = buffer_need(&e->sequences, n_batches * (size_t)s->n_inputs,
                                sizeof(struct kv_sequence), err);
-    r->states = buffer_need(&e->states, (size_t)s->n_inputs, sizeof(struct state_sequence), err);
+    r->states = buffer_need(&e->states, (size_t)s->n_inputs * NN_MAX_PARTS,
+                            sizeof(struct state_sequence), err);
     if (!r->tokens || !r->past || !r->positions || !r->logit_rows || !r->batches || !r->sequences ||
         !r->states)
         return -1;
     for (int i = 0; i < s->n_inputs; i++) {
         const struct engine_input *in = &s->inputs[i];
         int position = kv_seq_length(in->seq);
-        struct kv_state state = kv_seq_state(in->seq);
+        struct kv_state states[] = {kv_seq_state(in->seq), kv_seq_rest_state(in->seq)};
 
-        r->states[i] = (struct state_sequence){
-            .row = row, .n_rows = in->n_tokens, .from = state.from, .to = state.to};
+        for (int p = 0; p < NN_MAX_PARTS; p++)
+            r->states[p * s->n_inputs + i] = (struct state_sequence){
+                .row = row, .n_rows = in->n_tokens, .from = states[p].from, .to = states[p].to};
         for (size_t g = 0; g < n_batches; g++)
             r->sequences[g * (size_t)s->n_inputs + (size_t)i] =
                 (struct kv_sequence){.row = row, .n_rows = in->n_tokens, .position = position};
@@ -302,10 +325,12 @@ static int lay_out(engine *e, const struct step *s, struct rows *r, clm_error *e
     return 0;
 }
 
-/* Block tables go to the device with the pass. */
+/* Block tables go to the device of the part with the pass. */
 static void upload_tables(const engine *e, const struct step *s, const struct rows *r, pass *p)
 {
     for (int g = 0; g < kv_cache_groups(e->cache); g++) {
+        if (kv_cache_group_device(e->cache, g) != p->dev)
+            continue;
         for (int i = 0; i < s->n_inputs; i++) {
             struct kv_table table = kv_seq_table(s->inputs[i].seq, g);
             struct kv_sequence *seq = &r->sequences[g * s->n_inputs + i];
@@ -319,27 +344,40 @@ static void upload_tables(const engine *e, const struct step *s, const struct ro
     }
 }
 
-static int run(engine *e, const struct step *s, const struct rows *r, float *logits, clm_error *err)
+/* What a part of the model asks of the step, on its device. */
+static void upload_rows(const engine *e, const struct step *s, const struct rows *r, pass *p)
 {
     size_t bytes = (size_t)s->n_rows * sizeof(int32_t);
+
+    p->rows = (struct pass_rows){
+        .tokens = pass_upload(p, r->tokens, bytes),
+        .past = pass_upload(p, r->past, bytes * (size_t)n_past(e)),
+        .positions = pass_upload(p, r->positions, bytes),
+        .n_rows = s->n_rows,
+        .kv = r->batches,
+        .states = {.sequences = r->states + p->part * s->n_inputs,
+                   .n_sequences = s->n_inputs,
+                   .n_rows = s->n_rows},
+    };
+    upload_tables(e, s, r, p);
+}
+
+static int run(engine *e, const struct step *s, const struct rows *r, float *logits, clm_error *err)
+{
     pass p;
     tensor *out;
 
-    pass_init(&p, e->dev, e->model->nn, e->cache, e->memory, err);
-    p.rows = (struct pass_rows){
-        .tokens = pass_upload(&p, r->tokens, bytes),
-        .past = pass_upload(&p, r->past, bytes * (size_t)n_past(e)),
-        .positions = pass_upload(&p, r->positions, bytes),
-        .n_rows = s->n_rows,
-        .kv = r->batches,
-        .states = {.sequences = r->states, .n_sequences = s->n_inputs, .n_rows = s->n_rows},
-    };
-    upload_tables(e, s, r, &p);
+    pass_init(&p, e->model->nn, e->cache, e->memories, err);
+    for (int i = e->model->nn->n_parts; i-- > 0;) {
+        pass_enter(&p, i);
+        upload_rows(e, s, r, &p);
+        p.part_rows[i] = p.rows;
+    }
     out = nn_forward(&p, r->logit_rows, s->n_logits);
     /* Before pass_done, so that the device is waited for once. */
     if (out && !p.failed)
-        e->dev->ops->download(e->dev, logits, out->data,
-                              (size_t)out->rows * (size_t)out->cols * sizeof(float));
+        p.ops->download(p.dev, logits, out->data,
+                        (size_t)out->rows * (size_t)out->cols * sizeof(float));
     return pass_done(&p);
 }
 

@@ -33,10 +33,10 @@ clm_model *clm_model_open(const char *path, const clm_model_options *options, cl
     m->path = mem_strdup(path);
     if (!m->path)
         fail(err, CLM_ERR_NOMEM, "no memory for a model");
-    else
-        m->dev = device_open(o.device, o.n_threads, err);
-    if (m->dev)
-        m->model = model_open_adapted(path, o.adapter_path, m->dev, &m->log, err);
+    else if (o.gpu_layers < GPU_LAYERS_NONE)
+        fail(err, CLM_ERR_ARG, "gpu_layers must be -1 or more, not %d", o.gpu_layers);
+    else if (model_devices_open(&m->devices, o.device, o.n_threads, o.gpu_layers, err) == 0)
+        m->model = model_open_over(path, o.adapter_path, &m->devices, &m->log, err);
     if (m->model)
         m->tokenizer = tokenizer_open(path, &m->log, err);
     if (m->tokenizer && end_tokens_load(&m->end_tokens, path, m->tokenizer, err) == 0)
@@ -52,8 +52,7 @@ void clm_model_close(clm_model *m)
     token_list_release(&m->end_tokens);
     tokenizer_close(m->tokenizer);
     model_close(m->model);
-    if (m->dev)
-        m->dev->ops->close(m->dev);
+    model_devices_close(&m->devices);
     mem_free(m->path);
     mem_free(m);
 }

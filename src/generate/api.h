@@ -8,7 +8,7 @@
 
 struct clm_model {
     char *path;
-    device *dev;
+    struct model_devices devices;
     struct model *model;
     tokenizer *tokenizer;
     struct token_list end_tokens;

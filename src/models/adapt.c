@@ -156,7 +156,7 @@ static struct nn_lora *new_lora(const struct binder *b, int n)
 static int find_gain(const struct binder *b, float **gain, const struct weight *w,
                      const struct nn_slot *s, const struct piece *p, const struct low_rank *l)
 {
-    device *d = b->m->dev;
+    device *d = b->dev;
     size_t n = (size_t)(l->by_column ? l->n_in : l->n_out);
     int32_t *order = NULL;
     int rc = -1;
@@ -213,7 +213,11 @@ static int place_table(struct binder *b, const struct nn_slot *s, struct low_ran
         goto cleanup;
     *s->lora = table;
     if (s->role == ROLE_EMBED_TOKENS && !b->adapter->peft && b->m->spec->tie_word_embeddings) {
+        /* It may be on another device. */
+        b->dev = nn_part_of(b->m->nn, -1, ROLE_LM_HEAD)->dev;
         head->gain = table->gain;
+        if (gain && nn_tied_apart(b->m->nn) && place_vector(b, &head->gain, gain, (size_t)l->n_out))
+            goto cleanup;
         gain_into_b(l, gain);
         if (place_matrix(b, head->a, l->a, l->rank, l->n_in) ||
             place_matrix(b, head->b, l->b, l->n_out, l->rank))

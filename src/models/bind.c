@@ -346,6 +346,18 @@ static void count_packed(struct binder *b)
         }
 }
 
+/* The embedding once more, as the head on another device. */
+static int fill_tied_head(struct binder *b)
+{
+    int slot = b->index[index_of(-1, -1, ROLE_EMBED_TOKENS)];
+    struct nn_slot head = b->slots[slot];
+
+    head.weight = &b->m->nn->lm_head.w;
+    head.rotation = &b->m->nn->lm_head.rotation;
+    b->dev = nn_part_of(b->m->nn, -1, ROLE_LM_HEAD)->dev;
+    return binder_fill(b, &head, b->pieces[slot]);
+}
+
 int model_bind(struct model *m, const char *path, struct adapter *adapter, const struct log *log,
                clm_error *err)
 {
@@ -367,10 +379,14 @@ int model_bind(struct model *m, const char *path, struct adapter *adapter, const
     if (binder_check_rotations(&b))
         goto cleanup;
     count_packed(&b);
-    for (int i = 0; i < b.n_slots; i++)
+    for (int i = 0; i < b.n_slots; i++) {
+        b.dev = nn_part_of(m->nn, b.slots[i].layer, b.slots[i].role)->dev;
         if (binder_fill(&b, &b.slots[i], b.pieces[i]) ||
             (b.adapter && adapt_fill(&b, &b.slots[i], b.additions[i])))
             goto cleanup;
+    }
+    if (nn_tied_apart(m->nn) && fill_tied_head(&b))
+        goto cleanup;
     rc = config_done(m->config, err); /* of the entries that were read on the way */
 
 cleanup:

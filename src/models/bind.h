@@ -6,8 +6,8 @@
 
 struct adapter;
 
-/* Device memory that the model owns from now on; NULL with *err. */
-void *model_alloc(struct model *m, size_t size, clm_error *err);
+/* Memory of a device that the model owns from now on; NULL with *err. */
+void *model_alloc(struct model *m, device *d, size_t size, clm_error *err);
 
 /* Does the checkpoint hold an output head of its own? */
 bool checkpoint_has_head(const struct family *f, const checkpoint *c);

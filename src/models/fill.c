@@ -127,10 +127,10 @@ int64_t binder_source_row(const struct piece *p, int n_out, int o)
 
 const void *binder_place(const struct binder *b, const void *from, size_t size)
 {
-    void *to = model_alloc(b->m, size, b->err);
+    void *to = model_alloc(b->m, b->dev, size, b->err);
 
     if (to)
-        b->m->dev->ops->upload(b->m->dev, to, from, size);
+        b->dev->ops->upload(b->dev, to, from, size);
     return to;
 }
 
@@ -181,7 +181,7 @@ const void *binder_rows(const struct binder *b, const struct checkpoint_tensor *
                         const struct piece *p, const struct nn_slot *s, int expert, int64_t cols)
 {
     const uint8_t *from = expert_of(b, t, p, s, expert, cols);
-    device *d = b->m->dev;
+    device *d = b->dev;
     size_t row_bytes = dtype_size(t->type) * (size_t)cols, size = row_bytes * (size_t)s->n_out;
     void *to;
     uint8_t *copy;
@@ -190,7 +190,7 @@ const void *binder_rows(const struct binder *b, const struct checkpoint_tensor *
         return NULL;
     if (!p->stride && !p->transposed)
         return d->ops->map(d, from + (size_t)p->row * row_bytes, size, b->err);
-    to = model_alloc(b->m, size, b->err);
+    to = model_alloc(b->m, b->dev, size, b->err);
     copy = to ? mem_alloc(size) : NULL;
     if (!copy)
         return fail_null(b->err, CLM_ERR_NOMEM, "%s: no memory to put %s together", b->path,
@@ -450,10 +450,10 @@ static int set_vector(struct binder *b, const struct nn_slot *s, const struct pi
     if (copies > 1)
         repeat_runs(values, total, s);
     total *= copies;
-    on_device = model_alloc(b->m, total * sizeof(float), b->err);
+    on_device = model_alloc(b->m, b->dev, total * sizeof(float), b->err);
     if (!on_device)
         return -1;
-    b->m->dev->ops->upload(b->m->dev, on_device, values, total * sizeof(float));
+    b->dev->ops->upload(b->dev, on_device, values, total * sizeof(float));
     b->m->weight_bytes += total * sizeof(float);
     *vector = on_device;
     arena_rewind(b->memory, mark);

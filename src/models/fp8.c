@@ -185,7 +185,7 @@ static int set_transposed(struct binder *b, struct weight *w, const struct piece
 int set_fp8(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s,
             int expert)
 {
-    device *d = b->m->dev;
+    device *d = b->dev;
     bool mapped = p->part[PART_SCALES] && p->part[PART_SCALES]->type == DTYPE_F32;
     struct weight whole, part;
     size_t data_bytes, scale_bytes;

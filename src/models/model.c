@@ -9,24 +9,25 @@
 #include "models/adapter.h"
 #include "models/bind.h"
 #include "models/family.h"
+#include "models/place.h"
 #include "models/registry.h"
 
-void *model_alloc(struct model *m, size_t size, clm_error *err)
+void *model_alloc(struct model *m, device *d, size_t size, clm_error *err)
 {
     void *p;
 
     if (m->n_owned == m->owned_capacity) {
         size_t capacity = m->owned_capacity ? 2 * m->owned_capacity : 64;
-        void **grown = mem_resize(m->owned, capacity * sizeof *grown);
+        struct model_owned *grown = mem_resize(m->owned, capacity * sizeof *grown);
 
         if (!grown)
             return fail_null(err, CLM_ERR_NOMEM, "weights: no memory");
         m->owned = grown;
         m->owned_capacity = capacity;
     }
-    p = m->dev->ops->alloc(m->dev, size, err);
+    p = d->ops->alloc(d, size, err);
     if (p)
-        m->owned[m->n_owned++] = p;
+        m->owned[m->n_owned++] = (struct model_owned){d, p};
     return p;
 }
 
@@ -41,12 +42,14 @@ void model_close(struct model *m)
 {
     if (!m)
         return;
-    nn_model_release(m->nn, m->dev);
     for (size_t i = 0; i < m->n_owned; i++)
-        m->dev->ops->free(m->dev, m->owned[i]);
+        m->owned[i].dev->ops->free(m->owned[i].dev, m->owned[i].data);
     mem_free(m->owned);
-    unmap(m->dev, m->weights);
-    unmap(m->dev, m->adapter);
+    for (int i = 0; m->nn && i < m->nn->n_parts; i++) {
+        unmap(m->nn->parts[i].dev, m->weights);
+        unmap(m->nn->parts[i].dev, m->adapter);
+    }
+    nn_model_release(m->nn);
     checkpoint_close(m->weights);
     checkpoint_close(m->adapter);
     config_close(m->config);
@@ -156,18 +159,16 @@ static int describe(struct model *m, struct adapter *adapter, clm_error *err)
         m->spec->tie_word_embeddings = false;
         adapter->unties = true;
     }
-    m->nn = nn_model_new(m->spec, m->dev, m->memory, err);
+    m->nn = nn_model_new(m->spec, m->memory, err);
     return m->nn ? 0 : -1;
 }
 
-static struct model *new_model(device *d, clm_error *err)
+static struct model *new_model(clm_error *err)
 {
     struct model *m = mem_zeroed(1, sizeof *m);
 
-    if (m) {
-        m->dev = d;
+    if (m)
         m->memory = arena_open(0);
-    }
     if (!m || !m->memory) {
         mem_free(m);
         return fail_null(err, CLM_ERR_NOMEM, "model: no memory");
@@ -203,16 +204,16 @@ static int norm_head(struct model *m, clm_error *err)
     bool by_row = m->spec->head_rows_normed && dense;
     int n = m->spec->head_normed || by_row ? w->n_in : 0, n_sums = by_row ? w->n_out : n;
     float *sums = n ? arena_array(m->memory, float, n_sums) : NULL;
+    device *d = nn_part_of(m->nn, -1, ROLE_LM_HEAD)->dev;
     void *ids, *rows, *scale;
     float *host;
     int32_t numbers[NORM_ROWS];
 
     if (!n)
         return 0;
-    ids = m->dev->ops->alloc(m->dev, sizeof numbers, err);
-    rows =
-        ids ? m->dev->ops->alloc(m->dev, (size_t)NORM_ROWS * (size_t)n * sizeof(float), err) : NULL;
-    scale = rows ? model_alloc(m, (size_t)n_sums * sizeof(float), err) : NULL;
+    ids = d->ops->alloc(d, sizeof numbers, err);
+    rows = ids ? d->ops->alloc(d, (size_t)NORM_ROWS * (size_t)n * sizeof(float), err) : NULL;
+    scale = rows ? model_alloc(m, d, (size_t)n_sums * sizeof(float), err) : NULL;
     host = mem_alloc((size_t)NORM_ROWS * (size_t)n * sizeof(float));
     for (int first = 0; scale && host && sums && first < w->n_out; first += NORM_ROWS) {
         int count = w->n_out - first < NORM_ROWS ? w->n_out - first : NORM_ROWS;
@@ -220,28 +221,28 @@ static int norm_head(struct model *m, clm_error *err)
 
         for (int i = 0; i < count; i++)
             numbers[i] = first + i;
-        m->dev->ops->upload(m->dev, ids, numbers, sizeof numbers);
-        m->dev->ops->embed(m->dev, &part, w, ids, 1);
-        m->dev->ops->download(m->dev, host, rows, (size_t)count * (size_t)n * sizeof(float));
+        d->ops->upload(d, ids, numbers, sizeof numbers);
+        d->ops->embed(d, &part, w, ids, 1);
+        d->ops->download(d, host, rows, (size_t)count * (size_t)n * sizeof(float));
         for (int i = 0; i < count * n; i++)
             sums[by_row ? first + i / n : i % n] += host[i] * host[i];
     }
     for (int i = 0; sums && i < n_sums; i++)
         sums[i] = 1 / (sqrtf(sums[i]) + 1e-7f);
     if (scale && host && sums) {
-        m->dev->ops->upload(m->dev, scale, sums, (size_t)n_sums * sizeof(float));
+        d->ops->upload(d, scale, sums, (size_t)n_sums * sizeof(float));
         *(by_row ? &m->nn->logit_scales : &m->nn->head_scale) = scale;
     }
     mem_free(host);
-    m->dev->ops->free(m->dev, rows);
-    m->dev->ops->free(m->dev, ids);
+    d->ops->free(d, rows);
+    d->ops->free(d, ids);
     return m->nn->head_scale || m->nn->logit_scales
                ? 0
                : fail(err, CLM_ERR_NOMEM, "norms of the head: no memory");
 }
 
 /* What a gate of the residual says of the old state and of what is new. */
-static int make_gates(struct model *m, const struct branch_spec *s, struct nn_branch *b,
+static int make_gates(struct model *m, const struct branch_spec *s, struct nn_branch *b, device *d,
                       clm_error *err)
 {
     int n = m->spec->hidden_size;
@@ -250,7 +251,7 @@ static int make_gates(struct model *m, const struct branch_spec *s, struct nn_br
     void *to[2] = {NULL, NULL};
 
     if (gate && old) {
-        m->dev->ops->download(m->dev, gate, b->raw_gate, size);
+        d->ops->download(d, gate, b->raw_gate, size);
         for (int i = 0; i < n; i++) {
             float g = gate[i] / s->gate_temperature;
 
@@ -258,11 +259,11 @@ static int make_gates(struct model *m, const struct branch_spec *s, struct nn_br
             old[i] = sqrtf(fmaxf(1 / (1 + expf(g)) * (1 + gate[i]), 1e-3f));
         }
         for (int i = 0; i < 2; i++)
-            to[i] = model_alloc(m, size, err);
+            to[i] = model_alloc(m, d, size, err);
     }
     if (to[0] && to[1]) {
-        m->dev->ops->upload(m->dev, to[0], old, size);
-        m->dev->ops->upload(m->dev, to[1], gate, size);
+        d->ops->upload(d, to[0], old, size);
+        d->ops->upload(d, to[1], gate, size);
         b->old_gate = to[0];
         b->new_gate = to[1];
     }
@@ -282,7 +283,7 @@ static int finish_gates(struct model *m, clm_error *err)
             if (!b->raw_gate)
                 return fail(err, CLM_ERR_FORMAT, "%s: no tensor holds the gate of layer %d",
                             config_path(m->config), i);
-            if (make_gates(m, b->spec, b, err))
+            if (make_gates(m, b->spec, b, nn_part_of(m->nn, i, ROLE_RAW_GATE)->dev, err))
                 return -1;
         }
     return 0;
@@ -299,10 +300,11 @@ static int open_adapter(struct model *m, struct adapter *a, const char *path, cl
     return 0;
 }
 
-struct model *model_open_adapted(const char *path, const char *adapter_path, device *d,
-                                 const struct log *log, clm_error *err)
+struct model *model_open_over(const char *path, const char *adapter_path,
+                              const struct model_devices *where, const struct log *log,
+                              clm_error *err)
 {
-    struct model *m = new_model(d, err);
+    struct model *m = new_model(err);
     struct adapter a = {0}, *adapter = adapter_path ? &a : NULL;
     int rc;
 
@@ -310,7 +312,7 @@ struct model *model_open_adapted(const char *path, const char *adapter_path, dev
         return NULL;
     rc = open_files(m, path, log, err) ||
          (adapter && open_adapter(m, adapter, adapter_path, err)) || describe(m, adapter, err) ||
-         model_bind(m, path, adapter, log, err);
+         model_place(m, where, NULL, log, err) || model_bind(m, path, adapter, log, err);
     adapter_close(&a);
     if (rc == 0) {
         nn_model_share(m->nn);
@@ -323,25 +325,40 @@ struct model *model_open_adapted(const char *path, const char *adapter_path, dev
     return m;
 }
 
+struct model *model_open_adapted(const char *path, const char *adapter_path, device *d,
+                                 const struct log *log, clm_error *err)
+{
+    return model_open_over(path, adapter_path, &(struct model_devices){.dev = d}, log, err);
+}
+
 struct model *model_open(const char *path, device *d, const struct log *log, clm_error *err)
 {
     return model_open_adapted(path, NULL, d, log, err);
 }
 
-struct model *model_random(const char *config_text, const char *name, struct model_format format,
-                           device *d, const struct log *log, clm_error *err)
+struct model *model_random_over(const char *config_text, const char *name,
+                                struct model_format format, const struct model_devices *where,
+                                const struct log *log, clm_error *err)
 {
-    struct model *m = new_model(d, err);
+    struct model *m = new_model(err);
 
     if (!m)
         return NULL;
     m->config = config_parse(config_text, strlen(config_text), name, log, err);
-    if (!m->config || describe(m, NULL, err) || model_bind_random(m, format, err)) {
+    if (!m->config || describe(m, NULL, err) || model_place(m, where, &format, log, err) ||
+        model_bind_random(m, format, err)) {
         model_close(m);
         return NULL;
     }
     nn_model_share(m->nn);
     return m;
+}
+
+struct model *model_random(const char *config_text, const char *name, struct model_format format,
+                           device *d, const struct log *log, clm_error *err)
+{
+    return model_random_over(config_text, name, format, &(struct model_devices){.dev = d}, log,
+                             err);
 }
 
 struct reading {

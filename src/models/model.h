@@ -2,11 +2,19 @@
 #ifndef MODELS_MODEL_H
 #define MODELS_MODEL_H
 
+#include <limits.h>
+
 #include "base/fingerprint.h"
 #include "base/log.h"
 #include "format/checkpoint.h"
 #include "format/config.h"
 #include "nn/weights.h"
+
+/* What a model has taken of a device. */
+struct model_owned {
+    device *dev;
+    void *data;
+};
 
 struct model {
     arena *memory;
@@ -15,14 +23,32 @@ struct model {
     checkpoint *adapter;                     /* its tensors; NULL: none */
     const char *adapter_path, *adapter_kind; /* "lora", "dora" or "full" */
     int n_adapted;                           /* places to which it adds */
-    device *dev;                             /* the caller's */
     struct spec *spec;
     struct nn_model *nn;
     const struct family *family;
-    void **owned; /* device memory: vectors, random weights */
+    struct model_owned *owned; /* vectors, random weights */
     size_t n_owned, owned_capacity;
     size_t weight_bytes; /* of all matrices and vectors that were bound */
 };
+
+enum { GPU_LAYERS_NONE = -1, GPU_LAYERS_AUTO = 0, GPU_LAYERS_ALL = INT_MAX };
+
+/* Where a model is to be: its last layers and its head on dev, and, where they do not fit or are
+ * not to, the others on rest, which reads host memory. They must outlive the model. */
+struct model_devices {
+    device *dev;
+    device *rest;       /* NULL: there is none, all goes to dev */
+    int gpu_layers;     /* on dev: so many, or one of the above */
+    size_t cache_bytes; /* the bound of the cache, for which room is left; 0: there is none */
+};
+
+/**
+ * Open the device of a name, as device_open does, and the CPU beside it where layers could be on
+ * both. GPU_LAYERS_NONE is the CPU alone. CLM_ERR_ARG for a number of layers without a GPU.
+ */
+int model_devices_open(struct model_devices *where, const char *name, int n_threads, int gpu_layers,
+                       clm_error *err);
+void model_devices_close(struct model_devices *where); /* a zeroed one is fine */
 
 /**
  * Open the checkpoint of a directory on a device. Errors name the file and the key or tensor:
@@ -39,6 +65,15 @@ struct model *model_open(const char *path, device *d, const struct log *log, clm
 struct model *model_open_adapted(const char *path, const char *adapter_path, device *d,
                                  const struct log *log, clm_error *err);
 
+/**
+ * The same over two devices. GPU_LAYERS_AUTO: as many layers as the free memory of dev has room for
+ * beside their part of the cache; log hears how many these are. CLM_ERR_ARG where a model cannot be
+ * cut there, CLM_ERR_NOMEM where what is asked for does not fit.
+ */
+struct model *model_open_over(const char *path, const char *adapter_path,
+                              const struct model_devices *where, const struct log *log,
+                              clm_error *err);
+
 /* How random weights are stored: a dense type, or affine bits in groups. */
 struct model_format {
     enum weight_format format;
@@ -51,6 +86,9 @@ struct model_format {
  */
 struct model *model_random(const char *config_text, const char *name, struct model_format format,
                            device *d, const struct log *log, clm_error *err);
+struct model *model_random_over(const char *config_text, const char *name,
+                                struct model_format format, const struct model_devices *where,
+                                const struct log *log, clm_error *err);
 
 void model_close(struct model *m); /* NULL is fine */
 

@@ -32,6 +32,7 @@ enum stacks { STACKS_UNKNOWN, STACKS_AS_THEY_ARE, STACKS_TURNED };
 
 struct binder {
     struct model *m;
+    device *dev; /* of the place that is being filled */
     const char *path;
     struct nn_slot *slots;
     struct piece **pieces; /* [slots][max(1, n_experts)] */

@@ -11,6 +11,7 @@
 
 struct filler {
     struct model *m;
+    device *dev; /* of the place that is being filled */
     struct model_format format;
     uint8_t *block;
     uint64_t state;
@@ -50,10 +51,10 @@ static size_t store_number(uint8_t *to, enum weight_format format, float x)
 /* size bytes on the device, all made of the first n of the block. */
 static void *place(struct filler *f, size_t size, size_t n)
 {
-    uint8_t *to = model_alloc(f->m, size, f->err);
+    uint8_t *to = model_alloc(f->m, f->dev, size, f->err);
 
     for (size_t at = 0; to && at < size; at += n)
-        f->m->dev->ops->upload(f->m->dev, to + at, f->block, size - at < n ? size - at : n);
+        f->dev->ops->upload(f->dev, to + at, f->block, size - at < n ? size - at : n);
     return to;
 }
 
@@ -162,6 +163,7 @@ static int fill_slot(void *ctx, const struct nn_slot *s)
 {
     struct filler *f = ctx;
 
+    f->dev = nn_part_of(f->m->nn, s->layer, s->role)->dev;
     if (s->bias && fill_vector(f, s, 0, s->bias))
         return -1;
     return s->n_in ? fill_matrix(f, s)
@@ -177,6 +179,12 @@ int model_bind_random(struct model *m, struct model_format format, clm_error *er
     if (!f.block)
         return fail(err, CLM_ERR_NOMEM, "random weights: no memory");
     rc = nn_slots(m->nn, fill_slot, &f);
+    if (rc == 0 && nn_tied_apart(m->nn)) {
+        const struct weight *w = &m->nn->embed_tokens.w;
+
+        f.dev = nn_part_of(m->nn, -1, ROLE_LM_HEAD)->dev;
+        rc = fill_weight(&f, &m->nn->lm_head.w, ROLE_EMBED_TOKENS, w->n_out, w->n_in);
+    }
     mem_free(f.block);
     return rc;
 }

@@ -381,8 +381,8 @@ static int make_affine(struct binder *b, struct repacking *r)
     }
     thread_pool_for(b->pool, r->w.n_out, TILE, repack_tile, r);
     if (mapped)
-        r->w.data = b->m->dev->ops->map(
-            b->m->dev, r->m->codes + (size_t)r->p->row * weight_row_bytes(&r->w), size, b->err);
+        r->w.data = b->dev->ops->map(
+            b->dev, r->m->codes + (size_t)r->p->row * weight_row_bytes(&r->w), size, b->err);
     else
         r->w.data = binder_place(b, r->data, size);
     r->w.scales = binder_place(b, r->scales, scales);

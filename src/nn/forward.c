@@ -49,12 +49,14 @@ static void rope_tables(pass *p)
         if (r->spec.kind == ROPE_DYNAMIC)
             dynamic_table(p, r, table);
         else
-            p->ops->rope_table(p->dev, table, p->rows.positions, r->inv_freq, r->mscale);
+            p->ops->rope_table(p->dev, table, p->rows.positions, r->inv_freq[p->part], r->mscale);
     }
 }
 
 static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const tensor *raw)
 {
+    size_t state = b->state - p->state;
+
     switch (b->spec->op) {
     case OP_NONE:
         return pass_row_range(p, x, 0, x->rows);
@@ -63,32 +65,32 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const
     case OP_EMBEDDING:
         return pass_row_range(p, p->embeddings, 0, x->rows);
     case OP_ATTENTION:
-        return nn_attention(p, &b->attention, x, b->state);
+        return nn_attention(p, &b->attention, x, state);
     case OP_MLA:
         return nn_mla(p, &b->mla, x);
     case OP_POOLED:
-        return nn_pooled_attention(p, &b->pooled, x, b->state);
+        return nn_pooled_attention(p, &b->pooled, x, state);
     case OP_SHORT_CONV:
-        return nn_short_conv(p, &b->short_conv, x, b->state);
+        return nn_short_conv(p, &b->short_conv, x, state);
     case OP_CONV_MIXER:
-        return nn_conv_mixer(p, &b->conv_mixer, x, b->state);
+        return nn_conv_mixer(p, &b->conv_mixer, x, state);
     case OP_MLSTM:
-        return nn_mlstm(p, &b->mlstm, x, b->state);
+        return nn_mlstm(p, &b->mlstm, x, state);
     case OP_MAMBA:
-        return nn_mamba(p, &b->mamba, x, b->state);
+        return nn_mamba(p, &b->mamba, x, state);
     case OP_MAMBA2:
-        return nn_mamba2(p, &b->mamba2, x, b->state);
+        return nn_mamba2(p, &b->mamba2, x, state);
     case OP_DELTA:
-        return nn_delta(p, &b->delta, x, b->state);
+        return nn_delta(p, &b->delta, x, state);
     case OP_LIGHTNING:
-        return nn_lightning(p, &b->lightning, x, b->state);
+        return nn_lightning(p, &b->lightning, x, state);
     case OP_RG_LRU:
-        return nn_rg_lru(p, &b->rg_lru, x, b->state);
+        return nn_rg_lru(p, &b->rg_lru, x, state);
     case OP_RWKV7:
-        return nn_rwkv7(p, &b->rwkv7, x, b->state);
+        return nn_rwkv7(p, &b->rwkv7, x, state);
     case OP_MLP:
         if (b->spec->mlp.shifted)
-            x = nn_mix(p, x, nn_shift(p, x, b->state), b->mlp.mix);
+            x = nn_mix(p, x, nn_shift(p, x, state), b->mlp.mix);
         return nn_mlp(p, &b->mlp, x);
     case OP_MOE:
         return nn_moe(p, &b->moe, x, raw);
@@ -296,6 +298,22 @@ static void mix_end(pass *p, tensor *x)
     pass_rewind(p, mark);
 }
 
+/* All that one layer leaves to another goes to the device of the next part. */
+static tensor *enter_part(pass *p, int part, const tensor *x)
+{
+    tensor **handed_on[] = {&p->layer_inputs, &p->embeddings,   &p->streams,    &p->hyper.read,
+                            &p->hyper.write,  &p->hyper.mix,    &p->chosen,     &p->candidates,
+                            &p->kept,         &p->first_values, &p->kept_kv[0], &p->kept_kv[1]};
+    tensor *y;
+
+    pass_enter(p, part);
+    y = pass_carry(p, x);
+    for (size_t i = 0; i < COUNT(handed_on); i++)
+        *handed_on[i] = pass_carry(p, *handed_on[i]);
+    rope_tables(p);
+    return y;
+}
+
 tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
 {
     const struct nn_model *m = p->model;
@@ -311,8 +329,12 @@ tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
     if (s->hyper.n)
         nn_hyper_begin(p, x);
     rope_tables(p);
-    for (int i = 0; i < s->n_layers && !p->failed; i++)
-        run_layer(p, &m->layers[i], x);
+    for (int part = 0; part < m->n_parts && !p->failed; part++) {
+        if (part > 0)
+            x = enter_part(p, part, x);
+        for (int i = m->parts[part].first; i < m->parts[part].end && !p->failed; i++)
+            run_layer(p, &m->layers[i], x);
+    }
     if (s->altup.n)
         nn_altup_end(p, x);
     if (s->hyper.n)

@@ -17,32 +17,15 @@ static bool rope_equal(const struct rope_spec *a, const struct rope_spec *b)
            a->factors == b->factors && a->no_truncate == b->no_truncate;
 }
 
-/* The table for these angles, made when there is none yet; -1 for no rope, -2 with *err. */
-static int rope_table_of(struct nn_model *m, const struct rope_spec *s, device *d, arena *a,
-                         clm_error *err)
+/* The table for these angles; -1 for no rope. */
+static int rope_table_of(struct nn_model *m, const struct rope_spec *s)
 {
-    int n = rope_turning(s) / 2;
-    struct nn_rope *r = &m->ropes[m->n_ropes];
-    float *inv_freq;
-    void *on_device;
-
     if (s->kind == ROPE_NONE)
         return -1;
     for (int i = 0; i < m->n_ropes; i++)
         if (rope_equal(&m->ropes[i].spec, s))
             return i;
-    *r = (struct nn_rope){.spec = *s, .mscale = rope_mscale(s)};
-    if (s->kind != ROPE_DYNAMIC) {
-        inv_freq = arena_array(a, float, n);
-        if (!inv_freq)
-            return fail(err, CLM_ERR_NOMEM, "rotary angles: no memory for %d numbers", n) - 1;
-        rope_inv_freq(inv_freq, s, 0);
-        on_device = d->ops->alloc(d, (size_t)n * sizeof(float), err);
-        if (!on_device)
-            return -2;
-        d->ops->upload(d, on_device, inv_freq, (size_t)n * sizeof(float));
-        r->inv_freq = on_device;
-    }
+    m->ropes[m->n_ropes] = (struct nn_rope){.spec = *s, .mscale = rope_mscale(s)};
     return m->n_ropes++;
 }
 
@@ -57,21 +40,19 @@ static int new_experts(struct nn_moe *m, arena *a)
 }
 
 /* Its cache is the next layer of the model's. */
-static int new_index(struct nn_model *m, struct nn_index *n, const struct index_spec *s, device *d,
-                     arena *a, clm_error *err)
+static void new_index(struct nn_model *m, struct nn_index *n, const struct index_spec *s)
 {
     n->spec = s;
     n->q_norm.spec = &s->q_norm;
     n->k_norm.spec = &s->k_norm;
     if (!s->topk)
-        return 0;
+        return;
     n->cache_layer = m->n_cache_layers++;
-    n->rope = rope_table_of(m, &s->rope, d, a, err);
-    return n->rope == -2 ? -1 : 0;
+    n->rope = rope_table_of(m, &s->rope);
 }
 
-static int new_mla(struct nn_model *m, struct nn_mla *n, const struct mla_spec *s, device *d,
-                   arena *a, clm_error *err)
+static int new_mla(struct nn_model *m, struct nn_mla *n, const struct mla_spec *s, arena *a,
+                   clm_error *err)
 {
     n->spec = s;
     n->q_norm.spec = &s->q_norm;
@@ -81,8 +62,9 @@ static int new_mla(struct nn_model *m, struct nn_mla *n, const struct mla_spec *
     if (!n->embed_q.w || !n->unembed.w)
         return fail(err, CLM_ERR_NOMEM, "%d heads: no memory", s->n_heads);
     n->cache_layer = m->n_cache_layers++;
-    n->rope = rope_table_of(m, &s->rope, d, a, err);
-    return n->rope == -2 ? -1 : new_index(m, &n->index, &s->index, d, a, err);
+    n->rope = rope_table_of(m, &s->rope);
+    new_index(m, &n->index, &s->index);
+    return 0;
 }
 
 /* The attention of a layer with pooled keys. */
@@ -95,7 +77,7 @@ static const struct nn_pooled *pooled_of(const struct nn_layer *l)
 }
 
 static int new_pooled(struct nn_model *m, struct nn_pooled *n, const struct pooled_spec *s,
-                      device *d, arena *a, clm_error *err)
+                      arena *a, clm_error *err)
 {
     n->spec = s;
     n->q_norm.spec = n->kv_norm.spec = n->pool_norm.spec = n->index_norm.spec = &s->norm;
@@ -108,9 +90,9 @@ static int new_pooled(struct nn_model *m, struct nn_pooled *n, const struct pool
         n->pooled_layer = pooled_of(&m->layers[s->keys_of - 1])->cache_layer + 1;
     if (s->index_of)
         n->index_layer = pooled_of(&m->layers[s->index_of - 1])->cache_layer + 2;
-    n->rope = rope_table_of(m, &s->rope, d, a, err);
-    n->back = n->rope == -2 ? -2 : rope_table_of(m, &s->back, d, a, err);
-    return n->back == -2 ? -1 : 0;
+    n->rope = rope_table_of(m, &s->rope);
+    n->back = rope_table_of(m, &s->back);
+    return 0;
 }
 
 /* The first attention of a layer. */
@@ -123,7 +105,7 @@ static int cache_layer_of(const struct nn_layer *l)
 }
 
 static int new_attention(struct nn_model *m, struct nn_attention *n, const struct attention_spec *s,
-                         device *d, arena *a, clm_error *err)
+                         arena *a, clm_error *err)
 {
     n->spec = s;
     n->q_norm.spec = &s->q_norm;
@@ -134,22 +116,22 @@ static int new_attention(struct nn_model *m, struct nn_attention *n, const struc
     n->cache_layer =
         s->cache_of ? cache_layer_of(&m->layers[s->cache_of - 1]) : m->n_cache_layers++;
     n->mixed_cache_layer = s->mixed_with ? cache_layer_of(&m->layers[s->mixed_with - 1]) : 0;
-    n->rope = rope_table_of(m, &s->rope, d, a, err);
+    n->rope = rope_table_of(m, &s->rope);
     n->mix_gate.w = s->mix_gate ? arena_array(a, struct weight, s->n_heads) : NULL;
     if (s->mix_gate && !n->mix_gate.w)
         return fail(err, CLM_ERR_NOMEM, "%d heads: no memory", s->n_heads);
-    return n->rope == -2 ? -1 : new_index(m, &n->index, &s->index, d, a, err);
+    new_index(m, &n->index, &s->index);
+    return 0;
 }
 
-static int new_lightning(struct nn_model *m, struct nn_lightning *n, const struct lightning_spec *s,
-                         device *d, arena *a, clm_error *err)
+static void new_lightning(struct nn_model *m, struct nn_lightning *n,
+                          const struct lightning_spec *s)
 {
     n->spec = s;
     n->q_norm.spec = &s->q_norm;
     n->k_norm.spec = &s->k_norm;
     n->norm.spec = &s->norm;
-    n->rope = rope_table_of(m, &s->rope, d, a, err);
-    return n->rope == -2 ? -1 : 0;
+    n->rope = rope_table_of(m, &s->rope);
 }
 
 static int new_rg_lru(struct nn_rg_lru *n, const struct rg_lru_spec *s, arena *a, clm_error *err)
@@ -163,7 +145,7 @@ static int new_rg_lru(struct nn_rg_lru *n, const struct rg_lru_spec *s, arena *a
 }
 
 static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
-                      const struct branch_spec *s, device *d, arena *a, clm_error *err)
+                      const struct branch_spec *s, arena *a, clm_error *err)
 {
     b->spec = s;
     b->pre_norm.spec = &s->pre_norm;
@@ -189,11 +171,11 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
         b->layer_input.layer = layer;
         return 0;
     case OP_ATTENTION:
-        return new_attention(m, &b->attention, &s->attention, d, a, err);
+        return new_attention(m, &b->attention, &s->attention, a, err);
     case OP_MLA:
-        return new_mla(m, &b->mla, &s->mla, d, a, err);
+        return new_mla(m, &b->mla, &s->mla, a, err);
     case OP_POOLED:
-        return new_pooled(m, &b->pooled, &s->pooled, d, a, err);
+        return new_pooled(m, &b->pooled, &s->pooled, a, err);
     case OP_SHORT_CONV:
         b->short_conv.spec = &s->short_conv;
         return 0;
@@ -224,7 +206,8 @@ static int new_branch(struct nn_model *m, int layer, struct nn_branch *b,
         b->delta.norm.spec = &s->delta.norm;
         return 0;
     case OP_LIGHTNING:
-        return new_lightning(m, &b->lightning, &s->lightning, d, a, err);
+        new_lightning(m, &b->lightning, &s->lightning);
+        return 0;
     case OP_RG_LRU:
         return new_rg_lru(&b->rg_lru, &s->rg_lru, a, err);
     case OP_RWKV7:
@@ -268,7 +251,7 @@ static int add_state(struct nn_model *m, struct nn_branch *b, clm_error *err)
     return 0;
 }
 
-struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_error *err)
+struct nn_model *nn_model_new(const struct spec *spec, arena *a, clm_error *err)
 {
     struct nn_model *m = arena_array(a, struct nn_model, 1);
 
@@ -289,15 +272,15 @@ struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_
         !m->altup_in.w || !m->altup_out.w)
         return fail_null(err, CLM_ERR_NOMEM, "a model of %d layers: no memory", spec->n_layers);
     for (int i = 0; i < spec->n_layers; i++) {
+        m->layers[i].first_cache = m->n_cache_layers;
+        m->layers[i].state = m->state_bytes;
         m->layers[i].n_branches = spec->layers[i].n_branches;
         for (int b = 0; b < m->layers[i].n_branches; b++) {
             const struct branch_spec *s = &spec->layers[i].branches[b];
 
-            if (new_branch(m, i, &m->layers[i].branches[b], s, d, a, err) ||
-                add_state(m, &m->layers[i].branches[b], err)) {
-                nn_model_release(m, d);
+            if (new_branch(m, i, &m->layers[i].branches[b], s, a, err) ||
+                add_state(m, &m->layers[i].branches[b], err))
                 return NULL;
-            }
         }
     }
     return m;
@@ -327,7 +310,8 @@ static void share_branch(struct nn_branch *to, const struct nn_branch *from)
 void nn_model_share(struct nn_model *m)
 {
     if (m->spec->tie_word_embeddings) {
-        m->lm_head = m->embed_tokens;
+        if (!nn_tied_apart(m))
+            m->lm_head = m->embed_tokens;
         m->lm_head.bias = m->head_bias;
         m->lm_head.lora = m->tied_lora;
     }
@@ -337,15 +321,4 @@ void nn_model_share(struct nn_model *m)
         for (int b = 0; same_as && b < m->layers[i].n_branches; b++)
             share_branch(&m->layers[i].branches[b], &m->layers[same_as - 1].branches[b]);
     }
-}
-
-void nn_model_release(struct nn_model *m, device *d)
-{
-    if (!m)
-        return;
-    for (int i = 0; i < m->n_ropes; i++) {
-        d->ops->free(d, (void *)(uintptr_t)m->ropes[i].inv_freq);
-        m->ropes[i].inv_freq = NULL;
-    }
-    m->n_ropes = 0;
 }

@@ -108,23 +108,33 @@ static void *take(struct pass_memory *m, size_t size, clm_error *err)
     return c->data + (m->used - size - c->start);
 }
 
-void pass_init(pass *p, device *d, const struct nn_model *model, kv_cache *cache,
-               struct pass_memory *memory, clm_error *err)
+static void begin(struct pass_memory *m)
 {
-    if (memory->n_chunks > 1)
-        merge_chunks(memory);
-    memory->current = 0;
-    memory->used = 0;
-    arena_rewind(memory->host, 0);
-    *p = (pass){
-        .dev = d,
-        .ops = d->ops,
-        .model = model,
-        .cache = cache,
-        .host = memory->host,
-        .memory = memory,
-        .err = err,
-    };
+    if (m->n_chunks > 1)
+        merge_chunks(m);
+    m->current = 0;
+    m->used = 0;
+    arena_rewind(m->host, 0);
+}
+
+void pass_init(pass *p, const struct nn_model *model, kv_cache *cache,
+               struct pass_memory *const *memories, clm_error *err)
+{
+    for (int i = 0; i < model->n_parts; i++)
+        begin(memories[i]);
+    *p = (pass){.model = model, .cache = cache, .memories = memories, .err = err};
+    pass_enter(p, 0);
+}
+
+void pass_enter(pass *p, int part)
+{
+    p->part = part;
+    p->dev = p->model->parts[part].dev;
+    p->ops = p->dev->ops;
+    p->rows = p->part_rows[part];
+    p->state = p->model->parts[part].state;
+    p->memory = p->memories[part];
+    p->host = p->memory->host;
 }
 
 /* A tensor to hand out when there is no memory for any: operations on no rows touch nothing. It has
@@ -176,6 +186,16 @@ const void *pass_upload(pass *p, const void *data, size_t size)
     return to;
 }
 
+tensor *pass_carry(pass *p, const tensor *x)
+{
+    tensor *y = x ? pass_tensor(p, x->type, x->rows, x->cols) : NULL;
+
+    if (y && !p->failed)
+        p->ops->upload(p->dev, y->data, x->data,
+                       (size_t)x->rows * (size_t)x->cols * dtype_size(x->type));
+    return y;
+}
+
 tensor row_range(const tensor *t, int first, int n)
 {
     tensor part = *t;
@@ -217,7 +237,11 @@ void pass_rewind(pass *p, struct pass_mark mark)
 
 int pass_done(pass *p)
 {
-    if (p->ops->sync(p->dev, p->err))
-        p->failed = true;
+    for (int i = 0; i < p->model->n_parts; i++) {
+        device *d = p->model->parts[i].dev;
+
+        if (d->ops->sync(d, p->err))
+            p->failed = true;
+    }
     return p->failed ? -1 : 0;
 }

@@ -23,13 +23,27 @@ struct pass_rows {
     struct state_batch states; /* of recurrent mixers */
 };
 
+/* Device memory for temporaries, kept from pass to pass. */
+struct pass_memory *pass_memory_open(device *d, clm_error *err);
+void pass_memory_close(struct pass_memory *m); /* NULL is fine */
+size_t
+pass_memory_peak(const struct pass_memory *m); /* most bytes of device memory in use at once */
+
 struct pass {
+    /* Of the part at work: */
+    int part;
     device *dev;
     const struct device_ops *ops;
+    struct pass_rows rows;
+    size_t state; /* where its part of the state begins in that of the model */
+    struct pass_memory *memory;
+    arena *host; /* small things in host memory, rewound with the rest */
+    /* Of all parts: */
     const struct nn_model *model;
     kv_cache *cache;
-    struct pass_rows rows;
-    tensor **rope_tables; /* [model->n_ropes] */
+    struct pass_rows part_rows[NN_MAX_PARTS];
+    struct pass_memory *const *memories; /* by part */
+    tensor **rope_tables;                /* [model->n_ropes] */
     tensor *layer_inputs; /* [T, layers * layer_input_size], where the model has them */
     tensor *embeddings;   /* [T, hidden_size], where some layer asks for them */
     tensor *streams;      /* [n T, hidden_size], one after another, where the state has several */
@@ -42,20 +56,19 @@ struct pass {
     int n_kept;         /* so far */
     tensor *first_values; /* [T, hidden_size] of the first layer, where later ones mix them in */
     tensor *kept_kv[2];   /* keys and values as projected, for the layers that take them; or NULL */
-    arena *host;          /* small things in host memory, rewound with the rest */
-    struct pass_memory *memory;
     clm_error *err;
     bool failed;
 };
 
-/* Device memory for temporaries, kept from pass to pass. */
-struct pass_memory *pass_memory_open(device *d, clm_error *err);
-void pass_memory_close(struct pass_memory *m); /* NULL is fine */
-size_t
-pass_memory_peak(const struct pass_memory *m); /* most bytes of device memory in use at once */
+/* A pass at the first part of the model. memories has one for each part, on its device. */
+void pass_init(pass *p, const struct nn_model *model, kv_cache *cache,
+               struct pass_memory *const *memories, clm_error *err);
 
-void pass_init(pass *p, device *d, const struct nn_model *model, kv_cache *cache,
-               struct pass_memory *memory, clm_error *err);
+/* Go to a part; what is taken from now on is on its device. */
+void pass_enter(pass *p, int part);
+
+/* A tensor of an earlier part, without gaps between rows, as one of this part; NULL stays NULL. */
+tensor *pass_carry(pass *p, const tensor *x);
 
 /* A temporary [rows, cols], contents undefined; with no rows once the pass has failed. */
 tensor *pass_tensor(pass *p, enum dtype type, int rows, int cols);
@@ -78,7 +91,7 @@ struct pass_mark {
 struct pass_mark pass_mark(const pass *p);
 void pass_rewind(pass *p, struct pass_mark mark);
 
-/* Waits for the device; -1 when anything failed. */
+/* Waits for all devices; -1 when anything failed. */
 int pass_done(pass *p);
 
 #endif

@@ -60,7 +60,7 @@ static tensor *group_table(pass *p, const struct nn_pooled *a)
                 batch->sequences[i].position + t - (a->spec->ratio - 1);
     on_device = pass_upload(p, positions, (size_t)rows * sizeof *positions);
     if (!p->failed)
-        p->ops->rope_table(p->dev, table, on_device, r->inv_freq, r->mscale);
+        p->ops->rope_table(p->dev, table, on_device, r->inv_freq[p->part], r->mscale);
     return table;
 }
 

@@ -9,6 +9,8 @@
 #include "base/arena.h"
 #include "nn/spec.h"
 
+#define NN_MAX_PARTS 2 /* devices that a model can be spread over */
+
 /* What an adapter adds to a product: y = gain W x' + b (a x') + bias, x' = in_gain x; what there is
  * of the product's own bias comes after the gain. Of experts all are [n_experts, ...]. Of an
  * embedding a is a table [vocabulary, rank], whose rows are looked up with those of W, gain is of
@@ -264,6 +266,8 @@ struct nn_branch {
 };
 
 struct nn_layer {
+    int first_cache; /* its layers of the cache are numbered from here on */
+    size_t state;    /* where its part of the state begins in that of the model */
     int n_branches;
     struct nn_branch branches[LAYER_MAX_BRANCHES];
 };
@@ -271,12 +275,25 @@ struct nn_layer {
 /* One kind of rotary table, shared by all layers whose spec says the same. */
 struct nn_rope {
     struct rope_spec spec;
-    const float *inv_freq; /* device memory; NULL for ROPE_DYNAMIC, which differs by sequence */
+    /* By part, device memory; NULL for ROPE_DYNAMIC, which differs by sequence */
+    const float *inv_freq[NN_MAX_PARTS];
     float mscale;
+};
+
+/* Layers [first, end) and all that is theirs, on one device. What comes before the layers is the
+ * first part's, what comes after them the last one's. All parts but the last are on devices whose
+ * memory is the host's. */
+struct nn_part {
+    device *dev;
+    int first, end;
+    int first_cache;           /* their layers of the cache begin here, */
+    size_t state, state_bytes; /* and here their state in that of the model, so many bytes */
 };
 
 struct nn_model {
     const struct spec *spec;
+    struct nn_part parts[NN_MAX_PARTS];
+    int n_parts;
     struct nn_linear embed_tokens, lm_head;   /* tied: lm_head is a copy of embed_tokens */
     struct nn_linear layer_table, layer_proj; /* [vocabulary, layers * size], [.., hidden_size] */
     struct nn_norm layer_norm;                /* [size] */
@@ -504,14 +521,31 @@ typedef int (*nn_slot_fn)(void *ctx, const struct nn_slot *slot);
 /* Call fn for every place of the model; stops at the first that is not 0 and returns it. */
 int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx);
 
-/* The structure without weights: layers, expert arrays, cache numbering, rope tables (on device d).
- * The spec must have passed spec_check and outlive the result. NULL with *err. */
-struct nn_model *nn_model_new(const struct spec *spec, device *d, arena *a, clm_error *err);
+/* The structure without weights: layers, expert arrays, cache numbering. The spec must have passed
+ * spec_check and outlive the result. NULL with *err. */
+struct nn_model *nn_model_new(const struct spec *spec, arena *a, clm_error *err);
+
+/* Can the layers before cut be on another device than those from it on? Not where one of these
+ * reads the keys or has the weights of one before, or one before uses the norm of the head. */
+bool nn_model_can_cut(const struct nn_model *m, int cut);
+
+/* Where the layers will be, before there are weights: those from cut on, and what comes after all
+ * layers, on d, the others on rest. All are on d with cut 0. -1 with *err. */
+int nn_model_place(struct nn_model *m, device *d, device *rest, int cut, clm_error *err);
+
+/* Of a weight outside of layers: is it used after them? */
+bool nn_role_is_last(enum weight_role role);
+
+/* The part that a weight belongs to; layer -1: outside of layers. */
+const struct nn_part *nn_part_of(const struct nn_model *m, int layer, enum weight_role role);
+
+/* Is the head tied to an embedding on another device? Then its weight is another copy. */
+bool nn_tied_apart(const struct nn_model *m);
 
 /* Once the weights are there: those that serve twice (tied heads, layers same as others). */
 void nn_model_share(struct nn_model *m);
 
-/* Gives back the device memory that nn_model_new took; the rest is the arena's. NULL is fine. */
-void nn_model_release(struct nn_model *m, device *d);
+/* Gives back the device memory that nn_model_place took; the rest is the arena's. NULL is fine. */
+void nn_model_release(struct nn_model *m);
 
 #endif

@@ -201,6 +201,11 @@ class Models(Case):
         logits = ("logits", "--tokens", "1,2", "--out", self.folder / "out.safetensors")
         self.done(*logits, "--device", "cpu", env=environment(CLM_DEVICE="none"))
         self.fails(2, "unknown device none", *logits, env=environment(CLM_DEVICE="none"))
+        whole = self.done(*logits, "--device", "cpu")
+        for layers in ("auto", "all", "0"):
+            self.assertEqual(self.done(*logits, "--device", "cpu", "--gpu-layers", layers), whole)
+        self.fails(2, "3 layers on a GPU", *logits, "--device", "cpu", "--gpu-layers", "3")
+        self.fails(2, "--gpu-layers must be", *logits, "--gpu-layers", "some")
         if not out["cuda"]["present"]:
             self.fails(1, "cuda", *logits, "--device", "cuda")
 

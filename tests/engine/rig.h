@@ -6,10 +6,11 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "spread.h"
 #include "testing.h"
 
 struct rig {
-    device *dev;
+    struct model_devices devices;
     struct model *model;
     engine *engine;
     int vocab_size;
@@ -19,27 +20,35 @@ static inline void rig_close(struct rig *r)
 {
     engine_close(r->engine);
     model_close(r->model);
-    if (r->dev)
-        r->dev->ops->close(r->dev);
+    model_devices_close(&r->devices);
     *r = (struct rig){0};
+}
+
+/* A model on r->devices. */
+static inline int rig_fill(struct rig *r, const char *path, const char *adapter,
+                           const struct engine_options *options, clm_error *err)
+{
+    r->devices.dev->ops->set_exact(r->devices.dev, options->exact);
+    if (r->devices.rest)
+        r->devices.rest->ops->set_exact(r->devices.rest, options->exact);
+    r->model = spread_model(path, adapter, &r->devices, err);
+    if (r->model)
+        r->engine = engine_open(r->model, options, err);
+    if (!r->engine)
+        return -1;
+    r->vocab_size = r->model->spec->vocab_size;
+    return 0;
 }
 
 /* -1 with *err when the checkpoint, or the adapter, is refused. adapter NULL: none. */
 static inline int rig_open_with(struct rig *r, const char *path, const char *adapter, int n_threads,
                                 const struct engine_options *options, clm_error *err)
 {
-    *r = (struct rig){.dev = device_open(getenv("CLM_DEVICE") ? NULL : "cpu", n_threads, err)};
-    if (r->dev)
-        r->dev->ops->set_exact(r->dev, options->exact);
-    if (r->dev)
-        r->model = model_open_adapted(path, adapter, r->dev, NULL, err);
-    if (r->model)
-        r->engine = engine_open(r->model, options, err);
-    if (!r->engine) {
+    *r = (struct rig){0};
+    if (spread_open(&r->devices, n_threads, err) || rig_fill(r, path, adapter, options, err)) {
         rig_close(r);
         return -1;
     }
-    r->vocab_size = r->model->spec->vocab_size;
     return 0;
 }
 

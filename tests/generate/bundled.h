@@ -2,6 +2,7 @@
 #ifndef GENERATE_BUNDLED_H
 #define GENERATE_BUNDLED_H
 
+#include "engine/spread.h"
 #include "testing.h"
 
 #include "engine/engine.h"
@@ -10,7 +11,7 @@
 #define BUNDLED_MODEL CLM_SOURCE_DIR "/models/storyteller-4bit"
 
 struct bundled {
-    device *dev;
+    struct model_devices devices;
     struct model *model;
     engine *engine;
     tokenizer *tokenizer;
@@ -22,9 +23,8 @@ static inline struct bundled bundled_open(const char *dir)
     struct bundled b;
     clm_error err = {0};
 
-    b.dev = device_open(getenv("CLM_DEVICE") ? NULL : "cpu", 2, &err);
-    CHECK(b.dev, "%s", err.message);
-    b.model = model_open(dir, b.dev, NULL, &err);
+    CHECK(spread_open(&b.devices, 2, &err) == 0, "%s", err.message);
+    b.model = spread_model(dir, NULL, &b.devices, &err);
     CHECK(b.model, "%s", err.message);
     b.engine = engine_open(b.model, &options, &err);
     CHECK(b.engine, "%s", err.message);
@@ -38,7 +38,7 @@ static inline void bundled_close(struct bundled *b)
     tokenizer_close(b->tokenizer);
     engine_close(b->engine);
     model_close(b->model);
-    b->dev->ops->close(b->dev);
+    model_devices_close(&b->devices);
 }
 
 #endif

@@ -69,6 +69,22 @@ static void test_model(void **state)
           "a folder that is not there was opened");
 }
 
+/* Without a GPU layers cannot be on one; none can. */
+static void test_gpu_layers(void **state)
+{
+    clm_model_options bad = {.device = "cpu", .gpu_layers = 2}, none = {.gpu_layers = -1};
+    clm_error err = {0};
+    clm_model *m;
+
+    (void)state;
+    CHECK(!clm_model_open(BUNDLED_MODEL, &bad, &err) && err.code == CLM_ERR_ARG, "%s", err.message);
+    bad.gpu_layers = -2;
+    CHECK(!clm_model_open(BUNDLED_MODEL, &bad, &err) && err.code == CLM_ERR_ARG, "%s", err.message);
+    m = clm_model_open(BUNDLED_MODEL, &none, &err);
+    CHECK(m, "%s", err.message);
+    clm_model_close(m);
+}
+
 /* Several sequences in one step give what each gives alone. */
 static void test_step(void **state)
 {
@@ -590,11 +606,12 @@ static void test_prefix_index(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model),         cmocka_unit_test(test_step),
-        cmocka_unit_test(test_fork_and_trim), cmocka_unit_test(test_sampler),
-        cmocka_unit_test(test_detokenizer),   cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_cache_kinds),   cmocka_unit_test(test_scheduler),
-        cmocka_unit_test(test_drafts),        cmocka_unit_test(test_prefix_index),
+        cmocka_unit_test(test_model),        cmocka_unit_test(test_gpu_layers),
+        cmocka_unit_test(test_step),         cmocka_unit_test(test_fork_and_trim),
+        cmocka_unit_test(test_sampler),      cmocka_unit_test(test_detokenizer),
+        cmocka_unit_test(test_errors),       cmocka_unit_test(test_cache_kinds),
+        cmocka_unit_test(test_scheduler),    cmocka_unit_test(test_drafts),
+        cmocka_unit_test(test_prefix_index),
     };
 
     return cmocka_run_group_tests(tests, open_all, close_all);

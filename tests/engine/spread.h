@@ -1,0 +1,60 @@
+/* tests/engine/spread.h: the devices of a test: the CPU, or what CLM_DEVICE names. With
+ * CLM_TEST_SPLIT=N in the environment the CPU twice, the last N layers of every model on one that
+ * keeps its memory to itself as a GPU does. */
+#ifndef SPREAD_H
+#define SPREAD_H
+
+#include "models/model.h"
+#include "testing.h"
+
+/* What a device like a GPU says of its free memory. */
+static size_t spread_free_bytes = SIZE_MAX / 2;
+static struct device_ops spread_ops;
+
+static inline size_t spread_available(device *d)
+{
+    (void)d;
+    return spread_free_bytes;
+}
+
+static inline int spread_two(struct model_devices *where, int gpu_layers, int n_threads,
+                             clm_error *err)
+{
+    *where = (struct model_devices){.dev = device_cpu_open(n_threads, err),
+                                    .rest = device_cpu_open(n_threads, err),
+                                    .gpu_layers = gpu_layers};
+    if (!where->dev || !where->rest)
+        return -1;
+    spread_ops = *where->dev->ops;
+    spread_ops.name = "other";
+    spread_ops.reads_host = false;
+    spread_ops.available = spread_available;
+    where->dev->ops = &spread_ops;
+    return 0;
+}
+
+static inline int spread_open(struct model_devices *where, int n_threads, clm_error *err)
+{
+    const char *n = getenv("CLM_TEST_SPLIT");
+
+    if (n)
+        return spread_two(where, atoi(n), n_threads, err);
+    return model_devices_open(where, getenv("CLM_DEVICE") ? NULL : "cpu", n_threads,
+                              GPU_LAYERS_AUTO, err);
+}
+
+/* A model that cannot be cut there is whole. */
+static inline struct model *spread_model(const char *path, const char *adapter,
+                                         const struct model_devices *where, clm_error *err)
+{
+    struct model *m = model_open_over(path, adapter, where, NULL, err);
+    struct model_devices whole = *where;
+
+    if (m || err->code != CLM_ERR_ARG || !where->rest)
+        return m;
+    *err = (clm_error){0};
+    whole.gpu_layers = GPU_LAYERS_ALL;
+    return model_open_over(path, adapter, &whole, NULL, err);
+}
+
+#endif
