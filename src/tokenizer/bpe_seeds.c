@@ -32,6 +32,11 @@ struct edges {
     unsigned char first, last, size;
 };
 
+static bool is_continuation(int byte)
+{
+    return (byte & 0xC0) == 0x80;
+}
+
 /* byte is what stands on the other side; of one that is not known both may be true. */
 static void note_rank(uint32_t *ranks, uint32_t id, int byte, uint32_t rank)
 {
@@ -59,7 +64,8 @@ static size_t read_bytes(const char *s, size_t n, char *out)
     return (size_t)size;
 }
 
-/* A merge of an end of a character, last on it, with what begins with another. */
+/* A merge of an end of a character, a part of it of which last is the last byte, with what begins
+ * with another. */
 static void note_disturbance(struct bpe *b, unsigned char last, uint32_t right)
 {
     char bytes[2 * UTF8_MAX];
@@ -91,12 +97,12 @@ static int find_borders(struct bpe *b, const struct edges *edges, struct borders
 
         if (edges[right].size < UTF8_MAX) /* it can be of a character */
             note_rank(border->right, right, before, (uint32_t)i);
-        if ((after >= 0 && (after & 0xC0) == 0x80) || edges[left].size >= UTF8_MAX)
+        if ((after >= 0 && is_continuation(after)) || edges[left].size >= UTF8_MAX)
             continue;
         note_rank(border->left, left, after, (uint32_t)i);
-        if (after < 0)
+        if (after < 0 || before < 0)
             border->unknown = true;
-        else if (after >= 0x80 && before >= 0x80)
+        else if (after >= 0x80 && is_continuation(edges[left].first))
             note_disturbance(b, (unsigned char)before, right);
     }
     return 0;
