@@ -373,6 +373,20 @@ static bool may_be_neighbours(const struct bpe *b, int32_t left, int32_t right)
            right >= BPE_CHARACTERS || b->char_ids[left] < 0 || b->char_ids[right] < 0;
 }
 
+/* A part from begin to end; c is its last character, and mostly the only one. */
+static inline int encode_part(const struct bpe *b, struct bpe_scratch *scratch, const char *begin,
+                              const char *end, int32_t c, struct token_list *out, clm_error *err)
+{
+    size_t n = (size_t)(end - begin);
+
+    if (n <= UTF8_MAX && c < BPE_CHARACTERS && b->char_ids[c] >= 0 &&
+        n == utf8_length((unsigned char)*begin)) {
+        token_list_add(out, b->char_ids[c]);
+        return 0;
+    }
+    return encode_word(b, scratch, begin, n, out, err);
+}
+
 static int encode_cut(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
                       struct token_list *out, clm_error *err)
 {
@@ -383,14 +397,14 @@ static int encode_cut(const struct bpe *b, struct bpe_scratch *scratch, const ch
         size_t size = utf8_decode(s + i, n - i, &c);
 
         if (before >= 0 && !may_be_neighbours(b, before, c)) {
-            if (encode_word(b, scratch, s + begin, i - begin, out, err))
+            if (encode_part(b, scratch, s + begin, s + i, before, out, err))
                 return -1;
             begin = i;
         }
         before = c;
         i += size;
     }
-    return encode_word(b, scratch, s + begin, n - begin, out, err);
+    return encode_part(b, scratch, s + begin, s + n, before, out, err);
 }
 
 int bpe_encode(const struct bpe *b, struct bpe_scratch *scratch, const char *s, size_t n,
