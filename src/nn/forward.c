@@ -235,7 +235,7 @@ static tensor *head(pass *p, const tensor *x, const int32_t *logit_rows, int n_l
 
     if (!p->failed)
         p->ops->gather_rows(p->dev, last, x, rows);
-    nn_norm_inplace(p, &p->model->final_norm, last, last->cols);
+    last = nn_norm(p, &p->model->final_norm, last, last->cols);
     if (!p->failed && p->model->head_scale)
         p->ops->scale_columns(p->dev, last, p->model->head_scale);
     logits = nn_linear(p, &p->model->lm_head, last);

@@ -15,9 +15,7 @@
 
 #include <cuda_runtime.h>
 
-extern "C" {
-#include "device/device.h"
-}
+#include "device/cuda/waiting.h"
 
 /* NULL of C is no pointer here. */
 #undef fail_null
@@ -29,21 +27,6 @@ struct cuda_queue;
 struct cuda_memory;
 struct cuda_blas;
 
-/* y += scale x, where it was asked for and nothing was since: a norm of the sum takes it along. */
-struct cuda_addition {
-    bool waits;
-    tensor y, x;
-    float scale;
-};
-
-/* A rotation that was asked for when nothing was since: the next one by the same table, as that of
- * keys after queries, goes along. */
-struct cuda_rotation {
-    bool waits, interleaved;
-    tensor x, table;
-    int head_dim;
-};
-
 struct cuda_device {
     device base;
     cudaStream_t stream;
@@ -53,8 +36,7 @@ struct cuda_device {
     int n_processors;     /* streaming multiprocessors */
     size_t shared_memory; /* bytes that a block may have at most */
     clm_error failure;
-    struct cuda_addition addition; /* one of the two may wait */
-    struct cuda_rotation rotation;
+    struct cuda_waiting waiting;
     struct cuda_queue *queue;   /* queue.cu */
     struct cuda_memory *memory; /* memory.cu */
     struct cuda_blas *blas;     /* blas.cu; NULL: not loaded yet */
@@ -78,28 +60,16 @@ bool cuda_check(struct cuda_device *c, cudaError_t status, const char *what);
 void cuda_fail(struct cuda_device *c, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* --- What waits to see what comes next --- */
-
-void cuda_settle_addition(struct cuda_device *c); /* vector.cu */
-void cuda_settle_rotation(struct cuda_device *c); /* rope.cu */
-
-/* Does what waits: every launch begins with it. */
-static inline void cuda_settle(struct cuda_device *c)
-{
-    if (c->addition.waits)
-        cuda_settle_addition(c);
-    if (c->rotation.waits)
-        cuda_settle_rotation(c);
-}
-
 /* --- Launches (queue.cu) --- */
 
 /* How a kernel is launched. early: it may begin before the kernels ahead of it have ended, and
- * calls cuda_wait() in every block before it touches anything that these wrote or read. */
+ * calls cuda_wait() in every block before it touches anything that these wrote or read. whole: the
+ * next one begins when all of this has ended, early or not. Uploads and copies are so: what they
+ * write may be read ahead of cuda_wait(), if nothing else writes there. */
 struct cuda_shape {
     dim3 grid, block;
     unsigned shared; /* bytes of dynamic shared memory; above 48 KiB it is asked for */
-    bool early;
+    bool early, whole;
 };
 
 /* sizes in bytes of n arguments at values. An empty grid is no work. */
@@ -196,9 +166,7 @@ void cuda_matmul_experts(device *d, const struct matmul_job *jobs, int n_jobs, i
                          const tensor *x, const tensor *ids);
 void cuda_argmax(device *d, int32_t *ids, const tensor *x);
 
-/* attend.cu, kv_store.cu */
-void cuda_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *batch,
-                   const tensor *k, const tensor *v);
+/* attend.cu */
 void cuda_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,
                  const struct kv_batch *batch, const struct attend_params *p);
 
@@ -251,10 +219,12 @@ void cuda_divide_groups(device *d, tensor *y, const tensor *by, const tensor *fl
 void cuda_gather_columns(device *d, tensor *y, const tensor *x, const int32_t *order);
 void cuda_gather_rows(device *d, tensor *y, const tensor *x, const int32_t *rows);
 
-/* rope.cu */
+/* rope.cu, heads.cu */
 void cuda_rope_table(device *d, tensor *table, const int32_t *positions, const float *inv_freq,
                      float mscale);
 void cuda_rope(device *d, tensor *x, int head_dim, const tensor *table, bool interleaved);
+void cuda_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *batch,
+                   const tensor *k, const tensor *v);
 
 /* select.cu */
 void cuda_select_keys(device *d, tensor *kept, const tensor *q, const tensor *w,

@@ -21,6 +21,7 @@ static bool in_streams(struct cuda_device *c, const struct matmul_job *jobs, int
     for (int first = 0, n; first < n_rows; first += n) {
         struct matmul_job parts[CUDA_STREAM_JOBS];
         struct cuda_experts some = *e;
+        struct cuda_product product;
         tensor y[CUDA_STREAM_JOBS], some_x;
 
         n = n_rows - first < ROWS ? n_rows - first : ROWS;
@@ -30,8 +31,9 @@ static bool in_streams(struct cuda_device *c, const struct matmul_job *jobs, int
             y[i] = cuda_some_rows(jobs[i].y, first * e->per_row, n * e->per_row);
             parts[i] = (struct matmul_job){&y[i], jobs[i].w, jobs[i].bias};
         }
-        if (!cuda_experts_stream(c, parts, n_jobs, &some_x, &some))
+        if (!cuda_product_of_experts(c, &product, parts, n_jobs, &some_x, &some))
             return false;
+        cuda_product_start(c, &product);
     }
     return true;
 }

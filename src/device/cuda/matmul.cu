@@ -14,12 +14,92 @@ enum {
 
 /* --- Products --- */
 
-/* Jobs that are alike, in one launch for so many rows. */
+/* The norm of more rows is not computed by every block that reads them. */
+enum { NORM_ROWS = 4 };
+
+static bool is_aligned(const void *p)
+{
+    return (uintptr_t)p % 16 == 0;
+}
+
+/* May a product write there while its blocks read what they multiply, and write what they must? */
+static bool may_write(const struct cuda_product *p, const tensor *y)
+{
+    const tensor w = {(void *)(uintptr_t)p->norm.w, DTYPE_F32, 1, p->x.cols, p->x.cols};
+
+    return !cuda_overlap(y, &p->x) &&
+           (!p->normed || (!cuda_overlap(y, &p->norm.x) && (!p->norm.w || !cuda_overlap(y, &w))));
+}
+
+/* Can the product compute the norm that it is of? */
+static bool takes_norm(const struct cuda_product *p, const struct cuda_norm *n)
+{
+    struct cuda_product both = *p;
+
+    both.normed = true;
+    both.norm = *n;
+    for (int i = 0; i < p->n_jobs; i++)
+        if (!may_write(&both, &p->y[i]))
+            return false;
+    return cuda_same(&n->y, &p->x) && n->x.rows <= NORM_ROWS && rows_are_wide(&n->x) &&
+           rows_are_wide(&n->y) && is_aligned(n->w);
+}
+
+void cuda_product_start(struct cuda_device *c, struct cuda_product *p)
+{
+    struct cuda_waiting *w = &c->waiting;
+
+    if (w->kind == CUDA_NORM && !p->experts.ids && takes_norm(p, &w->norm)) {
+        cuda_take(c);
+        p->normed = true;
+        p->norm = w->norm;
+    }
+    if (p->n_jobs > 2) {
+        cuda_launch_product(c, p);
+        return;
+    }
+    cuda_settle(c);
+    w->product = *p;
+    w->kind = CUDA_PRODUCT;
+}
+
+bool cuda_product_add(struct cuda_device *c, const struct cuda_addition *a)
+{
+    struct cuda_product *p = &c->waiting.product;
+
+    if (c->waiting.kind != CUDA_PRODUCT || p->n_jobs != 1 || p->experts.ids ||
+        !cuda_same(&p->y[0], &a->x) || a->y.rows != a->x.rows || a->y.cols != a->x.cols ||
+        cuda_overlap(&a->y, &a->x) || !may_write(p, &a->y))
+        return false;
+    cuda_take(c);
+    p->tail = (struct cuda_tail){CUDA_TAIL_ADD, a->y, a->scale, ACT_NONE};
+    cuda_launch_product(c, p);
+    return true;
+}
+
+bool cuda_product_glu(struct cuda_device *c, const tensor *y, const tensor *gate, const tensor *up,
+                      enum activation act)
+{
+    struct cuda_product *p = &c->waiting.product;
+
+    if (c->waiting.kind != CUDA_PRODUCT || p->n_jobs != 2 || !cuda_same(&p->y[0], gate) ||
+        !cuda_same(&p->y[1], up) || gate->cols != up->cols || gate->cols % 8 ||
+        y->rows != gate->rows || y->cols != gate->cols || cuda_overlap(y, up) ||
+        (!cuda_same(y, gate) && cuda_overlap(y, gate)) || !may_write(p, y))
+        return false;
+    cuda_take(c);
+    p->tail = (struct cuda_tail){CUDA_TAIL_GLU, *y, 1, act};
+    cuda_launch_product(c, p);
+    return true;
+}
+
+/* Jobs that are alike, so many rows at a time. */
 static void product_in_streams(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
                                const tensor *x, int most)
 {
     for (int first = 0, n; first < x->rows; first += n) {
         struct matmul_job parts[CUDA_STREAM_JOBS];
+        struct cuda_product product;
         tensor y[CUDA_STREAM_JOBS], some;
 
         n = x->rows - first < most ? x->rows - first : most;
@@ -28,7 +108,8 @@ static void product_in_streams(struct cuda_device *c, const struct matmul_job *j
             y[i] = cuda_some_rows(jobs[i].y, first, n);
             parts[i] = (struct matmul_job){&y[i], jobs[i].w, jobs[i].bias};
         }
-        cuda_product_stream(c, parts, n_jobs, &some);
+        cuda_product_of(&product, parts, n_jobs, &some);
+        cuda_product_start(c, &product);
     }
 }
 

@@ -95,7 +95,7 @@ static void queue_copy(struct cuda_device *c, void *to, const void *from, size_t
     struct cuda_shape shape = {dim3((unsigned)(blocks < 1      ? 1
                                                : blocks < most ? blocks
                                                                : most)),
-                               dim3(COPY_THREADS), 0, true};
+                               dim3(COPY_THREADS), 0, true, true};
 
     if (size)
         cuda_launch(c, copy_kernel, shape, (char *)to, (const char *)from, size);

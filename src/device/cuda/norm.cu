@@ -113,35 +113,40 @@ static __global__ void rms_norm_kernel(struct rows y, struct rows x, struct rows
         to[i] = at[i] * factor * (w ? w[i] : 1.0f);
 }
 
-static bool overlap(const tensor *a, const tensor *b)
-{
-    const float *x = (const float *)a->data, *y = (const float *)b->data;
-
-    return x < y + (b->rows - 1) * b->stride + b->cols &&
-           y < x + (a->rows - 1) * a->stride + a->cols;
-}
-
-/* Is x what an addition waits for, that can go with its norm to y? A block reads its row before it
- * writes; other rows must not lie there. */
+/* Can the addition that waits, to x, go with its norm to y? A block reads its row before it writes;
+ * other rows must not lie there. */
 static bool goes_along(const struct cuda_addition *a, const tensor *y, const tensor *x, int n)
 {
-    return a->waits && a->y.data == x->data && a->y.stride == x->stride && a->y.rows == x->rows &&
-           a->y.cols == x->cols && n == x->cols && x->rows > 0 && !overlap(x, y) &&
-           !overlap(x, &a->x) && (x->rows == 1 || !overlap(&a->x, y));
+    return cuda_same(&a->y, x) && n == x->cols && x->rows > 0 && !cuda_overlap(x, y) &&
+           !cuda_overlap(x, &a->x) && (x->rows == 1 || !cuda_overlap(&a->x, y));
+}
+
+void cuda_launch_norm(struct cuda_device *c, const struct cuda_norm *n)
+{
+    cuda_launch(c, rms_norm_kernel, group_shape(&n->x, n->x.cols), rows_of(&n->y), rows_of(&n->x),
+                (struct rows){}, 0, n->w, n->x.cols, n->eps);
 }
 
 void cuda_rms_norm(device *d, tensor *y, const tensor *x, const float *w, int n, float eps)
 {
     struct cuda_device *c = cuda_device_of(d);
-    struct cuda_addition *a = &c->addition;
-    struct rows more = {};
+    struct cuda_waiting *before = &c->waiting;
+    struct cuda_norm norm = {*y, *x, w, eps};
 
-    if (goes_along(a, y, x, n)) {
-        more = rows_of(&a->x);
-        a->waits = false;
+    if (before->kind == CUDA_ADDITION && goes_along(&before->addition, y, x, n)) {
+        struct rows more = rows_of(&before->addition.x);
+
+        cuda_take(c);
+        cuda_launch(c, rms_norm_kernel, group_shape(x, n), rows_of(y), rows_of(x), more,
+                    before->addition.scale, w, n, eps);
+    } else if (!c->exact && n == x->cols && x->rows > 0 && !cuda_overlap(x, y)) {
+        cuda_settle(c);
+        before->norm = norm;
+        before->kind = CUDA_NORM;
+    } else if (!cuda_same(x, y) || !cuda_norm_heads(c, x, w, n, eps)) {
+        cuda_launch(c, rms_norm_kernel, group_shape(x, n), rows_of(y), rows_of(x), (struct rows){},
+                    0, w, n, eps);
     }
-    cuda_launch(c, rms_norm_kernel, group_shape(x, n), rows_of(y), rows_of(x), more, a->scale, w, n,
-                eps);
 }
 
 static __global__ void layer_norm_kernel(struct rows y, struct rows x, const float *w,

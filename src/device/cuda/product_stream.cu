@@ -1,6 +1,8 @@
 /* device/cuda/product_stream.cu: products of few rows: which kernel, and how the work is cut. */
 #include "device/cuda/product_stream.cuh"
 
+#include <limits.h>
+
 typedef void (*kernel_type)(const struct stream);
 
 struct variant {
@@ -132,21 +134,23 @@ static void take_weight(struct stream *s, const struct weight *w)
     }
 }
 
-static void take_job(struct stream *s, const struct matmul_job *job)
+static void take_job(struct stream *s, const struct cuda_product *product, int i)
 {
     struct part *p = &s->parts[s->n_parts++];
+    const struct weight *w = &product->w[i];
 
-    take_weight(s, job->w);
-    p->data = (const uint8_t *)job->w->data;
-    p->scales = (const uint8_t *)job->w->scales;
-    p->biases = (const uint8_t *)job->w->biases;
-    p->y = (float *)job->y->data;
-    p->bias = job->bias;
-    p->y_stride = job->y->stride;
-    p->n_out = job->w->n_out;
+    take_weight(s, w);
+    p->data = (const uint8_t *)w->data;
+    p->scales = (const uint8_t *)w->scales;
+    p->biases = (const uint8_t *)w->biases;
+    p->y = (float *)product->y[i].data;
+    p->bias = product->bias[i];
+    p->y_stride = product->y[i].stride;
+    p->n_out = w->n_out;
     p->first_tile = s->n_tiles;
-    p->scale_rows = job->w->format == WEIGHT_FP8 ? job->w->scale_rows : 1;
-    p->scale_row = job->w->format == WEIGHT_FP8 ? job->w->scale_row : 0;
+    p->scale_rows = w->format == WEIGHT_FP8 ? w->scale_rows : 1;
+    p->scale_row = w->format == WEIGHT_FP8 ? w->scale_row : 0;
+    p->experts = product->chosen_from[i];
     s->n_tiles += (p->n_out + TILE - 1) / TILE;
 }
 
@@ -158,6 +162,32 @@ static void take_rows(struct stream *s, const tensor *x, bool halved)
     s->wide = rows_are_wide(x);
     s->halved = halved;
     s->n_columns = halved ? 2 * x->rows : x->rows;
+}
+
+static void take_norm(struct stream *s, const struct cuda_norm *n)
+{
+    s->x = (const float *)n->x.data;
+    s->x_stride = n->x.stride;
+    s->norm.there = true;
+    s->norm.w = n->w;
+    s->norm.eps = n->eps;
+    s->norm.y = (float *)n->y.data;
+    s->norm.y_stride = n->y.stride;
+}
+
+/* Of two jobs a tile has half of its outputs each. */
+static void take_tail(struct stream *s, const struct cuda_tail *t)
+{
+    s->tail.kind = t->kind;
+    s->tail.act = t->act;
+    s->tail.scale = t->scale;
+    s->tail.y = (float *)t->y.data;
+    s->tail.y_stride = t->y.stride;
+    if (t->kind == CUDA_TAIL_GLU) {
+        s->paired = true;
+        s->n_tiles = s->parts[0].n_out / (TILE / 2);
+        s->parts[1].first_tile = INT_MAX;
+    }
 }
 
 static void cut(struct stream *s, int n_slices)
@@ -229,20 +259,68 @@ static void launch(struct cuda_device *c, const struct stream *s, const struct v
     cuda_launch(c, v->kernels[s->n_columns > COLUMNS && !s->n_choices], shape, *s);
 }
 
-void cuda_product_stream(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
-                         const tensor *x)
+void cuda_product_of(struct cuda_product *p, const struct matmul_job *jobs, int n_jobs,
+                     const tensor *x)
 {
-    const struct variant v = choose(codes_of(jobs[0].w));
+    *p = {};
+    p->n_jobs = n_jobs;
+    p->x = *x;
+    for (int i = 0; i < n_jobs; i++) {
+        p->y[i] = *jobs[i].y;
+        p->w[i] = jobs[i].w[0];
+        p->bias[i] = jobs[i].bias;
+    }
+}
+
+/* All but where the matrices of experts lie. */
+static bool prepare(const struct cuda_device *c, struct stream *s, const struct variant *v,
+                    const struct cuda_product *p)
+{
+    const struct cuda_experts *e = &p->experts;
+
+    for (int i = 0; i < p->n_jobs; i++)
+        take_job(s, p, i);
+    take_tail(s, &p->tail);
+    s->n_rows = e->ids ? 1 : p->x.rows;
+    s->tiles_each = s->n_tiles;
+    if (e->ids) {
+        s->n_choices = p->y[0].rows;
+        s->n_tiles *= s->n_choices;
+        s->ids = e->ids;
+        s->ids_stride = e->ids_stride;
+        s->per_row = e->per_row;
+        s->x_share = e->x_share;
+    }
+    take_rows(s, &p->x, e->ids || 2 * p->x.rows <= COLUMNS);
+    if (p->normed)
+        take_norm(s, &p->norm);
+    return plan(c, s, v, !e->ids);
+}
+
+/* With a pass of its own over what comes after it. */
+static void launch_without_tail(struct cuda_device *c, const struct cuda_product *p)
+{
+    struct cuda_product alone = *p;
+    const struct cuda_tail *t = &p->tail;
+    tensor y = t->y;
+
+    alone.tail = {};
+    cuda_launch_product(c, &alone);
+    cuda_glu(&c->base, &y, &p->y[0], &p->y[1], t->act);
+}
+
+void cuda_launch_product(struct cuda_device *c, const struct cuda_product *p)
+{
+    const struct variant v = choose(codes_of(&p->w[0]));
     struct stream s = {};
 
-    s.n_rows = x->rows;
-    for (int i = 0; i < n_jobs; i++)
-        take_job(&s, &jobs[i]);
-    s.tiles_each = s.n_tiles;
-    take_rows(&s, x, 2 * x->rows <= COLUMNS);
-    if (!plan(c, &s, &v, true)) {
+    if (!prepare(c, &s, &v, p)) {
         cuda_fail(c, CLM_ERR_UNSUPPORTED, "cuda: %zu bytes of shared memory are too few",
                   c->shared_memory);
+        return;
+    }
+    if (s.n_slices > 1 && s.paired) {
+        launch_without_tail(c, p);
         return;
     }
     if (s.n_slices > 1)
@@ -251,34 +329,29 @@ void cuda_product_stream(struct cuda_device *c, const struct matmul_job *jobs, i
     launch(c, &s, &v);
     if (s.n_slices > 1) {
         struct cuda_shape shape = {
-            dim3((unsigned)(s.n_tiles * TILE + 255) / 256, (unsigned)s.n_rows), dim3(256), 0, true};
+            dim3((unsigned)(s.n_tiles * TILE + 255) / 256, (unsigned)s.n_rows), dim3(256), 0, true,
+            false};
 
         cuda_launch(c, add_slices, shape, s);
     }
 }
 
-bool cuda_experts_stream(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
-                         const tensor *x, const struct cuda_experts *e)
+bool cuda_product_of_experts(struct cuda_device *c, struct cuda_product *p,
+                             const struct matmul_job *jobs, int n_jobs, const tensor *x,
+                             const struct cuda_experts *e)
 {
     const struct variant v = choose(codes_of(jobs[0].w));
     struct stream s = {};
 
-    s.n_rows = 1;
-    for (int i = 0; i < n_jobs; i++)
-        take_job(&s, &jobs[i]);
-    s.tiles_each = s.n_tiles;
-    s.n_choices = jobs[0].y->rows;
-    s.n_tiles *= s.n_choices;
-    s.ids = e->ids;
-    s.ids_stride = e->ids_stride;
-    s.per_row = e->per_row;
-    s.x_share = e->x_share;
-    take_rows(&s, x, true);
-    if (!plan(c, &s, &v, false))
+    cuda_product_of(p, jobs, n_jobs, x);
+    p->experts = *e;
+    if (!prepare(c, &s, &v, p))
         return false;
-    for (int i = 0; i < n_jobs; i++)
-        s.parts[i].experts = (const struct weight *)cuda_keep(
+    for (int i = 0; i < n_jobs; i++) {
+        p->chosen_from[i] = (const struct weight *)cuda_keep(
             c, jobs[i].w, (size_t)e->n_experts * sizeof *jobs[i].w);
-    launch(c, &s, &v);
+        if (!p->chosen_from[i])
+            return false;
+    }
     return true;
 }

@@ -13,6 +13,7 @@
 #ifndef DEVICE_CUDA_PRODUCT_STREAM_CUH
 #define DEVICE_CUDA_PRODUCT_STREAM_CUH
 
+#include "device/cuda/math.cuh"
 #include "device/cuda/products.h"
 #include "device/cuda/rows.cuh"
 #include "device/cuda/stream.cuh"
@@ -38,8 +39,28 @@ struct part {
     const struct weight *experts; /* all of them, in device memory; or NULL */
 };
 
+/* x is the norm of what x says; y is where it is written down. */
+struct norm_ahead {
+    bool there;
+    const float *w; /* or NULL */
+    float eps;
+    float *y;
+    int64_t y_stride;
+};
+
+/* What is done to the outputs, besides. */
+struct tail_behind {
+    enum cuda_tail_kind kind;
+    enum activation act;
+    float scale;
+    float *y;
+    int64_t y_stride;
+};
+
 struct stream {
     struct part parts[CUDA_STREAM_JOBS];
+    struct norm_ahead norm;
+    struct tail_behind tail;
     const float *x;
     float *sums; /* where the row is split: [n_slices, n_rows, 16 n_tiles] */
     int64_t x_stride;
@@ -52,6 +73,7 @@ struct stream {
     int warps_k;                /* that share a tile */
     int n_units;                /* of n_slices blocks */
     bool halved, wide, aligned; /* aligned: rows of scales begin with a word */
+    bool paired;                /* a tile is half of the first part's and half of the second's */
     /* Rows with experts: one for each choice, tiles_each tiles for one after another. */
     const int32_t *ids;
     int64_t ids_stride;
@@ -108,23 +130,86 @@ static __device__ __forceinline__ float2 sum_over_step(float2 v)
     return v;
 }
 
-/* The greatest magnitude of each row, for what follows to scale by. */
-static __device__ void find_most(int *most, const struct stream &s, int first, int n)
+/* Numbers [k, k + 8) of row r of x; with a norm, before they are multiplied by what makes their
+ * mean square one. */
+static __device__ __forceinline__ void x_numbers(float v[8], const struct stream &s, int r, int k)
 {
-    for (int r = 0; r < s.x_rows; r++) {
-        float m = 0;
+    floats8(v, s.x + r * s.x_stride, k, s.n_in, s.wide);
+}
 
-        for (int k = 8 * threadIdx.x; k < n; k += 8 * 32 * WARPS) {
+static __device__ __forceinline__ void times_weights(float v[8], const struct stream &s, int k)
+{
+    float w[8];
+
+    if (!s.norm.there || !s.norm.w || k >= s.n_in)
+        return;
+    floats8(w, s.norm.w, k, s.n_in, true);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        v[j] *= w[j];
+}
+
+/* Of each row the greatest magnitude among [first, first + n), for what follows to scale by; with a
+ * norm of the whole row, before it is divided, and the sums of squares of each warp [x_rows,
+ * WARPS].
+ */
+static __device__ void look_at_x(int *most, float *squares, const struct stream &s, int first,
+                                 int n)
+{
+    int begin = s.norm.there ? 0 : first, end = s.norm.there ? s.n_in : first + n;
+
+    for (int r = 0; r < s.x_rows; r++) {
+        float m = 0, sum = 0;
+
+#pragma unroll 4
+        for (int k = begin + 8 * threadIdx.x; k < end; k += 8 * 32 * WARPS) {
             float v[8];
 
-            floats8(v, s.x + r * s.x_stride, first + k, s.n_in, s.wide);
+            x_numbers(v, s, r, k);
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                sum += v[j] * v[j];
+            times_weights(v, s, k);
 #pragma unroll
             for (int j = 0; j < 8; j++)
                 m = fmaxf(m, fabsf(v[j]));
         }
         int best = __reduce_max_sync(~0u, __float_as_int(m));
-        if (threadIdx.x % 32 == 0)
+        sum = s.norm.there ? over_warp(sum, sum_of()) : 0;
+        if (threadIdx.x % 32 == 0) {
             atomicMax(&most[r], best);
+            squares[r * WARPS + threadIdx.x / 32] = sum;
+        }
+    }
+}
+
+/* What a row is multiplied by for its norm. */
+static __device__ __forceinline__ float norm_factor(const float *squares, const struct stream &s,
+                                                    int r)
+{
+    float sum = 0;
+
+    if (!s.norm.there)
+        return 1;
+#pragma unroll
+    for (int w = 0; w < WARPS; w++)
+        sum += squares[r * WARPS + w];
+    return 1.0f / sqrtf(sum / (float)s.n_in + s.norm.eps);
+}
+
+/* Eight numbers to their norm, which the first block of each slice writes down. */
+static __device__ __forceinline__ void finish_norm(float v[8], const struct stream &s, int r, int k,
+                                                   float factor)
+{
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        v[j] *= factor;
+    times_weights(v, s, k);
+    if ((int)blockIdx.x < s.n_slices && k < s.n_in) {
+        float4 *y = (float4 *)(s.norm.y + r * s.norm.y_stride + k);
+
+        y[0] = make_float4(v[0], v[1], v[2], v[3]);
+        y[1] = make_float4(v[4], v[5], v[6], v[7]);
     }
 }
 
@@ -134,18 +219,20 @@ static __device__ void take_x(uint8_t *shared, const struct stream &s, const str
                               int first)
 {
     int *most = (int *)(shared + l.factors);
+    float *squares = (float *)(shared + l.tiles); /* before there are sums of tiles */
     int n = s.slice_chunks * chunk_of(C), n_pairs = (s.n_columns + 1) / 2;
 
     for (int r = threadIdx.x; r < s.x_rows; r += 32 * WARPS)
         most[r] = 0;
     __syncthreads();
-    if (C != BF16) {
-        find_most(most, s, first, n);
+    if (C != BF16 || s.norm.there) {
+        look_at_x(most, squares, s, first, n);
         __syncthreads();
     }
     for (int r = 0; r < s.x_rows; r++) {
         int column = s.halved ? 2 * r : r;
-        float scale = C == BF16 ? 1 : scale_for(__int_as_float(most[r]));
+        float factor = norm_factor(squares, s, r);
+        float scale = C == BF16 ? 1 : scale_for(__int_as_float(most[r]) * factor);
 
         /* All lanes of a warp go on or none: a chunk has whole warps of pieces, or no sums. */
         for (int k = 8 * threadIdx.x; k < n; k += 8 * 32 * WARPS) {
@@ -153,7 +240,9 @@ static __device__ void take_x(uint8_t *shared, const struct stream &s, const str
             float2 sum, rest = make_float2(0, 0);
             float v[8];
 
-            floats8(v, s.x + r * s.x_stride, first + k, s.n_in, s.wide);
+            x_numbers(v, s, r, first + k);
+            if (s.norm.there)
+                finish_norm(v, s, r, first + k, factor);
 #pragma unroll
             for (int j = 0; j < 8; j++)
                 v[j] *= scale;
@@ -179,7 +268,8 @@ static __device__ void take_x(uint8_t *shared, const struct stream &s, const str
     }
     __syncthreads();
     for (int r = threadIdx.x; C != BF16 && r < s.x_rows; r += 32 * WARPS)
-        most[r] = __float_as_int(1 / scale_for(__int_as_float(most[r])));
+        most[r] =
+            __float_as_int(1 / scale_for(__int_as_float(most[r]) * norm_factor(squares, s, r)));
 }
 
 /* The matrices of every choice of experts. */
@@ -217,15 +307,32 @@ static __device__ __forceinline__ void walk(struct spot *p, const struct stream 
         p->part++;
 }
 
-/* The matrix of a tile. */
-static __device__ __forceinline__ struct choice
-matrix_of(const struct spot &p, const struct stream &s, const struct choice *choices)
+/* The first of a tile's outputs, of its part; and of the second's, where it is of two. */
+static __device__ __forceinline__ int first_output(const struct spot &p, const struct stream &s)
 {
-    const struct part &part = s.parts[p.part];
+    return (p.local - s.parts[p.part].first_tile) * (s.paired ? TILE / 2 : TILE);
+}
+
+/* The part that output number i of a tile is of, and which of the part's outputs it is. */
+static __device__ __forceinline__ int part_of(const struct spot &p, const struct stream &s, int i)
+{
+    return s.paired ? i / (TILE / 2) : p.part;
+}
+
+static __device__ __forceinline__ int output_of(const struct spot &p, const struct stream &s, int i)
+{
+    return first_output(p, s) + (s.paired ? i % (TILE / 2) : i);
+}
+
+/* The matrix of a tile's outputs that are of a part. */
+static __device__ __forceinline__ struct choice
+matrix_of(const struct spot &p, const struct stream &s, const struct choice *choices, int part)
+{
+    const struct part &of = s.parts[part];
 
     if (s.n_choices)
-        return choices[p.row * s.n_parts + p.part];
-    return {part.data, part.scales, part.biases, part.scale_row, 0};
+        return choices[p.row * s.n_parts + part];
+    return {of.data, of.scales, of.biases, of.scale_row, 0};
 }
 
 /* What a warp fetches next: a chunk of the slice of a tile, if there is such a tile. */
@@ -235,6 +342,7 @@ struct place {
     bool there;
     int n_left; /* outputs from the tile's first on */
     const uint8_t *data;
+    int64_t jump; /* bytes more to the second half of the outputs, where it is another matrix's */
     /* The words of the scales and biases that this lane fetches, and bytes up to their end. */
     const uint8_t *scales, *biases;
     int scales_left, biases_left;
@@ -242,11 +350,11 @@ struct place {
 
 /* Where the scales of output o of a part begin. */
 template <int C>
-static __device__ __forceinline__ size_t scales_at(const struct stream &s, const struct spot &p,
+static __device__ __forceinline__ size_t scales_at(const struct stream &s, int part,
                                                    const struct choice &m, int o)
 {
     if (C == E4M3)
-        o = (m.scale_row + o) / s.parts[p.part].scale_rows;
+        o = (m.scale_row + o) / s.parts[part].scale_rows;
     return (size_t)o * s.scale_row_bytes;
 }
 
@@ -267,18 +375,20 @@ static __device__ __forceinline__ void find_tile(struct place *p, const struct s
     if (!p->there)
         return;
 
-    const struct choice m = matrix_of(p->at, s, choices);
-    int n_out = s.parts[p->at.part].n_out,
-        row = (p->at.local - s.parts[p->at.part].first_tile) * TILE;
-    p->n_left = n_out - row;
+    const struct choice m = matrix_of(p->at, s, choices, part_of(p->at, s, 0));
+    int row = first_output(p->at, s);
+    p->n_left = s.paired ? TILE : s.parts[p->at.part].n_out - row;
     p->data = m.data + (size_t)row * s.row_bytes;
+    if (s.paired)
+        p->jump = matrix_of(p->at, s, choices, 1).data - m.data - TILE / 2 * (int64_t)s.row_bytes;
     if (C > F16) {
-        int o = row + min((int)threadIdx.x % 32 / 2, p->n_left - 1);
-        size_t at = scales_at<C>(s, p->at, m, o);
-        size_t left = scales_at<C>(s, p->at, m, n_out - 1) + s.scale_row_bytes - at;
+        int i = min((int)threadIdx.x % 32 / 2, p->n_left - 1), part = part_of(p->at, s, i);
+        const struct choice mine = matrix_of(p->at, s, choices, part);
+        size_t at = scales_at<C>(s, part, mine, output_of(p->at, s, i));
+        size_t end = scales_at<C>(s, part, mine, s.parts[part].n_out - 1) + s.scale_row_bytes;
 
-        p->scales = word_at(m.scales + at, left, &p->scales_left);
-        p->biases = word_at(m.biases + at, left, &p->biases_left);
+        p->scales = word_at(mine.scales + at, end - at, &p->scales_left);
+        p->biases = word_at(mine.biases + at, end - at, &p->biases_left);
     }
 }
 
@@ -324,15 +434,19 @@ static __device__ __forceinline__ void fetch(uint32_t to, const struct place &p,
         uint32_t to_row = to + r * pitch_of(C) + at;
 
 #pragma unroll
-        for (int i = 0; i < TILE * n / 32; i++, r += 32 / n, from += 32 / n * s.row_bytes)
+        for (int i = 0; i < TILE * n / 32; i++, r += 32 / n, from += 32 / n * s.row_bytes) {
+            if (32 / n * i == TILE / 2)
+                from += p.jump;
             copy16(to_row + 32 / n * i * pitch_of(C), from, there && r < p.n_left);
+        }
     } else {
 #pragma unroll
         for (int i = 0; i < TILE * n / 32; i++) {
             int r = (i * 32 + lane) / n, piece = (i * 32 + lane) % n;
             size_t at = (size_t)chunk * chunk_bytes(C) + 16 * piece;
 
-            copy16(to + r * pitch_of(C) + 16 * piece, p.data + r * s.row_bytes + at,
+            copy16(to + r * pitch_of(C) + 16 * piece,
+                   p.data + r * s.row_bytes + at + (r < TILE / 2 ? 0 : p.jump),
                    at < s.row_bytes && r < p.n_left);
         }
     }
@@ -360,9 +474,9 @@ offsets_of(const struct spot &p, const struct stream &s, const struct choice *ch
     if (s.aligned || C <= F16)
         return {0, 0};
 
-    const struct choice m = matrix_of(p, s, choices);
-    int row = (p.local - s.parts[p.part].first_tile) * TILE + threadIdx.x % TILE;
-    size_t at = scales_at<C>(s, p, m, min(row, s.parts[p.part].n_out - 1));
+    int i = threadIdx.x % TILE, part = part_of(p, s, i);
+    const struct choice m = matrix_of(p, s, choices, part);
+    size_t at = scales_at<C>(s, part, m, min(output_of(p, s, i), s.parts[part].n_out - 1));
     return {(int)(((uintptr_t)m.scales + at) & 3), (int)(((uintptr_t)m.biases + at) & 3)};
 }
 
@@ -472,6 +586,26 @@ use_chunk(float acc[NT][4], const uint8_t *stage, const float2 *table, const uin
     }
 }
 
+/* Called rather than unfolded: it is all activations' code, and few threads', once a tile. */
+static __device__ __noinline__ float glu_apart(float gate, float up, enum activation act)
+{
+    return glu_of(gate, up, act);
+}
+
+/* Output o of a part, of a row of y: with its bias, and added on where that comes behind. */
+static __device__ __forceinline__ float put_output(const struct stream &s, const struct part &part,
+                                                   const float *bias, int64_t row, int o, float sum)
+{
+    float *to = s.tail.y + row * s.tail.y_stride + o;
+    float before = s.tail.kind == CUDA_TAIL_ADD ? *to : 0;
+
+    sum = bias ? sum + bias[o] : sum;
+    part.y[row * part.y_stride + o] = sum;
+    if (s.tail.kind == CUDA_TAIL_ADD)
+        *to = before + s.tail.scale * sum;
+    return sum;
+}
+
 /* Adds up the sums of the warps that share a tile, [warps_k, 16, columns], and writes the outputs;
  * by the threads of these warps. */
 template <int C, int NT>
@@ -479,30 +613,39 @@ static __device__ __forceinline__ void
 put_tile(const float *tiles, const float *factors, const struct choice *choices,
          const struct stream &s, const struct spot &p, int thread)
 {
-    const struct part &part = s.parts[p.part];
     const int columns = NT * COLUMNS;
-    int in_tile = thread % TILE, o = (p.local - part.first_tile) * TILE + in_tile;
+    int in_tile = thread % TILE, which = part_of(p, s, in_tile), o = output_of(p, s, in_tile);
+    const struct part &part = s.parts[which];
     const float unit = C == E2M1 ? 16384 : 1;
+    const float *bias = part.bias;
 
-    for (int r = thread / TILE; r < s.n_rows; r += 2 * s.warps_k) {
+    if (bias && s.n_choices)
+        bias += (size_t)choices[p.row * s.n_parts + which].expert * part.n_out;
+    /* Two rows to a warp, which goes on as one. */
+    for (int r = thread / TILE; r - r % 2 < s.n_rows; r += 2 * s.warps_k) {
         const float *from = tiles + in_tile * columns + (s.halved ? 2 * r : r);
         int row = s.n_choices ? p.row : r;
+        bool there = r < s.n_rows && o < part.n_out;
         float sum = 0;
 
-        for (int w = 0; w < s.warps_k; w++, from += TILE * columns)
+        for (int w = 0; there && w < s.warps_k; w++, from += TILE * columns)
             sum += s.halved ? from[0] + from[1] : from[0];
-        if (C != BF16)
+        if (C != BF16 && there)
             sum *= factors[s.n_choices ? p.row / s.x_share : r] * unit;
         if (s.n_slices > 1) {
             int64_t at = ((int64_t)(blockIdx.x % s.n_slices) * s.n_rows + r) * s.n_tiles + p.tile;
 
-            s.sums[at * TILE + in_tile] = sum;
-        } else if (o < part.n_out) {
-            const float *bias = part.bias;
+            if (r < s.n_rows)
+                s.sums[at * TILE + in_tile] = sum;
+            continue;
+        }
+        if (there)
+            sum = put_output(s, part, bias, row, o, sum);
+        if (s.paired) {
+            float up = __shfl_down_sync(~0u, sum, TILE / 2);
 
-            if (bias && s.n_choices)
-                bias += (size_t)choices[p.row * s.n_parts + p.part].expert * part.n_out;
-            part.y[row * part.y_stride + o] = bias ? sum + bias[o] : sum;
+            if (there && which == 0)
+                s.tail.y[row * s.tail.y_stride + o] = glu_apart(sum, up, s.tail.act);
         }
     }
 }
@@ -613,9 +756,9 @@ static __global__ void add_slices(const __grid_constant__ struct stream s)
     struct spot p = {};
     walk(&p, s, tile);
     const struct part &part = s.parts[p.part];
-    int o = (tile - part.first_tile) * TILE + at % TILE;
+    int o = output_of(p, s, at % TILE);
     if (o < part.n_out)
-        part.y[r * part.y_stride + o] = part.bias ? sum + part.bias[o] : sum;
+        put_output(s, part, part.bias, r, o, sum);
 }
 
 #endif

@@ -14,15 +14,6 @@ static inline tensor cuda_some_rows(const tensor *t, int first, int n)
     return part;
 }
 
-/* Which matrix each row of a product has. Row p of y is of the expert ids[p / per_row][p % per_row]
- * and of row p / x_share of x. */
-struct cuda_experts {
-    const int32_t *ids; /* NULL: all have the one that there is */
-    int64_t ids_stride;
-    int per_row, x_share;
-    int n_experts;
-};
-
 /* product.cu: every format, any alignment and number of rows, in f32; a row of y is the same
  * whatever the other rows are. With experts the job's weights are of all of them. */
 void cuda_product_f32(struct cuda_device *c, const struct matmul_job *job, const tensor *x,
@@ -43,15 +34,19 @@ int cuda_stream_rows(const struct cuda_device *c, const struct weight *w);
 /* Whether one launch can have both. */
 bool cuda_stream_alike(const struct weight *a, const struct weight *b);
 
-enum { CUDA_STREAM_JOBS = 8 };
+/* What the jobs, which are alike, are of all rows of x, of a number that cuda_stream_rows allows.
+ */
+void cuda_product_of(struct cuda_product *p, const struct matmul_job *jobs, int n_jobs,
+                     const tensor *x);
 
-/* Jobs alike, of a number of rows that cuda_stream_rows allows. */
-void cuda_product_stream(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
-                         const tensor *x);
+/* The same with experts, one row of y for each choice; all of them suiting. False where there is no
+ * room for their x, or after a failure. */
+bool cuda_product_of_experts(struct cuda_device *c, struct cuda_product *p,
+                             const struct matmul_job *jobs, int n_jobs, const tensor *x,
+                             const struct cuda_experts *e);
 
-/* One row for each choice of experts, jobs alike and suiting. False where it has not got the room,
- * and nothing is done. */
-bool cuda_experts_stream(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
-                         const tensor *x, const struct cuda_experts *e);
+/* matmul.cu: a product that one launch computes: what waits may go along, and it may wait itself.
+ */
+void cuda_product_start(struct cuda_device *c, struct cuda_product *p);
 
 #endif

@@ -6,8 +6,10 @@
  * captured into a graph when it comes the second time, and from then on one call launches it. What
  * differs in a single byte goes to the stream launch by launch, as a prompt does, mostly.
  *
- * Lists end where a call needs the stream, or after LIST_LAUNCHES: the device begins with one while
- * the next is written down.
+ * Lists end where a call needs the stream, or when they are long enough: the device begins with one
+ * while the next is written down. The first after a wait is short, for the device has nothing to do
+ * until it comes; each that fills up lets the next be twice as long, for between two graphs it
+ * loses some 2 us.
  */
 #include "device/cuda/cuda.h"
 
@@ -18,7 +20,8 @@ extern "C" {
 }
 
 enum {
-    LIST_LAUNCHES = 16,
+    FIRST_LAUNCHES = 16,
+    MOST_LAUNCHES = 128,
     GRAPH_LAUNCHES = 4, /* fewer are not worth a graph */
     MAX_ARGUMENTS = 32,
     N_PLANS = 256
@@ -48,6 +51,8 @@ struct plan {
 
 struct cuda_queue {
     struct list now;
+    int room;   /* launches of this list */
+    bool whole; /* the last launch was such that the next begins when it has ended */
     struct plan plans[N_PLANS];
     uint64_t clock;
 };
@@ -75,13 +80,14 @@ static char *extend(struct list *list, size_t size)
 void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda_shape *shape,
                     const void *const *values, const unsigned short *sizes, int n)
 {
-    struct list *list = &c->queue->now;
+    struct cuda_queue *q = c->queue;
+    struct list *list = &q->now;
     struct launch launch = {
         .kernel = kernel,
         .grid = {shape->grid.x, shape->grid.y, shape->grid.z},
         .block = {shape->block.x, shape->block.y, shape->block.z},
         .shared = shape->shared,
-        .early = shape->early,
+        .early = 0,
         .n = (unsigned short)n,
         .size = 0,
     };
@@ -90,6 +96,8 @@ void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda
     if (c->failure.code || !launch.grid[0] || !launch.grid[1] || !launch.grid[2])
         return;
     cuda_settle(c);
+    launch.early = shape->early && !q->whole;
+    q->whole = shape->whole;
     launch.size = at;
     for (int i = 0; i < n; i++)
         launch.size += align16(sizes[i]);
@@ -105,8 +113,10 @@ void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda
     for (int i = 0; i < n; at += align16(sizes[i]), i++)
         memcpy(to + at, values[i], sizes[i]);
     list->size += launch.size;
-    if (++list->n == LIST_LAUNCHES)
-        cuda_flush(c);
+    if (++list->n < q->room)
+        return;
+    cuda_flush(c);
+    q->room = q->room < MOST_LAUNCHES ? 2 * q->room : MOST_LAUNCHES;
 }
 
 /* Launches what lies at p; its size. */
@@ -264,11 +274,17 @@ void cuda_drain(struct cuda_device *c)
 {
     cuda_check(c, cudaStreamSynchronize(cuda_flush(c)), "waiting for the device");
     cuda_staging_reset(c);
+    c->queue->room = FIRST_LAUNCHES;
+    c->queue->whole = false;
 }
 
 struct cuda_queue *cuda_queue_open(void)
 {
-    return (struct cuda_queue *)mem_zeroed(1, sizeof(struct cuda_queue));
+    struct cuda_queue *q = (struct cuda_queue *)mem_zeroed(1, sizeof *q);
+
+    if (q)
+        q->room = FIRST_LAUNCHES;
+    return q;
 }
 
 void cuda_queue_close(struct cuda_queue *q)

@@ -35,7 +35,7 @@ static inline unsigned blocks_for(int64_t n, int per_block)
 
 static inline struct cuda_shape shape_of(dim3 grid, dim3 block, size_t shared)
 {
-    return (struct cuda_shape){grid, block, (unsigned)shared, true};
+    return (struct cuda_shape){grid, block, (unsigned)shared, true, false};
 }
 
 enum { WARP = 32, MAX_GRID_Y = 65535 };

@@ -37,17 +37,18 @@ struct op_add {
 void cuda_add(device *d, tensor *y, const tensor *x, float scale)
 {
     struct cuda_device *c = cuda_device_of(d);
+    struct cuda_addition a = {*y, *x, scale};
 
+    if (cuda_product_add(c, &a))
+        return;
     cuda_settle(c);
-    c->addition = (struct cuda_addition){true, *y, *x, scale};
+    c->waiting.addition = a;
+    c->waiting.kind = CUDA_ADDITION;
 }
 
-void cuda_settle_addition(struct cuda_device *c)
+void cuda_launch_addition(struct cuda_device *c, const struct cuda_addition *a)
 {
-    struct cuda_addition a = c->addition;
-
-    c->addition.waits = false;
-    map(&c->base, &a.y, &a.x, op_add{a.scale});
+    map(&c->base, &a->y, &a->x, op_add{a->scale});
 }
 
 struct op_scale {
@@ -237,7 +238,8 @@ struct op_glu {
 
 void cuda_glu(device *d, tensor *y, const tensor *gate, const tensor *up, enum activation act)
 {
-    map(d, y, gate, op_glu{rows_of(up), act});
+    if (!cuda_product_glu(cuda_device_of(d), y, gate, up, act))
+        map(d, y, gate, op_glu{rows_of(up), act});
 }
 
 struct op_glu_alpha {

@@ -1,11 +1,12 @@
-/* device/cuda/kv_store.cu: keys and values into the blocks of the paged cache. A warp takes one
- * head's keys, or values, of one token. */
+/* device/cuda/kv_store.cuh: the keys, or values, of a head put into a block of the paged cache, by
+ * a warp. */
+#ifndef DEVICE_CUDA_KV_STORE_CUH
+#define DEVICE_CUDA_KV_STORE_CUH
+
 #include "device/cuda/kv.cuh"
 #include "device/cuda/rows.cuh"
 
-enum { THREADS = 256, WARPS = THREADS / WARP };
-
-static __device__ __forceinline__ uint16_t half_bits(enum dtype type, float x)
+static __device__ __forceinline__ uint16_t stored_bits(enum dtype type, float x)
 {
     uint16_t h;
 
@@ -25,8 +26,8 @@ static __device__ void store_numbers(char *to, enum dtype type, const float *x, 
             *(float4 *)((float *)to + i) = y;
         else
             *(ushort4 *)((uint16_t *)to + i) =
-                make_ushort4(half_bits(type, y.x), half_bits(type, y.y), half_bits(type, y.z),
-                             half_bits(type, y.w));
+                make_ushort4(stored_bits(type, y.x), stored_bits(type, y.y), stored_bits(type, y.z),
+                             stored_bits(type, y.w));
     }
     for (int i = wide ? n : lane; i < n; i += 32)
         store_number(to, type, i, x[i]);
@@ -88,37 +89,33 @@ static __device__ void store_codes(const struct cuda_pool &pool, const struct kv
         codes[i] = 0;
 }
 
-static __global__ void __launch_bounds__(THREADS)
-    store_kernel(const __grid_constant__ struct cuda_kv kv, struct cuda_batch batch, struct rows k,
-                 struct rows v)
-{
-    int64_t i = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP, t = i / 2 / kv.n_kv_heads;
-    int head = (int)(i / 2 % kv.n_kv_heads);
+/* Where numbers go: a row of a part of a block. */
+struct kv_place {
+    const struct cuda_pool *pool;
+    const struct kv_part *part;
+    char *block;
+    int row;
+};
 
-    cuda_begin();
-    if (t >= k.n)
-        return;
-    const struct kv_sequence s = batch.sequences[batch.of_row[t]];
+static __device__ __forceinline__ struct kv_place kv_place_of(const struct cuda_kv &kv,
+                                                              const struct cuda_batch &batch,
+                                                              int64_t t, int head, bool values)
+{
+    const struct kv_sequence &s = batch.sequences[batch.of_row[t]];
     int position = s.position + (int)t - s.row;
     const struct cuda_pool &pool = pool_at(kv, position);
-    const struct kv_part &part = i % 2 ? pool.values : pool.keys;
-    char *block = block_at(kv, s, position);
-    int row = head * kv.block_tokens + position % kv.block_tokens;
-    const float *x = row_at(i % 2 ? v : k, t) + (int64_t)head * part.dim;
 
-    if (pool.bits)
-        store_codes(pool, part, block, row, x);
-    else
-        store_numbers(block + part.rows + (size_t)row * part.row_bytes, pool.type, x, part.dim);
+    return {&pool, values ? &pool.values : &pool.keys, block_at(kv, s, position),
+            head * kv.block_tokens + position % kv.block_tokens};
 }
 
-void cuda_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *batch,
-                   const tensor *k, const tensor *v)
+static __device__ void kv_put(const struct kv_place &p, const float *x)
 {
-    struct cuda_device *c = cuda_device_of(d);
-    struct cuda_batch b = cuda_batch_of(c, batch);
-    dim3 grid(blocks_for(2 * (int64_t)batch->n_rows * kv->n_kv_heads, WARPS));
-
-    cuda_launch(c, store_kernel, shape_of(grid, dim3(THREADS), 0), cuda_kv_of(kv), b, rows_of(k),
-                rows_of(v));
+    if (p.pool->bits)
+        store_codes(*p.pool, *p.part, p.block, p.row, x);
+    else
+        store_numbers(p.block + p.part->rows + (size_t)p.row * p.part->row_bytes, p.pool->type, x,
+                      p.part->dim);
 }
+
+#endif

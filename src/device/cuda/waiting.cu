@@ -1,0 +1,32 @@
+/* device/cuda/waiting.cu: what waits to see what comes next. */
+#include "device/cuda/cuda.h"
+
+void cuda_take(struct cuda_device *c)
+{
+    c->waiting.kind = CUDA_NOTHING;
+}
+
+void cuda_settle(struct cuda_device *c)
+{
+    struct cuda_waiting *w = &c->waiting;
+    enum cuda_kind kind = w->kind;
+
+    /* Its launch settles, too. */
+    cuda_take(c);
+    switch (kind) {
+    case CUDA_NOTHING:
+        break;
+    case CUDA_ADDITION:
+        cuda_launch_addition(c, &w->addition);
+        break;
+    case CUDA_HEADS:
+        cuda_launch_heads(c, &w->heads);
+        break;
+    case CUDA_NORM:
+        cuda_launch_norm(c, &w->norm);
+        break;
+    case CUDA_PRODUCT:
+        cuda_launch_product(c, &w->product);
+        break;
+    }
+}

@@ -1,0 +1,484 @@
+/* Sequences of operations of which the CUDA device makes one launch where it may, and of such that
+ * look alike and of which it may not, held against the scalar CPU, which does one after another. */
+#include "cuda_pair.h"
+#include "device/weight.h"
+
+/* x, n, y, z and more [T, H]; gate and up [T, F] */
+enum place { X, N, Y, Z, M, GATE, UP, TENSORS };
+
+enum matrix { SQUARE, OTHER, TO_GATE, TO_UP, DOWN, MATRICES };
+
+/* What a sequence has of one device. */
+struct call {
+    device *d;
+    const struct device_ops *o;
+    tensor t[TENSORS];
+    struct weight w[MATRICES];
+    const float *norm, *bias;
+};
+
+static void matmul(const struct call *c, enum place to, enum matrix m, enum place from)
+{
+    tensor y = c->t[to];
+    struct matmul_job job = {.y = &y, .w = &c->w[m], .bias = c->bias};
+
+    c->o->matmul(c->d, &job, 1, &c->t[from]);
+}
+
+/* Two at once, the second without a bias. */
+static void matmul2(const struct call *c, enum place a, enum matrix wa, enum place b,
+                    enum matrix wb, enum place from)
+{
+    tensor y[2] = {c->t[a], c->t[b]};
+    struct matmul_job jobs[] = {{.y = &y[0], .w = &c->w[wa], .bias = c->bias},
+                                {.y = &y[1], .w = &c->w[wb]}};
+
+    c->o->matmul(c->d, jobs, 2, &c->t[from]);
+}
+
+static void norm(const struct call *c, enum place to, enum place from)
+{
+    tensor y = c->t[to];
+
+    c->o->rms_norm(c->d, &y, &c->t[from], c->norm, c->t[from].cols, 1e-5f);
+}
+
+static void add(const struct call *c, enum place to, enum place from, float scale)
+{
+    tensor y = c->t[to];
+
+    c->o->add(c->d, &y, &c->t[from], scale);
+}
+
+static void glu(const struct call *c, enum place to, enum place gate, enum place up,
+                enum activation act)
+{
+    tensor y = c->t[to];
+
+    c->o->glu(c->d, &y, &c->t[gate], &c->t[up], act);
+}
+
+static void scale(const struct call *c, enum place at, float by)
+{
+    tensor x = c->t[at];
+
+    c->o->scale(c->d, &x, by);
+}
+
+#define RUN(name, body)                                                                            \
+    static void run_##name(const struct call *c)                                                   \
+    {                                                                                              \
+        body;                                                                                      \
+    }
+
+RUN(block, {
+    norm(c, N, X);
+    matmul(c, Y, SQUARE, N);
+    matmul(c, Z, OTHER, Y);
+    add(c, X, Z, 1);
+    norm(c, N, X);
+    matmul2(c, GATE, TO_GATE, UP, TO_UP, N);
+    glu(c, GATE, GATE, UP, ACT_SILU);
+    matmul(c, M, DOWN, GATE);
+    add(c, X, M, 0.5f);
+    norm(c, N, X);
+    matmul2(c, Y, SQUARE, Z, OTHER, N);
+})
+RUN(norm_without_weight, {
+    tensor n = c->t[N];
+
+    c->o->rms_norm(c->d, &n, &c->t[X], NULL, n.cols, 1e-5f);
+    matmul(c, Y, SQUARE, N);
+})
+RUN(norm_of_groups, {
+    tensor n = c->t[N];
+
+    c->o->rms_norm(c->d, &n, &c->t[X], NULL, n.cols / 2, 1e-5f);
+    matmul(c, Y, SQUARE, N);
+})
+RUN(norm_here, (norm(c, X, X), matmul(c, Y, SQUARE, X)))
+RUN(norm_of_output, (norm(c, N, X), matmul(c, X, SQUARE, N)))
+RUN(norm_then_change, (norm(c, N, X), scale(c, X, 2), matmul(c, Y, SQUARE, N)))
+RUN(norm_then_spoiled, (norm(c, N, X), scale(c, N, 2), matmul(c, Y, SQUARE, N)))
+RUN(norm_of_other, (norm(c, N, X), norm(c, Z, Y), matmul(c, M, SQUARE, N)))
+RUN(norm_not_read, (norm(c, N, X), matmul(c, Z, SQUARE, Y)))
+RUN(norm_twice, (norm(c, N, X), norm(c, Z, N), matmul(c, M, SQUARE, Z)))
+RUN(add_norm, (add(c, X, Y, -0.5f), norm(c, N, X), matmul(c, Z, SQUARE, N)))
+RUN(add_to_normed, (norm(c, N, X), matmul(c, Y, SQUARE, N), add(c, X, Y, 1)))
+RUN(add_to_read, (matmul(c, Y, SQUARE, N), add(c, N, Y, 1), matmul(c, Z, OTHER, N)))
+RUN(add_to_output, (matmul(c, Y, SQUARE, N), add(c, Y, X, 1)))
+RUN(add_itself, (matmul(c, Y, SQUARE, N), add(c, Y, Y, 0.5f)))
+RUN(add_other, (matmul(c, Y, SQUARE, N), add(c, X, Z, 1), add(c, X, Y, 1)))
+RUN(add_twice, (matmul(c, Y, SQUARE, N), add(c, X, Y, 1), add(c, X, Y, 1)))
+RUN(add_changed, (matmul(c, Y, SQUARE, N), scale(c, Y, 3), add(c, X, Y, 1)))
+RUN(add_of_two, (matmul2(c, Y, SQUARE, Z, OTHER, N), add(c, X, Z, 1), add(c, X, Y, 2)))
+RUN(add_of_part, {
+    tensor to = c->t[Y];
+    tensor from = c->t[Z];
+
+    to.data = (float *)to.data + 16;
+    to.cols = from.cols = to.cols - 32;
+    matmul(c, Z, SQUARE, N);
+    c->o->add(c->d, &to, &from, 1);
+})
+RUN(add_beside, {
+    tensor from = c->t[Y];
+    tensor to = c->t[Y];
+
+    from.cols = to.cols = to.cols / 2;
+    to.data = (float *)to.data + to.cols;
+    matmul(c, Y, SQUARE, N);
+    c->o->add(c->d, &to, &from, 1);
+})
+RUN(glu_elsewhere, (matmul2(c, GATE, TO_GATE, UP, TO_UP, N), glu(c, M, GATE, UP, ACT_GELU)))
+RUN(glu_into_up, (matmul2(c, GATE, TO_GATE, UP, TO_UP, N), glu(c, UP, GATE, UP, ACT_GELU_TANH)))
+RUN(glu_swapped, (matmul2(c, GATE, TO_GATE, UP, TO_UP, N), glu(c, GATE, UP, GATE, ACT_RELU)))
+RUN(glu_clamped,
+    (matmul2(c, GATE, TO_GATE, UP, TO_UP, N), glu(c, GATE, GATE, UP, ACT_SWIGLU_CLAMPED)))
+RUN(glu_changed, {
+    matmul2(c, GATE, TO_GATE, UP, TO_UP, N);
+    scale(c, GATE, 2);
+    glu(c, GATE, GATE, UP, ACT_SIGMOID);
+})
+RUN(glu_of_itself, (matmul2(c, GATE, TO_GATE, UP, TO_UP, N), glu(c, M, GATE, GATE, ACT_TANH)))
+RUN(glu_over_input, (matmul2(c, Y, SQUARE, Z, OTHER, N), glu(c, N, Y, Z, ACT_SILU)))
+RUN(glu_normed, {
+    norm(c, N, X);
+    matmul2(c, Y, SQUARE, Z, OTHER, N);
+    glu(c, X, Y, Z, ACT_SILU);
+    matmul(c, M, SQUARE, X);
+})
+RUN(uploaded, {
+    float fresh[64];
+
+    for (size_t i = 0; i < COUNT(fresh); i++)
+        fresh[i] = (float)i / 64 - 0.5f;
+    norm(c, N, X);
+    c->o->upload(c->d, c->t[X].data, fresh, 32 * sizeof *fresh);
+    matmul(c, Y, SQUARE, N);
+    c->o->upload(c->d, c->t[X].data, fresh + 32, 32 * sizeof *fresh);
+    add(c, X, Y, 1);
+})
+RUN(downloaded, {
+    float back[32];
+
+    matmul(c, Y, SQUARE, N);
+    c->o->download(c->d, back, c->t[Y].data, sizeof back);
+    c->o->upload(c->d, c->t[X].data, back, sizeof back);
+    add(c, X, Y, 1);
+})
+
+static const struct {
+    const char *name;
+    void (*run)(const struct call *c);
+} sequences[] = {
+    {"a block", run_block},
+    {"a norm without weight", run_norm_without_weight},
+    {"a norm of groups", run_norm_of_groups},
+    {"a norm in place", run_norm_here},
+    {"a product over what was normed", run_norm_of_output},
+    {"a norm, its x changed", run_norm_then_change},
+    {"a norm, changed", run_norm_then_spoiled},
+    {"two norms, the product of the first", run_norm_of_other},
+    {"a norm, the product of something else", run_norm_not_read},
+    {"a norm of a norm", run_norm_twice},
+    {"add, norm, product", run_add_norm},
+    {"a product added to what was normed", run_add_to_normed},
+    {"a product added to what it is of", run_add_to_read},
+    {"something added to a product", run_add_to_output},
+    {"a product added to itself", run_add_itself},
+    {"a product, something else added", run_add_other},
+    {"a product added twice", run_add_twice},
+    {"a product, changed, added", run_add_changed},
+    {"two products, each added", run_add_of_two},
+    {"a part of a product, added", run_add_of_part},
+    {"a half of a product added to the other", run_add_beside},
+    {"glu elsewhere", run_glu_elsewhere},
+    {"glu into up", run_glu_into_up},
+    {"glu, gate and up swapped", run_glu_swapped},
+    {"glu, clamped", run_glu_clamped},
+    {"glu of a changed gate", run_glu_changed},
+    {"glu of a gate and itself", run_glu_of_itself},
+    {"glu over what it is of", run_glu_over_input},
+    {"glu over what was normed", run_glu_normed},
+    {"uploads between", run_uploaded},
+    {"a download between", run_downloaded},
+};
+
+/* --- Operands --- */
+
+static const struct weight formats[] = {
+    {.format = WEIGHT_BF16},
+    {.format = WEIGHT_F16},
+    {.format = WEIGHT_F32},
+    {.format = WEIGHT_AFFINE, .bits = 4, .group_size = 64, .scale_type = DTYPE_BF16},
+    {.format = WEIGHT_AFFINE, .bits = 8, .group_size = 32, .scale_type = DTYPE_F16},
+    {.format = WEIGHT_AFFINE, .bits = 3, .group_size = 32, .scale_type = DTYPE_F32},
+    {.format = WEIGHT_MXFP4, .bits = 4, .group_size = 32},
+};
+
+static void put_number(uint8_t *to, enum dtype type, float x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &x, 4);
+    if (type == DTYPE_F32)
+        memcpy(to, &bits, 4);
+    else if (type == DTYPE_BF16)
+        memcpy(to, (uint8_t *)&bits + 2, 2);
+    else
+        memcpy(to,
+               &(uint16_t){(uint16_t)((bits >> 16 & 0x8000) | ((bits >> 13 & 0x3FFFF) - 0x1C000))},
+               2);
+}
+
+/* Random weights that keep the size of what they multiply, at *at of bytes, which may be NULL;
+ * places for pointers. Halves are of magnitudes well above 2^-14. */
+static struct weight make_weight(struct weight w, int n_out, int n_in, uint8_t *bytes, size_t *at)
+{
+    size_t n, n_groups;
+    float size = 1.7f / sqrtf((float)n_in);
+    enum dtype type = w.format == WEIGHT_F32   ? DTYPE_F32
+                      : w.format == WEIGHT_F16 ? DTYPE_F16
+                                               : DTYPE_BF16;
+
+    w.n_out = n_out;
+    w.n_in = n_in;
+    n = (size_t)n_out * weight_row_bytes(&w);
+    n_groups = (size_t)n_out * (w.group_size ? (size_t)(n_in / w.group_size) : 0);
+    w.data = (void *)(uintptr_t)*at;
+    if (bytes && !w.group_size)
+        for (size_t i = 0, step = dtype_size(type); i < n; i += step) {
+            float x = size * (0.1f + 0.9f * (float)random_below(1000) / 1000);
+
+            put_number(bytes + *at + i, type, random_below(2) ? x : -x);
+        }
+    for (size_t i = 0; bytes && w.group_size && i < n; i++)
+        bytes[*at + i] = (uint8_t)random_below(256);
+    *at += (n + 255) / 256 * 256;
+    for (int biases = 0; biases < 2 && n_groups; biases++) {
+        size_t step = w.format == WEIGHT_AFFINE ? dtype_size(w.scale_type) : 1;
+
+        *(biases ? &w.biases : &w.scales) = (void *)(uintptr_t)*at;
+        for (size_t i = 0; bytes && i < n_groups; i++) {
+            float scale = 2 * size / (float)(1 << w.bits), middle = (float)(1 << (w.bits - 1));
+
+            if (w.format == WEIGHT_AFFINE)
+                put_number(bytes + *at + i * step, w.scale_type, biases ? -scale * middle : scale);
+            else
+                bytes[*at + i] = (uint8_t)(121 + random_below(2));
+        }
+        *at += (n_groups * step + 255) / 256 * 256;
+    }
+    return w;
+}
+
+static void make_weights(struct pair *p, struct call calls[PAIR_DEVICES], const struct weight *like,
+                         int hidden, int wide)
+{
+    const int shapes[MATRICES][2] = {
+        {hidden, hidden}, {hidden, hidden}, {wide, hidden}, {wide, hidden}, {hidden, wide}};
+    struct weight w[MATRICES];
+    struct pair_operand *o;
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+
+    for (int pass = 0; pass < 2; pass++) {
+        size_t at = 0;
+
+        for (int i = 0; i < MATRICES; i++)
+            w[i] = make_weight(*like, shapes[i][0], shapes[i][1], bytes, &at);
+        if (!bytes)
+            bytes = mem_zeroed(size = at, 1);
+        assert_non_null(bytes);
+    }
+    o = pair_bytes(p, bytes, size, true);
+    mem_free(bytes);
+    for (int d = 0; d < PAIR_DEVICES; d++)
+        for (int i = 0; i < MATRICES; i++) {
+            struct weight *own = &calls[d].w[i];
+
+            *own = w[i];
+            own->data = (uint8_t *)o->at[d] + (uintptr_t)w[i].data;
+            own->scales = (uint8_t *)o->at[d] + (uintptr_t)w[i].scales;
+            own->biases = (uint8_t *)o->at[d] + (uintptr_t)w[i].biases;
+        }
+}
+
+struct shape {
+    int rows, hidden, wide;
+};
+
+static void check(struct pair *p, size_t sequence, const struct weight *like, const struct shape *s,
+                  bool exact)
+{
+    struct call calls[PAIR_DEVICES];
+    struct pair_operand *weight, *bias;
+    char what[200];
+
+    for (int i = 0; i < TENSORS; i++) {
+        tensor t[PAIR_DEVICES];
+
+        /* M is as wide as the others, and as what glu makes. */
+        pair_tensor(p, t, s->rows, i == GATE || i == UP ? s->wide : s->hidden);
+        for (int d = 0; d < PAIR_DEVICES; d++)
+            calls[d].t[i] = t[d];
+    }
+    weight = pair_numbers(p, (size_t)s->hidden);
+    bias = pair_numbers(p, (size_t)(s->hidden > s->wide ? s->hidden : s->wide));
+    make_weights(p, calls, like, s->hidden, s->wide);
+    for (int d = 0; d < PAIR_DEVICES; d++) {
+        struct call *c = &calls[d];
+
+        c->d = p->dev[d];
+        c->o = c->d->ops;
+        c->norm = weight->at[d];
+        c->bias = bias->at[d];
+        c->o->set_exact(c->d, exact || d == PAIR_CPU);
+        if (s->wide == s->hidden)
+            c->t[M].cols = s->wide;
+        sequences[sequence].run(c);
+    }
+    snprintf(what, sizeof what, "%s, %s of %d bits, %d rows of %d and %d%s",
+             sequences[sequence].name, weight_format_name(like->format), like->bits, s->rows,
+             s->hidden, s->wide, exact ? ", exact" : "");
+    /* What two and more products in a row make of halves, or of x in bf16 from 5 rows on. */
+    pair_check(p, exact ? 2e-5 : s->rows <= 4 ? 1e-3 : 4e-2, what);
+    pair_clear(p);
+}
+
+static void test_sequences(void **state)
+{
+    static const struct shape shapes[] = {{1, 256, 256},  {1, 96, 96},   {1, 2048, 2048},
+                                          {2, 128, 128},  {4, 512, 512}, {5, 256, 256},
+                                          {13, 256, 256}, {1, 64, 64}};
+    struct pair p;
+
+    (void)state;
+    pair_open(&p);
+    for (size_t i = 0; i < COUNT(sequences); i++)
+        for (size_t f = 0; f < COUNT(formats); f++)
+            for (size_t j = 0; j < COUNT(shapes); j++) {
+                int step = formats[f].format == WEIGHT_AFFINE ? formats[f].group_size : 32;
+
+                /* Each of the large ones is enough with one format. */
+                if (shapes[j].hidden % step || (shapes[j].hidden > 512 && f != i % COUNT(formats)))
+                    continue;
+                check(&p, i, &formats[f], &shapes[j], false);
+                if (j < 2)
+                    check(&p, i, &formats[f], &shapes[j], true);
+            }
+    pair_close(&p);
+}
+
+/* A block whose feed-forward is wider, and of outputs that fill no tile. */
+static void test_blocks(void **state)
+{
+    static const struct shape shapes[] = {{1, 256, 1024}, {3, 128, 320}, {1, 1024, 4096},
+                                          {4, 64, 8192},  {1, 96, 32},   {7, 256, 576}};
+    struct pair p;
+
+    (void)state;
+    pair_open(&p);
+    for (size_t f = 0; f < COUNT(formats); f++)
+        for (size_t j = 0; j < COUNT(shapes); j++) {
+            int step = formats[f].group_size ? formats[f].group_size : 32;
+
+            if (shapes[j].hidden % step == 0 && shapes[j].wide % step == 0)
+                check(&p, 0, &formats[f], &shapes[j], false);
+        }
+    pair_close(&p);
+}
+
+/* --- Experts --- */
+
+enum { EXPERTS = 6, CHOSEN = 2 };
+
+/* act(gate) up of the experts that each row chose, then what others make of it, row by row. */
+static void check_experts(struct pair *p, const struct weight *like, int rows, int hidden, int wide,
+                          enum place to)
+{
+    struct weight w[PAIR_DEVICES][3][EXPERTS];
+    tensor t[TENSORS][PAIR_DEVICES], x[PAIR_DEVICES];
+    struct pair_operand *o, *bias;
+    int32_t chosen[64];
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    char what[100];
+
+    for (int i = 0; i < rows * CHOSEN; i++)
+        chosen[i] = i % CHOSEN ? (chosen[i - 1] + 1 + (int32_t)random_below(3)) % EXPERTS
+                               : (int32_t)random_below(EXPERTS);
+    o = pair_bytes(p, chosen, (size_t)(rows * CHOSEN) * sizeof *chosen, true);
+    pair_tensor(p, x, rows, hidden);
+    pair_tensor(p, t[GATE], rows * CHOSEN, wide);
+    pair_tensor(p, t[UP], rows * CHOSEN, wide);
+    pair_tensor(p, t[Y], rows * CHOSEN, wide);
+    pair_tensor(p, t[Z], rows * CHOSEN, hidden);
+    bias = pair_numbers(p, (size_t)(wide * EXPERTS));
+    for (int pass = 0; pass < 2; pass++) {
+        size_t at = 0;
+
+        for (int e = 0; e < EXPERTS; e++)
+            for (int i = 0; i < 3; i++)
+                w[0][i][e] =
+                    make_weight(*like, i < 2 ? wide : hidden, i < 2 ? hidden : wide, bytes, &at);
+        if (!bytes)
+            bytes = mem_zeroed(size = at, 1);
+        assert_non_null(bytes);
+    }
+    memcpy(w[1], w[0], sizeof w[0]);
+    for (int d = 0; d < PAIR_DEVICES; d++) {
+        const struct device_ops *ops = p->dev[d]->ops;
+        uint8_t *base = ops->alloc(p->dev[d], size, NULL);
+        tensor ids = {o->at[d], DTYPE_I32, rows, CHOSEN, CHOSEN};
+        struct matmul_job up[2] = {{&t[GATE][d], w[d][0], bias->at[d]}, {&t[UP][d], w[d][1], NULL}};
+        struct matmul_job down = {&t[Z][d], w[d][2], NULL};
+
+        assert_non_null(base);
+        ops->upload(p->dev[d], base, bytes, size);
+        for (int i = 0; i < 3; i++)
+            for (int e = 0; e < EXPERTS; e++) {
+                w[d][i][e].data = base + (uintptr_t)w[d][i][e].data;
+                w[d][i][e].scales = base + (uintptr_t)w[d][i][e].scales;
+                w[d][i][e].biases = base + (uintptr_t)w[d][i][e].biases;
+            }
+        ops->set_exact(p->dev[d], d == PAIR_CPU);
+        ops->matmul_experts(p->dev[d], up, 2, EXPERTS, &x[d], &ids);
+        ops->glu(p->dev[d], &t[to][d], &t[GATE][d], &t[UP][d], ACT_SILU);
+        ops->matmul_experts(p->dev[d], &down, 1, EXPERTS, &t[to][d], &ids);
+        ops->free(p->dev[d], base);
+    }
+    mem_free(bytes);
+    snprintf(what, sizeof what, "experts, %s of %d bits, %d rows of %d and %d",
+             weight_format_name(like->format), like->bits, rows, hidden, wide);
+    pair_check(p, 1e-3, what);
+    pair_clear(p);
+}
+
+static void test_experts(void **state)
+{
+    static const enum place to[] = {GATE, Y, UP};
+    struct pair p;
+
+    (void)state;
+    pair_open(&p);
+    for (size_t f = 0; f < COUNT(formats); f++)
+        for (size_t i = 0; i < COUNT(to); i++) {
+            check_experts(&p, &formats[f], 1, 128, 256, to[i]);
+            check_experts(&p, &formats[f], 3, 256, 64, to[i]);
+            check_experts(&p, &formats[f], 9, 64, 192, to[i]);
+        }
+    pair_close(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sequences),
+        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_experts),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
