@@ -299,7 +299,7 @@ template <typename T> struct rooms {
 };
 
 /* What this warp finds in its share of the tiles [first, end), which lie in one pool. Where tiles
- * lie is known one ahead of what is read. */
+ * lie is known one ahead of what is read, and of the first before anything is waited for. */
 template <typename T, int BITS, int DIM, int NQ>
 static __device__ __forceinline__ void visit(const attend_args &a, const struct cuda_pool &pool,
                                              const struct work &w, const struct tiles &t, int first,
@@ -312,8 +312,10 @@ static __device__ __forceinline__ void visit(const attend_args &a, const struct 
     struct tile_place next = {};
     float factors[NQ][2];
 
-    if (i < end) {
+    if (i < end)
         next = place_of(a, pool, w, t, i);
+    cuda_wait();
+    if (i < end) {
         load_keys(k, pool.keys, next.block, next.row, group_shift);
         load_values(v, pool.values, next.block, next.row, group_shift, w, next.key);
     }
@@ -407,7 +409,8 @@ static __global__ void __launch_bounds__(THREADS)
     struct result<DIM, NQ> r;
     int sequence, first_query;
 
-    cuda_begin();
+    /* Sequences and the tables of their blocks were uploaded. */
+    cuda_let_go();
     attend_find_item(a, blockIdx.x, 8 * NQ, false, &sequence, &first_query);
     const struct work w = work_of(a, a.batch.sequences[sequence], first_query, 8 * NQ);
     const struct tiles t = tiles_of(w);
@@ -417,8 +420,10 @@ static __global__ void __launch_bounds__(THREADS)
     const struct share &mine = of_earlier ? early : late;
     int split = blockIdx.z, n_splits = early.n_splits + late.n_splits;
 
-    if (split >= mine.n_splits)
+    if (split >= mine.n_splits) {
+        cuda_wait();
         return;
+    }
     int first = mine.begin + split * mine.per_split, end = min(mine.end, first + mine.per_split);
     begin(f);
     visit<T, BITS>(a, pool, w, t, first, end, rooms, f);
