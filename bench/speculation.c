@@ -1,20 +1,25 @@
 /* Times text with guesses beside text without.
  *
  *     bench_speculation MODEL lookup|wrong|DRAFT_MODEL [PROMPT [ANSWER]] [-n TOKENS] [-r ROUNDS]
+ *     bench_speculation MODEL lookup|wrong|DRAFT_MODEL PROMPTS -c N [-n TOKENS] [-r ROUNDS]
  *
  * PROMPT and ANSWER are files. With an answer the model's logits are replaced, so that it says just
  * that: an edited text, say, from a model of any shape, whatever its weights. Without, greedily
  * what the model says. "wrong" guesses at random, wherever it may: what useless guesses cost. Shown
  * are tokens a second, the median and the best of all rounds, in which both take turns.
+ *
+ * With -c each line of PROMPTS is a text of its own, N at a time, of TOKENS to twice as many, and
+ * the time is that of all: prompts, and what the drafter reads of them, included.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
-#include "generate/generate.h"
 #include "generate/rng.h"
+#include "generate/scheduler.h"
 
 #define MAX_ROUNDS 100
 
@@ -24,6 +29,8 @@ struct bench {
     engine *engine, *small_engine;
     tokenizer *tokenizer;
     struct token_list prompt, answer;
+    struct token_list *lines; /* [n_lines] prompts of many texts */
+    int n_lines, n_at_once;
     int n_tokens, n_rounds;
 };
 
@@ -96,18 +103,34 @@ static int say_answer(void *ctx, float *logits, int vocab_size, const int32_t *h
     return 0;
 }
 
-static double run(const struct bench *b, const char *kind, struct generate_result *r)
+static sampler *open_greedy(const struct bench *b)
 {
-    struct generate_options o = {.max_tokens = b->n_tokens};
     struct sampler_options greedy = sampler_defaults();
     clm_error err = {0};
     sampler *s = sampler_open(&greedy, b->model->spec->vocab_size, &err);
-    drafter *d = kind ? open_drafter(b, kind, &err) : NULL;
 
-    check(s && (d || !kind), &err);
-    if (kind)
-        o.speculation = speculation_open(d, NULL, &err);
-    check(o.speculation || !kind, &err);
+    check(s, &err);
+    return s;
+}
+
+/* NULL for kind NULL. */
+static speculation *open_speculation(const struct bench *b, const char *kind)
+{
+    clm_error err = {0};
+    drafter *d = kind ? open_drafter(b, kind, &err) : NULL;
+    speculation *s = d ? speculation_open(d, NULL, &err) : NULL;
+
+    check(s || !kind, &err);
+    return s;
+}
+
+static double run_text(const struct bench *b, const char *kind, struct generate_result *r)
+{
+    struct generate_options o = {.max_tokens = b->n_tokens};
+    clm_error err = {0};
+    sampler *s = open_greedy(b);
+
+    o.speculation = open_speculation(b, kind);
     if (b->answer.count > 0) {
         o.ctx = (void *)b;
         o.process = say_answer;
@@ -118,6 +141,65 @@ static double run(const struct bench *b, const char *kind, struct generate_resul
     speculation_close(o.speculation);
     sampler_close(s);
     return (r->generated_tokens - 1) / r->generation_seconds;
+}
+
+static void add_result(void *ctx, const struct generate_result *r, const clm_error *err)
+{
+    struct generate_result *sum = ctx;
+
+    check(!err, err);
+    sum->prompt_tokens += r->prompt_tokens;
+    sum->generated_tokens += r->generated_tokens;
+    sum->drafted_tokens += r->drafted_tokens;
+    sum->draft_tokens += r->draft_tokens;
+}
+
+static void submit(const struct bench *b, scheduler *loop, int i, sampler *s, speculation *drafts,
+                   struct generate_result *r)
+{
+    struct request_options o = {
+        .prompt = b->lines[i].ids,
+        .n_prompt = b->lines[i].count,
+        .sampler = s,
+        .tokenizer = b->tokenizer,
+        .generate = {.max_tokens = b->n_tokens + b->n_tokens * (i % 8) / 8, .speculation = drafts},
+        .ctx = r,
+        .done = add_result,
+    };
+    clm_error err = {0};
+
+    check(scheduler_submit(loop, &o, &err), &err);
+}
+
+static double run_lines(const struct bench *b, const char *kind, struct generate_result *r)
+{
+    struct scheduler_options o = {.max_running = b->n_at_once};
+    sampler **samplers = mem_zeroed((size_t)b->n_lines, sizeof *samplers);
+    speculation *drafts = open_speculation(b, kind);
+    clm_error err = {0};
+    scheduler *loop = scheduler_open(b->engine, &o, &err);
+    double begin = clock_seconds(), seconds;
+
+    check(samplers && loop, &err);
+    *r = (struct generate_result){0};
+    for (int i = 0; i < b->n_lines; i++) {
+        samplers[i] = open_greedy(b);
+        submit(b, loop, i, samplers[i], drafts, r);
+    }
+    while (scheduler_step(loop))
+        ;
+    seconds = clock_seconds() - begin;
+    scheduler_close(loop);
+    speculation_close(drafts);
+    for (int i = 0; i < b->n_lines; i++)
+        sampler_close(samplers[i]);
+    mem_free(samplers);
+    return r->generated_tokens / seconds;
+}
+
+static double run(const struct bench *b, const char *kind, struct generate_result *r)
+{
+    return b->n_lines > 0 ? run_lines(b, kind, r) : run_text(b, kind, r);
 }
 
 static int compare(const void *a, const void *b)
@@ -163,6 +245,29 @@ static void read_text(const struct bench *b, const char *path, bool begin, struc
     file_unmap(&map);
 }
 
+static void read_lines(struct bench *b, const char *path)
+{
+    struct file_map map = {0};
+    clm_error err = {0};
+    const char *at, *end;
+
+    check(file_map(&map, path, &err) == 0, &err);
+    at = (const char *)map.data;
+    end = at + map.size;
+    b->lines = mem_zeroed(map.size, sizeof *b->lines);
+    check(b->lines, &err);
+    while (at < end) {
+        const char *stop = memchr(at, '\n', (size_t)(end - at));
+        size_t size = (size_t)((stop ? stop : end) - at);
+        struct token_list *line = &b->lines[b->n_lines];
+
+        check(tokenizer_encode(b->tokenizer, at, size, true, line, &err) == 0, &err);
+        b->n_lines += line->count > 0;
+        at += size + 1;
+    }
+    file_unmap(&map);
+}
+
 static void read_prompt(struct bench *b)
 {
     static const char text[] = "Once upon a time";
@@ -205,6 +310,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         int *number = !strcmp(argv[i], "-n")   ? &b.n_tokens
                       : !strcmp(argv[i], "-r") ? &b.n_rounds
+                      : !strcmp(argv[i], "-c") ? &b.n_at_once
                                                : NULL;
 
         if (number && i + 1 < argc)
@@ -212,13 +318,18 @@ int main(int argc, char **argv)
         else if (n < 4)
             args[n++] = argv[i];
     }
-    if (n < 2 || b.n_tokens < 2 || b.n_rounds < 1 || b.n_rounds > MAX_ROUNDS) {
+    if (n < 2 || b.n_tokens < 2 || b.n_rounds < 1 || b.n_rounds > MAX_ROUNDS ||
+        (b.n_at_once > 0 && n != 3)) {
         fprintf(stderr, "usage: bench_speculation MODEL lookup|wrong|DRAFT_MODEL "
-                        "[PROMPT [ANSWER]] [-n TOKENS] [-r ROUNDS]\n");
+                        "[PROMPT [ANSWER]] [-n TOKENS] [-r ROUNDS]\n"
+                        "       bench_speculation MODEL lookup|wrong|DRAFT_MODEL PROMPTS -c N "
+                        "[-n TOKENS] [-r ROUNDS]\n");
         return 2;
     }
     open_models(&b, args[0], args[1]);
-    if (n > 2)
+    if (b.n_at_once > 0)
+        read_lines(&b, args[2]);
+    else if (n > 2)
         read_text(&b, args[2], true, &b.prompt);
     else
         read_prompt(&b);
@@ -227,6 +338,9 @@ int main(int argc, char **argv)
     if (b.answer.count > 0 && (size_t)b.n_tokens > b.answer.count)
         b.n_tokens = (int)b.answer.count;
     measure(&b, args[1]);
+    for (int i = 0; i < b.n_lines; i++)
+        token_list_release(&b.lines[i]);
+    mem_free(b.lines);
     token_list_release(&b.prompt);
     token_list_release(&b.answer);
     tokenizer_close(b.tokenizer);
