@@ -1,14 +1,20 @@
 /* Drafts of a smaller model. Each text has a sequence on its engine, whose end may hold earlier
  * guesses that came to nothing: they are trimmed, and the text's own tokens fed, when it is asked
  * next. All texts that are asked at once share each step.
+ *
+ * To see what its guesses are worth a text's last tokens are enough. So the sequence may begin
+ * anywhere in the text, until all of it is asked for.
  */
 #include <limits.h>
 
 #include "base/memory.h"
 #include "generate/drafter.h"
 
+#define TAIL 32 /* tokens to guess from at least, of a longer text */
+
 struct draft_text {
     kv_seq *seq;
+    int from;                 /* the token of the text that the sequence begins with */
     sampler *sampler;         /* like that of the text */
     struct token_list tokens; /* of the text, then guessed */
     int n_ids;                /* of the text */
@@ -37,12 +43,44 @@ static void give_up(draft_text *t)
     t->failed = true;
 }
 
-/* Make tokens those of the text, without guesses, and the sequence a beginning of them. */
+/* Tokens of a text that are neither in its sequence nor before it. */
+static int unread(const draft_text *t, const struct draft_job *job)
+{
+    int end = t->from + kv_seq_length(t->seq);
+
+    return job->n_ids > end ? job->n_ids - end : 0;
+}
+
+/* Tokens to read for a guess if not all of the text is wanted: those that came since the last one,
+ * unless they are many beside what was read until then. */
+static int tail(const draft_text *t, const struct draft_job *job)
+{
+    int n = unread(t, job), few = kv_seq_length(t->seq) / 4;
+
+    return n <= TAIL || n <= few ? n : TAIL;
+}
+
+/* Begin the sequence anew where what is wanted is not what has been read. */
+static bool choose_begin(draft_text *t, const struct draft_job *job)
+{
+    if (job->whole ? t->from == 0 : unread(t, job) == tail(t, job))
+        return true;
+    t->from = job->whole ? 0 : job->n_ids - TAIL;
+    return kv_seq_trim(t->seq, 0, NULL) == 0;
+}
+
+/* Make tokens those of the text, without guesses, and the sequence some of them on from its first.
+ */
 static bool take_text(const struct model_drafter *d, draft_text *t, const struct draft_job *job)
 {
     const int32_t *in_seq;
-    int common = t->n_ids, length = kv_seq_length(t->seq), most = job->n_ids - 1;
+    int common, length, most;
 
+    if (!choose_begin(t, job))
+        return false;
+    common = t->n_ids > t->from ? t->n_ids - t->from : 0;
+    length = kv_seq_length(t->seq);
+    most = job->n_ids - t->from - 1;
     t->tokens.count = (size_t)t->n_ids;
     for (; t->n_ids < job->n_ids; t->n_ids++) {
         int32_t id = job->ids[t->n_ids];
@@ -55,7 +93,7 @@ static bool take_text(const struct model_drafter *d, draft_text *t, const struct
         return false;
     in_seq = kv_seq_tokens(t->seq);
     common = common < length ? common : length;
-    while (common < length && common < most && in_seq[common] == job->ids[common])
+    while (common < length && common < most && in_seq[common] == job->ids[t->from + common])
         common++;
     common = common < most ? common : most;
     return length <= common || kv_seq_trim(t->seq, kv_seq_trim_point(t->seq, common), NULL) == 0;
@@ -63,12 +101,12 @@ static bool take_text(const struct model_drafter *d, draft_text *t, const struct
 
 static void draft_model_look(drafter *d, struct draft_job *job)
 {
-    int length = engine_model(of_model(d)->engine)->spec->context_length, read;
+    int length = engine_model(of_model(d)->engine)->spec->context_length;
 
     if (job->text->failed)
         return;
-    read = kv_seq_length(job->text->seq);
-    job->behind = job->n_ids > read ? job->n_ids - read : 0;
+    job->tail = tail(job->text, job);
+    job->behind = job->text->from > 0 ? job->n_ids : unread(job->text, job);
     job->possible = MAX_DRAFT_TOKENS;
     if (length > 0 && length - job->n_ids < job->possible)
         job->possible = length > job->n_ids ? length - job->n_ids : 0;
@@ -89,10 +127,10 @@ static bool reserve(struct model_drafter *d, int n)
 /* What a text has still to evaluate before its next guess, as far as there are rows for it. */
 static struct engine_input input_of(draft_text *t, int rows)
 {
-    int length = kv_seq_length(t->seq), pending = (int)t->tokens.count - length;
+    int end = t->from + kv_seq_length(t->seq), pending = (int)t->tokens.count - end;
     int n = pending < rows ? pending : rows;
 
-    return (struct engine_input){t->seq, t->tokens.ids + length, n, n == pending};
+    return (struct engine_input){t->seq, t->tokens.ids + end, n, n == pending};
 }
 
 static bool guess(draft_text *t, const float *logits)

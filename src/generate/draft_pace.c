@@ -5,15 +5,21 @@
 #define FIRST_STEPS 2     /* plain ones, to have a measure */
 #define WIDE_INTERVAL 16  /* drafting steps before one with the most that is better than none */
 #define PLAIN_INTERVAL 64 /* drafting steps before a plain one renews the measure */
-#define FIRST_ACCOUNT 1.0 /* of a plain step */
-#define MOST_ACCOUNT 8.0  /* of a plain step */
-#define ALLOWANCE 0.007   /* of a plain step's time goes to the account */
-#define MARGIN 1.02       /* that drafts must promise to be better by */
-#define LEAST_CHANCE 0.02 /* of a draft that is worth a thought */
-#define DEAR_ROW 0.37     /* of a plain step, that an untried row may cost more than it seems */
-#define BEHIND 8          /* tokens, that a drafter reads as it guesses */
-#define LASTS 128.0       /* tokens, that having read a text is good for at most */
-#define FIRST_INTERVAL 16 /* plain steps before a probe; doubled by each */
+#define FIRST_ACCOUNT 1.0 /* of a plain step, where FIRST_SPAN steps or more are to come */
+#define FIRST_READING 0.8 /* the same, of the account for reading */
+#define FIRST_SPAN 100.0
+#define MOST_ACCOUNT 8.0     /* of a plain step */
+#define ALLOWANCE 0.007      /* of a plain step's time goes to the account */
+#define READ_ALLOWANCE 0.003 /* and so much to that for reading */
+#define MARGIN 1.02          /* that drafts must promise to be better by */
+#define LEAST_CHANCE 0.02    /* of a draft that is worth a thought */
+#define DEAR_ROW 0.37        /* of a plain step, that an untried row may cost more than it seems */
+#define BEHIND 8             /* tokens, that a drafter reads as it guesses */
+#define LASTS 128.0          /* tokens, that having read a text is good for at most */
+#define NEW_READ 0.02        /* of a plain step, for a token that is read, before it is known */
+#define PROVEN 8.0f          /* first drafts tried, that tell how often they are right */
+#define WHOLE_PART 4.0       /* times what reading all of a text costs that drafts must gain */
+#define FIRST_INTERVAL 16    /* plain steps before a probe; doubled by each */
 #define MOST_INTERVAL 256
 #define LATE 8           /* measures that the average time of a guess is made of */
 #define OWN_WEIGHT 4.0   /* tries of a text that count as much as those of all */
@@ -72,27 +78,53 @@ static double chance(const struct draft_odds *all, const struct draft_odds *own,
 /* A plan as it grows draft by draft, the likeliest first. */
 struct plan {
     double seconds[PACE_ROWS + 1]; /* of steps by rows of answers */
-    int tried;                     /* rows, at most */
+    int tried_rows;                /* at most */
     double chances[PACE_ROWS];     /* of each text, that all drafts so far are right */
     double tokens;                 /* expected */
     double rejections;             /* expected number of texts with a wrong draft */
     double rows_again;             /* then to be evaluated again, expected */
     int depth;
     double reading;       /* seconds for a token of each text, of drafters that are behind */
+    double tried;         /* seconds of reading that are not proven to be worth it */
     double credit;        /* of the least trusted */
     double token_seconds; /* without drafts */
+    double read_seconds;  /* of a token */
 };
 
-/* Seconds that a first draft takes its drafter to read what it is behind; a token's part of that.
- */
-static double read_seconds(const struct draft_pace *p, const struct paced_text *t)
+/* A token's part of the seconds that reading so many takes. */
+static double share(const struct plan *plan, const struct paced_text *t, int reads)
 {
-    return t->n_drafts == 0 && t->behind > BEHIND ? t->behind * p->read_seconds : 0;
+    return reads * plan->read_seconds / fmin(fmax(t->left, 1), LASTS);
 }
 
-static double read_share(const struct draft_pace *p, const struct paced_text *t)
+static double read_share(const struct plan *plan, const struct paced_text *t)
 {
-    return read_seconds(p, t) / fmin(fmax(t->left, 1), LASTS);
+    return t->n_drafts == 0 ? share(plan, t, t->reads) : 0;
+}
+
+static double tried_seconds(const struct plan *plan, const struct paced_text *t)
+{
+    return t->n_drafts == 0 && !t->proven ? t->reads * plan->read_seconds : 0;
+}
+
+/* Seconds of a token that drafts save at best, right as often as one that has this chance. */
+static double gain(const struct plan *plan, double c)
+{
+    return c / (1 + c) * plan->token_seconds;
+}
+
+/* How much its drafter has to read of a text: its tail, until drafts have been seen to be worth
+ * more. */
+static void weigh_reading(const struct draft_pace *p, const struct plan *plan, struct paced_text *t)
+{
+    double c = chance(&p->odds, t->odds, t->trust, 0);
+
+    t->proven = p->odds.tries[t->trust][0] >= PROVEN;
+    t->whole = t->behind <= t->tail ||
+               (t->proven && WHOLE_PART * share(plan, t, t->behind) < gain(plan, c));
+    t->reads = t->whole ? t->behind : t->tail;
+    if (t->reads <= BEHIND)
+        t->reads = 0;
 }
 
 static int likeliest(const struct draft_pace *p, const struct plan *plan,
@@ -108,7 +140,9 @@ static int likeliest(const struct draft_pace *p, const struct plan *plan,
         if (t->n_drafts >= t->possible || t->rows > 1)
             continue;
         c = plan->chances[i] * chance(&p->odds, t->odds, t->trust, t->n_drafts);
-        if (c > *best && read_share(p, t) < c / (1 + c) * plan->token_seconds) {
+        if (plan->tried + tried_seconds(plan, t) > fmax(p->reading, 0))
+            continue;
+        if (c > *best && read_share(plan, t) < gain(plan, c)) {
             *best = c;
             found = i;
         }
@@ -116,10 +150,10 @@ static int likeliest(const struct draft_pace *p, const struct plan *plan,
     return found;
 }
 
-static void plan_add(const struct draft_pace *p, struct plan *plan, struct paced_text *t, int i,
-                     double c)
+static void plan_add(struct plan *plan, struct paced_text *t, int i, double c)
 {
-    plan->reading += read_share(p, t);
+    plan->reading += read_share(plan, t);
+    plan->tried += tried_seconds(plan, t);
     plan->tokens += c;
     plan->rejections += plan->chances[i] - c;
     plan->rows_again += (plan->chances[i] - c) * (t->n_drafts + 1);
@@ -139,8 +173,8 @@ static double plan_speed(const struct draft_pace *p, const struct plan *plan, in
 
     seconds += plan->depth * p->guess_seconds + plan->reading * tokens / n;
     *loss = seconds - plain;
-    if (rows + drafts > plan->tried)
-        *loss += DEAR_ROW * plain * (rows + drafts - plan->tried);
+    if (rows + drafts > plan->tried_rows)
+        *loss += DEAR_ROW * plain * (rows + drafts - plan->tried_rows);
     if (p->goes_back) { /* a plain step must follow for that text */
         tokens += plan->rejections;
         seconds += plan->rejections * plain / n + plan->rows_again * fmax(row, 0);
@@ -155,14 +189,14 @@ static void probe(struct draft_pace *p, const struct plan *plan, struct paced_te
     double loss = plan->seconds[rows + 1] - plan->seconds[rows] + p->guess_seconds;
     int i = p->since_probe % n;
 
-    loss += read_seconds(p, &texts[i]);
-    if (read_share(p, &texts[i]) > plan->token_seconds / 2)
+    if (read_share(plan, &texts[i]) > plan->token_seconds / 2)
         return;
     if (p->probe_interval == 0)
         p->probe_interval = FIRST_INTERVAL;
     if (++p->since_probe < p->probe_interval || loss > p->account || texts[i].possible == 0 ||
-        texts[i].rows > 1)
+        texts[i].rows > 1 || texts[i].reads * plan->read_seconds > fmax(p->reading, 0))
         return;
+    texts[i].proven = false;
     texts[i].n_drafts = 1;
     p->since_probe = 0;
     p->probe_interval = p->probe_interval < MOST_INTERVAL ? 2 * p->probe_interval : MOST_INTERVAL;
@@ -186,6 +220,12 @@ static int step_seconds(const struct draft_pace *p, int rows, int prompt_rows,
     return PACE_ROWS;
 }
 
+/* The part of what is there first that so many steps are worth. */
+static double span_part(const struct draft_pace *p)
+{
+    return fmin((p->steps + p->left) / FIRST_SPAN, 1);
+}
+
 void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int prompt_rows,
                      int most_rows)
 {
@@ -195,9 +235,11 @@ void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int 
     int mixed = prompt_rows > 0, since_plain = p->since_plain[mixed];
     bool worth = false, wide = since_plain % WIDE_INTERVAL == WIDE_INTERVAL - 1;
 
+    p->left = 0;
     for (int i = 0; i < n; i++) {
         texts[i].n_drafts = 0;
         rows += texts[i].rows;
+        p->left = texts[i].left > p->left ? texts[i].left : p->left;
     }
     if (most_rows > PACE_ROWS)
         most_rows = PACE_ROWS;
@@ -206,23 +248,26 @@ void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int 
     /* Of so many texts, steps without drafts come first. */
     if (!mixed && p->times.alone[n].n < FIRST_STEPS)
         return;
-    for (int i = 0; i < n; i++)
-        plan.chances[i] = 1;
-    plan.tried = step_seconds(p, rows, prompt_rows, plan.seconds);
+    plan.tried_rows = step_seconds(p, rows, prompt_rows, plan.seconds);
     plan.token_seconds = plan.seconds[rows] / n;
+    plan.read_seconds = p->n_reads ? p->read_seconds : NEW_READ * plan.seconds[rows];
+    for (int i = 0; i < n; i++) {
+        plan.chances[i] = 1;
+        weigh_reading(p, &plan, &texts[i]);
+    }
     best = MARGIN / plan.token_seconds;
     /* What was never tried is taken in small steps. */
-    if (most_rows > 2 * plan.tried + 2)
-        most_rows = 2 * plan.tried + 2;
+    if (most_rows > 2 * plan.tried_rows + 2)
+        most_rows = 2 * plan.tried_rows + 2;
     for (int drafts = 1; rows + drafts <= most_rows; drafts++) {
         int i = likeliest(p, &plan, texts, n, &c);
         double speed;
 
         if (i < 0)
             break;
-        plan_add(p, &plan, &texts[i], i, c);
+        plan_add(&plan, &texts[i], i, c);
         speed = plan_speed(p, &plan, n, rows, drafts, &loss);
-        if (speed <= best || loss > p->account + plan.credit * plan.seconds[rows])
+        if (speed <= best || loss > p->account + span_part(p) * plan.credit * plan.seconds[rows])
             continue;
         best = wide ? best : speed;
         worth = true;
@@ -243,27 +288,41 @@ static void average(double *value, int *n, double x)
     *value += (x - *value) / *n;
 }
 
-/* The account opens with the second step of a sort, when there is something to go by. */
-static void open_account(struct draft_pace *p, bool mixed, int times, double plain)
+/* What there is to lose comes with the second step of a sort, when there is something to go by: as
+ * much as a few percent of all steps that have been made and are to come. */
+static void open_accounts(struct draft_pace *p, bool mixed, int times, double plain)
 {
-    if (p->opened[mixed] || times < FIRST_STEPS)
+    double more = span_part(p) - p->granted;
+
+    p->opened[mixed] |= times >= FIRST_STEPS;
+    if (!p->opened[mixed] || more <= 0)
         return;
-    p->opened[mixed] = true;
-    p->account = fmax(p->account, FIRST_ACCOUNT * plain);
+    p->account += FIRST_ACCOUNT * more * plain;
+    p->reading += FIRST_READING * more * plain;
+    p->granted += more;
 }
 
-/* What a drafter has to read first serves all that is left of a text, and was weighed against it.
- */
+/* What a proven drafter has to read first serves all that is left of a text, and was weighed
+ * against it. */
 static void learn_guesses(struct draft_pace *p, const struct paced_step *s)
 {
-    double guesses = s->depth * p->guess_seconds;
+    double guesses = fmin(s->depth * p->guess_seconds, s->guess_seconds);
 
-    if (s->behind > BEHIND * s->n_texts) {
-        average(&p->read_seconds, &p->n_reads, fmax(s->guess_seconds - guesses, 0) / s->behind);
-        return;
+    if (s->read == 0) {
+        average(&p->guess_seconds, &p->n_guesses, s->guess_seconds / s->depth);
+        guesses = s->guess_seconds;
+    } else {
+        double reading = s->guess_seconds - guesses;
+
+        average(&p->read_seconds, &p->n_reads, reading / s->read);
+        p->reading -= reading * s->tried / s->read;
     }
-    average(&p->guess_seconds, &p->n_guesses, s->guess_seconds / s->depth);
-    p->account -= s->guess_seconds;
+    p->account -= guesses;
+}
+
+static double within(double x, double most)
+{
+    return fmin(fmax(x, -most), most);
 }
 
 void draft_pace_learn(struct draft_pace *p, const struct paced_step *s)
@@ -277,14 +336,17 @@ void draft_pace_learn(struct draft_pace *p, const struct paced_step *s)
     seconds = step_time_learn(&p->times, s->rows, s->prompt_rows, s->step_seconds);
     step_seconds(p, s->n_texts, s->prompt_rows, by_rows);
     plain = by_rows[s->n_texts];
-    open_account(p, mixed, mixed ? p->times.mixed.n : p->times.alone[s->rows].n, plain);
+    p->steps += p->steps < FIRST_SPAN;
+    open_accounts(p, mixed, mixed ? p->times.mixed.n : p->times.alone[s->rows].n, plain);
     if (drafted || s->rows != s->n_texts) {
         /* The rows of prompts, dearer the more they look back on, would be there anyway. */
         p->account += s->n_tokens * plain / s->n_texts - (mixed ? by_rows[s->rows] : seconds);
     } else {
         p->account += ALLOWANCE * seconds;
+        p->reading += READ_ALLOWANCE * seconds;
     }
     if (drafted)
         learn_guesses(p, s);
-    p->account = fmin(fmax(p->account, -MOST_ACCOUNT * plain), MOST_ACCOUNT * plain);
+    p->account = within(p->account, MOST_ACCOUNT * plain);
+    p->reading = within(p->reading, MOST_ACCOUNT * plain);
 }

@@ -9,7 +9,8 @@
  * drafts.
  *
  * Steps of answers alone and steps that also have rows of prompts differ in what a draft costs, and
- * have one account.
+ * have one account. What is lost to a drafter's reading of texts, before it is known how well it
+ * guesses, has an account of its own.
  */
 #ifndef GENERATE_DRAFT_PACE_H
 #define GENERATE_DRAFT_PACE_H
@@ -40,10 +41,12 @@ struct draft_pace {
     int n_guesses;        /* times that was measured */
     double read_seconds;  /* of the drafter, to read a token that it is behind */
     int n_reads;
-    double account; /* seconds */
-    bool goes_back; /* a wrong draft makes right ones be evaluated again */
+    double account, reading; /* seconds; the second for reading, while drafts are not proven */
+    double granted;          /* part of what both begin with that they have */
+    int steps, left;         /* made, and to come if every text goes as far as it may */
+    bool goes_back;          /* a wrong draft makes right ones be evaluated again */
     /* Of steps of answers alone, and of those with rows of prompts: */
-    bool opened[2];     /* the account has its first content */
+    bool opened[2];     /* enough is known to go by */
     int since_plain[2]; /* steps since the last one without drafts */
     int since_probe, probe_interval;
 };
@@ -52,9 +55,14 @@ struct draft_pace {
 struct paced_text {
     const struct draft_odds *odds; /* its own */
     int rows;                      /* of the step without drafts, >= 1 */
-    int trust, possible, behind;   /* of its draft_job */
-    int left;                      /* tokens that may come of it at most */
-    int n_drafts;                  /* set by draft_pace_plan */
+    int trust, possible;           /* of its draft_job, as are behind and tail */
+    int behind, tail;
+    int left; /* tokens that may come of it at most */
+    /* Set by draft_pace_plan: */
+    int n_drafts;
+    int reads;   /* tokens to read before; 0: so few that guessing includes it */
+    bool whole;  /* all that it is behind, and not only the tail */
+    bool proven; /* how often drafts of its trust are right is known */
 };
 
 /* Choose how many drafts each of texts [n] gets, n >= 1: all that go on in the step, which can have
@@ -69,9 +77,9 @@ void draft_odds_learn(struct draft_odds *o, int trust, int n_drafts, int n_right
 struct paced_step {
     int n_texts, rows; /* rows: of the texts, with drafts */
     int prompt_rows;
-    int n_tokens; /* chosen */
-    int depth;    /* drafts of the text that had most */
-    int behind;   /* of all that had drafts */
+    int n_tokens;    /* chosen */
+    int depth;       /* drafts of the text that had most */
+    int read, tried; /* tokens read of all that had drafts, and of those not proven */
     double guess_seconds, step_seconds;
 };
 

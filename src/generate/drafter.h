@@ -29,6 +29,8 @@ struct draft_job {
     const sampler *sampler; /* that will choose the next token */
     int trust, possible;    /* set by drafter_look */
     int behind;             /* too: tokens that must be read before it can guess */
+    int tail;               /* too: those at the text's end that will do, at most behind */
+    bool whole;             /* wanted: that all of them are read */
     int n_drafts;           /* wanted, at most possible; then given */
     int32_t drafts[MAX_DRAFT_TOKENS];
 };

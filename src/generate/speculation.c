@@ -18,7 +18,8 @@ struct speculation {
     struct draft_pace pace;
     /* In the plan at hand: */
     double guess_seconds;
-    int behind, prompt_rows;
+    int read, tried; /* tokens, of struct paced_step */
+    int prompt_rows;
 };
 
 speculation *speculation_open(drafter *d, const struct speculation_options *o, clm_error *err)
@@ -94,6 +95,7 @@ static void look(speculation *s, struct speculation_text *texts, struct paced_te
         paced[i].odds = &d->odds;
         paced[i].trust = d->job.trust;
         paced[i].behind = d->job.behind;
+        paced[i].tail = d->job.tail;
         paced[i].left = texts[i].max_drafts;
         paced[i].possible = least(d->job.possible, least(texts[i].max_drafts, s->o.max_drafts));
     }
@@ -106,6 +108,7 @@ static void plan_all(struct paced_text *texts, int n, int room)
         room -= texts[i].rows;
     for (int i = 0; i < n; i++) {
         texts[i].n_drafts = least(texts[i].possible, room > 0 ? room : 0);
+        texts[i].whole = true;
         room -= texts[i].n_drafts;
     }
 }
@@ -123,8 +126,10 @@ static void propose(speculation *s, struct speculation_text *texts, const struct
         if (paced[i].n_drafts <= 0)
             continue;
         d->job.n_drafts = paced[i].n_drafts;
+        d->job.whole = paced[i].whole;
         jobs[n_jobs++] = &d->job;
-        s->behind += d->job.behind;
+        s->read += paced[i].reads;
+        s->tried += paced[i].proven ? 0 : paced[i].reads;
     }
     drafter_propose(s->drafter, jobs, n_jobs);
     for (int i = 0; i < n; i++) {
@@ -142,7 +147,7 @@ void speculation_plan(speculation *s, struct speculation_text *texts, int n, int
     double begin = clock_seconds();
 
     s->guess_seconds = 0;
-    s->behind = 0;
+    s->read = s->tried = 0;
     s->prompt_rows = prompt_rows;
     if (n < 1 || n > PACE_ROWS) {
         for (int i = 0; i < n; i++)
@@ -162,7 +167,8 @@ void speculation_learn(speculation *s, const struct speculation_text *texts, int
 {
     struct paced_step step = {.n_texts = n,
                               .prompt_rows = s->prompt_rows,
-                              .behind = s->behind,
+                              .read = s->read,
+                              .tried = s->tried,
                               .guess_seconds = s->guess_seconds,
                               .step_seconds = seconds};
 

@@ -172,6 +172,7 @@ static void test_model(void **state)
             drafter_look(d, &jobs[i]);
             CHECK(jobs[i].possible >= DRAFTS, "%d possible", jobs[i].possible);
             jobs[i].n_drafts = 1 + (i + round) % DRAFTS;
+            jobs[i].whole = true;
         }
         drafter_propose(d, all, TEXTS);
         for (int i = 0; i < TEXTS; i++) {
@@ -204,6 +205,67 @@ static void test_model(void **state)
         sampler_close(samplers[i]);
     }
     CHECK(kv_cache_bytes_used(engine_cache(b.engine)) == 0, "blocks left");
+    drafter_close(d);
+    bundled_close(&b);
+}
+
+/* The token that the model says after the tokens at the end of ids [n], so many of them. */
+static int32_t after(const struct bundled *b, sampler *s, int n, int tokens)
+{
+    clm_error err = {0};
+    kv_seq *seq = kv_seq_open(engine_cache(b->engine), &err);
+    const float *logits;
+    struct sample got;
+
+    CHECK(seq &&
+              !engine_prefill(b->engine, seq, ids + n - tokens, tokens, 0, NULL, NULL, &logits,
+                              &err) &&
+              !sampler_next(s, logits, ids, (size_t)n, &got, &err),
+          "%s", err.message);
+    kv_seq_close(seq);
+    return got.token;
+}
+
+/* A drafter of which not all of a text is wanted reads the last tokens, and goes on from them;
+ * what has become much since then it does not read either. All is read when that is wanted. */
+static void test_tail(void **state)
+{
+    static const struct {
+        int n_ids;
+        bool whole;
+        int tail, behind; /* to be read */
+        int reads;        /* tokens that the draft follows from */
+    } steps[] = {
+        {100, false, 32, 100, 32}, {110, false, 10, 110, 42}, {200, false, 32, 200, 32},
+        {210, true, 10, 210, 210}, {260, false, 50, 50, 260}, {400, false, 32, 140, 32},
+        {401, true, 1, 401, 401},
+    };
+    struct bundled b = bundled_open(BUNDLED_MODEL);
+    int vocab_size = b.model->spec->vocab_size;
+    clm_error err = {0};
+    drafter *d = drafter_open_model(b.engine, vocab_size, &err);
+    struct sampler_options greedy = sampler_defaults();
+    sampler *s = sampler_open(&greedy, vocab_size, &err);
+    draft_text *t = d && s ? drafter_open_text(d, s, &err) : NULL;
+    struct draft_job job = {.text = t, .ids = ids, .sampler = s}, *jobs[] = {&job};
+
+    (void)state;
+    CHECK(t, "%s", err.message);
+    for (int i = 0; i < MAX_IDS; i++)
+        ids[i] = (int32_t)random_below((size_t)vocab_size);
+    for (size_t i = 0; i < COUNT(steps); i++) {
+        job.n_ids = steps[i].n_ids;
+        drafter_look(d, &job);
+        CHECK(job.tail == steps[i].tail && job.behind == steps[i].behind,
+              "step %zu: %d and %d to read", i, job.tail, job.behind);
+        job.n_drafts = 1;
+        job.whole = steps[i].whole;
+        drafter_propose(d, jobs, 1);
+        CHECK(job.n_drafts == 1 && job.drafts[0] == after(&b, s, job.n_ids, steps[i].reads),
+              "step %zu: %d drafts, %d", i, job.n_drafts, job.drafts[0]);
+    }
+    drafter_close_text(d, t);
+    sampler_close(s);
     drafter_close(d);
     bundled_close(&b);
 }
@@ -250,9 +312,9 @@ static void test_tokenizers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lookup),     cmocka_unit_test(test_unknown),
-        cmocka_unit_test(test_memory),     cmocka_unit_test(test_model),
-        cmocka_unit_test(test_tokenizers),
+        cmocka_unit_test(test_lookup), cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_memory), cmocka_unit_test(test_model),
+        cmocka_unit_test(test_tail),   cmocka_unit_test(test_tokenizers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
