@@ -275,6 +275,25 @@ struct device_ops {
     /* Gives back the views of bytes within [data, data + size): what was mapped goes away. */
     void (*unmap)(device *d, const void *data, size_t size);
 
+    /* NULL with the three after it: they cannot. Make n >= 2 devices of this kind a group, until
+     * one of it is closed; ds[0] has this table. A device is in one group at most. -1 with *err,
+     * and they are as they were. */
+    int (*join)(device *const *ds, int n, clm_error *err);
+
+    /* x becomes the sum of all the group's, in the order in which it was joined, bit for bit the
+     * same on every device; x f32, one shape on all of them, without gaps between rows. Each is
+     * called from a thread of its own, and all make the same calls in the same order: one waits
+     * for the others. Outside of a group nothing is done. */
+    void (*all_reduce)(device *d, tensor *x);
+
+    /* The device has failed and makes no more calls of all_reduce: those that wait for it fail,
+     * and whatever their group is asked for from now on. From any thread. */
+    void (*leave)(device *d);
+
+    /* Once nobody is at work on any of them: the group begins anew after a leave; -1 with *err if
+     * it cannot. */
+    int (*rejoin)(device *d, clm_error *err);
+
     /* Wait for all that was queued; -1 with the first failure since the last sync. */
     int (*sync)(device *d, clm_error *err);
     void (*close)(device *d);
@@ -531,10 +550,23 @@ struct device {
     const struct device_ops *ops;
 };
 
-/* The device of a name, "cpu" or "cuda". NULL: that which the environment variable CLM_DEVICE names,
- * and where it does not, CUDA if device_cuda_open succeeds, else the CPU. n_threads is for the CPU.
+/* The device of a name, "cpu" or "cuda". NULL: that which the environment variable CLM_DEVICE
+ * names, and where it does not, CUDA if device_cuda_open succeeds, else the CPU. n_threads is for
+ * the CPU.
  */
 device *device_open(const char *name, int n_threads, clm_error *err);
+
+/* The most devices of one group. */
+#define DEVICE_MAX_GROUP 8
+
+/**
+ * n devices of the kind that device_open gives, joined to a group; one alone with n 1. CPUs share
+ * n_threads, one at least for each (0: those of one per physical core); of GPUs the first n that
+ * CUDA shows.
+ *
+ * CLM_ERR_ARG where there are not so many. Returns 0, or -1 with *err and nothing open.
+ */
+int device_open_group(device **ds, int n, const char *name, int n_threads, clm_error *err);
 
 /* The CPU, with the best kernels this processor has; n_threads 0: one per physical core. The
  * environment variable CLM_CPU (scalar, avx2, avx512, neon) holds the choice down, for tests and
@@ -544,6 +576,9 @@ device *device_cpu_open(int n_threads, clm_error *err);
 /* The first GPU that CUDA shows. NULL with *err, which says what is missing: CUDA when clm was
  * built, a driver, or a GPU of compute capability 8.0 or more. */
 device *device_cuda_open(clm_error *err);
+
+/* GPU number index of those that CUDA shows. */
+device *device_cuda_open_at(int index, clm_error *err);
 
 /* Which kernels: "scalar", "avx2", "avx512", "neon"; and the number of threads. */
 const char *device_cpu_isa(const device *d);

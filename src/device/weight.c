@@ -46,15 +46,35 @@ size_t weight_scale_row_bytes(const struct weight *w)
     return ((size_t)w->n_in + (size_t)w->group_size - 1) / (size_t)w->group_size * scale_size(w);
 }
 
+size_t weight_scale_rows(const struct weight *w)
+{
+    size_t rows = (size_t)w->n_out;
+
+    if (w->format != WEIGHT_FP8)
+        return rows;
+    return (rows + (size_t)w->scale_row + (size_t)w->scale_rows - 1) / (size_t)w->scale_rows;
+}
+
 size_t weight_bytes(const struct weight *w)
 {
     size_t per_group = w->format == WEIGHT_AFFINE ? 2 : 1; /* a bias beside the scale */
-    size_t rows = (size_t)w->n_out, scale_rows = rows;
 
-    if (w->format == WEIGHT_FP8)
-        scale_rows =
-            (rows + (size_t)w->scale_row + (size_t)w->scale_rows - 1) / (size_t)w->scale_rows;
-    return rows * weight_row_bytes(w) + scale_rows * per_group * weight_scale_row_bytes(w);
+    return (size_t)w->n_out * weight_row_bytes(w) +
+           weight_scale_rows(w) * per_group * weight_scale_row_bytes(w);
+}
+
+struct weight weight_columns(const struct weight *w, int first, int n)
+{
+    struct weight part = *w, before = *w;
+
+    before.n_in = first;
+    part.n_in = n;
+    part.data = (const uint8_t *)w->data + weight_row_bytes(&before);
+    if (w->scales)
+        part.scales = (const uint8_t *)w->scales + weight_scale_row_bytes(&before);
+    if (w->biases)
+        part.biases = (const uint8_t *)w->biases + weight_scale_row_bytes(&before);
+    return part;
 }
 
 struct weight weight_rows(const struct weight *w, int first, int n)
@@ -166,20 +186,14 @@ void weight_row_f32(float *out, const struct weight *w, int o)
 /* Where groups do not cross k the piece is a matrix of one short row. */
 void weight_piece_f32(float *out, const struct weight *w, int o, int k, int n)
 {
-    struct weight piece, before;
+    struct weight row, piece;
 
     if (w->format == WEIGHT_FP8) {
         fp8_piece(out, w, o, k, n);
         return;
     }
-    piece = before = weight_rows(w, o, 1);
-    before.n_in = k;
-    piece.n_in = n;
-    piece.data = (const uint8_t *)piece.data + weight_row_bytes(&before);
-    if (piece.scales)
-        piece.scales = (const uint8_t *)piece.scales + weight_scale_row_bytes(&before);
-    if (piece.biases)
-        piece.biases = (const uint8_t *)piece.biases + weight_scale_row_bytes(&before);
+    row = weight_rows(w, o, 1);
+    piece = weight_columns(&row, k, n);
     weight_row_f32(out, &piece, 0);
 }
 

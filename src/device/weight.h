@@ -48,6 +48,13 @@ static inline const uint8_t *weight_fp8_scales(const struct weight *w, int o)
 /* Rows [first, first + n) as a matrix of their own, sharing memory. */
 struct weight weight_rows(const struct weight *w, int first, int n);
 
+/* Rows of scales: n_out, but for WEIGHT_FP8. */
+size_t weight_scale_rows(const struct weight *w);
+
+/* Columns [first, first + n), whole groups of them, without their numbers: where these begin in the
+ * first row of data, scales and biases; rows lie as far from each other as those of w. */
+struct weight weight_columns(const struct weight *w, int first, int n);
+
 /* Row o as f32, by the definition above, each value rounded to f32 as q * scale + bias is (two
  * roundings): what every other kernel is measured against. */
 void weight_row_f32(float *out, const struct weight *w, int o);

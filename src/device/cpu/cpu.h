@@ -30,6 +30,8 @@ struct cpu_device {
     void **scratch; /* [threads + 1] one block each, grown by cpu_scratch */
     size_t *scratch_size;
     _Atomic size_t scratch_failed; /* bytes some cpu_scratch could not get; 0: none failed */
+    struct cpu_group *group;       /* device/cpu/group.c; NULL: it is alone */
+    int rank;                      /* in it */
     clm_error failure;             /* the first since the last sync; set on the caller's thread */
 };
 
@@ -43,6 +45,13 @@ static inline struct cpu_device *cpu_device_of(device *d)
  * threads. Thread number thread_pool_size(d->pool) is one more block, for what an operation shares
  * between threads. */
 void *cpu_scratch(struct cpu_device *d, int thread, size_t size);
+
+/* cpu/group.c */
+int cpu_join(device *const *ds, int n, clm_error *err);
+void cpu_all_reduce(device *d, tensor *x);
+void cpu_leave(device *d);
+int cpu_rejoin(device *d, clm_error *err);
+void cpu_group_close(struct cpu_device *c); /* the device is closed */
 
 /* cpu/matmul.c */
 void cpu_embed(device *d, tensor *y, const struct weight *w, const int32_t *ids, float scale);

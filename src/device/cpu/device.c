@@ -80,6 +80,7 @@ static void cpu_close(device *d)
     mem_free(c->scratch);
     mem_free(c->scratch_size);
     thread_pool_close(c->pool);
+    cpu_group_close(c);
     mem_free(c);
 }
 
@@ -110,6 +111,10 @@ static const struct device_ops cpu_ops = {
     .copy = cpu_copy,
     .map = cpu_map,
     .unmap = cpu_unmap,
+    .join = cpu_join,
+    .all_reduce = cpu_all_reduce,
+    .leave = cpu_leave,
+    .rejoin = cpu_rejoin,
     .sync = cpu_sync,
     .close = cpu_close,
     .available = cpu_available,

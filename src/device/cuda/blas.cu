@@ -78,6 +78,7 @@ struct cuda_blas *cuda_blas_of(struct cuda_device *c)
 {
     if (c->blas || c->no_blas)
         return c->blas;
+    cuda_use(c);
     c->blas = (struct cuda_blas *)mem_zeroed(1, sizeof *c->blas);
     if (!c->blas || !load(c->blas)) {
         (void)cudaGetLastError();

@@ -44,11 +44,19 @@ struct cuda_device {
     /* [CUDA_TICKETS] counters, all 0 between operations: by one the last of the blocks that share
      * it finds out that it is the last, and puts it back. */
     unsigned *tickets;
+    int index; /* of the GPUs that CUDA shows */
 };
 
 static inline struct cuda_device *cuda_device_of(device *d)
 {
     return (struct cuda_device *)d;
+}
+
+/* What the calling thread asks of CUDA from now on it asks of this GPU. Where a call does not name
+ * a stream or an address this comes first; cuda_flush does it too. */
+static inline void cuda_use(const struct cuda_device *c)
+{
+    cudaSetDevice(c->index);
 }
 
 /* --- Failures --- */

@@ -35,7 +35,7 @@ static size_t cuda_available(device *d)
 {
     size_t left = 0, total = 0;
 
-    (void)d;
+    cuda_use(cuda_device_of(d));
     return cudaMemGetInfo(&left, &total) == cudaSuccess ? left : 0;
 }
 
@@ -65,6 +65,7 @@ static void cuda_close(device *d)
 
     if (!c)
         return;
+    cuda_use(c);
     if (c->stream)
         cudaStreamSynchronize(c->stream);
     cuda_blas_close(c);
@@ -168,7 +169,10 @@ static int look(struct cuda_device *c, clm_error *err)
         return fail(err, CLM_ERR_DEVICE, "cuda: there is no GPU that the NVIDIA driver shows");
     if (status != cudaSuccess)
         return fail(err, CLM_ERR_DEVICE, "cuda: asking for a GPU: %s", cudaGetErrorString(status));
-    status = cudaGetDeviceProperties(&p, 0);
+    if (c->index >= n)
+        return fail(err, CLM_ERR_ARG, "cuda: GPU %d of %d: there are no more that CUDA shows",
+                    c->index + 1, n);
+    status = cudaGetDeviceProperties(&p, c->index);
     if (status != cudaSuccess)
         return fail(err, CLM_ERR_DEVICE, "cuda: asking what the GPU is: %s",
                     cudaGetErrorString(status));
@@ -188,6 +192,7 @@ static int open_device(struct cuda_device *c, clm_error *err)
     c->base.ops = &cuda_ops;
     if (look(c, err))
         return -1;
+    cuda_use(c);
     cuda_check(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "making a stream");
     if (c->failure.code)
         return fail(err, c->failure.code, "%s", c->failure.message);
@@ -199,10 +204,16 @@ static int open_device(struct cuda_device *c, clm_error *err)
 
 extern "C" device *device_cuda_open(clm_error *err)
 {
+    return device_cuda_open_at(0, err);
+}
+
+extern "C" device *device_cuda_open_at(int index, clm_error *err)
+{
     struct cuda_device *c = (struct cuda_device *)mem_zeroed(1, sizeof *c);
 
     if (!c)
         return fail_null(err, CLM_ERR_NOMEM, "cuda: no memory for the device");
+    c->index = index;
     if (open_device(c, err)) {
         cuda_close(&c->base);
         return NULL;

@@ -218,10 +218,10 @@ void *cuda_alloc(device *d, size_t size, clm_error *err)
 {
     void *p = NULL;
     size_t free_bytes = 0, total = 0;
+
+    cuda_use(cuda_device_of(d));
     cudaError_t status =
         mem_fails_now() ? cudaErrorMemoryAllocation : cudaMalloc(&p, size ? size : 1);
-
-    (void)d;
     if (status == cudaSuccess)
         return p;
     (void)cudaGetLastError();

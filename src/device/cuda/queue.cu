@@ -262,6 +262,7 @@ static void give(struct cuda_device *c)
 
 cudaStream_t cuda_flush(struct cuda_device *c)
 {
+    cuda_use(c);
     cuda_settle(c);
     if (c->queue->now.n && !c->failure.code)
         give(c);
