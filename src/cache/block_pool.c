@@ -7,24 +7,21 @@
 /* Few enough that a short sequence does not hold much memory that it does not use. */
 #define MAX_SLAB_SHIFT 3
 
-void block_pool_init_two(struct block_pool *p, device *d, size_t block_bytes, device *rest,
-                         size_t rest_bytes, size_t max_slab_bytes)
+void block_pool_init(struct block_pool *p, const struct block_part *parts, int n,
+                     size_t max_slab_bytes)
 {
-    *p = (struct block_pool){.parts = {{d, block_bytes, NULL}, {rest, rest_bytes, NULL}},
-                             .block_bytes = block_bytes + rest_bytes,
-                             .slab_shift = MAX_SLAB_SHIFT};
+    *p = (struct block_pool){.n_parts = n, .slab_shift = MAX_SLAB_SHIFT};
+    for (int i = 0; i < n; i++) {
+        p->parts[i] = (struct block_part){.dev = parts[i].dev, .bytes = parts[i].bytes};
+        p->block_bytes += parts[i].bytes;
+    }
     while (p->slab_shift > 0 && p->block_bytes > max_slab_bytes >> p->slab_shift)
         p->slab_shift--;
 }
 
-void block_pool_init(struct block_pool *p, device *d, size_t block_bytes, size_t max_slab_bytes)
-{
-    block_pool_init_two(p, d, block_bytes, NULL, 0, max_slab_bytes);
-}
-
 static void free_slab(struct block_pool *p, int place)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < p->n_parts; i++) {
         struct block_part *part = &p->parts[i];
 
         if (part->bytes && part->slabs[place])
@@ -36,16 +33,15 @@ static void free_slab(struct block_pool *p, int place)
 
 void block_pool_release(struct block_pool *p)
 {
-    device *d = p->parts[0].dev;
-
-    if (!d)
-        return;
     for (int i = 0; i < p->n_places; i++)
         free_slab(p, i);
-    if (p->device_slabs)
-        d->ops->free(d, p->device_slabs);
-    for (int i = 0; i < 2; i++)
-        mem_free(p->parts[i].slabs);
+    for (int i = 0; i < p->n_parts; i++) {
+        struct block_part *part = &p->parts[i];
+
+        if (part->device_slabs)
+            part->dev->ops->free(part->dev, part->device_slabs);
+        mem_free(part->slabs);
+    }
     mem_free(p->slab_used);
     mem_free(p->refs);
     mem_free(p->free);
@@ -87,7 +83,7 @@ static int grow_host_lists(struct block_pool *p, int capacity, clm_error *err)
     size_t n_blocks = (size_t)capacity << p->slab_shift;
     bool grown = true;
 
-    for (int i = 0; i < 2 && grown; i++) {
+    for (int i = 0; i < p->n_parts && grown; i++) {
         void **slabs;
 
         if (!p->parts[i].bytes)
@@ -103,19 +99,24 @@ static int grow_host_lists(struct block_pool *p, int capacity, clm_error *err)
     return fail(err, CLM_ERR_NOMEM, "no memory for a list of %zu cache blocks", n_blocks);
 }
 
-static int grow_device_list(struct block_pool *p, int capacity, clm_error *err)
+static int grow_device_lists(struct block_pool *p, int capacity, clm_error *err)
 {
-    device *d = p->parts[0].dev;
-    void **list = d->ops->alloc(d, (size_t)capacity * sizeof *list, err);
+    for (int i = 0; i < p->n_parts; i++) {
+        struct block_part *part = &p->parts[i];
+        device *d = part->dev;
+        void **list;
 
-    if (!list)
-        return -1;
-    if (p->device_slabs) {
-        if (p->parts[0].bytes)
-            d->ops->upload(d, list, p->parts[0].slabs, (size_t)p->n_places * sizeof *list);
-        d->ops->free(d, p->device_slabs);
+        if (!part->bytes)
+            continue;
+        list = d->ops->alloc(d, (size_t)capacity * sizeof *list, err);
+        if (!list)
+            return -1;
+        if (part->device_slabs) {
+            d->ops->upload(d, list, part->slabs, (size_t)p->n_places * sizeof *list);
+            d->ops->free(d, part->device_slabs);
+        }
+        part->device_slabs = list;
     }
-    p->device_slabs = list;
     return 0;
 }
 
@@ -126,7 +127,7 @@ static int grow_lists(struct block_pool *p, clm_error *err)
     if (p->capacity > INT32_MAX >> (p->slab_shift + 1))
         return fail(err, CLM_ERR_FULL, "the cache cannot number more than %d blocks", INT32_MAX);
     capacity = p->capacity ? 2 * p->capacity : 4;
-    if (grow_host_lists(p, capacity, err) || grow_device_list(p, capacity, err))
+    if (grow_host_lists(p, capacity, err) || grow_device_lists(p, capacity, err))
         return -1;
     p->capacity = capacity;
     return 0;
@@ -145,34 +146,32 @@ static int find_place(const struct block_pool *p)
 /* A slab of every part. */
 static int alloc_slab(struct block_pool *p, int place, clm_error *err)
 {
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < p->n_parts; i++)
         if (p->parts[i].bytes)
             p->parts[i].slabs[place] = NULL;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < p->n_parts; i++) {
         struct block_part *part = &p->parts[i];
+        device *d = part->dev;
 
         if (!part->bytes)
             continue;
-        part->slabs[place] = part->dev->ops->alloc(part->dev, part->bytes << p->slab_shift, err);
+        part->slabs[place] = d->ops->alloc(d, part->bytes << p->slab_shift, err);
         if (!part->slabs[place]) {
             free_slab(p, place);
             return -1;
         }
+        d->ops->upload(d, part->device_slabs + place, part->slabs + place, sizeof *part->slabs);
     }
     return 0;
 }
 
 int block_pool_grow(struct block_pool *p, clm_error *err)
 {
-    struct block_part *first = &p->parts[0];
     int place = find_place(p);
 
     if ((place == p->capacity && grow_lists(p, err)) || alloc_slab(p, place, err))
         return -1;
     p->slab_used[place] = 0;
-    if (first->bytes)
-        first->dev->ops->upload(first->dev, p->device_slabs + place, first->slabs + place,
-                                sizeof *first->slabs);
     if (place == p->n_places)
         p->n_places++;
     p->n_slabs++;
@@ -268,7 +267,11 @@ void *block_pool_at(const struct block_pool *p, int32_t id)
 
 void block_pool_copy(struct block_pool *p, int32_t to, int32_t from)
 {
-    device *d = p->parts[0].dev;
+    for (int i = 0; i < p->n_parts; i++) {
+        device *d = p->parts[i].dev;
 
-    d->ops->copy(d, block_pool_at(p, to), block_pool_at(p, from), p->block_bytes);
+        if (p->parts[i].bytes)
+            d->ops->copy(d, block_pool_part_at(p, to, i), block_pool_part_at(p, from, i),
+                         p->parts[i].bytes);
+    }
 }

@@ -1,5 +1,5 @@
 /* cache/block_pool.h: equal blocks of device memory, counted, taken from the device in slabs. A
- * block may have two parts, on two devices.
+ * block may have parts on several devices.
  *
  * Block b lies in slab b >> slab_shift. The addresses of the slabs stand in device memory, where
  * kernels read them. A slab of which no block is in use can be given back; its place in the list is
@@ -12,17 +12,18 @@
 
 /* What a device has of every block. */
 struct block_part {
-    device *dev;  /* NULL: there is no such part */
-    size_t bytes; /* may be 0 */
-    void **slabs; /* [n_places]; NULL: given back, or there is nothing in it */
+    device *dev;
+    size_t bytes;        /* may be 0 */
+    void **slabs;        /* [n_places]; NULL: given back, or there is nothing in it */
+    void **device_slabs; /* the same in the device's memory */
 };
 
 struct block_pool {
-    struct block_part parts[2];
-    size_t block_bytes;  /* of both parts */
-    int slab_shift;      /* a slab holds 2^slab_shift blocks */
-    void **device_slabs; /* those of the first part, in its memory */
-    int32_t *slab_used;  /* [n_places] blocks in use; -1: given back */
+    struct block_part parts[DEVICE_MAX_GROUP];
+    int n_parts;
+    size_t block_bytes; /* of all parts */
+    int slab_shift;     /* a slab holds 2^slab_shift blocks */
+    int32_t *slab_used; /* [n_places] blocks in use; -1: given back */
     int n_places, capacity;
     int n_slabs;   /* places that are not empty */
     int32_t *refs; /* [capacity << slab_shift] */
@@ -30,11 +31,10 @@ struct block_pool {
     int n_free;
 };
 
-/* An empty pool of blocks of block_bytes >= 1 on d, or with rest_bytes more, one of both >= 1, on
- * rest; a slab holds at most max_slab_bytes, or one block. */
-void block_pool_init(struct block_pool *p, device *d, size_t block_bytes, size_t max_slab_bytes);
-void block_pool_init_two(struct block_pool *p, device *d, size_t block_bytes, device *rest,
-                         size_t rest_bytes, size_t max_slab_bytes);
+/* An empty pool of blocks of n <= DEVICE_MAX_GROUP parts, of which device and bytes are given,
+ * those of one >= 1; a slab holds at most max_slab_bytes, or one block. */
+void block_pool_init(struct block_pool *p, const struct block_part *parts, int n,
+                     size_t max_slab_bytes);
 void block_pool_release(struct block_pool *p); /* a zeroed one is fine */
 
 size_t block_pool_slab_bytes(const struct block_pool *p);
@@ -57,9 +57,9 @@ int block_pool_refs(const struct block_pool *p, int32_t id);
 int block_pool_limit(const struct block_pool *p); /* ids are below this */
 
 void *block_pool_at(const struct block_pool *p, int32_t id); /* device memory of the first part */
-void *block_pool_part_at(const struct block_pool *p, int32_t id, int part); /* NULL: no such part */
+void *block_pool_part_at(const struct block_pool *p, int32_t id, int part); /* NULL: it is empty */
 
-/* The contents of block to become those of block from, in a pool of blocks of one part. */
+/* The contents of block to become those of block from. */
 void block_pool_copy(struct block_pool *p, int32_t to, int32_t from);
 
 #endif

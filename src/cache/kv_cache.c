@@ -33,6 +33,9 @@ static int check_options(const struct kv_cache_options *o, clm_error *err)
     if (o->bits && o->group_size != 32 && o->group_size != 64 && o->group_size != 128)
         return fail(err, CLM_ERR_ARG, "a cache in groups of %d: they are of 32, 64 or 128",
                     o->group_size);
+    if (o->n_shares < 0 || o->n_shares >= DEVICE_MAX_GROUP || (o->n_shares && o->rest.dev))
+        return fail(err, CLM_ERR_ARG, "a cache on %d devices%s", 1 + o->n_shares,
+                    o->rest.dev ? ", and some layers on another" : "");
     if (o->quantised_from < 0)
         return fail(err, CLM_ERR_ARG, "a cache quantised from token %d on", o->quantised_from);
     if (o->n_first < 0 || o->max_tokens < 0 || (o->max_tokens && o->max_tokens <= o->n_first))
@@ -95,36 +98,58 @@ static int group_for(kv_cache *c, const struct kv_layer_spec *l, device *d)
     return g;
 }
 
-/* The layers of group g one after another in the blocks of an empty pool; layers are those of the
- * cache that describe this pool. */
-static struct pool *lay_out_pool(kv_cache *c, int g, struct kv_layer *layers, size_t max_slab_bytes,
-                                 clm_error *err)
+/* The layers of a cache that has them for each of its devices, those of one of them. */
+static struct kv_layer *share_of(const kv_cache *c, struct kv_layer *layers, int share)
 {
-    struct pool *pool = &c->pools[c->n_pools++];
-    size_t block_bytes = 0;
+    return layers + (size_t)share * (size_t)c->n_layers;
+}
 
+/* The layers of group g one after another in a block; its bytes. */
+static int lay_out_block(const kv_cache *c, int g, struct kv_layer *layers, size_t *bytes,
+                         clm_error *err)
+{
+    *bytes = 0;
     for (int i = 0; i < c->n_layers; i++) {
         struct kv_layer *l = &layers[i];
 
         if (c->group_of[i] != g)
             continue;
-        if (!add_part(&block_bytes, &l->k_offset, l, l->k_dim) ||
-            !add_part(&block_bytes, &l->v_offset, l, l->v_dim))
-            return fail_null(err, CLM_ERR_ARG, "cache layer %d: a block does not fit in memory", i);
+        if (!add_part(bytes, &l->k_offset, l, l->k_dim) ||
+            !add_part(bytes, &l->v_offset, l, l->v_dim))
+            return fail(err, CLM_ERR_ARG, "cache layer %d: a block does not fit in memory", i);
     }
-    block_pool_init(&pool->blocks, c->groups[g].dev, block_bytes, max_slab_bytes);
-    for (int i = 0; i < c->n_layers; i++)
-        if (c->group_of[i] == g) {
-            layers[i].block_bytes = block_bytes;
-            layers[i].slab_shift = pool->blocks.slab_shift;
-        }
+    return 0;
+}
+
+/* An empty pool for the blocks of group g on all its devices; layers are those of the cache that
+ * describe this pool. */
+static struct pool *lay_out_pool(kv_cache *c, int g, struct kv_layer *layers, size_t max_slab_bytes,
+                                 clm_error *err)
+{
+    struct pool *pool = &c->pools[c->n_pools++];
+    struct block_part parts[DEVICE_MAX_GROUP] = {{.dev = c->groups[g].dev}};
+
+    for (int s = 0; s <= c->options.n_shares; s++) {
+        if (s > 0)
+            parts[s].dev = c->options.shares[s - 1].dev;
+        if (lay_out_block(c, g, share_of(c, layers, s), &parts[s].bytes, err))
+            return NULL;
+    }
+    block_pool_init(&pool->blocks, parts, 1 + c->options.n_shares, max_slab_bytes);
+    for (int s = 0; s <= c->options.n_shares; s++)
+        for (int i = 0; i < c->n_layers; i++)
+            if (c->group_of[i] == g) {
+                share_of(c, layers, s)[i].block_bytes = parts[s].bytes;
+                share_of(c, layers, s)[i].slab_shift = pool->blocks.slab_shift;
+            }
     return pool;
 }
 
-/* What is known of layer i before blocks are laid out. */
-static void describe_layer(kv_cache *c, int i, const struct kv_layer_spec *l)
+/* What is known of layer i on a device before blocks are laid out. */
+static void describe_layer(kv_cache *c, int share, int i, const struct kv_layer_spec *l)
 {
     const struct group *g = &c->groups[c->group_of[i]];
+    struct kv_layer *earlier = share_of(c, c->earlier, share) + i;
     struct kv_layer layer = {.type = c->options.type,
                              .n_kv_heads = l->n_kv_heads,
                              .k_dim = l->k_dim,
@@ -136,27 +161,63 @@ static void describe_layer(kv_cache *c, int i, const struct kv_layer_spec *l)
         layer.n_first = g->n_first;
         layer.n_last = g->reach;
     }
-    c->earlier[i] = layer;
+    *earlier = layer;
     if (c->options.bits && !l->plain) {
         layer.bits = c->options.bits;
         layer.group_size = fitting_group(l, c->options.group_size);
         layer.split = c->split;
-        layer.earlier = &c->earlier[i];
+        layer.earlier = earlier;
     }
-    c->layers[i] = layer;
+    share_of(c, c->layers, share)[i] = layer;
 }
 
-static int lay_out(kv_cache *c, device *d, const struct kv_layer_spec *layers, clm_error *err)
+static int describe_layers(kv_cache *c, device *d, const struct kv_layer_spec *layers,
+                           clm_error *err)
 {
     const struct kv_rest *rest = &c->options.rest;
-    size_t max_slab_bytes = SLAB_BYTES;
 
     for (int i = 0; i < c->n_layers; i++) {
         if (check_layer(&layers[i], i, err))
             return -1;
         c->group_of[i] = group_for(c, &layers[i], rest->dev && i >= rest->first ? rest->dev : d);
-        describe_layer(c, i, &layers[i]);
+        describe_layer(c, 0, i, &layers[i]);
     }
+    for (int s = 1; s <= c->options.n_shares; s++)
+        for (int i = 0; i < c->n_layers; i++) {
+            if (check_layer(&c->options.shares[s - 1].layers[i], i, err))
+                return -1;
+            describe_layer(c, s, i, &c->options.shares[s - 1].layers[i]);
+        }
+    return 0;
+}
+
+/* A pool for the states, where there are any. */
+static void lay_out_states(kv_cache *c, device *d, size_t max_slab_bytes)
+{
+    const struct kv_cache_options *o = &c->options;
+    struct block_part parts[DEVICE_MAX_GROUP] = {{.dev = d, .bytes = o->state_bytes}};
+    size_t bytes = o->state_bytes + o->rest.state_bytes;
+    int n = 1;
+
+    if (o->rest.dev)
+        parts[n++] = (struct block_part){.dev = o->rest.dev, .bytes = o->rest.state_bytes};
+    for (int i = 0; i < o->n_shares; i++) {
+        parts[n++] =
+            (struct block_part){.dev = o->shares[i].dev, .bytes = o->shares[i].state_bytes};
+        bytes += o->shares[i].state_bytes;
+    }
+    if (bytes == 0)
+        return;
+    c->states = &c->pools[c->n_pools++];
+    block_pool_init(&c->states->blocks, parts, n, max_slab_bytes);
+}
+
+static int lay_out(kv_cache *c, device *d, const struct kv_layer_spec *layers, clm_error *err)
+{
+    size_t max_slab_bytes = SLAB_BYTES;
+
+    if (describe_layers(c, d, layers, err))
+        return -1;
     /* Under a bound smaller slabs, so that little of it lies idle in half used ones. */
     if (max_slab_bytes > c->max_bytes / 64)
         max_slab_bytes = c->max_bytes / 64;
@@ -165,11 +226,7 @@ static int lay_out(kv_cache *c, device *d, const struct kv_layer_spec *layers, c
         if (!c->groups[g].pool)
             return -1;
     }
-    if (c->options.state_bytes || rest->state_bytes) {
-        c->states = &c->pools[c->n_pools++];
-        block_pool_init_two(&c->states->blocks, d, c->options.state_bytes, rest->dev,
-                            rest->state_bytes, max_slab_bytes);
-    }
+    lay_out_states(c, d, max_slab_bytes);
     for (int g = 0; g < c->n_groups && c->options.bits && c->split; g++) {
         if (c->groups[g].plain)
             continue;
@@ -183,6 +240,7 @@ static int lay_out(kv_cache *c, device *d, const struct kv_layer_spec *layers, c
 kv_cache *kv_cache_open(device *d, const struct kv_layer_spec *layers, int n_layers,
                         const struct kv_cache_options *options, clm_error *err)
 {
+    size_t n_described = (size_t)n_layers * (1 + (size_t)options->n_shares);
     arena *memory;
     kv_cache *c;
 
@@ -200,8 +258,8 @@ kv_cache *kv_cache_open(device *d, const struct kv_layer_spec *layers, int n_lay
                        ? kv_blocks_for(options->quantised_from) * KV_BLOCK_TOKENS
                        : INT_MAX / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS;
         c->n_layers = n_layers;
-        c->layers = arena_array(memory, struct kv_layer, n_layers);
-        c->earlier = arena_array(memory, struct kv_layer, n_layers);
+        c->layers = arena_array(memory, struct kv_layer, n_described);
+        c->earlier = arena_array(memory, struct kv_layer, n_described);
         c->group_of = arena_array(memory, int, n_layers);
         c->groups = arena_array(memory, struct group, n_layers);
         c->pools = arena_array(memory, struct pool, 2 * (size_t)n_layers + 1);
@@ -214,6 +272,7 @@ kv_cache *kv_cache_open(device *d, const struct kv_layer_spec *layers, int n_lay
         kv_cache_close(c);
         return NULL;
     }
+    c->options.shares = NULL; /* the caller's */
     return c;
 }
 
@@ -251,6 +310,11 @@ device *kv_cache_device(const kv_cache *c, int layer)
 const struct kv_layer *kv_cache_layer(const kv_cache *c, int layer)
 {
     return &c->layers[layer];
+}
+
+const struct kv_layer *kv_cache_layer_of(const kv_cache *c, int share, int layer)
+{
+    return share_of(c, c->layers, share) + layer;
 }
 
 const struct kv_cache_options *kv_cache_kind(const kv_cache *c)
@@ -320,12 +384,15 @@ static int grow_pool(kv_cache *c, struct pool *p, clm_error *err)
 {
     int rc = block_pool_grow(&p->blocks, err);
 
-    for (int i = 0; i < c->n_layers; i++) {
-        if (c->groups[c->group_of[i]].pool == p)
-            c->layers[i].slabs = p->blocks.device_slabs;
-        if (c->groups[c->group_of[i]].earlier == p)
-            c->earlier[i].slabs = p->blocks.device_slabs;
-    }
+    for (int s = 0; s <= c->options.n_shares; s++)
+        for (int i = 0; i < c->n_layers; i++) {
+            const struct group *g = &c->groups[c->group_of[i]];
+
+            if (g->pool == p)
+                share_of(c, c->layers, s)[i].slabs = p->blocks.parts[s].device_slabs;
+            if (g->earlier == p)
+                share_of(c, c->earlier, s)[i].slabs = p->blocks.parts[s].device_slabs;
+        }
     return rc;
 }
 

@@ -29,6 +29,13 @@ struct kv_rest {
     size_t state_bytes;
 };
 
+/* What another device has of every layer and of the states: other heads of the same tokens. */
+struct kv_share {
+    device *dev;
+    const struct kv_layer_spec *layers; /* [n_layers] with windows as the first device's */
+    size_t state_bytes;
+};
+
 /* Zero in every field but type means none. */
 struct kv_cache_options {
     enum dtype type; /* F32, F16 or BF16 */
@@ -43,6 +50,9 @@ struct kv_cache_options {
     int max_tokens, n_first;
     size_t state_bytes; /* what recurrent mixers remember of a sequence */
     struct kv_rest rest;
+    /* [n_shares], fewer than DEVICE_MAX_GROUP; not with a rest. Read by kv_cache_open alone. */
+    const struct kv_share *shares;
+    int n_shares;
     /* Bounds all blocks together, in use or not; 0: no bound but memory. */
     size_t max_bytes;
 };
@@ -52,9 +62,10 @@ typedef struct kv_sequence_cache kv_seq;
 typedef struct kv_map kv_map; /* cache/kv_map.h */
 
 /**
- * A cache for the layers of a model on a device, or on two. Memory is taken as sequences grow, in
- * slabs, and kept until close; only under the bound a pool gives up slabs without use to another.
- * The cache must outlive its sequences. One thread at a time for a cache and all its sequences.
+ * A cache for the layers of a model on a device, or on several. Memory is taken as sequences grow,
+ * in slabs, and kept until close; only under the bound a pool gives up slabs without use to
+ * another. The cache must outlive its sequences. One thread at a time for a cache and all its
+ * sequences.
  */
 kv_cache *kv_cache_open(device *d, const struct kv_layer_spec *layers, int n_layers,
                         const struct kv_cache_options *options, clm_error *err);
@@ -67,6 +78,8 @@ device *kv_cache_device(const kv_cache *c, int layer);
 device *kv_cache_group_device(const kv_cache *c, int group);
 /* How device operations find a layer's keys and values; changes when the cache has grown. */
 const struct kv_layer *kv_cache_layer(const kv_cache *c, int layer);
+/* The same on the device of share number share - 1; 0: the first. */
+const struct kv_layer *kv_cache_layer_of(const kv_cache *c, int share, int layer);
 
 const struct kv_cache_options *kv_cache_kind(const kv_cache *c);
 
@@ -132,6 +145,7 @@ struct kv_state {
 };
 struct kv_state kv_seq_state(const kv_seq *s);
 struct kv_state kv_seq_rest_state(const kv_seq *s);
+struct kv_state kv_seq_share_state(const kv_seq *s, int share); /* as of kv_cache_layer_of */
 
 /* The table of a group, in host memory, reserved tokens included: block number b of the sequence is
  * blocks[b] where b < n_kept, else blocks[b - n_gone]; tokens before n_mapped are in a map, of

@@ -13,10 +13,11 @@ struct pool {
     int need; /* blocks that the reserve at work will take */
 };
 
-/* Layers on one device that look equally far back and are stored alike. */
+/* Layers on one device, or with a share on each of several, that look equally far back and are
+ * stored alike. */
 struct group {
-    device *dev;
-    int window; /* as the model has it */
+    device *dev; /* the first */
+    int window;  /* as the model has it */
     bool plain;
     int reach;   /* a token sees so many at most, itself included, 0: all, */
     int n_first; /* and these first ones */
@@ -32,7 +33,7 @@ struct kv_cache {
     int split;        /* of groups that have two pools */
     int n_layers, n_groups;
     int n_pools;             /* one for each group, then one for states, then earlier ones */
-    struct kv_layer *layers; /* [n_layers] */
+    struct kv_layer *layers; /* [1 + n_shares, n_layers] */
     struct kv_layer *earlier;
     int *group_of;        /* [n_layers] */
     struct group *groups; /* [n_groups] */

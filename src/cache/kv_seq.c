@@ -518,7 +518,7 @@ int kv_cache_past_point(const kv_cache *c, int length, int n)
     return n;
 }
 
-/* The part of the states on one of the two devices. */
+/* The part of the states on one of the devices. */
 static struct kv_state state_part(const kv_seq *s, int part)
 {
     struct kv_state state = {NULL, NULL};
@@ -538,6 +538,11 @@ struct kv_state kv_seq_state(const kv_seq *s)
 struct kv_state kv_seq_rest_state(const kv_seq *s)
 {
     return state_part(s, 1);
+}
+
+struct kv_state kv_seq_share_state(const kv_seq *s, int share)
+{
+    return state_part(s, share);
 }
 
 struct kv_table kv_seq_table(const kv_seq *s, int group)
