@@ -62,6 +62,10 @@ typedef struct clm_model_options {
      * one; the CPU computes the others. 0: as many as its free memory has room for; -1: none;
      * INT_MAX: all. */
     int gpu_layers;
+    /* How many devices compute every layer together, each with its share of the heads, feed-forward
+     * blocks and experts: the first GPUs that CUDA shows, or as many groups of the CPU's threads.
+     * 0 or 1: one. Not with gpu_layers, an adapter or prompt cache files. */
+    int tensor_parallel;
 } clm_model_options;
 
 /**

@@ -23,6 +23,7 @@ static int open_small(struct draft_session *d, const struct draft_args *a,
     struct engine_options options = model_options_engine(o, 0);
     struct model_devices where = session->devices;
 
+    where.n_group = 0; /* a small model is faster on the first alone */
     if (where.gpu_layers != GPU_LAYERS_ALL)
         where.gpu_layers = GPU_LAYERS_AUTO; /* the option counts the model's */
     where.cache_bytes = 0;

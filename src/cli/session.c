@@ -35,6 +35,10 @@ const struct option options_running[] = {
                    "how many layers, the last ones, to have on the GPU while the CPU computes the "
                    "others: a number, all, or auto (the default: as many as its free memory has "
                    "room for)")},
+    {INT_OPTION("tensor-parallel", 0, struct model_options, tensor_parallel, 1, DEVICE_MAX_GROUP,
+                "how many GPUs, the first that CUDA shows, compute every layer together, each with "
+                "its share of the heads, feed-forward blocks and experts (default: 1); with "
+                "--device cpu so many groups of threads")},
     {INT_OPTION("threads", 't', struct model_options, threads, 0, 1024,
                 "threads of the CPU to compute with (default: 0, one for each physical core)")},
     {FLAG_OPTION("exact", 0, struct model_options, exact,
@@ -133,11 +137,17 @@ static int parse_gpu_layers(int *out, const char *text, clm_error *err)
 
 int session_open_devices(struct session *s, const struct model_options *o, clm_error *err)
 {
+    const char *name = o->device ? devices[o->device] : NULL;
     int gpu_layers;
 
-    if (parse_gpu_layers(&gpu_layers, o->gpu_layers, err) ||
-        model_devices_open(&s->devices, o->device ? devices[o->device] : NULL, o->threads,
-                           gpu_layers, err))
+    if (parse_gpu_layers(&gpu_layers, o->gpu_layers, err))
+        return -1;
+    if (o->tensor_parallel > 1 && gpu_layers != GPU_LAYERS_AUTO && gpu_layers != GPU_LAYERS_ALL)
+        return fail(err, CLM_ERR_ARG,
+                    "--tensor-parallel computes all layers on its GPUs; leave --gpu-layers out");
+    if (o->tensor_parallel > 1
+            ? model_devices_open_group(&s->devices, o->tensor_parallel, name, o->threads, err)
+            : model_devices_open(&s->devices, name, o->threads, gpu_layers, err))
         return -1;
     s->devices.cache_bytes = o->cache_bytes;
     return 0;

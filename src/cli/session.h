@@ -11,6 +11,7 @@ struct model_options {
     const char *model;
     int device;             /* 0: the best, 1: cpu, 2: cuda */
     const char *gpu_layers; /* NULL: as many as fit */
+    int tensor_parallel;    /* devices that compute together; 0 counts as 1 */
     int threads;
     bool exact;
     const char *adapter_path; /* NULL: none */

@@ -108,6 +108,11 @@ int cache_plan_make(struct cache_plan *plan, const struct model *m, arena *a, cl
     const struct spec *s = m->spec;
     struct builder b = {.lists = any_index(s)};
 
+    if (m->n_shares)
+        return fail(err, CLM_ERR_UNSUPPORTED,
+                    "prompt caches cannot be files where %d devices each have a share of them; use "
+                    "one device",
+                    m->n_shares);
     b.leaves = arena_array(a, struct cache_leaf, (size_t)s->n_layers * 2 * LAYER_MAX_BRANCHES + 1);
     if (!b.leaves)
         return fail(err, CLM_ERR_NOMEM, "no memory for the caches of %d layers", s->n_layers);

@@ -35,7 +35,8 @@ struct cache_plan {
 /* How far back a token sees in its chunk or window; 0: everything. */
 int cache_leaf_window(const struct cache_leaf *l);
 
-/* In the arena. CLM_ERR_UNSUPPORTED: a model with a kind of layer that files cannot hold. */
+/* In the arena. CLM_ERR_UNSUPPORTED: a model with a kind of layer that files cannot hold, or one
+ * that several devices compute together. */
 int cache_plan_make(struct cache_plan *plan, const struct model *m, arena *a, clm_error *err);
 
 #endif

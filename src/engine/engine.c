@@ -1,8 +1,10 @@
 /* engine/engine.c: from a ragged batch to one forward pass. */
 #include "engine/engine.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "nn/nn.h"
 
 #define DEFAULT_MAX_ROWS 512
@@ -16,11 +18,19 @@ struct buffer {
 struct engine {
     struct model *model;
     kv_cache *cache;
-    struct pass_memory *memories[NN_MAX_PARTS]; /* of each part of the model */
+    int n_shares; /* devices that compute the model together; 1: there is but one model */
+    struct pass_memory *memories[DEVICE_MAX_GROUP][NN_MAX_PARTS]; /* of each share, by part */
+    thread_pool *threads; /* one for each share; NULL: of one */
     int max_rows;
     bool exact;
-    struct buffer tokens, past, positions, logit_rows, sequences, batches, states, logits;
+    struct buffer tokens, past, positions, logit_rows, sequences, batches, states, logits, pieces;
 };
+
+/* What a device computes, where several do it together, or the model. */
+static const struct nn_model *share_of(const struct model *m, int share)
+{
+    return m->n_shares ? m->shares[share] : m->nn;
+}
 
 static void *buffer_need(struct buffer *b, size_t count, size_t size, clm_error *err)
 {
@@ -42,10 +52,10 @@ static void *buffer_need(struct buffer *b, size_t count, size_t size, clm_error 
 
 static struct kv_cache_options cache_options(const struct model *m, const struct engine_options *o)
 {
-    const struct nn_part *parts = m->nn->parts;
+    const struct nn_part *parts = share_of(m, 0)->parts;
     struct kv_rest rest = {0};
 
-    if (m->nn->n_parts > 1)
+    if (share_of(m, 0)->n_parts > 1)
         rest = (struct kv_rest){parts[1].dev, parts[1].first_cache, parts[1].state_bytes};
     return (struct kv_cache_options){
         .type = o->cache_type_set ? o->cache_type
@@ -65,18 +75,11 @@ static struct kv_cache_options cache_options(const struct model *m, const struct
 }
 
 /* One layer of the cache for each attention, in the order of the model. */
-static kv_cache *open_cache(const struct model *m, const struct engine_options *o, clm_error *err)
+static void describe_layers(struct kv_layer_spec *layers, const struct nn_model *m)
 {
-    int n = m->nn->n_cache_layers;
-    struct kv_layer_spec *layers = mem_zeroed((size_t)n + 1, sizeof *layers);
-    struct kv_cache_options options = cache_options(m, o);
-    kv_cache *cache;
-
-    if (!layers)
-        return fail_null(err, CLM_ERR_NOMEM, "engine: no memory");
     for (int i = 0; i < m->spec->n_layers; i++) {
-        for (int b = 0; b < m->nn->layers[i].n_branches; b++) {
-            const struct nn_branch *branch = &m->nn->layers[i].branches[b];
+        for (int b = 0; b < m->layers[i].n_branches; b++) {
+            const struct nn_branch *branch = &m->layers[i].branches[b];
             struct kv_layer_spec kept[NN_MAX_CACHES];
             int n_kept = nn_branch_caches(branch->spec, kept);
             int first = branch->spec->op == OP_MLA      ? branch->mla.cache_layer
@@ -87,24 +90,56 @@ static kv_cache *open_cache(const struct model *m, const struct engine_options *
                 layers[first + k] = kept[k];
         }
     }
-    cache = kv_cache_open(m->nn->parts[0].dev, layers, n, &options, err);
+}
+
+static kv_cache *open_cache(const struct model *m, int n_shares, const struct engine_options *o,
+                            clm_error *err)
+{
+    size_t n = (size_t)m->nn->n_cache_layers;
+    struct kv_layer_spec *layers = mem_zeroed(n * (size_t)n_shares + 1, sizeof *layers);
+    struct kv_cache_options options = cache_options(m, o);
+    struct kv_share shares[DEVICE_MAX_GROUP];
+    kv_cache *cache;
+
+    if (!layers)
+        return fail_null(err, CLM_ERR_NOMEM, "engine: no memory");
+    for (int i = 0; i < n_shares; i++) {
+        const struct nn_part *part = &share_of(m, i)->parts[0];
+
+        describe_layers(layers + (size_t)i * n, share_of(m, i));
+        if (i > 0)
+            shares[i - 1] = (struct kv_share){part->dev, layers + (size_t)i * n, part->state_bytes};
+    }
+    options.shares = shares;
+    options.n_shares = n_shares - 1;
+    cache = kv_cache_open(share_of(m, 0)->parts[0].dev, layers, (int)n, &options, err);
     mem_free(layers);
     return cache;
 }
 
-static int open_parts(engine *e, clm_error *err)
+static int open_parts(engine *e, int share, clm_error *err)
 {
-    const struct nn_model *nn = e->model->nn;
+    const struct nn_model *nn = share_of(e->model, share);
 
     for (int i = 0; i < nn->n_parts; i++) {
         device *d = nn->parts[i].dev;
 
         d->ops->set_exact(d, e->exact);
-        e->memories[i] = pass_memory_open(d, err);
-        if (!e->memories[i])
+        e->memories[share][i] = pass_memory_open(d, err);
+        if (!e->memories[share][i])
             return -1;
     }
     return 0;
+}
+
+static int open_shares(engine *e, clm_error *err)
+{
+    for (int i = 0; i < e->n_shares; i++)
+        if (open_parts(e, i, err))
+            return -1;
+    if (e->n_shares > 1)
+        e->threads = thread_pool_open(e->n_shares, err);
+    return e->n_shares == 1 || e->threads ? 0 : -1;
 }
 
 engine *engine_open(struct model *m, const struct engine_options *options, clm_error *err)
@@ -117,8 +152,9 @@ engine *engine_open(struct model *m, const struct engine_options *options, clm_e
     e->model = m;
     e->max_rows = o.max_rows > 0 ? o.max_rows : DEFAULT_MAX_ROWS;
     e->exact = o.exact;
-    e->cache = open_cache(m, &o, err);
-    if (!e->cache || open_parts(e, err)) {
+    e->n_shares = m->n_shares ? m->n_shares : 1;
+    e->cache = open_cache(m, e->n_shares, &o, err);
+    if (!e->cache || open_shares(e, err)) {
         engine_close(e);
         return NULL;
     }
@@ -129,8 +165,10 @@ void engine_close(engine *e)
 {
     if (!e)
         return;
-    for (int i = 0; i < NN_MAX_PARTS; i++)
-        pass_memory_close(e->memories[i]);
+    thread_pool_close(e->threads);
+    for (int s = 0; s < DEVICE_MAX_GROUP; s++)
+        for (int i = 0; i < NN_MAX_PARTS; i++)
+            pass_memory_close(e->memories[s][i]);
     kv_cache_close(e->cache);
     mem_free(e->tokens.data);
     mem_free(e->past.data);
@@ -140,6 +178,7 @@ void engine_close(engine *e)
     mem_free(e->batches.data);
     mem_free(e->states.data);
     mem_free(e->logits.data);
+    mem_free(e->pieces.data);
     mem_free(e);
 }
 
@@ -172,8 +211,9 @@ size_t engine_activation_peak(const engine *e)
 {
     size_t peak = 0;
 
-    for (int i = 0; i < e->model->nn->n_parts; i++)
-        peak += pass_memory_peak(e->memories[i]);
+    for (int s = 0; s < e->n_shares; s++)
+        for (int i = 0; i < share_of(e->model, s)->n_parts; i++)
+            peak += pass_memory_peak(e->memories[s][i]);
     return peak;
 }
 
@@ -260,13 +300,21 @@ static int reserve(const struct step *s, clm_error *err)
     return 0;
 }
 
-/* The host arrays of a step. */
+/* The host arrays of a step. Those that name device memory are there for each share. */
 struct rows {
     int32_t *tokens, *past, *positions, *logit_rows;
-    struct kv_batch *batches;      /* [groups] */
-    struct kv_sequence *sequences; /* [groups, n_inputs] */
-    struct state_sequence *states; /* [parts, n_inputs] */
+    struct kv_batch *batches;      /* [shares, groups] */
+    struct kv_sequence *sequences; /* [shares, groups, n_inputs] */
+    struct state_sequence *states; /* [shares or parts, n_inputs] */
 };
+
+/* Groups of cache layers; one where there are none. */
+static size_t n_batches(const engine *e)
+{
+    int groups = kv_cache_groups(e->cache);
+
+    return groups ? (size_t)groups : 1;
+}
 
 /* The tokens before each of an input's, the nearest first. */
 static void lay_out_past(const engine *e, const struct engine_input *in, int32_t *past)
@@ -282,44 +330,55 @@ static void lay_out_past(const engine *e, const struct engine_input *in, int32_t
                                                               : 0;
 }
 
+/* Row lists of input i, whose rows begin at row. */
+static void lay_out_input(const engine *e, const struct step *s, struct rows *r, int i, int row)
+{
+    const struct engine_input *in = &s->inputs[i];
+    size_t n_lists = n_batches(e) * (size_t)e->n_shares, n_inputs = (size_t)s->n_inputs;
+    int position = kv_seq_length(in->seq);
+    int n_states = e->n_shares > 1 ? e->n_shares : NN_MAX_PARTS;
+
+    for (int p = 0; p < n_states; p++) {
+        struct kv_state state = e->n_shares > 1 ? kv_seq_share_state(in->seq, p)
+                                : p             ? kv_seq_rest_state(in->seq)
+                                                : kv_seq_state(in->seq);
+
+        r->states[(size_t)p * n_inputs + (size_t)i] = (struct state_sequence){
+            .row = row, .n_rows = in->n_tokens, .from = state.from, .to = state.to};
+    }
+    for (size_t g = 0; g < n_lists; g++)
+        r->sequences[g * n_inputs + (size_t)i] =
+            (struct kv_sequence){.row = row, .n_rows = in->n_tokens, .position = position};
+    memcpy(r->tokens + row, in->tokens, (size_t)in->n_tokens * sizeof(int32_t));
+    lay_out_past(e, in, r->past + (size_t)row * (size_t)n_past(e));
+    for (int t = 0; t < in->n_tokens; t++)
+        r->positions[row + t] = position + t;
+}
+
 static int lay_out(engine *e, const struct step *s, struct rows *r, clm_error *err)
 {
-    size_t groups = (size_t)kv_cache_groups(e->cache), n_batches = groups ? groups : 1;
+    size_t n_lists = n_batches(e) * (size_t)e->n_shares, n_inputs = (size_t)s->n_inputs;
     int row = 0, logit = 0;
 
     r->tokens = buffer_need(&e->tokens, (size_t)s->n_rows, sizeof(int32_t), err);
     r->past = buffer_need(&e->past, (size_t)s->n_rows * (size_t)n_past(e), sizeof(int32_t), err);
     r->positions = buffer_need(&e->positions, (size_t)s->n_rows, sizeof(int32_t), err);
     r->logit_rows = buffer_need(&e->logit_rows, (size_t)s->n_logits, sizeof(int32_t), err);
-    r->batches = buffer_need(&e->batches, n_batches, sizeof(struct kv_batch), err);
-    r->sequences = buffer_need(&e->sequences, n_batches * (size_t)s->n_inputs,
-                               sizeof(struct kv_sequence), err);
-    r->states = buffer_need(&e->states, (size_t)s->n_inputs * NN_MAX_PARTS,
+    r->batches = buffer_need(&e->batches, n_lists, sizeof(struct kv_batch), err);
+    r->sequences = buffer_need(&e->sequences, n_lists * n_inputs, sizeof(struct kv_sequence), err);
+    r->states = buffer_need(&e->states, n_inputs * (size_t)(NN_MAX_PARTS + e->n_shares),
                             sizeof(struct state_sequence), err);
     if (!r->tokens || !r->past || !r->positions || !r->logit_rows || !r->batches || !r->sequences ||
         !r->states)
         return -1;
     for (int i = 0; i < s->n_inputs; i++) {
-        const struct engine_input *in = &s->inputs[i];
-        int position = kv_seq_length(in->seq);
-        struct kv_state states[] = {kv_seq_state(in->seq), kv_seq_rest_state(in->seq)};
-
-        for (int p = 0; p < NN_MAX_PARTS; p++)
-            r->states[p * s->n_inputs + i] = (struct state_sequence){
-                .row = row, .n_rows = in->n_tokens, .from = states[p].from, .to = states[p].to};
-        for (size_t g = 0; g < n_batches; g++)
-            r->sequences[g * (size_t)s->n_inputs + (size_t)i] =
-                (struct kv_sequence){.row = row, .n_rows = in->n_tokens, .position = position};
-        memcpy(r->tokens + row, in->tokens, (size_t)in->n_tokens * sizeof(int32_t));
-        lay_out_past(e, in, r->past + (size_t)row * (size_t)n_past(e));
-        for (int t = 0; t < in->n_tokens; t++)
-            r->positions[row + t] = position + t;
-        row += in->n_tokens;
-        for (int l = in->n_logits; l > 0; l--)
+        lay_out_input(e, s, r, i, row);
+        row += s->inputs[i].n_tokens;
+        for (int l = s->inputs[i].n_logits; l > 0; l--)
             r->logit_rows[logit++] = row - l;
     }
-    for (size_t g = 0; g < n_batches; g++)
-        r->batches[g] = (struct kv_batch){.sequences = r->sequences + g * (size_t)s->n_inputs,
+    for (size_t g = 0; g < n_lists; g++)
+        r->batches[g] = (struct kv_batch){.sequences = r->sequences + g * n_inputs,
                                           .n_sequences = s->n_inputs,
                                           .n_rows = s->n_rows};
     return 0;
@@ -328,12 +387,15 @@ static int lay_out(engine *e, const struct step *s, struct rows *r, clm_error *e
 /* Block tables go to the device of the part with the pass. */
 static void upload_tables(const engine *e, const struct step *s, const struct rows *r, pass *p)
 {
+    size_t first = n_batches(e) * (size_t)p->model->share;
+
     for (int g = 0; g < kv_cache_groups(e->cache); g++) {
-        if (kv_cache_group_device(e->cache, g) != p->dev)
+        if (e->n_shares == 1 && kv_cache_group_device(e->cache, g) != p->dev)
             continue;
         for (int i = 0; i < s->n_inputs; i++) {
             struct kv_table table = kv_seq_table(s->inputs[i].seq, g);
-            struct kv_sequence *seq = &r->sequences[g * s->n_inputs + i];
+            struct kv_sequence *seq =
+                &r->sequences[(first + (size_t)g) * (size_t)s->n_inputs + (size_t)i];
 
             seq->n_kept = table.n_kept;
             seq->n_gone = table.n_gone;
@@ -348,27 +410,31 @@ static void upload_tables(const engine *e, const struct step *s, const struct ro
 static void upload_rows(const engine *e, const struct step *s, const struct rows *r, pass *p)
 {
     size_t bytes = (size_t)s->n_rows * sizeof(int32_t);
+    int states = e->n_shares > 1 ? p->model->share : p->part;
 
     p->rows = (struct pass_rows){
         .tokens = pass_upload(p, r->tokens, bytes),
         .past = pass_upload(p, r->past, bytes * (size_t)n_past(e)),
         .positions = pass_upload(p, r->positions, bytes),
         .n_rows = s->n_rows,
-        .kv = r->batches,
-        .states = {.sequences = r->states + p->part * s->n_inputs,
+        .kv = r->batches + n_batches(e) * (size_t)p->model->share,
+        .states = {.sequences = r->states + (size_t)states * (size_t)s->n_inputs,
                    .n_sequences = s->n_inputs,
                    .n_rows = s->n_rows},
     };
     upload_tables(e, s, r, p);
 }
 
-static int run(engine *e, const struct step *s, const struct rows *r, float *logits, clm_error *err)
+/* The pass of a share; logits [n_logits, those of its head]. */
+static int run_share(engine *e, const struct step *s, const struct rows *r, int share,
+                     float *logits, clm_error *err)
 {
+    const struct nn_model *m = share_of(e->model, share);
     pass p;
     tensor *out;
 
-    pass_init(&p, e->model->nn, e->cache, e->memories, err);
-    for (int i = e->model->nn->n_parts; i-- > 0;) {
+    pass_init(&p, m, e->cache, e->memories[share], err);
+    for (int i = m->n_parts; i-- > 0;) {
         pass_enter(&p, i);
         upload_rows(e, s, r, &p);
         p.part_rows[i] = p.rows;
@@ -379,6 +445,64 @@ static int run(engine *e, const struct step *s, const struct rows *r, float *log
         p.ops->download(p.dev, logits, out->data,
                         (size_t)out->rows * (size_t)out->cols * sizeof(float));
     return pass_done(&p);
+}
+
+/* A step of several devices. */
+struct joint_step {
+    engine *e;
+    const struct step *step;
+    const struct rows *rows;
+    float *pieces, *logits; /* [n_logits] times each share's; and all, [n_logits, vocab_size] */
+    _Atomic int failed;     /* 1 + the first share that did, which is why others then do; 0: none */
+    clm_error errors[DEVICE_MAX_GROUP];
+};
+
+/* Each piece has a range of the columns. */
+static void join_logits(const struct joint_step *j, int share, const float *piece)
+{
+    const struct nn_model *m = j->e->model->shares[share];
+    size_t n = (size_t)m->lm_head.w.n_out, all = (size_t)j->e->model->spec->vocab_size;
+
+    for (size_t i = 0; i < (size_t)j->step->n_logits; i++)
+        memcpy(j->logits + i * all + m->first_logit, piece + i * n, n * sizeof *piece);
+}
+
+static void run_in_thread(void *ctx, int share, int n_shares)
+{
+    struct joint_step *j = ctx;
+    const struct nn_model *m = j->e->model->shares[share];
+    float *piece = j->pieces + (size_t)m->first_logit * (size_t)j->step->n_logits;
+    device *d = m->parts[0].dev;
+    int none = 0;
+
+    (void)n_shares;
+    if (run_share(j->e, j->step, j->rows, share, piece, &j->errors[share]) == 0) {
+        join_logits(j, share, piece);
+        return;
+    }
+    atomic_compare_exchange_strong(&j->failed, &none, share + 1);
+    d->ops->leave(d);
+}
+
+static int run_jointly(engine *e, const struct step *s, const struct rows *r, float *logits,
+                       clm_error *err)
+{
+    struct joint_step j = {.e = e, .step = s, .rows = r, .logits = logits};
+    device *d = share_of(e->model, 0)->parts[0].dev;
+    int failed;
+
+    j.pieces = buffer_need(&e->pieces, (size_t)s->n_logits * (size_t)e->model->spec->vocab_size,
+                           sizeof(float), err);
+    if (!j.pieces || d->ops->rejoin(d, err))
+        return -1;
+    thread_pool_run(e->threads, run_in_thread, &j);
+    failed = atomic_load(&j.failed);
+    return failed ? fail(err, j.errors[failed - 1].code, "%s", j.errors[failed - 1].message) : 0;
+}
+
+static int run(engine *e, const struct step *s, const struct rows *r, float *logits, clm_error *err)
+{
+    return e->n_shares > 1 ? run_jointly(e, s, r, logits, err) : run_share(e, s, r, 0, logits, err);
 }
 
 int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,

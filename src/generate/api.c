@@ -18,6 +18,20 @@ static void pass_warning(void *ctx, enum log_level level, const char *message)
         m->warn(m->warn_ctx, message);
 }
 
+static int open_devices(struct model_devices *where, const clm_model_options *o, clm_error *err)
+{
+    if (o->tensor_parallel < 0)
+        return fail(err, CLM_ERR_ARG, "tensor_parallel must be 0 or more, not %d",
+                    o->tensor_parallel);
+    if (o->tensor_parallel < 2)
+        return model_devices_open(where, o->device, o->n_threads, o->gpu_layers, err);
+    if (o->gpu_layers != GPU_LAYERS_AUTO && o->gpu_layers != GPU_LAYERS_ALL)
+        return fail(err, CLM_ERR_ARG,
+                    "tensor_parallel has all layers on its devices; gpu_layers must be 0, not %d",
+                    o->gpu_layers);
+    return model_devices_open_group(where, o->tensor_parallel, o->device, o->n_threads, err);
+}
+
 clm_model *clm_model_open(const char *path, const clm_model_options *options, clm_error *err)
 {
     clm_model_options o = options ? *options : (clm_model_options){0};
@@ -35,7 +49,7 @@ clm_model *clm_model_open(const char *path, const clm_model_options *options, cl
         fail(err, CLM_ERR_NOMEM, "no memory for a model");
     else if (o.gpu_layers < GPU_LAYERS_NONE)
         fail(err, CLM_ERR_ARG, "gpu_layers must be -1 or more, not %d", o.gpu_layers);
-    else if (model_devices_open(&m->devices, o.device, o.n_threads, o.gpu_layers, err) == 0)
+    else if (open_devices(&m->devices, &o, err) == 0)
         m->model = model_open_over(path, o.adapter_path, &m->devices, &m->log, err);
     if (m->model)
         m->tokenizer = tokenizer_open(path, &m->log, err);

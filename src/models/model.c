@@ -11,6 +11,7 @@
 #include "models/family.h"
 #include "models/place.h"
 #include "models/registry.h"
+#include "models/share.h"
 
 void *model_alloc(struct model *m, device *d, size_t size, clm_error *err)
 {
@@ -50,6 +51,8 @@ void model_close(struct model *m)
         unmap(m->nn->parts[i].dev, m->adapter);
     }
     nn_model_release(m->nn);
+    for (int i = 0; i < m->n_shares; i++)
+        nn_model_release(m->shares[i]);
     checkpoint_close(m->weights);
     checkpoint_close(m->adapter);
     config_close(m->config);
@@ -300,11 +303,26 @@ static int open_adapter(struct model *m, struct adapter *a, const char *path, cl
     return 0;
 }
 
+/* Where the whole model goes: of several devices that compute together to memory of the host. */
+static struct model_devices whole_devices(const struct model_devices *where)
+{
+    if (where->n_group < 2)
+        return *where;
+    return (struct model_devices){.dev = where->rest ? where->rest : where->dev};
+}
+
+static int share_out(struct model *m, const struct model_devices *where, const struct log *log,
+                     clm_error *err)
+{
+    return where->n_group < 2 ? 0 : model_share_out(m, where->group, where->n_group, log, err);
+}
+
 struct model *model_open_over(const char *path, const char *adapter_path,
                               const struct model_devices *where, const struct log *log,
                               clm_error *err)
 {
     struct model *m = new_model(err);
+    struct model_devices whole = whole_devices(where);
     struct adapter a = {0}, *adapter = adapter_path ? &a : NULL;
     int rc;
 
@@ -312,11 +330,11 @@ struct model *model_open_over(const char *path, const char *adapter_path,
         return NULL;
     rc = open_files(m, path, log, err) ||
          (adapter && open_adapter(m, adapter, adapter_path, err)) || describe(m, adapter, err) ||
-         model_place(m, where, NULL, log, err) || model_bind(m, path, adapter, log, err);
+         model_place(m, &whole, NULL, log, err) || model_bind(m, path, adapter, log, err);
     adapter_close(&a);
     if (rc == 0) {
         nn_model_share(m->nn);
-        rc = norm_head(m, err) || finish_gates(m, err);
+        rc = norm_head(m, err) || finish_gates(m, err) || share_out(m, where, log, err);
     }
     if (rc) {
         model_close(m);
@@ -340,17 +358,23 @@ struct model *model_random_over(const char *config_text, const char *name,
                                 struct model_format format, const struct model_devices *where,
                                 const struct log *log, clm_error *err)
 {
+    struct model_devices whole = whole_devices(where);
     struct model *m = new_model(err);
+    int rc;
 
     if (!m)
         return NULL;
     m->config = config_parse(config_text, strlen(config_text), name, log, err);
-    if (!m->config || describe(m, NULL, err) || model_place(m, where, &format, log, err) ||
-        model_bind_random(m, format, err)) {
+    rc = !m->config || describe(m, NULL, err) || model_place(m, &whole, &format, log, err) ||
+         model_bind_random(m, format, err);
+    if (rc == 0) {
+        nn_model_share(m->nn);
+        rc = share_out(m, where, log, err);
+    }
+    if (rc) {
         model_close(m);
         return NULL;
     }
-    nn_model_share(m->nn);
     return m;
 }
 

@@ -25,6 +25,10 @@ struct model {
     int n_adapted;                           /* places to which it adds */
     struct spec *spec;
     struct nn_model *nn;
+    /* Where several devices compute it together: what each has; nn is in host memory then and
+     * only what these were made of. */
+    struct nn_model **shares;
+    int n_shares; /* 0: nn is computed */
     const struct family *family;
     struct model_owned *owned; /* vectors, random weights */
     size_t n_owned, owned_capacity;
@@ -37,8 +41,12 @@ enum { GPU_LAYERS_NONE = -1, GPU_LAYERS_AUTO = 0, GPU_LAYERS_ALL = INT_MAX };
  * not to, the others on rest, which reads host memory. They must outlive the model. */
 struct model_devices {
     device *dev;
-    device *rest;       /* NULL: there is none, all goes to dev */
-    int gpu_layers;     /* on dev: so many, or one of the above */
+    device *rest;   /* NULL: there is none, all goes to dev */
+    int gpu_layers; /* on dev: so many, or one of the above */
+    /* n_group > 1: dev and others compute all layers together, see models/share.h; rest, where dev
+     * does not read host memory, has what they are given their shares of. */
+    device *group[DEVICE_MAX_GROUP];
+    int n_group;
     size_t cache_bytes; /* the bound of the cache, for which room is left; 0: there is none */
 };
 
@@ -48,6 +56,9 @@ struct model_devices {
  */
 int model_devices_open(struct model_devices *where, const char *name, int n_threads, int gpu_layers,
                        clm_error *err);
+/* The same for n devices that compute together, as device_open_group opens them. */
+int model_devices_open_group(struct model_devices *where, int n, const char *name, int n_threads,
+                             clm_error *err);
 void model_devices_close(struct model_devices *where); /* a zeroed one is fine */
 
 /**

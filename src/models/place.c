@@ -39,10 +39,26 @@ int model_devices_open(struct model_devices *where, const char *name, int n_thre
     return where->rest ? 0 : -1;
 }
 
+int model_devices_open_group(struct model_devices *where, int n, const char *name, int n_threads,
+                             clm_error *err)
+{
+    *where = (struct model_devices){.gpu_layers = GPU_LAYERS_ALL};
+    if (device_open_group(where->group, n, name, n_threads, err))
+        return -1;
+    where->n_group = n;
+    where->dev = where->group[0];
+    if (n == 1 || where->dev->ops->reads_host)
+        return 0;
+    where->rest = device_cpu_open(n_threads, err);
+    return where->rest ? 0 : -1;
+}
+
 void model_devices_close(struct model_devices *where)
 {
     if (where->rest)
         where->rest->ops->close(where->rest);
+    for (int i = 1; i < where->n_group; i++)
+        where->group[i]->ops->close(where->group[i]);
     if (where->dev)
         where->dev->ops->close(where->dev);
     *where = (struct model_devices){0};

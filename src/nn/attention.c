@@ -171,7 +171,7 @@ static void look(pass *p, const struct nn_attention *a, const tensor *x, tensor 
 {
     const struct attention_spec *s = a->spec;
     const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, a->cache_layer)];
-    const struct kv_layer *kv = kv_cache_layer(p->cache, a->cache_layer);
+    const struct kv_layer *kv = pass_kv_layer(p, a->cache_layer);
     struct attend_params params = {
         .n_heads = s->n_heads,
         .tiled = s->tiled,
@@ -214,7 +214,7 @@ static void mix(pass *p, const struct nn_attention *a, tensor *y, tensor *q)
     if (p->failed)
         return;
     p->ops->activate(p->dev, gate, gate, ACT_SIGMOID);
-    p->ops->attend(p->dev, global, q, kv_cache_layer(p->cache, other),
+    p->ops->attend(p->dev, global, q, pass_kv_layer(p, other),
                    &p->rows.kv[kv_cache_group_of(p->cache, other)], &params);
     p->ops->add(p->dev, global, y, -1);
     heads = nn_part_rows(global, s->n_heads, 0, y->cols / s->n_heads);
@@ -251,5 +251,8 @@ tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x, siz
     nn_norm_inplace(p, &a->out_norm, y, v_dim);
     nn_gate(p, &a->gate, s->gate, s->gate_activation, s->n_heads, y, x);
     nn_norm_inplace(p, &a->o_norm, y, y->cols);
-    return nn_linear(p, &a->o_proj, y);
+    y = nn_linear(p, &a->o_proj, y);
+    if (a->is_share)
+        pass_sum(p, y);
+    return y;
 }

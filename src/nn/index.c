@@ -19,7 +19,7 @@ const tensor *nn_choose_keys(pass *p, const struct nn_index *index, const tensor
 {
     const struct index_spec *s = index->spec;
     const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, index->cache_layer)];
-    const struct kv_layer *kv = kv_cache_layer(p->cache, index->cache_layer);
+    const struct kv_layer *kv = pass_kv_layer(p, index->cache_layer);
     int n_sets = s->block_size ? s->n_heads : 1;
     tensor *q = nn_linear(p, &index->q, latent), *k = nn_linear(p, &index->k, x);
     tensor *weights = s->block_size ? NULL : nn_linear(p, &index->weights, x);

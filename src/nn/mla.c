@@ -67,7 +67,7 @@ tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
 {
     const struct mla_spec *s = m->spec;
     const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, m->cache_layer)];
-    const struct kv_layer *kv = kv_cache_layer(p->cache, m->cache_layer);
+    const struct kv_layer *kv = pass_kv_layer(p, m->cache_layer);
     struct attend_params params = {.n_heads = s->n_heads, .scale = s->scale};
     int head_dim = s->rope_dim + s->kv_rank;
     const tensor *latent = query_latent(p, m, x);
@@ -91,5 +91,8 @@ tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
     to = nn_part_rows(y, s->n_heads, 0, s->v_dim);
     nn_per_part(p, &m->unembed, s->n_heads, &to, &from);
     nn_gate(p, &m->gate, s->gate, ACT_SIGMOID, s->n_heads, y, x);
-    return nn_linear(p, &m->o_proj, y);
+    y = nn_linear(p, &m->o_proj, y);
+    if (m->is_share)
+        pass_sum(p, y);
+    return y;
 }

@@ -59,5 +59,8 @@ tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x)
             p->ops->activate(p->dev, y[0], y[0], s->activation);
     }
     nn_norm_inplace(p, &m->inner_norm, y[0], s->intermediate_size);
-    return nn_linear(p, &m->down_proj, y[0]);
+    y[0] = nn_linear(p, &m->down_proj, y[0]);
+    if (m->is_share)
+        pass_sum(p, y[0]);
+    return y[0];
 }

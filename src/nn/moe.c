@@ -134,10 +134,14 @@ tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *r
     if (s->latent_size)
         read = nn_norm(p, &m->latent_norm, nn_linear(p, &m->latent_in, read), width);
     down = answers(p, m, s->scale_input ? weighted_inputs(p, read, weights) : read, ids);
+    if (m->is_share && s->each_norm.kind != NORM_NONE)
+        pass_sum(p, down);
     nn_norm_inplace(p, &m->each_norm, down, width);
     if (p->failed)
         return y;
     p->ops->combine_experts(p->dev, y, down, weights);
+    if (m->is_share && s->each_norm.kind == NORM_NONE)
+        pass_sum(p, y);
     nn_norm_inplace(p, &m->latent_post_norm, y, width);
     if (s->latent_size)
         y = nn_linear(p, &m->latent_out, y);

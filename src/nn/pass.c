@@ -235,6 +235,17 @@ void pass_rewind(pass *p, struct pass_mark mark)
         m->current--;
 }
 
+const struct kv_layer *pass_kv_layer(const pass *p, int layer)
+{
+    return kv_cache_layer_of(p->cache, p->model->share, layer);
+}
+
+void pass_sum(pass *p, tensor *x)
+{
+    if (!p->failed)
+        p->ops->all_reduce(p->dev, x);
+}
+
 int pass_done(pass *p)
 {
     for (int i = 0; i < p->model->n_parts; i++) {

@@ -91,6 +91,13 @@ struct pass_mark {
 struct pass_mark pass_mark(const pass *p);
 void pass_rewind(pass *p, struct pass_mark mark);
 
+/* How a layer's keys and values are found on the device at work. */
+const struct kv_layer *pass_kv_layer(const pass *p, int layer);
+
+/* x, of which each of the devices that compute the model together has its share, becomes the sum:
+ * the same everywhere. */
+void pass_sum(pass *p, tensor *x);
+
 /* Waits for all devices; -1 when anything failed. */
 int pass_done(pass *p);
 

@@ -35,7 +35,7 @@ static void round_off(pass *p, tensor *x, int head_dim, int block, enum block_ro
 static void store(pass *p, int layer, const tensor *k, const tensor *v)
 {
     if (!p->failed)
-        p->ops->kv_store(p->dev, kv_cache_layer(p->cache, layer),
+        p->ops->kv_store(p->dev, pass_kv_layer(p, layer),
                          &p->rows.kv[kv_cache_group_of(p->cache, layer)], k, v);
 }
 
@@ -110,7 +110,7 @@ static void choose(pass *p, const struct nn_pooled *a, const tensor *x, const te
     if (p->failed)
         return;
     p->ops->scale(p->dev, weights, (float)(1 / sqrt((double)s->index_heads * s->index_dim)));
-    p->ops->select_pooled(p->dev, p->chosen, q, weights, kv_cache_layer(p->cache, a->index_layer),
+    p->ops->select_pooled(p->dev, p->chosen, q, weights, pass_kv_layer(p, a->index_layer),
                           &p->rows.kv[kv_cache_group_of(p->cache, a->index_layer)], &choice);
 }
 
@@ -124,7 +124,7 @@ static tensor *look(pass *p, const struct nn_pooled *a, int layer, const tensor 
     params.n_heads = s->n_heads;
     params.scale = s->scale;
     if (!p->failed)
-        p->ops->attend(p->dev, y, q, kv_cache_layer(p->cache, layer),
+        p->ops->attend(p->dev, y, q, pass_kv_layer(p, layer),
                        &p->rows.kv[kv_cache_group_of(p->cache, layer)], &params);
     return y;
 }

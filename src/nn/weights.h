@@ -62,6 +62,7 @@ struct nn_conv {
 
 struct nn_attention {
     const struct attention_spec *spec;
+    bool is_share;   /* its heads are a share of the layer's: results are summed over the devices */
     int cache_layer; /* which layer of the cache is this one's */
     int rope;        /* which of the model's tables; -1: none */
     struct nn_linear q_proj, k_proj, v_proj, o_proj;
@@ -79,6 +80,7 @@ struct nn_attention {
 
 struct nn_mla {
     const struct mla_spec *spec;
+    bool is_share;                     /* as in nn_attention */
     int cache_layer, rope;             /* as in nn_attention */
     struct nn_linear q_a_proj, q_proj; /* with q_rank: q_proj follows q_a_proj and its norm */
     struct nn_linear kv_a_proj;        /* to the latent, then the rotary part */
@@ -188,6 +190,7 @@ struct nn_rwkv7 {
 
 struct nn_mlp {
     const struct mlp_spec *spec;
+    bool is_share; /* its numbers are a share of the block's: as in nn_attention */
     struct nn_linear gate_proj, up_proj, down_proj;
     struct nn_norm inner_norm;
     const float *mix;      /* [hidden_size], of shifted ones */
@@ -196,6 +199,7 @@ struct nn_mlp {
 
 struct nn_moe {
     const struct moe_spec *spec;
+    bool is_share; /* of every expert's numbers, as in nn_mlp */
     struct nn_linear router;
     const float *router_bias; /* [n_experts] in device memory, or NULL */
     struct nn_experts gate_proj, up_proj, down_proj;
@@ -292,6 +296,8 @@ struct nn_part {
 
 struct nn_model {
     const struct spec *spec;
+    int share;       /* number of the device of several that compute the model together */
+    int first_logit; /* the head gives those from this one on, as many as it has rows */
     struct nn_part parts[NN_MAX_PARTS];
     int n_parts;
     struct nn_linear embed_tokens, lm_head;   /* tied: lm_head is a copy of embed_tokens */

@@ -1,8 +1,11 @@
 /* tests/engine/spread.h: the devices of a test: the CPU, or what CLM_DEVICE names. With
  * CLM_TEST_SPLIT=N in the environment the CPU twice, the last N layers of every model on one that
- * keeps its memory to itself as a GPU does. */
+ * keeps its memory to itself as a GPU does; with CLM_TEST_SHARES=N so many devices that compute
+ * every layer together. */
 #ifndef SPREAD_H
 #define SPREAD_H
+
+#include <string.h>
 
 #include "models/model.h"
 #include "testing.h"
@@ -35,24 +38,29 @@ static inline int spread_two(struct model_devices *where, int gpu_layers, int n_
 
 static inline int spread_open(struct model_devices *where, int n_threads, clm_error *err)
 {
-    const char *n = getenv("CLM_TEST_SPLIT");
+    const char *n = getenv("CLM_TEST_SPLIT"), *shares = getenv("CLM_TEST_SHARES");
+    const char *name = getenv("CLM_DEVICE") ? NULL : "cpu";
 
     if (n)
         return spread_two(where, atoi(n), n_threads, err);
-    return model_devices_open(where, getenv("CLM_DEVICE") ? NULL : "cpu", n_threads,
-                              GPU_LAYERS_AUTO, err);
+    if (shares)
+        return model_devices_open_group(where, atoi(shares), name, n_threads * atoi(shares), err);
+    return model_devices_open(where, name, n_threads, GPU_LAYERS_AUTO, err);
 }
 
-/* A model that cannot be cut there is whole. */
+/* A model that cannot be cut there, or not be shared, is whole. */
 static inline struct model *spread_model(const char *path, const char *adapter,
                                          const struct model_devices *where, clm_error *err)
 {
     struct model *m = model_open_over(path, adapter, where, NULL, err);
     struct model_devices whole = *where;
 
-    if (m || err->code != CLM_ERR_ARG || !where->rest)
+    if (m ||
+        !(where->n_group > 1 ? err->code == CLM_ERR_UNSUPPORTED && strstr(err->message, "shared by")
+                             : err->code == CLM_ERR_ARG && where->rest))
         return m;
     *err = (clm_error){0};
+    whole.n_group = 0;
     whole.gpu_layers = GPU_LAYERS_ALL;
     return model_open_over(path, adapter, &whole, NULL, err);
 }

@@ -85,6 +85,27 @@ static void test_gpu_layers(void **state)
     clm_model_close(m);
 }
 
+/* On two groups of threads; and what does not go with that. */
+static void test_tensor_parallel(void **state)
+{
+    clm_model_options two = {.device = "cpu", .tensor_parallel = 2};
+    clm_model_options bad[] = {{.tensor_parallel = -1},
+                               {.tensor_parallel = 1000},
+                               {.tensor_parallel = 2, .gpu_layers = -1}};
+    clm_error err = {0};
+    clm_model *m = clm_model_open(BUNDLED_MODEL, &two, &err);
+
+    (void)state;
+    CHECK(m, "%s", err.message);
+    clm_model_close(m);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        bad[i].device = "cpu";
+        CHECK(!clm_model_open(BUNDLED_MODEL, &bad[i], &err) && err.code == CLM_ERR_ARG, "%s",
+              err.message);
+        err = (clm_error){0};
+    }
+}
+
 /* Several sequences in one step give what each gives alone. */
 static void test_step(void **state)
 {
@@ -606,12 +627,12 @@ static void test_prefix_index(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model),        cmocka_unit_test(test_gpu_layers),
-        cmocka_unit_test(test_step),         cmocka_unit_test(test_fork_and_trim),
-        cmocka_unit_test(test_sampler),      cmocka_unit_test(test_detokenizer),
-        cmocka_unit_test(test_errors),       cmocka_unit_test(test_cache_kinds),
-        cmocka_unit_test(test_scheduler),    cmocka_unit_test(test_drafts),
-        cmocka_unit_test(test_prefix_index),
+        cmocka_unit_test(test_model),           cmocka_unit_test(test_gpu_layers),
+        cmocka_unit_test(test_tensor_parallel), cmocka_unit_test(test_step),
+        cmocka_unit_test(test_fork_and_trim),   cmocka_unit_test(test_sampler),
+        cmocka_unit_test(test_detokenizer),     cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_cache_kinds),     cmocka_unit_test(test_scheduler),
+        cmocka_unit_test(test_drafts),          cmocka_unit_test(test_prefix_index),
     };
 
     return cmocka_run_group_tests(tests, open_all, close_all);
