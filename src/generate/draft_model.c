@@ -10,7 +10,7 @@
 #include "base/memory.h"
 #include "generate/drafter.h"
 
-#define TAIL 32 /* tokens to guess from at least, of a longer text */
+#define TAIL 24 /* tokens to guess from at least, of a longer text */
 
 struct draft_text {
     kv_seq *seq;

@@ -16,7 +16,7 @@
 #define DEAR_ROW 0.37        /* of a plain step, that an untried row may cost more than it seems */
 #define BEHIND 8             /* tokens, that a drafter reads as it guesses */
 #define LASTS 128.0          /* tokens, that having read a text is good for at most */
-#define NEW_READ 0.02        /* of a plain step, for a token that is read, before it is known */
+#define NEW_READ 0.033        /* of a plain step, for a token that is read, before it is known */
 #define PROVEN 8.0f          /* first drafts tried, that tell how often they are right */
 #define WHOLE_PART 4.0       /* times what reading all of a text costs that drafts must gain */
 #define FIRST_INTERVAL 16    /* plain steps before a probe; doubled by each */

@@ -6,7 +6,7 @@
 #include "generate/draft_pace.h"
 
 #define MAX_AT_ONCE 16
-#define TAIL 32
+#define TAIL 24
 #define DRAFTS 8
 
 struct texts {
@@ -159,7 +159,7 @@ static const struct texts all[] = {
     {"large, useless, one of 128, long prompt", 1, 1, 4000, 128, 0.03, 0.13, 0.005, 0, 0.1, 1.03},
     {"large, good, one of 128", 1, 1, 13, 128, 0.03, 0.13, 0.005, 0.8, 0.1, 0.65},
     {"large, good, one of 400, long prompt", 1, 1, 1000, 400, 0.03, 0.13, 0.005, 0.8, 0.1, 0.65},
-    {"large, good, 24 of 60, 4 at a time", 24, 4, 13, 60, 0.03, 0.13, 0.005, 0.8, 0.1, 0.75},
+    {"large, good, 24 of 60, 4 at a time", 24, 4, 13, 60, 0.03, 0.13, 0.005, 0.8, 0.1, 0.8},
     {"large, useless, 24 of 60, 4 at a time", 24, 4, 13, 60, 0.03, 0.13, 0.005, 0, 0.1, 1.03},
     {"large, good, 24 of 60 behind 500, 4 at a time", 24, 4, 500, 60, 0.03, 0.13, 0.005, 0.8, 0.1,
      0.93},

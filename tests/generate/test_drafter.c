@@ -236,8 +236,8 @@ static void test_tail(void **state)
         int tail, behind; /* to be read */
         int reads;        /* tokens that the draft follows from */
     } steps[] = {
-        {100, false, 32, 100, 32}, {110, false, 10, 110, 42}, {200, false, 32, 200, 32},
-        {210, true, 10, 210, 210}, {260, false, 50, 50, 260}, {400, false, 32, 140, 32},
+        {100, false, 24, 100, 24}, {110, false, 10, 110, 34}, {200, false, 24, 200, 24},
+        {210, true, 10, 210, 210}, {260, false, 50, 50, 260}, {400, false, 24, 140, 24},
         {401, true, 1, 401, 401},
     };
     struct bundled b = bundled_open(BUNDLED_MODEL);
