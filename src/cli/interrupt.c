@@ -14,8 +14,10 @@ static void note(int signal_number)
 static void watch(int flags)
 {
     /* Restarting keeps a write to the terminal whole. */
-    struct sigaction action = {.sa_handler = note, .sa_flags = SA_RESTART | flags};
+    struct sigaction action = {.sa_handler = note, .sa_flags = SA_RESTART | flags}, before;
 
+    if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler == SIG_IGN)
+        return;
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
 }

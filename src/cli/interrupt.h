@@ -1,4 +1,5 @@
-/* cli/interrupt.h: Ctrl-C. */
+/* cli/interrupt.h: Ctrl-C, which stays without effect where the program was started so, as shells do
+ * in the background. */
 #ifndef CLI_INTERRUPT_H
 #define CLI_INTERRUPT_H
 

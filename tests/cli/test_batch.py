@@ -229,6 +229,21 @@ class Lines(Batch):
             self.assertIn(result, [(130, []), (-signal.SIGINT, [])])
         self.assertEqual(result, (130, ["short"]))
 
+    def test_ignored_interrupt(self):
+        """Started where Ctrl-C is ignored, as in the background of a shell, it goes on."""
+        ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with subprocess.Popen([command.CLM, "generate", "--batch", "-"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, env=environment(),
+                              preexec_fn=ignore) as process:
+            for name in ("a", "b"):
+                process.stdin.write(line(name, prompt=STORY, max_tokens=2).encode())
+                process.stdin.flush()
+                self.assertEqual(json.loads(process.stdout.readline())["custom_id"], name)
+                process.send_signal(signal.SIGINT)
+            process.stdin.close()
+            self.assertEqual(process.stdout.read(), b"")
+        self.assertEqual(process.returncode, 0)
+
     def test_closed_pipe(self):
         with subprocess.Popen([command.CLM, "generate", "--batch", "-"], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
