@@ -12,6 +12,7 @@
 /* Lines that are read ahead of those that run, so that none runs out of work; and jobs that are
  * held at most, as the answers of a batch in order wait for the slowest before them. */
 #define AHEAD 4
+#define DEFAULT_SIZE 32
 #define MAX_HELD 4096
 
 const struct option options_batch[] = {
@@ -29,17 +30,13 @@ const struct option options_batch[] = {
 struct batch {
     const struct batch_args *args;
     const struct batch_rules *rules;
+    int most; /* requests at once */
     struct line_reader reader;
     scheduler *scheduler;
     struct batch_job *first, **end; /* in the order of the file */
     int n_jobs;
     clm_error *err;
 };
-
-void batch_defaults(struct batch_args *a)
-{
-    a->size = 32;
-}
 
 static int add_job(struct batch *b, struct batch_job *job)
 {
@@ -79,7 +76,7 @@ static bool wants_more(const struct batch *b)
 {
     struct scheduler_load load = scheduler_load(b->scheduler);
 
-    return load.running + load.waiting < b->args->size + AHEAD && b->n_jobs < MAX_HELD;
+    return load.running + load.waiting < b->most + AHEAD && b->n_jobs < MAX_HELD;
 }
 
 /* Read what there is and is wanted; without other work wait for a line. 1 at the end. */
@@ -157,8 +154,12 @@ static int work(struct batch *b)
 
 int batch_run(const struct batch_args *a, const struct batch_rules *rules, clm_error *err)
 {
-    struct scheduler_options o = {.max_running = a->size, .prefixes = rules->prefixes};
-    struct batch b = {.args = a, .rules = rules, .end = &b.first, .err = err};
+    struct batch b = {.args = a,
+                      .rules = rules,
+                      .most = a->size ? a->size : DEFAULT_SIZE,
+                      .end = &b.first,
+                      .err = err};
+    struct scheduler_options o = {.max_running = b.most, .prefixes = rules->prefixes};
     int rc = -1;
 
     if (line_reader_open(&b.reader, a->file, err))

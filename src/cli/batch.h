@@ -6,13 +6,11 @@
 
 struct batch_args {
     const char *file; /* "-": standard input; NULL: no batch */
-    int size;         /* requests at once */
+    int size;         /* requests at once; 0: the default */
     bool in_order;
 };
 
 extern const struct option options_batch[]; /* for a struct batch_args */
-
-void batch_defaults(struct batch_args *a);
 
 /**
  * Answer every line of the file with a line on standard output, as soon as it is done, or in the

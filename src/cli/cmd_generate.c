@@ -313,6 +313,15 @@ static int check_batch(const struct generate_args *a, clm_error *err)
     return name ? fail(err, CLM_ERR_ARG, "--batch and --%s exclude each other", name) : 0;
 }
 
+/* Options of a batch say nothing of a single text. */
+static int check_single(const struct generate_args *a, clm_error *err)
+{
+    if (a->batch.file || (!a->batch.size && !a->batch.in_order))
+        return 0;
+    return fail(err, CLM_ERR_ARG, "--%s is for the requests of --batch; give it a file of them",
+                a->batch.size ? "batch-size" : "in-order");
+}
+
 static int run_batch(const struct generate_args *a, struct session *s, speculation *drafts,
                      clm_error *err)
 {
@@ -379,8 +388,8 @@ static int generate_run(const void *args, clm_error *err)
         fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
     else if (a.sampling.sampler.top_logprobs > 0 && !a.json)
         fail(err, CLM_ERR_ARG, "--logprobs is for --json; give both");
-    else if (sampling_max_tokens(&a.max_tokens, err) == 0 && sampling_read(&a.sampling, err) == 0 &&
-             open_session(&s, &a, err) == 0 &&
+    else if (check_single(&a, err) == 0 && sampling_max_tokens(&a.max_tokens, err) == 0 &&
+             sampling_read(&a.sampling, err) == 0 && open_session(&s, &a, err) == 0 &&
              draft_session_open(&draft, &a.draft, &a.model, &s, err) == 0) {
         run.speculation = draft.speculation;
         rc = a.batch.file ? run_batch(&a, &s, draft.speculation, err) : run_session(&run, &s, err);
@@ -400,7 +409,6 @@ static void generate_defaults(void *args)
 
     a->model.quantized_kv_start = QUANTIZED_KV_START;
     a->prompt.text = default_prompt;
-    batch_defaults(&a->batch);
     prefix_defaults(&a->kept);
     sampling_defaults(&a->sampling);
     a->max_tokens = 100;

@@ -244,6 +244,10 @@ class Lines(Batch):
             self.assertEqual(process.stdout.read(), b"")
         self.assertEqual(process.returncode, 0)
 
+    def test_options_without_batch(self):
+        for option in (["--batch-size", "2"], ["--in-order"]):
+            self.fails(2, option[0] + " is for the requests of --batch", "generate", *option)
+
     def test_closed_pipe(self):
         with subprocess.Popen([command.CLM, "generate", "--batch", "-"], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
