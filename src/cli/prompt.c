@@ -1,6 +1,7 @@
 #include "cli/prompt.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -75,27 +76,42 @@ static int render(struct strbuf *out, const char *said, size_t size, const struc
     return rc;
 }
 
-/* Drop what stands before the user's words, found where a sign stands in their place. */
+/* How much two conversations have in common before the user's words; -1: they do not part there. */
+static ptrdiff_t common_before(const struct strbuf *text, const char *word,
+                               const struct strbuf *other)
+{
+    size_t n = 0, size = strlen(word);
+
+    while (n < text->size && n < other->size && text->data[n] == other->data[n])
+        n++;
+    return n + size <= text->size && memcmp(text->data + n, word, size) == 0 ? (ptrdiff_t)n : -1;
+}
+
+/* Drop what stands before the user's words. These are found by others in their place, two that
+ * differ from their first letters on, wherever else in the text these may occur. */
 static int cut_before(struct strbuf *text, const struct prompt_options *o,
                       const struct chat_template *c, clm_error *err)
 {
-    static const char sign[] = "<query>";
-    struct strbuf other = {0};
-    const char *found;
-    size_t n;
-    int rc = render(&other, sign, sizeof sign - 1, o, c, err);
+    static const char one[] = "query", two[] = "words";
+    struct strbuf a = {0}, b = {0};
+    int rc = -1;
 
-    found = rc == 0 && other.data ? strstr(other.data, sign) : NULL;
-    n = found ? (size_t)(found - other.data) : 0;
-    if (rc == 0 && (!found || n > text->size))
-        rc = fail(err, CLM_ERR_UNSUPPORTED,
-                  "the chat template changes what the user says, so that it cannot go on from a "
-                  "cache; try --ignore-chat-template");
-    if (rc == 0) {
-        memmove(text->data, text->data + n, text->size - n + 1);
-        text->size -= n;
+    if (render(&a, one, strlen(one), o, c, err) == 0 &&
+        render(&b, two, strlen(two), o, c, err) == 0) {
+        ptrdiff_t n = common_before(&a, one, &b);
+
+        if (n < 0 || (size_t)n > text->size || memcmp(a.data, text->data, (size_t)n) != 0) {
+            fail(err, CLM_ERR_UNSUPPORTED,
+                 "the chat template changes what the user says, so that it cannot go on from a "
+                 "cache; try --ignore-chat-template");
+        } else {
+            memmove(text->data, text->data + n, text->size - (size_t)n + 1);
+            text->size -= (size_t)n;
+            rc = 0;
+        }
     }
-    strbuf_release(&other);
+    strbuf_release(&a);
+    strbuf_release(&b);
     return rc;
 }
 

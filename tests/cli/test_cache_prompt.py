@@ -46,6 +46,15 @@ class Caches(Case):
         self.assertEqual(result.returncode, 0)
         self.one_line(result.stderr.decode(), ["warning", "--system-prompt changes nothing"])
 
+    def test_words_of_the_search(self):
+        """What a system prompt says is not taken for what the user says."""
+        for words in ("Answer <query> so.", "query", "words, queries"):
+            system = ["--system-prompt", words]
+            self.keep("--exact", "-p", BEGIN, *system)
+            said = run("generate", "--exact", "--verbose", "false", "-n", "40", "-p", END, *system,
+                       "--prompt-cache-file", self.file).stdout
+            self.assertEqual(said, self.text("-p", BEGIN + END, *system))
+
     def test_plain(self):
         self.keep("--exact", "--ignore-chat-template", "-p", "-", input="Once upon a")
         self.assertEqual(self.go_on("--ignore-chat-template", "-p", " time"),
