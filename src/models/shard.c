@@ -39,6 +39,10 @@ static void share_branch(struct branch_spec *b, const struct branch_share *s)
     }
     if (b->op == OP_MLA && s->heads_cut)
         b->mla.n_heads = s->heads.n;
+    if (b->op == OP_DELTA && s->heads_cut) {
+        b->delta.n_heads = s->heads.n;
+        b->delta.n_key_heads = s->kv_heads.n;
+    }
     if (b->op == OP_MLP && s->inner_cut)
         b->mlp.intermediate_size = s->inner.n;
     if (b->op == OP_MOE && s->inner_cut)
@@ -94,6 +98,8 @@ static void mark_branch(struct nn_branch *b, const struct branch_share *s)
         b->attention.is_share = s->heads_cut;
     if (b->spec->op == OP_MLA)
         b->mla.is_share = s->heads_cut;
+    if (b->spec->op == OP_DELTA)
+        b->delta.is_share = s->heads_cut;
     if (b->spec->op == OP_MLP)
         b->mlp.is_share = s->inner_cut;
     if (b->spec->op == OP_MOE) {
@@ -363,7 +369,7 @@ static void count_branch(struct counts *c, const struct branch_spec *b,
 {
     bool shared = b->op == OP_MOE && b->moe.shared.intermediate_size;
 
-    if (b->op == OP_ATTENTION || b->op == OP_MLA) {
+    if (b->op == OP_ATTENTION || b->op == OP_MLA || b->op == OP_DELTA) {
         c->attention++;
         c->attention_cut += s->heads_cut;
     } else if (b->op == OP_MLP || b->op == OP_MOE) {

@@ -54,6 +54,8 @@ static const struct nn_linear *reads_heads(const struct nn_branch *b)
 
     if (b->spec->op == OP_MLA)
         return b->spec->mla.index.block_size ? NULL : &b->mla.o_proj;
+    if (b->spec->op == OP_DELTA)
+        return &b->delta.o_proj;
     if (b->spec->op != OP_ATTENTION || a->tiled || a->kv_conv || a->blocks.size ||
         a->index.block_size || a->o_norm.kind != NORM_NONE ||
         (a->qk_norm_span == QK_NORM_ALL &&
@@ -62,12 +64,13 @@ static const struct nn_linear *reads_heads(const struct nn_branch *b)
     return &b->attention.o_proj;
 }
 
-/* Heads of attention that has as many kv heads as there are devices, or more: these are parted. */
-static struct branch_share by_kv_heads(const struct attention_spec *a, int size, int group,
-                                       int rank, int n)
+/* Heads of so many numbers, of which some share one of n_kv_heads, as many as there are devices or
+ * more: these are parted. */
+static struct branch_share by_kv_heads(int n_heads, int n_kv_heads, int size, int group, int rank,
+                                       int n)
 {
-    int per = a->n_heads / a->n_kv_heads;
-    struct range kv = share_of(a->n_kv_heads, unit_of(a->n_kv_heads, per * size, group), rank, n);
+    int per = n_heads / n_kv_heads;
+    struct range kv = share_of(n_kv_heads, unit_of(n_kv_heads, per * size, group), rank, n);
 
     return (struct branch_share){
         .heads_cut = kv.n > 0, .heads = {kv.first * per, kv.n * per}, .kv_heads = kv};
@@ -100,7 +103,10 @@ static struct branch_share share_of_heads(const struct branch_spec *s, int group
 
         return (struct branch_share){.heads_cut = heads.n > 0, .heads = heads};
     }
-    return a->n_kv_heads >= n ? by_kv_heads(a, size, group, rank, n)
+    if (s->op == OP_DELTA)
+        return by_kv_heads(s->delta.n_heads, s->delta.n_key_heads, s->delta.value_dim, group, rank,
+                           n);
+    return a->n_kv_heads >= n ? by_kv_heads(a->n_heads, a->n_kv_heads, size, group, rank, n)
                               : by_heads(a, size, group, rank, n);
 }
 
@@ -224,7 +230,9 @@ struct branch_share share_of_branch(const struct share_plan *p, int layer, int b
     switch (b->spec->op) {
     case OP_ATTENTION:
     case OP_MLA:
-        if (!p->whole_heads && reads_heads(b) && column_group(reads_heads(b)))
+    case OP_DELTA:
+        if (!(p->whole_heads && b->spec->op == OP_ATTENTION) && reads_heads(b) &&
+            column_group(reads_heads(b)))
             share = share_of_heads(b->spec, p->head_group, rank, p->n);
         return share;
     case OP_MLP:
@@ -299,6 +307,34 @@ static struct share_cut cut_of_mla(const struct mla_spec *m, const struct branch
     }
 }
 
+static struct share_cut cut_of_delta(const struct delta_spec *d, const struct branch_share *s,
+                                     enum weight_role role)
+{
+    switch (role) {
+    case ROLE_DELTA_Q:
+    case ROLE_DELTA_K:
+        return cut(CUT_ROWS, s->kv_heads, d->key_dim);
+    case ROLE_DELTA_CONV_Q:
+    case ROLE_DELTA_CONV_K:
+        return cut(CUT_ROWS, s->kv_heads, d->key_dim * d->conv_width);
+    case ROLE_DELTA_V:
+    case ROLE_DELTA_GATE:
+        return cut(CUT_ROWS, s->heads, d->value_dim);
+    case ROLE_DELTA_CONV_V:
+        return cut(CUT_ROWS, s->heads, d->value_dim * d->conv_width);
+    case ROLE_DELTA_DECAY:
+    case ROLE_DELTA_DT_BIAS:
+        return cut(CUT_ROWS, s->heads, d->keywise ? d->key_dim : 1);
+    case ROLE_DELTA_BETA:
+    case ROLE_DELTA_A:
+        return cut(CUT_ROWS, s->heads, 1);
+    case ROLE_DELTA_O:
+        return cut(CUT_COLUMNS, s->heads, d->value_dim);
+    default:
+        return (struct share_cut){0};
+    }
+}
+
 static struct share_cut cut_of_inner(const struct branch_share *s, enum weight_role role)
 {
     switch (role) {
@@ -331,6 +367,8 @@ struct share_cut share_cut_of(const struct share_plan *p, const struct nn_slot *
         return (struct share_cut){0};
     b = &p->model->spec->layers[slot->layer].branches[slot->branch];
     share = share_of_branch(p, slot->layer, slot->branch, rank);
+    if (b->op == OP_DELTA && share.heads_cut)
+        return cut_of_delta(&b->delta, &share, slot->role);
     if (b->op == OP_MLA && share.heads_cut)
         return cut_of_mla(&b->mla, &share, slot->role);
     if (b->op == OP_ATTENTION && share.heads_cut)

@@ -18,8 +18,8 @@ struct range {
 
 /* What a device has of a branch. */
 struct branch_share {
-    bool heads_cut;               /* attention */
-    struct range heads, kv_heads; /* kv heads may be on several devices */
+    bool heads_cut;               /* attention, or the delta rule, whose heads share keys */
+    struct range heads, kv_heads; /* kv heads of attention may be on several devices */
     bool inner_cut;               /* a feed-forward block, or every expert */
     struct range inner;
     bool shared_cut; /* the expert that all tokens go to */

@@ -118,5 +118,8 @@ tensor *nn_delta(pass *p, const struct nn_delta *d, const tensor *x, size_t stat
     p->ops->recurrence(p->dev, y.v, &params, &p->rows.states, state);
     nn_norm_inplace(p, &d->norm, y.v, s->value_dim);
     p->ops->glu(p->dev, y.v, y.gate, y.v, s->gate_activation);
-    return nn_linear(p, &d->o_proj, y.v);
+    y.v = nn_linear(p, &d->o_proj, y.v);
+    if (d->is_share)
+        pass_sum(p, y.v);
+    return y.v;
 }

@@ -156,6 +156,7 @@ struct nn_low_rank {
 
 struct nn_delta {
     const struct delta_spec *spec;
+    bool is_share; /* as in nn_attention */
     struct nn_linear q_proj, k_proj, v_proj, beta, o_proj;
     struct nn_low_rank gate, decay; /* without a rank: up alone */
     struct nn_conv conv_q, conv_k, conv_v;
