@@ -26,6 +26,7 @@ enum { CUDA_TICKETS = 16384 };
 struct cuda_queue;
 struct cuda_memory;
 struct cuda_blas;
+struct cuda_group;
 
 struct cuda_device {
     device base;
@@ -44,7 +45,9 @@ struct cuda_device {
     /* [CUDA_TICKETS] counters, all 0 between operations: by one the last of the blocks that share
      * it finds out that it is the last, and puts it back. */
     unsigned *tickets;
-    int index; /* of the GPUs that CUDA shows */
+    int index;                /* of the GPUs that CUDA shows */
+    struct cuda_group *group; /* group.cu; NULL: it is alone */
+    int rank;                 /* in it */
 };
 
 static inline struct cuda_device *cuda_device_of(device *d)
@@ -151,6 +154,10 @@ void *cuda_scratch(struct cuda_device *c, size_t size);
 /* All that was staged may be overwritten: whatever was queued is done. */
 void cuda_staging_reset(struct cuda_device *c);
 
+/* Memory of the device is given back: of one in a group once all of it are idle. */
+void cuda_release(struct cuda_device *c, void *p);
+void cuda_free_idle(struct cuda_device *c); /* all of it are */
+
 int cuda_memory_open(struct cuda_device *c, clm_error *err);
 void cuda_memory_close(struct cuda_device *c);
 
@@ -161,6 +168,15 @@ void cuda_download(device *d, void *to, const void *from, size_t size);
 void cuda_copy(device *d, void *to, const void *from, size_t size);
 const void *cuda_map(device *d, const void *data, size_t size, clm_error *err);
 void cuda_unmap(device *d, const void *data, size_t size);
+
+/* --- Groups (group.cu) --- */
+
+int cuda_join(device *const *ds, int n, clm_error *err);
+void cuda_all_reduce(device *d, tensor *x);
+void cuda_leave(device *d);
+int cuda_rejoin(device *d, clm_error *err);
+bool cuda_group_left(struct cuda_device *c);  /* one of its group has, and it has not begun anew */
+void cuda_group_close(struct cuda_device *c); /* before the device is closed */
 
 /* --- The operations of the table, by the file they are in; contracts in device.h. --- */
 

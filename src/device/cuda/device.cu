@@ -52,6 +52,8 @@ static int cuda_sync(device *d, clm_error *err)
 
     cuda_drain(c);
     cuda_check(c, cudaGetLastError(), "running");
+    if (cuda_group_left(c))
+        cuda_fail(c, CLM_ERR_DEVICE, "cuda: another GPU of its group has failed");
     if (!c->failure.code)
         return 0;
     fail(err, c->failure.code, "%s", c->failure.message);
@@ -68,6 +70,8 @@ static void cuda_close(device *d)
     cuda_use(c);
     if (c->stream)
         cudaStreamSynchronize(c->stream);
+    cuda_group_close(c);
+    cuda_use(c);
     cuda_blas_close(c);
     cuda_memory_close(c);
     cuda_queue_close(c->queue);
@@ -90,6 +94,10 @@ static const struct device_ops cuda_ops = {
     .copy = cuda_copy,
     .map = cuda_map,
     .unmap = cuda_unmap,
+    .join = cuda_join,
+    .all_reduce = cuda_all_reduce,
+    .leave = cuda_leave,
+    .rejoin = cuda_rejoin,
     .sync = cuda_sync,
     .close = cuda_close,
     .available = cuda_available,

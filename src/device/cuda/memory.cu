@@ -61,6 +61,8 @@ struct cuda_memory {
     char *buffers[2];
     cudaEvent_t sent[2];
     int next; /* buffer */
+    void **idle; /* to be freed when nobody is at work */
+    size_t n_idle, idle_capacity;
     void *scratch, *host_room;
     size_t scratch_size, host_size;
     struct kept *kept[N_CHAINS];
@@ -204,7 +206,7 @@ void *cuda_scratch(struct cuda_device *c, size_t size)
     if (size <= m->scratch_size)
         return m->scratch;
     cuda_drain(c);
-    cuda_check(c, cudaFree(m->scratch), "giving scratch back");
+    cuda_release(c, m->scratch);
     m->scratch_size = 0;
     m->scratch = cuda_alloc(&c->base, aligned(size), &c->failure);
     if (m->scratch)
@@ -238,7 +240,42 @@ void cuda_free(device *d, void *p)
     if (!p)
         return;
     cuda_drain(c);
-    cuda_check(c, cudaFree(p), "freeing memory");
+    cuda_release(c, p);
+}
+
+/* cudaFree may wait for every GPU that has mapped the memory, while one of these waits for this one
+ * in a sum. Without room for the list there is a leak, as the only alternative to that. */
+void cuda_release(struct cuda_device *c, void *p)
+{
+    struct cuda_memory *m = c->memory;
+
+    if (!p)
+        return;
+    if (!c->group) {
+        cuda_check(c, cudaFree(p), "freeing memory");
+        return;
+    }
+    if (m->n_idle == m->idle_capacity) {
+        size_t capacity = 2 * m->idle_capacity + 64;
+        void **more = (void **)mem_resize(m->idle, capacity * sizeof *m->idle);
+
+        if (!more)
+            return;
+        m->idle = more;
+        m->idle_capacity = capacity;
+    }
+    m->idle[m->n_idle++] = p;
+}
+
+void cuda_free_idle(struct cuda_device *c)
+{
+    struct cuda_memory *m = c->memory;
+
+    if (!m || !m->n_idle)
+        return;
+    cuda_drain(c);
+    while (m->n_idle > 0)
+        cuda_check(c, cudaFree(m->idle[--m->n_idle]), "freeing memory");
 }
 
 void cuda_copy(device *d, void *to, const void *from, size_t size)
@@ -471,6 +508,7 @@ void cuda_memory_close(struct cuda_device *c)
             mem_free(k);
         }
     mem_free(m->host_room);
+    mem_free(m->idle);
     cudaFree(m->scratch);
     cudaFree(c->tickets);
     cudaFree(m->ring_copy);
