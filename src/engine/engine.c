@@ -5,49 +5,27 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "engine/rows.h"
 #include "nn/nn.h"
 
 #define DEFAULT_MAX_ROWS 512
 
-/* A host array that grows and is kept. */
-struct buffer {
-    void *data;
-    size_t size;
-};
-
 struct engine {
     struct model *model;
     kv_cache *cache;
-    int n_shares; /* devices that compute the model together; 1: there is but one model */
+    int n_shares;                                                 /* as of rows */
     struct pass_memory *memories[DEVICE_MAX_GROUP][NN_MAX_PARTS]; /* of each share, by part */
     thread_pool *threads; /* one for each share; NULL: of one */
     int max_rows;
     bool exact;
-    struct buffer tokens, past, positions, logit_rows, sequences, batches, states, logits, pieces;
+    struct rows rows; /* of the last step */
+    struct buffer logits, pieces;
 };
 
 /* What a device computes, where several do it together, or the model. */
 static const struct nn_model *share_of(const struct model *m, int share)
 {
     return m->n_shares ? m->shares[share] : m->nn;
-}
-
-static void *buffer_need(struct buffer *b, size_t count, size_t size, clm_error *err)
-{
-    size_t need;
-    void *grown;
-
-    if (!size_mul(count, size, &need))
-        return fail_null(err, CLM_ERR_NOMEM, "engine: %zu items of %zu bytes are too many", count,
-                         size);
-    if (need <= b->size && b->data)
-        return b->data;
-    grown = mem_resize(b->data, need + need / 2 + 64);
-    if (!grown)
-        return fail_null(err, CLM_ERR_NOMEM, "engine: no memory for %zu bytes", need);
-    b->data = grown;
-    b->size = need + need / 2 + 64;
-    return grown;
 }
 
 static struct kv_cache_options cache_options(const struct model *m, const struct engine_options *o)
@@ -153,6 +131,8 @@ engine *engine_open(struct model *m, const struct engine_options *options, clm_e
     e->max_rows = o.max_rows > 0 ? o.max_rows : DEFAULT_MAX_ROWS;
     e->exact = o.exact;
     e->n_shares = m->n_shares ? m->n_shares : 1;
+    e->rows.n_shares = e->n_shares;
+    e->rows.n_past = m->spec->ngram.n > 1 ? m->spec->ngram.n - 1 : 0;
     e->cache = open_cache(m, e->n_shares, &o, err);
     if (!e->cache || open_shares(e, err)) {
         engine_close(e);
@@ -170,15 +150,9 @@ void engine_close(engine *e)
         for (int i = 0; i < NN_MAX_PARTS; i++)
             pass_memory_close(e->memories[s][i]);
     kv_cache_close(e->cache);
-    mem_free(e->tokens.data);
-    mem_free(e->past.data);
-    mem_free(e->positions.data);
-    mem_free(e->logit_rows.data);
-    mem_free(e->sequences.data);
-    mem_free(e->batches.data);
-    mem_free(e->states.data);
-    mem_free(e->logits.data);
-    mem_free(e->pieces.data);
+    rows_release(&e->rows);
+    buffer_release(&e->logits);
+    buffer_release(&e->pieces);
     mem_free(e);
 }
 
@@ -222,17 +196,6 @@ int engine_max_rows(const engine *e)
     return e->max_rows;
 }
 
-/* What a step is made of, counted and checked. */
-struct step {
-    const struct engine_input *inputs;
-    int n_inputs, n_rows, n_logits;
-};
-
-static int n_past(const engine *e)
-{
-    return e->model->spec->ngram.n > 1 ? e->model->spec->ngram.n - 1 : 0;
-}
-
 /* Of a sequence that came from a file some tokens may be unknown. */
 static int check_known(const kv_seq *seq, int first, int n, clm_error *err)
 {
@@ -266,7 +229,8 @@ static int check_input(const engine *e, const struct engine_input *in, clm_error
                         in->tokens[i], vocab_size);
     if (kv_seq_check(in->seq, err))
         return -1;
-    return check_known(in->seq, kv_seq_length(in->seq) - n_past(e), kv_seq_length(in->seq), err);
+    return check_known(in->seq, kv_seq_length(in->seq) - e->rows.n_past, kv_seq_length(in->seq),
+                       err);
 }
 
 static int check_step(const engine *e, struct step *s, clm_error *err)
@@ -300,134 +264,8 @@ static int reserve(const struct step *s, clm_error *err)
     return 0;
 }
 
-/* The host arrays of a step. Those that name device memory are there for each share. */
-struct rows {
-    int32_t *tokens, *past, *positions, *logit_rows;
-    struct kv_batch *batches;      /* [shares, groups] */
-    struct kv_sequence *sequences; /* [shares, groups, n_inputs] */
-    struct state_sequence *states; /* [shares or parts, n_inputs] */
-};
-
-/* Groups of cache layers; one where there are none. */
-static size_t n_batches(const engine *e)
-{
-    int groups = kv_cache_groups(e->cache);
-
-    return groups ? (size_t)groups : 1;
-}
-
-/* The tokens before each of an input's, the nearest first. */
-static void lay_out_past(const engine *e, const struct engine_input *in, int32_t *past)
-{
-    const int32_t *earlier = kv_seq_tokens(in->seq);
-    int position = kv_seq_length(in->seq), n = n_past(e);
-
-    for (int t = 0; t < in->n_tokens; t++)
-        for (int i = 1; i <= n; i++)
-            past[(size_t)t * (size_t)n + (size_t)i - 1] = t >= i ? in->tokens[t - i]
-                                                          : position + t >= i
-                                                              ? earlier[position + t - i]
-                                                              : 0;
-}
-
-/* Row lists of input i, whose rows begin at row. */
-static void lay_out_input(const engine *e, const struct step *s, struct rows *r, int i, int row)
-{
-    const struct engine_input *in = &s->inputs[i];
-    size_t n_lists = n_batches(e) * (size_t)e->n_shares, n_inputs = (size_t)s->n_inputs;
-    int position = kv_seq_length(in->seq);
-    int n_states = e->n_shares > 1 ? e->n_shares : NN_MAX_PARTS;
-
-    for (int p = 0; p < n_states; p++) {
-        struct kv_state state = e->n_shares > 1 ? kv_seq_share_state(in->seq, p)
-                                : p             ? kv_seq_rest_state(in->seq)
-                                                : kv_seq_state(in->seq);
-
-        r->states[(size_t)p * n_inputs + (size_t)i] = (struct state_sequence){
-            .row = row, .n_rows = in->n_tokens, .from = state.from, .to = state.to};
-    }
-    for (size_t g = 0; g < n_lists; g++)
-        r->sequences[g * n_inputs + (size_t)i] =
-            (struct kv_sequence){.row = row, .n_rows = in->n_tokens, .position = position};
-    memcpy(r->tokens + row, in->tokens, (size_t)in->n_tokens * sizeof(int32_t));
-    lay_out_past(e, in, r->past + (size_t)row * (size_t)n_past(e));
-    for (int t = 0; t < in->n_tokens; t++)
-        r->positions[row + t] = position + t;
-}
-
-static int lay_out(engine *e, const struct step *s, struct rows *r, clm_error *err)
-{
-    size_t n_lists = n_batches(e) * (size_t)e->n_shares, n_inputs = (size_t)s->n_inputs;
-    int row = 0, logit = 0;
-
-    r->tokens = buffer_need(&e->tokens, (size_t)s->n_rows, sizeof(int32_t), err);
-    r->past = buffer_need(&e->past, (size_t)s->n_rows * (size_t)n_past(e), sizeof(int32_t), err);
-    r->positions = buffer_need(&e->positions, (size_t)s->n_rows, sizeof(int32_t), err);
-    r->logit_rows = buffer_need(&e->logit_rows, (size_t)s->n_logits, sizeof(int32_t), err);
-    r->batches = buffer_need(&e->batches, n_lists, sizeof(struct kv_batch), err);
-    r->sequences = buffer_need(&e->sequences, n_lists * n_inputs, sizeof(struct kv_sequence), err);
-    r->states = buffer_need(&e->states, n_inputs * (size_t)(NN_MAX_PARTS + e->n_shares),
-                            sizeof(struct state_sequence), err);
-    if (!r->tokens || !r->past || !r->positions || !r->logit_rows || !r->batches || !r->sequences ||
-        !r->states)
-        return -1;
-    for (int i = 0; i < s->n_inputs; i++) {
-        lay_out_input(e, s, r, i, row);
-        row += s->inputs[i].n_tokens;
-        for (int l = s->inputs[i].n_logits; l > 0; l--)
-            r->logit_rows[logit++] = row - l;
-    }
-    for (size_t g = 0; g < n_lists; g++)
-        r->batches[g] = (struct kv_batch){.sequences = r->sequences + g * n_inputs,
-                                          .n_sequences = s->n_inputs,
-                                          .n_rows = s->n_rows};
-    return 0;
-}
-
-/* Block tables go to the device of the part with the pass. */
-static void upload_tables(const engine *e, const struct step *s, const struct rows *r, pass *p)
-{
-    size_t first = n_batches(e) * (size_t)p->model->share;
-
-    for (int g = 0; g < kv_cache_groups(e->cache); g++) {
-        if (e->n_shares == 1 && kv_cache_group_device(e->cache, g) != p->dev)
-            continue;
-        for (int i = 0; i < s->n_inputs; i++) {
-            struct kv_table table = kv_seq_table(s->inputs[i].seq, g);
-            struct kv_sequence *seq =
-                &r->sequences[(first + (size_t)g) * (size_t)s->n_inputs + (size_t)i];
-
-            seq->n_kept = table.n_kept;
-            seq->n_gone = table.n_gone;
-            seq->n_mapped = table.n_mapped;
-            seq->mapped = table.mapped;
-            seq->blocks = pass_upload(p, table.blocks, (size_t)table.n_blocks * sizeof(int32_t));
-        }
-    }
-}
-
-/* What a part of the model asks of the step, on its device. */
-static void upload_rows(const engine *e, const struct step *s, const struct rows *r, pass *p)
-{
-    size_t bytes = (size_t)s->n_rows * sizeof(int32_t);
-    int states = e->n_shares > 1 ? p->model->share : p->part;
-
-    p->rows = (struct pass_rows){
-        .tokens = pass_upload(p, r->tokens, bytes),
-        .past = pass_upload(p, r->past, bytes * (size_t)n_past(e)),
-        .positions = pass_upload(p, r->positions, bytes),
-        .n_rows = s->n_rows,
-        .kv = r->batches + n_batches(e) * (size_t)p->model->share,
-        .states = {.sequences = r->states + (size_t)states * (size_t)s->n_inputs,
-                   .n_sequences = s->n_inputs,
-                   .n_rows = s->n_rows},
-    };
-    upload_tables(e, s, r, p);
-}
-
 /* The pass of a share; logits [n_logits, those of its head]. */
-static int run_share(engine *e, const struct step *s, const struct rows *r, int share,
-                     float *logits, clm_error *err)
+static int run_share(engine *e, const struct step *s, int share, float *logits, clm_error *err)
 {
     const struct nn_model *m = share_of(e->model, share);
     pass p;
@@ -436,10 +274,10 @@ static int run_share(engine *e, const struct step *s, const struct rows *r, int 
     pass_init(&p, m, e->cache, e->memories[share], err);
     for (int i = m->n_parts; i-- > 0;) {
         pass_enter(&p, i);
-        upload_rows(e, s, r, &p);
+        rows_upload(&e->rows, s, &p);
         p.part_rows[i] = p.rows;
     }
-    out = nn_forward(&p, r->logit_rows, s->n_logits);
+    out = nn_forward(&p, e->rows.logit_rows, s->n_logits);
     /* Before pass_done, so that the device is waited for once. */
     if (out && !p.failed)
         p.ops->download(p.dev, logits, out->data,
@@ -451,7 +289,6 @@ static int run_share(engine *e, const struct step *s, const struct rows *r, int 
 struct joint_step {
     engine *e;
     const struct step *step;
-    const struct rows *rows;
     float *pieces, *logits; /* [n_logits] times each share's; and all, [n_logits, vocab_size] */
     _Atomic int failed;     /* 1 + the first share that did, which is why others then do; 0: none */
     clm_error errors[DEVICE_MAX_GROUP];
@@ -476,7 +313,7 @@ static void run_in_thread(void *ctx, int share, int n_shares)
     int none = 0;
 
     (void)n_shares;
-    if (run_share(j->e, j->step, j->rows, share, piece, &j->errors[share]) == 0) {
+    if (run_share(j->e, j->step, share, piece, &j->errors[share]) == 0) {
         join_logits(j, share, piece);
         return;
     }
@@ -484,10 +321,9 @@ static void run_in_thread(void *ctx, int share, int n_shares)
     d->ops->leave(d);
 }
 
-static int run_jointly(engine *e, const struct step *s, const struct rows *r, float *logits,
-                       clm_error *err)
+static int run_jointly(engine *e, const struct step *s, float *logits, clm_error *err)
 {
-    struct joint_step j = {.e = e, .step = s, .rows = r, .logits = logits};
+    struct joint_step j = {.e = e, .step = s, .logits = logits};
     device *d = share_of(e->model, 0)->parts[0].dev;
     int failed;
 
@@ -500,23 +336,22 @@ static int run_jointly(engine *e, const struct step *s, const struct rows *r, fl
     return failed ? fail(err, j.errors[failed - 1].code, "%s", j.errors[failed - 1].message) : 0;
 }
 
-static int run(engine *e, const struct step *s, const struct rows *r, float *logits, clm_error *err)
+static int run(engine *e, const struct step *s, float *logits, clm_error *err)
 {
-    return e->n_shares > 1 ? run_jointly(e, s, r, logits, err) : run_share(e, s, r, 0, logits, err);
+    return e->n_shares > 1 ? run_jointly(e, s, logits, err) : run_share(e, s, 0, logits, err);
 }
 
 int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
                 clm_error *err)
 {
     struct step s = {.inputs = inputs, .n_inputs = n_inputs};
-    struct rows r;
     float *out;
 
     if (check_step(e, &s, err) || reserve(&s, err))
         return -1;
     out = buffer_need(&e->logits, (size_t)s.n_logits * (size_t)e->model->spec->vocab_size,
                       sizeof(float), err);
-    if (!out || lay_out(e, &s, &r, err) || run(e, &s, &r, out, err)) {
+    if (!out || rows_lay_out(&e->rows, &s, e->cache, err) || run(e, &s, out, err)) {
         for (int i = 0; i < n_inputs; i++)
             kv_seq_commit(inputs[i].seq, NULL, 0);
         return -1;

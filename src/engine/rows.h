@@ -1,0 +1,44 @@
+/* engine/rows.h: the rows of a step: what the host says of them, and each device is given. */
+#ifndef ENGINE_ROWS_H
+#define ENGINE_ROWS_H
+
+#include "engine/engine.h"
+#include "nn/pass.h"
+
+/* A host array that grows and is kept. */
+struct buffer {
+    void *data;
+    size_t size;
+};
+
+/* At least count items of size bytes; NULL with *err. */
+void *buffer_need(struct buffer *b, size_t count, size_t size, clm_error *err);
+void buffer_release(struct buffer *b);
+
+/* What a step is made of, counted and checked. */
+struct step {
+    const struct engine_input *inputs;
+    int n_inputs, n_rows, n_logits;
+};
+
+/* The host arrays of a step. Those that name device memory are there for each share. */
+struct rows {
+    int n_shares; /* devices that compute the model together; 1: there is but one model */
+    int n_past;   /* tokens before each that the model asks for */
+    int32_t *tokens, *past, *positions, *logit_rows;
+    struct kv_batch *batches;      /* [shares, groups] */
+    struct kv_sequence *sequences; /* [shares, groups, n_inputs] */
+    struct state_sequence *states; /* [shares or parts, n_inputs] */
+    struct buffer memory[7];       /* that these lie in, kept from step to step */
+};
+
+/* The rows of a step of sequences of a cache. n_shares and n_past are set; else r is zeroed or that
+ * of the step before. -1 with *err. */
+int rows_lay_out(struct rows *r, const struct step *s, const kv_cache *c, clm_error *err);
+
+/* p->rows: what the part of the model that the pass is in asks of the step, on its device. */
+void rows_upload(const struct rows *r, const struct step *s, pass *p);
+
+void rows_release(struct rows *r);
+
+#endif
