@@ -8,18 +8,20 @@
 #define FIRST_ACCOUNT 1.0 /* of a plain step, where FIRST_SPAN steps or more are to come */
 #define FIRST_READING 0.8 /* the same, of the account for reading */
 #define FIRST_SPAN 100.0
-#define MOST_ACCOUNT 8.0     /* of a plain step */
-#define ALLOWANCE 0.007      /* of a plain step's time goes to the account */
-#define READ_ALLOWANCE 0.003 /* and so much to that for reading */
-#define MARGIN 1.02          /* that drafts must promise to be better by */
-#define LEAST_CHANCE 0.02    /* of a draft that is worth a thought */
-#define DEAR_ROW 0.37        /* of a plain step, that an untried row may cost more than it seems */
-#define BEHIND 8             /* tokens, that a drafter reads as it guesses */
-#define LASTS 128.0          /* tokens, that having read a text is good for at most */
-#define NEW_READ 0.033        /* of a plain step, for a token that is read, before it is known */
-#define PROVEN 8.0f          /* first drafts tried, that tell how often they are right */
-#define WHOLE_PART 4.0       /* times what reading all of a text costs that drafts must gain */
-#define FIRST_INTERVAL 16    /* plain steps before a probe; doubled by each */
+#define MOST_ACCOUNT 8.0      /* of a plain step */
+#define ALLOWANCE 0.007       /* of a plain step's time goes to the account */
+#define READ_ALLOWANCE 0.003  /* and so much to that for reading */
+#define LATER_ALLOWANCE 0.012 /* and after FIRST_SPAN steps */
+#define LATER_READ_ALLOWANCE 0.01
+#define MARGIN 1.02       /* that drafts must promise to be better by */
+#define LEAST_CHANCE 0.02 /* of a draft that is worth a thought */
+#define DEAR_ROW 0.37     /* of a plain step, that an untried row may cost more than it seems */
+#define BEHIND 8          /* tokens, that a drafter reads as it guesses */
+#define LASTS 128.0       /* tokens, that having read a text is good for at most */
+#define NEW_READ 0.033    /* of a plain step, for a token that is read, before it is known */
+#define PROVEN 8.0f       /* first drafts tried, that tell how often they are right */
+#define WHOLE_PART 4.0    /* times what reading all of a text costs that drafts must gain */
+#define FIRST_INTERVAL 16 /* plain steps before a probe; doubled by each */
 #define MOST_INTERVAL 256
 #define LATE 8           /* measures that the average time of a guess is made of */
 #define OWN_WEIGHT 4.0   /* tries of a text that count as much as those of all */
@@ -342,8 +344,8 @@ void draft_pace_learn(struct draft_pace *p, const struct paced_step *s)
         /* The rows of prompts, dearer the more they look back on, would be there anyway. */
         p->account += s->n_tokens * plain / s->n_texts - (mixed ? by_rows[s->rows] : seconds);
     } else {
-        p->account += ALLOWANCE * seconds;
-        p->reading += READ_ALLOWANCE * seconds;
+        p->account += (p->steps < FIRST_SPAN ? ALLOWANCE : LATER_ALLOWANCE) * seconds;
+        p->reading += (p->steps < FIRST_SPAN ? READ_ALLOWANCE : LATER_READ_ALLOWANCE) * seconds;
     }
     if (drafted)
         learn_guesses(p, s);
