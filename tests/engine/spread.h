@@ -1,7 +1,7 @@
 /* tests/engine/spread.h: the devices of a test: the CPU, or what CLM_DEVICE names. With
- * CLM_TEST_SPLIT=N in the environment the CPU twice, the last N layers of every model on one that
- * keeps its memory to itself as a GPU does; with CLM_TEST_SHARES=N so many devices that compute
- * every layer together. */
+ * CLM_TEST_SPLIT=N in the environment the last N layers of every model are apart: on the GPU, if
+ * CLM_DEVICE says cuda, else on a second CPU that keeps its memory to itself as a GPU does; with
+ * CLM_TEST_SHARES=N there are so many devices that compute every layer together. */
 #ifndef SPREAD_H
 #define SPREAD_H
 
@@ -41,11 +41,11 @@ static inline int spread_open(struct model_devices *where, int n_threads, clm_er
     const char *n = getenv("CLM_TEST_SPLIT"), *shares = getenv("CLM_TEST_SHARES");
     const char *name = getenv("CLM_DEVICE") ? NULL : "cpu";
 
-    if (n)
+    if (n && (name || !strcmp(getenv("CLM_DEVICE"), "cpu")))
         return spread_two(where, atoi(n), n_threads, err);
     if (shares)
         return model_devices_open_group(where, atoi(shares), name, n_threads * atoi(shares), err);
-    return model_devices_open(where, name, n_threads, GPU_LAYERS_AUTO, err);
+    return model_devices_open(where, name, n_threads, n ? atoi(n) : GPU_LAYERS_AUTO, err);
 }
 
 /* A model that cannot be cut there, or not be shared, is whole. */
