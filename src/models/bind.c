@@ -358,6 +358,19 @@ static int fill_tied_head(struct binder *b)
     return binder_fill(b, &head, b->pieces[slot]);
 }
 
+/* While weights go to a device that keeps its memory to itself. Repacking tells of itself. */
+static void show_loading(const struct binder *b, int i)
+{
+    int now = (int)(100.0 * i / b->n_slots);
+
+    if (b->dev->ops->reads_host || b->n_packed > 0)
+        return;
+    if (i == b->n_slots)
+        log_say(b->log, LOG_PROGRESS, "%s", "");
+    else if (i == 0 || now > (int)(100.0 * (i - 1) / b->n_slots))
+        log_say(b->log, LOG_PROGRESS, "Loading weights: %d%%", now);
+}
+
 int model_bind(struct model *m, const char *path, struct adapter *adapter, const struct log *log,
                clm_error *err)
 {
@@ -381,15 +394,19 @@ int model_bind(struct model *m, const char *path, struct adapter *adapter, const
     count_packed(&b);
     for (int i = 0; i < b.n_slots; i++) {
         b.dev = nn_part_of(m->nn, b.slots[i].layer, b.slots[i].role)->dev;
+        show_loading(&b, i);
         if (binder_fill(&b, &b.slots[i], b.pieces[i]) ||
             (b.adapter && adapt_fill(&b, &b.slots[i], b.additions[i])))
             goto cleanup;
     }
+    show_loading(&b, b.n_slots);
     if (nn_tied_apart(m->nn) && fill_tied_head(&b))
         goto cleanup;
     rc = config_done(m->config, err); /* of the entries that were read on the way */
 
 cleanup:
+    if (rc)
+        log_say(log, LOG_PROGRESS, "%s", "");
     thread_pool_close(b.pool);
     arena_close(b.memory);
     return rc;

@@ -16,7 +16,7 @@ bool checkpoint_has_head(const struct family *f, const checkpoint *c);
  * Bind every place of m->nn to m->weights by the rules of m->family. A tensor that no rule knows, a
  * place without a tensor, a shape or type that does not fit: CLM_ERR_FORMAT or CLM_ERR_UNSUPPORTED
  * naming it. adapter, or NULL, adds to the checkpoint. path stands for the checkpoint in messages;
- * log hears how far repacking is.
+ * log hears how far loading and repacking are.
  */
 int model_bind(struct model *m, const char *path, struct adapter *adapter, const struct log *log,
                clm_error *err);

@@ -177,6 +177,22 @@ static void transpose(uint8_t *to, const uint8_t *from, const struct piece *p, i
     }
 }
 
+/* A view of rows as they lie, with those of all experts of a stack in one: a view for each would
+ * take to a device that keeps its memory to itself in as many small pieces. */
+static const void *map_rows(const struct binder *b, const struct checkpoint_tensor *t,
+                            const struct piece *p, const struct nn_slot *s, const uint8_t *from,
+                            size_t size)
+{
+    enum { ALIGNMENT = 16 };
+    size_t at = (size_t)(from - (const uint8_t *)t->data);
+    const uint8_t *all;
+
+    if (!p->stacked || t->size / (size_t)s->n_experts % ALIGNMENT || at % ALIGNMENT)
+        return b->dev->ops->map(b->dev, from, size, b->err);
+    all = b->dev->ops->map(b->dev, t->data, t->size, b->err);
+    return all ? all + at : NULL;
+}
+
 const void *binder_rows(const struct binder *b, const struct checkpoint_tensor *t,
                         const struct piece *p, const struct nn_slot *s, int expert, int64_t cols)
 {
@@ -189,7 +205,7 @@ const void *binder_rows(const struct binder *b, const struct checkpoint_tensor *
     if (!from)
         return NULL;
     if (!p->stride && !p->transposed)
-        return d->ops->map(d, from + (size_t)p->row * row_bytes, size, b->err);
+        return map_rows(b, t, p, s, from + (size_t)p->row * row_bytes, size);
     to = model_alloc(b->m, b->dev, size, b->err);
     copy = to ? mem_alloc(size) : NULL;
     if (!copy)

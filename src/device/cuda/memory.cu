@@ -3,12 +3,14 @@
  * Small uploads, and the host arrays that operations are given, are copied to a pinned ring; a
  * kernel takes them from there in its place among the others, so that they are part of a graph:
  * what the ring holds is read when the graph runs. The ring begins anew whenever someone has waited
- * for all that was queued, so that a step finds the same places as the step before. Large ones go
- * through two pinned buffers, one filled while the other is on its way.
+ * for all that was queued, so that a step finds the same places as the step before. Large ones have
+ * carry.cu.
  */
 #include "device/cuda/cuda.h"
 
 #include <string.h>
+
+#include "device/cuda/carry.h"
 
 extern "C" {
 #include "base/memory.h"
@@ -17,7 +19,7 @@ extern "C" {
 enum {
     RING = 1 << 20,
     SMALL = 64 * 1024, /* bytes of an upload that goes through the ring */
-    BUFFER = 16 << 20, /* of a pinned buffer */
+    LANDING = 1 << 20, /* of a download that takes one copy */
     ALIGNMENT = 256,
     N_STAGED = 64, /* copies that are remembered */
     N_CHAINS = 1024,
@@ -32,6 +34,7 @@ struct staged {
 
 /* Memory that copies of mapped pieces lie in, one after another; freed with the last of them. */
 struct slab {
+    struct slab *next;
     char *data;
     size_t used, size;
     int n_views;
@@ -58,17 +61,16 @@ struct cuda_memory {
     size_t ring_used;
     struct staged staged[N_STAGED];
     int n_staged;
-    char *buffers[2];
-    cudaEvent_t sent[2];
-    int next; /* buffer */
-    void **idle; /* to be freed when nobody is at work */
+    char *landing;           /* pinned */
+    struct carrier *carrier; /* carry.cu; NULL: not needed yet */
+    void **idle;             /* to be freed when nobody is at work */
     size_t n_idle, idle_capacity;
     void *scratch, *host_room;
     size_t scratch_size, host_size;
     struct kept *kept[N_CHAINS];
     struct mapping *mappings; /* by address, then size */
     size_t n_mappings, capacity;
-    struct slab *slab; /* that has room yet, or NULL */
+    struct slab *slabs;
 };
 
 static size_t aligned(size_t n)
@@ -283,25 +285,6 @@ void cuda_copy(device *d, void *to, const void *from, size_t size)
     queue_copy(cuda_device_of(d), to, from, size);
 }
 
-/* Through the pinned buffers. */
-static void upload_large(struct cuda_device *c, char *to, const char *from, size_t size)
-{
-    struct cuda_memory *m = c->memory;
-    cudaStream_t stream = cuda_flush(c);
-
-    for (size_t at = 0, n; at < size && !c->failure.code; at += n) {
-        int i = m->next;
-
-        n = size - at < BUFFER ? size - at : BUFFER;
-        cuda_check(c, cudaEventSynchronize(m->sent[i]), "waiting for an upload");
-        memcpy(m->buffers[i], from + at, n);
-        cuda_check(c, cudaMemcpyAsync(to + at, m->buffers[i], n, cudaMemcpyHostToDevice, stream),
-                   "uploading");
-        cuda_check(c, cudaEventRecord(m->sent[i], stream), "uploading");
-        m->next = !i;
-    }
-}
-
 void cuda_upload(device *d, void *to, const void *from, size_t size)
 {
     struct cuda_device *c = cuda_device_of(d);
@@ -309,31 +292,42 @@ void cuda_upload(device *d, void *to, const void *from, size_t size)
     if (!size)
         return;
     if (size > SMALL)
-        upload_large(c, (char *)to, (const char *)from, size);
+        cuda_carry(c, &c->memory->carrier, to, from, size, cudaMemcpyHostToDevice);
     else
         queue_copy(c, to, c->memory->ring + into_ring(c, from, size), size);
+}
+
+/* By way of the landing; the least by a kernel, as part of a graph. */
+static void download_small(struct cuda_device *c, void *to, const void *from, size_t size)
+{
+    char *landing = c->memory->landing;
+
+    if (size <= SMALL) {
+        queue_copy(c, landing, from, size);
+    } else {
+        cudaStream_t stream = cuda_flush(c);
+
+        if (!c->failure.code)
+            cuda_check(c, cudaMemcpyAsync(landing, from, size, cudaMemcpyDeviceToHost, stream),
+                       "downloading");
+    }
+    cuda_drain(c);
+    if (!c->failure.code)
+        memcpy(to, landing, size);
 }
 
 void cuda_download(device *d, void *to, const void *from, size_t size)
 {
     struct cuda_device *c = cuda_device_of(d);
-    struct cuda_memory *m = c->memory;
 
-    for (size_t at = 0, n; at < size; at += n) {
-        cudaStream_t stream = cuda_flush(c);
-
-        n = size - at < BUFFER ? size - at : BUFFER;
-        if (!c->failure.code)
-            cuda_check(c,
-                       cudaMemcpyAsync(m->buffers[0], (const char *)from + at, n,
-                                       cudaMemcpyDeviceToHost, stream),
-                       "downloading");
-        cuda_drain(c);
-        if (c->failure.code)
-            memset((char *)to + at, 0, n);
-        else
-            memcpy((char *)to + at, m->buffers[0], n);
-    }
+    if (!size)
+        return;
+    if (size <= LANDING)
+        download_small(c, to, from, size);
+    else
+        cuda_carry(c, &c->memory->carrier, to, from, size, cudaMemcpyDeviceToHost);
+    if (c->failure.code)
+        memset(to, 0, size);
 }
 
 /* --- Mapped files --- */
@@ -376,13 +370,6 @@ static bool mapping_room(struct cuda_memory *m)
     return true;
 }
 
-static void close_slab(struct slab *s)
-{
-    if (s)
-        cudaFree(s->data);
-    mem_free(s);
-}
-
 static struct slab *open_slab(struct cuda_device *c, size_t size, clm_error *err)
 {
     struct slab *s = (struct slab *)mem_zeroed(1, sizeof *s);
@@ -391,23 +378,22 @@ static struct slab *open_slab(struct cuda_device *c, size_t size, clm_error *err
         return fail_null(err, CLM_ERR_NOMEM, "cuda: no memory for a list of weights");
     s->size = size < SLAB ? (size_t)SLAB : aligned(size);
     s->data = (char *)cuda_alloc(&c->base, s->size, err);
-    if (s->data)
-        return s;
-    mem_free(s);
-    return NULL;
+    if (!s->data) {
+        mem_free(s);
+        return NULL;
+    }
+    s->next = c->memory->slabs;
+    c->memory->slabs = s;
+    return s;
 }
 
-/* A slab with room for a view: that of the view before it, or a new one. */
+/* The first slab with room for a view, or a new one. */
 static struct slab *slab_for(struct cuda_device *c, size_t size, clm_error *err)
 {
-    struct cuda_memory *m = c->memory;
-
-    if (m->slab && m->slab->size - m->slab->used >= aligned(size))
-        return m->slab;
-    if (m->slab && m->slab->n_views == 0)
-        close_slab(m->slab);
-    m->slab = open_slab(c, size, err);
-    return m->slab;
+    for (struct slab *s = c->memory->slabs; s; s = s->next)
+        if (s->size - s->used >= aligned(size))
+            return s;
+    return open_slab(c, size, err);
 }
 
 const void *cuda_map(device *d, const void *data, size_t size, clm_error *err)
@@ -437,11 +423,15 @@ const void *cuda_map(device *d, const void *data, size_t size, clm_error *err)
 
 static void drop_view(struct cuda_memory *m, struct slab *s)
 {
+    struct slab **at = &m->slabs;
+
     if (--s->n_views > 0)
         return;
-    if (m->slab == s)
-        m->slab = NULL;
-    close_slab(s);
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
+    cudaFree(s->data);
+    mem_free(s);
 }
 
 void cuda_unmap(device *d, const void *data, size_t size)
@@ -478,12 +468,8 @@ int cuda_memory_open(struct cuda_device *c, clm_error *err)
     if (c->tickets)
         cuda_check(c, cudaMemsetAsync(c->tickets, 0, CUDA_TICKETS * sizeof *c->tickets, c->stream),
                    "clearing tickets");
-    for (int i = 0; i < 2; i++) {
-        cuda_check(c, cudaHostAlloc((void **)&m->buffers[i], BUFFER, cudaHostAllocDefault),
-                   "pinning memory");
-        cuda_check(c, cudaEventCreateWithFlags(&m->sent[i], cudaEventDisableTiming),
-                   "making an event");
-    }
+    cuda_check(c, cudaHostAlloc((void **)&m->landing, LANDING, cudaHostAllocDefault),
+               "pinning memory");
     return c->failure.code ? fail(err, c->failure.code, "%s", c->failure.message) : 0;
 }
 
@@ -493,14 +479,9 @@ void cuda_memory_close(struct cuda_device *c)
 
     if (!m)
         return;
+    carrier_close(m->carrier);
     for (size_t i = 0; i < m->n_mappings; i++)
         drop_view(m, m->mappings[i].slab);
-    close_slab(m->slab);
-    for (int i = 0; i < 2; i++) {
-        if (m->sent[i])
-            cudaEventDestroy(m->sent[i]);
-        cudaFreeHost(m->buffers[i]);
-    }
     for (int i = 0; i < N_CHAINS; i++)
         for (struct kept *k = m->kept[i], *next; k; k = next) {
             next = k->next;
@@ -513,6 +494,7 @@ void cuda_memory_close(struct cuda_device *c)
     cudaFree(c->tickets);
     cudaFree(m->ring_copy);
     cudaFreeHost(m->ring);
+    cudaFreeHost(m->landing);
     mem_free(m->mappings);
     mem_free(m);
     c->memory = NULL;
