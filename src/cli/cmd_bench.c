@@ -116,7 +116,7 @@ static double time_generation(struct bench *b, const kv_seq *base, int n, clm_er
     int rc = seq ? 0 : -1;
 
     for (int i = 0; rc == 0 && i < n; i++) {
-        struct engine_input input = {seq, b->tokens, 1, 1};
+        struct engine_input input = {seq, b->tokens, 1, .n_logits = 1, .best = true};
         const float *logits;
 
         random_tokens(b, 1);

@@ -25,7 +25,8 @@ static int evaluate(float *rows, struct session *s, kv_seq *seq, const int32_t *
 
     for (int i = 0; i < n; i += step) {
         int count = n - i < step ? n - i : step;
-        struct engine_input input = {seq, tokens + i, count, count};
+        struct engine_input input = {
+            .seq = seq, .tokens = tokens + i, .n_tokens = count, .n_logits = count};
         const float *logits;
 
         if (engine_step(s->engine, &input, 1, &logits, err))

@@ -541,8 +541,8 @@ struct device_ops {
     /* y[i, :] = x[rows[i], :]; rows [y->rows] i32 in device memory. */
     void (*gather_rows)(device *d, tensor *y, const tensor *x, const int32_t *rows);
 
-    /* ids[t] = the index of the largest of row t, the first on ties. ids [T] i32 in device memory
-     */
+    /* ids[t] = the index of the largest of row t, the first on ties; -1 where a NaN or +inf is in
+     * it, or nothing but -inf. ids [T] i32 in device memory; cols >= 1 */
     void (*argmax)(device *d, int32_t *ids, const tensor *x);
 };
 

@@ -1,6 +1,7 @@
 /* engine/engine.c: from a ragged batch to one forward pass. */
 #include "engine/engine.h"
 
+#include <float.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -19,7 +20,7 @@ struct engine {
     int max_rows;
     bool exact;
     struct rows rows; /* of the last step */
-    struct buffer logits, pieces;
+    struct buffer logits, pieces, best;
 };
 
 /* What a device computes, where several do it together, or the model. */
@@ -153,6 +154,7 @@ void engine_close(engine *e)
     rows_release(&e->rows);
     buffer_release(&e->logits);
     buffer_release(&e->pieces);
+    buffer_release(&e->best);
     mem_free(e);
 }
 
@@ -189,6 +191,11 @@ size_t engine_activation_peak(const engine *e)
         for (int i = 0; i < share_of(e->model, s)->n_parts; i++)
             peak += pass_memory_peak(e->memories[s][i]);
     return peak;
+}
+
+const int32_t *engine_best(const engine *e)
+{
+    return e->best.data;
 }
 
 int engine_max_rows(const engine *e)
@@ -247,6 +254,7 @@ static int check_step(const engine *e, struct step *s, clm_error *err)
             return fail(err, CLM_ERR_ARG, "engine: a step of more than %d tokens", e->max_rows);
         s->n_rows += in->n_tokens;
         s->n_logits += in->n_logits;
+        s->n_best += in->best ? in->n_logits : 0;
     }
     return s->n_rows > 0 ? 0 : fail(err, CLM_ERR_ARG, "engine: a step without tokens");
 }
@@ -264,8 +272,51 @@ static int reserve(const struct step *s, clm_error *err)
     return 0;
 }
 
-/* The pass of a share; logits [n_logits, those of its head]. */
-static int run_share(engine *e, const struct step *s, int share, float *logits, clm_error *err)
+/* Room for what the step gives. */
+static int reserve_results(engine *e, const struct step *s, clm_error *err)
+{
+    bool any = s->n_best < s->n_logits || e->n_shares > 1;
+    size_t vocab_size = any ? (size_t)e->model->spec->vocab_size : 0;
+
+    return buffer_need(&e->logits, (size_t)s->n_logits * vocab_size, sizeof(float), err) &&
+                   buffer_need(&e->best, (size_t)s->n_logits, sizeof(int32_t), err)
+               ? 0
+               : -1;
+}
+
+/* Logits to the host, but for those of which only the largest is asked for, unless all are to be.
+ */
+static void fetch_logits(const struct step *s, pass *p, const tensor *out, float *logits, bool all)
+{
+    size_t row = (size_t)out->cols;
+
+    for (int i = 0, at = 0, n = 0; i < s->n_inputs; i++, at += n) {
+        n = s->inputs[i].n_logits;
+        if (s->inputs[i].best && !all)
+            continue;
+        for (; i + 1 < s->n_inputs && (!s->inputs[i + 1].best || all); i++)
+            n += s->inputs[i + 1].n_logits;
+        p->ops->download(p->dev, logits + (size_t)at * row,
+                         (const float *)out->data + (size_t)at * row,
+                         (size_t)n * row * sizeof *logits);
+    }
+}
+
+static void fetch_best(pass *p, const tensor *out, int32_t *best)
+{
+    size_t size = (size_t)out->rows * sizeof *best;
+    int32_t *ids = pass_bytes(p, size);
+
+    if (!ids)
+        return;
+    p->ops->argmax(p->dev, ids, out);
+    p->ops->download(p->dev, best, ids, size);
+}
+
+/* The pass of a share; logits [n_logits, those of its head], and best [n_logits], or NULL: then
+ * there are logits of all inputs. */
+static int run_share(engine *e, const struct step *s, int share, float *logits, int32_t *best,
+                     clm_error *err)
 {
     const struct nn_model *m = share_of(e->model, share);
     pass p;
@@ -280,8 +331,9 @@ static int run_share(engine *e, const struct step *s, int share, float *logits, 
     out = nn_forward(&p, e->rows.logit_rows, s->n_logits);
     /* Before pass_done, so that the device is waited for once. */
     if (out && !p.failed)
-        p.ops->download(p.dev, logits, out->data,
-                        (size_t)out->rows * (size_t)out->cols * sizeof(float));
+        fetch_logits(s, &p, out, logits, !best);
+    if (out && !p.failed && best && s->n_best > 0)
+        fetch_best(&p, out, best);
     return pass_done(&p);
 }
 
@@ -313,7 +365,7 @@ static void run_in_thread(void *ctx, int share, int n_shares)
     int none = 0;
 
     (void)n_shares;
-    if (run_share(j->e, j->step, share, piece, &j->errors[share]) == 0) {
+    if (run_share(j->e, j->step, share, piece, NULL, &j->errors[share]) == 0) {
         join_logits(j, share, piece);
         return;
     }
@@ -321,37 +373,56 @@ static void run_in_thread(void *ctx, int share, int n_shares)
     d->ops->leave(d);
 }
 
-static int run_jointly(engine *e, const struct step *s, float *logits, clm_error *err)
+/* Of joined logits; as the device's argmax has it. */
+static int32_t largest(const float *x, int n)
 {
-    struct joint_step j = {.e = e, .step = s, .logits = logits};
+    int32_t best = -1;
+
+    for (int32_t i = 0; i < n; i++) {
+        if (!(x[i] <= FLT_MAX))
+            return -1;
+        if (x[i] >= -FLT_MAX && (best < 0 || x[i] > x[best]))
+            best = i;
+    }
+    return best;
+}
+
+static int run_jointly(engine *e, const struct step *s, clm_error *err)
+{
+    struct joint_step j = {.e = e, .step = s, .logits = e->logits.data};
+    int vocab_size = e->model->spec->vocab_size;
+    int32_t *best = e->best.data;
     device *d = share_of(e->model, 0)->parts[0].dev;
     int failed;
 
-    j.pieces = buffer_need(&e->pieces, (size_t)s->n_logits * (size_t)e->model->spec->vocab_size,
-                           sizeof(float), err);
+    j.pieces =
+        buffer_need(&e->pieces, (size_t)s->n_logits * (size_t)vocab_size, sizeof(float), err);
     if (!j.pieces || d->ops->rejoin(d, err))
         return -1;
     thread_pool_run(e->threads, run_in_thread, &j);
     failed = atomic_load(&j.failed);
-    return failed ? fail(err, j.errors[failed - 1].code, "%s", j.errors[failed - 1].message) : 0;
+    if (failed)
+        return fail(err, j.errors[failed - 1].code, "%s", j.errors[failed - 1].message);
+    for (int i = 0; s->n_best > 0 && i < s->n_logits; i++)
+        best[i] = largest(j.logits + (size_t)i * (size_t)vocab_size, vocab_size);
+    return 0;
 }
 
-static int run(engine *e, const struct step *s, float *logits, clm_error *err)
+static int run(engine *e, const struct step *s, clm_error *err)
 {
-    return e->n_shares > 1 ? run_jointly(e, s, logits, err) : run_share(e, s, 0, logits, err);
+    return e->n_shares > 1 ? run_jointly(e, s, err)
+                           : run_share(e, s, 0, e->logits.data, e->best.data, err);
 }
 
 int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
                 clm_error *err)
 {
     struct step s = {.inputs = inputs, .n_inputs = n_inputs};
-    float *out;
 
     if (check_step(e, &s, err) || reserve(&s, err))
         return -1;
-    out = buffer_need(&e->logits, (size_t)s.n_logits * (size_t)e->model->spec->vocab_size,
-                      sizeof(float), err);
-    if (!out || rows_lay_out(&e->rows, &s, e->cache, err) || run(e, &s, out, err)) {
+    if (reserve_results(e, &s, err) || rows_lay_out(&e->rows, &s, e->cache, err) ||
+        run(e, &s, err)) {
         for (int i = 0; i < n_inputs; i++)
             kv_seq_commit(inputs[i].seq, NULL, 0);
         return -1;
@@ -359,7 +430,7 @@ int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, cons
     for (int i = 0; i < n_inputs; i++)
         kv_seq_commit(inputs[i].seq, inputs[i].tokens, inputs[i].n_tokens);
     if (logits)
-        *logits = out;
+        *logits = e->logits.data;
     return 0;
 }
 

@@ -38,19 +38,22 @@ int engine_context(const engine *e);
 size_t engine_activation_peak(const engine *e); /* bytes of temporaries at the highest point */
 
 /* A part of a batch: n_tokens >= 1 tokens to append to a sequence, and of how many of its last rows
- * the logits are wanted. A sequence appears at most once in a batch. */
+ * the logits are wanted, or of these rows the most likely tokens alone. A sequence appears at most
+ * once in a batch. */
 struct engine_input {
     kv_seq *seq;
     const int32_t *tokens;
     int n_tokens;
     int n_logits; /* 0 .. n_tokens */
+    bool best;    /* engine_best tells of these rows, and their logits stay on the device */
 };
 
 /**
  * Evaluate a batch in one step (the caller keeps the sum of n_tokens within max_rows).
  *
  * logits  set to [sum of n_logits, vocab_size] f32 in host memory, input after input, valid until
- * the next step; may be NULL when no logits are asked.
+ * the next step, without meaning in the rows of inputs that ask for the most likely tokens alone;
+ * may be NULL when no logits are asked.
  *
  * Errors: CLM_ERR_ARG (a token outside the vocabulary, ...), CLM_ERR_FULL, CLM_ERR_NOMEM leave
  * every sequence as it was. After CLM_ERR_DEVICE the sequences of the batch can only be closed, as
@@ -58,6 +61,11 @@ struct engine_input {
  */
 int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
                 clm_error *err);
+
+/* [sum of n_logits] the most likely tokens of the rows that the last step was asked for, of those
+ * inputs alone that asked for these: the first on ties, -1 where logits are not finite. Valid until
+ * the next step. */
+const int32_t *engine_best(const engine *e);
 
 /* Tokens per chunk of engine_prefill. */
 int engine_max_rows(const engine *e);

@@ -130,7 +130,7 @@ static struct engine_input input_of(draft_text *t, int rows)
     int end = t->from + kv_seq_length(t->seq), pending = (int)t->tokens.count - end;
     int n = pending < rows ? pending : rows;
 
-    return (struct engine_input){t->seq, t->tokens.ids + end, n, n == pending};
+    return (struct engine_input){t->seq, t->tokens.ids + end, n, .n_logits = n == pending};
 }
 
 static bool guess(draft_text *t, const float *logits)

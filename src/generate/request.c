@@ -298,16 +298,23 @@ void request_take_drafts(request *r, const int32_t *drafts, int n)
     r->result.drafted_tokens += r->n_drafts;
 }
 
-void request_choose(request *r, const float *logits)
+bool request_wants_best(const request *r)
 {
-    int vocab_size = engine_model(r->engine)->spec->vocab_size;
+    return !r->o.generate.process && sampler_wants_best(r->o.sampler);
+}
+
+void request_choose(request *r, const float *logits, const int32_t *best)
+{
+    size_t vocab_size = (size_t)engine_model(r->engine)->spec->vocab_size;
+    bool hit = true;
     clm_error err = {0};
     int rc = 0;
 
-    for (bool hit = true; hit && !r->ended && rc == 0; logits += vocab_size) {
+    for (size_t i = 0; hit && !r->ended && rc == 0; i++) {
         struct sample sample;
 
-        rc = next_sample(r, logits, &sample, &err);
+        rc = logits ? next_sample(r, logits + i * vocab_size, &sample, &err)
+                    : sampler_take(r->o.sampler, best[i], &sample, &err);
         if (rc)
             break;
         take_time(r, clock_seconds());

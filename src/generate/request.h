@@ -82,11 +82,15 @@ void request_tell_progress(request *r);
 struct speculation_text request_speculation_text(const request *r);
 void request_take_drafts(request *r, const int32_t *drafts, int n);
 
+/* Whether request_choose can do without logits. */
+bool request_wants_best(const request *r);
+
 /**
- * The rows of logits after the last token and after each draft: choose tokens as far as the drafts
- * were right, tell them, and take the sequence back to what has been chosen.
+ * The rows after the last token and after each draft, by their logits, or, NULL, by the most likely
+ * token of each, best: choose tokens as far as the drafts were right, tell them, and take the
+ * sequence back to what has been chosen.
  */
-void request_choose(request *r, const float *logits);
+void request_choose(request *r, const float *logits, const int32_t *best);
 
 /* No more tokens. The first reason counts, and an error more than any. */
 void request_end(request *r, enum finish_reason finish);

@@ -278,6 +278,28 @@ static const float *process(sampler *s, const float *logits, const int32_t *hist
     return s->processed;
 }
 
+bool sampler_wants_best(const sampler *s)
+{
+    return !sampler_draws(&s->options) && !s->processed && !s->options.logprobs && s->n_top == 0;
+}
+
+static int check_best(int32_t best, clm_error *err)
+{
+    return best >= 0 ? 0
+                     : fail(err, CLM_ERR_FORMAT,
+                            "the model's logits are not finite; its weights may be damaged "
+                            "or of a type it cannot run in");
+}
+
+int sampler_take(sampler *s, int32_t best, struct sample *out, clm_error *err)
+{
+    if (check_best(best, err))
+        return -1;
+    *out = (struct sample){.token = best, .logprob = NAN};
+    s->n_chosen++;
+    return 0;
+}
+
 static int choose(sampler *s, const float *logits, const int32_t *history, size_t n_history,
                   struct sample *out, clm_error *err)
 {
@@ -289,10 +311,8 @@ static int choose(sampler *s, const float *logits, const int32_t *history, size_
     if (!logits)
         return -1;
     best = logits_argmax(logits, s->vocab_size);
-    if (best < 0)
-        return fail(err, CLM_ERR_FORMAT,
-                    "the model's logits are not finite; its weights may be damaged "
-                    "or of a type it cannot run in");
+    if (check_best(best, err))
+        return -1;
     *out = (struct sample){.token = best, .logprob = NAN};
     if (!sampler_draws(o) && !o->logprobs && s->n_top == 0)
         return 0;

@@ -91,6 +91,13 @@ struct sample {
 int sampler_next(sampler *s, const float *logits, const int32_t *history, size_t n_history,
                  struct sample *out, clm_error *err);
 
+/* Whether the most likely token is all that it asks of logits, so that sampler_take will do. */
+bool sampler_wants_best(const sampler *s);
+
+/* Choose the most likely token, as sampler_next does where sampler_wants_best. best: -1 where the
+ * logits are not finite, which is CLM_ERR_FORMAT. */
+int sampler_take(sampler *s, int32_t best, struct sample *out, clm_error *err);
+
 /* One with the options of another, without log-probabilities, for logits of vocab_size tokens:
  * those of another model. */
 sampler *sampler_open_like(const sampler *s, int vocab_size, clm_error *err);

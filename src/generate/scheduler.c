@@ -400,32 +400,38 @@ static void plan(scheduler *s)
             .tokens = r->ids.ids + kv_seq_length(r->seq),
             .n_tokens = r->rows + r->n_drafts,
             .n_logits = r->rows < pending ? 0 : 1 + r->n_drafts,
+            .best = request_wants_best(r),
         };
     }
 }
 
 /* What comes of a step */
 
-static void take_rows(scheduler *s, int i, const float *logits)
+/* row: its first of those that came of the step */
+static void take_rows(scheduler *s, int i, const float *logits, size_t row)
 {
     struct request *r = s->planned[i];
+    size_t vocab_size = (size_t)engine_model(s->engine)->spec->vocab_size;
 
     if (s->o.prefixes)
         request_keep(r, s->o.prefixes);
     request_tell_progress(r);
-    if (!r->ended && s->inputs[i].n_logits > 0)
-        request_choose(r, logits);
+    if (r->ended || s->inputs[i].n_logits == 0)
+        return;
+    if (s->inputs[i].best)
+        request_choose(r, NULL, engine_best(s->engine) + row);
+    else
+        request_choose(r, logits + row * vocab_size, NULL);
 }
 
 static void take_step(scheduler *s, const float *logits)
 {
-    int vocab_size = engine_model(s->engine)->spec->vocab_size;
+    size_t row = 0;
 
     s->load.steps++;
     for (int i = 0; i < s->n_planned; i++) {
-        take_rows(s, i, logits);
-        if (s->inputs[i].n_logits > 0)
-            logits += (ptrdiff_t)s->inputs[i].n_logits * vocab_size;
+        take_rows(s, i, logits, row);
+        row += (size_t)s->inputs[i].n_logits;
     }
 }
 
@@ -452,7 +458,7 @@ static void step_each(scheduler *s)
         if (engine_step(s->engine, &s->inputs[i], 1, &logits, &err))
             request_fail(s->planned[i], &err);
         else
-            take_rows(s, i, logits);
+            take_rows(s, i, logits, 0);
     }
 }
 

@@ -199,7 +199,7 @@ static int step(struct scoring *s, clm_error *err)
         const struct score_text *t = &s->texts[p->text];
 
         inputs[i] = (struct engine_input){p->seq, t->tokens + p->begin, p->n,
-                                          foretelling(t, p->begin, p->n)};
+                                          .n_logits = foretelling(t, p->begin, p->n)};
     }
     if (engine_step(s->e, inputs, s->n_parts, &logits, err))
         return -1;

@@ -265,6 +265,43 @@ static void test_mix_streams(void **state)
     pair_close(&p);
 }
 
+/* Ties, rows that no number is the largest of, and rows of as many numbers as vocabularies have. */
+static void test_argmax(void **state)
+{
+    static const int cols[] = {1, 37, 1024, 8193, 128256, 262149};
+    enum { N_ROWS = 6 };
+    struct pair p;
+
+    (void)state;
+    pair_open(&p);
+    for (size_t i = 0; i < COUNT(cols); i++) {
+        size_t n = (size_t)cols[i], last = n - 1;
+        float *x = mem_alloc(N_ROWS * n * sizeof *x);
+        struct pair_operand *rows, *ids;
+
+        assert_non_null(x);
+        for (size_t j = 0; j < N_ROWS * n; j++)
+            x[j] = (float)random_below(j < n ? 1000000 : n / 2 + 1);
+        for (size_t j = 2 * n; j < 4 * n; j++)
+            x[j] = -INFINITY;
+        x[3 * n + random_below(n)] = -3e38f;
+        x[4 * n + last] = NAN;
+        x[5 * n + random_below(n)] = INFINITY;
+        rows = pair_bytes(&p, x, N_ROWS * n * sizeof *x, true);
+        ids = pair_ids(&p, N_ROWS, 7);
+        for (int d = 0; d < PAIR_DEVICES; d++) {
+            tensor t = {rows->at[d], DTYPE_F32, N_ROWS, cols[i], cols[i]};
+
+            for (int times = 0; times < 3; times++)
+                p.dev[d]->ops->argmax(p.dev[d], ids->at[d], &t);
+        }
+        pair_check_operand(&p, ids, 0, "argmax");
+        pair_clear(&p);
+        mem_free(x);
+    }
+    pair_close(&p);
+}
+
 /* A list of launches that comes again is a graph from the second time on: it does the same, with
  * what lies in memory then. */
 static void test_repeated_lists(void **state)
@@ -339,6 +376,7 @@ int main(void)
         cmocka_unit_test(test_rows),        cmocka_unit_test(test_rope),
         cmocka_unit_test(test_gather_rows), cmocka_unit_test(test_mix_streams),
         cmocka_unit_test(test_memory),      cmocka_unit_test(test_repeated_lists),
+        cmocka_unit_test(test_argmax),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

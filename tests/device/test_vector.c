@@ -425,9 +425,18 @@ static void check_argmax(const struct cpu_vector_kernels *k)
             best = x[i] > x[best] ? i : best;
         int got = k->argmax(x, n);
         CHECK(got == best, "n %d: %d, expected %d", n, got, best);
-        x[random_below((size_t)n)] = NAN;
+        for (int i = 0; i < n; i++)
+            x[i] = i == best ? -FLT_MAX : -INFINITY;
         got = k->argmax(x, n);
-        CHECK(got >= 0 && got < n, "n %d with NaN: %d", n, got);
+        CHECK(got == best, "n %d of -inf but for one: %d, expected %d", n, got, best);
+        x[best] = -INFINITY;
+        got = k->argmax(x, n);
+        CHECK(got == -1, "n %d of -inf: %d", n, got);
+        for (int i = 0; i < n; i++)
+            x[i] = (float)i;
+        x[random_below((size_t)n)] = round % 2 ? NAN : INFINITY;
+        got = k->argmax(x, n);
+        CHECK(got == -1, "n %d with what is not finite: %d", n, got);
     }
 }
 

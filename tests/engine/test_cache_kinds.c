@@ -138,7 +138,8 @@ static void check_batches(struct texts *t)
             if (left == 0 || random_below(4) == 0)
                 continue;
             streams[n] = s;
-            inputs[n++] = (struct engine_input){seqs[s], t->tokens[s] + done[s], n_tokens, 1};
+            inputs[n++] =
+                (struct engine_input){seqs[s], t->tokens[s] + done[s], n_tokens, .n_logits = 1};
         }
         if (!n)
             continue;

@@ -292,7 +292,8 @@ static void go_on_together(struct fixture *f, struct rig *r, kv_seq *const *seqs
         for (int i = 0; i < count; i++) {
             int at = kv_seq_length(seqs[begin + i]), rest = s->n - at < GO_ON ? s->n - at : GO_ON;
 
-            inputs[i] = (struct engine_input){seqs[begin + i], s->tokens + at, rest, rest};
+            inputs[i] =
+                (struct engine_input){seqs[begin + i], s->tokens + at, rest, .n_logits = rest};
         }
         CHECK(engine_step(r->engine, inputs, count, &logits, &err) == 0, "%s: %s", f->name,
               err.message);

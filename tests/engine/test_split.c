@@ -72,8 +72,8 @@ static bool run(struct rig *r, float *out, const char *path)
     fork = kv_seq_fork(seq, &err);
     CHECK(fork, "%s", err.message);
     for (int i = BEFORE_FORK; i < N_TOKENS; i++) {
-        struct engine_input inputs[] = {{seq, tokens + i, 1, 1},
-                                        {fork, tokens + N_TOKENS - 1 - i, 1, 1}};
+        struct engine_input inputs[] = {{seq, tokens + i, 1, .n_logits = 1},
+                                        {fork, tokens + N_TOKENS - 1 - i, 1, .n_logits = 1}};
         const float *logits;
 
         CHECK(engine_step(r->engine, inputs, 2, &logits, &err) == 0, "%s", err.message);

@@ -127,7 +127,7 @@ static void step(struct torture *t, kv_seq *const *seqs, const int *n, int n_seq
 
     for (int i = 0; i < n_seqs; i++) {
         before[i] = kv_seq_length(seqs[i]);
-        inputs[i] = (struct engine_input){seqs[i], t->tokens + before[i], n[i], n[i]};
+        inputs[i] = (struct engine_input){seqs[i], t->tokens + before[i], n[i], .n_logits = n[i]};
     }
     while (again(t, engine_step(t->rig.engine, inputs, n_seqs, &logits, &err), &err, "engine_step"))
         for (int i = 0; i < n_seqs; i++)

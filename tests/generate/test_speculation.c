@@ -44,7 +44,7 @@ static bool take_token(void *ctx, const struct generated *g)
 /* The sequence must hold all but the last token: what it says next shows it. */
 static int32_t ask_next(struct rig *rig, kv_seq *seq, int32_t last)
 {
-    struct engine_input in = {seq, &last, 1, 1};
+    struct engine_input in = {.seq = seq, .tokens = &last, .n_tokens = 1, .n_logits = 1};
     const float *logits;
     clm_error err = {0};
     int32_t best = 0;

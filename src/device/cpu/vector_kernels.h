@@ -122,7 +122,7 @@ struct cpu_vector_kernels {
     void (*load[CPU_KV_TYPES])(float *to, const void *from, int n);
     void (*store[CPU_KV_TYPES])(void *to, const float *from, int n);
 
-    int (*argmax)(const float *x, int n); /* n >= 1; the first on ties; with NaNs any in [0, n) */
+    int (*argmax)(const float *x, int n); /* n >= 1; as the table has it */
 
     /* --- Recurrent mixers; see recurrent.c. A lane has its result wherever it lies. --- */
 

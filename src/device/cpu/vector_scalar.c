@@ -190,11 +190,14 @@ static void store_bf16(void *to, const float *from, int n)
 
 static int argmax(const float *x, int n)
 {
-    int best = 0;
+    int best = -1;
 
-    for (int i = 1; i < n; i++)
-        if (x[i] > x[best])
+    for (int i = 0; i < n; i++) {
+        if (!(x[i] <= FLT_MAX))
+            return -1;
+        if (x[i] >= -FLT_MAX && (best < 0 || x[i] > x[best]))
             best = i;
+    }
     return best;
 }
 

@@ -287,23 +287,29 @@ static void simd_store_bf16(void *to, const float *from, int n)
     }
 }
 
-/* The largest number, then the first that equals it. */
+/* The largest number, then the first that equals it. A NaN or +inf, times 0, makes sum NaN. */
 static int simd_argmax(const float *x, int n)
 {
-    float max = x[0];
+    const vf least = vf_set(-FLT_MAX), zero = vf_set(0);
+    vf largest[2] = {least, least}, sum[2] = {zero, zero};
+    float max, bad;
     int i = 0;
 
-    if (n >= VF_LANES) {
-        vf largest[2] = {vf_load(x), vf_load(x)};
+    for (; i + 2 * VF_LANES <= n; i += 2 * VF_LANES)
+        for (int j = 0; j < 2; j++) {
+            vf v = vf_max(least, vf_load(x + i + j * VF_LANES)); /* the latter if it is a NaN */
 
-        for (; i + 2 * VF_LANES <= n; i += 2 * VF_LANES) {
-            largest[0] = vf_max(vf_load(x + i), largest[0]);
-            largest[1] = vf_max(vf_load(x + i + VF_LANES), largest[1]);
+            largest[j] = vf_max(v, largest[j]);
+            sum[j] = vf_fma(v, zero, sum[j]);
         }
-        max = vf_largest(vf_max(largest[0], largest[1]));
-    }
-    for (; i < n; i++)
+    max = vf_largest(vf_max(largest[0], largest[1]));
+    bad = vf_sum(vf_add(sum[0], sum[1]));
+    for (; i < n; i++) {
         max = x[i] > max ? x[i] : max;
+        bad += x[i] <= FLT_MAX ? 0 : NAN;
+    }
+    if (isnan(bad))
+        return -1;
 
     vf wanted = vf_set(max);
     for (i = 0; i + VF_LANES <= n && !vf_any_equal(vf_load(x + i), wanted);)
@@ -311,7 +317,7 @@ static int simd_argmax(const float *x, int n)
     for (; i < n; i++)
         if (x[i] == max)
             return i;
-    return 0;
+    return -1; /* all are -inf */
 }
 
 static void simd_vector_kernels(struct cpu_vector_kernels *k)

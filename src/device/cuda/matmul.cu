@@ -5,6 +5,9 @@
  * the like are, and what they choose should not turn on a rounding.
  */
 #include "device/cuda/products.h"
+
+#include <float.h>
+
 #include "device/cuda/rows.cuh"
 
 enum {
@@ -196,43 +199,97 @@ void cuda_embed(device *d, tensor *y, const struct weight *w, const int32_t *ids
 
 /* --- The largest --- */
 
+enum { ARGMAX_THREADS = 1024, ARGMAX_COLUMNS = 8 * ARGMAX_THREADS, MAX_ARGMAX_BLOCKS = 32 };
+
+/* A number and its place; what is NaN or +inf counts as +inf at -1. */
+struct largest {
+    float value;
+    int at;
+};
+
 /* The better of two, the first on ties. */
-static __device__ void better(float &best, int &at, float other, int other_at)
+static __device__ __forceinline__ struct largest better(struct largest a, struct largest b)
 {
-    if (other > best || (other == best && other_at < at)) {
-        best = other;
-        at = other_at;
-    }
+    return b.value > a.value || (b.value == a.value && b.at < a.at) ? b : a;
 }
 
-static __global__ void argmax_kernel(int32_t *ids, struct rows x)
+static __device__ struct largest warp_largest(struct largest x)
 {
-    __shared__ float values[WARP];
-    __shared__ int places[WARP];
-    int at = INT32_MAX, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    float best = -INFINITY;
+    for (int step = WARP / 2; step; step /= 2) {
+        struct largest other = {__shfl_xor_sync(0xFFFFFFFF, x.value, step),
+                                __shfl_xor_sync(0xFFFFFFFF, x.at, step)};
+
+        x = better(x, other);
+    }
+    return x;
+}
+
+/* Of all threads of the block, in every thread. */
+static __device__ struct largest block_largest(struct largest x, struct largest *room)
+{
+    x = warp_largest(x);
+    if (threadIdx.x % WARP == 0)
+        room[threadIdx.x / WARP] = x;
+    __syncthreads();
+    return warp_largest(room[threadIdx.x % WARP]);
+}
+
+/* Blocks (b, row) look at every gridDim.x-th piece of a row; parts [rows, gridDim.x] are what they
+ * find, which the last of a row puts together. */
+static __global__ void argmax_kernel(int32_t *ids, struct rows x, struct largest *parts,
+                                     unsigned *tickets)
+{
+    __shared__ struct largest room[ARGMAX_THREADS / WARP];
+    __shared__ bool last;
+    struct largest best = {-INFINITY, INT32_MAX};
 
     cuda_begin();
-    const float *row = row_at(x, blockIdx.x);
-    for (int i = threadIdx.x; i < x.cols; i += blockDim.x)
-        better(best, at, row[i], i);
-    for (int step = WARP / 2; step; step /= 2)
-        better(best, at, __shfl_xor_sync(0xFFFFFFFF, best, step),
-               __shfl_xor_sync(0xFFFFFFFF, at, step));
-    if (lane == 0) {
-        values[warp] = best;
-        places[warp] = at;
+    const float *row = row_at(x, blockIdx.y);
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < x.cols; i += gridDim.x * blockDim.x) {
+        float v = row[i];
+
+        best = better(best, v <= FLT_MAX ? (struct largest){v, i} : (struct largest){INFINITY, -1});
     }
-    __syncthreads();
+    best = block_largest(best, room);
+    if (gridDim.x > 1) {
+        if (threadIdx.x == 0) {
+            parts[blockIdx.y * gridDim.x + blockIdx.x] = best;
+            __threadfence();
+            last = atomicAdd(tickets + blockIdx.y, 1u) == gridDim.x - 1;
+        }
+        __syncthreads();
+        if (!last)
+            return;
+        __threadfence();
+        best = (struct largest){-INFINITY, INT32_MAX};
+        if (threadIdx.x < gridDim.x) {
+            const struct largest *part = parts + blockIdx.y * gridDim.x + threadIdx.x;
+
+            best = (struct largest){__ldcg(&part->value), __ldcg(&part->at)};
+        }
+        best = block_largest(best, room);
+    }
     if (threadIdx.x)
         return;
-    for (int i = 1; i < (int)blockDim.x / WARP; i++)
-        better(best, at, values[i], places[i]);
-    ids[blockIdx.x] = at == INT32_MAX ? 0 : at;
+    ids[blockIdx.y] = best.value > -INFINITY ? best.at : -1;
+    if (gridDim.x > 1)
+        tickets[blockIdx.y] = 0;
 }
 
 void cuda_argmax(device *d, int32_t *ids, const tensor *x)
 {
-    cuda_launch(cuda_device_of(d), argmax_kernel, shape_of(dim3((unsigned)x->rows), dim3(1024), 0),
-                ids, rows_of(x));
+    struct cuda_device *c = cuda_device_of(d);
+    unsigned n = blocks_for(x->cols, ARGMAX_COLUMNS);
+
+    n = n > MAX_ARGMAX_BLOCKS ? MAX_ARGMAX_BLOCKS : n;
+    for (int first = 0; first < x->rows; first += CUDA_TICKETS) {
+        struct rows rows = rows_of(x);
+        void *parts;
+
+        rows.data += first * rows.stride;
+        rows.n = x->rows - first < CUDA_TICKETS ? x->rows - first : CUDA_TICKETS;
+        parts = cuda_scratch(c, (size_t)rows.n * n * sizeof(struct largest));
+        cuda_launch(c, argmax_kernel, shape_of(dim3(n, (unsigned)rows.n), dim3(ARGMAX_THREADS), 0),
+                    ids + first, rows, (struct largest *)parts, c->tickets);
+    }
 }
