@@ -9,14 +9,25 @@ extern "C" {
 #include "base/memory.h"
 }
 
-enum { OLDEST = 80 }; /* architecture that kernels are built for */
+enum {
+    OLDEST = 80,           /* architecture that kernels are built for */
+    NEARLY_NONE = 32 << 20 /* bytes of memory without which CUDA fails in ways of its own */
+};
 
 bool cuda_check(struct cuda_device *c, cudaError_t status, const char *what)
 {
     if (status == cudaSuccess || c->failure.code)
         return false;
-    fail(&c->failure, status == cudaErrorMemoryAllocation ? CLM_ERR_NOMEM : CLM_ERR_DEVICE,
-         "cuda: %s: %s", what, cudaGetErrorString(status));
+    size_t left = 0, total = 0;
+    bool full = cudaMemGetInfo(&left, &total) == cudaSuccess && left < NEARLY_NONE;
+
+    if (full || status == cudaErrorMemoryAllocation)
+        fail(&c->failure, CLM_ERR_NOMEM,
+             "cuda: %s: %s; %.1f of %.0f MB of the GPU's memory are free: have fewer layers there "
+             "(--gpu-layers), or less in its cache (--cache-bytes)",
+             what, cudaGetErrorString(status), (double)left / 1e6, (double)total / 1e6);
+    else
+        fail(&c->failure, CLM_ERR_DEVICE, "cuda: %s: %s", what, cudaGetErrorString(status));
     return true;
 }
 
