@@ -64,7 +64,7 @@ typedef struct clm_model_options {
     int gpu_layers;
     /* How many devices compute every layer together, each with its share of the heads, feed-forward
      * blocks and experts: the first GPUs that CUDA shows, or as many groups of the CPU's threads.
-     * 0 or 1: one. Not with gpu_layers, an adapter or prompt cache files. */
+     * 0 or 1: one. Not with gpu_layers or prompt cache files. */
     int tensor_parallel;
 } clm_model_options;
 

@@ -198,26 +198,27 @@ static struct weight part_of(const struct weight *w, const struct share_cut *c)
     return *w;
 }
 
-/* The matrices of a place, in one piece of memory where they are put together. */
-static int share_matrices(struct shard *s, const struct nn_slot *to, const struct nn_slot *whole,
-                          const struct share_cut *c)
+/* The part of n_parts matrices, in one piece of memory where they are put together. */
+static int share_matrices(struct shard *s, struct weight *to, const struct weight *from,
+                          int n_parts, const struct share_cut *c)
 {
-    int first = c->kind == CUT_PARTS ? c->range.first : 0;
-    int n = c->kind == CUT_PARTS ? c->range.n : whole->n_experts ? whole->n_experts : 1;
+    int n = c->kind == CUT_PARTS ? c->range.n : n_parts;
     size_t size = 0;
     uint8_t *memory;
 
+    if (c->kind == CUT_PARTS)
+        from += c->range.first;
     for (int e = 0; e < n; e++) {
-        to->weight[e] = part_of(&whole->weight[first + e], c);
-        size += packed_bytes(&to->weight[e]);
+        to[e] = part_of(&from[e], c);
+        size += packed_bytes(&to[e]);
     }
     if (c->kind != CUT_COLUMNS && s->dev->ops->reads_host)
         return 0;
     memory = model_alloc(s->m, s->dev, size, s->err);
     for (int e = 0; e < n && memory; e++) {
-        size_t bytes = packed_bytes(&to->weight[e]);
+        size_t bytes = packed_bytes(&to[e]);
 
-        if (pack_matrix(s, &to->weight[e], &whole->weight[first + e], memory))
+        if (pack_matrix(s, &to[e], &from[e], memory))
             return -1;
         memory += bytes;
     }
@@ -275,36 +276,82 @@ static int share_company(struct shard *s, const struct nn_slot *to, const struct
     return 0;
 }
 
+/* What an adapter adds to n_parts products of n_in numbers, n_out each: of y = gain W x + b (a x) +
+ * bias rows, or, of columns, what their inputs give, and the bias once. NULL with the error. */
+static struct nn_lora *share_lora(struct shard *s, const struct nn_lora *from, int n_parts,
+                                  int n_out, int n_in, const struct share_cut *c)
+{
+    static const struct share_cut all = {CUT_NONE, {0, 0}};
+    const struct share_cut *outputs = c->kind == CUT_COLUMNS ? &all : c;
+    const struct share_cut *inputs = c->kind == CUT_ROWS ? &all : c;
+    struct share_cut in_numbers = {c->kind == CUT_COLUMNS ? CUT_ROWS : inputs->kind, inputs->range};
+    size_t parts = (size_t)n_parts, n = c->kind == CUT_PARTS ? (size_t)c->range.n : parts;
+    struct nn_lora *l = arena_array(s->m->memory, struct nn_lora, 1);
+
+    if (l) {
+        l->a = arena_array(s->m->memory, struct weight, n);
+        l->b = arena_array(s->m->memory, struct weight, n);
+    }
+    if (!l || !l->a || !l->b)
+        return fail_null(s->err, CLM_ERR_NOMEM, "an adapter for several devices: no memory");
+    if (share_matrices(s, l->a, from->a, n_parts, inputs) ||
+        share_matrices(s, l->b, from->b, n_parts, outputs) ||
+        share_vector(s, &l->gain, from->gain, parts, (size_t)n_out, outputs) ||
+        share_vector(s, &l->in_gain, from->in_gain, parts, (size_t)n_in, &in_numbers))
+        return NULL;
+    if ((c->kind != CUT_COLUMNS || s->rank == 0) &&
+        share_vector(s, &l->bias, from->bias, parts, (size_t)n_out, outputs))
+        return NULL;
+    return l;
+}
+
 static int share_slot(void *ctx, const struct nn_slot *to)
 {
     struct shard *s = ctx;
     const struct nn_slot *whole = &s->whole[s->next++];
     struct share_cut c = share_cut_of(s->plan, whole, s->rank);
     size_t copies = whole->copies > 1 ? (size_t)whole->copies : 1;
-    size_t n_parts = whole->n_experts ? (size_t)whole->n_experts : 1;
+    int n_parts = whole->n_experts ? whole->n_experts : 1;
 
+    if (whole->lora && *whole->lora) {
+        *to->lora = share_lora(s, *whole->lora, n_parts, whole->n_out, whole->n_in, &c);
+        if (!*to->lora)
+            return -1;
+    }
     if (whole->n_in)
-        return share_matrices(s, to, whole, &c) || share_company(s, to, whole, &c) ? -1 : 0;
-    if (whole->bias && share_vector(s, to->bias, *whole->bias, n_parts,
+        return share_matrices(s, to->weight, whole->weight, n_parts, &c) ||
+                       share_company(s, to, whole, &c)
+                   ? -1
+                   : 0;
+    if (whole->bias && share_vector(s, to->bias, *whole->bias, (size_t)n_parts,
                                     (size_t)(whole->n_bias ? whole->n_bias : whole->n_out), &c))
         return -1;
-    return share_vector(s, to->vector, *whole->vector, n_parts, (size_t)whole->n_out * copies, &c);
+    return share_vector(s, to->vector, *whole->vector, (size_t)n_parts,
+                        (size_t)whole->n_out * copies, &c);
 }
 
 /* The head's part of what is not a place of its own. */
 static int share_head(struct shard *s)
 {
     const struct nn_model *whole = s->m->nn;
+    const struct spec *spec = s->m->spec;
     struct range logits = share_of_logits(s->plan, s->rank);
     struct share_cut rows = {CUT_ROWS, logits}, all = {0};
 
     s->nn->first_logit = logits.first;
-    if (s->m->spec->tie_word_embeddings)
+    if (whole->tied_lora) {
+        s->nn->tied_lora =
+            share_lora(s, whole->tied_lora, 1, spec->vocab_size, spec->hidden_size, &rows);
+        if (!s->nn->tied_lora)
+            return -1;
+    }
+    nn_model_share(s->nn);
+    if (spec->tie_word_embeddings)
         s->nn->lm_head.w = weight_rows(&s->nn->embed_tokens.w, logits.first, logits.n);
-    return share_vector(s, &s->nn->head_scale, whole->head_scale, 1,
-                        (size_t)s->m->spec->hidden_size, &all) ||
+    return share_vector(s, &s->nn->head_scale, whole->head_scale, 1, (size_t)spec->hidden_size,
+                        &all) ||
                    share_vector(s, &s->nn->logit_scales, whole->logit_scales, 1,
-                                (size_t)s->m->spec->vocab_size, &rows)
+                                (size_t)spec->vocab_size, &rows)
                ? -1
                : 0;
 }
@@ -326,7 +373,6 @@ static int fill_shard(struct shard *s)
         }
     if (nn_model_place(s->nn, s->dev, NULL, 0, s->err) || nn_slots(s->nn, share_slot, s))
         return -1;
-    nn_model_share(s->nn);
     return share_head(s) || s->dev->ops->sync(s->dev, s->err) ? -1 : 0;
 }
 
@@ -411,9 +457,6 @@ int model_share_out(struct model *m, device *const *ds, int n, const struct log 
     struct shard s = {.m = m, .plan = &plan, .err = err};
     int rc = -1;
 
-    if (m->adapter)
-        return fail(err, CLM_ERR_UNSUPPORTED,
-                    "%s: an adapter cannot be shared by several devices; use one", m->adapter_path);
     if (check_plan(m, &plan, log, err))
         return -1;
     m->shares = arena_array(m->memory, struct nn_model *, n);

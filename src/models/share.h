@@ -55,8 +55,8 @@ struct log;
 
 /**
  * Make m->shares of m->nn, one on each of n >= 2 devices of a group. m->nn, whose weights are
- * bound and in host memory, stays. CLM_ERR_UNSUPPORTED where none of its layers can be cut, or an
- * adapter is there; log hears what is whole on every device.
+ * bound and in host memory, stays. CLM_ERR_UNSUPPORTED where none of its layers can be cut; log
+ * hears what is whole on every device.
  */
 int model_share_out(struct model *m, device *const *ds, int n, const struct log *log,
                     clm_error *err);
