@@ -38,6 +38,9 @@ struct cuda_device {
     size_t shared_memory; /* bytes that a block may have at most */
     clm_error failure;
     struct cuda_waiting waiting;
+    uint64_t n_given;           /* launches and flushes so far */
+    tensor halved;              /* rows that have a copy in bf16, if n_given is still */
+    uint64_t halved_at;         /* this: halves.cu */
     struct cuda_queue *queue;   /* queue.cu */
     struct cuda_memory *memory; /* memory.cu */
     struct cuda_blas *blas;     /* blas.cu; NULL: not loaded yet */
@@ -150,6 +153,9 @@ void *cuda_host_room(struct cuda_device *c, size_t size);
 /* Room in device memory, 256-byte aligned, that the next operation may use again: it is for the
  * kernels of one operation alone. NULL after a failure. */
 void *cuda_scratch(struct cuda_device *c, size_t size);
+
+/* The same for the rows in bf16 that halves.h tells of, until they are asked for again. */
+void *cuda_halves_room(struct cuda_device *c, size_t size);
 
 /* All that was staged may be overwritten: whatever was queued is done. */
 void cuda_staging_reset(struct cuda_device *c);

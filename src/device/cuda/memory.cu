@@ -56,6 +56,12 @@ struct kept {
     char data[];
 };
 
+/* Device memory that grows. */
+struct room {
+    void *data;
+    size_t size;
+};
+
 struct cuda_memory {
     char *ring, *ring_copy; /* pinned, and on the device */
     size_t ring_used;
@@ -65,8 +71,9 @@ struct cuda_memory {
     struct carrier *carrier; /* carry.cu; NULL: not needed yet */
     void **idle;             /* to be freed when nobody is at work */
     size_t n_idle, idle_capacity;
-    void *scratch, *host_room;
-    size_t scratch_size, host_size;
+    struct room scratch, halves;
+    void *host_room;
+    size_t host_size;
     struct kept *kept[N_CHAINS];
     struct mapping *mappings; /* by address, then size */
     size_t n_mappings, capacity;
@@ -201,19 +208,27 @@ void *cuda_host_room(struct cuda_device *c, size_t size)
     return m->host_room;
 }
 
+static void *room_of(struct cuda_device *c, struct room *room, size_t size)
+{
+    if (size <= room->size)
+        return room->data;
+    cuda_drain(c);
+    cuda_release(c, room->data);
+    room->size = 0;
+    room->data = cuda_alloc(&c->base, aligned(size), &c->failure);
+    if (room->data)
+        room->size = aligned(size);
+    return room->data;
+}
+
 void *cuda_scratch(struct cuda_device *c, size_t size)
 {
-    struct cuda_memory *m = c->memory;
+    return room_of(c, &c->memory->scratch, size);
+}
 
-    if (size <= m->scratch_size)
-        return m->scratch;
-    cuda_drain(c);
-    cuda_release(c, m->scratch);
-    m->scratch_size = 0;
-    m->scratch = cuda_alloc(&c->base, aligned(size), &c->failure);
-    if (m->scratch)
-        m->scratch_size = aligned(size);
-    return m->scratch;
+void *cuda_halves_room(struct cuda_device *c, size_t size)
+{
+    return room_of(c, &c->memory->halves, size);
 }
 
 /* --- The table's --- */
@@ -490,7 +505,8 @@ void cuda_memory_close(struct cuda_device *c)
         }
     mem_free(m->host_room);
     mem_free(m->idle);
-    cudaFree(m->scratch);
+    cudaFree(m->scratch.data);
+    cudaFree(m->halves.data);
     cudaFree(c->tickets);
     cudaFree(m->ring_copy);
     cudaFreeHost(m->ring);

@@ -1,5 +1,6 @@
 /* device/cuda/norm.cu: the operations that take a row, or a group of it, as a whole: a block of
  * threads for each, or a warp where groups are short. */
+#include "device/cuda/halves.h"
 #include "device/cuda/rows.cuh"
 
 enum { MOST_THREADS = 1024, GROUP_WARPS = 4 };
@@ -134,11 +135,14 @@ void cuda_rms_norm(device *d, tensor *y, const tensor *x, const float *w, int n,
     struct cuda_norm norm = {*y, *x, w, eps};
 
     if (before->kind == CUDA_ADDITION && goes_along(&before->addition, y, x, n)) {
-        struct rows more = rows_of(&before->addition.x);
+        const struct cuda_addition *a = &before->addition;
 
         cuda_take(c);
-        cuda_launch(c, rms_norm_kernel, group_shape(x, n), rows_of(y), rows_of(x), more,
-                    before->addition.scale, w, n, eps);
+        if (!cuda_halves_norm(c, y, x, &a->x, a->scale, w, eps))
+            cuda_launch(c, rms_norm_kernel, group_shape(x, n), rows_of(y), rows_of(x),
+                        rows_of(&a->x), a->scale, w, n, eps);
+    } else if (n == x->cols && cuda_halves_norm(c, y, x, NULL, 0, w, eps)) {
+        return;
     } else if (!c->exact && n == x->cols && x->rows > 0 && !cuda_overlap(x, y)) {
         cuda_settle(c);
         before->norm = norm;

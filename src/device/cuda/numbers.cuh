@@ -24,6 +24,19 @@ static __device__ __forceinline__ uint16_t bf16_bits(float x)
     return __bfloat16_as_ushort(__float2bfloat16_rn(x));
 }
 
+/* Eight numbers, to a multiple of 16 bytes. */
+static __device__ __forceinline__ void store_bf16s(uint16_t *to, const float v[8])
+{
+    __nv_bfloat162 h[4];
+    uint4 words;
+
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        h[i] = __floats2bfloat162_rn(v[2 * i], v[2 * i + 1]);
+    memcpy(&words, h, 16);
+    *(uint4 *)to = words;
+}
+
 static __device__ __forceinline__ uint16_t f16_bits(float x)
 {
     return __half_as_ushort(__float2half_rn(x));

@@ -2,11 +2,14 @@
  * in scratch memory where they are not, a part of the outputs at a time; sums in f32. Weights of
  * f32 are multiplied as they are, without tf32. */
 #include "device/cuda/blas.h"
+#include "device/cuda/codes.cuh"
+#include "device/cuda/halves.h"
 #include "device/cuda/products.h"
 #include "device/cuda/rows.cuh"
 
 enum {
     THREADS = 256,
+    EIGHTS = 4,               /* of codes, to a thread */
     WEIGHT_BYTES = 128 << 20, /* of weights in scratch memory at a time */
     ALIGNMENT = 256
 };
@@ -18,39 +21,8 @@ struct dense {
     int64_t stride;
 };
 
-static __device__ __forceinline__ void put_bf16(__nv_bfloat16 *to, const float v[8])
-{
-    __nv_bfloat162 h[4];
-    uint4 words;
-
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        h[i] = __floats2bfloat162_rn(v[2 * i], v[2 * i + 1]);
-    memcpy(&words, h, 16);
-    *(uint4 *)to = words;
-}
-
-/* Rows of n numbers, filled up with zeros to the stride, a multiple of 8. */
 static __global__ void __launch_bounds__(THREADS)
-    halve_rows(__nv_bfloat16 *to, int64_t stride, const float *x, int64_t x_stride, int n_rows,
-               int n, bool wide)
-{
-    int64_t per_row = stride / 8;
-
-    cuda_begin();
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n_rows * per_row;
-         i += (int64_t)gridDim.x * THREADS) {
-        int64_t r = i / per_row;
-        int k = (int)(i % per_row) * 8;
-        float v[8];
-
-        floats8(v, x + r * x_stride, k, n, wide);
-        put_bf16(to + r * stride + k, v);
-    }
-}
-
-static __global__ void __launch_bounds__(THREADS)
-    halve_weights(__nv_bfloat16 *to, int64_t stride, const struct weight w, int first, int n_rows)
+    halve_weights(uint16_t *to, int64_t stride, const struct weight w, int first, int n_rows)
 {
     int64_t per_row = stride / 8;
 
@@ -62,17 +34,51 @@ static __global__ void __launch_bounds__(THREADS)
 
         if (k < w.n_in)
             weight_numbers8(v, w, first + r, k);
-        put_bf16(to + r * stride + k, v);
+        store_bf16s(to + r * stride + k, v);
     }
 }
 
-static struct cuda_shape shape_for(const struct cuda_device *c, int64_t n_pieces)
+/* n eights of codes of a WEIGHT_AFFINE from the one with the number first on, counted through all
+ * rows, which are whole groups. The same numbers as weight_numbers8 gives; several loads of a
+ * thread are on their way at a time. */
+template <int BITS>
+static __global__ void __launch_bounds__(THREADS)
+    halve_codes(uint16_t *to, const struct weight w, int64_t first, int64_t n, int group_shift)
 {
-    int64_t blocks = (n_pieces + THREADS - 1) / THREADS, most = 32 * (int64_t)c->n_processors;
-    struct cuda_shape shape = {dim3((unsigned)(blocks < most ? blocks : most)), dim3(THREADS), 0,
-                               true};
+    int64_t begin = (int64_t)blockIdx.x * (EIGHTS * THREADS) + threadIdx.x;
+    struct eight<BITS> codes[EIGHTS];
 
-    return shape;
+    cuda_begin();
+#pragma unroll
+    for (int j = 0; j < EIGHTS; j++) {
+        codes[j].load(w, first + min(begin + j * THREADS, n - 1), group_shift);
+    }
+#pragma unroll
+    for (int j = 0; j < EIGHTS; j++) {
+        float v[8];
+
+        codes[j].numbers(v, w);
+        if (begin + j * THREADS < n)
+            store_bf16s(to + (begin + j * THREADS) * 8, v);
+    }
+}
+
+/* Rows [first, first + n) in bf16. */
+static void halve(struct cuda_device *c, uint16_t *to, int64_t stride, const struct weight *w,
+                  int first, int n)
+{
+    int64_t per_row = stride / 8, pieces = n * per_row;
+    int64_t blocks = (pieces + THREADS - 1) / THREADS, most = 32 * (int64_t)c->n_processors;
+    int shift = code_group_shift(w);
+
+    if (shift)
+        cuda_launch(c, w->bits == 8 ? halve_codes<8> : halve_codes<4>,
+                    shape_of(dim3(blocks_for(pieces, EIGHTS * THREADS)), dim3(THREADS), 0), to, *w,
+                    first * per_row, pieces, shift);
+    else
+        cuda_launch(c, halve_weights,
+                    shape_of(dim3((unsigned)(blocks < most ? blocks : most)), dim3(THREADS), 0), to,
+                    stride, *w, first, n);
 }
 
 /* --- cuBLASLt --- */
@@ -180,7 +186,7 @@ static bool in_bf16(const struct weight *w)
 /* One job; false where cuBLASLt has no way, as for some strides. rows are those of x in bf16, or of
  * x itself for weights of f32. */
 static bool one_job(struct cuda_device *c, struct cuda_blas *b, const struct matmul_job *job,
-                    const struct dense *rows, int n_rows, __nv_bfloat16 *weights, int64_t stride)
+                    const struct dense *rows, int n_rows, uint16_t *weights, int64_t stride)
 {
     const struct weight *w = job->w;
     bool as_it_is = w->format == WEIGHT_F32 || in_bf16(w);
@@ -195,8 +201,7 @@ static bool one_job(struct cuda_device *c, struct cuda_blas *b, const struct mat
         if (as_it_is)
             d[0] = {(void *)w->data, w->format == WEIGHT_F32 ? CUDA_R_32F : CUDA_R_16BF, w->n_in};
         else
-            cuda_launch(c, halve_weights, shape_for(c, n * stride / 8), weights, stride, *w, first,
-                        n);
+            halve(c, weights, stride, w, first, n);
         if (!product_of(c, b, d, n, n_rows, w->n_in))
             return false;
     }
@@ -210,7 +215,6 @@ bool cuda_product_dense(struct cuda_device *c, const struct matmul_job *jobs, in
 {
     struct cuda_blas *b = cuda_blas_of(c);
     int64_t stride = (x->cols + 7) / 8 * 8;
-    size_t x_bytes = ((size_t)x->rows * (size_t)stride * 2 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     size_t weight_bytes = 0;
     bool halves = false;
 
@@ -230,16 +234,17 @@ bool cuda_product_dense(struct cuda_device *c, const struct matmul_job *jobs, in
     if (WEIGHT_BYTES / 2 / stride < 1)
         return false;
 
-    char *scratch = halves ? (char *)cuda_scratch(c, x_bytes + weight_bytes) : NULL;
-    struct dense rows = {scratch, CUDA_R_16BF, stride}, floats = {x->data, CUDA_R_32F, x->stride};
-    if (halves && !scratch)
-        return true; /* and the failure is kept */
+    void *scratch = weight_bytes ? cuda_scratch(c, weight_bytes) : NULL;
+    struct dense rows = {NULL, CUDA_R_16BF, stride}, floats = {x->data, CUDA_R_32F, x->stride};
     if (halves)
-        cuda_launch(c, halve_rows, shape_for(c, x->rows * stride / 8), (__nv_bfloat16 *)scratch,
-                    stride, (const float *)x->data, x->stride, x->rows, x->cols, rows_are_wide(x));
+        rows.data = cuda_halves_of(c, x).data;
+    if ((weight_bytes && !scratch) || (halves && !rows.data))
+        return true; /* and the failure is kept */
     for (int i = 0; i < n_jobs; i++)
         if (!one_job(c, b, &jobs[i], jobs[i].w->format == WEIGHT_F32 ? &floats : &rows, x->rows,
-                     (__nv_bfloat16 *)(scratch + x_bytes), stride))
+                     (uint16_t *)scratch, stride))
             cuda_product_f32(c, &jobs[i], x, NULL);
+    if (halves)
+        cuda_halves_made(c, x); /* products write elsewhere */
     return true;
 }

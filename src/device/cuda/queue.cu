@@ -98,6 +98,7 @@ void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda
     cuda_settle(c);
     launch.early = shape->early && !q->whole;
     q->whole = shape->whole;
+    c->n_given++;
     launch.size = at;
     for (int i = 0; i < n; i++)
         launch.size += align16(sizes[i]);
@@ -264,6 +265,7 @@ cudaStream_t cuda_flush(struct cuda_device *c)
 {
     cuda_use(c);
     cuda_settle(c);
+    c->n_given++;
     if (c->queue->now.n && !c->failure.code)
         give(c);
     c->queue->now.size = 0;

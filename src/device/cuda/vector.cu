@@ -2,6 +2,7 @@
  *
  * Each is a struct with what it needs and y = of(row, column, y, a), which map() runs for all
  * numbers of y, a thread each; a is another tensor's number at the same place, or y's own. */
+#include "device/cuda/halves.h"
 #include "device/cuda/math.cuh"
 #include "device/cuda/numbers.cuh"
 #include "device/cuda/rows.cuh"
@@ -238,7 +239,8 @@ struct op_glu {
 
 void cuda_glu(device *d, tensor *y, const tensor *gate, const tensor *up, enum activation act)
 {
-    if (!cuda_product_glu(cuda_device_of(d), y, gate, up, act))
+    if (!cuda_product_glu(cuda_device_of(d), y, gate, up, act) &&
+        !cuda_halves_glu(cuda_device_of(d), y, gate, up, act))
         map(d, y, gate, op_glu{rows_of(up), act});
 }
 
