@@ -70,6 +70,9 @@ function(clm_cuda_objects)
   foreach(arch ${archs})
     list(APPEND flags -gencode=arch=compute_${arch},code=sm_${arch})
   endforeach()
+  if("90a" IN_LIST archs) # products of warpgroups
+    list(APPEND flags -DCLM_CUDA_SM90A)
+  endif()
   # What comes after the newest of these runs its intermediate code.
   list(GET archs -1 newest)
   if(newest MATCHES "^[0-9]+$")

@@ -1,16 +1,10 @@
 /* The operations of the CUDA device that work on sequences, held against the scalar CPU: recurrent
  * mixers, the paged cache, attention, choices of keys. */
-#include "cuda_pair.h"
+#include "cuda_cache.h"
 
 /* Rows of a batch by sequence, and tokens that came before. */
-enum { N = 4 };
 static const int n_rows[][N] = {{1, 1, 1, 1}, {5, 0, 1, 9}, {37, 2, 0, 1}};
 static const int before[][N] = {{3, 0, 65, 130}, {0, 4, 17, 33}, {0, 90, 2, 1}};
-
-static int sum(const int n[N])
-{
-    return n[0] + n[1] + n[2] + n[3];
-}
 
 /* --- States --- */
 
@@ -178,100 +172,6 @@ static void test_states(void **state)
 
 /* --- The cache --- */
 
-enum { BLOCK = 16, BLOCKS = 64, SLAB_SHIFT = 3 };
-
-/* A pool of blocks and the sequences' tables, on both. */
-struct cache_call {
-    struct kv_layer kv;
-    struct kv_sequence past[N], now[N]; /* what is stored before, and the batch itself */
-    struct kv_batch past_batch, batch;
-};
-
-static size_t part_end(const struct kv_layer *kv, size_t at, int dim)
-{
-    size_t rows = (size_t)kv->n_kv_heads * BLOCK, groups;
-
-    if (!kv->bits)
-        return at + rows * (size_t)dim * dtype_size(kv->type);
-    groups = ((size_t)dim - 1) / (size_t)kv->group_size + 1;
-    return at + rows * (((size_t)dim * (size_t)kv->bits + 31) / 32 * 4 +
-                        2 * groups * dtype_size(kv->type));
-}
-
-static void make_cache(struct pair *p, struct cache_call c[PAIR_DEVICES],
-                       const struct kv_layer *like, const int rows[N], const int past[N])
-{
-    struct kv_layer kv = *like;
-    struct pair_operand *pool, *tables;
-    int32_t blocks[BLOCKS];
-    size_t end;
-
-    kv.block_tokens = BLOCK;
-    kv.slab_shift = SLAB_SHIFT;
-    kv.v_offset = part_end(&kv, 0, kv.k_dim);
-    end = part_end(&kv, kv.v_offset, kv.v_dim);
-    kv.block_bytes = (end + 15) / 16 * 16;
-    pool = pair_numbers(p, BLOCKS * kv.block_bytes / sizeof(float));
-    pool->exact = kv.type != DTYPE_F32 && !kv.bits;
-    for (int i = 0; i < BLOCKS; i++)
-        blocks[i] = i * 37 % BLOCKS;
-    tables = pair_bytes(p, blocks, sizeof blocks, true);
-    for (int d = 0; d < PAIR_DEVICES; d++) {
-        void *slabs[BLOCKS >> SLAB_SHIFT];
-        int block = 0, row = 0, past_row = 0;
-        void *list;
-
-        for (size_t i = 0; i < COUNT(slabs); i++)
-            slabs[i] = (char *)pool->at[d] + (i << SLAB_SHIFT) * kv.block_bytes;
-        list = p->dev[d]->ops->alloc(p->dev[d], sizeof slabs, NULL);
-        assert_non_null(list);
-        p->dev[d]->ops->upload(p->dev[d], list, slabs, sizeof slabs);
-        c[d].kv = kv;
-        c[d].kv.slabs = list;
-        for (int i = 0; i < N; i++) {
-            int n = (past[i] + rows[i] + BLOCK - 1) / BLOCK;
-            const int32_t *own = (const int32_t *)tables->at[d] + block;
-
-            c[d].past[i] = (struct kv_sequence){
-                .row = past_row, .n_rows = past[i], .blocks = own, .n_kept = n};
-            c[d].now[i] = (struct kv_sequence){
-                .row = row, .n_rows = rows[i], .position = past[i], .blocks = own, .n_kept = n};
-            block += n;
-            row += rows[i];
-            past_row += past[i];
-        }
-        CHECK(block <= BLOCKS, "%d blocks", block);
-        c[d].past_batch = (struct kv_batch){c[d].past, N, past_row};
-        c[d].batch = (struct kv_batch){c[d].now, N, row};
-    }
-}
-
-static void drop_cache(struct pair *p, struct cache_call c[PAIR_DEVICES])
-{
-    for (int d = 0; d < PAIR_DEVICES; d++)
-        p->dev[d]->ops->free(p->dev[d], (void *)(uintptr_t)c[d].kv.slabs);
-    pair_clear(p);
-}
-
-/* Random keys and values of all that came before and of the batch. */
-static void store(struct pair *p, struct cache_call c[PAIR_DEVICES], const int rows[N],
-                  const int past[N])
-{
-    tensor k[2][PAIR_DEVICES], v[2][PAIR_DEVICES];
-    const struct kv_layer *kv = &c[0].kv;
-
-    for (int i = 0; i < 2; i++) {
-        pair_tensor(p, k[i], sum(i ? rows : past), kv->n_kv_heads * kv->k_dim);
-        pair_tensor(p, v[i], sum(i ? rows : past), kv->n_kv_heads * kv->v_dim);
-    }
-    for (int d = 0; d < PAIR_DEVICES; d++) {
-        const struct device_ops *o = p->dev[d]->ops;
-
-        o->kv_store(p->dev[d], &c[d].kv, &c[d].past_batch, &k[0][d], &v[0][d]);
-        o->kv_store(p->dev[d], &c[d].kv, &c[d].batch, &k[1][d], &v[1][d]);
-    }
-}
-
 /* Keys and values, and how rows look at them. */
 struct attend_case {
     struct kv_layer kv;
@@ -326,8 +226,8 @@ static void check_attend(struct pair *p, const struct attend_case *a, const int 
     tensor q[PAIR_DEVICES], y[PAIR_DEVICES], logs[PAIR_DEVICES];
     struct pair_operand *heads;
 
-    make_cache(p, c, &a->kv, rows, past);
-    store(p, c, rows, past);
+    cache_make(p, c, &a->kv, rows, past);
+    cache_store(p, c, rows, past);
     pair_tensor(p, q, sum(rows), a->n_heads * a->kv.k_dim);
     pair_tensor(p, y, sum(rows), a->n_heads * a->kv.v_dim);
     pair_tensor(p, logs, sum(rows), a->n_heads);
@@ -343,7 +243,7 @@ static void check_attend(struct pair *p, const struct attend_case *a, const int 
         p->dev[d]->ops->attend(p->dev[d], &y[d], &q[d], &c[d].kv, &c[d].batch, &params);
     }
     pair_check(p, 2e-5, "attend");
-    drop_cache(p, c);
+    cache_drop(p, c);
 }
 
 static void test_attend(void **state)
@@ -368,8 +268,8 @@ static void check_select(struct pair *p, const int rows[N], const int past[N], i
     struct pair_operand *kept = pair_ids(p, (size_t)(sum(rows) * WORDS * HEADS), 2);
     struct pair_operand *candidates = pair_ids(p, (size_t)(sum(rows) * WORDS), 2);
 
-    make_cache(p, c, &like, rows, past);
-    store(p, c, rows, past);
+    cache_make(p, c, &like, rows, past);
+    cache_store(p, c, rows, past);
     pair_tensor(p, q, sum(rows), HEADS * DIM);
     pair_tensor(p, w, sum(rows), HEADS);
     for (int way = 0; way < 4; way++) {
@@ -389,7 +289,7 @@ static void check_select(struct pair *p, const int rows[N], const int past[N], i
         }
         pair_check(p, 0, "select");
     }
-    drop_cache(p, c);
+    cache_drop(p, c);
 }
 
 static void test_select(void **state)

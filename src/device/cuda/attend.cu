@@ -3,7 +3,11 @@
 
 #include <limits.h>
 
-enum { DECODE_QUERIES = 64 /* of a sequence and a kv head; more are a prompt's */ };
+enum {
+    DECODE_QUERIES = 64, /* of a sequence and a kv head; more are a prompt's */
+    MOST = 256,          /* numbers of a head */
+    MOST_LATENT = 576
+};
 
 static struct attend_args args_of(struct cuda_device *c, const struct kv_layer *kv,
                                   const struct kv_batch *batch, const struct attend_params *p)
@@ -45,6 +49,17 @@ static struct attend_args args_of(struct cuda_device *c, const struct kv_layer *
     return a;
 }
 
+static bool all_prompts(const struct attend_args *a, const struct kv_batch *batch)
+{
+    for (int i = 0; i < batch->n_sequences; i++) {
+        int n = batch->sequences[i].n_rows;
+
+        if (n > 0 && (int64_t)n * a->group <= a->most_queries)
+            return false;
+    }
+    return true;
+}
+
 void cuda_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,
                  const struct kv_batch *batch, const struct attend_params *p)
 {
@@ -53,13 +68,21 @@ void cuda_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *k
 
     a.q = rows_of(q);
     a.y = rows_of(y);
+    a.wide = (uintptr_t)y->data % 16 == 0 && y->stride % 4 == 0;
     if (!batch->n_rows || !a.batch.sequences)
         return;
-    if (c->exact || !attend_halves_fit(&a)) {
-        attend_general(c, &a);
+    if (c->exact || !attend_halves_fit(&a, MOST)) {
+        if (c->exact || !attend_halves_fit(&a, MOST_LATENT) || !attend_latent_sm90(c, &a, batch))
+            attend_general(c, &a);
         return;
     }
-    if (!attend_prompt(c, &a, batch))
+    if (all_prompts(&a, batch) && y->cols == p->n_heads * kv->v_dim)
+        a.halves = cuda_halves_for(c, y);
+    if (!attend_prompt_sm90(c, &a, batch) && !attend_prompt(c, &a, batch)) {
         a.most_queries = INT_MAX;
+        a.halves = (struct cuda_halves){};
+    }
     attend_decode(c, &a, batch);
+    if (a.halves.data)
+        cuda_halves_made(c, y);
 }

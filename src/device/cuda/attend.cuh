@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 
+#include "device/cuda/halves.h"
 #include "device/cuda/kv.cuh"
 #include "device/cuda/rows.cuh"
 
@@ -16,6 +17,7 @@ struct attend_args {
     struct cuda_batch batch;
     int n_sequences;
     struct rows q, y;
+    bool wide;          /* rows of y begin at 16 bytes */
     int n_heads, group; /* query heads, and those of one kv head */
     int tiled;
     float scale, softcap;
@@ -27,6 +29,7 @@ struct attend_args {
     int kept_words, heads_per_set; /* of one set */
     float *log_sums;
     int64_t log_stride;
+    struct cuda_halves halves; /* of y, if all of it is from prompts */
     /* Where keys are split among blocks: what each has found, and who comes last. */
     float *partials;
     unsigned *tickets; /* all 0 before and after */
@@ -54,6 +57,23 @@ static __device__ __forceinline__ struct cuda_sight attend_sight(const attend_ar
     return sight_of(a.kv, p, first);
 }
 
+/* Does the head of a row at p see the key, by the blocks that both are in? */
+static __device__ __forceinline__ bool attend_sees_block(const attend_args &a, int p, int head,
+                                                         int key)
+{
+    int b = key / a.block_size;
+
+    return p / a.block_size - b < a.local_blocks ||
+           (b + (int64_t)head * a.block_step + 1) % a.block_stride == 0;
+}
+
+/* The words of bits, a key each, of those that the head of a row may see. */
+static __device__ __forceinline__ const uint32_t *attend_kept(const attend_args &a, int64_t row,
+                                                              int head)
+{
+    return a.kept + row * a.kept_stride + (int64_t)(head / a.heads_per_set) * a.kept_words;
+}
+
 /* Does the head see the key? row counts in the batch. */
 static __device__ __forceinline__ bool attend_sees(const attend_args &a,
                                                    const struct cuda_sight &sight, int64_t row,
@@ -61,20 +81,9 @@ static __device__ __forceinline__ bool attend_sees(const attend_args &a,
 {
     if (key < sight.first || key > p || (key >= sight.hole && key < sight.hole_end))
         return false;
-    if (a.kept) {
-        const uint32_t *bits =
-            a.kept + row * a.kept_stride + (int64_t)(head / a.heads_per_set) * a.kept_words;
-
-        if (!(__ldg(bits + key / 32) >> key % 32 & 1))
-            return false;
-    }
-    if (a.block_size) {
-        int b = key / a.block_size;
-
-        return p / a.block_size - b < a.local_blocks ||
-               (b + (int64_t)head * a.block_step + 1) % a.block_stride == 0;
-    }
-    return true;
+    if (a.kept && !(__ldg(attend_kept(a, row, head) + key / 32) >> key % 32 & 1))
+        return false;
+    return !a.block_size || attend_sees_block(a, p, head, key);
 }
 
 /* Head number i of those that share a kv head. */
@@ -150,8 +159,8 @@ static __device__ __forceinline__ void attend_find_item(const attend_args &a, in
 /* The kernels, by file. */
 void attend_general(struct cuda_device *c, const struct attend_args *a);
 
-/* Is the cache laid out so that the other two can read it? */
-bool attend_halves_fit(const struct attend_args *a);
+/* Is the cache laid out so that the others can read it, with heads of so many numbers at most? */
+bool attend_halves_fit(const struct attend_args *a, int most);
 
 void attend_decode(struct cuda_device *c, const struct attend_args *a,
                    const struct kv_batch *batch);
@@ -159,5 +168,9 @@ void attend_decode(struct cuda_device *c, const struct attend_args *a,
 /* False: not on this GPU, or not so. */
 bool attend_prompt(struct cuda_device *c, const struct attend_args *a,
                    const struct kv_batch *batch);
+bool attend_latent_sm90(struct cuda_device *c, const struct attend_args *a,
+                        const struct kv_batch *batch);
+bool attend_prompt_sm90(struct cuda_device *c, const struct attend_args *a,
+                        const struct kv_batch *batch);
 
 #endif

@@ -444,22 +444,22 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* --- Launching --- */
 
-static bool part_fits(const struct cuda_pool *pool, const struct kv_part *part)
+static bool part_fits(const struct cuda_pool *pool, const struct kv_part *part, int most)
 {
     size_t codes = pool->bits == 4 ? 8 : 16;
 
-    if (part->dim > 256 || part->dim % 8 || part->rows % 16 || part->row_bytes % codes)
+    if (part->dim > most || part->dim % 8 || part->rows % 16 || part->row_bytes % codes)
         return false;
     return !pool->bits || (part->dim % 16 == 0 && part->scales % 2 == 0);
 }
 
 /* Can the kernel read it? Slabs are as aligned as all device memory. */
-static bool pool_fits(const struct cuda_pool *pool)
+static bool pool_fits(const struct cuda_pool *pool, int most)
 {
     return (pool->type == DTYPE_F16 || pool->type == DTYPE_BF16) && pool->block_bytes % 16 == 0 &&
            (!pool->bits || pool->group_size == 32 || pool->group_size == 64 ||
             pool->group_size == 128) &&
-           part_fits(pool, &pool->keys) && part_fits(pool, &pool->values);
+           part_fits(pool, &pool->keys, most) && part_fits(pool, &pool->values, most);
 }
 
 template <typename T, int BITS, int DIM, int NQ>
@@ -523,13 +523,14 @@ static void launch_type(struct cuda_device *c, struct attend_args *a, int n_item
         launch_bits<T, 256>(c, a, n_items);
 }
 
-bool attend_halves_fit(const struct attend_args *a)
+bool attend_halves_fit(const struct attend_args *a, int most)
 {
     const struct cuda_pool *now = &a->kv.now, *before = &a->kv.earlier;
 
     return a->kv.block_tokens >= TILE && !(a->kv.block_tokens & (a->kv.block_tokens - 1)) &&
-           pool_fits(now) &&
-           (a->kv.split == 0 || (pool_fits(before) && !before->bits && before->type == now->type));
+           pool_fits(now, most) &&
+           (a->kv.split == 0 ||
+            (pool_fits(before, most) && !before->bits && before->type == now->type));
 }
 
 void attend_decode(struct cuda_device *c, const struct attend_args *args,
