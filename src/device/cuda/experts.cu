@@ -38,6 +38,19 @@ static bool in_streams(struct cuda_device *c, const struct matmul_job *jobs, int
     return true;
 }
 
+/* How many of the jobs can go together, rows grouped by expert; 0: not the first of them. */
+static int count_grouped(const struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
+                         int n_experts, int n_choices)
+{
+    int n = 0;
+
+    while (!c->exact && n < n_jobs && n < CUDA_STREAM_JOBS &&
+           cuda_experts_suit_sm90(c, &jobs[n], n_experts, n_choices) &&
+           jobs[n].w->n_out == jobs[0].w->n_out && jobs[n].w->n_in == jobs[0].w->n_in)
+        n++;
+    return n;
+}
+
 void cuda_matmul_experts(device *d, const struct matmul_job *jobs, int n_jobs, int n_experts,
                          const tensor *x, const tensor *ids)
 {
@@ -54,6 +67,11 @@ void cuda_matmul_experts(device *d, const struct matmul_job *jobs, int n_jobs, i
     for (int i = 0, n; i < n_jobs; i += n) {
         bool stream = !c->exact && all_suit(c, &jobs[i], n_experts);
 
+        n = count_grouped(c, jobs + i, n_jobs - i, n_experts, ids->rows * ids->cols);
+        if (n) {
+            cuda_experts_sm90(c, jobs + i, n, x, &e, ids->rows * ids->cols);
+            continue;
+        }
         n = 1;
         while (stream && i + n < n_jobs && n < CUDA_STREAM_JOBS &&
                cuda_stream_alike(jobs[i].w, jobs[i + n].w) && all_suit(c, &jobs[i + n], n_experts))

@@ -49,4 +49,11 @@ bool cuda_product_of_experts(struct cuda_device *c, struct cuda_product *p,
  */
 void cuda_product_start(struct cuda_device *c, struct cuda_product *p);
 
+/* experts_sm90.cu: many choices of experts, each expert's weights read once for up to 128 of them;
+ * x and the weights are rounded to bf16. Jobs of one size, each of which suits. */
+bool cuda_experts_suit_sm90(const struct cuda_device *c, const struct matmul_job *job,
+                            int n_experts, int n_choices);
+void cuda_experts_sm90(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
+                       const tensor *x, const struct cuda_experts *e, int n_choices);
+
 #endif
