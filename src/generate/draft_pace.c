@@ -13,6 +13,7 @@
 #define READ_ALLOWANCE 0.003  /* and so much to that for reading */
 #define LATER_ALLOWANCE 0.012 /* and after FIRST_SPAN steps */
 #define LATER_READ_ALLOWANCE 0.01
+#define MOST_DEBT 4.0     /* plain steps of reading that drafts have not paid for */
 #define MARGIN 1.02       /* that drafts must promise to be better by */
 #define LEAST_CHANCE 0.02 /* of a draft that is worth a thought */
 #define DEAR_ROW 0.37     /* of a plain step, that an untried row may cost more than it seems */
@@ -91,6 +92,7 @@ struct plan {
     double credit;        /* of the least trusted */
     double token_seconds; /* without drafts */
     double read_seconds;  /* of a token */
+    double plain;         /* seconds of the step without drafts */
 };
 
 /* A token's part of the seconds that reading so many takes. */
@@ -129,6 +131,17 @@ static void weigh_reading(const struct draft_pace *p, const struct plan *plan, s
         t->reads = 0;
 }
 
+/* Is there enough for what is not proven; have drafts paid for what was? */
+static bool may_read(const struct draft_pace *p, const struct plan *plan,
+                     const struct paced_text *t)
+{
+    if (t->reads == 0 || t->n_drafts > 0)
+        return true;
+    if (t->proven)
+        return p->reading > -MOST_DEBT * plan->plain;
+    return plan->tried + tried_seconds(plan, t) <= fmax(p->reading, 0);
+}
+
 static int likeliest(const struct draft_pace *p, const struct plan *plan,
                      const struct paced_text *texts, int n, double *best)
 {
@@ -142,7 +155,7 @@ static int likeliest(const struct draft_pace *p, const struct plan *plan,
         if (t->n_drafts >= t->possible || t->rows > 1)
             continue;
         c = plan->chances[i] * chance(&p->odds, t->odds, t->trust, t->n_drafts);
-        if (plan->tried + tried_seconds(plan, t) > fmax(p->reading, 0))
+        if (!may_read(p, plan, t))
             continue;
         if (c > *best && read_share(plan, t) < gain(plan, c)) {
             *best = c;
@@ -198,7 +211,6 @@ static void probe(struct draft_pace *p, const struct plan *plan, struct paced_te
     if (++p->since_probe < p->probe_interval || loss > p->account || texts[i].possible == 0 ||
         texts[i].rows > 1 || texts[i].reads * plan->read_seconds > fmax(p->reading, 0))
         return;
-    texts[i].proven = false;
     texts[i].n_drafts = 1;
     p->since_probe = 0;
     p->probe_interval = p->probe_interval < MOST_INTERVAL ? 2 * p->probe_interval : MOST_INTERVAL;
@@ -251,8 +263,9 @@ void draft_pace_plan(struct draft_pace *p, struct paced_text *texts, int n, int 
     if (!mixed && p->times.alone[n].n < FIRST_STEPS)
         return;
     plan.tried_rows = step_seconds(p, rows, prompt_rows, plan.seconds);
-    plan.token_seconds = plan.seconds[rows] / n;
-    plan.read_seconds = p->n_reads ? p->read_seconds : NEW_READ * plan.seconds[rows];
+    plan.plain = plan.seconds[rows];
+    plan.token_seconds = plan.plain / n;
+    plan.read_seconds = p->n_reads ? p->read_seconds : NEW_READ * plan.plain;
     for (int i = 0; i < n; i++) {
         plan.chances[i] = 1;
         weigh_reading(p, &plan, &texts[i]);
@@ -304,8 +317,6 @@ static void open_accounts(struct draft_pace *p, bool mixed, int times, double pl
     p->granted += more;
 }
 
-/* What a proven drafter has to read first serves all that is left of a text, and was weighed
- * against it. */
 static void learn_guesses(struct draft_pace *p, const struct paced_step *s)
 {
     double guesses = fmin(s->depth * p->guess_seconds, s->guess_seconds);
@@ -317,9 +328,18 @@ static void learn_guesses(struct draft_pace *p, const struct paced_step *s)
         double reading = s->guess_seconds - guesses;
 
         average(&p->read_seconds, &p->n_reads, reading / s->read);
-        p->reading -= reading * s->tried / s->read;
+        p->reading -= reading;
     }
     p->account -= guesses;
+}
+
+/* Half of what drafts have saved in a step goes to what was read for them, until that is paid. */
+static void pay_reading(struct draft_pace *p, double saved)
+{
+    double part = fmin(fmax(saved, 0) / 2, fmax(-p->reading, 0));
+
+    p->account -= part;
+    p->reading += part;
 }
 
 static double within(double x, double most)
@@ -330,7 +350,7 @@ static double within(double x, double most)
 void draft_pace_learn(struct draft_pace *p, const struct paced_step *s)
 {
     bool drafted = s->depth > 0, mixed = s->prompt_rows > 0;
-    double seconds, plain, by_rows[PACE_ROWS + 1];
+    double seconds, plain, by_rows[PACE_ROWS + 1], before;
 
     if (s->rows > PACE_ROWS || s->rows < 1)
         return;
@@ -340,6 +360,7 @@ void draft_pace_learn(struct draft_pace *p, const struct paced_step *s)
     plain = by_rows[s->n_texts];
     p->steps += p->steps < FIRST_SPAN;
     open_accounts(p, mixed, mixed ? p->times.mixed.n : p->times.alone[s->rows].n, plain);
+    before = p->account;
     if (drafted || s->rows != s->n_texts) {
         /* The rows of prompts, dearer the more they look back on, would be there anyway. */
         p->account += s->n_tokens * plain / s->n_texts - (mixed ? by_rows[s->rows] : seconds);
@@ -347,8 +368,10 @@ void draft_pace_learn(struct draft_pace *p, const struct paced_step *s)
         p->account += (p->steps < FIRST_SPAN ? ALLOWANCE : LATER_ALLOWANCE) * seconds;
         p->reading += (p->steps < FIRST_SPAN ? READ_ALLOWANCE : LATER_READ_ALLOWANCE) * seconds;
     }
-    if (drafted)
+    if (drafted) {
         learn_guesses(p, s);
+        pay_reading(p, p->account - before);
+    }
     p->account = within(p->account, MOST_ACCOUNT * plain);
     p->reading = within(p->reading, MOST_ACCOUNT * plain);
 }

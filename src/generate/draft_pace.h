@@ -9,8 +9,8 @@
  * drafts.
  *
  * Steps of answers alone and steps that also have rows of prompts differ in what a draft costs, and
- * have one account. What is lost to a drafter's reading of texts, before it is known how well it
- * guesses, has an account of its own.
+ * have one account. What drafters read of texts has an account of its own. Before it is known
+ * how well one guesses it must not be overdrawn; then it may be, and drafts pay for it.
  */
 #ifndef GENERATE_DRAFT_PACE_H
 #define GENERATE_DRAFT_PACE_H
@@ -41,7 +41,7 @@ struct draft_pace {
     int n_guesses;        /* times that was measured */
     double read_seconds;  /* of the drafter, to read a token that it is behind */
     int n_reads;
-    double account, reading; /* seconds; the second for reading, while drafts are not proven */
+    double account, reading; /* seconds; the second for reading */
     double granted;          /* part of what both begin with that they have */
     int steps, left;         /* made, and to come if every text goes as far as it may */
     bool goes_back;          /* a wrong draft makes right ones be evaluated again */
@@ -77,9 +77,9 @@ void draft_odds_learn(struct draft_odds *o, int trust, int n_drafts, int n_right
 struct paced_step {
     int n_texts, rows; /* rows: of the texts, with drafts */
     int prompt_rows;
-    int n_tokens;    /* chosen */
-    int depth;       /* drafts of the text that had most */
-    int read, tried; /* tokens read of all that had drafts, and of those not proven */
+    int n_tokens; /* chosen */
+    int depth;    /* drafts of the text that had most */
+    int read;     /* tokens, of all that had drafts */
     double guess_seconds, step_seconds;
 };
 

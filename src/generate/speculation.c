@@ -18,7 +18,7 @@ struct speculation {
     struct draft_pace pace;
     /* In the plan at hand: */
     double guess_seconds;
-    int read, tried; /* tokens, of struct paced_step */
+    int read; /* tokens, of struct paced_step */
     int prompt_rows;
 };
 
@@ -129,7 +129,6 @@ static void propose(speculation *s, struct speculation_text *texts, const struct
         d->job.whole = paced[i].whole;
         jobs[n_jobs++] = &d->job;
         s->read += paced[i].reads;
-        s->tried += paced[i].proven ? 0 : paced[i].reads;
     }
     drafter_propose(s->drafter, jobs, n_jobs);
     for (int i = 0; i < n; i++) {
@@ -147,7 +146,7 @@ void speculation_plan(speculation *s, struct speculation_text *texts, int n, int
     double begin = clock_seconds();
 
     s->guess_seconds = 0;
-    s->read = s->tried = 0;
+    s->read = 0;
     s->prompt_rows = prompt_rows;
     if (n < 1 || n > PACE_ROWS) {
         for (int i = 0; i < n; i++)
@@ -168,7 +167,6 @@ void speculation_learn(speculation *s, const struct speculation_text *texts, int
     struct paced_step step = {.n_texts = n,
                               .prompt_rows = s->prompt_rows,
                               .read = s->read,
-                              .tried = s->tried,
                               .guess_seconds = s->guess_seconds,
                               .step_seconds = seconds};
 
