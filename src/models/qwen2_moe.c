@@ -8,12 +8,19 @@
  */
 #include "models/family.h"
 
+/* Without layer_types every other layer does, the first one included, before max_window_layers. */
+static bool slides(config *c, int layer)
+{
+    return layer % 2 == 0 && layer < config_int_or(c, "max_window_layers", 28);
+}
+
 static int qwen2_moe_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
     struct mlp_spec mlp = config_gated_mlp(c);
     struct moe_spec moe = {.expert = mlp, .shared = mlp, .shared_gate = true};
     struct attention_spec attention;
+    int window = config_int_or(c, "sliding_window", 4096);
 
     moe.expert.intermediate_size = config_int(c, "moe_intermediate_size");
     moe.shared.intermediate_size = config_int_in(c, "shared_expert_intermediate_size", 1, 1 << 24);
@@ -33,7 +40,7 @@ static int qwen2_moe_spec(struct spec *s, config *c, arena *a)
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         if (config_bool_or(c, "use_sliding_window", false))
-            attention.window = config_window(c, i, 0);
+            attention.window = config_window(c, i, slides(c, i) ? window : 0);
         layer_add(&s->layers[i], branch_attention(norm, attention));
         if (config_layer_is_sparse(c, i))
             layer_add(&s->layers[i], branch_moe(norm, moe));
