@@ -89,9 +89,10 @@ static tensor *answers(pass *p, const struct nn_moe *m, const tensor *x, const t
     tensor *up = pass_tensor(p, DTYPE_F32, n, s->intermediate_size);
     tensor *gate = s->gated ? pass_tensor(p, DTYPE_F32, n, s->intermediate_size) : up;
     tensor *down = pass_tensor(p, DTYPE_F32, n, x->cols);
-    const struct nn_experts *in[] = {&m->up_proj, &m->gate_proj}, *out = &m->down_proj;
+    const struct nn_experts *in[] = {&m->gate_proj, &m->up_proj}, *out = &m->down_proj;
+    int first = s->gated ? 0 : 1;
 
-    nn_experts(p, in, s->gated ? 2 : 1, n_experts, x, ids, (tensor *[]){up, gate});
+    nn_experts(p, in + first, 2 - first, n_experts, x, ids, (tensor *[]){gate, up} + first);
     if (p->failed)
         return down;
     if (s->gated)

@@ -72,8 +72,11 @@ HEADS(shared, {
     store(c);
 })
 HEADS(table, {
+    tensor by = c->other;
+
+    by.cols = c->table.cols;
     turn(c, &c->q);
-    c->o->rope(c->d, &c->table, c->table.cols, &c->table, false);
+    c->o->rope(c->d, &c->table, c->table.cols, &by, false);
     turn(c, &c->k);
     store(c);
 })
@@ -186,9 +189,159 @@ static void test_heads(void **state)
     pair_close(&p);
 }
 
+/* --- With attention behind --- */
+
+enum { TEXTS = 3, PAST = 200 };
+
+struct attention_case {
+    struct kv_layer kv;
+    int n_heads, turning;
+    bool interleaved, normed, tiled, drops;
+    double tolerance;
+};
+
+static const struct attention_case attention_cases[] = {
+    {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 64}, 8, 64, false, false, false, true, 2e-3},
+    {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 64}, 8, 64, false, false, false, false, 2e-3},
+    {{.type = DTYPE_BF16, .n_kv_heads = 1, .k_dim = 128}, 4, 64, true, true, false, true, 2e-2},
+    {{.type = DTYPE_F16, .n_kv_heads = 4, .k_dim = 256}, 8, 256, false, true, true, true, 2e-3},
+    {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 80}, 2, 20, false, true, false, true, 2e-3},
+    {{.type = DTYPE_F16, .n_kv_heads = 1, .k_dim = 64}, 16, 64, false, true, false, true, 2e-3},
+    {{.type = DTYPE_F32, .n_kv_heads = 2, .k_dim = 64}, 4, 64, false, true, false, true, 2e-5},
+    {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 64, .bits = 8, .group_size = 32},
+     4,
+     64,
+     false,
+     true,
+     false,
+     true,
+     1e-2},
+};
+
+static size_t bytes_of(const struct kv_layer *kv)
+{
+    size_t rows = (size_t)kv->n_kv_heads * TOKENS, dim = (size_t)kv->k_dim;
+
+    if (!kv->bits)
+        return rows * dim * dtype_size(kv->type);
+    return rows *
+           (dim * (size_t)kv->bits / 8 + 2 * dim / (size_t)kv->group_size * dtype_size(kv->type));
+}
+
+/* Tokens one after another, of some texts at a time; then all of the texts are looked at once more,
+ * with other queries. */
+static void check_attention(struct pair *p, const struct attention_case *a, int n_texts)
+{
+    enum { EACH = (PAST + 4) / TOKENS + 1 };
+    int dim = a->kv.k_dim, n_kv = a->kv.n_kv_heads * dim;
+    tensor q[PAIR_DEVICES], k[PAIR_DEVICES], v[PAIR_DEVICES], table[PAIR_DEVICES];
+    tensor y[PAIR_DEVICES], again[PAIR_DEVICES], other[PAIR_DEVICES], past[PAIR_DEVICES];
+    struct pair_operand *norm_w, *blocks, *pool;
+    struct kv_layer kv = a->kv;
+    int32_t places[TEXTS * EACH];
+    char what[100];
+
+    kv.v_dim = dim;
+    kv.block_tokens = TOKENS;
+    kv.slab_shift = 6;
+    kv.v_offset = bytes_of(&kv);
+    kv.block_bytes = 2 * kv.v_offset;
+    for (int i = 0; i < TEXTS * EACH; i++)
+        places[i] = i * 11 % (TEXTS * EACH);
+    pair_tensor(p, past, PAST * n_texts, n_kv);
+    pair_tensor(p, y, 4 * n_texts, a->n_heads * dim);
+    pair_tensor(p, other, n_texts, a->n_heads * dim);
+    pair_tensor(p, again, n_texts, a->n_heads * dim);
+    pair_tensor(p, q, n_texts, a->n_heads * dim);
+    pair_tensor(p, k, n_texts, n_kv);
+    pair_tensor(p, v, n_texts, n_kv);
+    pair_tensor(p, table, n_texts, a->turning);
+    norm_w = pair_numbers(p, (size_t)dim);
+    blocks = pair_bytes(p, places, sizeof places, true);
+    pool = pair_numbers(p, TEXTS * EACH * kv.block_bytes / sizeof(float));
+    for (int d = 0; d < PAIR_DEVICES; d++) {
+        const struct device_ops *o = p->dev[d]->ops;
+        device *dev = p->dev[d];
+        void *slabs = o->alloc(dev, sizeof(void *), NULL);
+        struct attend_params params = {
+            .n_heads = a->n_heads, .tiled = a->tiled, .scale = 0.2f, .drops = a->drops};
+        struct kv_sequence texts[TEXTS];
+        struct kv_batch batch = {texts, n_texts, 0};
+        struct heads_call c = {
+            .d = dev, .o = o, .table = table[d], .norm = norm_w->at[d], .dim = dim};
+
+        assert_non_null(slabs);
+        o->set_exact(dev, d == PAIR_CPU);
+        o->upload(dev, slabs, &pool->at[d], sizeof(void *));
+        kv.slabs = slabs;
+        c.interleaved = a->interleaved;
+        for (int i = 0; i < n_texts; i++) {
+            texts[i] = (struct kv_sequence){.row = batch.n_rows,
+                                            .n_rows = PAST - 60 * i,
+                                            .blocks = (int32_t *)blocks->at[d] + i * EACH,
+                                            .n_kept = EACH};
+            batch.n_rows += texts[i].n_rows;
+        }
+        past[d].rows = batch.n_rows;
+        o->kv_store(dev, &kv, &batch, &past[d], &past[d]);
+        batch.n_rows = n_texts;
+        for (int step = 0; step < 5; step++) {
+            tensor to = y[d];
+
+            to.rows = n_texts;
+            to.data = (float *)to.data + step % 4 * n_texts * to.stride;
+            for (int i = 0; i < n_texts; i++) {
+                texts[i].row = i;
+                texts[i].n_rows = 1;
+                texts[i].position = PAST - 60 * i + (step < 4 ? step : 3);
+            }
+            if (step == 4) {
+                params.drops = false;
+                o->attend(dev, &again[d], &other[d], &kv, &batch, &params);
+                continue;
+            }
+            for (int i = 0; i < 3; i++) {
+                tensor *x = i == 0 ? &q[d] : i == 1 ? &k[d] : &v[d], from = other[d];
+
+                from.cols = x->cols;
+                o->copy_rows(dev, x, &from);
+                o->scale(dev, x, 0.5f + (float)step);
+                if (a->normed && i < 2)
+                    norm_heads(&c, x);
+            }
+            turn(&c, &q[d]);
+            turn(&c, &k[d]);
+            o->kv_store(dev, &kv, &batch, &k[d], &v[d]);
+            o->attend(dev, &to, &q[d], &kv, &batch, &params);
+        }
+        o->clear(dev, &q[d]);
+        o->clear(dev, &k[d]);
+        o->clear(dev, &v[d]);
+        o->free(dev, slabs);
+    }
+    pool->size = 0; /* y and what is seen again say what is in it */
+    snprintf(what, sizeof what, "attention, %d heads of %d, %d bits, %d texts", a->n_heads, dim,
+             a->kv.bits, n_texts);
+    pair_check(p, a->tolerance, what);
+    pair_clear(p);
+}
+
+static void test_attention(void **state)
+{
+    struct pair p;
+
+    (void)state;
+    pair_open(&p);
+    for (size_t i = 0; i < COUNT(attention_cases); i++)
+        for (int n = 1; n <= TEXTS; n++)
+            check_attention(&p, &attention_cases[i], n);
+    pair_close(&p);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_heads)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_heads),
+                                       cmocka_unit_test(test_attention)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -394,7 +394,8 @@ static void test_blocks(void **state)
 
 enum { EXPERTS = 6, CHOSEN = 2 };
 
-/* act(gate) up of the experts that each row chose, then what others make of it, row by row. */
+/* act(gate) up of the experts that each row chose, what others make of it, row by row, and the sum
+ * of that by weights, added to something, or something to it. */
 static void check_experts(struct pair *p, const struct weight *like, int rows, int hidden, int wide,
                           enum place to)
 {
@@ -415,6 +416,9 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
     pair_tensor(p, t[UP], rows * CHOSEN, wide);
     pair_tensor(p, t[Y], rows * CHOSEN, wide);
     pair_tensor(p, t[Z], rows * CHOSEN, hidden);
+    pair_tensor(p, t[M], rows, CHOSEN);
+    pair_tensor(p, t[N], rows, hidden);
+    pair_tensor(p, t[X], rows, hidden);
     bias = pair_numbers(p, (size_t)(wide * EXPERTS));
     for (int pass = 0; pass < 2; pass++) {
         size_t at = 0;
@@ -445,8 +449,13 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
             }
         ops->set_exact(p->dev[d], d == PAIR_CPU);
         ops->matmul_experts(p->dev[d], up, 2, EXPERTS, &x[d], &ids);
-        ops->glu(p->dev[d], &t[to][d], &t[GATE][d], &t[UP][d], ACT_SILU);
+        if (rows == 3)
+            ops->glu_alpha(p->dev[d], &t[to][d], &t[GATE][d], &t[UP][d], 1.702f, 7);
+        else
+            ops->glu(p->dev[d], &t[to][d], &t[GATE][d], &t[UP][d], ACT_SILU);
         ops->matmul_experts(p->dev[d], &down, 1, EXPERTS, &t[to][d], &ids);
+        ops->combine_experts(p->dev[d], &t[N][d], &t[Z][d], &t[M][d]);
+        ops->add(p->dev[d], to == Y ? &t[N][d] : &t[X][d], to == Y ? &t[X][d] : &t[N][d], 0.5f);
         ops->free(p->dev[d], base);
     }
     mem_free(bytes);

@@ -216,9 +216,9 @@ void cuda_route(device *d, tensor *ids, tensor *weights, const tensor *logits,
                 (int32_t *)ids->data, ids->stride, rows_of(weights), rows_of(logits), *p);
 }
 
-/* In the order of j. */
+/* In the order of j; to has scale times it added, if there is a to. */
 static __global__ void __launch_bounds__(THREADS)
-    combine_kernel(struct rows y, struct rows x, struct rows weights)
+    combine_kernel(struct rows y, struct rows x, struct rows weights, struct rows to, float scale)
 {
     int i = blockIdx.x * THREADS + threadIdx.x, k = weights.cols;
 
@@ -229,15 +229,45 @@ static __global__ void __launch_bounds__(THREADS)
         for (int j = 0; j < k; j++)
             sum += row_at(weights, t)[j] * row_at(x, (int64_t)t * k + j)[i];
         row_at(y, t)[i] = sum;
+        if (to.data)
+            row_at(to, t)[i] += scale * sum;
     }
+}
+
+static void combine(struct cuda_device *c, const struct cuda_combination *m, struct rows to,
+                    float scale)
+{
+    dim3 grid(blocks_for(m->y.cols, THREADS), grid_rows(m->y.rows));
+
+    cuda_launch(c, combine_kernel, shape_of(grid, dim3(THREADS), 0), rows_of(&m->y), rows_of(&m->x),
+                rows_of(&m->weights), to, scale);
+}
+
+void cuda_launch_combination(struct cuda_device *c, const struct cuda_combination *m)
+{
+    combine(c, m, (struct rows){}, 0);
 }
 
 void cuda_combine_experts(device *d, tensor *y, const tensor *x, const tensor *weights)
 {
-    dim3 grid(blocks_for(y->cols, THREADS), grid_rows(y->rows));
+    struct cuda_device *c = cuda_device_of(d);
 
-    cuda_launch(cuda_device_of(d), combine_kernel, shape_of(grid, dim3(THREADS), 0), rows_of(y),
-                rows_of(x), rows_of(weights));
+    cuda_settle(c);
+    c->waiting.combination = (struct cuda_combination){*y, *x, *weights};
+    c->waiting.kind = CUDA_COMBINATION;
+}
+
+bool cuda_combination_add(struct cuda_device *c, const struct cuda_addition *a)
+{
+    const struct cuda_combination *m = &c->waiting.combination;
+
+    if (c->waiting.kind != CUDA_COMBINATION || !cuda_same(&m->y, &a->x) || a->y.rows != a->x.rows ||
+        a->y.cols != a->x.cols || cuda_overlap(&a->y, &m->y) || cuda_overlap(&a->y, &m->x) ||
+        cuda_overlap(&a->y, &m->weights))
+        return false;
+    cuda_take(c);
+    combine(c, m, rows_of(&a->y), a->scale);
+    return true;
 }
 
 /* --- A thread for each row, or number --- */

@@ -40,7 +40,7 @@ void cuda_add(device *d, tensor *y, const tensor *x, float scale)
     struct cuda_device *c = cuda_device_of(d);
     struct cuda_addition a = {*y, *x, scale};
 
-    if (cuda_product_add(c, &a))
+    if (cuda_product_add(c, &a) || cuda_combination_add(c, &a))
         return;
     cuda_settle(c);
     c->waiting.addition = a;
@@ -256,7 +256,10 @@ struct op_glu_alpha {
 void cuda_glu_alpha(device *d, tensor *y, const tensor *gate, const tensor *up, float alpha,
                     float limit)
 {
-    map(d, y, gate, op_glu_alpha{rows_of(up), alpha, limit});
+    /* As ACT_SWIGLU_CLAMPED says it. */
+    if (alpha != 1.702f || limit != 7.0f ||
+        !cuda_product_glu(cuda_device_of(d), y, gate, up, ACT_SWIGLU_CLAMPED))
+        map(d, y, gate, op_glu_alpha{rows_of(up), alpha, limit});
 }
 
 struct op_softcap {

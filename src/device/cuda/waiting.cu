@@ -28,5 +28,8 @@ void cuda_settle(struct cuda_device *c)
     case CUDA_PRODUCT:
         cuda_launch_product(c, &w->product);
         break;
+    case CUDA_COMBINATION:
+        cuda_launch_combination(c, &w->combination);
+        break;
     }
 }

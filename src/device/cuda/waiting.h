@@ -17,11 +17,19 @@
 
 extern "C" {
 #include "device/device.h"
+#include "device/kv_layout.h"
 }
 
 struct cuda_device;
 
-enum cuda_kind { CUDA_NOTHING, CUDA_ADDITION, CUDA_HEADS, CUDA_NORM, CUDA_PRODUCT };
+enum cuda_kind {
+    CUDA_NOTHING,
+    CUDA_ADDITION,
+    CUDA_HEADS,
+    CUDA_NORM,
+    CUDA_PRODUCT,
+    CUDA_COMBINATION
+};
 
 /* y += scale x: a norm of the sum takes it along. */
 struct cuda_addition {
@@ -29,8 +37,33 @@ struct cuda_addition {
     float scale;
 };
 
+/* One pool's part of a layer. */
+struct cuda_pool {
+    void *const *slabs;
+    size_t block_bytes;
+    int slab_shift;
+    enum dtype type;
+    int bits, group_size;
+    struct kv_part keys, values;
+};
+
+/* struct kv_layer without pointers to the host. */
+struct cuda_kv {
+    int n_kv_heads, block_tokens;
+    int k_dim, v_dim;
+    int split, n_first, n_last;
+    struct cuda_pool now, earlier;
+};
+
+/* The sequences of a batch on the device, and for each row the number of its sequence. */
+struct cuda_batch {
+    const struct kv_sequence *sequences;
+    const int32_t *of_row;
+};
+
 /* Heads of queries, keys, values: their norm, then their rotation, then that they are stored, of
- * each part what was asked for; no part touches another. */
+ * each part what was asked for; no part touches another. Attention that drops them does all of it
+ * by itself where it can. */
 enum { CUDA_HEAD_PARTS = 3, CUDA_HEAD_NUMBERS = 512 /* of a head that is normed so */ };
 
 struct cuda_heads_part {
@@ -44,6 +77,9 @@ struct cuda_heads_part {
 struct cuda_heads {
     struct cuda_heads_part parts[CUDA_HEAD_PARTS];
     int n;
+    bool stores; /* into this, the rows of the batch */
+    struct cuda_kv kv;
+    struct cuda_batch batch;
 };
 
 /* y = the norm of whole rows of x: a product of few rows of y computes it by itself. */
@@ -90,12 +126,18 @@ struct cuda_product {
     struct cuda_tail tail;
 };
 
+/* y = what the experts of each row answered, by their weights: an addition of it goes along. */
+struct cuda_combination {
+    tensor y, x, weights;
+};
+
 struct cuda_waiting {
     enum cuda_kind kind;
     struct cuda_addition addition;
     struct cuda_heads heads;
     struct cuda_norm norm;
     struct cuda_product product;
+    struct cuda_combination combination;
 };
 
 /* Launches what waits. */
@@ -127,9 +169,14 @@ void cuda_launch_norm(struct cuda_device *c, const struct cuda_norm *n);        
 void cuda_launch_product(struct cuda_device *c,
                          const struct cuda_product *p); /* product_stream.cu */
 
+void cuda_launch_combination(struct cuda_device *c,
+                             const struct cuda_combination *m); /* router.cu */
+
 /* The norm of each n numbers of x, in place, to go with what follows of them; false where they are
  * too many. heads.cu */
 bool cuda_norm_heads(struct cuda_device *c, const tensor *x, const float *w, int n, float eps);
+
+bool cuda_combination_add(struct cuda_device *c, const struct cuda_addition *a); /* router.cu */
 
 /* Has the product that waits room for what comes next? It is launched with it then. matmul.cu */
 bool cuda_product_add(struct cuda_device *c, const struct cuda_addition *a);
