@@ -154,14 +154,18 @@ const void *cuda_stage(struct cuda_device *c, const void *data, size_t size)
     return c->failure.code ? NULL : m->ring_copy + at;
 }
 
-/* FNV-1a */
+/* Word by word: a table of experts is looked for at every step. */
 static unsigned chain_of(const void *data, size_t size)
 {
     const unsigned char *bytes = (const unsigned char *)data;
-    uint64_t hash = 0xCBF29CE484222325u;
+    uint64_t hash = size, word;
 
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ bytes[i]) * 0x100000001B3u;
+    for (size_t i = 0; i < size; i += sizeof word) {
+        word = 0;
+        memcpy(&word, bytes + i, size - i < sizeof word ? size - i : sizeof word);
+        hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+        hash ^= hash >> 29;
+    }
     return (unsigned)(hash % N_CHAINS);
 }
 

@@ -3,54 +3,38 @@
 
 #include <limits.h>
 
-typedef void (*kernel_type)(const struct stream);
-
-struct variant {
-    kernel_type kernels[2]; /* of COLUMNS columns at most; of more, or NULL */
-    int (*shared_size)(const struct stream &s);
-    int chunk;
-};
-
-template <int C> static int shared_size(const struct stream &s)
+template <int C, int NT> static struct variant of_rings(void)
 {
-    return s.n_columns <= COLUMNS || s.n_choices ? layout_of<C, 1>(s).size
-                                                 : layout_of<C, WIDE>(s).size;
+    return {stream_kernel<C, NT>, [](const struct stream &s) { return layout_of<C, NT>(s).size; },
+            RING_CHUNK, WARPS};
 }
 
-template <int C> static struct variant variant_of(void)
+/* Codes that fill words, of which a lane takes a whole piece. */
+static bool goes_direct(int codes, const struct stream &s)
 {
-    kernel_type wide = NULL;
-
-    if constexpr (is_common(C))
-        wide = stream_kernel<C, WIDE>;
-    return {{stream_kernel<C, 1>, wide}, shared_size<C>, chunk_of(C)};
+    return (codes <= F16 || codes == INT4 || codes == INT8 || codes == E2M1 || codes == E4M3) &&
+           (s.n_choices || s.x_rows <= COLUMNS);
 }
 
-static struct variant choose(int codes)
+static struct variant choose(int codes, const struct stream &s)
 {
+    if (goes_direct(codes, s))
+        return is_int(codes) ? direct_variant_int(codes, s) : direct_variant_float(codes, s);
     switch (codes) {
-    case BF16:
-        return variant_of<BF16>();
-    case F16:
-        return variant_of<F16>();
     case INT2:
-        return variant_of<INT2>();
+        return of_rings<INT2, 1>();
     case INT3:
-        return variant_of<INT3>();
+        return of_rings<INT3, 1>();
     case INT4:
-        return variant_of<INT4>();
+        return of_rings<INT4, WIDE>();
     case INT5:
-        return variant_of<INT5>();
+        return of_rings<INT5, 1>();
     case INT6:
-        return variant_of<INT6>();
+        return of_rings<INT6, 1>();
     case INT8:
-        return variant_of<INT8>();
-    case E2M1:
-        return variant_of<E2M1>();
-    case NVFP4:
-        return variant_of<NVFP4>();
+        return of_rings<INT8, WIDE>();
     default:
-        return variant_of<E4M3>();
+        return of_rings<NVFP4, 1>();
     }
 }
 
@@ -103,7 +87,7 @@ static bool suits(const struct weight *w)
 
     if (codes_of(w) < 0 || w->n_in % STEP || weight_row_bytes(w) % 16 || (uintptr_t)w->data % 16)
         return false;
-    if (w->format == WEIGHT_FP8 && g != 32 && g != 64 && g != 128 && g != 256)
+    if (w->format == WEIGHT_FP8 && g != 128 && g != 256)
         return false;
     return w->format <= WEIGHT_BF16 || !(((uintptr_t)w->scales | (uintptr_t)w->biases) % size);
 }
@@ -124,13 +108,14 @@ static void take_weight(struct stream *s, const struct weight *w)
     s->scale_row_bytes = weight_scale_row_bytes(w);
     s->n_in = w->n_in;
     s->kind = kind_of(w);
+    s->scale_bytes = scale_size(s->kind);
     if (w->format > WEIGHT_BF16) {
         int pitch = scale_pitch(w);
 
         while (1 << s->group_shift < w->group_size)
             s->group_shift++;
         s->scale_pitch = pitch > s->scale_pitch ? pitch : s->scale_pitch;
-        s->aligned = s->scale_pitch == 256 / w->group_size * scale_size(s->kind);
+        s->aligned = s->scale_pitch == 256 / w->group_size * s->scale_bytes;
     }
 }
 
@@ -209,13 +194,45 @@ static bool fit(struct stream *s, const struct variant *v, int bytes, int n_stag
     return false;
 }
 
+/* The warps that share a tile: as few as take no longer than any other number would, as each has
+ * the more chunks to follow one another. */
+static int share_warps(const struct stream *s, int n_warps, int n_blocks)
+{
+    int best = 1;
+    int64_t least = INT64_MAX;
+
+    for (int k = n_warps; k; k /= 2) {
+        int64_t n_groups = (int64_t)n_blocks * (n_warps / k);
+        int64_t time = (s->n_tiles + n_groups - 1) / n_groups * ((s->slice_chunks + k - 1) / k);
+
+        if (k <= s->slice_chunks && (least == INT64_MAX || time <= least + least / 32)) {
+            best = k;
+            least = time < least ? time : least;
+        }
+    }
+    return best;
+}
+
+/* One block for each processor. */
+static bool plan_direct(const struct cuda_device *c, struct stream *s, const struct variant *v,
+                        bool may_cut)
+{
+    if (!fit(s, v, (int)c->shared_memory, 0, may_cut))
+        return false;
+
+    int n_blocks = c->n_processors / s->n_slices > 1 ? c->n_processors / s->n_slices : 1;
+    s->warps_k = share_warps(s, v->warps, n_blocks);
+    int groups = v->warps / s->warps_k, n_units = (s->n_tiles + groups - 1) / groups;
+    s->n_units = n_units < n_blocks ? n_units : n_blocks;
+    return true;
+}
+
 /* Half of a processor's memory, so that two blocks have room; else all of it. */
-static bool plan(const struct cuda_device *c, struct stream *s, const struct variant *v,
-                 bool may_cut)
+static bool plan_rings(const struct cuda_device *c, struct stream *s, const struct variant *v,
+                       bool may_cut)
 {
     int all = (int)c->shared_memory, half = (all + SHARED) / 2 - SHARED;
 
-    s->n_chunks = (s->n_in + v->chunk - 1) / v->chunk;
     if (!fit(s, v, half, 3, false) && !fit(s, v, half, 2, false) && !fit(s, v, all, 3, false) &&
         !fit(s, v, all, 2, may_cut))
         return false;
@@ -253,10 +270,10 @@ static void launch(struct cuda_device *c, const struct stream *s, const struct v
     struct cuda_shape shape = {};
 
     shape.grid = dim3((unsigned)(s->n_units * s->n_slices));
-    shape.block = dim3(32 * WARPS);
+    shape.block = dim3(32 * (unsigned)v->warps);
     shape.shared = (unsigned)v->shared_size(*s);
     shape.early = true;
-    cuda_launch(c, v->kernels[s->n_columns > COLUMNS && !s->n_choices], shape, *s);
+    cuda_launch(c, v->kernel, shape, *s);
 }
 
 void cuda_product_of(struct cuda_product *p, const struct matmul_job *jobs, int n_jobs,
@@ -273,9 +290,10 @@ void cuda_product_of(struct cuda_product *p, const struct matmul_job *jobs, int 
 }
 
 /* All but where the matrices of experts lie. */
-static bool prepare(const struct cuda_device *c, struct stream *s, const struct variant *v,
+static bool prepare(const struct cuda_device *c, struct stream *s, struct variant *v,
                     const struct cuda_product *p)
 {
+    int codes = codes_of(&p->w[0]);
     const struct cuda_experts *e = &p->experts;
 
     for (int i = 0; i < p->n_jobs; i++)
@@ -294,7 +312,9 @@ static bool prepare(const struct cuda_device *c, struct stream *s, const struct 
     take_rows(s, &p->x, e->ids || 2 * p->x.rows <= COLUMNS);
     if (p->normed)
         take_norm(s, &p->norm);
-    return plan(c, s, v, !e->ids);
+    *v = choose(codes, *s);
+    s->n_chunks = (s->n_in + v->chunk - 1) / v->chunk;
+    return (goes_direct(codes, *s) ? plan_direct : plan_rings)(c, s, v, !e->ids);
 }
 
 /* With a pass of its own over what comes after it. */
@@ -311,7 +331,7 @@ static void launch_without_tail(struct cuda_device *c, const struct cuda_product
 
 void cuda_launch_product(struct cuda_device *c, const struct cuda_product *p)
 {
-    const struct variant v = choose(codes_of(&p->w[0]));
+    struct variant v;
     struct stream s = {};
 
     if (!prepare(c, &s, &v, p)) {
@@ -340,7 +360,7 @@ bool cuda_product_of_experts(struct cuda_device *c, struct cuda_product *p,
                              const struct matmul_job *jobs, int n_jobs, const tensor *x,
                              const struct cuda_experts *e)
 {
-    const struct variant v = choose(codes_of(jobs[0].w));
+    struct variant v;
     struct stream s = {};
 
     cuda_product_of(p, jobs, n_jobs, x);

@@ -69,7 +69,7 @@ struct stream {
     int n_rows;            /* of an output */
     int x_rows, n_columns; /* in shared memory; columns are twice that where halved */
     int n_in, n_chunks, n_slices, slice_chunks, n_stages;
-    int kind, group_shift, scale_pitch;
+    int kind, group_shift, scale_pitch, scale_bytes;
     int warps_k;                /* that share a tile */
     int n_units;                /* of n_slices blocks */
     bool halved, wide, aligned; /* aligned: rows of scales begin with a word */
@@ -79,6 +79,20 @@ struct stream {
     int64_t ids_stride;
     int per_row, x_share, n_choices, tiles_each;
 };
+
+/* A kernel for such a product: what it wants of shared memory, numbers of a chunk, warps of a
+ * block.
+ */
+struct variant {
+    void (*kernel)(const struct stream);
+    int (*shared_size)(const struct stream &s);
+    int chunk, warps;
+};
+
+/* product_direct_int.cu, product_direct_float.cu: the kernel of product_direct.cuh for INT4 and
+ * INT8; for BF16, F16, E2M1 and E4M3. */
+struct variant direct_variant_int(int codes, const struct stream &s);
+struct variant direct_variant_float(int codes, const struct stream &s);
 
 /* A matrix that was chosen. */
 struct choice {
@@ -97,13 +111,13 @@ struct layout {
 /* The scales and biases of a chunk as floats, or scales as two halves alike. */
 template <int C> static __host__ __device__ int table_bytes(const struct stream &s)
 {
-    return C <= F16 ? 0 : (chunk_of(C) >> s.group_shift) * TILE * (C == NVFP4 ? 4 : 8);
+    return (RING_CHUNK >> s.group_shift) * TILE * (C == NVFP4 ? 4 : 8);
 }
 
 template <int C, int NT> static __host__ __device__ struct layout layout_of(const struct stream &s)
 {
     struct layout l = {};
-    int n = s.slice_chunks * chunk_of(C), scales = is_int(C) ? 2 : C > F16;
+    int n = s.slice_chunks * RING_CHUNK, scales = is_int(C) ? 2 : 1;
 
     l.x_pitch = 2 * n + PAD;
     l.sums = s.n_columns * l.x_pitch;
@@ -183,29 +197,29 @@ static __device__ void look_at_x(int *most, float *squares, const struct stream 
     }
 }
 
-/* What a row is multiplied by for its norm. */
-static __device__ __forceinline__ float norm_factor(const float *squares, const struct stream &s,
-                                                    int r)
+/* What a row is multiplied by for its norm, of the squares that so many warps found. */
+static __device__ __forceinline__ float norm_factor(const float *squares, int n_warps,
+                                                    const struct stream &s)
 {
     float sum = 0;
 
     if (!s.norm.there)
         return 1;
-#pragma unroll
-    for (int w = 0; w < WARPS; w++)
-        sum += squares[r * WARPS + w];
+#pragma unroll 8
+    for (int w = 0; w < n_warps; w++)
+        sum += squares[w];
     return 1.0f / sqrtf(sum / (float)s.n_in + s.norm.eps);
 }
 
-/* Eight numbers to their norm, which the first block of each slice writes down. */
+/* Eight numbers to their norm, which is written down if that is the block's to do. */
 static __device__ __forceinline__ void finish_norm(float v[8], const struct stream &s, int r, int k,
-                                                   float factor)
+                                                   float factor, bool writes)
 {
 #pragma unroll
     for (int j = 0; j < 8; j++)
         v[j] *= factor;
     times_weights(v, s, k);
-    if ((int)blockIdx.x < s.n_slices && k < s.n_in) {
+    if (writes && k < s.n_in) {
         float4 *y = (float4 *)(s.norm.y + r * s.norm.y_stride + k);
 
         y[0] = make_float4(v[0], v[1], v[2], v[3]);
@@ -220,19 +234,17 @@ static __device__ void take_x(uint8_t *shared, const struct stream &s, const str
 {
     int *most = (int *)(shared + l.factors);
     float *squares = (float *)(shared + l.tiles); /* before there are sums of tiles */
-    int n = s.slice_chunks * chunk_of(C), n_pairs = (s.n_columns + 1) / 2;
+    int n = s.slice_chunks * RING_CHUNK, n_pairs = (s.n_columns + 1) / 2;
 
     for (int r = threadIdx.x; r < s.x_rows; r += 32 * WARPS)
         most[r] = 0;
     __syncthreads();
-    if (C != BF16 || s.norm.there) {
-        look_at_x(most, squares, s, first, n);
-        __syncthreads();
-    }
+    look_at_x(most, squares, s, first, n);
+    __syncthreads();
     for (int r = 0; r < s.x_rows; r++) {
         int column = s.halved ? 2 * r : r;
-        float factor = norm_factor(squares, s, r);
-        float scale = C == BF16 ? 1 : scale_for(__int_as_float(most[r]) * factor);
+        float factor = norm_factor(squares + r * WARPS, WARPS, s);
+        float scale = scale_for(__int_as_float(most[r]) * factor);
 
         /* All lanes of a warp go on or none: a chunk has whole warps of pieces, or no sums. */
         for (int k = 8 * threadIdx.x; k < n; k += 8 * 32 * WARPS) {
@@ -242,7 +254,7 @@ static __device__ void take_x(uint8_t *shared, const struct stream &s, const str
 
             x_numbers(v, s, r, first + k);
             if (s.norm.there)
-                finish_norm(v, s, r, first + k, factor);
+                finish_norm(v, s, r, first + k, factor, (int)blockIdx.x < s.n_slices);
 #pragma unroll
             for (int j = 0; j < 8; j++)
                 v[j] *= scale;
@@ -267,15 +279,15 @@ static __device__ void take_x(uint8_t *shared, const struct stream &s, const str
         }
     }
     __syncthreads();
-    for (int r = threadIdx.x; C != BF16 && r < s.x_rows; r += 32 * WARPS)
-        most[r] =
-            __float_as_int(1 / scale_for(__int_as_float(most[r]) * norm_factor(squares, s, r)));
+    for (int r = threadIdx.x; r < s.x_rows; r += 32 * WARPS)
+        most[r] = __float_as_int(
+            1 / scale_for(__int_as_float(most[r]) * norm_factor(squares + r * WARPS, WARPS, s)));
 }
 
 /* The matrices of every choice of experts. */
 static __device__ void take_choices(struct choice *choices, const struct stream &s)
 {
-    for (int i = threadIdx.x; i < s.n_choices * s.n_parts; i += 32 * WARPS) {
+    for (int i = threadIdx.x; i < s.n_choices * s.n_parts; i += blockDim.x) {
         const struct part &part = s.parts[i % s.n_parts];
         int row = i / s.n_parts;
         int e = s.ids[row / s.per_row * s.ids_stride + row % s.per_row];
@@ -381,15 +393,13 @@ static __device__ __forceinline__ void find_tile(struct place *p, const struct s
     p->data = m.data + (size_t)row * s.row_bytes;
     if (s.paired)
         p->jump = matrix_of(p->at, s, choices, 1).data - m.data - TILE / 2 * (int64_t)s.row_bytes;
-    if (C > F16) {
-        int i = min((int)threadIdx.x % 32 / 2, p->n_left - 1), part = part_of(p->at, s, i);
-        const struct choice mine = matrix_of(p->at, s, choices, part);
-        size_t at = scales_at<C>(s, part, mine, output_of(p->at, s, i));
-        size_t end = scales_at<C>(s, part, mine, s.parts[part].n_out - 1) + s.scale_row_bytes;
 
-        p->scales = word_at(mine.scales + at, end - at, &p->scales_left);
-        p->biases = word_at(mine.biases + at, end - at, &p->biases_left);
-    }
+    int i = min((int)threadIdx.x % 32 / 2, p->n_left - 1), part = part_of(p->at, s, i);
+    const struct choice mine = matrix_of(p->at, s, choices, part);
+    size_t at = scales_at<C>(s, part, mine, output_of(p->at, s, i));
+    size_t end = scales_at<C>(s, part, mine, s.parts[part].n_out - 1) + s.scale_row_bytes;
+    p->scales = word_at(mine.scales + at, end - at, &p->scales_left);
+    p->biases = word_at(mine.biases + at, end - at, &p->biases_left);
 }
 
 /* Goes to the warp's next chunk. */
@@ -450,14 +460,12 @@ static __device__ __forceinline__ void fetch(uint32_t to, const struct place &p,
                    at < s.row_bytes && r < p.n_left);
         }
     }
-    if (C > F16) {
-        int at = (chunk * chunk_of(C) >> s.group_shift) * scale_size(s.kind);
 
-        to += TILE * pitch_of(C);
-        fetch_scales(to, p.scales, p.scales_left, s, at);
-        if (is_int(C))
-            fetch_scales(to + TILE * s.scale_pitch, p.biases, p.biases_left, s, at);
-    }
+    int at = (chunk * RING_CHUNK >> s.group_shift) * s.scale_bytes;
+    to += TILE * pitch_of(C);
+    fetch_scales(to, p.scales, p.scales_left, s, at);
+    if (is_int(C))
+        fetch_scales(to + TILE * s.scale_pitch, p.biases, p.biases_left, s, at);
 }
 
 /* --- Sums --- */
@@ -471,7 +479,7 @@ template <int C>
 static __device__ __forceinline__ struct offsets
 offsets_of(const struct spot &p, const struct stream &s, const struct choice *choices)
 {
-    if (s.aligned || C <= F16)
+    if (s.aligned)
         return {0, 0};
 
     int i = threadIdx.x % TILE, part = part_of(p, s, i);
@@ -487,7 +495,7 @@ static __device__ __forceinline__ void put_scales(float2 *table, const uint8_t *
     int lane = threadIdx.x % 32;
 
 #pragma unroll 1
-    for (int g = lane / TILE; g < chunk_of(C) >> s.group_shift; g += 32 / TILE) {
+    for (int g = lane / TILE; g < RING_CHUNK >> s.group_shift; g += 32 / TILE) {
         float scale = scale_value(scales, g, KIND);
         float bias = is_int(C) ? scale_value(biases, g, KIND) : 0;
 
@@ -506,14 +514,12 @@ static __device__ __forceinline__ void take_scales(float2 *table, const uint8_t 
 
     scales += offsets.scale;
     if (C == NVFP4) {
-        for (int g = lane / TILE; g < chunk_of(C) / 16; g += 32 / TILE)
+        for (int g = lane / TILE; g < RING_CHUNK / 16; g += 32 / TILE)
             ((__half2 *)table)[g * TILE + lane % TILE] = __float2half2_rn(e4m3_number(scales[g]));
-    } else if (is_int(C) && s.kind == AFFINE_BF16) {
+    } else if (s.kind == AFFINE_BF16) {
         put_scales<C, AFFINE_BF16>(table, scales, biases, s);
-    } else if (is_int(C) && s.kind == AFFINE_F16) {
+    } else if (s.kind == AFFINE_F16) {
         put_scales<C, AFFINE_F16>(table, scales, biases, s);
-    } else if (!is_int(C) && s.kind == SCALE_E8M0) {
-        put_scales<C, SCALE_E8M0>(table, scales, biases, s);
     } else {
         put_scales<C, AFFINE_F32>(table, scales, biases, s);
     }
@@ -541,7 +547,7 @@ use_chunk(float acc[NT][4], const uint8_t *stage, const float2 *table, const uin
     const uint8_t *low = stage + g * pitch_of(C) + t * bits_of(C), *high = low + 8 * pitch_of(C);
 
 #pragma unroll
-    for (int step = 0; step < chunk_of(C) / STEP; step++) {
+    for (int step = 0; step < RING_CHUNK / STEP; step++) {
         uint32_t a[4], b[4];
         float4 begin[NT] = {};
 
@@ -555,7 +561,7 @@ use_chunk(float acc[NT][4], const uint8_t *stage, const float2 *table, const uin
         }
         const float2 *at = table + ((step * STEP) >> s.group_shift) * TILE + g;
         float2 first = make_float2(1, 0), second = first;
-        if (C > F16 && C != NVFP4)
+        if (C != NVFP4)
             first = at[0], second = at[8];
 #pragma unroll
         for (int j = 0; j < NT; j++) {
@@ -563,13 +569,12 @@ use_chunk(float acc[NT][4], const uint8_t *stage, const float2 *table, const uin
                 break;
             uint4 v = *(const uint4 *)(x[j] + 2 * (in_slice + step * STEP));
 
-            if constexpr (C <= F16 || C == NVFP4) {
-                multiply<C == BF16>(acc[j], a[0], b[0], a[1], b[1], v.x, v.y);
-                multiply<C == BF16>(acc[j], a[2], b[2], a[3], b[3], v.z, v.w);
+            if constexpr (C == NVFP4) {
+                multiply<false>(acc[j], a[0], b[0], a[1], b[1], v.x, v.y);
+                multiply<false>(acc[j], a[2], b[2], a[3], b[3], v.z, v.w);
                 continue;
             }
-            if (is_int(C))
-                begin[j] = *(const float4 *)(sums[j] + (in_slice / STEP + step) * n_pairs * 4);
+            begin[j] = *(const float4 *)(sums[j] + (in_slice / STEP + step) * n_pairs * 4);
 
             float d[4] = {begin[j].z, begin[j].w, begin[j].z, begin[j].w};
             multiply<false>(d, a[0], b[0], a[1], b[1], v.x, v.y);
@@ -606,6 +611,39 @@ static __device__ __forceinline__ float put_output(const struct stream &s, const
     return sum;
 }
 
+/* The sum for one of a tile's 16 outputs in row r, if it is there; by all lanes of a warp, the
+ * outputs of a row side by side. */
+static __device__ __forceinline__ void put_sum(const struct stream &s, const struct choice *choices,
+                                               const struct spot &p, int in_tile, int r, bool there,
+                                               float sum)
+{
+    int which = part_of(p, s, in_tile), o = output_of(p, s, in_tile);
+    const struct part &part = s.parts[which];
+    int row = s.n_choices ? p.row : r;
+
+    if (s.n_slices > 1) {
+        int64_t at = ((int64_t)(blockIdx.x % s.n_slices) * s.n_rows + r) * s.n_tiles + p.tile;
+
+        if (there)
+            s.sums[at * TILE + in_tile] = sum;
+        return;
+    }
+    there = there && o < part.n_out;
+    if (there) {
+        const float *bias = part.bias;
+
+        if (bias && s.n_choices)
+            bias += (size_t)choices[p.row * s.n_parts + which].expert * part.n_out;
+        sum = put_output(s, part, bias, row, o, sum);
+    }
+    if (s.paired) {
+        float up = __shfl_down_sync(~0u, sum, TILE / 2);
+
+        if (there && which == 0)
+            s.tail.y[row * s.tail.y_stride + o] = glu_apart(sum, up, s.tail.act);
+    }
+}
+
 /* Adds up the sums of the warps that share a tile, [warps_k, 16, columns], and writes the outputs;
  * by the threads of these warps. */
 template <int C, int NT>
@@ -614,39 +652,19 @@ put_tile(const float *tiles, const float *factors, const struct choice *choices,
          const struct stream &s, const struct spot &p, int thread)
 {
     const int columns = NT * COLUMNS;
-    int in_tile = thread % TILE, which = part_of(p, s, in_tile), o = output_of(p, s, in_tile);
-    const struct part &part = s.parts[which];
-    const float unit = C == E2M1 ? 16384 : 1;
-    const float *bias = part.bias;
+    int in_tile = thread % TILE;
 
-    if (bias && s.n_choices)
-        bias += (size_t)choices[p.row * s.n_parts + which].expert * part.n_out;
     /* Two rows to a warp, which goes on as one. */
     for (int r = thread / TILE; r - r % 2 < s.n_rows; r += 2 * s.warps_k) {
         const float *from = tiles + in_tile * columns + (s.halved ? 2 * r : r);
-        int row = s.n_choices ? p.row : r;
-        bool there = r < s.n_rows && o < part.n_out;
+        bool there = r < s.n_rows;
         float sum = 0;
 
         for (int w = 0; there && w < s.warps_k; w++, from += TILE * columns)
             sum += s.halved ? from[0] + from[1] : from[0];
-        if (C != BF16 && there)
-            sum *= factors[s.n_choices ? p.row / s.x_share : r] * unit;
-        if (s.n_slices > 1) {
-            int64_t at = ((int64_t)(blockIdx.x % s.n_slices) * s.n_rows + r) * s.n_tiles + p.tile;
-
-            if (r < s.n_rows)
-                s.sums[at * TILE + in_tile] = sum;
-            continue;
-        }
         if (there)
-            sum = put_output(s, part, bias, row, o, sum);
-        if (s.paired) {
-            float up = __shfl_down_sync(~0u, sum, TILE / 2);
-
-            if (there && which == 0)
-                s.tail.y[row * s.tail.y_stride + o] = glu_apart(sum, up, s.tail.act);
-        }
+            sum *= factors[s.n_choices ? p.row / s.x_share : r];
+        put_sum(s, choices, p, in_tile, r, there, sum);
     }
 }
 
@@ -656,7 +674,7 @@ template <int C, int NT>
 static __global__ void __launch_bounds__(32 * WARPS, 2)
     stream_kernel(const __grid_constant__ struct stream s)
 {
-    extern __shared__ __align__(16) uint8_t shared[];
+    extern __shared__ __align__(128) uint8_t shared[];
     const struct layout l = layout_of<C, NT>(s);
     struct choice *choices = (struct choice *)(shared + l.choices);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -690,7 +708,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 2)
         step_on<C>(&ahead, s, choices, n_chunks, mine, stride);
     }
     cuda_wait();
-    take_x<C>(shared, s, l, first_chunk * chunk_of(C));
+    take_x<C>(shared, s, l, first_chunk * RING_CHUNK);
     __syncthreads();
 #pragma unroll
     for (int j = 0; j < NT; j++) {
@@ -716,9 +734,8 @@ static __global__ void __launch_bounds__(32 * WARPS, 2)
 
             copies_wait(s.n_stages - 1);
             __syncwarp();
-            if (C > F16)
-                take_scales<C>(table, stage, offsets, s);
-            use_chunk<C, NT>(acc, stage, table, columns, sums, chunk * chunk_of(C), s);
+            take_scales<C>(table, stage, offsets, s);
+            use_chunk<C, NT>(acc, stage, table, columns, sums, chunk * RING_CHUNK, s);
             __syncwarp();
             fetch<C>(shared_address(stage), ahead, s, first_chunk);
             copies_end();

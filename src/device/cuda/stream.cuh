@@ -1,4 +1,4 @@
-/* device/cuda/stream.cuh: what product_stream.cu is made of: copies that run ahead, codes that
+/* device/cuda/stream.cuh: what products of few rows are made of: copies that run ahead, codes that
  * become halves, matrix instructions. */
 #ifndef DEVICE_CUDA_STREAM_CUH
 #define DEVICE_CUDA_STREAM_CUH
@@ -28,21 +28,17 @@ static __host__ __device__ constexpr int bits_of(int codes)
     return bits[codes];
 }
 
-/* Numbers in a chunk. */
-static __host__ __device__ constexpr int chunk_of(int codes)
-{
-    return codes <= F16 ? 128 : 256;
-}
+enum { RING_CHUNK = 256 /* numbers of a chunk of a ring */ };
 
 static __host__ __device__ constexpr int chunk_bytes(int codes)
 {
-    return chunk_of(codes) * bits_of(codes) / 8;
+    return RING_CHUNK * bits_of(codes) / 8;
 }
 
 /* Bytes from row to row of a chunk in shared memory: the lanes of eight rows read other banks. */
 static __host__ __device__ constexpr int pitch_of(int codes)
 {
-    return chunk_bytes(codes) + (codes <= F16 ? 64 : bits_of(codes) == 8 ? 32 : 16);
+    return chunk_bytes(codes) + (bits_of(codes) == 8 ? 32 : 16);
 }
 
 static __host__ __device__ constexpr bool is_int(int codes)
@@ -169,11 +165,7 @@ static __device__ __forceinline__ void unpack_odd(uint32_t r[4], const uint8_t *
  */
 template <int C> static __device__ __forceinline__ void unpack(uint32_t r[4], const uint8_t *p)
 {
-    if (C <= F16) {
-        uint4 v = *(const uint4 *)p;
-
-        r[0] = v.x, r[1] = v.y, r[2] = v.z, r[3] = v.w;
-    } else if (C == INT4) {
+    if (C == INT4) {
         uint32_t v = *(const uint32_t *)p;
 
 #pragma unroll
@@ -239,21 +231,13 @@ static __device__ __forceinline__ float scale_value(const uint8_t *p, int i, int
         return bf16_number(((const uint16_t *)p)[i]);
     if (kind == AFFINE_F16)
         return f16_number(((const uint16_t *)p)[i]);
-    if (kind == SCALE_E8M0)
-        return e8m0_number(p[i]);
     return ((const float *)p)[i];
 }
 
 /* --- Numbers to halves --- */
 
-static __device__ __forceinline__ uint16_t half_bits(float v, bool bf, float *rest)
+static __device__ __forceinline__ uint16_t half_bits(float v, float *rest)
 {
-    if (bf) {
-        __nv_bfloat16 h = __float2bfloat16_rn(v);
-
-        *rest = v - __bfloat162float(h);
-        return __bfloat16_as_ushort(h);
-    }
     __half h = __float2half_rn(v);
 
     *rest = v - __half2float(h);
@@ -271,6 +255,11 @@ static __device__ __forceinline__ float scale_for(float most)
     return __uint_as_float((uint32_t)(e + 127) << 23);
 }
 
+static __device__ __forceinline__ float inverse_of_power(float x)
+{
+    return __uint_as_float((254u << 23) - __float_as_uint(x));
+}
+
 /* Eight numbers as halves in the order of the codes, and their sum, and what the offsets of codes
  * make of them, taken back. v becomes what the halves lack. */
 template <int C> static __device__ __forceinline__ float2 put_halves(uint8_t *to, float v[8])
@@ -282,7 +271,7 @@ template <int C> static __device__ __forceinline__ float2 put_halves(uint8_t *to
     for (int i = 0; i < 8; i++) {
         float rest;
 
-        h[i] = half_bits(v[i], C == BF16, &rest);
+        h[i] = half_bits(v[i], &rest);
         sums.x += v[i] - rest;
         sums.y -= (float)offset_of(C, i) * (v[i] - rest);
         v[i] = rest;
