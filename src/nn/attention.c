@@ -184,7 +184,6 @@ static void look(pass *p, const struct nn_attention *a, const tensor *x, tensor 
         .local_blocks = s->blocks.n_local,
         .block_stride = s->blocks.stride,
         .block_step = s->blocks.step,
-        .drops = !s->mixed_with,
     };
 
     if (s->slopes)
