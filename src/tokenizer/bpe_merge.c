@@ -13,6 +13,8 @@
  */
 #include "tokenizer/bpe_merge.h"
 
+#include <string.h>
+
 #define SMALL 64
 #define NONE ((uint64_t)BPE_NO_RANK << 32)
 
@@ -123,13 +125,27 @@ static void merge_symbols(const struct bpe *b, struct symbols *w, const uint32_t
     }
 }
 
-/* Whether two stretches side by side, left and n - left symbols, come to a token each. */
-static bool fit(const struct bpe *b, const uint32_t *ids, size_t left, size_t n)
-{
+/* What some symbols are merged to; w.n 0: none were yet. */
+struct stretch {
+    const uint32_t *ids;
     struct symbols w;
+};
 
-    merge_symbols(b, &w, ids, n);
-    return w.count == 2 && w.next[0] == left;
+/* The same symbols as before come to the same: texts that repeat themselves are long. */
+static void merge_stretch(const struct bpe *b, struct stretch *s, const uint32_t *ids, size_t n)
+{
+    if (s->w.n == n && memcmp(s->ids, ids, n * sizeof *ids) == 0)
+        return;
+    merge_symbols(b, &s->w, ids, n);
+    s->ids = ids;
+}
+
+/* Whether two stretches side by side, left and n - left symbols, come to a token each. */
+static bool fit(const struct bpe *b, struct stretch *both, const uint32_t *ids, size_t left,
+                size_t n)
+{
+    merge_stretch(b, both, ids, n);
+    return both->w.count == 2 && both->w.next[0] == left;
 }
 
 /* A stretch at a time, but for its last token, which could yet grow. False, with nothing added,
@@ -139,16 +155,18 @@ static bool merge_stretches(const struct bpe *b, const uint32_t *ids, size_t n,
 {
     size_t before = out->count, begins[SMALL], n_begins = 0, at = 0;
     size_t tries = n / SMALL + 8; /* how often a token may be taken back */
-    struct symbols w;
+    struct stretch one, both;
+    const struct symbols *w = &one.w;
 
+    one.w.n = both.w.n = 0;
     while (at < n && !out->failed) {
         size_t size = n - at < SMALL ? n - at : SMALL;
         size_t kept = n_begins ? begins[n_begins - 1] : 0, i = 0;
         bool last = at + size == n;
 
-        merge_symbols(b, &w, ids + at, size);
-        if ((!last && w.count == 1) ||
-            (at && !fit(b, ids + kept, at - kept, at - kept + w.next[0]))) {
+        merge_stretch(b, &one, ids + at, size);
+        if ((!last && w->count == 1) ||
+            (at && !fit(b, &both, ids + kept, at - kept, at - kept + w->next[0]))) {
             if (n_begins <= 1 || !tries--) {
                 out->count = before;
                 return false;
@@ -157,8 +175,8 @@ static bool merge_stretches(const struct bpe *b, const uint32_t *ids, size_t n,
             out->count--;
             continue;
         }
-        for (n_begins = 0; last ? i < size : w.next[i] < size; i = w.next[i]) {
-            token_list_add(out, (int32_t)w.id[i]);
+        for (n_begins = 0; last ? i < size : w->next[i] < size; i = w->next[i]) {
+            token_list_add(out, (int32_t)w->id[i]);
             begins[n_begins++] = at + i;
         }
         at += i;
