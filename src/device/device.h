@@ -177,9 +177,6 @@ struct attend_params {
     tensor *log_sums;   /* [T, n_heads] gets the logarithm of the denominator, scores as they are;
                          * NULL:   not asked. Then kept may have rows that see no key: without sinks y
                          * is 0   there, and the logarithm -infinity */
-    /* Nobody reads q again, nor the k and v that were last stored: all of them may hold anything
-     * afterwards. */
-    bool drops;
 };
 
 /* How numbers are rounded in blocks, each with a scale of its own. */

@@ -196,25 +196,23 @@ enum { TEXTS = 3, PAST = 200 };
 struct attention_case {
     struct kv_layer kv;
     int n_heads, turning;
-    bool interleaved, normed, tiled, drops;
+    bool interleaved, normed, tiled;
     double tolerance;
 };
 
 static const struct attention_case attention_cases[] = {
-    {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 64}, 8, 64, false, false, false, true, 2e-3},
-    {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 64}, 8, 64, false, false, false, false, 2e-3},
-    {{.type = DTYPE_BF16, .n_kv_heads = 1, .k_dim = 128}, 4, 64, true, true, false, true, 2e-2},
-    {{.type = DTYPE_F16, .n_kv_heads = 4, .k_dim = 256}, 8, 256, false, true, true, true, 2e-3},
-    {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 80}, 2, 20, false, true, false, true, 2e-3},
-    {{.type = DTYPE_F16, .n_kv_heads = 1, .k_dim = 64}, 16, 64, false, true, false, true, 2e-3},
-    {{.type = DTYPE_F32, .n_kv_heads = 2, .k_dim = 64}, 4, 64, false, true, false, true, 2e-5},
+    {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 64}, 8, 64, false, false, false, 2e-3},
+    {{.type = DTYPE_BF16, .n_kv_heads = 1, .k_dim = 128}, 4, 64, true, true, false, 2e-2},
+    {{.type = DTYPE_F16, .n_kv_heads = 4, .k_dim = 256}, 8, 256, false, true, true, 2e-3},
+    {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 80}, 2, 20, false, true, false, 2e-3},
+    {{.type = DTYPE_F16, .n_kv_heads = 1, .k_dim = 64}, 16, 64, false, true, false, 2e-3},
+    {{.type = DTYPE_F32, .n_kv_heads = 2, .k_dim = 64}, 4, 64, false, true, false, 2e-5},
     {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 64, .bits = 8, .group_size = 32},
      4,
      64,
      false,
      true,
      false,
-     true,
      1e-2},
 };
 
@@ -263,8 +261,7 @@ static void check_attention(struct pair *p, const struct attention_case *a, int 
         const struct device_ops *o = p->dev[d]->ops;
         device *dev = p->dev[d];
         void *slabs = o->alloc(dev, sizeof(void *), NULL);
-        struct attend_params params = {
-            .n_heads = a->n_heads, .tiled = a->tiled, .scale = 0.2f, .drops = a->drops};
+        struct attend_params params = {.n_heads = a->n_heads, .tiled = a->tiled, .scale = 0.2f};
         struct kv_sequence texts[TEXTS];
         struct kv_batch batch = {texts, n_texts, 0};
         struct heads_call c = {
@@ -296,7 +293,6 @@ static void check_attention(struct pair *p, const struct attention_case *a, int 
                 texts[i].position = PAST - 60 * i + (step < 4 ? step : 3);
             }
             if (step == 4) {
-                params.drops = false;
                 o->attend(dev, &again[d], &other[d], &kv, &batch, &params);
                 continue;
             }
@@ -314,9 +310,6 @@ static void check_attention(struct pair *p, const struct attention_case *a, int 
             o->kv_store(dev, &kv, &batch, &k[d], &v[d]);
             o->attend(dev, &to, &q[d], &kv, &batch, &params);
         }
-        o->clear(dev, &q[d]);
-        o->clear(dev, &k[d]);
-        o->clear(dev, &v[d]);
         o->free(dev, slabs);
     }
     pool->size = 0; /* y and what is seen again say what is in it */

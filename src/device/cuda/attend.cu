@@ -2,7 +2,6 @@
 #include "device/cuda/attend.cuh"
 
 #include <limits.h>
-#include <string.h>
 
 enum {
     DECODE_QUERIES = 64, /* of a sequence and a kv head; more are a prompt's */
@@ -61,48 +60,6 @@ static bool all_prompts(const struct attend_args *a, const struct kv_batch *batc
     return true;
 }
 
-/* The part of what waits that keys or values are stored from, or what is done to the queries. */
-static const struct cuda_heads_part *part_of(const struct cuda_heads *h, bool stored, bool values)
-{
-    for (int i = 0; i < h->n; i++)
-        if (h->parts[i].stored == stored && h->parts[i].values == values)
-            return &h->parts[i];
-    return NULL;
-}
-
-/* Whether what waits is of just these queries, and of the keys and values of the same rows. */
-static bool is_of_call(const struct cuda_heads *h, const struct attend_args *a, const tensor *y,
-                       const tensor *q)
-{
-    const struct cuda_heads_part *of_q = part_of(h, false, false);
-
-    for (int i = 0; i < h->n; i++)
-        if (cuda_overlap(&h->parts[i].x, y))
-            return false;
-    return h->stores && h->batch.sequences == a->batch.sequences &&
-           !memcmp(&h->kv, &a->kv, sizeof h->kv) && part_of(h, true, false) &&
-           part_of(h, true, true) && h->n == 2 + (of_q != NULL) &&
-           (!of_q || (cuda_same(&of_q->x, q) && of_q->head_dim == h->kv.k_dim));
-}
-
-/* Attention that drops its queries takes along what waits for them. */
-static bool take_heads(struct cuda_device *c, struct attend_args *a, const tensor *y,
-                       const tensor *q, const struct kv_batch *batch)
-{
-    const struct cuda_heads *h = &c->waiting.heads;
-    const struct cuda_heads_part *of_q = part_of(h, false, false);
-
-    if (c->waiting.kind != CUDA_HEADS || !is_of_call(h, a, y, q) || !attend_takes_heads(a, batch))
-        return false;
-    a->heads.there = true;
-    if (of_q)
-        a->heads.q = head_part_of(of_q);
-    a->heads.k = head_part_of(part_of(h, true, false));
-    a->heads.v = head_part_of(part_of(h, true, true));
-    cuda_take(c);
-    return true;
-}
-
 void cuda_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,
                  const struct kv_batch *batch, const struct attend_params *p)
 {
@@ -117,10 +74,6 @@ void cuda_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *k
     if (c->exact || !attend_halves_fit(&a, MOST)) {
         if (c->exact || !attend_halves_fit(&a, MOST_LATENT) || !attend_latent_sm90(c, &a, batch))
             attend_general(c, &a);
-        return;
-    }
-    if (p->drops && !p->log_sums && take_heads(c, &a, y, q, batch)) {
-        attend_decode(c, &a, batch);
         return;
     }
     if (all_prompts(&a, batch) && y->cols == p->n_heads * kv->v_dim)

@@ -7,16 +7,10 @@
 #include <stdint.h>
 
 #include "device/cuda/halves.h"
-#include "device/cuda/heads.cuh"
+#include "device/cuda/kv.cuh"
+#include "device/cuda/rows.cuh"
 
 #define LOG2_E 1.44269504088896340736f
-
-/* Of rows that are one for each sequence, what is still to be done to the queries, and to the keys
- * and values that the cache has not got. */
-struct attend_heads {
-    bool there;
-    struct head_part q, k, v;
-};
 
 struct attend_args {
     struct cuda_kv kv;
@@ -44,7 +38,6 @@ struct attend_args {
     bool one_each;    /* decode: every sequence is one block's work */
     int most_queries; /* decode: of sequences with more of them (rows times group) others take care;
                          prompts: those of no more are left out */
-    struct attend_heads heads; /* decode */
 };
 
 /* What has been let go of ahead of all that is held, in tokens. */
@@ -165,9 +158,6 @@ static __device__ __forceinline__ void attend_find_item(const attend_args &a, in
 
 /* The kernels, by file. */
 void attend_general(struct cuda_device *c, const struct attend_args *a);
-
-/* Can decode do what is to be done to queries, keys and values of such a call? */
-bool attend_takes_heads(const struct attend_args *a, const struct kv_batch *batch);
 
 /* Is the cache laid out so that the others can read it, with heads of so many numbers at most? */
 bool attend_halves_fit(const struct attend_args *a, int most);

@@ -31,7 +31,7 @@ template <int BITS, int DIM> struct query_row {
  * factors [8 NQ] by which scores must be multiplied. */
 template <typename T, int BITS, int DIM, int NQ>
 static __device__ void put_queries(const attend_args &a, const struct work &w, T *high, T *low,
-                                   float *factors, float *head)
+                                   float *factors)
 {
     int lane = threadIdx.x % 32;
     float scale = a.softcap > 0 ? a.scale / a.softcap : a.scale * LOG2_E;
@@ -43,10 +43,6 @@ static __device__ void put_queries(const attend_args &a, const struct work &w, T
                                                (int64_t)head_of(a, w, i) * a.kv.k_dim
                                          : NULL;
 
-        if (q && a.heads.q.head_dim) {
-            take_head(head, a.heads.q, w.row, head_of(a, w, i));
-            q = head;
-        }
 #pragma unroll
         for (int j = 0; j < DIM / 32; j++) {
             x[j] = q && lane + 32 * j < a.kv.k_dim ? q[lane + 32 * j] : 0;
@@ -296,56 +292,36 @@ static __device__ __forceinline__ void weigh(float (&s)[NQ][4], struct found<DIM
     soften(s, f);
 }
 
-/* Where queries lie in shared memory; and a head of each warp until they do, to work on. */
+/* Where queries lie in shared memory. */
 template <typename T> struct rooms {
     T *high, *low;
-    float *factors, *head;
+    float *factors;
 };
 
-/* The keys and values of the row itself go to the cache, by the block that reads them. */
-static __device__ __forceinline__ void store_own(const attend_args &a, const struct work &w,
-                                                 const struct kv_place &place, float *head)
-{
-    int warp = threadIdx.x / 32;
-
-    if (warp < 2) {
-        take_head(head, warp ? a.heads.v : a.heads.k, w.row, w.kv_head);
-        kv_put(place, head);
-    }
-    __threadfence();
-    __syncthreads();
-}
-
-/* What this warp finds in its share of the tiles [first, end), which lie in one pool; is_end: no
- * block has tiles behind them. Where tiles lie is known one ahead of what is read, and of the first
- * before anything is waited for. */
+/* What this warp finds in its share of the tiles [first, end), which lie in one pool. Where tiles
+ * lie is known one ahead of what is read, and of the first before anything is waited for. */
 template <typename T, int BITS, int DIM, int NQ>
 static __device__ __forceinline__ void visit(const attend_args &a, const struct cuda_pool &pool,
                                              const struct work &w, const struct tiles &t, int first,
-                                             int end, bool is_end, const struct rooms<T> &room,
+                                             int end, const struct rooms<T> &room,
                                              struct found<DIM, NQ> &f)
 {
     int i = first + threadIdx.x / 32, group_shift = BITS ? 31 - __clz(pool.group_size) : 0;
     raw_keys<BITS, DIM> k = {};
     raw_values<BITS, DIM> v = {};
     struct tile_place next = {};
-    struct kv_place own = {};
     float factors[NQ][2];
 
     if (i < end)
         next = place_of(a, pool, w, t, i);
-    if (a.heads.there && is_end && threadIdx.x < 64)
-        own = kv_place_of(a.kv, a.batch, w.row, w.kv_head, threadIdx.x >= 32);
     cuda_wait();
-    if (a.heads.there && is_end)
-        store_own(a, w, own, room.head);
     if (i < end) {
         load_keys(k, pool.keys, next.block, next.row, group_shift);
         load_values(v, pool.values, next.block, next.row, group_shift, w, next.key);
     }
     if (i + WARPS < end)
         next = place_of(a, pool, w, t, i + WARPS);
-    put_queries<T, BITS, DIM, NQ>(a, w, room.high, room.low, room.factors, room.head);
+    put_queries<T, BITS, DIM, NQ>(a, w, room.high, room.low, room.factors);
     take_factors(factors, room.factors);
     for (; i < end; i += WARPS) {
         struct tile_place at = next;
@@ -427,7 +403,7 @@ static __global__ void __launch_bounds__(THREADS)
     __shared__ float factors[8 * NQ];
     __shared__ struct shared_room<DIM, NQ> room;
     struct rooms<T> rooms = {
-        (T *)queries, (T *)queries + query_numbers, factors, (float *)room.acc[threadIdx.x / 32]
+        (T *)queries, (T *)queries + query_numbers, factors
     };
     struct found<DIM, NQ> f;
     struct result<DIM, NQ> r;
@@ -450,7 +426,7 @@ static __global__ void __launch_bounds__(THREADS)
     }
     int first = mine.begin + split * mine.per_split, end = min(mine.end, first + mine.per_split);
     begin(f);
-    visit<T, BITS>(a, pool, w, t, first, end, end == t.n, rooms, f);
+    visit<T, BITS>(a, pool, w, t, first, end, rooms, f);
     gather(room, f, r);
     if (n_splits == 1) {
         put(a, w, r);
@@ -545,14 +521,6 @@ static void launch_type(struct cuda_device *c, struct attend_args *a, int n_item
         launch_bits<T, 128>(c, a, n_items);
     else
         launch_bits<T, 256>(c, a, n_items);
-}
-
-bool attend_takes_heads(const struct attend_args *a, const struct kv_batch *batch)
-{
-    for (int i = 0; i < batch->n_sequences; i++)
-        if (batch->sequences[i].n_rows != 1)
-            return false;
-    return a->kv.split == 0 && a->group <= 8;
 }
 
 bool attend_halves_fit(const struct attend_args *a, int most)

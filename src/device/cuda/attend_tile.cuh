@@ -92,19 +92,17 @@ template <int DIM> struct raw_values<4, DIM> {
     uint16_t scales[DIM / 64][4], biases[DIM / 64][4];
 };
 
-/* Past the caches that blocks share: what is read here is read once. The block may have written it
- * itself. */
+/* Past the caches that blocks share: what is read here is read once. */
 template <typename W> static __device__ __forceinline__ W load_once(const void *p)
 {
     W w;
 
     if constexpr (sizeof(W) == 16)
-        asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+        asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
                      : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
-                     : "l"(p)
-                     : "memory");
+                     : "l"(p));
     else
-        w = *(const W *)p;
+        w = __ldg((const W *)p);
     return w;
 }
 

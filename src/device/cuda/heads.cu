@@ -5,7 +5,7 @@
  * Every such operation goes through this kernel, alone or with others, so that exact mode has the
  * same bits either way.
  */
-#include "device/cuda/heads.cuh"
+#include "device/cuda/kv_store.cuh"
 
 enum {
     WARPS = 4,
@@ -13,10 +13,47 @@ enum {
     KEPT = 256 /* numbers of a head that a warp keeps at hand; larger ones stay where they are */
 };
 
+/* One tensor's heads, those of the launch from number first on; steps that are not asked for have
+ * no eps or no table. */
+struct head_part {
+    struct rows x, table;
+    const float *w;
+    float eps;
+    int head_dim, first;
+    bool normed, interleaved, stored, values;
+};
+
 struct heads {
     struct head_part parts[CUDA_HEAD_PARTS];
     int n_parts, n_heads, n_rows;
 };
+
+static __device__ void norm_head(float *x, int n, const float *w, float eps)
+{
+    int lane = threadIdx.x % WARP;
+    float sum = 0;
+
+    for (int i = lane; i < n; i += WARP)
+        sum += x[i] * x[i];
+    float factor = 1.0f / sqrtf(over_warp(sum, sum_of()) / (float)n + eps);
+    for (int i = lane; i < n; i += WARP)
+        x[i] = x[i] * factor * (w ? w[i] : 1.0f);
+    __syncwarp();
+}
+
+static __device__ void turn_head(float *x, const struct rows &table, int64_t t, bool interleaved)
+{
+    int n = table.cols / 2;
+
+    for (int i = threadIdx.x % WARP; i < n; i += WARP) {
+        float cosine = row_at(table, t)[i], sine = row_at(table, t)[n + i];
+        float *p = x + (interleaved ? 2 * i : i), *q = p + (interleaved ? 1 : n), a = *p, b = *q;
+
+        *p = a * cosine - b * sine;
+        *q = a * sine + b * cosine;
+    }
+    __syncwarp();
+}
 
 /* Only numbers that change are written: of a head that is merely turned there may be no others. */
 static __global__ void __launch_bounds__(THREADS)
@@ -96,16 +133,16 @@ static struct cuda_heads_part *part_for(struct cuda_device *c, const tensor *x, 
     struct cuda_waiting *w = &c->waiting;
     struct cuda_heads *h = &w->heads;
 
-    for (int i = 0; w->kind == CUDA_HEADS && !h->stores && i < h->n; i++) {
+    for (int i = 0; w->kind == CUDA_HEADS && i < h->n; i++) {
         struct cuda_heads_part *p = &h->parts[i];
 
         if (cuda_same(&p->x, x) && p->head_dim == head_dim && goes_behind(p, !table))
             return p;
     }
-    if (w->kind != CUDA_HEADS || h->stores || !joins(h, x, table)) {
+    if (w->kind != CUDA_HEADS || !joins(h, x, table)) {
         cuda_settle(c);
         w->kind = CUDA_HEADS;
-        *h = {};
+        h->n = 0;
     }
     h->parts[h->n] = {};
     h->parts[h->n].x = *x;
@@ -139,21 +176,37 @@ void cuda_rope(device *d, tensor *x, int head_dim, const tensor *table, bool int
 
 /* --- Launching --- */
 
-void cuda_launch_heads(struct cuda_device *c, const struct cuda_heads *waiting)
+static void launch(struct cuda_device *c, const struct cuda_heads *waiting,
+                   const struct cuda_kv &kv, const struct cuda_batch &batch)
 {
     struct heads h = {};
 
     h.n_rows = waiting->parts[0].x.rows;
     for (int i = 0; i < waiting->n; i++) {
         const struct cuda_heads_part *from = &waiting->parts[i];
+        struct head_part *p = &h.parts[h.n_parts++];
 
-        h.parts[h.n_parts] = head_part_of(from);
-        h.parts[h.n_parts++].first = h.n_heads;
+        p->x = rows_of(&from->x);
+        if (from->table.cols)
+            p->table = rows_of(&from->table);
+        p->w = from->w;
+        p->eps = from->eps;
+        p->head_dim = from->head_dim;
+        p->first = h.n_heads;
+        p->normed = from->normed;
+        p->interleaved = from->interleaved;
+        p->stored = from->stored;
+        p->values = from->values;
         h.n_heads += from->x.cols / from->head_dim;
     }
     cuda_launch(c, heads_kernel,
                 shape_of(dim3(blocks_for((int64_t)h.n_rows * h.n_heads, WARPS)), dim3(THREADS), 0),
-                h, waiting->kv, waiting->batch);
+                h, kv, batch);
+}
+
+void cuda_launch_heads(struct cuda_device *c, const struct cuda_heads *h)
+{
+    launch(c, h, (struct cuda_kv){}, (struct cuda_batch){});
 }
 
 /* The part of keys or values, with what waits for them, or by itself; false where it cannot go with
@@ -188,7 +241,6 @@ void cuda_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *
 {
     struct cuda_device *c = cuda_device_of(d);
     struct cuda_batch b = cuda_batch_of(c, batch); /* may settle */
-    struct cuda_waiting *w = &c->waiting;
     struct cuda_heads h = {};
     tensor keys = *k, values = *v;
 
@@ -196,20 +248,15 @@ void cuda_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *
         return;
     keys.cols = kv->n_kv_heads * kv->k_dim;
     values.cols = kv->n_kv_heads * kv->v_dim;
-    if (w->kind == CUDA_HEADS && !w->heads.stores)
-        h = w->heads;
-    if (h.n && take_stored(&h, &keys, kv->k_dim, false) &&
-        take_stored(&h, &values, kv->v_dim, true)) {
-        cuda_take(c);
+    if (c->waiting.kind == CUDA_HEADS)
+        h = c->waiting.heads;
+    if (take_stored(&h, &keys, kv->k_dim, false) && take_stored(&h, &values, kv->v_dim, true)) {
+        if (c->waiting.kind == CUDA_HEADS)
+            cuda_take(c);
     } else {
         h = {};
         take_stored(&h, &keys, kv->k_dim, false);
         take_stored(&h, &values, kv->v_dim, true);
-        cuda_settle(c);
     }
-    h.stores = true;
-    h.kv = cuda_kv_of(kv);
-    h.batch = b;
-    w->heads = h;
-    w->kind = CUDA_HEADS;
+    launch(c, &h, cuda_kv_of(kv), b);
 }

@@ -4,6 +4,28 @@
 
 #include "device/cuda/numbers.cuh"
 
+extern "C" {
+#include "device/kv_layout.h"
+}
+
+/* One pool's part of a layer. */
+struct cuda_pool {
+    void *const *slabs;
+    size_t block_bytes;
+    int slab_shift;
+    enum dtype type;
+    int bits, group_size;
+    struct kv_part keys, values;
+};
+
+/* struct kv_layer without pointers to the host. */
+struct cuda_kv {
+    int n_kv_heads, block_tokens;
+    int k_dim, v_dim;
+    int split, n_first, n_last;
+    struct cuda_pool now, earlier;
+};
+
 static inline void cuda_pool_of(struct cuda_pool *p, const struct kv_layer *kv)
 {
     p->slabs = kv->slabs;
@@ -32,6 +54,12 @@ static inline struct cuda_kv cuda_kv_of(const struct kv_layer *kv)
         cuda_pool_of(&k.earlier, kv->earlier);
     return k;
 }
+
+/* The sequences of a batch on the device, and for each row the number of its sequence. */
+struct cuda_batch {
+    const struct kv_sequence *sequences;
+    const int32_t *of_row;
+};
 
 /* NULL pointers after a failure. */
 struct cuda_batch cuda_batch_of(struct cuda_device *c, const struct kv_batch *batch);

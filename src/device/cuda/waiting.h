@@ -17,7 +17,6 @@
 
 extern "C" {
 #include "device/device.h"
-#include "device/kv_layout.h"
 }
 
 struct cuda_device;
@@ -37,33 +36,8 @@ struct cuda_addition {
     float scale;
 };
 
-/* One pool's part of a layer. */
-struct cuda_pool {
-    void *const *slabs;
-    size_t block_bytes;
-    int slab_shift;
-    enum dtype type;
-    int bits, group_size;
-    struct kv_part keys, values;
-};
-
-/* struct kv_layer without pointers to the host. */
-struct cuda_kv {
-    int n_kv_heads, block_tokens;
-    int k_dim, v_dim;
-    int split, n_first, n_last;
-    struct cuda_pool now, earlier;
-};
-
-/* The sequences of a batch on the device, and for each row the number of its sequence. */
-struct cuda_batch {
-    const struct kv_sequence *sequences;
-    const int32_t *of_row;
-};
-
 /* Heads of queries, keys, values: their norm, then their rotation, then that they are stored, of
- * each part what was asked for; no part touches another. Attention that drops them does all of it
- * by itself where it can. */
+ * each part what was asked for; no part touches another. */
 enum { CUDA_HEAD_PARTS = 3, CUDA_HEAD_NUMBERS = 512 /* of a head that is normed so */ };
 
 struct cuda_heads_part {
@@ -77,9 +51,6 @@ struct cuda_heads_part {
 struct cuda_heads {
     struct cuda_heads_part parts[CUDA_HEAD_PARTS];
     int n;
-    bool stores; /* into this, the rows of the batch */
-    struct cuda_kv kv;
-    struct cuda_batch batch;
 };
 
 /* y = the norm of whole rows of x: a product of few rows of y computes it by itself. */
