@@ -6,6 +6,7 @@
 
 #include "format/json.h"
 #include "models/family.h"
+#include "models/model.h"
 #include "testing.h"
 
 /* name: "models/llama" */

@@ -8,11 +8,9 @@
 #include <stdatomic.h>
 
 #include "base/memory.h"
-#include "cache_files.h"
 #include "fixtures.h"
+#include "forked_run.h"
 #include "golden.h"
-
-enum { N_TOKENS = 60, CHUNK = 13, BEFORE_FORK = 40 }; /* learned positions end at 64 */
 
 /* Over the deviation of the logits. Without rounding in between only the order of sums differs:
  * see EXACT_TOLERANCE. Where the cache is quantised a last bit can tip a code: then a number is off
@@ -47,54 +45,6 @@ static double tolerance_of(const char *name, const struct kind *kind)
         if (!strcmp(rounding[i].name, name))
             return fmax(rounding[i].tolerance, kind->tolerance);
     return kind->tolerance;
-}
-
-static size_t n_numbers(const struct rig *r)
-{
-    return (size_t)r->vocab_size * (BEFORE_FORK + 2 * (N_TOKENS - BEFORE_FORK) + 5);
-}
-
-static float *new_numbers(const struct rig *r)
-{
-    float *numbers = malloc(n_numbers(r) * sizeof *numbers);
-
-    CHECK(numbers, "no memory");
-    return numbers;
-}
-
-/* A prompt in chunks, a fork that goes on beside it in one batch, and what was taken back once
- * more: the logits of all of it. */
-static void run(struct rig *r, float *out)
-{
-    int32_t tokens[N_TOKENS], n = r->vocab_size;
-    size_t row = (size_t)n;
-    kv_seq *seq = rig_sequence(r), *fork;
-    clm_error err = {0};
-
-    for (int i = 0; i < N_TOKENS; i++)
-        tokens[i] = (i * 37 + 11) % n;
-    for (int at = 0; at < BEFORE_FORK; at += CHUNK) {
-        int count = BEFORE_FORK - at < CHUNK ? BEFORE_FORK - at : CHUNK;
-
-        rig_feed(r, seq, tokens + at, count, out);
-        out += row * (size_t)count;
-    }
-    fork = kv_seq_fork(seq, &err);
-    CHECK(fork, "%s", err.message);
-    for (int i = BEFORE_FORK; i < N_TOKENS; i++) {
-        struct engine_input inputs[] = {{seq, tokens + i, 1, .n_logits = 1},
-                                        {fork, tokens + N_TOKENS - 1 - i, 1, .n_logits = 1}};
-        const float *logits;
-
-        CHECK(engine_step(r->engine, inputs, 2, &logits, &err) == 0, "%s", err.message);
-        memcpy(out, logits, 2 * row * sizeof *out);
-        out += 2 * row;
-    }
-    CHECK(engine_trim(r->engine, fork, BEFORE_FORK + 3, &err) == 0, "%s", err.message);
-    rig_feed(r, fork, tokens, 5, out);
-    kv_seq_close(fork);
-    kv_seq_close(seq);
-    CHECK(kv_cache_bytes_used(engine_cache(r->engine)) == 0, "blocks are left");
 }
 
 static const char *device_kind(void)
@@ -183,7 +133,7 @@ static double rounding_of(const char *path, const float *rounded, float *exact, 
 
     CHECK(rig_open_with(&r, path, adapter_of(path), 1, &kinds[0].options, &err) == 0, "%s",
           err.message);
-    run(&r, exact);
+    forked_run(&r, exact, NULL);
     rig_close(&r);
     return distance(rounded, exact, n);
 }
@@ -200,7 +150,7 @@ static void check_kind(const char *name, const char *path, size_t k)
           err.message);
     want = new_numbers(&whole);
     got = new_numbers(&whole);
-    run(&whole, want);
+    forked_run(&whole, want, NULL);
     std = deviation(want, n_numbers(&whole));
     if (tolerance == 0)
         tolerance = 3 * rounding_of(path, want, got, n_numbers(&whole)) / std + EXACT_TOLERANCE;
@@ -212,7 +162,7 @@ static void check_kind(const char *name, const char *path, size_t k)
             continue;
         }
         n_shared++;
-        run(&shared, got);
+        forked_run(&shared, got, NULL);
         off = distance(got, want, n_numbers(&whole)) / std;
         CHECK(off <= tolerance, "%s on %d devices, kind %zu: off by %.2g deviations", name, n, k,
               off);

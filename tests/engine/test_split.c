@@ -2,11 +2,9 @@
  * one, and the same prompt cache files; and how many layers go where is chosen by what fits.
  */
 #include "base/memory.h"
-#include "cache_files.h"
 #include "fixtures.h"
+#include "forked_run.h"
 #include "golden.h"
-
-enum { N_TOKENS = 60, CHUNK = 13, BEFORE_FORK = 40 }; /* learned positions end at 64 */
 
 static const struct engine_options kinds[] = {
     {.exact = true},
@@ -42,59 +40,6 @@ static bool open_cut(struct rig *r, const char *path, int n, const struct engine
     return true;
 }
 
-static float *new_rows(const struct rig *r)
-{
-    float *rows = malloc(sizeof *rows * 3 * N_TOKENS * (size_t)r->vocab_size);
-
-    CHECK(rows, "no memory");
-    return rows;
-}
-
-/* A prompt in chunks, a fork that goes on beside it in one batch, and what was taken back once
- * more: the logits of all of it in out. path: where the cache is left; false: mlx-lm has no such
- * file. */
-static bool run(struct rig *r, float *out, const char *path)
-{
-    int32_t tokens[N_TOKENS], n = r->vocab_size;
-    size_t row = (size_t)n;
-    kv_seq *seq = rig_sequence(r), *fork;
-    clm_error err = {0};
-    bool saved;
-
-    for (int i = 0; i < N_TOKENS; i++)
-        tokens[i] = (i * 37 + 11) % n;
-    for (int at = 0; at < BEFORE_FORK; at += CHUNK) {
-        int count = BEFORE_FORK - at < CHUNK ? BEFORE_FORK - at : CHUNK;
-
-        rig_feed(r, seq, tokens + at, count, out);
-        out += row * (size_t)count;
-    }
-    fork = kv_seq_fork(seq, &err);
-    CHECK(fork, "%s", err.message);
-    for (int i = BEFORE_FORK; i < N_TOKENS; i++) {
-        struct engine_input inputs[] = {{seq, tokens + i, 1, .n_logits = 1},
-                                        {fork, tokens + N_TOKENS - 1 - i, 1, .n_logits = 1}};
-        const float *logits;
-
-        CHECK(engine_step(r->engine, inputs, 2, &logits, &err) == 0, "%s", err.message);
-        memcpy(out, logits, 2 * row * sizeof *out);
-        out += 2 * row;
-    }
-    saved = cache_file_save(r->engine, seq, path, &origin, &err) == 0;
-    CHECK(saved || err.code == CLM_ERR_UNSUPPORTED, "%s", err.message);
-    CHECK(engine_trim(r->engine, fork, BEFORE_FORK + 3, &err) == 0, "%s", err.message);
-    rig_feed(r, fork, tokens, 5, out);
-    kv_seq_close(fork);
-    kv_seq_close(seq);
-    CHECK(kv_cache_bytes_used(engine_cache(r->engine)) == 0, "blocks are left");
-    return saved;
-}
-
-static size_t n_numbers(const struct rig *r)
-{
-    return (size_t)r->vocab_size * (BEFORE_FORK + 2 * (N_TOKENS - BEFORE_FORK) + 5);
-}
-
 /* What comes after a file that was loaded. */
 static void go_on(struct rig *r, const char *path, float *out)
 {
@@ -114,13 +59,13 @@ static void check_kind(const char *name, const char *path, const struct engine_o
     bool saved;
 
     CHECK(rig_open_with(&whole, path, NULL, 1, options, &err) == 0, "%s: %s", name, err.message);
-    want = new_rows(&whole);
-    got = new_rows(&whole);
-    want_after = new_rows(&whole);
-    got_after = new_rows(&whole);
+    want = new_numbers(&whole);
+    got = new_numbers(&whole);
+    want_after = new_numbers(&whole);
+    got_after = new_numbers(&whole);
     snprintf(file, sizeof file, "%s", temporary_path("whole.safetensors"));
     snprintf(other, sizeof other, "%s", temporary_path("cut.safetensors"));
-    saved = run(&whole, want, file);
+    saved = forked_run(&whole, want, file);
     if (saved)
         go_on(&whole, file, want_after);
     for (int n = 1; n < whole.model->spec->n_layers; n++) {
@@ -129,7 +74,7 @@ static void check_kind(const char *name, const char *path, const struct engine_o
             continue;
         }
         n_cuts++;
-        CHECK(run(&cut, got, other) == saved, "%s: a file or none", name);
+        CHECK(forked_run(&cut, got, other) == saved, "%s: a file or none", name);
         CHECK(!memcmp(want, got, n_numbers(&whole) * sizeof *got),
               "%s, the last %d layers apart: other bits", name, n);
         n_files += saved;
