@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "format/json_write.h"
+#include "generate/messages.h"
 
 /* The line that is written */
 
@@ -203,6 +204,7 @@ static int read_messages(struct batch_job *job, struct token_list *prompt, clm_e
     const json *last = json_at(l->messages, json_size(l->messages) - 1);
     const char *role = json_string(json_get(last, "role"), NULL);
     struct strbuf text = {0};
+    json *messages;
     int rc;
 
     if (!rules->format->template)
@@ -212,8 +214,12 @@ static int read_messages(struct batch_job *job, struct token_list *prompt, clm_e
         return fail(err, CLM_ERR_ARG, "\"messages\" is empty");
     if (!l->tools)
         l->tools = rules->format->tools;
-    rc = conversation_render_messages(l->messages, rules->format, l->tools, l->variables,
+    messages = messages_for_template(l->messages, err);
+    if (!messages)
+        return -1;
+    rc = conversation_render_messages(messages, rules->format, l->tools, l->variables,
                                       role && strcmp(role, "assistant") == 0, &text, err);
+    json_free(messages);
     if (rc == 0)
         rc = tokenizer_encode(rules->session->tokenizer, text.data ? text.data : "", text.size,
                               false, prompt, err);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "generate/messages.h"
 
 const struct option options_template[] = {
     {STRING_OPTION("system-prompt", 0, struct template_args, system, "TEXT",
@@ -159,19 +160,13 @@ bool said_failed(const struct said *s)
 /* Templates are given the arguments as a value. */
 static void add_call(struct strbuf *messages, const struct tool_call *call)
 {
-    json *value = json_parse(call->arguments, call->arguments_size, "arguments", NULL);
-
     strbuf_add_str(messages, "{\"type\": \"function\", \"id\": ");
     strbuf_add_json(messages, call->id, strlen(call->id));
     strbuf_add_str(messages, ", \"function\": {\"name\": ");
     strbuf_add_json(messages, call->name, call->name_size);
     strbuf_add_str(messages, ", \"arguments\": ");
-    if (value)
-        strbuf_add(messages, call->arguments, call->arguments_size);
-    else
-        strbuf_add_json(messages, call->arguments, call->arguments_size);
+    messages_add_arguments(messages, call->arguments, call->arguments_size);
     strbuf_add_str(messages, "}}");
-    json_free(value);
 }
 
 void conversation_add_reply(struct strbuf *messages, const struct said *s)

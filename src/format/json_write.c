@@ -1,5 +1,8 @@
 #include "format/json_write.h"
 
+#include <stdio.h>
+#include <string.h>
+
 static void write_array(struct strbuf *out, const json *array)
 {
     strbuf_add_char(out, '[');
@@ -27,11 +30,16 @@ static void write_object(struct strbuf *out, const json *object)
 static void write_real(struct strbuf *out, double f)
 {
     const char *word = json_special(f);
+    char digits[32];
 
-    if (word)
+    if (word) {
         strbuf_addf(out, "{\"__float__\": \"%s\"}", word);
-    else
-        strbuf_addf(out, "%.17g", f);
+        return;
+    }
+    snprintf(digits, sizeof digits, "%.17g", f);
+    strbuf_add_str(out, digits);
+    if (!strpbrk(digits, ".e")) /* what has none is read as an integer */
+        strbuf_add_str(out, ".0");
 }
 
 void json_write(struct strbuf *out, const json *value)

@@ -178,6 +178,53 @@ class Lines(Batch):
         self.assertIn("body", self.error(got["bare"])[1])
         self.assertIn("/v1/completions", self.error(got["url"])[1])
 
+    def test_messages_of_clients(self):
+        """Content in parts or null, arguments of calls as text: as mlx_lm.server gives them to templates."""
+        template = ("{{ bos_token }}{% for m in messages %}{{ m.role + ': ' + m.content }}"
+                    "{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}"
+                    "{% endfor %} {% endfor %}")
+        model = self.renamed("ing", "gni", template=template)
+
+        def user(content):
+            return {"role": "user", "content": content}
+
+        def call(arguments, **more):
+            function = {"name": "f", "arguments": arguments}
+            return {"role": "assistant", "tool_calls": [{"id": "1", "function": function}], **more}
+
+        parts = [{"type": "text", "text": t} for t in ("Tell me", " a story")]
+        image = {"type": "image_url", "image_url": {"url": "x"}}
+        numbers = {"x": 1.0, "y": [2]}
+        same = {
+            "user: Tell me a story ": [[user("Tell me a story")], [user(parts)]],
+            'assistant: {"x": 1.0, "y": [2]} user: x ': [
+                [call(arguments, **more), user("x")] for arguments in (numbers, json.dumps(numbers))
+                for more in ({}, {"content": None}, {"content": ""})],
+            'assistant: "{x" user: x ': [[call("{x"), user("x")]],
+            "user:  ": [[user([])], [{"role": "user"}]],
+        }
+        bad = {
+            "image": ([user("x"), user([image])], ["message 2", "image_url"]),
+            "part": ([user([{"type": "text"}])], ["part 1", "message 1"]),
+            "text": (["x"], ["message 1", "object"]),
+        }
+        text = "".join(line(name, messages=m) for name, (m, _) in bad.items())
+        for prompt, conversations in same.items():
+            text += line(prompt, prompt=prompt, max_tokens=8)
+            for i, messages in enumerate(conversations):
+                text += line("%s%d" % (prompt, i), messages=messages, max_tokens=8)
+        got, _ = self.answers(text, "-m", model)
+        for name, (_, words) in bad.items():
+            for word in words:
+                self.assertIn(word, self.error(got[name])[1], name)
+        for prompt, conversations in same.items():
+            for i in range(len(conversations)):
+                answer = got["%s%d" % (prompt, i)]
+                self.assertEqual(self.choice(answer)["message"]["content"],
+                                 self.choice(got[prompt])["text"], answer["custom_id"])
+                self.assertEqual(answer["response"]["body"]["usage"]["prompt_tokens"],
+                                 got[prompt]["response"]["body"]["usage"]["prompt_tokens"])
+
     def test_without_template(self):
         got, _ = self.answers(line("a", messages=[{"role": "user", "content": "x"}])
                               + line("b", prompt=STORY, max_tokens=2), "--ignore-chat-template")
