@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/session.h"
+#include "template/characters.h"
 
 #define MAX_PROMPT ((size_t)1 << 30)
 
@@ -115,6 +116,30 @@ static int cut_before(struct strbuf *text, const struct prompt_options *o,
     return rc;
 }
 
+/* Of a message in two parts the template trims each, but the space where they meet is within the
+ * message: what the words [size] have there and the text lacks is put back. */
+static int restore_space(struct strbuf *text, const struct strbuf *words, enum prompt_part part,
+                         clm_error *err)
+{
+    const char *begin = words->data ? words->data : "", *end = begin + words->size;
+    const char *first = character_skip_space(begin, end);
+    const char *last = character_strip_end(first, end);
+    size_t n = (size_t)(last - first), before = (size_t)(first - begin);
+    struct strbuf with = {0};
+
+    if (n == 0 || n > text->size)
+        return 0;
+    if (part == PROMPT_PREFIX && memcmp(text->data + text->size - n, first, n) == 0) {
+        strbuf_add(text, last, (size_t)(end - last));
+    } else if (part == PROMPT_SUFFIX && before && memcmp(text->data, first, n) == 0) {
+        strbuf_add(&with, begin, before);
+        strbuf_add(&with, text->data, text->size);
+        strbuf_release(text);
+        *text = with;
+    }
+    return text->failed ? fail(err, CLM_ERR_NOMEM, "no memory for the prompt") : 0;
+}
+
 /* text, as what the user says, becomes a conversation, or the part of it that is wanted. */
 static int wrap(struct strbuf *text, const struct prompt_options *o, const struct chat_template *c,
                 clm_error *err)
@@ -124,6 +149,8 @@ static int wrap(struct strbuf *text, const struct prompt_options *o, const struc
 
     if (rc == 0 && o->part == PROMPT_SUFFIX)
         rc = cut_before(&all, o, c, err);
+    if (rc == 0)
+        rc = restore_space(&all, text, o->part, err);
     strbuf_release(text);
     *text = all;
     return rc;

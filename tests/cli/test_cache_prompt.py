@@ -46,6 +46,18 @@ class Caches(Case):
         self.assertEqual(result.returncode, 0)
         self.one_line(result.stderr.decode(), ["warning", "--system-prompt changes nothing"])
 
+    def test_template_that_trims(self):
+        """The space between the two parts is within the message, and stays."""
+        model = self.model("trims", skip=["tokenizer_config.json"])
+        settings = json.loads((command.MODEL / "tokenizer_config.json").read_text())
+        settings["chat_template"] = settings["chat_template"].replace(
+            "message['content']", "message['content'] | trim")
+        (model / "tokenizer_config.json").write_text(json.dumps(settings))
+        for begin, end in ((BEGIN, END), (BEGIN + "\n", END[1:]), ("  " + BEGIN, END + " "),
+                           (BEGIN, "\n" + END[1:])):
+            self.keep("--exact", "-m", model, "-p", begin)
+            self.assertEqual(self.go_on("-p", end), self.text("-m", model, "-p", begin + end))
+
     def test_words_of_the_search(self):
         """What a system prompt says is not taken for what the user says."""
         for words in ("Answer <query> so.", "query", "words, queries"):
