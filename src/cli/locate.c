@@ -1,5 +1,6 @@
 #include "cli/locate.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +54,8 @@ static int check_folder(const char *name, clm_error *err)
     for (size_t i = 0; i < COUNT(files); i++)
         if (holds(name, files[i]))
             return 0;
+    if (access(name, R_OK | X_OK))
+        return fail(err, CLM_ERR_IO, "cannot look into the folder %s: %s", name, strerror(errno));
     return fail(err, CLM_ERR_IO,
                 "%s: no model in this folder; give one with config.json, tokenizer.json and "
                 "safetensors files",
@@ -65,6 +68,8 @@ static int locate_name(char *out, size_t size, const char *name, clm_error *err)
 
     if (hub_is_name(name) && hub_find(out, size, name, NULL) == 0)
         return 0;
+    if (access(name, F_OK) && errno == EACCES)
+        return fail(err, CLM_ERR_IO, "cannot look at %s: %s", name, strerror(errno));
     if (!hub_is_name(name))
         return fail(err, CLM_ERR_IO, "%s: no such folder; give a model's folder or org/model",
                     name);

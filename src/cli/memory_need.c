@@ -98,7 +98,7 @@ static int read_spec(struct spec *s, config *c, arena *a, clm_error *err)
         return -1;
     if (!f)
         return fail(err, CLM_ERR_UNSUPPORTED, "%s: unknown model_type %s", config_path(c), type);
-    return spec_check(s, err);
+    return spec_check(s, config_path(c), err);
 }
 
 static int compare(const struct model_devices *where, double weights, double cache,

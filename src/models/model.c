@@ -152,7 +152,7 @@ static int describe(struct model *m, struct adapter *adapter, clm_error *err)
     config_ignore(m->config, "quantization", "quantization_config", NULL);
     if (m->family->adapt && m->weights && !config_error(m->config)->code)
         m->family->adapt(m->spec, m->weights);
-    if (config_done(m->config, err) || spec_check(m->spec, err))
+    if (config_done(m->config, err) || spec_check(m->spec, config_path(m->config), err))
         return -1;
     if (m->weights && check_experts(m, err))
         return -1;

@@ -108,17 +108,17 @@ static int check_range(int layer, const char *what, int64_t value, int64_t low, 
     if (value >= low && value <= high)
         return 0;
     if (layer < 0)
-        return fail(err, CLM_ERR_FORMAT, "config: %s is %lld; it must be %lld to %lld", what,
+        return fail(err, CLM_ERR_FORMAT, "%s is %lld; it must be %lld to %lld", what,
                     (long long)value, (long long)low, (long long)high);
-    return fail(err, CLM_ERR_FORMAT, "config: %s of layer %d is %lld; it must be %lld to %lld",
-                what, layer, (long long)value, (long long)low, (long long)high);
+    return fail(err, CLM_ERR_FORMAT, "%s of layer %d is %lld; it must be %lld to %lld", what, layer,
+                (long long)value, (long long)low, (long long)high);
 }
 
 static int check_norm(int layer, const struct norm_spec *n, clm_error *err)
 {
     if (n->kind != NORM_NONE && !(n->eps >= 0 && isfinite(n->eps)))
-        return fail(err, CLM_ERR_FORMAT, "config: a norm of layer %d has eps %g; it must be >= 0",
-                    layer, (double)n->eps);
+        return fail(err, CLM_ERR_FORMAT, "a norm of layer %d has eps %g; it must be >= 0", layer,
+                    (double)n->eps);
     return 0;
 }
 
@@ -130,15 +130,13 @@ static int check_rope(int layer, const struct rope_spec *r, int head_dim, clm_er
         return -1;
     if (r->dims % 2 || (r->kind == ROPE_PROPORTIONAL && head_dim % 2))
         return fail(err, CLM_ERR_FORMAT,
-                    "config: %d rotary dimensions in layer %d: the number must be even", r->dims,
-                    layer);
+                    "%d rotary dimensions in layer %d: the number must be even", r->dims, layer);
     if (!(r->theta > 0) || !isfinite(r->theta))
-        return fail(err, CLM_ERR_FORMAT,
-                    "config: rope_theta of layer %d is %g; it must be positive", layer, r->theta);
+        return fail(err, CLM_ERR_FORMAT, "rope_theta of layer %d is %g; it must be positive", layer,
+                    r->theta);
     if (!(r->factor > 0) || !isfinite(r->factor))
-        return fail(err, CLM_ERR_FORMAT,
-                    "config: the rope factor of layer %d is %g; it must be positive", layer,
-                    r->factor);
+        return fail(err, CLM_ERR_FORMAT, "the rope factor of layer %d is %g; it must be positive",
+                    layer, r->factor);
     return 0;
 }
 
@@ -146,8 +144,8 @@ static int check_temperature(int layer, const struct temperature_spec *t, clm_er
 {
     if (t->beta == 0 || (isfinite(t->beta) && t->length > 0 && isfinite(t->length)))
         return 0;
-    return fail(err, CLM_ERR_FORMAT, "config: queries of layer %d grow by %g every %g positions",
-                layer, (double)t->beta, (double)t->length);
+    return fail(err, CLM_ERR_FORMAT, "queries of layer %d grow by %g every %g positions", layer,
+                (double)t->beta, (double)t->length);
 }
 
 static int check_blocks(int layer, const struct block_pattern *b, clm_error *err)
@@ -175,7 +173,7 @@ static int check_index(int layer, const struct index_spec *i, int n_heads, clm_e
         return -1;
     if (i->block_size && n_heads % i->n_heads)
         return fail(err, CLM_ERR_FORMAT,
-                    "config: num_attention_heads %d of layer %d is no multiple of index_n_heads %d",
+                    "num_attention_heads %d of layer %d is no multiple of index_n_heads %d",
                     n_heads, layer, i->n_heads);
     return check_rope(layer, &i->rope, i->dim, err);
 }
@@ -198,7 +196,7 @@ static int check_source(const struct spec *s, int layer, const struct attention_
         break;
     }
     return fail(err, CLM_ERR_FORMAT,
-                "config: layer %d reads the keys of layer %d, whose heads have another form", layer,
+                "layer %d reads the keys of layer %d, whose heads have another form", layer,
                 source - 1);
 }
 
@@ -216,14 +214,12 @@ static int check_attention(int layer, const struct attention_spec *a, clm_error 
         check_range(layer, "sliding_window", a->window, 0, INT32_MAX, err))
         return -1;
     if (a->n_heads % a->n_kv_heads)
-        return fail(
-            err, CLM_ERR_FORMAT,
-            "config: num_attention_heads %d of layer %d is no multiple of num_key_value_heads %d",
-            a->n_heads, layer, a->n_kv_heads);
-    if (!isfinite(a->scale) || !(a->softcap >= 0) || !isfinite(a->softcap))
         return fail(err, CLM_ERR_FORMAT,
-                    "config: attention of layer %d has scale %g and soft-cap %g", layer,
-                    (double)a->scale, (double)a->softcap);
+                    "num_attention_heads %d of layer %d is no multiple of num_key_value_heads %d",
+                    a->n_heads, layer, a->n_kv_heads);
+    if (!isfinite(a->scale) || !(a->softcap >= 0) || !isfinite(a->softcap))
+        return fail(err, CLM_ERR_FORMAT, "attention of layer %d has scale %g and soft-cap %g",
+                    layer, (double)a->scale, (double)a->softcap);
     if (check_norm(layer, &a->q_norm, err) || check_norm(layer, &a->k_norm, err) ||
         check_temperature(layer, &a->temperature, err))
         return -1;
@@ -244,8 +240,8 @@ static int check_mla(int layer, const struct mla_spec *m, clm_error *err)
         (m->index.topk && check_range(layer, "q_lora_rank", m->q_rank, 1, MAX_SIZE, err)))
         return -1;
     if (!isfinite(m->scale) || !isfinite(m->q_scale) || !isfinite(m->kv_scale))
-        return fail(err, CLM_ERR_FORMAT, "config: attention of layer %d has scales %g, %g, %g",
-                    layer, (double)m->scale, (double)m->q_scale, (double)m->kv_scale);
+        return fail(err, CLM_ERR_FORMAT, "attention of layer %d has scales %g, %g, %g", layer,
+                    (double)m->scale, (double)m->q_scale, (double)m->kv_scale);
     if (check_norm(layer, &m->q_norm, err) || check_norm(layer, &m->kv_norm, err) ||
         check_temperature(layer, &m->temperature, err))
         return -1;
@@ -262,7 +258,7 @@ static int check_pools(const struct spec *s, int layer, int ratio, int read, clm
             l->branches[b].pooled.ratio == ratio)
             return 0;
     return l ? fail(err, CLM_ERR_UNSUPPORTED,
-                    "config: compress_ratios of layer %d is another than that of layer %d, whose "
+                    "compress_ratios of layer %d is another than that of layer %d, whose "
                     "keys it reads",
                     layer, read - 1)
              : 0;
@@ -283,8 +279,8 @@ static int check_pooled(const struct spec *s, int layer, const struct pooled_spe
         return -1;
     if (p->n_heads % p->n_groups)
         return fail(err, CLM_ERR_FORMAT,
-                    "config: num_attention_heads %d of layer %d is no multiple of o_groups %d",
-                    p->n_heads, layer, p->n_groups);
+                    "num_attention_heads %d of layer %d is no multiple of o_groups %d", p->n_heads,
+                    layer, p->n_groups);
     if (check_rope(layer, &p->rope, p->head_dim, err) || check_norm(layer, &p->norm, err) ||
         check_pools(s, layer, p->ratio, p->keys_of, err) ||
         check_pools(s, layer, p->ratio, p->index_of, err))
@@ -316,8 +312,8 @@ static int check_conv_mixer(int layer, const struct conv_mixer_spec *m, clm_erro
         return -1;
     if (m->n_heads % m->n_kv_heads)
         return fail(err, CLM_ERR_FORMAT,
-                    "config: %d heads of layer %d are no multiple of %d key-value heads",
-                    m->n_heads, layer, m->n_kv_heads);
+                    "%d heads of layer %d are no multiple of %d key-value heads", m->n_heads, layer,
+                    m->n_kv_heads);
     return check_norm(layer, &m->q_norm, err) || check_norm(layer, &m->k_norm, err) ? -1 : 0;
 }
 
@@ -328,8 +324,8 @@ static int check_mlstm(int layer, const struct mlstm_spec *m, clm_error *err)
         check_range(layer, "the size of a value", m->value_dim, 1, MAX_HEAD_DIM, err))
         return -1;
     if (!(m->gate_softcap >= 0) || !(m->eps >= 0))
-        return fail(err, CLM_ERR_FORMAT, "config: gates of layer %d are capped at %g, eps is %g",
-                    layer, (double)m->gate_softcap, (double)m->eps);
+        return fail(err, CLM_ERR_FORMAT, "gates of layer %d are capped at %g, eps is %g", layer,
+                    (double)m->gate_softcap, (double)m->eps);
     return check_norm(layer, &m->norm, err);
 }
 
@@ -353,11 +349,11 @@ static int check_mamba2(int layer, const struct mamba2_spec *m, clm_error *err)
         return -1;
     if (m->n_heads % m->n_groups || (m->norm.kind != NORM_NONE && m->n_heads % m->norm_groups))
         return fail(err, CLM_ERR_FORMAT,
-                    "config: %d state space heads of layer %d are no multiple of %d groups",
-                    m->n_heads, layer, m->n_groups);
+                    "%d state space heads of layer %d are no multiple of %d groups", m->n_heads,
+                    layer, m->n_groups);
     if (!(m->dt_low <= m->dt_high))
-        return fail(err, CLM_ERR_FORMAT, "config: time steps of layer %d are held within %g and %g",
-                    layer, (double)m->dt_low, (double)m->dt_high);
+        return fail(err, CLM_ERR_FORMAT, "time steps of layer %d are held within %g and %g", layer,
+                    (double)m->dt_low, (double)m->dt_high);
     return check_norm(layer, &m->norm, err);
 }
 
@@ -373,12 +369,12 @@ static int check_delta(int layer, const struct delta_spec *d, clm_error *err)
         return -1;
     if (d->n_heads % d->n_key_heads)
         return fail(err, CLM_ERR_FORMAT,
-                    "config: %d value heads of layer %d are no multiple of %d key heads",
-                    d->n_heads, layer, d->n_key_heads);
+                    "%d value heads of layer %d are no multiple of %d key heads", d->n_heads, layer,
+                    d->n_key_heads);
     if (!(d->decay_bound <= 0) || !isfinite(d->decay_bound))
         return fail(err, CLM_ERR_FORMAT,
-                    "config: the decay of layer %d has the lower bound %g; it must be negative",
-                    layer, (double)d->decay_bound);
+                    "the decay of layer %d has the lower bound %g; it must be negative", layer,
+                    (double)d->decay_bound);
     return check_norm(layer, &d->norm, err);
 }
 
@@ -389,7 +385,7 @@ static int check_lightning(int layer, const struct lightning_spec *l, clm_error 
         check_range(layer, "group_norm_size", l->norm_groups, 1, MAX_HEADS, err))
         return -1;
     if (l->n_heads * l->head_dim % l->norm_groups)
-        return fail(err, CLM_ERR_FORMAT, "config: layer %d norms %d numbers in %d groups", layer,
+        return fail(err, CLM_ERR_FORMAT, "layer %d norms %d numbers in %d groups", layer,
                     l->n_heads * l->head_dim, l->norm_groups);
     if (check_norm(layer, &l->q_norm, err) || check_norm(layer, &l->k_norm, err) ||
         check_norm(layer, &l->norm, err))
@@ -403,9 +399,8 @@ static int check_rg_lru(int layer, const struct rg_lru_spec *r, clm_error *err)
         check_range(layer, "the number of heads", r->n_heads, 1, MAX_HEADS, err))
         return -1;
     if (r->channels % r->n_heads)
-        return fail(err, CLM_ERR_FORMAT,
-                    "config: %d channels of layer %d are no multiple of %d heads", r->channels,
-                    layer, r->n_heads);
+        return fail(err, CLM_ERR_FORMAT, "%d channels of layer %d are no multiple of %d heads",
+                    r->channels, layer, r->n_heads);
     return 0;
 }
 
@@ -419,7 +414,7 @@ static int check_rwkv7(int layer, const struct rwkv7_spec *r, int hidden_size, c
         check_range(layer, "gate_low_rank_dim", r->gate_rank, 1, MAX_SIZE, err))
         return -1;
     if (r->n_heads * r->head_dim != hidden_size)
-        return fail(err, CLM_ERR_FORMAT, "config: hidden_size %d is no multiple of head_dim %d",
+        return fail(err, CLM_ERR_FORMAT, "hidden_size %d is no multiple of head_dim %d",
                     hidden_size, r->head_dim);
     return check_norm(layer, &r->norm, err);
 }
@@ -427,15 +422,14 @@ static int check_rwkv7(int layer, const struct rwkv7_spec *r, int hidden_size, c
 static int check_mlp(int layer, const struct mlp_spec *m, clm_error *err)
 {
     if (!(m->situ >= 0) || !isfinite(m->situ) || !(m->situ_up >= 0) || !isfinite(m->situ_up))
-        return fail(err, CLM_ERR_FORMAT, "config: the activation of layer %d is held at %g and %g",
-                    layer, (double)m->situ, (double)m->situ_up);
+        return fail(err, CLM_ERR_FORMAT, "the activation of layer %d is held at %g and %g", layer,
+                    (double)m->situ, (double)m->situ_up);
     if (!isfinite(m->alpha) || (m->alpha != 0 && !(m->limit > 0)))
-        return fail(err, CLM_ERR_FORMAT,
-                    "config: the activation of layer %d has alpha %g and limit %g", layer,
-                    (double)m->alpha, (double)m->limit);
+        return fail(err, CLM_ERR_FORMAT, "the activation of layer %d has alpha %g and limit %g",
+                    layer, (double)m->alpha, (double)m->limit);
     if (m->thinned && !isfinite(m->thinning))
-        return fail(err, CLM_ERR_FORMAT, "config: the activation of layer %d is thinned at %g",
-                    layer, (double)m->thinning);
+        return fail(err, CLM_ERR_FORMAT, "the activation of layer %d is thinned at %g", layer,
+                    (double)m->thinning);
     return check_range(layer, "intermediate_size", m->intermediate_size, 1, MAX_SIZE, err);
 }
 
@@ -451,7 +445,8 @@ static int check_moe(int layer, const struct moe_spec *m, clm_error *err)
         (m->router.n_experts % m->router.n_groups || m->router.n_groups_kept < 1 ||
          m->router.n_groups_kept > m->router.n_groups))
         return fail(err, CLM_ERR_FORMAT,
-                    "config: %d experts of layer %d in %d groups, %d of them kept",
+                    "%d experts of layer %d in %d groups (n_group), %d of them kept "
+                    "(topk_group); that cannot be",
                     m->router.n_experts, layer, m->router.n_groups, m->router.n_groups_kept);
     if (check_range(layer, "the size of the shared expert", m->shared.intermediate_size, 0,
                     MAX_SIZE, err))
@@ -471,10 +466,10 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
     if (check_norm(layer, &b->pre_norm, err) || check_norm(layer, &b->post_norm, err))
         return -1;
     if (!(b->gate_temperature >= 0))
-        return fail(err, CLM_ERR_FORMAT, "config: residual_gate_temperature is %g",
+        return fail(err, CLM_ERR_FORMAT, "residual_gate_temperature is %g",
                     (double)b->gate_temperature);
     if (!isfinite(b->scale) || !isfinite(b->in_scale))
-        return fail(err, CLM_ERR_FORMAT, "config: a residual of layer %d is scaled by %g", layer,
+        return fail(err, CLM_ERR_FORMAT, "a residual of layer %d is scaled by %g", layer,
                     (double)b->scale);
     switch (b->op) {
     case OP_NONE:
@@ -493,8 +488,8 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
         if (check_attention(layer, a, err))
             return -1;
         if (a->cache_of && a->index.topk)
-            return fail(err, CLM_ERR_UNSUPPORTED,
-                        "config: layer %d chooses keys in the cache of another", layer);
+            return fail(err, CLM_ERR_UNSUPPORTED, "layer %d chooses keys in the cache of another",
+                        layer);
         if (a->cache_of && check_source(s, layer, a, a->cache_of, err))
             return -1;
         return a->mixed_with ? check_source(s, layer, a, a->mixed_with, err) : 0;
@@ -525,7 +520,7 @@ static int check_branch(const struct spec *s, int layer, const struct branch_spe
     case OP_MOE:
         return check_moe(layer, &b->moe, err);
     }
-    return fail(err, CLM_ERR_FORMAT, "config: layer %d has an operation of no known kind", layer);
+    return fail(err, CLM_ERR_FORMAT, "layer %d has an operation of no known kind", layer);
 }
 
 static int check_kept(const struct spec *s, clm_error *err)
@@ -546,7 +541,7 @@ static int check_altup(const struct altup_spec *a, clm_error *err)
         check_range(-1, "altup_active_idx", a->active, 0, a->n - 1, err))
         return -1;
     if (!(a->coef_limit >= 0))
-        return fail(err, CLM_ERR_FORMAT, "config: altup_coef_clip is %g; it must be positive",
+        return fail(err, CLM_ERR_FORMAT, "altup_coef_clip is %g; it must be positive",
                     (double)a->coef_limit);
     return check_norm(-1, &a->router_norm, err);
 }
@@ -563,7 +558,7 @@ static int check_hyper(const struct spec *s, clm_error *err)
         check_range(-1, "hc_sinkhorn_iters", h->n_iterations, 1, 1 << 16, err))
         return -1;
     if (!(h->eps >= 0) || !isfinite(h->eps))
-        return fail(err, CLM_ERR_FORMAT, "config: hc_eps is %g; it must be >= 0", (double)h->eps);
+        return fail(err, CLM_ERR_FORMAT, "hc_eps is %g; it must be >= 0", (double)h->eps);
     return check_norm(-1, &h->norm, err);
 }
 
@@ -656,7 +651,7 @@ static int check_ngram(const struct ngram_spec *n, clm_error *err)
                : 0;
 }
 
-int spec_check(const struct spec *s, clm_error *err)
+static int check_all(const struct spec *s, clm_error *err)
 {
     if (check_range(-1, "vocab_size", s->vocab_size, 1, MAX_SIZE, err) ||
         check_range(-1, "hidden_size", s->hidden_size, 1, MAX_SIZE, err) ||
@@ -675,8 +670,7 @@ int spec_check(const struct spec *s, clm_error *err)
         check_norm(-1, &s->residual_norm, err) || check_kept(s, err))
         return -1;
     if (!isfinite(s->embed_scale) || !isfinite(s->logit_scale) || !(s->logit_softcap >= 0))
-        return fail(err, CLM_ERR_FORMAT,
-                    "config: embeddings are scaled by %g, logits by %g, capped at %g",
+        return fail(err, CLM_ERR_FORMAT, "embeddings are scaled by %g, logits by %g, capped at %g",
                     (double)s->embed_scale, (double)s->logit_scale, (double)s->logit_softcap);
     if (check_norm(-1, &s->embed_norm, err) || check_norm(-1, &s->final_norm, err))
         return -1;
@@ -685,4 +679,11 @@ int spec_check(const struct spec *s, clm_error *err)
             if (check_branch(s, i, &s->layers[i].branches[b], err))
                 return -1;
     return 0;
+}
+
+int spec_check(const struct spec *s, const char *config, clm_error *err)
+{
+    clm_error wrong = {0};
+
+    return check_all(s, &wrong) ? fail(err, wrong.code, "%s: %s", config, wrong.message) : 0;
 }

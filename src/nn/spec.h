@@ -481,7 +481,7 @@ int mamba2_channels(const struct mamba2_spec *m);
 size_t branch_state_bytes(const struct branch_spec *b);
 
 /* -1 with *err unless every number is in range and fits the others (heads divide, dims are even,
- * ...). */
-int spec_check(const struct spec *s, clm_error *err);
+ * ...); config is the path of the file that they come from. */
+int spec_check(const struct spec *s, const char *config, clm_error *err);
 
 #endif

@@ -4,7 +4,13 @@ import json
 import os
 
 import command
-from command import MODEL, Case, environment
+from command import MODEL, Case, environment, run
+
+
+def not_root(folder):
+    """What root has to become first, who can read everything; folder is for others to see."""
+    folder.chmod(0o755)
+    return (lambda: os.setuid(65534)) if os.geteuid() == 0 else None
 
 
 class BadModel(Case):
@@ -20,6 +26,17 @@ class BadModel(Case):
     def test_empty_folder(self):
         for name in ("generate", "inspect", "tokenize", "render"):
             self.fails(1, ["no model", "config.json", "tokenizer.json"], name, "-m", self.folder)
+
+    def test_folder_that_cannot_be_read(self):
+        folder = self.model("closed")
+        for mode in (0o000, 0o400):
+            folder.chmod(mode)
+            self.addCleanup(folder.chmod, 0o700)
+            for path in (folder, folder / "below"):
+                result = run("inspect", "-m", path, preexec_fn=not_root(self.folder))
+                if result.returncode == 0:
+                    self.skipTest("everything can be read here")
+                self.one_line(result.stderr.decode(), [str(path), "Permission denied"])
 
     def test_file(self):
         gguf = self.folder / "model.gguf"

@@ -213,7 +213,7 @@ static const struct bad bad[] = {
      "\"num_attention_heads\": 3",
      NULL,
      CLM_ERR_FORMAT,
-     {"num_attention_heads 3", "num_key_value_heads 2"}},
+     {"config.json", "num_attention_heads 3", "num_key_value_heads 2"}},
     {"llama",
      "\"num_attention_heads\": 4",
      "\"num_attention_heads\": 0",
