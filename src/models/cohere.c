@@ -29,7 +29,7 @@ static int cohere_spec(struct spec *s, config *c, arena *a)
     struct norm_spec norm =
         config_layer_norm(c, "layer_norm_eps", config_bool_or(c, "layer_norm_bias", false));
     struct mlp_spec mlp = config_gated_mlp(c);
-    int window = config_int_or(c, "sliding_window", 4096);
+    int window = config_window_size(c, "sliding_window", 4096);
     int pattern = config_int_or(c, "sliding_window_pattern", 4);
     struct attention_spec attention;
 

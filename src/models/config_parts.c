@@ -233,9 +233,27 @@ const float *config_alibi(config *c, int n_heads, double bias_max, double scale,
     return slopes;
 }
 
-double config_cap(config *c, const char *key, double otherwise)
+double config_cap_or_zero(config *c, const char *key, double otherwise)
 {
     return config_is_null(c, key) ? 0 : config_float_or(c, key, otherwise);
+}
+
+double config_cap(config *c, const char *key, double otherwise)
+{
+    double cap = config_cap_or_zero(c, key, otherwise);
+
+    if (cap == 0 && config_kind(c, key) == CONFIG_NUMBER)
+        config_fail(c, key, "it is 0, which nothing passes; null stands for none");
+    return cap;
+}
+
+int config_window_size(config *c, const char *key, int otherwise)
+{
+    int window = config_int_or(c, key, otherwise);
+
+    if (window < 1)
+        config_fail(c, key, "it is %d; a window has 1 token or more", window);
+    return window;
 }
 
 int config_window(config *c, int layer, int otherwise)

@@ -102,7 +102,7 @@ static struct pooled_spec read_attention(config *c, struct norm_spec norm)
         .n_groups = config_int_or(c, "o_groups", 8),
         .o_rank = config_int_or(c, "o_lora_rank", 1024),
         .norm = norm,
-        .window = config_int_or(c, "sliding_window", 128),
+        .window = config_window_size(c, "sliding_window", 128),
         .index_heads = config_int_or(c, "index_n_heads", 32),
         .index_dim = config_int_or(c, "index_head_dim", 128),
         .topk = config_int_or(c, "index_topk", 512),

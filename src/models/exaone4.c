@@ -41,7 +41,7 @@ static int exaone4_spec(struct spec *s, config *c, arena *a)
     rope = attention.rope;
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
-        bool local = window > 0 && slides(c, i);
+        bool local = slides(c, i) && window > 0;
 
         attention.window = local ? window : 0;
         attention.rope = rope;

@@ -266,8 +266,13 @@ struct rope_spec rope_plain(int head_dim, double theta);
 /* 1 / sqrt(head_dim) */
 float attention_scale(int head_dim);
 
-/* A soft-cap: otherwise when absent, 0 (none) when null. */
+/* What numbers are held within, or a soft-cap: otherwise when absent, 0 (none) when null. A 0 in
+ * the file is an error, or where the reference takes it for none, none. */
 double config_cap(config *c, const char *key, double otherwise);
+double config_cap_or_zero(config *c, const char *key, double otherwise);
+
+/* Of sliding layers: otherwise when absent or null; less than 1 is an error. */
+int config_window_size(config *c, const char *key, int otherwise);
 
 /* sliding_window where layer_types calls the layer "sliding_attention", 0 for "full_attention";
  * without layer_types: otherwise. */

@@ -25,7 +25,7 @@ static struct attention_spec attention_of(config *c, const struct spec *s, struc
         config_fail(c, "query_pre_attn_scalar", "it is %g; it must be positive", scalar);
     attention.q_norm = attention.k_norm = norm;
     attention.scale = (float)(1 / sqrt(scalar));
-    attention.softcap = (float)config_cap(c, "attn_logit_softcapping", 0);
+    attention.softcap = (float)config_cap_or_zero(c, "attn_logit_softcapping", 0);
     return attention;
 }
 
@@ -62,7 +62,7 @@ static int gear_spec(struct spec *s, config *c, arena *a)
     full = config_rope(c, "full_attention", attention.head_dim, 1000000, a);
     sliding = config_rope_sliding(c, attention.head_dim, a);
     s->embed_scale = (float)sqrt(s->hidden_size);
-    s->logit_softcap = (float)config_cap(c, "final_logit_softcapping", 0);
+    s->logit_softcap = (float)config_cap_or_zero(c, "final_logit_softcapping", 0);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         struct layer_spec *l = &s->layers[i];

@@ -74,9 +74,10 @@ static int gemma_spec(struct spec *s, config *c, arena *a)
 static int gemma2_window(config *c, int layer)
 {
     const char *cache = config_string_or(c, "cache_implementation", "");
-    int window = config_int_or(c, "sliding_window", 4096);
+    int window = strcmp(cache, "hybrid") == 0 ? config_window_size(c, "sliding_window", 4096) : 0;
 
-    return config_window(c, layer, strcmp(cache, "hybrid") == 0 && layer % 2 == 0 ? window : 0);
+    config_ignore(c, "sliding_window", NULL);
+    return config_window(c, layer, layer % 2 == 0 ? window : 0);
 }
 
 static int gemma2_spec(struct spec *s, config *c, arena *a)

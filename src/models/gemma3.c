@@ -26,7 +26,7 @@ static int window_of(config *c, const struct gemma3_layers *l, int layer)
 static struct gemma3_layers read_layers(config *c, int head_dim, arena *a)
 {
     struct gemma3_layers l = {
-        .window = config_int_or(c, "sliding_window", 512),
+        .window = config_window_size(c, "sliding_window", 512),
         .pattern = 6,
         .full = config_rope(c, "full_attention", head_dim, 1000000, a),
         .sliding = config_rope_sliding(c, head_dim, a),
@@ -67,9 +67,10 @@ static int text_spec(struct spec *s, config *c, int n_heads, int n_kv_heads, are
 
     if (config_common(s, c, true, a))
         return -1;
-    /* In bfloat16, like the weights it was trained with: the reference rounds the factor itself. */
-    s->embed_scale = bf16_to_f32(f32_to_bf16((float)sqrt(s->hidden_size)));
-    s->logit_softcap = (float)config_float_or(c, "final_logit_softcapping", 0);
+    s->embed_scale = (float)sqrt(s->hidden_size);
+    if (!config_has(c, "rope_parameters")) /* else as transformers has it for f32 */
+        s->embed_scale = bf16_to_f32(f32_to_bf16(s->embed_scale));
+    s->logit_softcap = (float)config_cap(c, "final_logit_softcapping", 0);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         attention.window = window_of(c, &layers, i);

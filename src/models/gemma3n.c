@@ -121,7 +121,7 @@ static struct attention_spec read_attention(config *c)
 static int gemma3n_spec(struct spec *s, config *c, arena *a)
 {
     int shared = config_int_or(c, "num_kv_shared_layers", 15);
-    int window = config_int_or(c, "sliding_window", 512);
+    int window = config_window_size(c, "sliding_window", 512);
     struct attention_spec at = read_attention(c);
     struct rope_spec full = config_rope(c, "full_attention", at.head_dim, 1000000, a);
     struct rope_spec sliding = config_rope_sliding(c, at.head_dim, a);

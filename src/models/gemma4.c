@@ -69,7 +69,7 @@ static struct attention_spec attention_of(config *c, int layer, struct norm_spec
         n_kv_heads = config_int_or(c, "num_global_key_value_heads", n_kv_heads);
     at.head_dim = of_layer(c, layer, "head_dim", head_dim);
     at.n_kv_heads = of_layer(c, layer, "num_key_value_heads", n_kv_heads);
-    at.window = sliding ? config_int_or(c, "sliding_window", 512) : 0;
+    at.window = sliding ? config_window_size(c, "sliding_window", 512) : 0;
     at.rope = rope_of(c, sliding, at.head_dim, a);
     return at;
 }

@@ -28,7 +28,7 @@ static int gpt_oss_spec(struct spec *s, config *c, arena *a)
                 .bias = true,
             },
     };
-    int window = config_int_or(c, "sliding_window", 128);
+    int window = config_window_size(c, "sliding_window", 128);
     struct attention_spec attention;
 
     if (config_float_or(c, "swiglu_limit", 7) != 7 ||

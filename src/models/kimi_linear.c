@@ -14,23 +14,30 @@
 
 #include "models/family.h"
 
-/* Which layers have what: as linear_attn_config says, counting from 1; else layer_types. */
+/* Which layers have what: linear_attn_config says it, counting from 1, or layer_types, or both. */
 static bool is_linear(config *c, int layer)
 {
     config *linear = config_object(c, "linear_attn_config");
     const char *const *types;
     const int *layers;
     int n = linear ? config_ints(linear, "kda_layers", &layers) : -1;
+    int n_types = config_strings(c, "layer_types", &types);
+    bool listed = false;
 
     for (int i = 0; i < n; i++)
-        if (layers[i] == layer + 1)
-            return true;
-    if (n >= 0)
-        return false;
-    n = config_strings(c, "layer_types", &types);
-    if (layer >= n)
+        listed |= layers[i] == layer + 1;
+    if (layer < n_types) {
+        bool typed = strcmp(types[layer], "linear_attention") == 0;
+
+        if (n >= 0 && typed != listed)
+            return config_fail(c, "layer_types",
+                               "layer %d is \"%s\", and %s in linear_attn_config.kda_layers", layer,
+                               types[layer], listed ? "listed" : "missing");
+        return typed;
+    }
+    if (n < 0)
         return config_fail(c, "linear_attn_config", "it does not say what layer %d is", layer);
-    return strcmp(types[layer], "linear_attention") == 0;
+    return listed;
 }
 
 /* Likewise: mlp_layer_types, or all from first_k_dense_replace on, every moe_layer_freq-th. */

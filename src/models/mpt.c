@@ -18,12 +18,11 @@ static struct attention_spec read_attention(config *c, int hidden_size, arena *a
     if (attn) {
         bias_max = config_float_or(attn, "alibi_bias_max", 8);
         at.scale = (float)config_float_or(attn, "softmax_scale", (double)at.scale);
-        at.clip_qkv = (float)config_cap(attn, "clip_qkv", 0);
+        at.clip_qkv = (float)config_cap_or_zero(attn, "clip_qkv", 0);
         if (config_bool_or(attn, "qk_ln", false))
             config_fail(attn, "qk_ln", "it is not supported");
-        if (!config_bool_or(attn, "alibi", true))
-            config_fail(attn, "alibi", "a model without it is not supported");
-        config_ignore(attn, "attn_type", "attn_impl", "prefix_lm", "attn_uses_sequence_id",
+        /* Without alibi a file has learned positions, for which there is no rule. */
+        config_ignore(attn, "alibi", "attn_type", "attn_impl", "prefix_lm", "attn_uses_sequence_id",
                       "model_type", NULL);
     }
     at.slopes = config_alibi(c, at.n_heads, bias_max, 1, a);

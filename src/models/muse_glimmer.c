@@ -12,7 +12,7 @@ static int glimmer_spec(struct spec *s, config *c, arena *a)
                              .eps = (float)config_float_or(c, "rms_norm_eps", 1e-5)};
     struct norm_spec plain = norm, bare = norm, after;
     struct mlp_spec mlp = config_gated_mlp(c);
-    int window = config_int_or(c, "sliding_window", 2048);
+    int window = config_window_size(c, "sliding_window", 2048);
     struct attention_spec attention;
     struct rope_spec rope;
 

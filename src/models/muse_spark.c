@@ -71,7 +71,7 @@ static int muse_spark_spec(struct spec *s, config *c, arena *a)
                              .weightless = true};
     struct norm_spec after = {.kind = NORM_RMS, .eps = bare.eps, .scale_first = true};
     float temperature = (float)config_float_or(c, "residual_gate_temperature", 0.3);
-    int window = config_int_or(c, "sliding_window", 2048);
+    int window = config_window_size(c, "sliding_window", 2048);
     struct mlp_spec mlp = {.intermediate_size = config_int_or(c, "intermediate_size", 16384),
                            .activation = config_activation(c, "hidden_act", ACT_SILU),
                            .gated = true};

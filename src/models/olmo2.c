@@ -14,7 +14,7 @@ static int olmo2_spec(struct spec *s, config *c, arena *a)
     bool slides = strcmp(config_string_or(c, "model_type", ""), "olmo3") == 0;
     struct norm_spec norm = config_rms_norm(c), none = {0};
     struct mlp_spec mlp = config_gated_mlp(c);
-    int window = config_int_or(c, "sliding_window", 4096);
+    int window = config_window_size(c, "sliding_window", 4096);
     config *rope = config_object(c, "rope_parameters");
     struct rope_spec full, sliding;
     struct attention_spec attention;

@@ -20,7 +20,8 @@ static int qwen2_moe_spec(struct spec *s, config *c, arena *a)
     struct mlp_spec mlp = config_gated_mlp(c);
     struct moe_spec moe = {.expert = mlp, .shared = mlp, .shared_gate = true};
     struct attention_spec attention;
-    int window = config_int_or(c, "sliding_window", 4096);
+    bool windows = config_bool_or(c, "use_sliding_window", false);
+    int window = windows ? config_window_size(c, "sliding_window", 4096) : 0;
 
     moe.expert.intermediate_size = config_int(c, "moe_intermediate_size");
     moe.shared.intermediate_size = config_int_in(c, "shared_expert_intermediate_size", 1, 1 << 24);
@@ -39,7 +40,7 @@ static int qwen2_moe_spec(struct spec *s, config *c, arena *a)
     attention.o_bias = false;
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
-        if (config_bool_or(c, "use_sliding_window", false))
+        if (windows)
             attention.window = config_window(c, i, slides(c, i) ? window : 0);
         layer_add(&s->layers[i], branch_attention(norm, attention));
         if (config_layer_is_sparse(c, i))

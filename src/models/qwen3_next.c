@@ -109,6 +109,9 @@ int qwen3_next_spec(struct spec *s, config *c, arena *a)
     s->final_norm = (struct norm_spec){.kind = NORM_RMS,
                                        .eps = (float)config_float_or(c, "rms_norm_eps", 1e-6)};
     delta = read_delta(c, later, s->final_norm);
+    if (delta.conv_width == 1) /* see qwen3_next_adapt */
+        return config_fail(c, "linear_conv_kernel_dim",
+                           "it is 1, with which converted files look like published ones");
     attention = read_attention(c, s, later, a);
     config_silu_alone(c, "hidden_act");
     for (int i = 0; i < s->n_layers && !config_error(c)->code; i++) {

@@ -66,7 +66,7 @@ static int recurrent_gemma_spec(struct spec *s, config *c, arena *a)
         s->embed_scale = (float)sqrt(s->hidden_size);
     if (later)
         s->embed_scale = bf16_to_f32(f32_to_bf16(s->embed_scale));
-    s->logit_softcap = (float)config_cap(c, "logits_soft_cap", 30);
+    s->logit_softcap = (float)config_cap_or_zero(c, "logits_soft_cap", 30);
     s->final_norm = norm;
     if (!later)
         norm.eps = 1e-5f; /* whatever the config says */

@@ -80,7 +80,7 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
 
 static struct attention_spec attention_of(config *c, int layer, struct norm_spec norm, arena *a)
 {
-    int window = config_int_or(c, "sliding_window", 512);
+    int window = config_window_size(c, "sliding_window", 512);
     config *other = config_object(c, "attention_other_setting"), *heads = c;
     struct attention_spec at = {.q_norm = norm, .k_norm = norm, .gate_activation = ACT_SIGMOID};
 

@@ -28,10 +28,6 @@ static const struct exemption {
      "what the first attention and the head read is rounded to bfloat16, which a last bit can tip"},
     {"models/phi3small", SELF_ONLY, NULL,
      "mlx-lm adds its mask, true and false, to the scores: tokens of a prompt see later ones"},
-    {"models_hf/gemma3_text", LOOSE, NULL,
-     "the factor of the embeddings is rounded to bfloat16, as in both references for bfloat16 "
-     "weights; "
-     "this one was computed with weights cast to f32 before, the factor not rounded"},
     {"models/mistral_sliding_ignored", WITHOUT_KEY, "sliding_window",
      "mlx-lm ignores the window of a mistral without layer_types; transformers and clm do not"},
 };

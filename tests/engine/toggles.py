@@ -40,6 +40,8 @@ CASES = [
     ("phimoe", {"num_experts_per_tok": 1}),
     ("kimi_linear", {"num_experts_per_token": 1}),
     ("afmoe", {"num_experts_per_tok": 1}),
+    ("gemma3_text", {"hidden_size": 48}),
+    ("mpt", {"attn_config": {"alibi": False}}),
 ]
 
 
