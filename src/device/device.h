@@ -584,4 +584,8 @@ device *device_cuda_open_at(int index, clm_error *err);
 const char *device_cpu_isa(const device *d);
 int device_cpu_threads(const device *d);
 
+/* Another number of threads for a CPU that nothing computes on just now; 0: one per physical core.
+ * It stays as it was where that fails. */
+int device_cpu_set_threads(device *d, int n_threads, clm_error *err);
+
 #endif

@@ -629,6 +629,32 @@ static void test_scratch(void **state)
     d->ops->close(d);
 }
 
+/* Another number of threads, or the one there was where memory is short. */
+static void test_set_threads(void **state)
+{
+    device *d = open_cpu(1);
+    bool failed = true;
+
+    (void)state;
+    for (long n = 0; failed; n++) {
+        clm_error err = {0};
+        int before = device_cpu_threads(d), wanted = 5 - before; /* 4 or 1 */
+
+        mem_fail_after(n);
+        int rc = device_cpu_set_threads(d, wanted, &err);
+        failed = mem_fail_after(-1);
+        CHECK(rc == 0 || (failed && err.code == CLM_ERR_NOMEM), "allocation %ld: %s", n,
+              err.message);
+        CHECK(device_cpu_threads(d) == (rc ? before : wanted), "allocation %ld", n);
+    }
+    assert_int_equal(device_cpu_set_threads(d, 3, NULL), 0);
+    for (int thread = 0; thread <= 3; thread++)
+        assert_non_null(cpu_scratch(cpu_device_of(d), thread, 100));
+    assert_int_equal(device_cpu_set_threads(d, 2, NULL), 0);
+    assert_int_equal(device_cpu_threads(d), 2);
+    d->ops->close(d);
+}
+
 static void test_choice(void **state)
 {
     static const char *names[] = {"scalar", "avx2", "avx512", "neon"};
@@ -658,9 +684,9 @@ static void test_choice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),    cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_scratch), cmocka_unit_test(test_open_without_memory),
-        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_rows),        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_scratch),     cmocka_unit_test(test_open_without_memory),
+        cmocka_unit_test(test_set_threads), cmocka_unit_test(test_choice),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -69,17 +69,36 @@ static int cpu_sync(device *d, clm_error *err)
     return -1;
 }
 
+/* The pool, and what each of its threads and their caller work in. */
+static int open_threads(struct cpu_device *c, int n_threads, clm_error *err)
+{
+    c->pool = thread_pool_open(n_threads, err);
+    if (!c->pool)
+        return -1;
+    size_t n = (size_t)thread_pool_size(c->pool) + 1;
+    c->scratch = mem_zeroed(n, sizeof *c->scratch);
+    c->scratch_size = mem_zeroed(n, sizeof *c->scratch_size);
+    if (!c->scratch || !c->scratch_size)
+        return fail(err, CLM_ERR_NOMEM, "cpu: no memory to keep track of %zu threads", n - 1);
+    return 0;
+}
+
+static void close_threads(struct cpu_device *c)
+{
+    for (int i = 0; c->scratch && i <= thread_pool_size(c->pool); i++)
+        mem_free_aligned(c->scratch[i]);
+    mem_free(c->scratch);
+    mem_free(c->scratch_size);
+    thread_pool_close(c->pool);
+}
+
 static void cpu_close(device *d)
 {
     struct cpu_device *c = cpu_device_of(d);
 
     if (!c)
         return;
-    for (int i = 0; c->scratch && i <= thread_pool_size(c->pool); i++)
-        mem_free_aligned(c->scratch[i]);
-    mem_free(c->scratch);
-    mem_free(c->scratch_size);
-    thread_pool_close(c->pool);
+    close_threads(c);
     cpu_group_close(c);
     mem_free(c);
 }
@@ -188,15 +207,7 @@ static int open_device(struct cpu_device *c, int n_threads, clm_error *err)
     c->isa = cpu_isa_detect();
     cpu_vector_kernels_init(&c->vector, c->isa);
     cpu_matmul_kernels_init(&c->matmul, c->isa);
-    c->pool = thread_pool_open(n_threads, err);
-    if (!c->pool)
-        return -1;
-    size_t n = (size_t)thread_pool_size(c->pool) + 1;
-    c->scratch = mem_zeroed(n, sizeof *c->scratch);
-    c->scratch_size = mem_zeroed(n, sizeof *c->scratch_size);
-    if (!c->scratch || !c->scratch_size)
-        return fail(err, CLM_ERR_NOMEM, "cpu: no memory to keep track of %zu threads", n - 1);
-    return 0;
+    return open_threads(c, n_threads, err);
 }
 
 device *device_cpu_open(int n_threads, clm_error *err)
@@ -220,4 +231,19 @@ const char *device_cpu_isa(const device *d)
 int device_cpu_threads(const device *d)
 {
     return thread_pool_size(((const struct cpu_device *)d)->pool);
+}
+
+int device_cpu_set_threads(device *d, int n_threads, clm_error *err)
+{
+    struct cpu_device *c = cpu_device_of(d), fresh = {0};
+
+    if (open_threads(&fresh, n_threads, err)) {
+        close_threads(&fresh);
+        return -1;
+    }
+    close_threads(c);
+    c->pool = fresh.pool;
+    c->scratch = fresh.scratch;
+    c->scratch_size = fresh.scratch_size;
+    return 0;
 }
