@@ -58,12 +58,9 @@ def run_peer(path, requests, prompt, generate, threads):
 
 
 def run_clm(args):
-    out = subprocess.run([args.clm, "bench", "--shape", "llama-3.2-1b", "--bits", str(compare.FORMATS[args.format]),
-                          "--json", "-p", "0", "-d", str(args.prompt), "-n", str(args.generate), "-r", "1",
-                          "-t", str(args.threads), "--concurrent", str(args.requests)],
-                         check=True, capture_output=True, text=True).stdout
-    found = json.loads(out)
-    return {"one": found["generation"]["tokens_per_second"], "many": found["concurrent"]["tokens_per_second"]}
+    found = compare.bench(args.clm, "--bits", compare.FORMATS[args.format], "-p", 0, "-d", args.prompt,
+                          "-n", args.generate, "-t", args.threads, "--concurrent", args.requests)
+    return {"one": found["generation"]["tokens_per_second"], "many": found["texts"]["tokens_per_second"]}
 
 
 def compare_all(args):

@@ -128,11 +128,15 @@ def run_peer(path, prompt, generate, threads):
     print(json.dumps({"prompt": prompt / (middle - start), "generation": generate / (end - middle)}))
 
 
-def run_clm(args, bits):
-    out = subprocess.run([args.clm, "bench", "--shape", "llama-3.2-1b", "--bits", str(bits), "--json",
-                          "-p", str(args.prompt), "-n", str(args.generate), "-r", "1", "-t", str(args.threads)],
+def bench(clm, *args):
+    """What clm bench measures of the shape: its rows by the names of their tests."""
+    out = subprocess.run([clm, "bench", "--shape", "llama-3.2-1b", "--json", "-r", "1", *map(str, args)],
                          check=True, capture_output=True, text=True).stdout
-    return json.loads(out)
+    return {row["test"]: row for row in json.loads(out)}
+
+
+def run_clm(args, bits):
+    return bench(args.clm, "--bits", bits, "-p", args.prompt, "-n", args.generate, "-t", args.threads)
 
 
 def compare(args):

@@ -1,508 +1,427 @@
-/* cli/cmd_bench.c: how fast a model runs, and what part of the machine's best that is. */
+/* cli/cmd_bench.c: how fast a model runs, and what part of the machine's best that is: every
+ * combination of what the options list. */
 #include <limits.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/memory.h"
-#include "cli/bench_concurrent.h"
+#include "cli/bench.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/locate.h"
 #include "cli/memory_need.h"
-#include "cli/output.h"
-#include "cli/progress.h"
-#include "cli/session.h"
 #include "cli/shapes.h"
-#include "device/weight.h"
-#include "generate/rng.h"
+
+enum { MAX_TESTS = 10000 };
 
 struct bench_args {
-    struct model_options model;
-    const char *shape;
-    int bits, group_size, layers;
-    int prompt, generate, depth, repetitions;
-    int concurrent; /* texts; 0: not measured */
-    int prefill_step_size;
+    struct model_options running; /* but for what is listed below */
+    struct strings models, shapes;
+    struct ids bits, group_sizes; /* of random weights */
+    int layers;
+    struct ids threads, cache_types, kv_bits, steps;
+    struct ids prompts, generate, depths, texts;
+    struct strings both; /* "P,N" */
+    int repetitions;
+    int format; /* enum bench_format */
     bool json;
 };
 
-/* Tokens per second of each repetition, and what one token costs. */
-struct series {
-    const char *name; /* "prompt", "generation", "concurrent" */
-    double *speeds;
-    int n;
-    double bytes; /* read per token: weights and cache */
-    double flops; /* per token */
-};
-
-struct bench {
-    const struct bench_args *args;
+/* What is being run, and on what. */
+struct run {
+    const struct bench_args *a;
+    const struct bench_test *tests; /* [n_tests], of each setup */
+    int n_tests;
+    int done, total; /* tests of all setups */
+    struct bench_setup setup;
     struct session session;
-    struct device_limits limits;
-    struct series prompt, generation, concurrent;
-    struct rng rng;
-    int32_t *tokens; /* [the longest of prompt and depth] */
+    struct bench_row *rows; /* [n_tests] */
+    int32_t *tokens;
+    struct bench_writer writer;
+    clm_error *err;
 };
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(const struct series *s)
-{
-    return s->n % 2 ? s->speeds[s->n / 2] : (s->speeds[s->n / 2 - 1] + s->speeds[s->n / 2]) / 2;
-}
-
-static double deviation(const struct series *s)
-{
-    double mean = 0, squares = 0;
-
-    for (int i = 0; i < s->n; i++)
-        mean += s->speeds[i] / s->n;
-    for (int i = 0; i < s->n; i++)
-        squares += (s->speeds[i] - mean) * (s->speeds[i] - mean);
-    return s->n > 1 ? sqrt(squares / (s->n - 1)) : 0;
-}
-
-/* Random tokens: experts are chosen as for text, and no cache gains from repetition. */
-static void random_tokens(struct bench *b, int n)
-{
-    uint64_t vocab_size = (uint64_t)b->session.model->spec->vocab_size;
-
-    for (int i = 0; i < n; i++)
-        b->tokens[i] = (int32_t)(rng_next(&b->rng) % vocab_size);
-}
-
-static bool go_on(void *ctx, int done, int total)
-{
-    (void)ctx;
-    (void)done;
-    (void)total;
-    return !interrupt_seen();
-}
-
-static int append(struct bench *b, kv_seq *seq, int n, clm_error *err)
-{
-    const float *logits;
-
-    if (n == 0)
-        return 0;
-    random_tokens(b, n);
-    return engine_prefill(b->session.engine, seq, b->tokens, n, b->args->prefill_step_size, go_on,
-                          NULL, &logits, err);
-}
-
-/* Seconds for the prompt behind what the base sequence holds; negative with *err. */
-static double time_prompt(struct bench *b, const kv_seq *base, int n, clm_error *err)
-{
-    kv_seq *seq = kv_seq_fork(base, err);
-    double begin = clock_seconds();
-    int rc = seq ? append(b, seq, n, err) : -1;
-
-    begin = clock_seconds() - begin;
-    kv_seq_close(seq);
-    return rc ? -1 : begin;
-}
-
-static double time_generation(struct bench *b, const kv_seq *base, int n, clm_error *err)
-{
-    kv_seq *seq = kv_seq_fork(base, err);
-    double begin = clock_seconds();
-    int rc = seq ? 0 : -1;
-
-    for (int i = 0; rc == 0 && i < n; i++) {
-        struct engine_input input = {seq, b->tokens, 1, .n_logits = 1, .best = true};
-        const float *logits;
-
-        random_tokens(b, 1);
-        rc = engine_step(b->session.engine, &input, 1, &logits, err);
-        if (rc == 0 && interrupt_seen())
-            rc = fail(err, CLM_ERR_CANCELLED, "stopped");
-    }
-    begin = clock_seconds() - begin;
-    kv_seq_close(seq);
-    return rc ? -1 : begin;
-}
-
-/* Seconds for n tokens of any of the texts that go on at a time, each behind a prompt of its own.
+/* --- what to run -------------------------------------------------------------------------------
  */
-static double time_concurrent(struct bench *b, const kv_seq *base, int n, clm_error *err)
-{
-    int n_seqs = b->args->concurrent, done = 0;
-    kv_seq **seqs = mem_zeroed((size_t)n_seqs, sizeof *seqs);
-    double seconds = -1;
 
-    if (!seqs)
-        return fail(err, CLM_ERR_NOMEM, "no memory for %d texts", n_seqs);
-    for (; done < n_seqs; done++) {
-        seqs[done] = kv_seq_fork(base, err);
-        if (!seqs[done] || append(b, seqs[done], b->args->prompt > 0 ? b->args->prompt : 1, err))
-            break;
-    }
-    if (done == n_seqs)
-        seconds = bench_concurrent(b->session.engine, seqs, n_seqs, n, err) / n_seqs;
-    for (int i = 0; i < n_seqs; i++)
-        kv_seq_close(seqs[i]);
-    mem_free(seqs);
-    return seconds;
-}
-
-static int measure_series(struct bench *b, struct series *s, const kv_seq *base, int n,
-                          double (*time)(struct bench *, const kv_seq *, int, clm_error *),
-                          struct progress *progress, clm_error *err)
-{
-    /* Once without the clock: pages of the weights are touched, buffers grow. */
-    if (n == 0 || time(b, base, n < 8 ? n : 8, err) < 0)
-        return n == 0 ? 0 : -1;
-    for (s->n = 0; s->n < b->args->repetitions; s->n++) {
-        double seconds = time(b, base, n, err);
-
-        if (seconds < 0)
-            return -1;
-        if (interrupt_seen())
-            return fail(err, CLM_ERR_CANCELLED, "stopped");
-        s->speeds[s->n] = n / seconds;
-        progress_show(progress, s->n + 1, b->args->repetitions);
-    }
-    qsort(s->speeds, (size_t)s->n, sizeof *s->speeds, compare);
-    return 0;
-}
-
-/* Bytes of weights that a step of n tokens of one sequence reads: each matrix once, of stacked
- * experts as many as n tokens can choose, of the embedding a row for each. */
-struct reading {
-    const struct spec *spec;
-    int n;
-    double bytes;
-};
-
-static int add_reading(void *ctx, const struct nn_slot *slot)
-{
-    struct reading *r = ctx;
-    double bytes = slot->n_in > 0 ? (double)weight_bytes(slot->weight) : 0;
-
-    if (slot->role == ROLE_EMBED_TOKENS && !r->spec->tie_word_embeddings) {
-        bytes *= (double)r->n / slot->n_out;
-    } else if (slot->n_experts > 0) {
-        const struct moe_spec *moe = &r->spec->layers[slot->layer].branches[slot->branch].moe;
-        double chosen = (double)r->n * moe->router.n_experts_per_token;
-
-        bytes *= chosen < slot->n_experts ? chosen : slot->n_experts;
-    }
-    r->bytes += bytes;
-    return 0;
-}
-
-static double weights_read(const struct model *m, int n)
-{
-    struct reading r = {.spec = m->spec, .n = n};
-
-    nn_slots(m->nn, add_reading, &r);
-    return r.bytes;
-}
-
-/* What one token reads and computes. Of a prompt only the last token's logits are asked for, so
- * that the head is used once; the keys and values before a generated token are on average those of
- * half the way. */
-static void count_costs(struct bench *b)
-{
-    const struct bench_args *a = b->args;
-    const struct model *m = b->session.model;
-    double head = (double)weight_bytes(&m->nn->lm_head.w);
-    double head_flops = 2.0 * m->nn->lm_head.w.n_out * m->nn->lm_head.w.n_in;
-    int step = engine_max_rows(b->session.engine), prompt = a->prompt > 0 ? a->prompt : 1;
-
-    if (a->prefill_step_size > 0 && a->prefill_step_size < step)
-        step = a->prefill_step_size;
-    if (prompt < step)
-        step = prompt;
-    b->prompt.bytes = (weights_read(m, step) - head) / step + head / prompt;
-    b->prompt.flops = model_flops_per_token(m) - head_flops + head_flops / prompt;
-    b->generation.bytes =
-        (double)model_bytes_per_token(m) +
-        kv_cache_bytes_of(engine_cache(b->session.engine), a->depth + a->generate / 2);
-    b->generation.flops = model_flops_per_token(m);
-    if (a->concurrent) {
-        b->concurrent.bytes =
-            weights_read(m, a->concurrent) / a->concurrent +
-            kv_cache_bytes_of(engine_cache(b->session.engine), a->depth + prompt + a->generate / 2);
-        b->concurrent.flops = model_flops_per_token(m);
-    }
-}
-
-static double larger(double a, double b)
-{
-    return a > b ? a : b;
-}
-
-/* The machine's best: what another program takes away for a moment is not part of it. */
-static void measure_limits(struct bench *b)
-{
-    struct device_limits now;
-
-    b->session.devices.dev->ops->measure(b->session.devices.dev, &now);
-    b->limits.read_bytes_per_second =
-        larger(b->limits.read_bytes_per_second, now.read_bytes_per_second);
-    b->limits.f32_flops_per_second =
-        larger(b->limits.f32_flops_per_second, now.f32_flops_per_second);
-    b->limits.int8_ops_per_second = larger(b->limits.int8_ops_per_second, now.int8_ops_per_second);
-}
-
-/* The part of a limit that was used; 0 where the limit is not known. */
-static double fraction(double used, double limit)
-{
-    return limit > 0 ? used / limit : 0;
-}
-
-static double read_fraction(const struct bench *b, const struct series *s)
-{
-    return fraction(median(s) * s->bytes, b->limits.read_bytes_per_second);
-}
-
-static double f32_fraction(const struct bench *b, const struct series *s)
-{
-    return fraction(median(s) * s->flops, b->limits.f32_flops_per_second);
-}
-
-static double int8_fraction(const struct bench *b, const struct series *s)
-{
-    return fraction(median(s) * s->flops, b->limits.int8_ops_per_second);
-}
-
-static void add_json_series(struct strbuf *out, const struct bench *b, const struct series *s,
-                            int tokens)
-{
-    strbuf_addf(out, "\"%s\": ", s->name);
-    if (s->n == 0) {
-        strbuf_add_str(out, "null");
-        return;
-    }
-    strbuf_addf(out,
-                "{\"tokens\": %d, \"tokens_per_second\": %.6g, \"deviation\": %.6g, "
-                "\"bytes_per_token\": %.0f, \"flops_per_token\": %.0f, \"read_fraction\": %.4f, "
-                "\"f32_fraction\": %.4f, \"int8_fraction\": %.4f}",
-                tokens, median(s), deviation(s), s->bytes, s->flops, read_fraction(b, s),
-                f32_fraction(b, s), int8_fraction(b, s));
-}
-
-static const char *model_name(const struct bench *b)
-{
-    return b->args->shape ? b->args->shape : b->session.dir;
-}
-
-static void add_json(struct strbuf *out, const struct bench *b)
-{
-    const struct bench_args *a = b->args;
-    const struct session *s = &b->session;
-    char what[100];
-    bool on_cpu = !strcmp(s->devices.dev->ops->name, "cpu");
-
-    strbuf_add_str(out, "{\"model\": ");
-    strbuf_add_json(out, model_name(b), strlen(model_name(b)));
-    strbuf_addf(out, ", \"bits\": %d, \"group_size\": %d, \"layers\": %d, ", a->shape ? a->bits : 0,
-                a->shape && a->bits != 16 ? a->group_size : 0, s->model->spec->n_layers);
-    strbuf_addf(out, "\"weight_bytes\": %zu, \"activation_bytes\": %zu, \"device\": \"%s\", ",
-                s->model->weight_bytes, engine_activation_peak(s->engine),
-                s->devices.dev->ops->name);
-    s->devices.dev->ops->describe(s->devices.dev, what, sizeof what);
-    strbuf_addf(out, "\"isa\": \"%s\", \"threads\": %d, \"exact\": %s, \"depth\": %d, ", what,
-                on_cpu ? device_cpu_threads(s->devices.dev) : 0, a->model.exact ? "true" : "false",
-                a->depth);
-    strbuf_addf(out,
-                "\"limits\": {\"read_bytes_per_second\": %.6g, \"f32_flops_per_second\": %.6g, "
-                "\"int8_ops_per_second\": %.6g}, ",
-                b->limits.read_bytes_per_second, b->limits.f32_flops_per_second,
-                b->limits.int8_ops_per_second);
-    add_json_series(out, b, &b->prompt, a->prompt);
-    strbuf_add_str(out, ", ");
-    add_json_series(out, b, &b->generation, a->generate);
-    strbuf_addf(out, ", \"texts\": %d, ", a->concurrent);
-    add_json_series(out, b, &b->concurrent, a->generate);
-    strbuf_add_str(out, "}\n");
-}
-
-static void add_row(struct strbuf *out, const struct bench *b, const struct series *s, int tokens)
-{
-    if (s->n == 0)
-        return;
-    strbuf_addf(out, "%-10s %6d  %10.2f +- %-8.2f %10.2f %6.0f%% %6.0f%%", s->name, tokens,
-                median(s), deviation(s), s->bytes / 1e6, 100 * read_fraction(b, s),
-                100 * f32_fraction(b, s));
-    if (b->limits.int8_ops_per_second > 0)
-        strbuf_addf(out, " %6.0f%%\n", 100 * int8_fraction(b, s));
-    else
-        strbuf_add_str(out, "       -\n");
-}
-
-static void add_table(struct strbuf *out, const struct bench *b)
-{
-    const struct bench_args *a = b->args;
-    const struct session *s = &b->session;
-    char what[100];
-
-    strbuf_addf(out, "%s, %d layers", model_name(b), s->model->spec->n_layers);
-    if (a->shape && a->bits == 16)
-        strbuf_add_str(out, ", bf16");
-    else if (a->shape)
-        strbuf_addf(out, ", %d bits in groups of %d", a->bits, a->group_size);
-    strbuf_addf(out, ", %.3f GB of weights%s\n", (double)s->model->weight_bytes / 1e9,
-                a->model.exact ? ", exact" : "");
-    s->devices.dev->ops->describe(s->devices.dev, what, sizeof what);
-    strbuf_addf(out, "%s (%s): reads %.1f GB/s, computes %.0f GFLOP/s in f32",
-                s->devices.dev->ops->name, what, b->limits.read_bytes_per_second / 1e9,
-                b->limits.f32_flops_per_second / 1e9);
-    if (b->limits.int8_ops_per_second > 0)
-        strbuf_addf(out, ", %.0f Gop/s in int8", b->limits.int8_ops_per_second / 1e9);
-    strbuf_addf(out, "\n%d repetitions behind %d tokens\n\n", a->repetitions, a->depth);
-    strbuf_add_str(out, "test       tokens    tokens/s (median)       MB/token    read     f32    "
-                        "int8\n");
-    add_row(out, b, &b->prompt, a->prompt);
-    add_row(out, b, &b->generation, a->generate);
-    add_row(out, b, &b->concurrent, a->generate);
-}
-
-static struct model_format format_of(const struct bench_args *a)
-{
-    if (a->bits == 16)
-        return (struct model_format){.format = WEIGHT_BF16};
-    return (struct model_format){WEIGHT_AFFINE, a->bits, a->group_size};
-}
-
-static int check_args(const struct bench_args *a, clm_error *err)
+static int check_shapes(const struct bench_args *a, clm_error *err)
 {
     char names[256] = "";
 
-    if (a->shape && a->model.model)
-        return fail(err, CLM_ERR_ARG, "--shape and --model exclude each other");
-    if (a->shape && a->model.adapter_path)
-        return fail(err, CLM_ERR_ARG, "--shape and --adapter-path exclude each other");
-    if (!a->shape && a->layers)
-        return fail(err, CLM_ERR_ARG, "--layers goes with --shape");
-    if (a->prompt == 0 && a->generate == 0)
-        return fail(err, CLM_ERR_ARG, "nothing to measure: --prompt and --generate are both 0");
-    if (a->bits == 7 || (a->bits > 8 && a->bits < 16))
-        return fail(err, CLM_ERR_ARG, "--bits must be 2, 3, 4, 5, 6, 8 or 16, not %d", a->bits);
-    if (a->group_size != 32 && a->group_size != 64 && a->group_size != 128)
-        return fail(err, CLM_ERR_ARG, "--group-size must be 32, 64 or 128, not %d", a->group_size);
-    if (!a->shape || shape_find(a->shape))
-        return 0;
     for (int i = 0; shapes[i].name; i++) {
         strncat(names, i ? ", " : "", sizeof names - strlen(names) - 1);
         strncat(names, shapes[i].name, sizeof names - strlen(names) - 1);
     }
-    return fail(err, CLM_ERR_ARG, "unknown shape %.60s; there are %s", a->shape, names);
+    for (int i = 0; i < a->shapes.n; i++)
+        if (!shape_find(a->shapes.items[i]))
+            return fail(err, CLM_ERR_ARG, "unknown shape %.60s; there are %s", a->shapes.items[i],
+                        names);
+    return 0;
 }
 
-/* In the cache at a time, at most. */
-static int tokens_held(const struct bench_args *a)
+/* What random weights alone have. */
+static int check_weights(const struct bench_args *a, clm_error *err)
 {
-    double n = (double)a->depth + a->prompt + a->generate;
+    bool any = a->shapes.n > 0;
 
-    n *= a->concurrent > 1 ? a->concurrent : 1;
-    return n < INT_MAX ? (int)n : INT_MAX;
+    if (any && a->models.n)
+        return fail(err, CLM_ERR_ARG, "--shape and --model exclude each other");
+    if (any && a->running.adapter_path)
+        return fail(err, CLM_ERR_ARG, "--shape and --adapter-path exclude each other");
+    if (!any && a->layers)
+        return fail(err, CLM_ERR_ARG, "--layers goes with --shape");
+    if (!any && (a->bits.n || a->group_sizes.n))
+        return fail(err, CLM_ERR_ARG,
+                    "--%s goes with --shape: a checkpoint has been quantised already",
+                    a->bits.n ? "bits" : "group-size");
+    for (int i = 0; i < a->bits.n; i++) {
+        int bits = a->bits.items[i];
+
+        if (bits == 7 || (bits > 8 && bits < 16))
+            return fail(err, CLM_ERR_ARG, "--bits must be 2, 3, 4, 5, 6, 8 or 16, not %d", bits);
+    }
+    for (int i = 0; i < a->group_sizes.n; i++) {
+        int size = a->group_sizes.items[i];
+
+        if (size != 32 && size != 64 && size != 128)
+            return fail(err, CLM_ERR_ARG, "--group-size must be 32, 64 or 128, not %d", size);
+    }
+    return check_shapes(a, err);
 }
 
-static int open_shape(struct bench *b, clm_error *err)
+static int check_args(const struct bench_args *a, clm_error *err)
 {
-    const struct bench_args *a = b->args;
-    struct session *s = &b->session;
-    struct engine_options options = model_options_engine(&a->model, a->prefill_step_size);
+    if (check_weights(a, err))
+        return -1;
+    if (a->threads.n > 1 && a->running.tensor_parallel > 1)
+        return fail(err, CLM_ERR_ARG,
+                    "--threads takes one number only beside --tensor-parallel, which shares them");
+    if (a->json && a->format != BENCH_TABLE && a->format != BENCH_JSON)
+        return fail(err, CLM_ERR_ARG, "--json and --output %s exclude each other",
+                    bench_formats[a->format]);
+    return 0;
+}
+
+/* One text's tokens and those of its prompt, from "512,128". */
+static int parse_both(const char *text, struct bench_test *t, clm_error *err)
+{
+    char *end;
+    long prompt = strtol(text, &end, 10), generate = *end == ',' ? strtol(end + 1, &end, 10) : 0;
+
+    if (*end || prompt < 1 || generate < 1 || prompt > 1 << 24 || generate > 1 << 24)
+        return fail(err, CLM_ERR_ARG,
+                    "--prompt-generate must be tokens of a prompt, a comma and tokens to generate, "
+                    "such as 512,128, not %.40s",
+                    text);
+    *t = (struct bench_test){
+        .kind = BENCH_BOTH, .prompt = (int)prompt, .generate = (int)generate, .texts = 1};
+    return 0;
+}
+
+/* A list that grows to its bound. */
+struct tests {
+    struct bench_test *items; /* [MAX_TESTS] */
+    int n;
+};
+
+static int too_many(clm_error *err)
+{
+    return fail(err, CLM_ERR_ARG, "these lists make more than %d tests: shorten one", MAX_TESTS);
+}
+
+static int add_test(struct tests *t, struct bench_test one, clm_error *err)
+{
+    if (t->n == MAX_TESTS)
+        return too_many(err);
+    t->items[t->n++] = one;
+    return 0;
+}
+
+static int add_plain(struct tests *t, const struct bench_args *a, int depth, clm_error *err)
+{
+    for (int i = 0; i < a->prompts.n; i++) {
+        struct bench_test one = {BENCH_PROMPT, a->prompts.items[i], 0, depth, 1};
+
+        if (one.prompt > 0 && add_test(t, one, err))
+            return -1;
+    }
+    for (int i = 0; i < a->generate.n; i++) {
+        struct bench_test one = {BENCH_GENERATION, 0, a->generate.items[i], depth, 1};
+
+        if (one.generate > 0 && add_test(t, one, err))
+            return -1;
+    }
+    for (int i = 0; i < a->both.n; i++) {
+        struct bench_test one = {0};
+
+        if (parse_both(a->both.items[i], &one, err))
+            return -1;
+        one.depth = depth;
+        if (add_test(t, one, err))
+            return -1;
+    }
+    return 0;
+}
+
+/* Each text has a token before it at least. */
+static int add_texts(struct tests *t, const struct bench_args *a, int depth, clm_error *err)
+{
+    for (int i = 0; i < a->texts.n; i++)
+        for (int p = 0; p < a->prompts.n; p++)
+            for (int g = 0; g < a->generate.n; g++) {
+                int prompt = a->prompts.items[p];
+                struct bench_test one = {BENCH_TEXTS, prompt > 0 ? prompt : 1, a->generate.items[g],
+                                         depth, a->texts.items[i]};
+
+                if (one.generate > 0 && add_test(t, one, err))
+                    return -1;
+            }
+    return 0;
+}
+
+static int list_tests(struct tests *t, const struct bench_args *a, clm_error *err)
+{
+    for (int i = 0; i < a->depths.n; i++)
+        if (add_plain(t, a, a->depths.items[i], err) || add_texts(t, a, a->depths.items[i], err))
+            return -1;
+    if (t->n == 0)
+        return fail(err, CLM_ERR_ARG,
+                    "nothing to measure: --prompt and --generate are both 0, and there is no "
+                    "--prompt-generate");
+    return 0;
+}
+
+/* --- running it --------------------------------------------------------------------------------
+ */
+
+/* The tokens that are appended at a time, and those in the cache, at most. */
+static int longest_input(const struct run *r)
+{
+    int n = 1;
+
+    for (int i = 0; i < r->n_tests; i++) {
+        const struct bench_test *t = &r->tests[i];
+
+        n = t->prompt > n ? t->prompt : n;
+        n = t->depth > n ? t->depth : n;
+    }
+    return n;
+}
+
+static int tokens_held(const struct run *r)
+{
+    double most = 0;
+
+    for (int i = 0; i < r->n_tests; i++) {
+        const struct bench_test *t = &r->tests[i];
+        double n = ((double)t->depth + t->prompt + t->generate) * t->texts;
+
+        most = n > most ? n : most;
+    }
+    return most < INT_MAX ? (int)most : INT_MAX;
+}
+
+/* The tests that have been run are written, whatever comes of those that follow. */
+static int run_tests(struct run *r)
+{
+    struct bench_runner b = {.setup = &r->setup, .tokens = r->tokens};
+    int n = 0, rc = 0;
+
+    rng_seed(&b.rng, 1);
+    for (; rc == 0 && n < r->n_tests; n += rc == 0) {
+        char what[40];
+        struct progress progress = progress_open(what, "runs");
+
+        snprintf(what, sizeof what, "Test %d of %d", ++r->done, r->total);
+        r->rows[n].test = r->tests[n];
+        rc = bench_measure(&b, &r->rows[n], &progress, r->err);
+    }
+    kv_seq_close(b.base);
+    if (rc == 0)
+        bench_measure_limits(&r->setup);
+    return bench_write(&r->writer, &r->setup, r->rows, n, r->err) || rc ? -1 : 0;
+}
+
+/* One engine. */
+static int run_setup(struct run *r, int cache_type, int kv_bits, int step)
+{
+    struct model_options o = r->a->running;
+    struct engine_options options;
+    int rc;
+
+    o.cache_type = cache_type;
+    o.kv_bits = kv_bits;
+    options = model_options_engine(&o, step);
+    if (cache_type == 0)
+        r->setup.cache_type = o.exact ? "f32" : "f16";
+    else
+        r->setup.cache_type = model_cache_types[cache_type];
+    r->setup.kv_bits = options.kv_bits;
+    r->setup.chunk = step;
+    r->session.engine = engine_open(r->session.model, &options, r->err);
+    rc = r->session.engine ? run_tests(r) : -1;
+    engine_close(r->session.engine);
+    r->session.engine = NULL;
+    return rc;
+}
+
+static int run_engines(struct run *r)
+{
+    const struct bench_args *a = r->a;
+
+    for (int c = 0; c < a->cache_types.n; c++)
+        for (int k = 0; k < a->kv_bits.n; k++)
+            for (int s = 0; s < a->steps.n; s++)
+                if (run_setup(r, a->cache_types.items[c], a->kv_bits.items[k], a->steps.items[s]))
+                    return -1;
+    return 0;
+}
+
+/* The first number of threads is that which the device was opened with. */
+static int run_threads(struct run *r)
+{
+    struct model_devices *d = &r->session.devices;
+    device *cpu = d->dev->ops->reads_host ? d->dev : d->rest;
+
+    for (int i = 0; i < r->a->threads.n; i++) {
+        if (i > 0 && cpu && device_cpu_set_threads(cpu, r->a->threads.items[i], r->err))
+            return -1;
+        r->setup.limits = (struct device_limits){0};
+        bench_measure_limits(&r->setup);
+        if (run_engines(r))
+            return -1;
+    }
+    return 0;
+}
+
+static int open_shape(struct run *r, const char *shape)
+{
+    struct bench_setup *s = &r->setup;
+    struct model_format format = {WEIGHT_AFFINE, s->bits, s->group_size};
     struct strbuf text = {0};
 
-    shape_config(&text, shape_find(a->shape), a->layers);
+    if (s->bits == 16)
+        format = (struct model_format){.format = WEIGHT_BF16};
+    shape_config(&text, shape_find(shape), r->a->layers);
     if (text.failed)
-        fail(err, CLM_ERR_NOMEM, "no memory for the shape");
-    else if (session_open_devices(s, &a->model, err) == 0 &&
-             memory_need_check(text.data, a->shape, format_of(a), &s->devices, tokens_held(a),
-                               err) == 0)
-        s->model = model_random_over(text.data, a->shape, format_of(a), &s->devices, &cli_log, err);
+        fail(r->err, CLM_ERR_NOMEM, "no memory for the shape");
+    else if (memory_need_check(text.data, shape, format, &r->session.devices, tokens_held(r),
+                               r->err) == 0)
+        r->session.model =
+            model_random_over(text.data, shape, format, &r->session.devices, &cli_log, r->err);
     strbuf_release(&text);
-    if (s->model)
-        s->engine = engine_open(s->model, &options, err);
-    return s->engine ? 0 : -1;
+    return r->session.model ? 0 : -1;
 }
 
-static int allocate(struct bench *b, clm_error *err)
+/* One model, opened once: of random weights where it is a shape. */
+static int run_model(struct run *r, const char *model, bool is_shape)
 {
-    const struct bench_args *a = b->args;
-    int longest = a->depth > a->prompt ? a->depth : a->prompt;
+    struct model_options o = r->a->running;
+    int rc;
 
-    b->prompt.speeds = mem_zeroed((size_t)a->repetitions, sizeof(double));
-    b->generation.speeds = mem_zeroed((size_t)a->repetitions, sizeof(double));
-    b->concurrent.speeds = mem_zeroed((size_t)a->repetitions, sizeof(double));
-    b->tokens = mem_zeroed((size_t)longest + 1, sizeof *b->tokens);
-    if (!b->prompt.speeds || !b->generation.speeds || !b->concurrent.speeds || !b->tokens)
-        return fail(err, CLM_ERR_NOMEM, "no memory for %d repetitions", a->repetitions);
+    o.model = model;
+    o.threads = r->a->threads.items[0];
+    rc = is_shape ? session_open_devices(&r->session, &o, r->err) || open_shape(r, model)
+                  : session_open_model(&r->session, &o, r->err);
+    r->setup.model = is_shape ? model : r->session.dir;
+    if (rc == 0)
+        rc = run_threads(r);
+    session_close(&r->session);
+    return rc ? -1 : 0;
+}
+
+/* bf16 has no groups. */
+static int run_shape(struct run *r, const char *shape, const struct ids *bits,
+                     const struct ids *group_sizes)
+{
+    for (int i = 0; i < bits->n; i++)
+        for (int g = 0; g < (bits->items[i] == 16 ? 1 : group_sizes->n); g++) {
+            r->setup.bits = bits->items[i];
+            r->setup.group_size = bits->items[i] == 16 ? 0 : group_sizes->items[g];
+            if (run_model(r, shape, true))
+                return -1;
+        }
     return 0;
 }
 
-static int measure(struct bench *b, clm_error *err)
-{
-    const struct bench_args *a = b->args;
-    struct progress prompt = progress_open("Prompt", "runs");
-    struct progress generation = progress_open("Generation", "runs");
-    struct progress concurrent = progress_open("Texts at once", "runs");
-    kv_seq *base = kv_seq_open(engine_cache(b->session.engine), err);
-    int rc = -1;
+static int32_t four[] = {4}, sixty_four[] = {64};
 
-    measure_limits(b);
-    if (base && append(b, base, a->depth, err) == 0 &&
-        measure_series(b, &b->prompt, base, a->prompt, time_prompt, &prompt, err) == 0 &&
-        measure_series(b, &b->generation, base, a->generate, time_generation, &generation, err) ==
-            0 &&
-        measure_series(b, &b->concurrent, base, a->concurrent ? a->generate : 0, time_concurrent,
-                       &concurrent, err) == 0)
-        rc = 0;
-    progress_erase(&prompt);
-    progress_erase(&generation);
-    progress_erase(&concurrent);
-    kv_seq_close(base);
-    if (rc)
-        return -1;
-    measure_limits(b);
-    count_costs(b);
-    return 0;
+/* How many tests there are in all; false: more than can be. */
+static bool count_tests(struct run *r, const struct ids *bits, const struct ids *group_sizes)
+{
+    const struct bench_args *a = r->a;
+    double n = a->models.n ? a->models.n : 1, formats = 0;
+
+    for (int i = 0; i < bits->n; i++)
+        formats += bits->items[i] == 16 ? 1 : group_sizes->n;
+    if (a->shapes.n)
+        n = a->shapes.n * formats;
+    n *= (double)a->threads.n * a->cache_types.n * a->kv_bits.n * a->steps.n * r->n_tests;
+    r->total = n <= MAX_TESTS ? (int)n : 0;
+    return n <= MAX_TESTS;
+}
+
+static int run_models(struct run *r)
+{
+    const struct bench_args *a = r->a;
+    struct ids bits = a->bits.n ? a->bits : (struct ids){four, 1};
+    struct ids group_sizes = a->group_sizes.n ? a->group_sizes : (struct ids){sixty_four, 1};
+
+    if (!count_tests(r, &bits, &group_sizes))
+        return too_many(r->err);
+    for (int i = 0; i < a->shapes.n; i++)
+        if (run_shape(r, a->shapes.items[i], &bits, &group_sizes))
+            return -1;
+    for (int i = 0; i < a->models.n; i++)
+        if (run_model(r, a->models.items[i], false))
+            return -1;
+    return a->shapes.n || a->models.n ? 0 : run_model(r, NULL, false);
+}
+
+static int allocate(struct run *r, arena *memory)
+{
+    r->rows = arena_array(memory, struct bench_row, r->n_tests);
+    r->tokens = arena_array(memory, int32_t, longest_input(r) + 1);
+    for (int i = 0; r->rows && i < r->n_tests; i++) {
+        r->rows[i].speeds = arena_array(memory, double, r->a->repetitions);
+        if (!r->rows[i].speeds)
+            return -1;
+    }
+    return r->rows && r->tokens ? 0 : -1;
 }
 
 static int bench_run(const void *args, clm_error *err)
 {
     const struct bench_args *a = args;
-    struct bench b = {.args = a,
-                      .prompt.name = "prompt",
-                      .generation.name = "generation",
-                      .concurrent.name = "concurrent"};
-    struct strbuf out = {0};
     clm_error inner = {0};
-    int rc;
+    struct run r = {.a = a, .err = &inner};
+    arena *memory = arena_open(0);
+    struct tests tests = {memory ? arena_array(memory, struct bench_test, MAX_TESTS) : NULL, 0};
+    int rc = -1;
 
-    rng_seed(&b.rng, 1);
-    if (check_args(a, err))
-        return -1;
-    interrupt_watch();
-    rc = a->shape ? open_shape(&b, &inner)
-                  : session_open(&b.session, &a->model, a->prefill_step_size, &inner);
-    if (rc == 0 && allocate(&b, &inner))
-        rc = -1;
-    if (rc == 0)
-        rc = measure(&b, &inner);
-    if (rc == 0) {
-        if (a->json)
-            add_json(&out, &b);
-        else
-            add_table(&out, &b);
-        rc = output_buffer(&out, &inner);
+    r.setup = (struct bench_setup){
+        .session = &r.session, .exact = a->running.exact, .repetitions = a->repetitions};
+    r.writer.format = a->json ? BENCH_JSON : (enum bench_format)a->format;
+    if (!tests.items) {
+        fail(&inner, CLM_ERR_NOMEM, "no memory for a list of tests");
+        goto cleanup;
     }
-    strbuf_release(&out);
-    mem_free(b.prompt.speeds);
-    mem_free(b.generation.speeds);
-    mem_free(b.concurrent.speeds);
-    mem_free(b.tokens);
-    session_close(&b.session);
+    if (check_args(a, &inner) || list_tests(&tests, a, &inner))
+        goto cleanup;
+    r.tests = tests.items;
+    r.n_tests = tests.n;
+    if (allocate(&r, memory)) {
+        fail(&inner, CLM_ERR_NOMEM, "no memory for %d repetitions", a->repetitions);
+        goto cleanup;
+    }
+    interrupt_watch();
+    rc = run_models(&r);
+    if (bench_write_end(&r.writer, &inner))
+        rc = -1;
+
+cleanup:
+    arena_close(memory);
     if (rc && inner.code == CLM_ERR_CANCELLED)
         return STATUS_INTERRUPTED;
     return rc ? fail(err, inner.code, "%s", inner.message) : 0;
@@ -510,41 +429,56 @@ static int bench_run(const void *args, clm_error *err)
 
 static void bench_defaults(void *args)
 {
+    static int32_t prompt[] = {512}, zero[] = {0};
     struct bench_args *a = args;
 
-    a->bits = 4;
-    a->group_size = 64;
-    a->prompt = 512;
-    a->generate = 64;
+    a->prompts = (struct ids){prompt, 1};
+    a->generate = (struct ids){sixty_four, 1};
+    a->depths = a->threads = a->cache_types = a->kv_bits = a->steps = (struct ids){zero, 1};
     a->repetitions = 5;
 }
 
 #define A struct bench_args
 
 static const struct option bench_options[] = {
-    {TABLE_OPTION(A, model, options_running)},
-    {STRING_OPTION(
-        "shape", 's', A, shape, "NAME",
+    {STRINGS_OPTION("model", 'm', A, models, "MODEL",
+                    "folders of models, or org/model from the local Hugging Face cache; without it "
+                    "what CLM_MODEL in the environment names, else the small model that comes "
+                    "with clm")},
+    {NAMES_OPTION(
+        "shape", 's', A, shapes,
         "random weights in the shape of a known model instead of a checkpoint: "
         "llama-3.2-1b, llama-3.1-8b, qwen3-0.6b, qwen3-30b-a3b, gemma-3-4b, "
         "tinyllama-1.1b, deepseek-v2-lite, mamba2-1.3b, falcon-h1-1.5b, qwen3-next-80b-a3b "
         "or storyteller")},
-    {INT_OPTION("bits", 'b', A, bits, 2, 16,
-                "of the random weights: 16 for bf16; 2, 3, 4, 5, 6 or 8 in groups (default: 4)")},
-    {INT_OPTION("group-size", 0, A, group_size, 32, 128,
-                "weights that share a scale: 32, 64 or 128 (default: 64)")},
+    {INTS_OPTION("bits", 'b', A, bits, 2, 16,
+                 "of the random weights: 16 for bf16; 2, 3, 4, 5, 6 or 8 in groups (default: 4)")},
+    {INTS_OPTION("group-size", 0, A, group_sizes, 32, 128,
+                 "weights that share a scale: 32, 64 or 128 (default: 64)")},
     {INT_OPTION("layers", 0, A, layers, 1, 1024, "cut the shape to this many layers")},
-    {INT_OPTION("prompt", 'p', A, prompt, 0, 1 << 24, "tokens of the prompt (default: 512)")},
-    {INT_OPTION("generate", 'n', A, generate, 0, 1 << 24, "tokens to generate (default: 64)")},
-    {INT_OPTION("depth", 'd', A, depth, 0, 1 << 24,
-                "tokens that the sequence holds already (default: 0)")},
-    {INT_OPTION("concurrent", 0, A, concurrent, 1, 1024,
-                "also measure what this many texts get together when they are generated at a "
-                "time, each behind a prompt of its own")},
+    {INTS_OPTION("prompt", 'p', A, prompts, 0, 1 << 24, "tokens of the prompt (default: 512)")},
+    {INTS_OPTION("generate", 'n', A, generate, 0, 1 << 24, "tokens to generate (default: 64)")},
+    {STRINGS_OPTION("prompt-generate", 0, A, both, "P,N",
+                    "also measure a prompt of P tokens and N generated behind it, together")},
+    {INTS_OPTION("depth", 'd', A, depths, 0, 1 << 24,
+                 "tokens that the sequence holds already (default: 0)")},
+    {INTS_OPTION("concurrent", 0, A, texts, 1, 1024,
+                 "also measure what this many texts get together when they are generated at a "
+                 "time, each behind a prompt of its own")},
     {INT_OPTION("repetitions", 'r', A, repetitions, 1, 10000, "of each measurement (default: 5)")},
-    {INT_OPTION("prefill-step-size", 0, A, prefill_step_size, 0, 65536,
-                "how many tokens of the prompt to process at a time (default: 512)")},
-    {FLAG_OPTION("json", 0, A, json, "write one JSON object")},
+    {INTS_OPTION("threads", 't', A, threads, 0, 1024,
+                 "threads of the CPU to compute with (default: 0, one for each physical core)")},
+    {CHOICES_OPTION("cache-type", 0, A, cache_types, model_cache_types,
+                    "how keys and values are kept: auto (the default: f16, with --exact f32), f32, "
+                    "f16 or bf16")},
+    {CHOICES_OPTION("kv-bits", 0, A, kv_bits, model_kv_bits,
+                    "keys and values quantised to 4 or 8 bits; none (the default): as they are")},
+    {INTS_OPTION("prefill-step-size", 0, A, steps, 0, 65536,
+                 "how many tokens of the prompt to process at a time (default: 0, 512)")},
+    {CHOICE_OPTION("output", 'o', A, format, bench_formats,
+                   "how rows are written: table (the default), csv, json, jsonl or markdown")},
+    {FLAG_OPTION("json", 0, A, json, "the same as --output json")},
+    {TABLE_OPTION(A, running, options_running)},
     {0},
 };
 
@@ -556,7 +490,10 @@ const struct command command_bench = {
     .details =
         "Measures prompt processing and generation, the memory's read bandwidth and the peak "
         "of the arithmetic units, in one run. MB/token is what is read of weights and cache "
-        "for a token; read, f32 and int8 are the parts of bandwidth and peak that were used. "
+        "for a token; read, f32 and int8 are the parts of bandwidth and peak that were used.\n"
+        "Options that take lists, N,N,..., ranges, 1-4, 1-9+2 or 64-512*2, or names are gone "
+        "through in every combination, of which each makes a row. A model is loaded once. After "
+        "Ctrl-C the rows that were done are written.\n"
         "bench/compare.py and bench/batch.py hold the figures beside llama.cpp's.",
     .options = bench_options,
     .args_size = sizeof(struct bench_args),

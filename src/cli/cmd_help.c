@@ -43,12 +43,13 @@ static void print_option(const struct option *o)
     print_wrapped(o->help, INDENT, INDENT);
 }
 
-static void print_options(const struct option *table)
+/* Those of a table that no line of the whole one before it hides. */
+static void print_options(const struct option *table, const struct option *whole)
 {
     for (const struct option *o = table; o->name || o->kind == OPTION_GROUP; o++) {
         if (o->kind == OPTION_GROUP)
-            print_options(o->group);
-        else
+            print_options(o->group, whole);
+        else if (options_find(whole, o->name) == o)
             print_option(o);
     }
 }
@@ -65,7 +66,7 @@ void help_command(const struct command *c)
         print_wrapped(c->details, 0, 0);
     }
     printf("\noptions:\n");
-    print_options(c->options);
+    print_options(c->options, c->options);
     print_option(&(struct option){.name = "help", .letter = 'h', .help = "show this and exit"});
 }
 

@@ -36,16 +36,22 @@ static struct place find_option(const struct option *table, char *args, const ch
 {
     for (const struct option *o = table; !is_end(o); o++) {
         if (o->kind == OPTION_GROUP) {
-            struct place p = find_option(o->group, args + o->offset, name, size, letter);
+            struct place p =
+                find_option(o->group, args ? args + o->offset : NULL, name, size, letter);
 
             if (p.option)
                 return p;
         } else if (name ? strlen(o->name) == size && strncmp(o->name, name, size) == 0
                         : o->letter == letter) {
-            return (struct place){o, args + o->offset};
+            return (struct place){o, args ? args + o->offset : NULL};
         }
     }
     return (struct place){0};
+}
+
+const struct option *options_find(const struct option *table, const char *name)
+{
+    return find_option(table, NULL, name, strlen(name), 0).option;
 }
 
 static void nearest_option(const struct option *table, const char *name, const char **best,
@@ -202,6 +208,70 @@ static int parse_ids(const struct option *o, struct ids *out, const char *text, 
     return 0;
 }
 
+/* The digits at *text, which moves behind them; false where there are none or too many. */
+static bool take_digits(long long *value, const char **text)
+{
+    char *end;
+
+    if (!isdigit((unsigned char)**text))
+        return false;
+    errno = 0;
+    *value = strtoll(*text, &end, 10);
+    *text = end;
+    return !errno;
+}
+
+/* "512", "1-4", "1-9+2" or "64-512*2" at *text, which moves behind it. */
+static bool take_range(const struct option *o, struct ids *out, const char **text)
+{
+    long long first, last, step = 1;
+    char by = '+';
+
+    if (!take_digits(&first, text))
+        return false;
+    last = first;
+    if (**text == '-') {
+        ++*text;
+        if (!take_digits(&last, text))
+            return false;
+        if (**text == '+' || **text == '*') {
+            by = *(*text)++;
+            if (!take_digits(&step, text))
+                return false;
+        }
+    }
+    if (first < (long long)o->low || last > (long long)o->high || last < first || step < 1 ||
+        step > INT_MAX || (by == '*' && (step < 2 || first < 1)))
+        return false;
+    for (long long i = first; i <= last; i = by == '+' ? i + step : i * step) {
+        if (out->n == OPTIONS_MAX_INTS)
+            return false;
+        out->items[out->n++] = (int32_t)i;
+    }
+    return true;
+}
+
+static int parse_ints(const struct option *o, struct ids *out, const char *text, arena *a,
+                      clm_error *err)
+{
+    const char *at = text;
+
+    out->n = 0;
+    out->items = arena_array(a, int32_t, OPTIONS_MAX_INTS);
+    if (!out->items)
+        return fail(err, CLM_ERR_NOMEM, "no memory for the command line");
+    while (take_range(o, out, &at)) {
+        if (!*at)
+            return 0;
+        if (*at++ != ',')
+            break;
+    }
+    return fail(err, CLM_ERR_ARG,
+                "--%s must be whole numbers from %.0f to %.0f with commas between them, or ranges "
+                "such as 1-4, 1-9+2 or 64-512*2, not %s",
+                o->name, o->low, o->high, text);
+}
+
 /* "DIR" and "FILE" name something that is there, or is to be: no name is none of it. */
 static bool is_nameless(const char *kind, const char *text)
 {
@@ -230,6 +300,41 @@ static int add_string(struct strings *list, const char *text, arena *a, clm_erro
     return 0;
 }
 
+/* The names between commas, one after another. */
+static int parse_names(struct strings *list, const char *text, arena *a, clm_error *err)
+{
+    for (;;) {
+        size_t size = strcspn(text, ",");
+        char *name = arena_array(a, char, size + 1);
+
+        if (!name)
+            return fail(err, CLM_ERR_NOMEM, "no memory for the command line");
+        memcpy(name, text, size);
+        if (add_string(list, name, a, err))
+            return -1;
+        if (!text[size])
+            return 0;
+        text += size + 1;
+    }
+}
+
+static int parse_choices(const struct option *o, struct ids *out, const char *text, arena *a,
+                         clm_error *err)
+{
+    struct strings names = {0};
+
+    if (parse_names(&names, text, a, err))
+        return -1;
+    out->n = 0;
+    out->items = arena_array(a, int32_t, names.n);
+    if (!out->items)
+        return fail(err, CLM_ERR_NOMEM, "no memory for the command line");
+    for (; out->n < names.n; out->n++)
+        if (parse_choice(o, &out->items[out->n], names.items[out->n], err))
+            return -1;
+    return 0;
+}
+
 static int parse_value(struct parser *p, struct place at, const char *text)
 {
     const struct option *o = at.option;
@@ -249,6 +354,12 @@ static int parse_value(struct parser *p, struct place at, const char *text)
         return parse_choice(o, (int *)(void *)at.value, text, p->err);
     case OPTION_IDS:
         return parse_ids(o, (struct ids *)(void *)at.value, text, p->memory, p->err);
+    case OPTION_INTS:
+        return parse_ints(o, (struct ids *)(void *)at.value, text, p->memory, p->err);
+    case OPTION_CHOICES:
+        return parse_choices(o, (struct ids *)(void *)at.value, text, p->memory, p->err);
+    case OPTION_NAMES:
+        return parse_names((struct strings *)(void *)at.value, text, p->memory, p->err);
     case OPTION_STRINGS:
         return add_string((struct strings *)(void *)at.value, text, p->memory, p->err);
     case OPTION_STRING:

@@ -2,7 +2,9 @@
  *
  * A command keeps the values in a struct of its own; its table says at which offset each one lies.
  * Both
- * `--name value` and `--name=value` work, `-n value` and `-nvalue`; `--` ends the options.
+ * `--name value` and `--name=value` work, `-n value` and `-nvalue`; `--` ends the options. A line
+ * hides those of its name further down, so that a command can read an option of a group in a way of
+ * its own.
  */
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
@@ -24,6 +26,9 @@ enum option_kind {
     OPTION_CHOICE,  /* int: the index in choices */
     OPTION_STRINGS, /* struct strings: one or more values, up to the next option; adds up */
     OPTION_IDS,     /* struct ids: numbers with commas between them */
+    OPTION_INTS,    /* struct ids: the same in [low, high], and ranges: 1-4, 1-9+2, 64-512*2 */
+    OPTION_CHOICES, /* struct ids: indices in choices, of names with commas between them */
+    OPTION_NAMES,   /* struct strings: names with commas between them */
     OPTION_GROUP    /* a table of its own, with offsets within this one */
 };
 
@@ -62,6 +67,12 @@ struct option {
     OPTION_LINE(n, l, OPTION_STRINGS, type, member, v, text)
 #define IDS_OPTION(n, l, type, member, text)                                                       \
     OPTION_LINE(n, l, OPTION_IDS, type, member, "ID,ID,...", text)
+#define INTS_OPTION(n, l, type, member, from, to, text)                                            \
+    OPTION_LINE(n, l, OPTION_INTS, type, member, "N,N,...", text), .low = (from), .high = (to)
+#define CHOICES_OPTION(n, l, type, member, names, text)                                            \
+    OPTION_LINE(n, l, OPTION_CHOICES, type, member, "NAME,NAME,...", text), .choices = (names)
+#define NAMES_OPTION(n, l, type, member, text)                                                     \
+    OPTION_LINE(n, l, OPTION_NAMES, type, member, "NAME,NAME,...", text)
 #define CHOICE_OPTION(n, l, type, member, names, text)                                             \
     OPTION_LINE(n, l, OPTION_CHOICE, type, member, "NAME", text), .choices = (names)
 #define TABLE_OPTION(type, member, table)                                                          \
@@ -88,6 +99,12 @@ struct operands {
     int min, max;
     size_t offset; /* of a struct strings */
 };
+
+/* The most values of OPTION_INTS. */
+#define OPTIONS_MAX_INTS 1000
+
+/* The line of a name, NULL: there is none. */
+const struct option *options_find(const struct option *table, const char *name);
 
 /**
  * Read argv[0..argc) into args. Lists come from the arena; strings are those of argv.

@@ -10,8 +10,8 @@
 #include "engine/cache_file.h"
 
 static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
-static const char *const cache_types[] = {"auto", "f32", "f16", "bf16", NULL};
-static const char *const kv_bits[] = {"none", "4", "8", NULL};
+const char *const model_cache_types[] = {"auto", "f32", "f16", "bf16", NULL};
+const char *const model_kv_bits[] = {"none", "4", "8", NULL};
 static const char *const kv_group_sizes[] = {"64", "32", "128", NULL};
 
 const struct option option_model[] = {
@@ -43,14 +43,14 @@ const struct option options_running[] = {
                 "threads of the CPU to compute with (default: 0, one for each physical core)")},
     {FLAG_OPTION("exact", 0, struct model_options, exact,
                  "no approximations: activations and cache stay in float32")},
-    {CHOICE_OPTION("cache-type", 0, struct model_options, cache_type, cache_types,
+    {CHOICE_OPTION("cache-type", 0, struct model_options, cache_type, model_cache_types,
                    "how keys and values are kept: auto (the default: f16, with --exact f32), f32, "
                    "f16 or bf16")},
     {BYTES_OPTION("cache-bytes", 0, struct model_options, cache_bytes,
                   "how much memory keys, values and states may take, such as 800M or 4G; texts "
                   "that are made at a time wait for one another where it is not enough (default: "
                   "no bound)")},
-    {CHOICE_OPTION("kv-bits", 0, struct model_options, kv_bits, kv_bits,
+    {CHOICE_OPTION("kv-bits", 0, struct model_options, kv_bits, model_kv_bits,
                    "quantise keys and values to 4 or 8 bits; none, the default: they stay as they "
                    "are")},
     {CHOICE_OPTION(
@@ -153,16 +153,21 @@ int session_open_devices(struct session *s, const struct model_options *o, clm_e
     return 0;
 }
 
-int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err)
+int session_open_model(struct session *s, const struct model_options *o, clm_error *err)
 {
-    struct engine_options options = model_options_engine(o, max_rows);
-
     if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
         return -1;
     if (session_open_devices(s, o, err))
         return -1;
     s->model = model_open_over(s->dir, o->adapter_path, &s->devices, &cli_log, err);
-    if (!s->model)
+    return s->model ? 0 : -1;
+}
+
+int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err)
+{
+    struct engine_options options = model_options_engine(o, max_rows);
+
+    if (session_open_model(s, o, err))
         return -1;
     if (o->like)
         take_kind(&options, s->model, o->like);

@@ -28,6 +28,8 @@ struct model_options {
 
 extern const struct option option_model[];    /* --model, for a struct model_options */
 extern const struct option options_running[]; /* --model and how to run it */
+/* What cache_type and kv_bits count in, ends with NULL. */
+extern const char *const model_cache_types[], *const model_kv_bits[];
 
 /* Where warnings of the library go: standard error. */
 extern const struct log cli_log;
@@ -43,6 +45,8 @@ struct session {
 /* The devices that the options say. */
 int session_open_devices(struct session *s, const struct model_options *o, clm_error *err);
 
+/* Find the folder, unless that is done, and open devices and model. */
+int session_open_model(struct session *s, const struct model_options *o, clm_error *err);
 /* Find the folder and open device, model and engine; max_rows 0: the engine's choice. */
 int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err);
 /* Find the folder, unless that is done, and open the tokenizer. */

@@ -228,6 +228,21 @@ class BadOptions(Case):
         self.fails(2, "exclude", "bench", "--shape", "storyteller", "-m", MODEL)
         self.fails(2, "--layers", "bench", "--layers", "3")
         self.fails(2, "nothing", "bench", "-p", "0", "-n", "0")
+        self.fails(2, ["--bits", "--shape"], "bench", "--bits", "4")
+        self.fails(2, ["--group-size", "--shape"], "bench", "--group-size", "64")
+        self.fails(2, ["--json", "csv"], "bench", "--json", "-o", "csv")
+        self.fails(2, ["--cache-type", "f17"], "bench", "--cache-type", "f16,f17")
+        self.fails(2, ["--output", "sql"], "bench", "-o", "sql")
+        self.fails(2, "--threads", "bench", "-t", "1,2", "--tensor-parallel", "2")
+        for both in ("8", "8,", "0,8", "8,0", "8,8,8", "8x8"):
+            self.fails(2, ["--prompt-generate", both], "bench", "--prompt-generate", both)
+
+    def test_lists(self):
+        for said in ("", ",", "8,", ",8", "8-4", "8-", "8-16+", "8-16+0", "8-16*1", "0-16*2", "8 9", "-8", "1-20000000",
+                     "99999999999999999999", "0-100000", "8-16-24", "8-16^2"):
+            self.fails(2, ["--prompt", said], "bench", "--prompt=" + said)
+        self.fails(2, "10000", "bench", "-p", "1-200", "-n", "0", "-d", "0-100")
+        self.fails(2, "10000", "bench", "-p", "1-200", "-n", "0", "-t", "1-100")
         # 450 GB of weights: refused before anything is allocated.
         self.fails(1, ["GB of memory", "available"], "bench", "--shape", "llama-3.1-8b", "--layers",
                    "1024", "--bits", "16")

@@ -1,0 +1,269 @@
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "cli/bench.h"
+#include "cli/bench_concurrent.h"
+#include "cli/interrupt.h"
+#include "device/weight.h"
+
+static double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+static int smaller(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+void bench_measure_limits(struct bench_setup *setup)
+{
+    device *d = setup->session->devices.dev;
+    struct device_limits now, *best = &setup->limits;
+
+    d->ops->measure(d, &now);
+    best->read_bytes_per_second = larger(best->read_bytes_per_second, now.read_bytes_per_second);
+    best->f32_flops_per_second = larger(best->f32_flops_per_second, now.f32_flops_per_second);
+    best->int8_ops_per_second = larger(best->int8_ops_per_second, now.int8_ops_per_second);
+}
+
+/* --- time --------------------------------------------------------------------------------------
+ */
+
+/* Random tokens: experts are chosen as for text, and no cache gains from repetition. */
+static void random_tokens(struct bench_runner *b, int n)
+{
+    uint64_t vocab_size = (uint64_t)b->setup->session->model->spec->vocab_size;
+
+    for (int i = 0; i < n; i++)
+        b->tokens[i] = (int32_t)(rng_next(&b->rng) % vocab_size);
+}
+
+static bool go_on(void *ctx, int done, int total)
+{
+    (void)ctx;
+    (void)done;
+    (void)total;
+    return !interrupt_seen();
+}
+
+static int append(struct bench_runner *b, kv_seq *seq, int n, clm_error *err)
+{
+    const float *logits;
+
+    if (n == 0)
+        return 0;
+    random_tokens(b, n);
+    return engine_prefill(b->setup->session->engine, seq, b->tokens, n, b->setup->chunk, go_on,
+                          NULL, &logits, err);
+}
+
+static int generate(struct bench_runner *b, kv_seq *seq, int n, clm_error *err)
+{
+    for (int i = 0; i < n; i++) {
+        struct engine_input input = {seq, b->tokens, 1, .n_logits = 1, .best = true};
+        const float *logits;
+
+        random_tokens(b, 1);
+        if (engine_step(b->setup->session->engine, &input, 1, &logits, err))
+            return -1;
+        if (interrupt_seen())
+            return fail(err, CLM_ERR_CANCELLED, "stopped");
+    }
+    return 0;
+}
+
+/* Seconds of the prompt, of what is generated, or of both; negative with *err. */
+static double time_one(struct bench_runner *b, const struct bench_test *t, clm_error *err)
+{
+    kv_seq *seq = kv_seq_fork(b->base, err);
+    double begin = clock_seconds();
+    int rc = seq ? 0 : -1;
+
+    if (rc == 0 && t->kind != BENCH_GENERATION)
+        rc = append(b, seq, t->prompt, err);
+    if (rc == 0 && t->kind != BENCH_PROMPT)
+        rc = generate(b, seq, t->generate, err);
+    begin = clock_seconds() - begin;
+    kv_seq_close(seq);
+    return rc ? -1 : begin;
+}
+
+/* Seconds of the texts that go on at a time, each behind a prompt of its own. */
+static double time_texts(struct bench_runner *b, const struct bench_test *t, clm_error *err)
+{
+    int done = 0;
+    kv_seq **seqs = mem_zeroed((size_t)t->texts, sizeof *seqs);
+    double seconds = -1;
+
+    if (!seqs)
+        return fail(err, CLM_ERR_NOMEM, "no memory for %d texts", t->texts);
+    for (; done < t->texts; done++) {
+        seqs[done] = kv_seq_fork(b->base, err);
+        if (!seqs[done] || append(b, seqs[done], t->prompt, err))
+            break;
+    }
+    if (done == t->texts)
+        seconds = bench_concurrent(b->setup->session->engine, seqs, t->texts, t->generate, err);
+    for (int i = 0; i < t->texts; i++)
+        kv_seq_close(seqs[i]);
+    mem_free(seqs);
+    return seconds;
+}
+
+static double time_test(struct bench_runner *b, const struct bench_test *t, clm_error *err)
+{
+    return t->kind == BENCH_TEXTS ? time_texts(b, t, err) : time_one(b, t, err);
+}
+
+/* The tokens that a test's time is for. */
+static double tokens_of(const struct bench_test *t)
+{
+    switch (t->kind) {
+    case BENCH_PROMPT:
+        return t->prompt;
+    case BENCH_GENERATION:
+        return t->generate;
+    case BENCH_BOTH:
+        return (double)t->prompt + t->generate;
+    case BENCH_TEXTS:
+        return (double)t->generate * t->texts;
+    }
+    return 0;
+}
+
+/* The base holds as many tokens as the test has before it: what it holds already counts. */
+static int reach_depth(struct bench_runner *b, int depth, clm_error *err)
+{
+    if (b->base && kv_seq_length(b->base) > depth) {
+        kv_seq_close(b->base);
+        b->base = NULL;
+    }
+    if (!b->base)
+        b->base = kv_seq_open(engine_cache(b->setup->session->engine), err);
+    return b->base ? append(b, b->base, depth - kv_seq_length(b->base), err) : -1;
+}
+
+/* Once without the clock: pages of the weights are touched, buffers grow. */
+static int warm_up(struct bench_runner *b, struct bench_test t, clm_error *err)
+{
+    if (t.kind != BENCH_TEXTS)
+        t.prompt = smaller(t.prompt, 8);
+    t.generate = smaller(t.generate, 8);
+    return time_test(b, &t, err) < 0 ? -1 : 0;
+}
+
+/* --- cost --------------------------------------------------------------------------------------
+ */
+
+/* Bytes of weights that a step of n tokens of one sequence reads: each matrix once, of stacked
+ * experts as many as n tokens can choose, of the embedding a row for each. */
+struct reading {
+    const struct spec *spec;
+    int n;
+    double bytes;
+};
+
+static int add_reading(void *ctx, const struct nn_slot *slot)
+{
+    struct reading *r = ctx;
+    double bytes = slot->n_in > 0 ? (double)weight_bytes(slot->weight) : 0;
+
+    if (slot->role == ROLE_EMBED_TOKENS && !r->spec->tie_word_embeddings) {
+        bytes *= (double)r->n / slot->n_out;
+    } else if (slot->n_experts > 0) {
+        const struct moe_spec *moe = &r->spec->layers[slot->layer].branches[slot->branch].moe;
+        double chosen = (double)r->n * moe->router.n_experts_per_token;
+
+        bytes *= chosen < slot->n_experts ? chosen : slot->n_experts;
+    }
+    r->bytes += bytes;
+    return 0;
+}
+
+static double weights_read(const struct model *m, int n)
+{
+    struct reading r = {.spec = m->spec, .n = n};
+
+    nn_slots(m->nn, add_reading, &r);
+    return r.bytes;
+}
+
+/* Of a prompt only the last token's logits are asked for, so that the head is used once. */
+static void prompt_costs(const struct bench_setup *s, struct bench_row *row)
+{
+    const struct model *m = s->session->model;
+    const struct weight *head = &m->nn->lm_head.w;
+    double head_bytes = (double)weight_bytes(head), head_flops = 2.0 * head->n_out * head->n_in;
+    int prompt = row->test.prompt, step = smaller(prompt, engine_max_rows(s->session->engine));
+
+    if (s->chunk > 0)
+        step = smaller(step, s->chunk);
+    row->bytes = (weights_read(m, step) - head_bytes) / step + head_bytes / prompt;
+    row->flops = model_flops_per_token(m) - head_flops + head_flops / prompt;
+}
+
+/* The keys and values before a generated token are on average those of half the way. */
+static void generation_costs(const struct bench_setup *s, struct bench_row *row)
+{
+    const struct bench_test *t = &row->test;
+    const struct model *m = s->session->model;
+    int before = t->depth + (t->kind == BENCH_GENERATION ? 0 : t->prompt) + t->generate / 2;
+    double weights = t->kind == BENCH_TEXTS ? weights_read(m, t->texts) / t->texts
+                                            : (double)model_bytes_per_token(m);
+
+    row->bytes = weights + kv_cache_bytes_of(engine_cache(s->session->engine), before);
+    row->flops = model_flops_per_token(m);
+}
+
+/* What one token reads and computes. */
+static void count_costs(const struct bench_setup *s, struct bench_row *row)
+{
+    const struct bench_test *t = &row->test;
+    struct bench_row prompt = *row;
+
+    if (t->kind != BENCH_PROMPT)
+        generation_costs(s, row);
+    if (t->kind != BENCH_PROMPT && t->kind != BENCH_BOTH)
+        return;
+    prompt_costs(s, &prompt);
+    double part = t->kind == BENCH_PROMPT ? 1 : t->prompt / tokens_of(t);
+
+    row->bytes = part * prompt.bytes + (1 - part) * row->bytes;
+    row->flops = part * prompt.flops + (1 - part) * row->flops;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+int bench_measure(struct bench_runner *b, struct bench_row *row, struct progress *progress,
+                  clm_error *err)
+{
+    int rc = reach_depth(b, row->test.depth, err) || warm_up(b, row->test, err) ? -1 : 0;
+
+    row->n = 0;
+    while (rc == 0 && row->n < b->setup->repetitions) {
+        double seconds = time_test(b, &row->test, err);
+
+        if (seconds >= 0 && interrupt_seen())
+            seconds = fail(err, CLM_ERR_CANCELLED, "stopped");
+        if (seconds < 0) {
+            rc = -1;
+            break;
+        }
+        row->speeds[row->n++] = tokens_of(&row->test) / seconds;
+        progress_show(progress, row->n, b->setup->repetitions);
+    }
+    progress_erase(progress);
+    if (rc)
+        return -1;
+    qsort(row->speeds, (size_t)row->n, sizeof *row->speeds, ascending);
+    count_costs(b->setup, row);
+    return 0;
+}
