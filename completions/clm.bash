@@ -29,6 +29,7 @@ _clm_value() {
     --group-size) COMPREPLY=($(compgen -W "32 64 128" -- "$2")) ;;
     --kv-bits) COMPREPLY=($(compgen -W "none 4 8" -- "$2")) ;;
     --kv-group-size) COMPREPLY=($(compgen -W "32 64 128" -- "$2")) ;;
+    --max-tokens) COMPREPLY=($(compgen -W "all" -- "$2")) ;;
     --shape) COMPREPLY=($(compgen -W "llama-3.2-1b llama-3.1-8b qwen3-0.6b qwen3-30b-a3b gemma-3-4b tinyllama-1.1b mamba2-1.3b falcon-h1-1.5b storyteller" -- "$2")) ;;
     --verbose) COMPREPLY=($(compgen -W "true false" -- "$2")) ;;
     *) return 1 ;;

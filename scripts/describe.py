@@ -19,7 +19,6 @@ VALUES = {
     "mode": "affine mxfp4 nvfp4 mxfp8",
     "cache-type": "auto f32 f16 bf16",
     "kv-bits": "none 4 8",
-    "gpu-layers": "all auto",
     "kv-group-size": "32 64 128",
 }
 FILES = ("MODEL", "FILE", "DIR")
@@ -32,7 +31,7 @@ class Option:
         self.letter, self.name, self.value, self.text = letter, name, value or "", text
         self.repeats = self.value.endswith(" ...")
         self.value = self.value.replace(" ...", "")
-        self.values = self.value.split("|") if "|" in self.value else []
+        self.values = [v for v in self.value.split("|") if v != "N"] if "|" in self.value else []
         if name in VALUES:
             self.values = VALUES[name].split()
             for word in self.values:

@@ -449,7 +449,7 @@ static int chat_run(const void *args, clm_error *err)
     struct talk t = {.args = &a, .progress = progress_open("Prompt", "tokens"), .err = err};
     int rc = -1;
 
-    if (sampling_max_tokens(&a.max_tokens, err) == 0 && sampling_read(&a.sampling, err) == 0)
+    if (sampling_read(&a.sampling, err) == 0)
         rc = talk(&t);
 
     line_input_close(t.in);
@@ -478,9 +478,9 @@ static void chat_defaults(void *args)
 static const struct option chat_options_table[] = {
     {TABLE_OPTION(A, model, options_running)},
     {TABLE_OPTION(A, chat, options_template)},
-    {INT_OPTION("max-tokens", 'n', A, max_tokens, -1, INT_MAX,
-                "how many tokens an answer has at most; -1: until it or the model's context ends "
-                "(default: 256)")},
+    {INT_OR_ALL_OPTION("max-tokens", 'n', A, max_tokens, 1,
+                       "how many tokens an answer has at most; all: until it or the model's "
+                       "context ends (default: 256)")},
     {TABLE_OPTION(A, sampling, options_sampling)},
     {TABLE_OPTION(A, draft, options_draft)},
     {INT_OPTION("prefill-step-size", 0, A, prefill_step_size, 0, 65536,

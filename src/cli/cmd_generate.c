@@ -388,8 +388,8 @@ static int generate_run(const void *args, clm_error *err)
         fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
     else if (a.sampling.sampler.top_logprobs > 0 && !a.json)
         fail(err, CLM_ERR_ARG, "--logprobs is for --json; give both");
-    else if (check_single(&a, err) == 0 && sampling_max_tokens(&a.max_tokens, err) == 0 &&
-             sampling_read(&a.sampling, err) == 0 && open_session(&s, &a, err) == 0 &&
+    else if (check_single(&a, err) == 0 && sampling_read(&a.sampling, err) == 0 &&
+             open_session(&s, &a, err) == 0 &&
              draft_session_open(&draft, &a.draft, &a.model, &s, err) == 0) {
         run.speculation = draft.speculation;
         rc = a.batch.file ? run_batch(&a, &s, draft.speculation, err) : run_session(&run, &s, err);
@@ -432,9 +432,9 @@ static const struct option generate_options_table[] = {
                    "a prompt that was kept by clm cache-prompt or mlx-lm; what is said follows it "
                    "in the same message; without --model the model that it was made with is "
                    "used")},
-    {INT_OPTION("max-tokens", 'n', A, max_tokens, -1, INT_MAX,
-                "how many tokens to generate at most; -1: until the text or the model's context "
-                "ends (default: 100)")},
+    {INT_OR_ALL_OPTION("max-tokens", 'n', A, max_tokens, 1,
+                       "how many tokens to generate at most; all: until the text or the model's "
+                       "context ends (default: 100)")},
     {TABLE_OPTION(A, sampling, options_sampling)},
     {TABLE_OPTION(A, draft, options_draft)},
     {INT_OPTION("prefill-step-size", 0, A, prefill_step_size, 0, 65536,

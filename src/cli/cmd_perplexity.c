@@ -192,8 +192,8 @@ static const struct option perplexity_options[] = {
     {INT_OPTION("ctx-size", 'c', struct perplexity_args, context, 4, INT_MAX,
                 "windows as llama.cpp has them: of N tokens, whole ones only, the first replaced "
                 "by the begin token if the tokenizer has one; the second half counts")},
-    {INT_OPTION("max-tokens", 'n', struct perplexity_args, max_tokens, 0, INT_MAX,
-                "use only this many tokens of the text (default: 0, all)")},
+    {INT_OR_ALL_OPTION("max-tokens", 'n', struct perplexity_args, max_tokens, 0,
+                       "use only this many tokens of the text (default: all, or 0)")},
     {STRING_OPTION("save-logits", 0, struct perplexity_args, save, "FILE",
                    "keep what the model says of each token, for --kl-divergence; 2 bytes for each "
                    "of the vocabulary and each prediction")},

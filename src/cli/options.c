@@ -94,11 +94,15 @@ static int parse_int(const struct option *o, int *out, const char *text, clm_err
     char *end;
     long long value;
 
+    if (o->or_all && !strcmp(text, "all")) {
+        *out = (int)o->high;
+        return 0;
+    }
     errno = 0;
     value = strtoll(text, &end, 10);
     if (end == text || *end || errno || value < (long long)o->low || value > (long long)o->high)
-        return fail(err, CLM_ERR_ARG, "--%s must be a whole number from %.0f to %.0f, not %s",
-                    o->name, o->low, o->high, text);
+        return fail(err, CLM_ERR_ARG, "--%s must be a whole number from %.0f to %.0f%s, not %s",
+                    o->name, o->low, o->high, o->or_all ? " or all" : "", text);
     *out = (int)value;
     return 0;
 }

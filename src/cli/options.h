@@ -40,6 +40,7 @@ struct option {
     const char *value; /* what help calls the value: "N" */
     const char *help;
     double low, high;
+    bool or_all;                /* OPTION_INT: "all" stands for high */
     const char *const *choices; /* ends with NULL */
     const struct option *group;
 };
@@ -55,6 +56,9 @@ struct option {
     OPTION_LINE(n, l, OPTION_BOOL, type, member, "true|false", text)
 #define INT_OPTION(n, l, type, member, from, to, text)                                             \
     OPTION_LINE(n, l, OPTION_INT, type, member, "N", text), .low = (from), .high = (to)
+#define INT_OR_ALL_OPTION(n, l, type, member, from, text)                                          \
+    OPTION_LINE(n, l, OPTION_INT, type, member, "N|all", text), .low = (from), .high = INT_MAX,    \
+                                                                .or_all = true
 #define REAL_OPTION(n, l, type, member, from, to, text)                                            \
     OPTION_LINE(n, l, OPTION_REAL, type, member, "X", text), .low = (from), .high = (to)
 #define SEED_OPTION(n, l, type, member, text)                                                      \

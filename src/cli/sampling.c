@@ -115,16 +115,6 @@ void sampling_release(struct sampling_args *a)
     a->biases = NULL;
 }
 
-int sampling_max_tokens(int *max_tokens, clm_error *err)
-{
-    if (*max_tokens == 0)
-        return fail(err, CLM_ERR_ARG,
-                    "--max-tokens must be 1 or more, or -1 for as many as there is room for");
-    if (*max_tokens < 0)
-        *max_tokens = INT_MAX;
-    return 0;
-}
-
 uint64_t sampling_seed(const struct sampling_args *a)
 {
     uint64_t seed = 0;

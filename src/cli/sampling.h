@@ -25,9 +25,6 @@ void sampling_defaults(struct sampling_args *a);
 int sampling_read(struct sampling_args *a, clm_error *err);
 void sampling_release(struct sampling_args *a);
 
-/* --max-tokens as it is given: -1 becomes INT_MAX, more than any context takes; 0 is refused. */
-int sampling_max_tokens(int *max_tokens, clm_error *err);
-
 /* The seed given, else another one each time. */
 uint64_t sampling_seed(const struct sampling_args *a);
 

@@ -49,9 +49,9 @@ class Output(Case):
         self.assertEqual(len(self.json_lines("generate", "--json", "-n", "1")), 2)
 
     def test_as_many_tokens_as_there_is_room_for(self):
-        *tokens, last = self.json_lines("generate", "--json", PLAIN, "-n", "-1", "-p", "a b " * 500)
+        *tokens, last = self.json_lines("generate", "--json", PLAIN, "-n", "all", "-p", "a b " * 500)
         self.assertEqual(last["prompt_tokens"] + len(tokens), 1025)
-        self.assertEqual(self.plain("-n", "-1", "-p", "hi"), self.plain("-n", "999", "-p", "hi"))
+        self.assertEqual(self.plain("-n", "all", "-p", "hi"), self.plain("-n", "999", "-p", "hi"))
 
     def test_logit_bias(self):
         def first(*args):
