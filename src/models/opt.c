@@ -9,7 +9,9 @@
 static int opt_spec(struct spec *s, config *c, arena *a)
 {
     bool bias = config_bool_or(c, "enable_bias", true);
-    struct norm_spec norm = {.kind = NORM_LAYER, .eps = 1e-5f, .bias = true};
+    bool affine = config_bool_or(c, "layer_norm_elementwise_affine", true);
+    struct norm_spec norm = {
+        .kind = NORM_LAYER, .eps = 1e-5f, .bias = affine, .weightless = !affine};
     struct mlp_spec mlp = {.intermediate_size = config_int(c, "ffn_dim"),
                            .activation = config_activation(c, "activation_function", ACT_RELU),
                            .bias = bias};
@@ -17,9 +19,6 @@ static int opt_spec(struct spec *s, config *c, arena *a)
 
     if (!config_bool_or(c, "do_layer_norm_before", true))
         return config_fail(c, "do_layer_norm_before", "norms after the blocks are not supported");
-    if (!config_bool_or(c, "layer_norm_elementwise_affine", true) ||
-        config_bool_or(c, "_remove_final_layer_norm", false))
-        return config_fail(c, "layer_norm_elementwise_affine", "norms without weights, or none");
     if (config_common(s, c, true, a))
         return -1;
     if (config_int_or(c, "word_embed_proj_dim", s->hidden_size) != s->hidden_size)
@@ -31,6 +30,8 @@ static int opt_spec(struct spec *s, config *c, arena *a)
     s->n_positions =
         s->context_length > 0 && s->context_length <= 1 << 20 ? s->context_length + 2 : 3;
     spec_layers(s, norm, attention, mlp);
+    if (config_bool_or(c, "_remove_final_layer_norm", false))
+        s->final_norm.kind = NORM_NONE;
     return 0;
 }
 

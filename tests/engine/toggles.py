@@ -42,6 +42,8 @@ CASES = [
     ("afmoe", {"num_experts_per_tok": 1}),
     ("gemma3_text", {"hidden_size": 48}),
     ("mpt", {"attn_config": {"alibi": False}}),
+    ("opt", {"layer_norm_elementwise_affine": False, "_remove_final_layer_norm": True}),
+    ("kimi_linear", {"num_shared_experts": 0}),
 ]
 
 
