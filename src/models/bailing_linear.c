@@ -139,9 +139,12 @@ static enum kind kind_of(config *c)
 {
     const char *const *architectures;
     int n = config_strings(c, "architectures", &architectures);
+    const char *type = config_string_or(c, "model_type", "");
 
-    if (strcmp(config_string_or(c, "model_type", ""), "bailing_moe_linear") == 0)
+    if (strcmp(type, "bailing_moe_linear") == 0)
         return LINEAR;
+    if (strcmp(type, "bailing_moe_v3") == 0)
+        return V3;
     return n > 0 && strcmp(architectures[0], "BailingMoeV3ForCausalLM") == 0 ? V3 : HYBRID;
 }
 
@@ -225,7 +228,7 @@ static const struct weight_rule bailing_linear_weights[] = {
 
 const struct family family_bailing_linear = {
     .name = "Ling and Ring, linear attention",
-    .model_types = {"bailing_moe_linear", "bailing_hybrid"},
+    .model_types = {"bailing_moe_linear", "bailing_hybrid", "bailing_moe_v3"},
     .spec = bailing_linear_spec,
     .weights = bailing_linear_weights,
 };

@@ -1,8 +1,10 @@
-/* models/granitemoe.c: Granite 3 with experts.
+/* models/granitemoe.c: Granite 3 with experts, beside a shared one or not.
  *
  *     x += m attention(rms_norm(x))
- *     x += m sum over the k best e of softmax(best)_e expert_e(rms_norm(x))
+ *     x += m (sum over the k best e of softmax(best)_e expert_e(n) + shared(n)),  n = rms_norm(x)
  */
+#include <string.h>
+
 #include "models/family.h"
 
 static int granitemoe_spec(struct spec *s, config *c, arena *a)
@@ -22,6 +24,10 @@ static int granitemoe_spec(struct spec *s, config *c, arena *a)
     };
     struct attention_spec attention;
 
+    if (strcmp(config_string_or(c, "model_type", ""), "granitemoeshared") == 0) {
+        moe.shared = moe.expert;
+        moe.shared.intermediate_size = config_int_or(c, "shared_intermediate_size", 1024);
+    }
     if (config_common(s, c, true, a))
         return -1;
     if (!(logits > 0))
@@ -50,6 +56,8 @@ static const struct weight_rule granitemoe_weights[] = {
     {"model.layers.*.block_sparse_moe.output_linear", SLOTS(1, ROLE_EXPERT_DOWN)},
     {"model.layers.*.block_sparse_moe.experts.gate_up_proj", SPLIT(1, ROLE_EXPERT_GATE, 2)},
     {"model.layers.*.block_sparse_moe.experts.down_proj", SLOTS(1, ROLE_EXPERT_DOWN)},
+    {"model.layers.*.shared_mlp.input_linear", SPLIT(1, ROLE_SHARED_GATE, 2)},
+    {"model.layers.*.shared_mlp.output_linear", SLOTS(1, ROLE_SHARED_DOWN)},
     {"model.norm", FINAL_NORM},
     {"lm_head", LM_HEAD},
     {NULL, IGNORE},
@@ -57,7 +65,7 @@ static const struct weight_rule granitemoe_weights[] = {
 
 const struct family family_granitemoe = {
     .name = "Granite, experts",
-    .model_types = {"granitemoe"},
+    .model_types = {"granitemoe", "granitemoeshared"},
     .spec = granitemoe_spec,
     .weights = granitemoe_weights,
 };

@@ -7,8 +7,10 @@ const struct weight_rule layout_llama[] = {
     {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
     {"model.layers.*.self_attn.{q,k}_norm", ATTENTION_NORMS(0)},
     {"model.layers.*.self_attn.{query,key}_layernorm", ATTENTION_NORMS(0)},
+    {"model.layers.*.post_norm1", POST_NORM(0)}, /* of those that have norms behind blocks too */
     {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
     {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
+    {"model.layers.*.post_norm2", POST_NORM(1)},
     {"model.norm", FINAL_NORM},
     {"lm_head", LM_HEAD},
     {"model.layers.*.self_attn.rotary_emb.**", IGNORE}, /* computed from rope_theta */

@@ -1,4 +1,5 @@
-/* models/llama.c: the Llama family (Llama 2 and 3, Mistral; LLaVA and Pixtral around them).
+/* models/llama.c: the Llama family (Llama 2 and 3, Mistral, Ministral, Code World Model; LLaVA and
+ * Pixtral around them).
  *
  *     x += attention(rms_norm(x))
  *     x += down(silu(gate(n)) * up(n)),  n = rms_norm(x)
@@ -10,22 +11,37 @@
 
 #include "models/family.h"
 
+/* Without layer_types Mistral slides everywhere, Ministral too, Code World Model in all but every
+ * fourth layer from the first on; Llama's config may carry the key, but has no use for it. */
+static int window_of(config *c, const char *type, int layer)
+{
+    int window = config_int_or(c, "sliding_window", 0);
+
+    if (strcmp(type, "ministral") == 0 && !config_is_null(c, "sliding_window"))
+        window = config_window_size(c, "sliding_window", 4096);
+    else if (strcmp(type, "cwm") == 0)
+        window = layer % 4 ? config_window_size(c, "sliding_window", 8192) : 0;
+    else if (strcmp(type, "mistral") != 0)
+        window = 0;
+    return config_window(c, layer, window);
+}
+
 static int llama_spec(struct spec *s, config *c, arena *a)
 {
-    bool mistral = strcmp(config_string_or(c, "model_type", ""), "mistral") == 0;
+    const char *type = config_string_or(c, "model_type", "");
     struct norm_spec norm = config_rms_norm(c);
     struct attention_spec attention;
     struct mlp_spec mlp = config_gated_mlp(c);
-    /* Mistral slides everywhere; Llama's config may carry the key, but only layer_types gives it a
-     * meaning. */
-    int window = config_int_or(c, "sliding_window", 0);
 
     if (config_common(s, c, true, a))
         return -1;
+    if (strcmp(type, "cwm") == 0 && !config_has(c, "rope_parameters") &&
+        !config_has(c, "rope_scaling"))
+        return config_fail(c, "rope_parameters", "it is missing");
     attention = config_attention(c, s, 10000, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
-        attention.window = config_window(c, i, mistral ? window : 0);
+        attention.window = window_of(c, type, i);
         layer_add(&s->layers[i], branch_attention(norm, attention));
         layer_add(&s->layers[i], branch_mlp(norm, mlp));
     }
@@ -35,7 +51,8 @@ static int llama_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_llama = {
     .name = "Llama, Mistral",
-    .model_types = {"llama", "mistral", "pixtral", "llava", "xverse", "iquestcoder"},
+    .model_types = {"llama", "mistral", "pixtral", "llava", "xverse", "iquestcoder", "ministral",
+                    "cwm"},
     .spec = llama_spec,
     .weights = layout_llama,
 };

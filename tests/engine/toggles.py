@@ -44,6 +44,19 @@ CASES = [
     ("mpt", {"attn_config": {"alibi": False}}),
     ("opt", {"layer_norm_elementwise_affine": False, "_remove_final_layer_norm": True}),
     ("kimi_linear", {"num_shared_experts": 0}),
+    ("llama", {"model_type": "ministral", "architectures": ["MinistralForCausalLM"], "sliding_window": 5,
+               "layer_types": ["sliding_attention", "full_attention"]}),
+    ("llama", {"model_type": "ministral", "architectures": ["MinistralForCausalLM"], "sliding_window": 5}),
+    ("llama", {"model_type": "cwm", "architectures": ["CwmForCausalLM"], "num_hidden_layers": 5, "sliding_window": 5,
+               "rope_parameters": {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 16.0, "low_freq_factor": 1.0,
+                                   "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}),
+    ("granite", {"model_type": "hyperclovax", "architectures": ["HyperCLOVAXForCausalLM"]}),
+    ("granite", {"model_type": "hyperclovax", "architectures": ["HyperCLOVAXForCausalLM"], "use_post_norm": False,
+                 "attention_multiplier": None}),
+    ("granitemoe", {"model_type": "granitemoeshared", "architectures": ["GraniteMoeSharedForCausalLM"],
+                    "shared_intermediate_size": 12}),
+    ("granitemoe", {"model_type": "granitemoeshared", "architectures": ["GraniteMoeSharedForCausalLM"],
+                    "shared_intermediate_size": 0}),
 ]
 
 
