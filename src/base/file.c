@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,6 +64,17 @@ void file_identity_release(struct file_identity *id)
     *id = (struct file_identity){0};
 }
 
+/* tmpfs, ramfs and hugetlbfs, by the numbers of linux/magic.h. */
+static bool lies_in_memory(int fd)
+{
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs))
+        return false;
+    return (uint32_t)fs.f_type == 0x01021994 || (uint32_t)fs.f_type == 0x858458f6 ||
+           (uint32_t)fs.f_type == 0x958458f6;
+}
+
 int file_map(struct file_map *map, const char *path, clm_error *err)
 {
     struct stat st;
@@ -92,6 +104,7 @@ int file_map(struct file_map *map, const char *path, clm_error *err)
     }
     map->data = data;
     map->size = (size_t)st.st_size;
+    map->in_memory = lies_in_memory(fd);
 
 cleanup:
     close(fd);

@@ -12,6 +12,7 @@
 struct file_map {
     const uint8_t *data;
     size_t size;
+    bool in_memory; /* its file system has no disk behind it */
 };
 
 /* What a file was like at some time. */

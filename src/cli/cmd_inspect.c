@@ -4,7 +4,6 @@
 
 #include "cli/command.h"
 #include "cli/describe.h"
-#include "cli/memory_need.h"
 #include "cli/output.h"
 #include "cli/session.h"
 #include "device/weight.h"
@@ -285,7 +284,11 @@ static int inspect_run(const void *args, clm_error *err)
     struct session s = {0};
     struct strbuf b = {0};
     struct totals totals;
-    int rc = session_open(&s, &a->model, 0, err);
+    struct model_options model = a->model;
+    int rc;
+
+    model.described = true;
+    rc = session_open(&s, &model, 0, err);
 
     if (rc == 0) {
         totals = count_totals(&s);

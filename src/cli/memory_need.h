@@ -4,10 +4,6 @@
 
 #include "models/model.h"
 
-/* Bytes that this process may still take: what the system calls available, within the limits of the
- * control group. 0: unknown. */
-size_t memory_available(void);
-
 /**
  * CLM_ERR_NOMEM, with the numbers, when random weights of a config in a format, and the cache of
  * length tokens in f32, exceed what is available. name stands for the config in messages.

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/interrupt.h"
 #include "cli/locate.h"
 #include "engine/cache_file.h"
 
@@ -153,12 +154,18 @@ int session_open_devices(struct session *s, const struct model_options *o, clm_e
     return 0;
 }
 
+static bool go_on(void)
+{
+    return !interrupt_seen();
+}
+
 int session_open_model(struct session *s, const struct model_options *o, clm_error *err)
 {
     if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
         return -1;
     if (session_open_devices(s, o, err))
         return -1;
+    s->devices.read_ahead = o->described ? NULL : go_on;
     s->model = model_open_over(s->dir, o->adapter_path, &s->devices, &cli_log, err);
     return s->model ? 0 : -1;
 }

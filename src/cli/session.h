@@ -24,6 +24,7 @@ struct model_options {
     /* A prompt cache's file: where the options do not say how keys and values are kept, they are
      * kept as there. NULL: none */
     const char *like;
+    bool described; /* it is not going to run, so that its weights stay on the disk */
 };
 
 extern const struct option option_model[];    /* --model, for a struct model_options */

@@ -331,6 +331,14 @@ const char *checkpoint_metadata(const checkpoint *c, const char *key)
     return NULL;
 }
 
+bool checkpoint_on_disk(const checkpoint *c)
+{
+    for (size_t i = 0; i < c->n_files; i++)
+        if (!c->files[i].map.in_memory)
+            return true;
+    return false;
+}
+
 size_t checkpoint_bytes(const checkpoint *c)
 {
     return c->n_bytes;

@@ -2,6 +2,8 @@
 #ifndef FORMAT_CHECKPOINT_H
 #define FORMAT_CHECKPOINT_H
 
+#include <stdbool.h>
+
 #include "base/dtype.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -38,6 +40,9 @@ const struct checkpoint_tensor *checkpoint_find(const checkpoint *c, const char 
 
 /* The value of a metadata key of the first file that has it ("format", ...), or NULL. */
 const char *checkpoint_metadata(const checkpoint *c, const char *key);
+
+/* Whether any of its files lies on a disk, and not in memory alone. */
+bool checkpoint_on_disk(const checkpoint *c);
 
 /* Bytes of all tensors together. */
 size_t checkpoint_bytes(const checkpoint *c);

@@ -32,6 +32,11 @@ static int open_devices(struct model_devices *where, const clm_model_options *o,
     return model_devices_open_group(where, o->tensor_parallel, o->device, o->n_threads, err);
 }
 
+static bool go_on(void)
+{
+    return true;
+}
+
 clm_model *clm_model_open(const char *path, const clm_model_options *options, clm_error *err)
 {
     clm_model_options o = options ? *options : (clm_model_options){0};
@@ -49,8 +54,10 @@ clm_model *clm_model_open(const char *path, const clm_model_options *options, cl
         fail(err, CLM_ERR_NOMEM, "no memory for a model");
     else if (o.gpu_layers < GPU_LAYERS_NONE)
         fail(err, CLM_ERR_ARG, "gpu_layers must be -1 or more, not %d", o.gpu_layers);
-    else if (open_devices(&m->devices, &o, err) == 0)
+    else if (open_devices(&m->devices, &o, err) == 0) {
+        m->devices.read_ahead = go_on;
         m->model = model_open_over(path, o.adapter_path, &m->devices, &m->log, err);
+    }
     if (m->model)
         m->tokenizer = tokenizer_open(path, &m->log, err);
     if (m->tokenizer && end_tokens_load(&m->end_tokens, path, m->tokenizer, err) == 0)

@@ -10,6 +10,7 @@
 #include "models/bind.h"
 #include "models/family.h"
 #include "models/place.h"
+#include "models/read_ahead.h"
 #include "models/registry.h"
 #include "models/share.h"
 
@@ -330,7 +331,9 @@ struct model *model_open_over(const char *path, const char *adapter_path,
         return NULL;
     rc = open_files(m, path, log, err) ||
          (adapter && open_adapter(m, adapter, adapter_path, err)) || describe(m, adapter, err) ||
-         model_place(m, &whole, NULL, log, err) || model_bind(m, path, adapter, log, err);
+         model_place(m, &whole, NULL, log, err) ||
+         (where->read_ahead && model_read_ahead(m, where->read_ahead, log, err)) ||
+         model_bind(m, path, adapter, log, err);
     adapter_close(&a);
     if (rc == 0) {
         nn_model_share(m->nn);
