@@ -134,6 +134,30 @@ const void *binder_place(const struct binder *b, const void *from, size_t size)
     return to;
 }
 
+uint8_t *binder_room(const struct binder *b, size_t size)
+{
+    uint8_t *room;
+
+    if (b->dev->ops->reads_host)
+        return model_alloc(b->m, b->dev, size, b->err);
+    room = mem_alloc(size);
+    return room ? room : fail_null(b->err, CLM_ERR_NOMEM, "%s: no memory", b->path);
+}
+
+const void *binder_settle(const struct binder *b, uint8_t *room, size_t size)
+{
+    const void *place = b->dev->ops->reads_host ? room : binder_place(b, room, size);
+
+    binder_drop(b, room);
+    return place;
+}
+
+void binder_drop(const struct binder *b, uint8_t *room)
+{
+    if (!b->dev->ops->reads_host)
+        mem_free(room);
+}
+
 void store_number(uint8_t *numbers, size_t i, float f, enum weight_format format)
 {
     uint16_t h = format == WEIGHT_F16 ? f32_to_f16(f) : f32_to_bf16(f);

@@ -88,14 +88,13 @@ static int make_dense(struct binder *b, struct weight *w, const struct piece *p,
         d.codes ? binder_plane(b, p->part[PART_SCALES], p, s, expert, rows, w->n_in / 16) : NULL;
     if (!d.scales)
         return -1;
-    d.to = mem_alloc(size);
+    d.to = binder_room(b, size);
     if (!d.to)
         return fail(b->err, CLM_ERR_NOMEM, "%s: no memory for %s", b->path,
                     p->part[PART_WEIGHT]->name);
     thread_pool_for(b->pool, w->n_out, 64, widen, &d);
     *w = (struct weight){.format = WEIGHT_BF16, .n_out = w->n_out, .n_in = w->n_in};
-    w->data = binder_place(b, d.to, size);
-    mem_free(d.to);
+    w->data = binder_settle(b, d.to, size);
     return w->data ? 0 : -1;
 }
 

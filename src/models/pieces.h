@@ -81,6 +81,14 @@ int binder_check_rotations(const struct binder *b);
 /* Host memory to device memory of the model; NULL with the error. */
 const void *binder_place(const struct binder *b, const void *from, size_t size);
 
+/* Host memory to make a weight of size bytes in, NULL with the error: the model's own where the
+ * device reads that, so that the threads that make its parts are the first to touch them, which
+ * says on which NUMA node they lie. binder_settle tells where the weight lies then, NULL with the
+ * error; the other lets go of a room, or of none, that came to nothing. */
+uint8_t *binder_room(const struct binder *b, size_t size);
+const void *binder_settle(const struct binder *b, uint8_t *room, size_t size);
+void binder_drop(const struct binder *b, uint8_t *room);
+
 /* numbers[i] = f, rounded to a dense format; any alignment. */
 void store_number(uint8_t *numbers, size_t i, float f, enum weight_format format);
 

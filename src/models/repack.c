@@ -258,7 +258,7 @@ struct repacking {
     float *numbers; /* [threads, n_in], of dense weights */
 };
 
-/* Codes to a stream of bits, in the order wanted; out is [n_in * bits / 8], zeroed. */
+/* Codes to a stream of bits, in the order wanted; out is [n_in * bits / 8]. */
 static void pack_row(uint8_t *out, const uint8_t *codes, const struct repacking *r)
 {
     uint64_t bits = 0;
@@ -370,30 +370,25 @@ static int make_affine(struct binder *b, struct repacking *r)
     size_t rows = (size_t)r->w.n_out, size = rows * weight_row_bytes(&r->w);
     size_t scales = rows * weight_scale_row_bytes(&r->w);
     bool mapped = lies_right(r);
-    int rc = -1;
 
-    r->data = mapped ? NULL : mem_alloc(size);
-    r->scales = mem_alloc(scales);
-    r->biases = mem_alloc(scales);
+    r->data = mapped ? NULL : binder_room(b, size);
+    r->scales = binder_room(b, scales);
+    r->biases = binder_room(b, scales);
     if ((!mapped && !r->data) || !r->scales || !r->biases) {
-        no_memory(b, r->p);
-        goto cleanup;
+        binder_drop(b, r->data);
+        binder_drop(b, r->scales);
+        binder_drop(b, r->biases);
+        return no_memory(b, r->p);
     }
     thread_pool_for(b->pool, r->w.n_out, TILE, repack_tile, r);
     if (mapped)
         r->w.data = b->dev->ops->map(
             b->dev, r->m->codes + (size_t)r->p->row * weight_row_bytes(&r->w), size, b->err);
     else
-        r->w.data = binder_place(b, r->data, size);
-    r->w.scales = binder_place(b, r->scales, scales);
-    r->w.biases = binder_place(b, r->biases, scales);
-    rc = r->w.data && r->w.scales && r->w.biases ? 0 : -1;
-
-cleanup:
-    mem_free(r->data);
-    mem_free(r->scales);
-    mem_free(r->biases);
-    return rc;
+        r->w.data = binder_settle(b, r->data, size);
+    r->w.scales = binder_settle(b, r->scales, scales);
+    r->w.biases = binder_settle(b, r->biases, scales);
+    return r->w.data && r->w.scales && r->w.biases ? 0 : -1;
 }
 
 static int make_dense(struct binder *b, struct repacking *r)
@@ -401,15 +396,14 @@ static int make_dense(struct binder *b, struct repacking *r)
     size_t size = (size_t)r->w.n_out * weight_row_bytes(&r->w);
 
     r->numbers = mem_alloc((size_t)thread_pool_size(b->pool) * (size_t)r->w.n_in * sizeof(float));
-    r->data = r->numbers ? mem_alloc(size) : NULL;
+    r->data = r->numbers ? binder_room(b, size) : NULL;
     if (r->data) {
         thread_pool_for(b->pool, r->w.n_out, TILE, dense_tile, r);
-        r->w.data = binder_place(b, r->data, size);
+        r->w.data = binder_settle(b, r->data, size);
     } else {
         no_memory(b, r->p);
     }
     mem_free(r->numbers);
-    mem_free(r->data);
     return r->w.data ? 0 : -1;
 }
 
