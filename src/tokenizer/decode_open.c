@@ -5,7 +5,6 @@
 #include "tokenizer/decode.h"
 
 #define MAX_STAGES 256
-#define MAX_DEPTH 32
 
 const char *const decode_cleanup[CLEANUP_COUNT][2] = {
     {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
@@ -16,7 +15,6 @@ const char *const decode_cleanup[CLEANUP_COUNT][2] = {
 struct opening {
     struct decoder *d;
     struct reader *r;
-    int depth;
 };
 
 static bool is_fused(const struct decoder *d)
@@ -169,32 +167,15 @@ static int open_ctc(struct opening *o, const json *v)
     return 0;
 }
 
-static int open_stage(struct opening *o, const json *v);
-
-static int open_sequence(struct opening *o, const json *v)
+static int open_stage(void *ctx, const json *v)
 {
-    const json *list;
-    int rc = 0;
-
-    if (o->depth == MAX_DEPTH)
-        return fail(o->r->err, CLM_ERR_UNSUPPORTED, "%s: decoder: nested too deep", o->r->name);
-    if (read_array(o->r, v, "decoders", &list))
-        return -1;
-    o->depth++;
-    for (size_t i = 0; i < json_size(list) && !rc; i++)
-        rc = open_stage(o, json_at(list, i));
-    o->depth--;
-    return rc;
-}
-
-static int open_stage(struct opening *o, const json *v)
-{
+    struct opening *o = ctx;
     const char *type = read_type(o->r, v);
 
     if (!type)
         return -1;
     if (!strcmp(type, "Sequence"))
-        return open_sequence(o, v);
+        return read_sequence(o->r, v, "decoders", open_stage, o);
     if (!strcmp(type, "ByteLevel"))
         return add_stage(o, DECODE_BYTE_LEVEL) && add_stage(o, DECODE_LOSSY) ? 0 : -1;
     if (!strcmp(type, "ByteFallback"))

@@ -5,13 +5,11 @@
 #include "tokenizer/normalize.h"
 
 #define MAX_STAGES 256
-#define MAX_DEPTH 32
 
 struct opening {
     struct normalizer *n;
     const uint8_t *table;
     struct reader *r;
-    int depth;
 };
 
 static struct normal_stage *add_stage(struct opening *o, enum normal_kind kind)
@@ -86,26 +84,9 @@ static int open_bert(struct opening *o, const json *v)
     return 0;
 }
 
-static int open_stage(struct opening *o, const json *v);
-
-static int open_sequence(struct opening *o, const json *v)
+static int open_stage(void *ctx, const json *v)
 {
-    const json *list;
-    int rc = 0;
-
-    if (o->depth == MAX_DEPTH)
-        return fail(o->r->err, CLM_ERR_UNSUPPORTED, "%s: normalizer: nested too deep", o->r->name);
-    if (read_array(o->r, v, "normalizers", &list))
-        return -1;
-    o->depth++;
-    for (size_t i = 0; i < json_size(list) && !rc; i++)
-        rc = open_stage(o, json_at(list, i));
-    o->depth--;
-    return rc;
-}
-
-static int open_stage(struct opening *o, const json *v)
-{
+    struct opening *o = ctx;
     static const struct {
         const char *name;
         enum normal_kind kind;
@@ -128,7 +109,7 @@ static int open_stage(struct opening *o, const json *v)
             return add_stage(o, plain[i].kind) ? 0 : -1;
     }
     if (!strcmp(type, "Sequence"))
-        return open_sequence(o, v);
+        return read_sequence(o->r, v, "normalizers", open_stage, o);
     if (!strcmp(type, "Strip"))
         return open_strip(o, v);
     if (!strcmp(type, "Replace"))

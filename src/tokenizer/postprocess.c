@@ -7,7 +7,6 @@
 #include "base/memory.h"
 
 #define MAX_ITEMS 4096
-#define MAX_DEPTH 32
 
 /* The text grows in parts, which a later processor of a sequence sees one by one: a template makes
  * a part of each of its pieces, and [CLS] and [SEP] go around each part. */
@@ -128,27 +127,17 @@ static int open_bert(struct list *list, const struct list *inner, const json *v,
     return 0;
 }
 
-static int open_processor(struct list *list, const json *v, int depth, struct reader *r);
+struct opening {
+    struct list *list;
+    struct reader *r;
+};
 
-static int open_sequence(struct list *list, const json *v, int depth, struct reader *r)
+static int open_processor(void *ctx, const json *v)
 {
-    const json *processors;
-
-    if (depth == MAX_DEPTH)
-        return fail(r->err, CLM_ERR_UNSUPPORTED, "%s: post_processor: nested too deep", r->name);
-    if (read_array(r, v, "processors", &processors))
-        return -1;
-    for (size_t i = 0; i < json_size(processors); i++) {
-        if (open_processor(list, json_at(processors, i), depth + 1, r))
-            return -1;
-    }
-    return 0;
-}
-
-static int open_processor(struct list *list, const json *v, int depth, struct reader *r)
-{
+    const struct opening *o = ctx;
+    struct list *list = o->list, *inner;
+    struct reader *r = o->r;
     const char *type = read_type(r, v);
-    struct list *inner;
     int rc;
 
     if (!type)
@@ -156,7 +145,7 @@ static int open_processor(struct list *list, const json *v, int depth, struct re
     if (!strcmp(type, "ByteLevel")) /* changes offsets only */
         return 0;
     if (!strcmp(type, "Sequence"))
-        return open_sequence(list, v, depth, r);
+        return read_sequence(r, v, "processors", open_processor, ctx);
     if (strcmp(type, "TemplateProcessing") && strcmp(type, "BertProcessing") &&
         strcmp(type, "RobertaProcessing"))
         return unknown_type(r, type);
@@ -175,8 +164,10 @@ static int open_processor(struct list *list, const json *v, int depth, struct re
 static int open_items(struct post_items *out, const json *v, bool special, struct list *list,
                       struct reader *r)
 {
+    struct opening o = {list, r};
+
     *list = (struct list){.items = {POST_TEXT}, .count = 1, .special = special};
-    if (list_end_part(list, r) || (!json_is_null(v) && open_processor(list, v, 0, r)))
+    if (list_end_part(list, r) || (!json_is_null(v) && open_processor(&o, v)))
         return -1;
     out->items = mem_alloc(list->count * sizeof *out->items + 1);
     if (!out->items)

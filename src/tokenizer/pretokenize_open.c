@@ -8,7 +8,6 @@
 #include "tokenizer/unicode.h"
 
 #define MAX_STAGES 256
-#define MAX_DEPTH 32
 
 static const char gpt2_expression[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -17,7 +16,6 @@ struct opening {
     struct pretokenizer *p;
     const uint8_t *table;
     struct reader *r;
-    int depth;
 };
 
 static bool is_space(int32_t c, int32_t unused)
@@ -202,33 +200,15 @@ static int open_fixed_length(struct opening *o, const json *v)
     return 0;
 }
 
-static int open_stage(struct opening *o, const json *v);
-
-static int open_sequence(struct opening *o, const json *v)
+static int open_stage(void *ctx, const json *v)
 {
-    const json *list;
-    int rc = 0;
-
-    if (o->depth == MAX_DEPTH)
-        return fail(o->r->err, CLM_ERR_UNSUPPORTED, "%s: %s: nested too deep", o->r->name,
-                    o->r->part);
-    if (read_array(o->r, v, "pretokenizers", &list))
-        return -1;
-    o->depth++;
-    for (size_t i = 0; i < json_size(list) && !rc; i++)
-        rc = open_stage(o, json_at(list, i));
-    o->depth--;
-    return rc;
-}
-
-static int open_stage(struct opening *o, const json *v)
-{
+    struct opening *o = ctx;
     const char *type = read_type(o->r, v);
 
     if (!type)
         return -1;
     if (!strcmp(type, "Sequence"))
-        return open_sequence(o, v);
+        return read_sequence(o->r, v, "pretokenizers", open_stage, o);
     if (!strcmp(type, "Split"))
         return open_split(o, v);
     if (!strcmp(type, "ByteLevel"))

@@ -5,6 +5,8 @@
 
 #include "base/utf8.h"
 
+#define MAX_DEPTH 32 /* of components within components */
+
 bool json_is_null(const json *v)
 {
     return json_kind(v) == JSON_ABSENT || json_kind(v) == JSON_NULL;
@@ -111,4 +113,21 @@ int unknown_type(struct reader *r, const char *type)
 {
     return fail(r->err, CLM_ERR_UNSUPPORTED, "%s: %s of type \"%s\" is not supported", r->name,
                 r->part, type);
+}
+
+int read_sequence(struct reader *r, const json *o, const char *list,
+                  int (*open)(void *ctx, const json *component), void *ctx)
+{
+    const json *components;
+    int rc = 0;
+
+    if (r->depth == MAX_DEPTH)
+        return fail(r->err, CLM_ERR_UNSUPPORTED, "%s: %s: nested too deep", r->name, r->part);
+    if (read_array(r, o, list, &components))
+        return -1;
+    r->depth++;
+    for (size_t i = 0; i < json_size(components) && !rc; i++)
+        rc = open(ctx, json_at(components, i));
+    r->depth--;
+    return rc;
 }

@@ -21,6 +21,7 @@ struct reader {
     const char *part; /* "normalizer", "decoder", ... */
     arena *memory;    /* of the tokenizer */
     clm_error *err;
+    int depth; /* of the component that is read within others */
 };
 
 /* Every reader returns 0, or -1 with the error filled. An absent or null key takes the default;
@@ -37,6 +38,11 @@ int read_array(struct reader *r, const json *o, const char *key, const json **ou
 /* The component's "type", NUL-terminated in the document; NULL with the error. */
 const char *read_type(struct reader *r, const json *o);
 int unknown_type(struct reader *r, const char *type);
+
+/* A "Sequence": open(ctx, component) for each in its list. Too many within one another are an
+ * error. */
+int read_sequence(struct reader *r, const json *o, const char *list,
+                  int (*open)(void *ctx, const json *component), void *ctx);
 
 bool json_is_null(const json *v); /* absent or null */
 
