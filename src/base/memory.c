@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #define ALIGNMENT 64
+#define FIRST_ITEMS 16 /* of a list that grows */
 #define HUGE_PAGE ((size_t)2 << 20)
 
 /* Allocations that still succeed on this thread, or -1: no limit. */
@@ -74,6 +75,23 @@ void *mem_resize(void *old, size_t size)
         return NULL;
     grown = realloc(old, size ? size : 1);
     return old ? grown : counted(grown);
+}
+
+void *mem_grow(void *items, size_t *capacity, size_t n, size_t size)
+{
+    size_t wanted = *capacity <= SIZE_MAX / 2 ? 2 * *capacity : SIZE_MAX, bytes;
+    void *grown;
+
+    if (items && n <= *capacity)
+        return items;
+    if (wanted < n)
+        wanted = n;
+    if (wanted < FIRST_ITEMS)
+        wanted = FIRST_ITEMS;
+    grown = size_mul(wanted, size, &bytes) ? mem_resize(items, bytes) : NULL;
+    if (grown)
+        *capacity = wanted;
+    return grown;
 }
 
 void mem_free(void *p)

@@ -15,6 +15,13 @@ void *mem_resize(void *old, size_t size);
 void mem_free(void *p);
 char *mem_strdup(const char *s);
 
+/**
+ * A list that grows: items, of which there is room for *capacity, each of size bytes, with room for
+ * n at least; where that is more than there is, moved, with room for twice as many as before. NULL
+ * where there is no memory, or the bytes do not fit a size_t: items and *capacity are as they were.
+ */
+void *mem_grow(void *items, size_t *capacity, size_t n, size_t size);
+
 /* 64-byte aligned, not zeroed; freed by mem_free_aligned. */
 void *mem_alloc_aligned(size_t size);
 void mem_free_aligned(void *p);

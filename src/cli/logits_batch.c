@@ -33,12 +33,8 @@ struct lists {
 
 static int begin_list(struct lists *l, clm_error *err)
 {
-    size_t *grown = l->begins;
+    size_t *grown = mem_grow(l->begins, &l->capacity, l->n + 1, sizeof *grown);
 
-    if (l->n == l->capacity) {
-        l->capacity = 2 * l->capacity + 64;
-        grown = mem_resize(l->begins, l->capacity * sizeof *grown);
-    }
     if (!grown)
         return fail(err, CLM_ERR_NOMEM, "no memory for %zu lists of tokens", l->n);
     l->begins = grown;

@@ -180,16 +180,11 @@ static void sort_files(struct cache_folder *f)
 static struct folder_file *add_file(struct cache_folder *f, const char *name)
 {
     struct folder_file *file;
+    void *files = mem_grow(f->files, &f->capacity, f->n_files + 1, sizeof(struct folder_file *));
 
-    if (f->n_files == f->capacity) {
-        size_t capacity = 2 * f->capacity + 16;
-        struct folder_file **grown = mem_resize(f->files, capacity * sizeof(struct folder_file *));
-
-        if (!grown)
-            return NULL;
-        f->files = grown;
-        f->capacity = capacity;
-    }
+    if (!files)
+        return NULL;
+    f->files = files;
     file = mem_zeroed(1, sizeof *file);
     if (!file)
         return NULL;
@@ -292,18 +287,12 @@ struct stock {
 /* False: no memory. */
 static bool stock_add(struct stock *s, const char *name, const struct stat *st)
 {
-    struct stored *file;
+    struct stored *file = mem_grow(s->files, &s->capacity, s->n + 1, sizeof *file);
 
-    if (s->n == s->capacity) {
-        size_t capacity = 2 * s->capacity + 32;
-        struct stored *grown = mem_resize(s->files, capacity * sizeof *grown);
-
-        if (!grown)
-            return false;
-        s->files = grown;
-        s->capacity = capacity;
-    }
-    file = &s->files[s->n++];
+    if (!file)
+        return false;
+    s->files = file;
+    file += s->n++;
     snprintf(file->name, sizeof file->name, "%s", name);
     file->bytes = (size_t)st->st_size;
     file->used = st->st_mtim;

@@ -49,17 +49,11 @@ static int parse_pair(struct parser *p)
     struct pair *pair;
     size_t size;
 
-    if (p->n == p->capacity) {
-        size_t wanted = p->capacity ? p->capacity * 2 : 64, bytes;
-        struct pair *grown =
-            size_mul(wanted, sizeof *grown, &bytes) ? mem_resize(p->pairs, bytes) : NULL;
-
-        if (!grown)
-            return no_memory(p);
-        p->pairs = grown;
-        p->capacity = wanted;
-    }
-    pair = &p->pairs[p->n];
+    pair = mem_grow(p->pairs, &p->capacity, p->n + 1, sizeof *pair);
+    if (!pair)
+        return no_memory(p);
+    p->pairs = pair;
+    pair += p->n;
     if (json_scan_key(&p->scan, &pair->tensor) || json_scan_string(&p->scan, &pair->shard, &size) ||
         check_shard_name(p, pair->shard, size))
         return -1;

@@ -25,18 +25,12 @@ struct parser {
 /* Room for one more item in a growing array. */
 static int reserve(struct parser *p, void **array, size_t n, size_t *capacity, size_t item)
 {
-    size_t wanted = *capacity ? *capacity * 2 : 64;
-    size_t bytes;
-    void *grown;
+    void *grown = mem_grow(*array, capacity, n + 1, item);
 
-    if (n < *capacity)
-        return 0;
-    grown = size_mul(wanted, item, &bytes) ? mem_resize(*array, bytes) : NULL;
     if (!grown)
-        return fail(p->err, CLM_ERR_NOMEM, "%s: no memory for %zu tensors or metadata", p->name,
-                    wanted);
+        return fail(p->err, CLM_ERR_NOMEM, "%s: no memory for more than %zu tensors or metadata",
+                    p->name, n);
     *array = grown;
-    *capacity = wanted;
     return 0;
 }
 

@@ -13,7 +13,7 @@ const char *const dry_default_breakers[DRY_DEFAULT_BREAKERS] = {"\n", ":", "\"",
 /* Breakers as they are found, in room that doubles. */
 struct building {
     struct dry_breakers *out;
-    int capacity;
+    size_t capacity;
     const tokenizer *t;
     struct token_list tokens;
     clm_error *err;
@@ -48,20 +48,16 @@ static bool has(const struct dry_breakers *b, int32_t head, const int32_t *tail,
 static int add(struct building *g, int32_t head, const int32_t *tail, int n)
 {
     struct dry_breakers *b = g->out;
+    void *items;
 
     if (n > MAX_TAIL)
         n = MAX_TAIL;
     if (has(b, head, tail, n))
         return 0;
-    if (b->n == g->capacity) {
-        int capacity = g->capacity ? 2 * g->capacity : 64;
-        struct dry_breaker *grown = mem_resize(b->items, (size_t)capacity * sizeof *grown);
-
-        if (!grown)
-            return no_memory(g->err);
-        b->items = grown;
-        g->capacity = capacity;
-    }
+    items = mem_grow(b->items, &g->capacity, (size_t)b->n + 1, sizeof *b->items);
+    if (!items)
+        return no_memory(g->err);
+    b->items = items;
     b->items[b->n++] = (struct dry_breaker){head, (int)b->tails.count, n};
     for (int i = 0; i < n; i++)
         token_list_add(&b->tails, tail[i]);

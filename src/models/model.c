@@ -16,17 +16,11 @@
 
 void *model_alloc(struct model *m, device *d, size_t size, clm_error *err)
 {
-    void *p;
+    void *p = mem_grow(m->owned, &m->owned_capacity, m->n_owned + 1, sizeof *m->owned);
 
-    if (m->n_owned == m->owned_capacity) {
-        size_t capacity = m->owned_capacity ? 2 * m->owned_capacity : 64;
-        struct model_owned *grown = mem_resize(m->owned, capacity * sizeof *grown);
-
-        if (!grown)
-            return fail_null(err, CLM_ERR_NOMEM, "weights: no memory");
-        m->owned = grown;
-        m->owned_capacity = capacity;
-    }
+    if (!p)
+        return fail_null(err, CLM_ERR_NOMEM, "weights: no memory");
+    m->owned = p;
     p = d->ops->alloc(d, size, err);
     if (p)
         m->owned[m->n_owned++] = (struct model_owned){d, p};

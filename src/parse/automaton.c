@@ -9,16 +9,13 @@
 static uint32_t add_node(struct automaton *a, int32_t symbol, uint32_t depth)
 {
     if (a->n_nodes == a->capacity) {
-        size_t capacity = a->capacity ? a->capacity * 2 : 32, bytes;
-        struct automaton_node *nodes;
+        void *nodes = a->n_nodes < UINT32_MAX
+                          ? mem_grow(a->nodes, &a->capacity, a->n_nodes + 1, sizeof *a->nodes)
+                          : NULL;
 
-        if (capacity > UINT32_MAX || !size_mul(capacity, sizeof *nodes, &bytes))
-            return 0;
-        nodes = mem_resize(a->nodes, bytes);
         if (!nodes)
             return 0;
         a->nodes = nodes;
-        a->capacity = capacity;
     }
     a->nodes[a->n_nodes] =
         (struct automaton_node){.symbol = symbol, .depth = depth, .match = AUTOMATON_NO_MATCH};

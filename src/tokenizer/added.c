@@ -20,15 +20,11 @@ int64_t added_next_id(const struct added *a, const struct vocab *vocab)
 
 static int reserve(struct added *a, struct reader *r)
 {
-    size_t capacity = a->capacity ? a->capacity * 2 : 64, bytes;
-    struct added_token *tokens;
+    void *tokens = mem_grow(a->tokens, &a->capacity, a->count + 1, sizeof *a->tokens);
 
-    if (a->count < a->capacity)
-        return 0;
-    if (!size_mul(capacity, sizeof *tokens, &bytes) || !(tokens = mem_resize(a->tokens, bytes)))
+    if (!tokens)
         return no_memory(r);
     a->tokens = tokens;
-    a->capacity = capacity;
     return 0;
 }
 
@@ -118,15 +114,11 @@ static int add_part(struct added_parts *out, size_t begin, size_t end, int32_t t
                     clm_error *err)
 {
     if (out->count == out->capacity) {
-        size_t capacity = out->capacity ? out->capacity * 2 : 16, bytes;
-        struct added_part *items = NULL;
+        void *items = mem_grow(out->items, &out->capacity, out->count + 1, sizeof *out->items);
 
-        if (size_mul(capacity, sizeof *items, &bytes))
-            items = mem_resize(out->items, bytes);
         if (!items)
             return fail(err, CLM_ERR_NOMEM, "a text of %zu parts", out->count);
         out->items = items;
-        out->capacity = capacity;
     }
     out->items[out->count++] = (struct added_part){.begin = begin, .end = end, .token = token};
     return 0;

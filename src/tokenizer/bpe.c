@@ -26,19 +26,11 @@ struct word {
 
 static int scratch_reserve(struct bpe_scratch *s, size_t n, clm_error *err)
 {
-    size_t capacity = s->capacity ? s->capacity : FIRST_CAPACITY;
-    void *p = NULL;
+    void *ids = n <= INT32_MAX / 4 ? mem_grow(s->ids, &s->capacity, n, sizeof *s->ids) : NULL;
 
-    if (n <= s->capacity)
-        return 0;
-    while (capacity < n)
-        capacity *= 2;
-    if (capacity <= INT32_MAX / 2)
-        p = mem_resize(s->ids, capacity * sizeof *s->ids);
-    if (!p)
+    if (!ids)
         return fail(err, CLM_ERR_NOMEM, "a word of %zu symbols", n);
-    s->ids = p;
-    s->capacity = capacity;
+    s->ids = ids;
     return 0;
 }
 

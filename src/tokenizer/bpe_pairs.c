@@ -8,19 +8,14 @@
 
 int bpe_pairs_reserve(struct bpe_pairs *p, size_t n, clm_error *err)
 {
-    size_t capacity = p->capacity ? p->capacity : 16;
     void *rules;
 
-    if (n <= p->capacity)
-        return 0;
     if (n > MOST_RULES)
         return fail(err, CLM_ERR_UNSUPPORTED, "%zu merges are too many", n);
-    capacity = n > 2 * capacity ? n : 2 * capacity;
-    rules = mem_resize(p->rules, capacity * sizeof *p->rules);
+    rules = mem_grow(p->rules, &p->capacity, n, sizeof *p->rules);
     if (!rules)
         return fail(err, CLM_ERR_NOMEM, "a table of %zu merges", n);
     p->rules = rules;
-    p->capacity = capacity;
     return 0;
 }
 

@@ -14,15 +14,11 @@ int pieces_add(struct pieces *p, size_t begin, size_t size, size_t head, clm_err
     if (!size)
         return 0;
     if (p->count == p->capacity) {
-        size_t capacity = p->capacity ? p->capacity * 2 : 64, bytes;
-        struct piece *items = NULL;
+        void *items = mem_grow(p->items, &p->capacity, p->count + 1, sizeof *p->items);
 
-        if (size_mul(capacity, sizeof *items, &bytes))
-            items = mem_resize(p->items, bytes);
         if (!items)
             return fail(err, CLM_ERR_NOMEM, "a text of %zu pieces", p->count);
         p->items = items;
-        p->capacity = capacity;
     }
     p->items[p->count++] = (struct piece){.begin = (uint32_t)begin,
                                           .size = (uint32_t)size,
@@ -39,15 +35,11 @@ static size_t head_at(struct piece piece, size_t offset)
 static int add_match(struct pre_scratch *x, size_t begin, size_t end, bool is_match, clm_error *err)
 {
     if (x->n_matches == x->capacity) {
-        size_t capacity = x->capacity ? x->capacity * 2 : 64, bytes;
-        struct pre_match *matches = NULL;
+        void *matches = mem_grow(x->matches, &x->capacity, x->n_matches + 1, sizeof *x->matches);
 
-        if (size_mul(capacity, sizeof *matches, &bytes))
-            matches = mem_resize(x->matches, bytes);
         if (!matches)
             return fail(err, CLM_ERR_NOMEM, "a text of %zu pieces", x->n_matches);
         x->matches = matches;
-        x->capacity = capacity;
     }
     x->matches[x->n_matches++] =
         (struct pre_match){.begin = (uint32_t)begin, .end = (uint32_t)end, .is_match = is_match};

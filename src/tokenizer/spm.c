@@ -43,15 +43,11 @@ static int by_rank(const void *a, const void *b)
 static int merge_push(struct spm_merges *list, struct spm_merge merge, clm_error *err)
 {
     if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? list->capacity * 2 : 4096, bytes;
-        void *p = NULL;
+        void *items = mem_grow(list->items, &list->capacity, list->count + 1, sizeof *list->items);
 
-        if (size_mul(capacity, sizeof *list->items, &bytes))
-            p = mem_resize(list->items, bytes);
-        if (!p)
-            return fail(err, CLM_ERR_NOMEM, "no memory for %zu merges", capacity);
-        list->items = p;
-        list->capacity = capacity;
+        if (!items)
+            return fail(err, CLM_ERR_NOMEM, "no memory for more than %zu merges", list->count);
+        list->items = items;
     }
     list->items[list->count++] = merge;
     return 0;

@@ -113,15 +113,12 @@ static int read_piece(struct spm *m, struct span text, clm_error *err)
     if (check_piece(m, &piece, err))
         return -1;
     if (m->n_pieces == m->capacity) {
-        size_t capacity = m->capacity ? m->capacity * 2 : 1024, bytes;
-        void *p = NULL;
+        void *pieces = mem_grow(m->pieces, &m->capacity, m->n_pieces + 1, sizeof *m->pieces);
 
-        if (size_mul(capacity, sizeof *m->pieces, &bytes))
-            p = mem_resize(m->pieces, bytes);
-        if (!p)
-            return fail(err, CLM_ERR_NOMEM, "%s: no memory for %zu pieces", m->name, capacity);
-        m->pieces = p;
-        m->capacity = capacity;
+        if (!pieces)
+            return fail(err, CLM_ERR_NOMEM, "%s: no memory for more than %zu pieces", m->name,
+                        m->n_pieces);
+        m->pieces = pieces;
     }
     m->pieces[m->n_pieces++] = piece;
     return 0;

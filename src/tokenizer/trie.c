@@ -6,15 +6,13 @@
 static int add_node(struct trie *t, clm_error *err)
 {
     if (t->n_nodes == t->capacity) {
-        size_t capacity = t->capacity ? t->capacity * 2 : 256, bytes;
         int32_t *ends = NULL;
 
-        if (capacity < UINT32_MAX / 2 && size_mul(capacity, sizeof *ends, &bytes))
-            ends = mem_resize(t->ends, bytes);
+        if (t->n_nodes < UINT32_MAX / 4)
+            ends = mem_grow(t->ends, &t->capacity, t->n_nodes + 1, sizeof *ends);
         if (!ends)
             return fail(err, CLM_ERR_NOMEM, "a search tree of %zu nodes", t->n_nodes);
         t->ends = ends;
-        t->capacity = capacity;
     }
     t->ends[t->n_nodes++] = -1;
     return 0;

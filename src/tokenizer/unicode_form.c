@@ -36,19 +36,11 @@ static bool has_no_decomposition(int32_t c)
 
 static int reserve(struct normal_scratch *x, size_t n, clm_error *err)
 {
-    size_t capacity = x->capacity ? x->capacity : 256, bytes;
-    void *p = NULL;
+    void *characters = mem_grow(x->characters, &x->capacity, n, sizeof *x->characters);
 
-    if (n <= x->capacity)
-        return 0;
-    while (capacity < n)
-        capacity *= 2;
-    if (size_mul(capacity, sizeof *x->characters, &bytes))
-        p = mem_resize(x->characters, bytes);
-    if (!p)
+    if (!characters)
         return fail(err, CLM_ERR_NOMEM, "a text of %zu characters", n);
-    x->characters = p;
-    x->capacity = capacity;
+    x->characters = characters;
     return 0;
 }
 

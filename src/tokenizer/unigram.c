@@ -15,19 +15,11 @@
 
 static int reserve(struct unigram_scratch *x, size_t n, clm_error *err)
 {
-    size_t capacity = x->capacity ? x->capacity : 256, bytes;
-    void *p = NULL;
+    void *nodes = mem_grow(x->nodes, &x->capacity, n, sizeof *x->nodes);
 
-    if (n <= x->capacity)
-        return 0;
-    while (capacity < n)
-        capacity *= 2;
-    if (size_mul(capacity, sizeof *x->nodes, &bytes))
-        p = mem_resize(x->nodes, bytes);
-    if (!p)
+    if (!nodes)
         return fail(err, CLM_ERR_NOMEM, "a text of %zu bytes", n);
-    x->nodes = p;
-    x->capacity = capacity;
+    x->nodes = nodes;
     return 0;
 }
 

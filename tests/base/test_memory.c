@@ -157,6 +157,32 @@ static void test_fail_after_is_per_thread(void **state)
     mem_free(there);
 }
 
+static void test_growing(void **state)
+{
+    size_t capacity = 0, before;
+    int *items = NULL, *same;
+
+    (void)state;
+    for (int i = 0; i < 1000; i++) {
+        before = capacity;
+        items = mem_grow(items, &capacity, (size_t)i + 1, sizeof *items);
+        CHECK(items && capacity > (size_t)i, "no room for %d", i);
+        CHECK(capacity == before || capacity >= 2 * before, "%zu after %zu", capacity, before);
+        items[i] = i;
+    }
+    for (int i = 0; i < 1000; i++)
+        CHECK(items[i] == i, "%d became %d", i, items[i]);
+    same = mem_grow(items, &capacity, 5000, sizeof *items);
+    CHECK(same && capacity == 5000, "room for %zu", capacity);
+    items = same;
+    mem_fail_after(0);
+    CHECK(!mem_grow(items, &capacity, 5001, sizeof *items) && capacity == 5000, "no memory");
+    CHECK(mem_fail_after(-1), "it was asked for");
+    CHECK(mem_grow(items, &capacity, 5000, sizeof *items) == items, "there is room");
+    CHECK(!mem_grow(items, &capacity, SIZE_MAX / 2, sizeof *items) && capacity == 5000, "absurd");
+    mem_free(items);
+}
+
 static void test_checked_sizes(void **state)
 {
     size_t out = 42;
@@ -172,15 +198,11 @@ static void test_checked_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_zero_sizes),
-        cmocka_unit_test(test_contents),
-        cmocka_unit_test(test_aligned),
-        cmocka_unit_test(test_absurd_sizes),
-        cmocka_unit_test(test_fail_after),
-        cmocka_unit_test(test_resize_failure_keeps_the_block),
-        cmocka_unit_test(test_live),
-        cmocka_unit_test(test_fail_after_is_per_thread),
-        cmocka_unit_test(test_checked_sizes),
+        cmocka_unit_test(test_zero_sizes), cmocka_unit_test(test_contents),
+        cmocka_unit_test(test_aligned),    cmocka_unit_test(test_absurd_sizes),
+        cmocka_unit_test(test_fail_after), cmocka_unit_test(test_resize_failure_keeps_the_block),
+        cmocka_unit_test(test_live),       cmocka_unit_test(test_fail_after_is_per_thread),
+        cmocka_unit_test(test_growing),    cmocka_unit_test(test_checked_sizes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
