@@ -146,11 +146,20 @@ static int reach_depth(struct bench_runner *b, int depth, clm_error *err)
     return b->base ? append(b, b->base, depth - kv_seq_length(b->base), err) : -1;
 }
 
-/* Once without the clock: pages of the weights are touched, buffers grow. */
+/* The tokens of a prompt that are processed at a time. */
+static int step_of(const struct bench_setup *s, int prompt)
+{
+    int step = smaller(prompt, engine_max_rows(s->session->engine));
+
+    return s->chunk > 0 ? smaller(step, s->chunk) : step;
+}
+
+/* Once without the clock: pages of the weights are touched, buffers grow, a GPU's libraries are
+ * loaded and choose their kernels for a step of this size. */
 static int warm_up(struct bench_runner *b, struct bench_test t, clm_error *err)
 {
     if (t.kind != BENCH_TEXTS)
-        t.prompt = smaller(t.prompt, 8);
+        t.prompt = step_of(b->setup, t.prompt);
     t.generate = smaller(t.generate, 8);
     return time_test(b, &t, err) < 0 ? -1 : 0;
 }
@@ -197,10 +206,8 @@ static void prompt_costs(const struct bench_setup *s, struct bench_row *row)
     const struct model *m = s->session->model;
     const struct weight *head = &m->nn->lm_head.w;
     double head_bytes = (double)weight_bytes(head), head_flops = 2.0 * head->n_out * head->n_in;
-    int prompt = row->test.prompt, step = smaller(prompt, engine_max_rows(s->session->engine));
+    int prompt = row->test.prompt, step = step_of(s, prompt);
 
-    if (s->chunk > 0)
-        step = smaller(step, s->chunk);
     row->bytes = (weights_read(m, step) - head_bytes) / step + head_bytes / prompt;
     row->flops = model_flops_per_token(m) - head_flops + head_flops / prompt;
 }
