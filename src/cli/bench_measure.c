@@ -252,8 +252,10 @@ static int ascending(const void *a, const void *b)
 int bench_measure(struct bench_runner *b, struct bench_row *row, struct progress *progress,
                   clm_error *err)
 {
-    int rc = reach_depth(b, row->test.depth, err) || warm_up(b, row->test, err) ? -1 : 0;
+    int rc;
 
+    progress_show(progress, 0, b->setup->repetitions);
+    rc = reach_depth(b, row->test.depth, err) || warm_up(b, row->test, err) ? -1 : 0;
     row->n = 0;
     while (rc == 0 && row->n < b->setup->repetitions) {
         double seconds = time_test(b, &row->test, err);

@@ -8,7 +8,8 @@
  * Bring those tensors into memory that every token uses: none that no place takes, no embedding of
  * which rows are looked up. Nothing is done where a sample says that they are there, where the
  * files lie in memory anyway, and where there is not memory enough to keep them. log hears how far
- * it is; go_on is asked whether to.
+ * it is; go_on is asked whether to. Linux tells which pages of a file are there only to those who
+ * may write it; for others it is taken to be there.
  *
  * Returns 0, or -1 with CLM_ERR_CANCELLED where go_on says no.
  */

@@ -94,6 +94,17 @@ class Progress(Case):
         last = t.text.rindex(b"tokens, ", 0, t.text.index(b"=========="))
         self.assertIn(b"\r\x1b[K", t.text[last:t.text.index(b"==========")])
 
+    def test_bench(self):
+        t = Terminal("bench", "--shape", "storyteller", "-p", "8,16", "-n", "0", "-r", "2", stdout=subprocess.PIPE)
+        with t.process.stdout as out:
+            self.assertIn(b"prompt ", out.read())
+        self.assertEqual(t.wait(), 0)
+        shown = self.columns(t.text.decode())
+        for line in ("Test 1 of 2: 0/2 runs, 0%", "Test 1 of 2: 1/2 runs, 50%", "Test 2 of 2: 1/2 runs, 50%"):
+            self.assertIn(line, shown)
+        self.assertLessEqual(max(map(len, shown)), COLUMNS)
+        self.assertTrue(t.text.endswith(b"\r\x1b[K"), t.text[-20:])
+
     def test_not_elsewhere(self):
         result = command.run("generate", "-p", LONG, "-n", "3", "--prefill-step-size", "64")
         self.assertEqual((result.returncode, result.stderr), (0, b""))
