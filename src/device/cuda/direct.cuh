@@ -373,17 +373,19 @@ static __device__ __forceinline__ void take_rows_of_x(uint8_t *shared, const str
 #pragma unroll 1
         for (int i = threadIdx.x; i - lane < n; i += blockDim.x) {
             int k = first + 8 * i;
-            float v[8];
+            float v[8], w[8];
 
+            norm_weights(w, s, k); /* on their way while x is */
 #pragma unroll
             for (int j = 0; j < 8; j++)
                 v[j] = i < n ? next[j] : 0;
             floats8(next, x, k + 8 * blockDim.x, s.n_in, s.wide);
             if (s.norm.there) {
 #pragma unroll
-                for (int j = 0; j < 8; j++)
+                for (int j = 0; j < 8; j++) {
                     squares += v[j] * v[j];
-                times_weights(v, s, k);
+                    v[j] *= w[j];
+                }
             }
             put_piece<C, SHIFT, PAIRS>(shared, s, l, v, i, n, r);
         }

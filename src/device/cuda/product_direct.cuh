@@ -226,19 +226,17 @@ static __device__ __forceinline__ void meet(int group, int n_warps)
         asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(32 * n_warps) : "memory");
 }
 
-/* The norm of each row is written down, by one block. */
-static __device__ void put_norm(const float *squares, const struct stream &s)
+/* The norm of each row is written down, by each block its share, while weights are on their way. */
+static __device__ __forceinline__ void put_norm(const float *squares, const struct stream &s)
 {
-    for (int r = 0; r < s.x_rows; r++) {
-        float factor = norm_factor(squares + r * DIRECT_WARPS, DIRECT_WARPS, s);
-
-        for (int k = 8 * threadIdx.x; k < s.n_in; k += 8 * blockDim.x) {
-            float v[8];
+    for (int r = 0; r < s.x_rows; r++)
+        for (int k = 8 * (int)(blockIdx.x + gridDim.x * threadIdx.x); k < s.n_in;
+             k += 8 * (int)(gridDim.x * blockDim.x)) {
+            float factor = norm_factor(squares + r * DIRECT_WARPS, DIRECT_WARPS, s), v[8];
 
             floats8(v, s.x + r * s.x_stride, k, s.n_in, s.wide);
             finish_norm(v, s, r, k, factor, true);
         }
-    }
 }
 
 template <int C, int SHIFT, int PAIRS>
@@ -281,6 +279,8 @@ static __global__ void __launch_bounds__(32 * DIRECT_WARPS, 1)
     cuda_wait();
     take_rows_of_x<C, SHIFT, PAIRS>(shared, s, l, first_chunk * D::CHUNK);
     __syncthreads();
+    if (s.norm.there)
+        put_norm(squares, s);
 
     const int n_pairs = s.halved ? s.x_rows : (s.x_rows + 1) / 2;
     const uint32_t place = shared_address(shared) + unit_place<C>(0, t, column % 2);
@@ -332,8 +332,6 @@ static __global__ void __launch_bounds__(32 * DIRECT_WARPS, 1)
     while (now.tile < s.n_tiles)
         if (turn(bunches[0]) || turn(bunches[1]) || (D::DEPTH > 2 && turn(bunches[D::DEPTH - 1])))
             break;
-    if (s.norm.there && blockIdx.x == gridDim.x - 1)
-        put_norm(squares, s);
 }
 
 /* The kernel for codes in groups of 2^SHIFT. */

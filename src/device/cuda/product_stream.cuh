@@ -151,13 +151,23 @@ static __device__ __forceinline__ void x_numbers(float v[8], const struct stream
     floats8(v, s.x + r * s.x_stride, k, s.n_in, s.wide);
 }
 
+/* What numbers [k, k + 8) of a norm are multiplied by. */
+static __device__ __forceinline__ void norm_weights(float w[8], const struct stream &s, int k)
+{
+    if (s.norm.there && s.norm.w && k < s.n_in) {
+        floats8(w, s.norm.w, k, s.n_in, true);
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        w[j] = 1;
+}
+
 static __device__ __forceinline__ void times_weights(float v[8], const struct stream &s, int k)
 {
     float w[8];
 
-    if (!s.norm.there || !s.norm.w || k >= s.n_in)
-        return;
-    floats8(w, s.norm.w, k, s.n_in, true);
+    norm_weights(w, s, k);
 #pragma unroll
     for (int j = 0; j < 8; j++)
         v[j] *= w[j];
