@@ -165,11 +165,11 @@ static void time_rows(device *d, const struct matrices *m, const char *name, int
     for (int64_t i = 0; i < (int64_t)rows * w->n_in; i++)
         ((float *)x.data)[i] = (float)(int32_t)random_u64() * 0x1p-31f;
     for (int i = 0; i < 3; i++)
-        d->ops->matmul(d, &(struct matmul_job){&y, &w[i % m->n], NULL}, 1, &x);
+        d->ops->matmul(d, &(struct matmul_job){.y = &y, .w = &w[i % m->n]}, 1, &x);
     for (begin = now(); n < MAX_CALLS && (n < 3 || now() - begin < SECONDS); n++) {
         double start = now();
 
-        d->ops->matmul(d, &(struct matmul_job){&y, &w[n % m->n], NULL}, 1, &x);
+        d->ops->matmul(d, &(struct matmul_job){.y = &y, .w = &w[n % m->n]}, 1, &x);
         seconds[n] = now() - start;
     }
     qsort(seconds, (size_t)n, sizeof *seconds, by_value);
@@ -248,7 +248,7 @@ static double time_pass(device *d, const struct model *m, tensor *x, tensor *y, 
             ys[n] = y[n];
             ys[n].rows = xs.rows;
             ys[n].cols = m->w[s][n].w->n_out;
-            jobs[n] = (struct matmul_job){&ys[n], m->w[s][n].w, NULL};
+            jobs[n] = (struct matmul_job){.y = &ys[n], .w = m->w[s][n].w};
         }
         d->ops->matmul(d, jobs, n, &xs);
     }

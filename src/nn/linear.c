@@ -53,7 +53,8 @@ static void adapt(pass *p, const struct nn_linear *l, const tensor *x, tensor *y
     p->ops->add(p->dev, y, more, 1);
 }
 
-void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y)
+static void products(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y,
+                     bool careful)
 {
     struct matmul_job jobs[MAX_JOBS];
     int n_jobs = 0;
@@ -65,13 +66,27 @@ void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *
         else if (l[i]->rotation.signs)
             rotated(p, l[i], x, y[i]);
         else
-            jobs[n_jobs++] = (struct matmul_job){.y = y[i], .w = &l[i]->w, .bias = bias_of(l[i])};
+            jobs[n_jobs++] = (struct matmul_job){
+                .y = y[i], .w = &l[i]->w, .bias = bias_of(l[i]), .careful = careful};
     }
     if (!p->failed && n_jobs > 0)
         p->ops->matmul(p->dev, jobs, n_jobs, x);
     for (int i = 0; i < n; i++)
         if (l[i]->lora)
             adapt(p, l[i], x, y[i]);
+}
+
+void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y)
+{
+    products(p, l, n, x, y, false);
+}
+
+tensor *nn_linear_careful(pass *p, const struct nn_linear *l, const tensor *x)
+{
+    tensor *y;
+
+    products(p, &l, 1, x, &y, true);
+    return y;
 }
 
 void nn_embed(pass *p, const struct nn_linear *table, const int32_t *ids, float scale, tensor *x)

@@ -44,7 +44,7 @@ static void choose(pass *p, const struct nn_moe *m, const tensor *x, tensor *ids
 {
     struct router_params router = m->spec->router;
     const tensor *read = nn_norm(p, &m->router_norm, x, x->cols);
-    tensor *logits = nn_linear(p, &m->router, read); /* [T, E] */
+    tensor *logits = nn_linear_careful(p, &m->router, read); /* [T, E] */
 
     if (p->failed)
         return;

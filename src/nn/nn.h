@@ -7,6 +7,9 @@
 
 /* nn/linear.c */
 tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x); /* [T, n_out] */
+/* The same in f32 even where others are approximated: what chooses should not turn on a rounding.
+ */
+tensor *nn_linear_careful(pass *p, const struct nn_linear *l, const tensor *x);
 /* n products of one x, each weight read once; y[i] [T, n_out of l[i]]. n <= 6 */
 void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y);
 /* The product with the matrix of one expert, [T, n_out]. */

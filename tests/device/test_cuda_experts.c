@@ -76,8 +76,8 @@ static void check(struct pair *p, const struct weight *like, int rows, int per_r
         pair_tensor(p, y[i], rows * per_row, like->n_out);
     }
     for (int d = 0; d < PAIR_DEVICES; d++) {
-        struct matmul_job jobs[JOBS] = {{&y[0][d], w[0][d], bias->at[d]},
-                                        {&y[1][d], w[1][d], NULL}};
+        struct matmul_job jobs[JOBS] = {{.y = &y[0][d], .w = w[0][d], .bias = bias->at[d]},
+                                        {.y = &y[1][d], .w = w[1][d]}};
         tensor chosen = {ids->at[d], DTYPE_I32, rows, per_row, per_row};
 
         p->dev[d]->ops->matmul_experts(p->dev[d], jobs, JOBS, EXPERTS, &x[d], &chosen);

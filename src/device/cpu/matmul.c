@@ -203,13 +203,13 @@ static int find_form(struct call *c, const struct item *item)
     return c->n_forms++;
 }
 
-static void add_item(struct call *c, const struct cpu_task *task)
+static void add_item(struct call *c, const struct cpu_task *task, bool exact)
 {
     struct item *item = &c->items[c->n_items++];
 
     *item = (struct item){
         .task = *task,
-        .product = c->d->matmul.choose(task->w, task->n_rows, c->d->exact),
+        .product = c->d->matmul.choose(task->w, task->n_rows, exact),
     };
     item->form = find_form(c, item);
     cut_into_tiles(c, item);
@@ -224,17 +224,19 @@ static void add_items(struct call *c, const struct matmul_job *jobs, int n_jobs,
             const struct weight *w = &jobs[j].w[groups[g].expert];
             const float *bias = jobs[j].bias;
 
-            add_item(c, &(struct cpu_task){
-                            .w = w,
-                            .bias = bias ? bias + (int64_t)groups[g].expert * w->n_out : NULL,
-                            .x = x->data,
-                            .x_stride = x->stride,
-                            .x_rows = groups[g].x_rows,
-                            .y = jobs[j].y->data,
-                            .y_stride = jobs[j].y->stride,
-                            .y_rows = groups[g].y_rows,
-                            .n_rows = groups[g].n_rows,
-                        });
+            struct cpu_task task = {
+                .w = w,
+                .bias = bias ? bias + (int64_t)groups[g].expert * w->n_out : NULL,
+                .x = x->data,
+                .x_stride = x->stride,
+                .x_rows = groups[g].x_rows,
+                .y = jobs[j].y->data,
+                .y_stride = jobs[j].y->stride,
+                .y_rows = groups[g].y_rows,
+                .n_rows = groups[g].n_rows,
+            };
+
+            add_item(c, &task, c->d->exact || jobs[j].careful);
         }
 }
 

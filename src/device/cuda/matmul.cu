@@ -1,8 +1,9 @@
 /* device/cuda/matmul.cu: which way a product goes, and rows of an embedding.
  *
  * Exact products all go one way, in f32. Of others few rows go through the kernels that read
- * weights at the speed of memory, many to cuBLASLt. Weights of f32 stay f32 everywhere: routers and
- * the like are, and what they choose should not turn on a rounding.
+ * weights at the speed of memory, many to cuBLASLt. Weights of f32 stay f32 everywhere; so do
+ * products that are to be careful, those of routers: what these choose should not turn on a
+ * rounding.
  */
 #include "device/cuda/products.h"
 
@@ -12,7 +13,8 @@
 
 enum {
     THREADS = 256,
-    FEW = 8 /* rows that no other way is faster for */
+    FEW = 8,          /* rows that no other way is faster for */
+    CAREFUL_ROWS = 64 /* of a product in f32 */
 };
 
 /* --- Products --- */
@@ -116,13 +118,31 @@ static void product_in_streams(struct cuda_device *c, const struct matmul_job *j
     }
 }
 
+/* In f32, with the norm that waits where it is of that. */
+static void careful_product(struct cuda_device *c, const struct matmul_job *job, const tensor *x)
+{
+    const struct cuda_waiting *w = &c->waiting;
+    struct cuda_product p;
+    struct cuda_norm norm = w->norm;
+
+    cuda_product_of(&p, job, 1, x);
+    if (x->rows > CAREFUL_ROWS) {
+        cuda_product_dense_f32(c, job, x);
+    } else if (w->kind == CUDA_NORM && takes_norm(&p, &norm)) {
+        cuda_take(c);
+        cuda_product_block(c, job, x, &norm);
+    } else {
+        cuda_product_block(c, job, x, NULL);
+    }
+}
+
 /* How many of the jobs can go together, the first of them included. */
 static int count_alike(const struct cuda_device *c, const struct matmul_job *jobs, int n_jobs)
 {
     int n = 1;
 
-    while (n < n_jobs && n < CUDA_STREAM_JOBS && cuda_stream_rows(c, jobs[n].w) &&
-           cuda_stream_alike(jobs[0].w, jobs[n].w))
+    while (n < n_jobs && n < CUDA_STREAM_JOBS && !jobs[n].careful &&
+           cuda_stream_rows(c, jobs[n].w) && cuda_stream_alike(jobs[0].w, jobs[n].w))
         n++;
     return n;
 }
@@ -152,8 +172,12 @@ void cuda_matmul(device *d, const struct matmul_job *jobs, int n_jobs, const ten
             cuda_product_f32(c, &jobs[i], x, NULL);
             continue;
         }
+        if (jobs[i].careful) {
+            careful_product(c, &jobs[i], x);
+            continue;
+        }
         if (!is_few(c, jobs[i].w, x->rows)) {
-            while (i + n < n_jobs && !is_few(c, jobs[i + n].w, x->rows))
+            while (i + n < n_jobs && !jobs[i + n].careful && !is_few(c, jobs[i + n].w, x->rows))
                 n++;
             if (cuda_product_dense(c, jobs + i, n, x))
                 continue;

@@ -38,6 +38,22 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
+static __global__ void __launch_bounds__(THREADS) widen_weights(float *to, const struct weight w)
+{
+    int per_row = (w.n_in + 7) / 8;
+
+    cuda_begin();
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < (int64_t)w.n_out * per_row;
+         i += (int64_t)gridDim.x * THREADS) {
+        int r = (int)(i / per_row), k = (int)(i % per_row) * 8;
+        float v[8];
+
+        weight_numbers8(v, w, r, k);
+        for (int j = 0; j < 8 && k + j < w.n_in; j++)
+            to[(int64_t)r * w.n_in + k + j] = v[j];
+    }
+}
+
 /* n eights of codes of a WEIGHT_AFFINE from the one with the number first on, counted through all
  * rows, which are whole groups. The same numbers as weight_numbers8 gives; several loads of a
  * thread are on their way at a time. */
@@ -247,4 +263,28 @@ bool cuda_product_dense(struct cuda_device *c, const struct matmul_job *jobs, in
     if (halves)
         cuda_halves_made(c, x); /* products write elsewhere */
     return true;
+}
+
+void cuda_product_dense_f32(struct cuda_device *c, const struct matmul_job *job, const tensor *x)
+{
+    const struct weight *w = job->w;
+    struct cuda_blas *b = cuda_blas_of(c);
+    size_t size = (size_t)w->n_out * (size_t)w->n_in * sizeof(float);
+    struct dense rows = {x->data, CUDA_R_32F, x->stride};
+    struct weight wide = *w;
+    struct matmul_job of_wide = *job;
+
+    if (b && w->format != WEIGHT_F32 && size <= WEIGHT_BYTES) {
+        wide.format = WEIGHT_F32;
+        wide.data = cuda_scratch(c, size);
+        if (!wide.data)
+            return; /* and the failure is kept */
+        cuda_launch(c, widen_weights,
+                    shape_of(dim3(blocks_for((int64_t)size / 32, THREADS)), dim3(THREADS), 0),
+                    (float *)wide.data, *w);
+        of_wide.w = &wide;
+    }
+    if (!b || of_wide.w->format != WEIGHT_F32 ||
+        !one_job(c, b, &of_wide, &rows, x->rows, NULL, w->n_in))
+        cuda_product_f32(c, job, x, NULL);
 }

@@ -19,6 +19,14 @@ static inline tensor cuda_some_rows(const tensor *t, int first, int n)
 void cuda_product_f32(struct cuda_device *c, const struct matmul_job *job, const tensor *x,
                       const struct cuda_experts *experts);
 
+/* product_block.cu: few outputs of few rows of any format, in f32; a norm of theirs is computed on
+ * the way and written down. */
+void cuda_product_block(struct cuda_device *c, const struct matmul_job *job, const tensor *x,
+                        const struct cuda_norm *norm);
+
+/* product_dense.cu: many rows in f32. */
+void cuda_product_dense_f32(struct cuda_device *c, const struct matmul_job *job, const tensor *x);
+
 /* product_dense.cu: many rows, each weight of a job made bf16 once. False where there is no
  * cuBLASLt, and nothing is done. */
 bool cuda_product_dense(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
