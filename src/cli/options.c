@@ -272,8 +272,8 @@ static int parse_ints(const struct option *o, struct ids *out, const char *text,
     }
     return fail(err, CLM_ERR_ARG,
                 "--%s must be whole numbers from %.0f to %.0f with commas between them, or ranges "
-                "such as 1-4, 1-9+2 or 64-512*2, not %s",
-                o->name, o->low, o->high, text);
+                "such as 1-4, 1-9+2 or 64-512*2, %d at most, not %s",
+                o->name, o->low, o->high, OPTIONS_MAX_INTS, text);
 }
 
 /* "DIR" and "FILE" name something that is there, or is to be: no name is none of it. */
