@@ -19,12 +19,26 @@ static const char *variable(const char *name)
     return value && *value ? value : NULL;
 }
 
+/* folder/below, or folder alone; "~/" at the beginning is $HOME, as huggingface_hub has it. */
+static int expand(char *out, size_t size, const char *folder, const char *below, clm_error *err)
+{
+    const char *home =
+        folder[0] == '~' && (folder[1] == '/' || !folder[1]) ? variable("HOME") : NULL;
+    int n = snprintf(out, size, "%s%s%s%s", home ? home : "", home ? folder + 1 : folder,
+                     below ? "/" : "", below ? below : "");
+
+    return n < 0 || (size_t)n >= size
+               ? fail(err, CLM_ERR_IO, "the path of the hub cache, %.60s..., is too long", folder)
+               : 0;
+}
+
 int hub_cache(char *out, size_t size, clm_error *err)
 {
     static const struct {
         const char *variable, *below;
     } places[] = {
         {"HF_HUB_CACHE", NULL},
+        {"HUGGINGFACE_HUB_CACHE", NULL},
         {"HF_HOME", "hub"},
         {"XDG_CACHE_HOME", "huggingface/hub"},
         {"HOME", ".cache/huggingface/hub"},
@@ -33,12 +47,8 @@ int hub_cache(char *out, size_t size, clm_error *err)
     for (size_t i = 0; i < COUNT(places); i++) {
         const char *folder = variable(places[i].variable);
 
-        if (folder && places[i].below)
-            return file_join(out, size, folder, places[i].below, err);
-        if (folder && strlen(folder) < size) {
-            memcpy(out, folder, strlen(folder) + 1);
-            return 0;
-        }
+        if (folder)
+            return expand(out, size, folder, places[i].below, err);
     }
     return fail(err, CLM_ERR_IO, "no place for a hub cache: neither HF_HUB_CACHE nor HOME is set");
 }

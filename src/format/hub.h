@@ -3,7 +3,8 @@
  *     <cache>/models--<org>--<name>/refs/main               the revision, a hash
  *     <cache>/models--<org>--<name>/snapshots/<revision>/   the model's files
  *
- * <cache> is $HF_HUB_CACHE, $HF_HOME/hub, $XDG_CACHE_HOME/huggingface/hub or
+ * <cache> is $HF_HUB_CACHE, $HUGGINGFACE_HUB_CACHE (its older name), $HF_HOME/hub,
+ * $XDG_CACHE_HOME/huggingface/hub or
  * ~/.cache/huggingface/hub, the first that is set.
  */
 #ifndef FORMAT_HUB_H

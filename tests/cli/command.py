@@ -26,7 +26,8 @@ def main():
 def environment(**changes):
     """The environment without what would lead clm elsewhere, on the CPU if it names no other device; a value of
     None removes a variable."""
-    env = {k: v for k, v in os.environ.items() if k not in ("CLM_MODEL", "HF_HUB_CACHE", "HF_HOME")}
+    env = {k: v for k, v in os.environ.items() if k not in ("CLM_MODEL", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE",
+                                                          "HF_HOME")}
     env.setdefault("CLM_DEVICE", "cpu")
     for name, value in changes.items():
         env.pop(name, None)

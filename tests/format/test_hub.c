@@ -8,7 +8,8 @@
 #include "base/temporary.h"
 #include "format/hub.h"
 
-static const char *const variables[] = {"HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"};
+static const char *const variables[] = {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME",
+                                        "XDG_CACHE_HOME", "HOME"};
 
 static void clear_variables(void)
 {
@@ -18,7 +19,7 @@ static void clear_variables(void)
 
 static void test_cache_folder(void **state)
 {
-    static const char *const want[] = {"/x", "/x/hub", "/x/huggingface/hub",
+    static const char *const want[] = {"/x", "/x", "/x/hub", "/x/huggingface/hub",
                                        "/x/.cache/huggingface/hub"};
     char out[256];
     clm_error err = {0};
@@ -34,6 +35,13 @@ static void test_cache_folder(void **state)
     setenv("HF_HUB_CACHE", "", 1); /* empty is not set */
     setenv("HF_HOME", "/z", 1);
     CHECK(!hub_cache(out, sizeof out, &err) && !strcmp(out, "/z/hub"), "%s", out);
+    setenv("HOME", "/h", 1);
+    setenv("HF_HOME", "~/z", 1);
+    CHECK(!hub_cache(out, sizeof out, &err) && !strcmp(out, "/h/z/hub"), "%s", out);
+    setenv("HF_HOME", "~other/z", 1); /* is not looked up */
+    CHECK(!hub_cache(out, sizeof out, &err) && !strcmp(out, "~other/z/hub"), "%s", out);
+    CHECK(hub_cache(out, 5, &err) && err.code == CLM_ERR_IO, "a path that is too long");
+    err = (clm_error){0};
     clear_variables();
     CHECK(hub_cache(out, sizeof out, &err) && err.code == CLM_ERR_IO, "a cache without a home");
 }
