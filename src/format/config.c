@@ -25,6 +25,7 @@ struct entry {
 /* What the objects of one file share. */
 struct document {
     json *root;
+    json *defaults; /* of config_defaults, or NULL */
     arena *memory;
     const char *path;
     struct log log;
@@ -206,6 +207,7 @@ static config *new_config(struct document *doc, const json *object, const char *
 static void document_close(struct document *doc)
 {
     json_free(doc->root);
+    json_free(doc->defaults);
     arena_close(doc->memory);
     mem_free(doc);
 }
@@ -253,6 +255,38 @@ void config_close(config *c)
 {
     if (c)
         document_close(c->doc);
+}
+
+/* Entries of both, those of more that c has left out; the arrays that c had stay in the arena. */
+static void append(config *c, const json *more)
+{
+    size_t n = c->n, most = n + json_size(more);
+    struct entry *entries = arena_array(c->doc->memory, struct entry, most);
+    struct entry **sorted = arena_array(c->doc->memory, struct entry *, most);
+
+    if (!entries || !sorted) {
+        no_memory(c);
+        return;
+    }
+    memcpy(entries, c->entries, n * sizeof *entries);
+    for (struct json_iter it = json_first(more); json_next(&it);)
+        if (!find(c, it.key))
+            entries[n++] = (struct entry){.key = it.key, .value = it.value, .read = true};
+    for (size_t i = 0; i < n; i++)
+        sorted[i] = &entries[i];
+    qsort(sorted, n, sizeof(struct entry *), by_key);
+    c->entries = entries;
+    c->sorted = sorted;
+    c->n = n;
+}
+
+void config_defaults(config *c, const char *text)
+{
+    if (has_failed(c) || c->doc->defaults)
+        return;
+    c->doc->defaults = json_parse(text, strlen(text), "defaults", &c->doc->error);
+    if (c->doc->defaults)
+        append(c, c->doc->defaults);
 }
 
 bool config_has(const config *c, const char *key)

@@ -26,6 +26,10 @@ void config_close(config *c); /* the root; NULL is fine */
 
 bool config_has(const config *c, const char *key); /* there, and not null; does not count as read */
 
+/* Keys of an object in JSON count where c does not have them, as if they were read. Once for a
+ * file. A failure is that of c. */
+void config_defaults(config *c, const char *text);
+
 /* There, and null: for the few keys where that means "none" rather than "the default". Counts as
  * read. */
 bool config_is_null(config *c, const char *key);

@@ -51,6 +51,10 @@ static int afmoe_spec(struct spec *s, config *c, arena *a)
     int n_dense = config_int_or(c, "num_dense_layers", 2);
     struct attention_spec attention;
     struct rope_spec rope;
+    int window = config_window_size(c, "sliding_window", 1024);
+    int every = config_has(c, "global_attn_every_n_layers")
+                    ? config_int_in(c, "global_attn_every_n_layers", 1, 4096)
+                    : 4;
 
     if (config_common(s, c, false, a))
         return -1;
@@ -63,7 +67,7 @@ static int afmoe_spec(struct spec *s, config *c, arena *a)
         s->embed_scale = (float)sqrt(s->hidden_size);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
-        attention.window = config_window(c, i, 0);
+        attention.window = config_window(c, i, (i + 1) % every ? window : 0);
         attention.rope = rope;
         if (!attention.window)
             attention.rope.kind = ROPE_NONE;
@@ -71,8 +75,7 @@ static int afmoe_spec(struct spec *s, config *c, arena *a)
         layer_add(&s->layers[i], i < n_dense ? branch_mlp(norm, mlp) : branch_moe(norm, moe))
             ->post_norm = norm;
     }
-    config_ignore(c, "global_attn_every_n_layers", "num_expert_groups", "num_limited_groups",
-                  "load_balance_coeff", NULL);
+    config_ignore(c, "num_expert_groups", "num_limited_groups", "load_balance_coeff", NULL);
     return 0;
 }
 

@@ -47,6 +47,8 @@ static double original_positions(config *c, config *scaling, double otherwise)
 {
     const char *key = "original_max_position_embeddings";
 
+    if (config_has(c, "rope_parameters"))
+        otherwise = config_float_or(c, "max_position_embeddings", otherwise);
     otherwise = config_float_or(scaling, key, otherwise);
     otherwise = config_float_or(c, key, otherwise);
     if (!(otherwise > 1))
@@ -136,6 +138,10 @@ static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena 
         r->mscale = config_float_or(scaling, "mscale", 1);
         r->mscale_all_dim = config_float_or(scaling, "mscale_all_dim", 0);
         r->attention_factor = config_float_or(scaling, "attention_factor", 0);
+        /* transformers takes the ratio of both only where it has both. */
+        if (r->attention_factor <= 0 && r->factor > 1 && config_has(c, "rope_parameters") &&
+            (config_float_or(scaling, "mscale", 0) == 0 || r->mscale_all_dim == 0))
+            r->attention_factor = 0.1 * log(r->factor) + 1;
         r->no_truncate =
             !config_bool_or(scaling, "truncate", true) && config_has(c, "rope_parameters");
         if (!(r->beta_fast > 0 && r->beta_slow > 0))

@@ -26,6 +26,18 @@ static bool is_sparse(config *c, int layer)
     return layer >= config_int_or(c, "first_k_dense_replace", 1);
 }
 
+/* Without layer_types, in the new schema, all but every sliding_window_pattern-th (4th). */
+static int window_of(config *c, int layer)
+{
+    int every = config_has(c, "sliding_window_pattern") && config_has(c, "rope_parameters")
+                    ? config_int_in(c, "sliding_window_pattern", 1, 4096)
+                    : 4;
+    bool slides = config_has(c, "rope_parameters") && (layer + 1) % every != 0 &&
+                  config_has(c, "sliding_window");
+
+    return config_window(c, layer, slides ? config_window_size(c, "sliding_window", 4096) : 0);
+}
+
 static int exaone_moe_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
@@ -44,9 +56,9 @@ static int exaone_moe_spec(struct spec *s, config *c, arena *a)
     s->final_norm = norm;
     s->more_layers = true;
     for (int i = 0; i < s->n_layers; i++)
-        any_slides = any_slides || config_window(c, i, 0) > 0;
+        any_slides = any_slides || window_of(c, i) > 0;
     for (int i = 0; i < s->n_layers; i++) {
-        attention.window = config_window(c, i, 0);
+        attention.window = window_of(c, i);
         attention.rope = rope;
         if (any_slides && !attention.window)
             attention.rope.kind = ROPE_NONE;

@@ -25,6 +25,8 @@ static int ministral3_spec(struct spec *s, config *c, arena *a)
     }
     if (config_common(s, c, true, a))
         return -1;
+    if (!config_has(c, "rope_parameters"))
+        return config_fail(c, "rope_parameters", "it is missing");
     attention = config_attention(c, s, 1000000, a);
     attention.temperature = config_temperature(c);
     s->final_norm = norm;

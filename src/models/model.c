@@ -2,12 +2,14 @@
 #include "models/model.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "device/weight.h"
 #include "models/adapter.h"
 #include "models/bind.h"
+#include "models/defaults.h"
 #include "models/family.h"
 #include "models/place.h"
 #include "models/read_ahead.h"
@@ -132,6 +134,19 @@ static config *find_text(struct model *m, clm_error *err)
     return text;
 }
 
+/* What the new schema leaves out counts as transformers has it, which wrote it; in the old one, as
+ * mlx-lm does. */
+static void add_defaults(config *root, config *text)
+{
+    const char *key = "transformers_version";
+    int version = config_kind(root, key) == CONFIG_STRING ? atoi(config_string(root, key)) : 0;
+    bool later = version >= 5 || (version > 0 && config_has(text, "rope_parameters"));
+    const char *keys = model_defaults(config_string_or(text, "model_type", ""), later);
+
+    if (keys)
+        config_defaults(text, keys);
+}
+
 /* m->config is open: spec and structure from it. adapter may be NULL. */
 static int describe(struct model *m, struct adapter *adapter, clm_error *err)
 {
@@ -142,6 +157,7 @@ static int describe(struct model *m, struct adapter *adapter, clm_error *err)
     m->spec = arena_array(m->memory, struct spec, 1);
     if (!m->spec)
         return fail(err, CLM_ERR_NOMEM, "%s: no memory", config_path(m->config));
+    add_defaults(m->config, text);
     m->family->spec(m->spec, text, m->memory);
     m->spec->model_type = config_string(m->config, "model_type");
     config_ignore(m->config, "quantization", "quantization_config", NULL);

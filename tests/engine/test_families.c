@@ -202,6 +202,60 @@ static void test_mutations(void **state)
     d->ops->close(d);
 }
 
+/* What a config leaves out is as mlx-lm has it, or transformers, if it has written the config. */
+static const struct left_out {
+    const char *model_type, *key; /* with its value */
+    double mlx, transformers;     /* of the first layer: the scale of attention, or theta */
+} left_out[] = {
+    {"gemma2", ",\"query_pre_attn_scalar\":16.0", 1.0 / 12, 1.0 / 16},
+    {"cohere", ",\"rope_theta\":10000.0", 8000000, 500000},
+};
+
+static void check_left_out(device *d, const char *whole, const struct left_out *l, bool later)
+{
+    const char *at = strstr(whole, l->key);
+    double want = later ? l->transformers : l->mlx, got;
+    clm_error err = {0};
+    char text[2048];
+    struct model *m;
+    int n;
+
+    CHECK(at, "%s in %s", l->key, whole);
+    n = snprintf(text, sizeof text, "{%s%.*s%s", later ? "\"transformers_version\":\"5.0.0\"," : "",
+                 (int)(at - whole - 1), whole + 1, at + strlen(l->key));
+    write_config(text, (size_t)n);
+    m = model_open(folder, d, NULL, &err);
+    CHECK(m, "%s\n%s", err.message, text);
+    got = want < 1 ? (double)m->spec->layers[0].branches[0].attention.scale
+                   : m->spec->layers[0].branches[0].attention.rope.theta;
+    CHECK(fabs(got - want) < 1e-6 * want, "%g, expected %g: %s", got, want, text);
+    model_close(m);
+}
+
+static void test_left_out(void **state)
+{
+    clm_error err = {0};
+    device *d = device_cpu_open(1, &err);
+
+    (void)state;
+    CHECK(d, "%s", err.message);
+    make_folder();
+    for (size_t l = 0; l < COUNT(left_out); l++) {
+        char type[64];
+        size_t i = 0;
+
+        snprintf(type, sizeof type, "\"model_type\":\"%s\"", left_out[l].model_type);
+        while (i < COUNT(family_configs) && !strstr(family_configs[i], type))
+            i++;
+        CHECK(i < COUNT(family_configs), "no config of %s", type);
+        open_family(d, (int)i);
+        check_left_out(d, family_configs[i], &left_out[l], false);
+        check_left_out(d, family_configs[i], &left_out[l], true);
+    }
+    remove_folder();
+    d->ops->close(d);
+}
+
 /* The list of configs is written by a script; it must not fall behind the registry. */
 /* No two families serve one model_type. */
 static void test_types_differ(void **state)
@@ -238,9 +292,8 @@ static void test_all_there(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types_differ),
-        cmocka_unit_test(test_all_there),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_types_differ), cmocka_unit_test(test_all_there),
+        cmocka_unit_test(test_left_out),     cmocka_unit_test(test_names),
         cmocka_unit_test(test_mutations),
     };
 

@@ -517,6 +517,26 @@ static void test_memory(void **state)
     }
 }
 
+/* What is not there counts as said; what is there stays, null too, and no one has to read it. */
+static void test_defaults(void **state)
+{
+    struct messages m = {0};
+    config *c = parse_with("{\"a\": 1, \"b\": null, \"unread\": 2}", &m);
+    config *inside;
+
+    (void)state;
+    config_defaults(c, "{\"a\": 7, \"b\": 7, \"c\": 7, \"d\": {\"e\": 7}, \"f\": 7}");
+    assert_int_equal(config_int(c, "a"), 1);
+    assert_int_equal(config_int_or(c, "b", 3), 3);
+    assert_int_equal(config_int(c, "c"), 7);
+    inside = config_object(c, "d");
+    assert_int_equal(config_int(inside, "e"), 7);
+    assert_true(config_has(c, "f") && !config_has(c, "g"));
+    check_done(c);
+    assert_int_equal(m.n, 1);
+    assert_non_null(strstr(m.last, "1 key is not understood and not used: unread"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -526,7 +546,7 @@ int main(void)
         cmocka_unit_test(test_unread),      cmocka_unit_test(test_many_unread),
         cmocka_unit_test(test_harmless),    cmocka_unit_test(test_goldens),
         cmocka_unit_test(test_generation),  cmocka_unit_test(test_generation_refused),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory),      cmocka_unit_test(test_defaults),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

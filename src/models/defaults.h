@@ -1,0 +1,11 @@
+/* models/defaults.h: what a key counts as that a config.json leaves out. */
+#ifndef MODELS_DEFAULTS_H
+#define MODELS_DEFAULTS_H
+
+#include <stdbool.h>
+
+/* Of a model as mlx-lm has it, or transformers, where that is not the default in the code of its
+ * family: an object in JSON; NULL: nothing. */
+const char *model_defaults(const char *model_type, bool transformers);
+
+#endif
