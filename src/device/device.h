@@ -17,6 +17,8 @@
 #include "base/error.h"
 
 typedef struct device device;
+struct draw_rule; /* device/draw.h */
+struct drawn;
 
 /* rows x cols numbers; a row is contiguous and row r starts at data + r * stride numbers, stride >=
  * cols. Where a row holds heads, [T, H, D] means cols = H * D, head after head. */
@@ -545,6 +547,13 @@ struct device_ops {
     /* ids[t] = the index of the largest of row t, the first on ties; -1 where a NaN or +inf is in
      * it, or nothing but -inf. ids [T] i32 in device memory; cols >= 1 */
     void (*argmax)(device *d, int32_t *ids, const tensor *x);
+
+    /* out[t]: who comes first in the race of row t, by rules[t]; best [T] as argmax gives it. In
+     * the race are all tokens that the filters may leave, and others that they nearly leave.
+     * filtered: some rule has a floor, top_p or top_k. All in device memory; x finite or -inf where
+     * best says so. */
+    void (*draw)(device *d, struct drawn *out, const tensor *x, const int32_t *best,
+                 const struct draw_rule *rules, bool filtered);
 };
 
 struct device {

@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 
 #include <float.h>
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -20,7 +21,9 @@ struct engine {
     int max_rows;
     bool exact;
     struct rows rows; /* of the last step */
-    struct buffer logits, pieces, best;
+    struct buffer logits, pieces, best, rules, drawn;
+    tensor head;      /* the logits of the last step, where they lie on */
+    device *head_dev; /* this device; NULL: nowhere */
 };
 
 /* What a device computes, where several do it together, or the model. */
@@ -155,6 +158,8 @@ void engine_close(engine *e)
     buffer_release(&e->logits);
     buffer_release(&e->pieces);
     buffer_release(&e->best);
+    buffer_release(&e->rules);
+    buffer_release(&e->drawn);
     mem_free(e);
 }
 
@@ -198,6 +203,31 @@ const int32_t *engine_best(const engine *e)
     return e->best.data;
 }
 
+bool engine_keeps_logits(const engine *e)
+{
+    const struct nn_model *m = share_of(e->model, 0);
+
+    return e->n_shares == 1 && !m->parts[m->n_parts - 1].dev->ops->reads_host;
+}
+
+const struct drawn *engine_drawn(const engine *e)
+{
+    return e->drawn.data;
+}
+
+int engine_fetch(engine *e, int row, int n, float *logits, clm_error *err)
+{
+    device *d = e->head_dev;
+    size_t cols = (size_t)e->head.cols;
+
+    if (!d || row < 0 || n < 0 || n > e->head.rows - row)
+        return fail(err, CLM_ERR_ARG, "engine: the logits of rows %d to %d are not there", row,
+                    row + n);
+    d->ops->download(d, logits, (const float *)e->head.data + (size_t)row * cols,
+                     (size_t)n * cols * sizeof *logits);
+    return d->ops->sync(d, err);
+}
+
 int engine_max_rows(const engine *e)
 {
     return e->max_rows;
@@ -223,6 +253,8 @@ static int check_input(const engine *e, const struct engine_input *in, clm_error
     int vocab_size = spec->vocab_size;
     int room = spec->n_positions ? spec->n_positions - spec->position_offset : INT32_MAX;
 
+    if (in->rules && !engine_keeps_logits(e))
+        return fail(err, CLM_ERR_ARG, "engine: logits that the host has are not drawn from there");
     if (!in->seq || in->n_tokens < 1 || in->n_logits < 0 || in->n_logits > in->n_tokens)
         return fail(err, CLM_ERR_ARG, "engine: an input of %d tokens with logits of %d",
                     in->n_tokens, in->n_logits);
@@ -255,6 +287,7 @@ static int check_step(const engine *e, struct step *s, clm_error *err)
         s->n_rows += in->n_tokens;
         s->n_logits += in->n_logits;
         s->n_best += in->best ? in->n_logits : 0;
+        s->n_drawn += in->rules ? in->n_logits : 0;
     }
     return s->n_rows > 0 ? 0 : fail(err, CLM_ERR_ARG, "engine: a step without tokens");
 }
@@ -275,26 +308,32 @@ static int reserve(const struct step *s, clm_error *err)
 /* Room for what the step gives. */
 static int reserve_results(engine *e, const struct step *s, clm_error *err)
 {
-    bool any = s->n_best < s->n_logits || e->n_shares > 1;
+    bool any = s->n_best + s->n_drawn < s->n_logits || e->n_shares > 1;
     size_t vocab_size = any ? (size_t)e->model->spec->vocab_size : 0;
 
     return buffer_need(&e->logits, (size_t)s->n_logits * vocab_size, sizeof(float), err) &&
-                   buffer_need(&e->best, (size_t)s->n_logits, sizeof(int32_t), err)
+                   buffer_need(&e->best, (size_t)s->n_logits, sizeof(int32_t), err) &&
+                   buffer_need(&e->rules, (size_t)s->n_logits, sizeof(struct draw_rule), err) &&
+                   buffer_need(&e->drawn, (size_t)s->n_logits, sizeof(struct drawn), err)
                ? 0
                : -1;
 }
 
-/* Logits to the host, but for those of which only the largest is asked for, unless all are to be.
- */
+/* Logits to the host, but for those of which tokens alone are asked for, unless all are to be. */
+static bool is_whole(const struct engine_input *in, bool all)
+{
+    return all || !(in->best || in->rules);
+}
+
 static void fetch_logits(const struct step *s, pass *p, const tensor *out, float *logits, bool all)
 {
     size_t row = (size_t)out->cols;
 
     for (int i = 0, at = 0, n = 0; i < s->n_inputs; i++, at += n) {
         n = s->inputs[i].n_logits;
-        if (s->inputs[i].best && !all)
+        if (!is_whole(&s->inputs[i], all))
             continue;
-        for (; i + 1 < s->n_inputs && (!s->inputs[i + 1].best || all); i++)
+        for (; i + 1 < s->n_inputs && is_whole(&s->inputs[i + 1], all); i++)
             n += s->inputs[i + 1].n_logits;
         p->ops->download(p->dev, logits + (size_t)at * row,
                          (const float *)out->data + (size_t)at * row,
@@ -302,23 +341,62 @@ static void fetch_logits(const struct step *s, pass *p, const tensor *out, float
     }
 }
 
-static void fetch_best(pass *p, const tensor *out, int32_t *best)
-{
-    size_t size = (size_t)out->rows * sizeof *best;
-    int32_t *ids = pass_bytes(p, size);
+/* The rules of all rows of logits, on the device; of those that have none, any. */
+struct rules {
+    struct draw_rule *all; /* NULL: nothing is drawn */
+    bool filtered;
+};
 
-    if (!ids)
-        return;
-    p->ops->argmax(p->dev, ids, out);
-    p->ops->download(p->dev, best, ids, size);
+static bool is_filtered(const struct draw_rule *r)
+{
+    return r->floor > -INFINITY || r->top_p < 1 || r->top_k < INT32_MAX;
 }
 
-/* The pass of a share; logits [n_logits, those of its head], and best [n_logits], or NULL: then
- * there are logits of all inputs. */
-static int run_share(engine *e, const struct step *s, int share, float *logits, int32_t *best,
+static struct rules upload_rules(struct draw_rule *host, const struct step *s, pass *p)
+{
+    static const struct draw_rule any = {
+        .per_temp = 1, .floor = -INFINITY, .top_p = 1, .top_k = INT32_MAX};
+    size_t size = (size_t)s->n_logits * sizeof *host;
+    struct rules r = {pass_bytes(p, size), false};
+    int at = 0;
+
+    if (!r.all)
+        return r;
+    for (int i = 0; i < s->n_inputs; i++)
+        for (int j = 0; j < s->inputs[i].n_logits; j++) {
+            host[at] = s->inputs[i].rules ? s->inputs[i].rules[j] : any;
+            r.filtered |= is_filtered(&host[at++]);
+        }
+    p->ops->upload(p->dev, r.all, host, size);
+    return r;
+}
+
+/* The most likely tokens, and what is drawn, to the host as far as they are asked for. */
+static void fetch_tokens(const struct step *s, pass *p, const tensor *out, const struct rules *r,
+                         int32_t *best, struct drawn *drawn)
+{
+    size_t n = (size_t)out->rows;
+    int32_t *ids = pass_bytes(p, n * sizeof *ids);
+    struct drawn *found = r->all ? pass_bytes(p, n * sizeof *found) : NULL;
+
+    if (!ids || (r->all && !found))
+        return;
+    p->ops->argmax(p->dev, ids, out);
+    if (r->all)
+        p->ops->draw(p->dev, found, out, ids, r->all, r->filtered);
+    if (s->n_best > 0)
+        p->ops->download(p->dev, best, ids, n * sizeof *ids);
+    if (r->all)
+        p->ops->download(p->dev, drawn, found, n * sizeof *found);
+}
+
+/* The pass of a share; logits [n_logits, those of its head]. alone: it is the model, and what the
+ * inputs ask for goes to the engine; else there are logits of all of them. */
+static int run_share(engine *e, const struct step *s, int share, float *logits, bool alone,
                      clm_error *err)
 {
     const struct nn_model *m = share_of(e->model, share);
+    struct rules rules = {0};
     pass p;
     tensor *out;
 
@@ -326,14 +404,20 @@ static int run_share(engine *e, const struct step *s, int share, float *logits, 
     for (int i = m->n_parts; i-- > 0;) {
         pass_enter(&p, i);
         rows_upload(&e->rows, s, &p);
+        if (alone && s->n_drawn > 0 && i == m->n_parts - 1)
+            rules = upload_rules(e->rules.data, s, &p);
         p.part_rows[i] = p.rows;
     }
     out = nn_forward(&p, e->rows.logit_rows, s->n_logits);
     /* Before pass_done, so that the device is waited for once. */
     if (out && !p.failed)
-        fetch_logits(s, &p, out, logits, !best);
-    if (out && !p.failed && best && s->n_best > 0)
-        fetch_best(&p, out, best);
+        fetch_logits(s, &p, out, logits, !alone);
+    if (out && !p.failed && alone && s->n_best + s->n_drawn > 0)
+        fetch_tokens(s, &p, out, &rules, e->best.data, e->drawn.data);
+    if (alone && out && !p.failed && s->n_drawn > 0) {
+        e->head = *out;
+        e->head_dev = p.dev;
+    }
     return pass_done(&p);
 }
 
@@ -365,7 +449,7 @@ static void run_in_thread(void *ctx, int share, int n_shares)
     int none = 0;
 
     (void)n_shares;
-    if (run_share(j->e, j->step, share, piece, NULL, &j->errors[share]) == 0) {
+    if (run_share(j->e, j->step, share, piece, false, &j->errors[share]) == 0) {
         join_logits(j, share, piece);
         return;
     }
@@ -410,8 +494,7 @@ static int run_jointly(engine *e, const struct step *s, clm_error *err)
 
 static int run(engine *e, const struct step *s, clm_error *err)
 {
-    return e->n_shares > 1 ? run_jointly(e, s, err)
-                           : run_share(e, s, 0, e->logits.data, e->best.data, err);
+    return e->n_shares > 1 ? run_jointly(e, s, err) : run_share(e, s, 0, e->logits.data, true, err);
 }
 
 int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
@@ -419,6 +502,7 @@ int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, cons
 {
     struct step s = {.inputs = inputs, .n_inputs = n_inputs};
 
+    e->head_dev = NULL;
     if (check_step(e, &s, err) || reserve(&s, err))
         return -1;
     if (reserve_results(e, &s, err) || rows_lay_out(&e->rows, &s, e->cache, err) ||

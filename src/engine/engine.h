@@ -3,6 +3,7 @@
 #define ENGINE_ENGINE_H
 
 #include "cache/kv_cache.h"
+#include "device/draw.h"
 #include "models/model.h"
 
 typedef struct engine engine;
@@ -46,14 +47,17 @@ struct engine_input {
     int n_tokens;
     int n_logits; /* 0 .. n_tokens */
     bool best;    /* engine_best tells of these rows, and their logits stay on the device */
+    /* [n_logits] engine_drawn tells of these rows, and their logits stay on the device as long as
+     * engine_fetch may ask for them; else NULL. Only with engine_keeps_logits. */
+    const struct draw_rule *rules;
 };
 
 /**
  * Evaluate a batch in one step (the caller keeps the sum of n_tokens within max_rows).
  *
  * logits  set to [sum of n_logits, vocab_size] f32 in host memory, input after input, valid until
- * the next step, without meaning in the rows of inputs that ask for the most likely tokens alone;
- * may be NULL when no logits are asked.
+ * the next step, without meaning in the rows of inputs that ask for the most likely or drawn tokens
+ * alone; may be NULL when no logits are asked.
  *
  * Errors: CLM_ERR_ARG (a token outside the vocabulary, ...), CLM_ERR_FULL, CLM_ERR_NOMEM leave
  * every sequence as it was. After CLM_ERR_DEVICE the sequences of the batch can only be closed, as
@@ -66,6 +70,17 @@ int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, cons
  * inputs alone that asked for these: the first on ties, -1 where logits are not finite. Valid until
  * the next step. */
 const int32_t *engine_best(const engine *e);
+
+/* Whether logits lie in memory of the device's own, so that a draw there is worth it. */
+bool engine_keeps_logits(const engine *e);
+
+/* [sum of n_logits] what the device drew for the rows of inputs with rules. Valid until the next
+ * step. */
+const struct drawn *engine_drawn(const engine *e);
+
+/* The logits [n, vocab_size] of rows [row, row + n) of inputs with rules in the last step, before
+ * anything else is asked of the engine or its sequences: CLM_ERR_DEVICE. */
+int engine_fetch(engine *e, int row, int n, float *logits, clm_error *err);
 
 /* Tokens per chunk of engine_prefill. */
 int engine_max_rows(const engine *e);

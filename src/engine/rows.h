@@ -19,7 +19,7 @@ void buffer_release(struct buffer *b);
 struct step {
     const struct engine_input *inputs;
     int n_inputs, n_rows, n_logits;
-    int n_best; /* of the rows of logits */
+    int n_best, n_drawn; /* of the rows of logits */
 };
 
 /* The host arrays of a step. Those that name device memory are there for each share. */

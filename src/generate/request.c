@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "generate/end_tokens.h"
+#include "generate/settle.h"
 
 static int check_prompt(engine *e, const struct request_options *o, clm_error *err)
 {
@@ -91,6 +92,9 @@ void request_close(request *r)
     strbuf_release(&r->segment);
     strbuf_release(&r->text);
     mem_free(r->logits);
+    mem_free(r->draws.rules);
+    mem_free(r->draws.tokens);
+    mem_free(r->draws.logits);
     mem_free(r);
 }
 
@@ -303,7 +307,68 @@ bool request_wants_best(const request *r)
     return !r->o.generate.process && sampler_wants_best(r->o.sampler);
 }
 
-void request_choose(request *r, const float *logits, const int32_t *best)
+const struct draw_rule *request_rules(request *r, int n)
+{
+    struct request_draws *d = &r->draws;
+
+    if (r->o.generate.process || n == 0 || !engine_keeps_logits(r->engine))
+        return NULL;
+    if (n > d->room) {
+        struct draw_rule *rules = mem_resize(d->rules, (size_t)n * sizeof *rules);
+        int32_t *tokens;
+
+        if (!rules)
+            return NULL;
+        d->rules = rules;
+        tokens = mem_resize(d->tokens, (size_t)n * sizeof *tokens);
+        if (!tokens)
+            return NULL;
+        d->tokens = tokens;
+        d->room = n;
+    }
+    return sampler_rules(r->o.sampler, d->rules, n) ? d->rules : NULL;
+}
+
+/* Rows of logits of which the device could not tell what is drawn. */
+static int fetch_rows(request *r, int row, int n, clm_error *err)
+{
+    size_t vocab_size = (size_t)engine_model(r->engine)->spec->vocab_size;
+    struct request_draws *d = &r->draws;
+
+    if (n > d->room_logits) {
+        float *logits = mem_resize(d->logits, (size_t)n * vocab_size * sizeof *logits);
+
+        if (!logits)
+            return fail(err, CLM_ERR_NOMEM, "no memory for the logits of %d tokens", n);
+        d->logits = logits;
+        d->room_logits = n;
+    }
+    return engine_fetch(r->engine, row, n, d->logits, err);
+}
+
+int request_settle(request *r, int row, int n, const int32_t **tokens, const float **logits,
+                   clm_error *err)
+{
+    const struct drawn *drawn = engine_drawn(r->engine) + row;
+    struct request_draws *d = &r->draws;
+    bool settled = true;
+
+    *tokens = NULL;
+    *logits = NULL;
+    for (int i = 0; settled && i < n; i++) {
+        d->tokens[i] = settle(&drawn[i], &d->rules[i]);
+        settled = d->tokens[i] >= 0;
+    }
+    if (settled)
+        *tokens = d->tokens;
+    else if (fetch_rows(r, row, n, err))
+        return -1;
+    else
+        *logits = d->logits;
+    return 0;
+}
+
+void request_choose(request *r, const float *logits, const int32_t *tokens)
 {
     size_t vocab_size = (size_t)engine_model(r->engine)->spec->vocab_size;
     bool hit = true;
@@ -314,7 +379,7 @@ void request_choose(request *r, const float *logits, const int32_t *best)
         struct sample sample;
 
         rc = logits ? next_sample(r, logits + i * vocab_size, &sample, &err)
-                    : sampler_take(r->o.sampler, best[i], &sample, &err);
+                    : sampler_take(r->o.sampler, tokens[i], &sample, &err);
         if (rc)
             break;
         take_time(r, clock_seconds());

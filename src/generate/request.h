@@ -27,6 +27,15 @@ struct request_options {
     void (*done)(void *ctx, const struct generate_result *r, const clm_error *err);
 };
 
+/* What a request has drawn on the device, in arrays that grow. */
+struct request_draws {
+    struct draw_rule *rules; /* [room] */
+    int32_t *tokens;         /* [room] what was settled */
+    int room;
+    float *logits; /* [room_logits, vocab_size] of rows of which not all could be settled */
+    int room_logits;
+};
+
 struct request {
     struct request_options o; /* its prompt is in ids */
     engine *engine;
@@ -36,6 +45,7 @@ struct request {
     int rows;              /* tokens to evaluate in the step at hand */
     struct token_list ids; /* what seq held, prompt, chosen tokens; behind these the drafts */
     int n_drafts;
+    struct request_draws draws;
     drafting *drafting; /* NULL: none */
     int n_past;         /* what o.seq held */
     int told;           /* prompt tokens that progress was told of */
@@ -82,15 +92,25 @@ void request_tell_progress(request *r);
 struct speculation_text request_speculation_text(const request *r);
 void request_take_drafts(request *r, const int32_t *drafts, int n);
 
-/* Whether request_choose can do without logits. */
+/* Whether request_choose can do with the most likely tokens in place of logits. */
 bool request_wants_best(const request *r);
 
+/* The rules of the next n tokens if it can do with what the device draws by them, valid until the
+ * next call; else NULL. */
+const struct draw_rule *request_rules(request *r, int n);
+
+/* After a step, before anything is chosen: rows [row, row + n) of it were drawn on the device by
+ * the rules. *tokens [n] is what they settle, or NULL where they do not: then *logits [n,
+ * vocab_size] has the rows. */
+int request_settle(request *r, int row, int n, const int32_t **tokens, const float **logits,
+                   clm_error *err);
+
 /**
- * The rows after the last token and after each draft, by their logits, or, NULL, by the most likely
- * token of each, best: choose tokens as far as the drafts were right, tell them, and take the
- * sequence back to what has been chosen.
+ * The rows after the last token and after each draft, by their logits, or, NULL, by the token of
+ * each that is the most likely or settled: choose tokens as far as the drafts were right, tell
+ * them, and take the sequence back to what has been chosen.
  */
-void request_choose(request *r, const float *logits, const int32_t *best);
+void request_choose(request *r, const float *logits, const int32_t *tokens);
 
 /* No more tokens. The first reason counts, and an error more than any. */
 void request_end(request *r, enum finish_reason finish);

@@ -2,35 +2,28 @@
 #ifndef GENERATE_RNG_H
 #define GENERATE_RNG_H
 
-#include <stdint.h>
+#include "base/scramble.h"
 
-/* splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014): a counter,
- * scrambled. The seed is scrambled too, so that neighbouring seeds do not share a sequence. */
+/* splitmix64: a counter, scrambled. The seed is scrambled too, so that neighbouring seeds do not
+ * share a sequence. */
 struct rng {
     uint64_t state;
 };
 
-static inline uint64_t rng_scramble(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
 static inline void rng_seed(struct rng *r, uint64_t seed)
 {
-    r->state = rng_scramble(seed ^ 0xD1B54A32D192ED03u);
+    r->state = scramble(seed ^ 0xD1B54A32D192ED03u);
 }
 
 static inline uint64_t rng_next(struct rng *r)
 {
-    return rng_scramble(r->state += 0x9E3779B97F4A7C15u);
+    return scramble(r->state += 0x9E3779B97F4A7C15u);
 }
 
 /* What rng_next gives after `index` other calls, without the state they would leave. */
 static inline uint64_t rng_at(const struct rng *r, uint64_t index)
 {
-    return rng_scramble(r->state + (index + 1) * 0x9E3779B97F4A7C15u);
+    return scramble(r->state + (index + 1) * 0x9E3779B97F4A7C15u);
 }
 
 /* Of such a number: uniform in [0, 1), a multiple of 2^-53. */

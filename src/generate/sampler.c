@@ -9,6 +9,9 @@
 #include "generate/race.h"
 #include "generate/rng.h"
 
+/* The least temperature at which the roundings of log-probabilities are small beside DRAW_SLACK. */
+#define LEAST_TEMP 0.05
+
 struct sampler {
     struct sampler_options options; /* its arrays are copies, owned; but not those of dry */
     int vocab_size;
@@ -224,12 +227,12 @@ double sampler_temperature(const struct sampler_options *o, const struct candida
                                   o->temp + o->dynatemp_range, o->dynatemp_exponent);
 }
 
-/* The random numbers of a token's place in the text. */
+/* The random numbers of a token's place in the text: of the next one, or one that many ahead. */
 enum { RNG_RACE, RNG_XTC, N_RNG };
 
-static uint64_t random_number(const sampler *s, int use)
+static uint64_t random_number(const sampler *s, int ahead, int use)
 {
-    return rng_at(&s->rng, s->n_chosen * N_RNG + (uint64_t)use);
+    return rng_at(&s->rng, (s->n_chosen + (uint64_t)ahead) * N_RNG + (uint64_t)use);
 }
 
 /* Draws one of the weighed candidates; with mirostat from those that do not surprise too much, and
@@ -241,7 +244,7 @@ static int draw(sampler *s, struct candidates *c)
 
     if (o->mirostat)
         filter_surprise(c, s->surprise);
-    drawn = race(c->ids, c->weights, c->n, random_number(s, RNG_RACE));
+    drawn = race(c->ids, c->weights, c->n, random_number(s, 0, RNG_RACE));
     if (o->mirostat)
         s->surprise -= o->mirostat_eta * (candidates_surprise(c, drawn) - o->mirostat_tau);
     return drawn;
@@ -254,7 +257,7 @@ static float sample_from(sampler *s, const float *logits, float max, struct samp
     struct candidates *c = &s->candidates;
     float log_sum = candidates_begin(c, logits, s->vocab_size, max);
     bool xtc =
-        o->xtc_probability > 0 && !(rng_as_unit(random_number(s, RNG_XTC)) > o->xtc_probability);
+        o->xtc_probability > 0 && !(rng_as_unit(random_number(s, 0, RNG_XTC)) > o->xtc_probability);
     int drawn;
 
     sampler_filter(o, c, xtc);
@@ -278,9 +281,39 @@ static const float *process(sampler *s, const float *logits, const int32_t *hist
     return s->processed;
 }
 
+/* Does it ask of logits as they are for a token and nothing else? */
+static bool wants_token_alone(const sampler *s)
+{
+    return !s->processed && !s->options.logprobs && s->n_top == 0;
+}
+
 bool sampler_wants_best(const sampler *s)
 {
-    return !sampler_draws(&s->options) && !s->processed && !s->options.logprobs && s->n_top == 0;
+    return !sampler_draws(&s->options) && wants_token_alone(s);
+}
+
+/* Filters besides those that a rule has, or temperatures that settle() does not reckon with. */
+static bool is_beyond_rules(const struct sampler_options *o)
+{
+    return o->temp < LEAST_TEMP || o->dynatemp_range > 0 || o->top_n_sigma > 0 || is_typical(o) ||
+           o->xtc_probability > 0 || o->mirostat || (o->min_p > 0 && o->min_tokens_to_keep > 1);
+}
+
+bool sampler_rules(const sampler *s, struct draw_rule *rules, int n)
+{
+    const struct sampler_options *o = &s->options;
+
+    if (!wants_token_alone(s) || is_beyond_rules(o))
+        return false;
+    for (int i = 0; i < n; i++)
+        rules[i] = (struct draw_rule){
+            .key = random_number(s, i, RNG_RACE),
+            .per_temp = (float)(1 / o->temp),
+            .floor = o->min_p > 0 ? (float)log(o->min_p) : -INFINITY,
+            .top_p = o->top_p > 0 && o->top_p < 1 ? (float)o->top_p : 1,
+            .top_k = o->top_k > 0 ? o->top_k : INT32_MAX,
+        };
+    return true;
 }
 
 static int check_best(int32_t best, clm_error *err)
@@ -291,11 +324,11 @@ static int check_best(int32_t best, clm_error *err)
                             "or of a type it cannot run in");
 }
 
-int sampler_take(sampler *s, int32_t best, struct sample *out, clm_error *err)
+int sampler_take(sampler *s, int32_t token, struct sample *out, clm_error *err)
 {
-    if (check_best(best, err))
+    if (check_best(token, err))
         return -1;
-    *out = (struct sample){.token = best, .logprob = NAN};
+    *out = (struct sample){.token = token, .logprob = NAN};
     s->n_chosen++;
     return 0;
 }

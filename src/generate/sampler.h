@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "device/draw.h"
 #include "generate/dry.h"
 
 /* Most candidates that logprobs are told of. */
@@ -73,7 +74,8 @@ void sampler_close(sampler *s); /* NULL is fine */
 
 struct sample {
     int32_t token;
-    float logprob; /* after penalties, before filters and temperature; NaN when not asked for */
+    float logprob; /* after penalties, before filters and temperature; may be NaN when not asked for
+                    */
     /* [n_top] the same of the most likely tokens, from the top; valid until the next call. */
     const clm_token_logprob *top;
     int n_top; /* top_logprobs, or the size of a smaller vocabulary */
@@ -94,9 +96,14 @@ int sampler_next(sampler *s, const float *logits, const int32_t *history, size_t
 /* Whether the most likely token is all that it asks of logits, so that sampler_take will do. */
 bool sampler_wants_best(const sampler *s);
 
-/* Choose the most likely token, as sampler_next does where sampler_wants_best. best: -1 where the
- * logits are not finite, which is CLM_ERR_FORMAT. */
-int sampler_take(sampler *s, int32_t best, struct sample *out, clm_error *err);
+/* Whether a race on the device can tell its next tokens: then the rules of the next n, else false.
+ * See settle(). */
+bool sampler_rules(const sampler *s, struct draw_rule *rules, int n);
+
+/* Choose a token that is known to be the one that sampler_next would choose: the most likely where
+ * sampler_wants_best, or one that was settled. token: -1 where the logits are not finite, which is
+ * CLM_ERR_FORMAT. Its log-probability is not told. */
+int sampler_take(sampler *s, int32_t token, struct sample *out, clm_error *err);
 
 /* One with the options of another, without log-probabilities, for logits of vocab_size tokens:
  * those of another model. */

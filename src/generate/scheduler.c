@@ -9,6 +9,12 @@
 /* Tokens of a prompt that another one is about to evaluate that it is worth waiting for. */
 #define MIN_SHARED 32
 
+/* What a request chooses from, one of the two. */
+struct answer {
+    const float *logits;
+    const int32_t *tokens;
+};
+
 struct scheduler {
     engine *engine;
     struct scheduler_options o;
@@ -23,6 +29,7 @@ struct scheduler {
     /* The step at hand: [n_planned] */
     struct request **planned;
     struct engine_input *inputs;
+    struct answer *found;
     int n_planned;
     /* Those of them whose answers go on: [n_answers] */
     struct request **answers;
@@ -55,9 +62,10 @@ scheduler *scheduler_open(engine *e, const struct scheduler_options *options, cl
     s->running = mem_zeroed(n, sizeof(struct request *));
     s->planned = mem_zeroed(n, sizeof(struct request *));
     s->inputs = mem_zeroed(n, sizeof *s->inputs);
+    s->found = mem_zeroed(n, sizeof *s->found);
     s->answers = mem_zeroed(n, sizeof(struct request *));
     s->texts = mem_zeroed(n, sizeof *s->texts);
-    if (s->running && s->planned && s->inputs && s->answers && s->texts)
+    if (s->running && s->planned && s->inputs && s->found && s->answers && s->texts)
         return s;
     scheduler_close(s);
     return fail_null(err, CLM_ERR_NOMEM, "no memory for a scheduler of %zu requests", n);
@@ -78,6 +86,7 @@ void scheduler_close(scheduler *s)
     mem_free(s->running);
     mem_free(s->planned);
     mem_free(s->inputs);
+    mem_free(s->found);
     mem_free(s->answers);
     mem_free(s->texts);
     mem_free(s);
@@ -402,37 +411,54 @@ static void plan(scheduler *s)
             .n_logits = r->rows < pending ? 0 : 1 + r->n_drafts,
             .best = request_wants_best(r),
         };
+        if (!s->inputs[i].best)
+            s->inputs[i].rules = request_rules(r, s->inputs[i].n_logits);
     }
 }
 
 /* What comes of a step */
 
 /* row: its first of those that came of the step */
-static void take_rows(scheduler *s, int i, const float *logits, size_t row)
+static struct answer answer_of(scheduler *s, int i, const float *logits, size_t row)
+{
+    size_t vocab_size = (size_t)engine_model(s->engine)->spec->vocab_size;
+    const struct engine_input *in = &s->inputs[i];
+    struct answer a = {0};
+    clm_error err = {0};
+
+    if (in->best)
+        a.tokens = engine_best(s->engine) + row;
+    else if (!in->rules)
+        a.logits = logits + row * vocab_size;
+    else if (request_settle(s->planned[i], (int)row, in->n_logits, &a.tokens, &a.logits, &err))
+        request_fail(s->planned[i], &err);
+    return a;
+}
+
+static void take_rows(scheduler *s, int i, struct answer a)
 {
     struct request *r = s->planned[i];
-    size_t vocab_size = (size_t)engine_model(s->engine)->spec->vocab_size;
 
     if (s->o.prefixes)
         request_keep(r, s->o.prefixes);
     request_tell_progress(r);
-    if (r->ended || s->inputs[i].n_logits == 0)
-        return;
-    if (s->inputs[i].best)
-        request_choose(r, NULL, engine_best(s->engine) + row);
-    else
-        request_choose(r, logits + row * vocab_size, NULL);
+    if (!r->ended && s->inputs[i].n_logits > 0)
+        request_choose(r, a.logits, a.tokens);
 }
 
+/* All answers are there before any is taken: what a request does with its own may be another step.
+ */
 static void take_step(scheduler *s, const float *logits)
 {
     size_t row = 0;
 
     s->load.steps++;
     for (int i = 0; i < s->n_planned; i++) {
-        take_rows(s, i, logits, row);
+        s->found[i] = answer_of(s, i, logits, row);
         row += (size_t)s->inputs[i].n_logits;
     }
+    for (int i = 0; i < s->n_planned; i++)
+        take_rows(s, i, s->found[i]);
 }
 
 /* What has come of the drafts in a step of so many seconds, after it. */
@@ -458,7 +484,7 @@ static void step_each(scheduler *s)
         if (engine_step(s->engine, &s->inputs[i], 1, &logits, &err))
             request_fail(s->planned[i], &err);
         else
-            take_rows(s, i, logits, 0);
+            take_rows(s, i, answer_of(s, i, logits, 0));
     }
 }
 

@@ -42,7 +42,7 @@ static void check_distribution(int n, const char *what, uint64_t first_key)
     for (int i = 0; i < n; i++)
         sum += (double)weights[i];
     for (uint64_t key = first_key; key < first_key + DRAWS; key++)
-        counts[race(ids, weights, n, rng_scramble(key))]++;
+        counts[race(ids, weights, n, scramble(key))]++;
     for (int i = 0; i < n; i++) {
         double expected = (double)weights[i] / sum * DRAWS, off = counts[i] - expected;
 
@@ -93,7 +93,7 @@ static void test_tail(void **state)
         weights[i] = i == 7000 ? 1 : 1e-5f;
     p = 0.19999 / 1.19999;
     for (int k = 0; k < draws; k++) {
-        int place = race(ids, weights, n, rng_scramble((uint64_t)k));
+        int place = race(ids, weights, n, scramble((uint64_t)k));
 
         tail += place != 7000;
         upper_half += place >= n / 2;
@@ -187,7 +187,7 @@ static void test_alike(void **state)
         distance += fabs((double)weights[i] / sums[0] - (double)other[i] / sums[1]) / 2;
     least = (1 - distance) / (1 + distance);
     for (uint64_t k = 0; k < DRAWS; k++) {
-        uint64_t key = rng_scramble(k);
+        uint64_t key = scramble(k);
 
         same += race(ids, weights, n, key) == race(ids, other, n, key);
     }

@@ -195,6 +195,7 @@ static const struct device_ops cpu_ops = {
     .gather_columns = cpu_gather_columns,
     .gather_rows = cpu_gather_rows,
     .argmax = cpu_argmax,
+    .draw = cpu_draw,
 };
 
 static int open_device(struct cpu_device *c, int n_threads, clm_error *err)

@@ -36,6 +36,8 @@ void cpu_rope(device *d, tensor *x, int head_dim, const tensor *table, bool inte
 void cpu_gather_columns(device *d, tensor *y, const tensor *x, const int32_t *order);
 void cpu_gather_rows(device *d, tensor *y, const tensor *x, const int32_t *rows);
 void cpu_argmax(device *d, int32_t *ids, const tensor *x);
+void cpu_draw(device *d, struct drawn *out, const tensor *x, const int32_t *best,
+              const struct draw_rule *rules, bool filtered);
 
 /* cpu/round_blocks.c */
 void cpu_round_blocks(device *d, tensor *x, int size, enum block_rounding kind);

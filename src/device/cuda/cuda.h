@@ -43,7 +43,7 @@ struct cuda_device {
     uint64_t halved_at;         /* this: halves.cu */
     struct cuda_queue *queue;   /* queue.cu */
     struct cuda_memory *memory; /* memory.cu */
-    struct cuda_blas *blas;     /* blas.cu; NULL: not loaded yet */
+    struct cuda_blas *blas;     /* blas.cu; NULL: not asked for yet */
     bool no_blas;               /* there is none */
     /* [CUDA_TICKETS] counters, all 0 between operations: by one the last of the blocks that share
      * it finds out that it is the last, and puts it back. */
@@ -133,7 +133,7 @@ static __device__ __forceinline__ void cuda_let_go(void)
 #endif
 }
 
-/* Of cuBLASLt, if it was loaded; device/cuda/blas.h has the rest. */
+/* Of cuBLASLt, if it was asked for; device/cuda/blas.h has the rest. */
 void cuda_blas_close(struct cuda_device *c);
 
 /* --- Memory (memory.cu) --- */
@@ -195,6 +195,8 @@ void cuda_matmul(device *d, const struct matmul_job *jobs, int n_jobs, const ten
 void cuda_matmul_experts(device *d, const struct matmul_job *jobs, int n_jobs, int n_experts,
                          const tensor *x, const tensor *ids);
 void cuda_argmax(device *d, int32_t *ids, const tensor *x);
+void cuda_draw(device *d, struct drawn *out, const tensor *x, const int32_t *best,
+               const struct draw_rule *rules, bool filtered);
 
 /* attend.cu */
 void cuda_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,

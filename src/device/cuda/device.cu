@@ -170,6 +170,7 @@ static const struct device_ops cuda_ops = {
     .gather_columns = cuda_gather_columns,
     .gather_rows = cuda_gather_rows,
     .argmax = cuda_argmax,
+    .draw = cuda_draw,
 };
 
 /* Is there a driver, a GPU, and one that kernels are built for? Its properties then. */
