@@ -173,7 +173,7 @@ static void *worker_main(void *arg)
     }
 }
 
-/* Workers take no signals: Ctrl-C belongs to the thread that called. */
+/* Workers, and tasks, take no signals: Ctrl-C belongs to the thread that called. */
 static int start_workers(thread_pool *pool)
 {
     sigset_t all, before;
@@ -337,4 +337,46 @@ void thread_pool_barrier(thread_pool *pool)
     }
     atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
     gate_open(&pool->barrier);
+}
+
+struct thread_task {
+    pthread_t handle;
+    void (*fn)(void *ctx);
+    void *ctx;
+};
+
+static void *task_main(void *argument)
+{
+    thread_task *task = argument;
+
+    task->fn(task->ctx);
+    return NULL;
+}
+
+thread_task *thread_task_start(void (*fn)(void *ctx), void *ctx, clm_error *err)
+{
+    thread_task *task = mem_zeroed(1, sizeof *task);
+    sigset_t all, before;
+    int rc;
+
+    if (!task)
+        return fail_null(err, CLM_ERR_NOMEM, "no memory for a thread");
+    task->fn = fn;
+    task->ctx = ctx;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(&task->handle, NULL, task_main, task);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!rc)
+        return task;
+    mem_free(task);
+    return fail_null(err, CLM_ERR_NOMEM, "a thread cannot be started: %s", strerror(rc));
+}
+
+void thread_task_join(thread_task *task)
+{
+    if (!task)
+        return;
+    pthread_join(task->handle, NULL);
+    mem_free(task);
 }

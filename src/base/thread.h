@@ -34,4 +34,10 @@ void thread_pool_for(thread_pool *pool, int64_t n, int64_t grain, range_fn fn, v
 /* All threads of a running thread_pool_run meet here before any goes on. */
 void thread_pool_barrier(thread_pool *pool);
 
+/* A thread that runs fn(ctx) once. NULL with *err where there can be none. */
+typedef struct thread_task thread_task;
+
+thread_task *thread_task_start(void (*fn)(void *ctx), void *ctx, clm_error *err);
+void thread_task_join(thread_task *task); /* waits for its end; NULL is fine */
+
 #endif

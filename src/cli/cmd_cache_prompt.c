@@ -88,8 +88,8 @@ static int cache_prompt_run(const void *args, clm_error *err)
     if (!a->file)
         return fail(err, CLM_ERR_ARG,
                     "--prompt-cache-file is missing: --prompt-cache-file FILE.safetensors");
-    if (file_writer_try(a->file, err) == 0 && session_open_tokenizer(&s, &a->model, err) == 0 &&
-        session_open(&s, &a->model, a->prefill_step_size, err) == 0 &&
+    if (file_writer_try(a->file, err) == 0 &&
+        session_open_text(&s, &a->model, a->prefill_step_size, err) == 0 &&
         prompt_open(&prompt, &a->prompt, s.dir, s.tokenizer, err) == 0 &&
         session_check_tokens(&s, &prompt.tokens, err) == 0) {
         interrupt_watch();

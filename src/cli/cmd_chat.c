@@ -420,8 +420,7 @@ static int talk(struct talk *t)
     const struct chat_args *a = t->args;
     uint64_t seed = sampling_seed(&a->sampling);
 
-    if (session_open_tokenizer(&t->session, &a->model, t->err) ||
-        session_open(&t->session, &a->model, a->prefill_step_size, t->err) ||
+    if (session_open_text(&t->session, &a->model, a->prefill_step_size, t->err) ||
         draft_session_open(&t->draft, &a->draft, &a->model, &t->session, t->err) ||
         sampling_open(&t->sampling, &a->sampling, &t->session, seed, false, t->err) ||
         chat_open(&t->chat, &t->session, &t->sampling, &a->chat, &a->kept, t->err))

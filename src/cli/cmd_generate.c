@@ -368,7 +368,7 @@ static int open_session(struct session *s, const struct generate_args *a, clm_er
 {
     int rows = a->batch.file ? 0 : a->prefill_step_size;
 
-    return session_open_tokenizer(s, &a->model, err) || session_open(s, &a->model, rows, err);
+    return session_open_text(s, &a->model, rows, err);
 }
 
 static int generate_run(const void *args, clm_error *err)

@@ -176,7 +176,7 @@ static int perplexity_run(const void *args, clm_error *err)
 
     if (a->save && file_writer_try(a->save, err))
         return -1;
-    if (session_open_tokenizer(&s, &a->model, err) == 0 && session_open(&s, &a->model, 0, err) == 0)
+    if (session_open_text(&s, &a->model, 0, err) == 0)
         rc = measure_file(a, &s, err);
     session_close(&s);
     return rc;

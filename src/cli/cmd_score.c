@@ -252,7 +252,7 @@ static int score_run(const void *args, clm_error *err)
         return fail(err, CLM_ERR_NOMEM, "no memory to score lines");
     k->args = a;
     k->session = &s;
-    if (session_open_tokenizer(&s, &a->model, err) == 0 && session_open(&s, &a->model, 0, err) == 0)
+    if (session_open_text(&s, &a->model, 0, err) == 0)
         rc = lines_answer_together(score_lines, k, err);
     for (size_t i = 0; i < COUNT(k->lines); i++) {
         token_list_release(&k->lines[i].tokens);

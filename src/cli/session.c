@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "cli/interrupt.h"
 #include "cli/locate.h"
 #include "engine/cache_file.h"
@@ -159,27 +160,35 @@ static bool go_on(void)
     return !interrupt_seen();
 }
 
-int session_open_model(struct session *s, const struct model_options *o, clm_error *err)
+/* On the devices that are open. */
+static int open_model(struct session *s, const struct model_options *o, clm_error *err)
 {
-    if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
-        return -1;
-    if (session_open_devices(s, o, err))
-        return -1;
     s->devices.read_ahead = o->described ? NULL : go_on;
     s->model = model_open_over(s->dir, o->adapter_path, &s->devices, &cli_log, err);
     return s->model ? 0 : -1;
 }
 
-int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err)
+int session_open_model(struct session *s, const struct model_options *o, clm_error *err)
+{
+    if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
+        return -1;
+    return session_open_devices(s, o, err) || open_model(s, o, err) ? -1 : 0;
+}
+
+static int open_engine(struct session *s, const struct model_options *o, int max_rows,
+                       clm_error *err)
 {
     struct engine_options options = model_options_engine(o, max_rows);
 
-    if (session_open_model(s, o, err))
-        return -1;
     if (o->like)
         take_kind(&options, s->model, o->like);
     s->engine = engine_open(s->model, &options, err);
     return s->engine ? 0 : -1;
+}
+
+int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err)
+{
+    return session_open_model(s, o, err) || open_engine(s, o, max_rows, err) ? -1 : 0;
 }
 
 /* A vocabulary of special tokens alone cannot say anything. */
@@ -200,6 +209,40 @@ int session_open_tokenizer(struct session *s, const struct model_options *o, clm
         return -1;
     s->tokenizer = tokenizer_open(s->dir, &cli_log, err);
     return s->tokenizer ? check_vocabulary(s->tokenizer, s->dir, err) : -1;
+}
+
+/* A session's devices, opened by a thread of their own. */
+struct opening {
+    struct session *s;
+    const struct model_options *o;
+    int rc;
+    clm_error err;
+};
+
+static void open_devices(void *ctx)
+{
+    struct opening *opening = ctx;
+
+    opening->rc = session_open_devices(opening->s, opening->o, &opening->err);
+}
+
+int session_open_text(struct session *s, const struct model_options *o, int max_rows,
+                      clm_error *err)
+{
+    struct opening opening = {.s = s, .o = o};
+    thread_task *task;
+    int rc;
+
+    if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
+        return -1;
+    task = thread_task_start(open_devices, &opening, err);
+    if (!task)
+        return -1;
+    rc = session_open_tokenizer(s, o, err);
+    thread_task_join(task);
+    if (!rc && opening.rc)
+        rc = fail(err, opening.err.code, "%s", opening.err.message);
+    return rc || open_model(s, o, err) || open_engine(s, o, max_rows, err) ? -1 : 0;
 }
 
 int session_check_tokens(const struct session *s, const struct token_list *tokens, clm_error *err)

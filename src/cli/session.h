@@ -50,6 +50,9 @@ int session_open_devices(struct session *s, const struct model_options *o, clm_e
 int session_open_model(struct session *s, const struct model_options *o, clm_error *err);
 /* Find the folder and open device, model and engine; max_rows 0: the engine's choice. */
 int session_open(struct session *s, const struct model_options *o, int max_rows, clm_error *err);
+/* The same, and the tokenizer, which is read while a device is being opened. */
+int session_open_text(struct session *s, const struct model_options *o, int max_rows,
+                      clm_error *err);
 /* Find the folder, unless that is done, and open the tokenizer. */
 int session_open_tokenizer(struct session *s, const struct model_options *o, clm_error *err);
 /* CLM_ERR_FORMAT: the tokenizer has given tokens that the model does not have. */

@@ -320,6 +320,30 @@ static void test_failing_allocations(void **state)
     }
 }
 
+static void add_one(void *ctx)
+{
+    int *n = ctx;
+
+    ++*n;
+}
+
+/* What a task has written is there once it was joined. */
+static void test_task(void **state)
+{
+    clm_error err = {0};
+    int n = 0;
+
+    (void)state;
+    for (int i = 1; i <= 20; i++) {
+        thread_task *task = thread_task_start(add_one, &n, &err);
+
+        CHECK(task, "%s", err.message);
+        thread_task_join(task);
+        CHECK(n == i, "%d, not %d", n, i);
+    }
+    thread_task_join(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -335,6 +359,7 @@ int main(void)
         cmocka_unit_test(test_default_size),
         cmocka_unit_test(test_open_refuses),
         cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_task),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
