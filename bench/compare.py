@@ -144,8 +144,8 @@ def compare(args):
     for kind in args.formats:
         subprocess.run([python, __file__, "--make", kind], check=True)
     print("%-6s %28s %28s" % ("", "prompt %d, tokens/s" % args.prompt, "generation %d, tokens/s" % args.generate))
-    print("%-6s %9s %9s %8s %9s %9s %8s %22s" % ("", "clm", "llama.cpp", "ratio", "clm", "llama.cpp", "ratio",
-                                                 "clm: read, f32, int8"))
+    print("%-6s %9s %9s %8s %9s %9s %8s %28s" % ("", "clm", "llama.cpp", "ratio", "clm", "llama.cpp", "ratio",
+                                                 "clm: read, f32, int8, bf16"))
     for kind in args.formats:
         ours, theirs = [], []
         for _ in range(args.rounds):
@@ -160,10 +160,11 @@ def compare(args):
             b = statistics.median(t[part] for t in theirs)
             ratio = statistics.median(o[part]["tokens_per_second"] / t[part] for o, t in zip(ours, theirs))
             row += ["%9.1f" % a, "%9.1f" % b, "%8.2f" % ratio]
-        row.append("%5.2f %5.2f %5.2f" % tuple(
+        row.append("%5.2f %5.2f %5.2f %5.2f" % tuple(
             statistics.median(o[part][name] for o in ours) for part, name in
-            (("generation", "read_fraction"), ("prompt", "f32_fraction"), ("prompt", "int8_fraction"))))
-        print("%-6s %s %s %s %s %s %s %22s" % tuple(row), flush=True)
+            (("generation", "read_fraction"), ("prompt", "f32_fraction"), ("prompt", "int8_fraction"),
+             ("prompt", "bf16_fraction"))))
+        print("%-6s %s %s %s %s %s %s %28s" % tuple(row), flush=True)
 
 
 def main():

@@ -27,6 +27,7 @@ void bench_measure_limits(struct bench_setup *setup)
     best->read_bytes_per_second = larger(best->read_bytes_per_second, now.read_bytes_per_second);
     best->f32_flops_per_second = larger(best->f32_flops_per_second, now.f32_flops_per_second);
     best->int8_ops_per_second = larger(best->int8_ops_per_second, now.int8_ops_per_second);
+    best->bf16_flops_per_second = larger(best->bf16_flops_per_second, now.bf16_flops_per_second);
 }
 
 /* --- time --------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ static double fraction(double used, double limit)
 }
 
 struct fractions {
-    double read, f32, int8;
+    double read, f32, int8, bf16;
 };
 
 static struct fractions fractions_of(const struct bench_setup *s, const struct bench_row *r)
@@ -41,6 +41,7 @@ static struct fractions fractions_of(const struct bench_setup *s, const struct b
         fraction(median(r) * r->bytes, s->limits.read_bytes_per_second),
         fraction(median(r) * r->flops, s->limits.f32_flops_per_second),
         fraction(median(r) * r->flops, s->limits.int8_ops_per_second),
+        fraction(median(r) * r->flops, s->limits.bf16_flops_per_second),
     };
 }
 
@@ -166,9 +167,11 @@ static void add_row(struct values *v, const struct bench_setup *s, const struct 
     add_real(v, "read_bytes_per_second", s->limits.read_bytes_per_second);
     add_real(v, "f32_flops_per_second", s->limits.f32_flops_per_second);
     add_real(v, "int8_ops_per_second", s->limits.int8_ops_per_second);
+    add_real(v, "bf16_flops_per_second", s->limits.bf16_flops_per_second);
     add_real(v, "read_fraction", used.read);
     add_real(v, "f32_fraction", used.f32);
     add_real(v, "int8_fraction", used.int8);
+    add_real(v, "bf16_fraction", used.bf16);
 }
 
 static void write_json(struct strbuf *out, const struct values *v, const struct bench_row *r)
@@ -247,30 +250,33 @@ static void write_heading(struct strbuf *out, const struct bench_setup *s, const
                 isa, s->limits.read_bytes_per_second / 1e9, s->limits.f32_flops_per_second / 1e9);
     if (s->limits.int8_ops_per_second > 0)
         strbuf_addf(out, ", %.0f Gop/s in int8", s->limits.int8_ops_per_second / 1e9);
+    if (s->limits.bf16_flops_per_second > 0)
+        strbuf_addf(out, ", %.0f GFLOP/s in bf16", s->limits.bf16_flops_per_second / 1e9);
     strbuf_addf(out, "\n%d repetitions, prompts in steps of %d, cache: %s\n\n", s->repetitions,
                 engine_max_rows(s->session->engine), cache_name(s, cache, sizeof cache));
-    strbuf_addf(out, "%-10s %9s %7s  %-24s %9s %7s %7s %7s\n", "test", "tokens", "depth",
-                "  tokens/s (median)", "MB/token", "read", "f32", "int8");
+    strbuf_addf(out, "%-10s %9s %7s  %-24s %9s %7s %7s %7s %7s\n", "test", "tokens", "depth",
+                "  tokens/s (median)", "MB/token", "read", "f32", "int8", "bf16");
 }
 
 static void write_line(struct strbuf *out, const struct bench_setup *s, const struct bench_row *r)
 {
-    char title[32], tokens[32], read[16], f32[16], int8[16];
+    char title[32], tokens[32], read[16], f32[16], int8[16], bf16[16];
     struct fractions used = fractions_of(s, r);
 
-    strbuf_addf(out, "%-10s %9s %7d  %10.2f +- %-10.2f %9.2f %7s %7s %7s\n",
+    strbuf_addf(out, "%-10s %9s %7d  %10.2f +- %-10.2f %9.2f %7s %7s %7s %7s\n",
                 test_title(&r->test, title, sizeof title),
                 test_tokens(&r->test, tokens, sizeof tokens), tokens_before(&r->test), median(r),
                 deviation(r), r->bytes / 1e6,
                 percent(read, used.read, s->limits.read_bytes_per_second),
                 percent(f32, used.f32, s->limits.f32_flops_per_second),
-                percent(int8, used.int8, s->limits.int8_ops_per_second));
+                percent(int8, used.int8, s->limits.int8_ops_per_second),
+                percent(bf16, used.bf16, s->limits.bf16_flops_per_second));
 }
 
 static void write_markdown(struct strbuf *out, const struct bench_setup *s,
                            const struct bench_row *r)
 {
-    char bits[16] = "", cache[32], title[32], tokens[32], read[16], f32[16], int8[16];
+    char bits[16] = "", cache[32], title[32], tokens[32], read[16], f32[16], int8[16], bf16[16];
     struct fractions used = fractions_of(s, r);
     const char *slash = strrchr(s->model, '/');
 
@@ -279,19 +285,22 @@ static void write_markdown(struct strbuf *out, const struct bench_setup *s,
     strbuf_addf(out, "| %s | %s | %.3f | %s | %d | %s | %d | ", slash ? slash + 1 : s->model, bits,
                 (double)s->session->model->weight_bytes / 1e9, device_name(s), threads_of(s),
                 cache_name(s, cache, sizeof cache), engine_max_rows(s->session->engine));
-    strbuf_addf(out, "%s | %s | %d | %.2f +- %.2f | %.2f | %s | %s | %s |\n",
+    strbuf_addf(out, "%s | %s | %d | %.2f +- %.2f | %.2f | %s | %s | %s | %s |\n",
                 test_title(&r->test, title, sizeof title),
                 test_tokens(&r->test, tokens, sizeof tokens), tokens_before(&r->test), median(r),
                 deviation(r), r->bytes / 1e6,
                 percent(read, used.read, s->limits.read_bytes_per_second),
                 percent(f32, used.f32, s->limits.f32_flops_per_second),
-                percent(int8, used.int8, s->limits.int8_ops_per_second));
+                percent(int8, used.int8, s->limits.int8_ops_per_second),
+                percent(bf16, used.bf16, s->limits.bf16_flops_per_second));
 }
 
 static const char markdown_head[] =
     "| model | bits | GB | device | threads | cache | step | test | tokens | depth | tokens/s | "
-    "MB/token | read | f32 | int8 |\n"
-    "| --- | --: | --: | --- | --: | --- | --: | --- | --: | --: | --: | --: | --: | --: | --: |\n";
+    "MB/token | read | f32 | int8 | bf16 |\n"
+    "| --- | --: | --: | --- | --: | --- | --: | --- | --: | --: | --: | --: | --: | --: | --: | "
+    "--: "
+    "|\n";
 
 /* --- all forms ---------------------------------------------------------------------------------
  */

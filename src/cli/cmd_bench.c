@@ -504,7 +504,8 @@ const struct command command_bench = {
     .details =
         "Measures prompt processing and generation, the memory's read bandwidth and the peak "
         "of the arithmetic units, in one run. MB/token is what is read of weights and cache "
-        "for a token; read, f32 and int8 are the parts of bandwidth and peak that were used.\n"
+        "for a token; read, f32, int8 and bf16 are the parts of bandwidth and peaks that were "
+        "used.\n"
         "Options that take lists, N,N,..., ranges, 1-4, 1-9+2 or 64-512*2, or names are gone "
         "through in every combination, of which each makes a row. A model is loaded once. After "
         "Ctrl-C the rows that were done are written.\n"

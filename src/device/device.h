@@ -258,7 +258,8 @@ struct recurrence_params {
 struct device_limits {
     double read_bytes_per_second; /* sequential reads over all threads, far beyond the caches */
     double f32_flops_per_second;  /* multiply and add count as two */
-    double int8_ops_per_second;   /* 0 where there is no such path */
+    double int8_ops_per_second;   /* these 0 where there is no such path */
+    double bf16_flops_per_second;
 };
 
 struct device_ops {

@@ -136,7 +136,7 @@ class Bench(Case):
                     self.assertEqual(value, str(line[name]))
         said = self.done(*SMALL, *lists, "-o", "markdown").decode().splitlines()
         self.assertEqual(len(said), 6)
-        self.assertEqual({line.count("|") for line in said}, {16})
+        self.assertEqual({line.count("|") for line in said}, {17})
 
     def test_experts(self):
         """Of stacked experts a generated token reads only those chosen."""

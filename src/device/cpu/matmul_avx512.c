@@ -54,10 +54,29 @@ static double int8_burst(void)
     return 2.0 * 64 * CHAINS * ROUNDS;
 }
 
+static double bf16_burst(void)
+{
+    __m512 sums[CHAINS];
+    __m512bh f = (__m512bh)_mm512_set1_epi32(0x3F003F00); /* 1/2 and 1/2 */
+
+#pragma GCC unroll 24
+    for (int i = 0; i < CHAINS; i++)
+        sums[i] = _mm512_set1_ps((float)i);
+    for (int n = 0; n < ROUNDS; n++)
+#pragma GCC unroll 24
+        for (int i = 0; i < CHAINS; i++)
+            sums[i] = _mm512_dpbf16_ps(sums[i], f, f);
+#pragma GCC unroll 24
+    for (int i = 0; i < CHAINS; i++)
+        __asm__ volatile("" : : "v"(sums[i])); /* wanted */
+    return 2.0 * 32 * CHAINS * ROUNDS;
+}
+
 void cpu_matmul_kernels_avx512(struct cpu_matmul_kernels *k)
 {
     cpu_matmul_kernels_avx2(k);
     k->choose = choose;
     k->f32_burst = f32_burst;
     k->int8_burst = int8_burst;
+    k->bf16_burst = bf16_burst;
 }

@@ -119,5 +119,6 @@ void cpu_measure(device *dev, struct device_limits *limits)
         .read_bytes_per_second = measure_read(d),
         .f32_flops_per_second = measure_bursts(d, d->matmul.f32_burst),
         .int8_ops_per_second = measure_bursts(d, d->matmul.int8_burst),
+        .bf16_flops_per_second = measure_bursts(d, d->matmul.bf16_burst),
     };
 }
