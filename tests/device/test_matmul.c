@@ -342,6 +342,52 @@ static void test_products(void **state)
     }
 }
 
+#if defined(__x86_64__)
+extern const struct cpu_product avx512_gemm_f32, avx512_gemm_bf16;
+
+static const struct cpu_product *choose_f32(const struct weight *w, int n_rows, bool exact)
+{
+    (void)w;
+    (void)n_rows;
+    (void)exact;
+    return &avx512_gemm_f32;
+}
+
+static const struct cpu_product *choose_bf16(const struct weight *w, int n_rows, bool exact)
+{
+    (void)w;
+    (void)n_rows;
+    (void)exact;
+    return &avx512_gemm_bf16;
+}
+
+/* Which of these products is taken depends on the processor: here both are, for bf16. */
+static void test_bf16_products(void **state)
+{
+    static const int rows[] = {1, 4, 5, 8, 9, 12, 13, 37}, n_in[] = {1, 31, 512, 1023, 2500};
+    const struct weight bf16 = {.format = WEIGHT_BF16};
+    device *d = open_isa("avx512", 2);
+
+    (void)state;
+    if (!d)
+        skip();
+    for (int f = 0; f < 2; f++) {
+        cpu_device_of(d)->matmul.choose = f ? choose_bf16 : choose_f32;
+        for (size_t r = 0; r < COUNT(rows); r++)
+            for (size_t i = 0; i < COUNT(n_in); i++)
+                check_product(d, &bf16, 1 + (int)random_below(70), n_in[i], rows[r],
+                              f ? INT8 : EXACT);
+    }
+    d->ops->close(d);
+}
+#else
+static void test_bf16_products(void **state)
+{
+    (void)state;
+    skip();
+}
+#endif
+
 /* --- exactness
  * ---------------------------------------------------------------------------------------- */
 
@@ -712,10 +758,11 @@ static void test_measure(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dequantise),   cmocka_unit_test(test_products),
-        cmocka_unit_test(test_exact),        cmocka_unit_test(test_jobs),
-        cmocka_unit_test(test_experts),      cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_dequantise),    cmocka_unit_test(test_products),
+        cmocka_unit_test(test_exact),         cmocka_unit_test(test_jobs),
+        cmocka_unit_test(test_bf16_products), cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_no_memory),     cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_measure),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

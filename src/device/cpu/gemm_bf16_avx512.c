@@ -1,55 +1,23 @@
-/* device/cpu/gemm_bf16_avx512.c: bf16 weights by many rows, x rounded to bf16, sums in f32.
- *
- * Two numbers of an output, or of a row, are 32 bits: panels are [n / 2, COLS] of them, strips
- * [n / 2, ROWS]. An odd last number gets a zero beside it.
- */
-#include "device/cpu/matmul_avx512.h"
+/* device/cpu/gemm_bf16_avx512.c: bf16 weights by many rows, x rounded to bf16, sums in f32. An odd
+ * last number gets a zero beside it. */
+#define PER 2
+#define BLOCK 1024 /* 64 KB, which come from the second cache */
+#include "device/cpu/dense_avx512.h"
 
-#define ROWS 12
-#define COLS 32
-#define BLOCK 256 /* numbers in a panel: 16 KB, half of the smallest L1 */
-
-struct panel {
-    uint32_t w[BLOCK / 2 * COLS];
-};
-
-_Static_assert(sizeof(struct panel) <= CPU_PRODUCT_SCRATCH, "a panel fits in the scratch");
-
-static size_t strip_bytes(int n_in, int group_size)
+/* Rounds to nearest, ties to even. */
+static void prepare_row(uint32_t *to, const float *x, int n)
 {
-    (void)group_size;
-    return (ROWS * sizeof(uint32_t) * ((size_t)n_in + 1) / 2 + 63) & ~(size_t)63;
-}
+    for (int i = 0; i < n; i += 32, to += 16 * ROWS) {
+        __m512 low = _mm512_maskz_loadu_ps(first_16(n - i), x + i);
+        __m512 high = _mm512_maskz_loadu_ps(first_16(n - i - 16), x + i + 16);
+        uint32_t pairs[16];
 
-/* To nearest, ties to even; not a number stays that. */
-INLINE uint32_t round_bf16(float x)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &x, sizeof bits);
-    if ((bits & 0x7FFFFFFF) > 0x7F800000)
-        return bits >> 16 | 0x40;
-    return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
-}
-
-/* Rows that are not there are zeros, so that the kernels need to know only fours of rows. */
-static void prepare(void *strip, const struct cpu_task *t, int first, int n)
-{
-    int n_in = t->w->n_in;
-    uint32_t *to = strip;
-
-    if (n % 4)
-        memset(strip, 0, strip_bytes(n_in, 0));
-    for (int r = 0; r < n; r++) {
-        const float *x = cpu_task_x(t, first + r);
-
-        for (int i = 0; i < n_in; i += 2)
-            to[i / 2 * ROWS + r] =
-                round_bf16(x[i]) | (i + 1 < n_in ? round_bf16(x[i + 1]) << 16 : 0);
+        _mm512_storeu_si512(pairs, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        for (int j = 0; j < 16 && i + 2 * j < n; j++)
+            to[j * ROWS] = pairs[j];
     }
 }
 
-/* Outputs o to o + COLS (past the last: of that again), numbers k to k + n. */
 static void unpack(struct panel *panel, const struct weight *w, int o, int n_cols, int k, int n)
 {
     for (int part = 0; part < COLS; part += 8) {
@@ -76,63 +44,9 @@ static void unpack(struct panel *panel, const struct weight *w, int o, int n_col
     }
 }
 
-INLINE __m512bh as_bf16(__m512i v)
+INLINE __m512 multiply_add(__m512 sum, __m512i w, __m512i x)
 {
-    return (__m512bh)v;
-}
-
-/* Rows of y from the first on by a panel; there are rows of x in the strip, n_rows of them real. */
-INLINE void multiply_strip(const struct cpu_task *t, const struct panel *panel, int first,
-                           int n_rows, int o, int n_cols, int k, int n, const int rows)
-{
-    const uint32_t *x =
-        (const uint32_t *)(const void *)((const uint8_t *)t->prepared +
-                                         (size_t)(first / ROWS) * strip_bytes(t->w->n_in, 0)) +
-        k / 2 * ROWS;
-    const uint32_t *w = panel->w;
-    __m512 sums[ROWS][2];
-
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-        sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-    for (int i = 0; i < n; i += 2, w += COLS, x += ROWS) {
-        __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 16);
-
-#pragma GCC unroll 12
-        for (int r = 0; r < rows; r++) {
-            __m512i v = _mm512_set1_epi32((int)x[r]);
-
-            sums[r][0] = _mm512_dpbf16_ps(sums[r][0], as_bf16(w0), as_bf16(v));
-            sums[r][1] = _mm512_dpbf16_ps(sums[r][1], as_bf16(w1), as_bf16(v));
-        }
-    }
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-        if (r < n_rows)
-            avx512_add_row(t, first + r, sums[r], o, n_cols, k == 0);
-}
-
-static void multiply(const struct cpu_task *t, int begin, int end, void *scratch)
-{
-    struct panel *panel = scratch;
-
-    for (int o = begin; o < end; o += COLS)
-        for (int k = 0; k < t->w->n_in; k += BLOCK) {
-            int n_cols = end - o < COLS ? end - o : COLS;
-            int n = t->w->n_in - k < BLOCK ? t->w->n_in - k : BLOCK;
-
-            unpack(panel, t->w, o, n_cols, k, n);
-            for (int first = 0; first < t->n_rows; first += ROWS) {
-                int rows = t->n_rows - first < ROWS ? t->n_rows - first : ROWS;
-
-                if (rows > 8)
-                    multiply_strip(t, panel, first, rows, o, n_cols, k, n, 12);
-                else if (rows > 4)
-                    multiply_strip(t, panel, first, rows, o, n_cols, k, n, 8);
-                else
-                    multiply_strip(t, panel, first, rows, o, n_cols, k, n, 4);
-            }
-        }
+    return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x);
 }
 
 const struct cpu_product avx512_gemm_bf16 = {

@@ -1,21 +1,9 @@
 /* device/cpu/matmul_avx512.c: which kernel for which product, where AVX-512 has a better one. */
+#include <math.h>
+#include <stdatomic.h>
+
+#include "base/clock.h"
 #include "device/cpu/matmul_avx512.h"
-
-/* Rows up to which weights are better unpacked again for every few rows than put into panels. */
-#define FEW_DENSE 8
-#define FEW_INTEGER 4
-
-static const struct cpu_product *choose(const struct weight *w, int n_rows, bool exact)
-{
-    struct cpu_matmul_kernels avx2;
-
-    if (!exact && w->format == WEIGHT_BF16 && n_rows > FEW_DENSE)
-        return &avx512_gemm_bf16;
-    if (!exact && w->format > WEIGHT_BF16 && !weight_is_e4m3(w) && n_rows > FEW_INTEGER)
-        return &avx512_gemm_i8;
-    cpu_matmul_kernels_avx2(&avx2);
-    return avx2.choose(w, n_rows, exact);
-}
 
 #define CHAINS 24 /* independent sums, enough to hide the latency */
 #define ROUNDS 4000
@@ -70,6 +58,52 @@ static double bf16_burst(void)
     for (int i = 0; i < CHAINS; i++)
         __asm__ volatile("" : : "v"(sums[i])); /* wanted */
     return 2.0 * 32 * CHAINS * ROUNDS;
+}
+
+/* Rows up to which weights are better unpacked again for every few rows than put into panels. */
+#define FEW_BF16 8
+#define FEW_F32 12
+#define FEW_INTEGER 4
+
+/* Seconds for an operation, of the best of some bursts. */
+static double least_time(double (*burst)(void))
+{
+    double least = HUGE_VAL;
+
+    for (int i = 0; i < 5; i++) {
+        double begin = clock_seconds(), n = burst();
+
+        least = fmin(least, (clock_seconds() - begin) / n);
+    }
+    return least;
+}
+
+/* Products of bf16 are twice as fast as those of f32 on some processors (Zen 4) and half as fast on
+ * others (Sapphire Rapids, which has other instructions for them). */
+static bool bf16_is_fast(void)
+{
+    static atomic_int known; /* 1: no, 2: yes */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+
+    if (!answer) {
+        answer = least_time(bf16_burst) < least_time(f32_burst) ? 2 : 1;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer == 2;
+}
+
+static const struct cpu_product *choose(const struct weight *w, int n_rows, bool exact)
+{
+    struct cpu_matmul_kernels avx2;
+
+    if (!exact && w->format == WEIGHT_BF16 && n_rows > FEW_BF16 && bf16_is_fast())
+        return &avx512_gemm_bf16;
+    if (!exact && (w->format <= WEIGHT_BF16 || weight_is_e4m3(w)) && n_rows > FEW_F32)
+        return &avx512_gemm_f32;
+    if (!exact && w->format > WEIGHT_BF16 && !weight_is_e4m3(w) && n_rows > FEW_INTEGER)
+        return &avx512_gemm_i8;
+    cpu_matmul_kernels_avx2(&avx2);
+    return avx2.choose(w, n_rows, exact);
 }
 
 void cpu_matmul_kernels_avx512(struct cpu_matmul_kernels *k)

@@ -6,6 +6,13 @@
 
 extern const struct cpu_product avx512_gemm_i8;   /* affine, mxfp4, nvfp4; many rows */
 extern const struct cpu_product avx512_gemm_bf16; /* bf16; many rows */
+extern const struct cpu_product avx512_gemm_f32;  /* any format, many rows */
+
+/* The first n of 16 lanes; n may be less than 0 or more than 16. */
+INLINE __mmask16 first_16(int n)
+{
+    return (__mmask16)(n <= 0 ? 0 : n < 16 ? (1u << n) - 1 : 0xFFFF);
+}
 
 /* Adds sums of 32 outputs from o on, of which there are n_cols, to a row of y, or begins with the
  * bias. */
@@ -13,8 +20,8 @@ INLINE void avx512_add_row(const struct cpu_task *t, int row, const __m512 sums[
                            int n_cols, bool begin)
 {
     for (int half = 0; half < 2; half++) {
-        int n = n_cols - 16 * half, at = o + 16 * half;
-        __mmask16 mask = (__mmask16)(n <= 0 ? 0 : n < 16 ? (1u << n) - 1 : 0xFFFF);
+        int at = o + 16 * half;
+        __mmask16 mask = first_16(n_cols - 16 * half);
         __m512 before = _mm512_setzero_ps();
 
         if (!begin)
@@ -22,6 +29,17 @@ INLINE void avx512_add_row(const struct cpu_task *t, int row, const __m512 sums[
         else if (t->bias)
             before = _mm512_maskz_loadu_ps(mask, t->bias + at);
         _mm512_mask_storeu_ps(cpu_task_y(t, row) + at, mask, _mm512_add_ps(before, sums[half]));
+    }
+}
+
+/* Calls for 32 outputs from o on of some rows of y. */
+INLINE void avx512_prefetch_rows(const struct cpu_task *t, int first, int rows, int o)
+{
+    for (int r = 0; r < rows; r++) {
+        const char *y = (const char *)(cpu_task_y(t, first + r) + o);
+
+        _mm_prefetch(y, _MM_HINT_T0);
+        _mm_prefetch(y + 64, _MM_HINT_T0);
     }
 }
 
