@@ -213,6 +213,27 @@ INLINE void transpose8(__m256i v[8])
     }
 }
 
+/* Of every 8 bytes those at even places, then those at odd ones: as the nibbles of 32 bits come
+ * out. */
+INLINE __m256i even_first(__m256i v)
+{
+    const __m256i order = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+
+    return _mm256_shuffle_epi8(v, order);
+}
+
+/* The same of n bytes, a multiple of 16. */
+INLINE void avx2_order_bytes(int8_t *q, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(q + i));
+
+        _mm_storeu_si128((__m128i *)(q + i),
+                         _mm256_castsi256_si128(even_first(_mm256_castsi128_si256(v))));
+    }
+}
+
 /* DO(r) for each of up to six rows; rows is a constant wherever this is used. */
 #define EACH_ROW(rows, DO)                                                                         \
     do {                                                                                           \

@@ -64,6 +64,15 @@ static double bf16_burst(void)
 #define FEW_BF16 8
 #define FEW_F32 12
 #define FEW_INTEGER 4
+#define FEW_NIBBLES 8
+
+/* Rows up to which tables of what the codes of a group stand for are not worth making. */
+#define FEW_FOR_RUNS 32
+
+static bool is_nibbles(const struct weight *w)
+{
+    return w->format == WEIGHT_MXFP4 || (w->format == WEIGHT_AFFINE && w->bits == 4);
+}
 
 /* Seconds for an operation, of the best of some bursts. */
 static double least_time(double (*burst)(void))
@@ -100,6 +109,10 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
         return &avx512_gemm_bf16;
     if (!exact && (w->format <= WEIGHT_BF16 || weight_is_e4m3(w)) && n_rows > FEW_F32)
         return &avx512_gemm_f32;
+    if (!exact && is_nibbles(w) && n_rows > FEW_INTEGER && n_rows <= FEW_NIBBLES)
+        return &avx512_few;
+    if (!exact && is_nibbles(w) && n_rows > FEW_FOR_RUNS && w->n_in % RUN_SIZE == 0)
+        return &avx512_gemm_runs;
     if (!exact && w->format > WEIGHT_BF16 && !weight_is_e4m3(w) && n_rows > FEW_INTEGER)
         return &avx512_gemm_i8;
     cpu_matmul_kernels_avx2(&avx2);

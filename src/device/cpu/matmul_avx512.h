@@ -4,9 +4,20 @@
 
 #include "device/cpu/matmul_avx2.h"
 
+#define RUN_SIZE 128 /* avx512_gemm_runs takes weights of a multiple of so many numbers */
+
 extern const struct cpu_product avx512_gemm_i8;   /* affine, mxfp4, nvfp4; many rows */
 extern const struct cpu_product avx512_gemm_bf16; /* bf16; many rows */
 extern const struct cpu_product avx512_gemm_f32;  /* any format, many rows */
+extern const struct cpu_product avx512_gemm_runs; /* affine of 4 bits, mxfp4; many rows */
+extern const struct cpu_product avx512_few;       /* affine of 4 bits, mxfp4; up to 8 rows */
+
+/* Has v computed here, in its register: else gcc copies sums about in loops, and spills them. */
+INLINE __m512i avx512_now(__m512i v)
+{
+    __asm__("" : "+v"(v));
+    return v;
+}
 
 /* The first n of 16 lanes; n may be less than 0 or more than 16. */
 INLINE __mmask16 first_16(int n)

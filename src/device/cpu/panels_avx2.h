@@ -58,26 +58,6 @@ static inline struct part strip_part(const uint8_t *strip, int n_in, int group_s
     };
 }
 
-/* Of every 8 bytes those at even places, then those at odd ones: as the nibbles of 32 bits come
- * out. */
-INLINE __m256i even_first(__m256i v)
-{
-    const __m256i order = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
-
-    return _mm256_shuffle_epi8(v, order);
-}
-
-INLINE void order_bytes(int8_t *q, int n)
-{
-    for (int i = 0; i < n; i += 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)(q + i));
-
-        _mm_storeu_si128((__m128i *)(q + i),
-                         _mm256_castsi256_si128(even_first(_mm256_castsi128_si256(v))));
-    }
-}
-
 /* Row r of a strip from its n_in numbers x. */
 INLINE void prepare_row(void *strip, int r, const float *x, int n_in, int group_size,
                         const int bytes)
@@ -98,7 +78,7 @@ INLINE void prepare_row(void *strip, int r, const float *x, int n_in, int group_
         else
             *sum += avx2_quantise_i16((int16_t *)q, x + i, unit, step);
         if (bytes == 1)
-            order_bytes((int8_t *)q, unit);
+            avx2_order_bytes((int8_t *)q, unit);
         for (int j = 0; j < unit * bytes / 4; j++, to += ROWS)
             *to = q[j];
     }
