@@ -59,12 +59,30 @@ static bool load(struct cuda_blas *b)
     return cudaMalloc(&b->workspace, WORKSPACE) == cudaSuccess;
 }
 
+static void load_task(void *ctx)
+{
+    struct cuda_blas *b = (struct cuda_blas *)ctx;
+
+    cudaSetDevice(b->index);
+    b->loaded = load(b);
+    if (!b->loaded)
+        (void)cudaGetLastError();
+}
+
+/* It is loaded, or not to be had. */
+static void end_task(struct cuda_blas *b)
+{
+    thread_task_join(b->task);
+    b->task = NULL;
+}
+
 void cuda_blas_close(struct cuda_device *c)
 {
     struct cuda_blas *b = c->blas;
 
     if (!b)
         return;
+    end_task(b);
     cudaFree(b->workspace);
     if (b->handle)
         b->Destroy(b->handle);
@@ -74,14 +92,34 @@ void cuda_blas_close(struct cuda_device *c)
     c->blas = NULL;
 }
 
-struct cuda_blas *cuda_blas_of(struct cuda_device *c)
+/* A library that is not loaded yet; false where there will be none. */
+static bool begin(struct cuda_device *c)
 {
     if (c->blas || c->no_blas)
-        return c->blas;
-    cuda_use(c);
+        return false;
     c->blas = (struct cuda_blas *)mem_zeroed(1, sizeof *c->blas);
-    if (!c->blas || !load(c->blas)) {
-        (void)cudaGetLastError();
+    c->no_blas = !c->blas;
+    if (c->blas)
+        c->blas->index = c->index;
+    return c->blas;
+}
+
+void cuda_blas_expect(struct cuda_device *c)
+{
+    if (!begin(c))
+        return;
+    c->blas->task = thread_task_start(load_task, c->blas, NULL);
+    if (!c->blas->task) /* then as late as it can be */
+        cuda_blas_close(c);
+}
+
+struct cuda_blas *cuda_blas_of(struct cuda_device *c)
+{
+    if (begin(c))
+        load_task(c->blas);
+    else if (c->blas && c->blas->task)
+        end_task(c->blas);
+    if (c->blas && !c->blas->loaded) {
         cuda_blas_close(c);
         c->no_blas = true;
     }

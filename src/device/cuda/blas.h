@@ -2,6 +2,7 @@
  *
  * Linked, it would make every clm need the library, half a gigabyte of it, and start with mapping
  * it; so its functions are asked for by name. Where it is missing products go to clm's own kernels.
+ * Loading it takes as long as some GB of weights take, so that it is begun when these come.
  */
 #ifndef DEVICE_CUDA_BLAS_H
 #define DEVICE_CUDA_BLAS_H
@@ -9,6 +10,10 @@
 #include <cublasLt.h>
 
 #include "device/cuda/cuda.h"
+
+extern "C" {
+#include "base/thread.h"
+}
 
 /* A product: w [n_out, n_in], x [n_rows, n_in], y; what an algorithm is found for. */
 struct cuda_blas_shape {
@@ -27,6 +32,9 @@ enum { CUDA_BLAS_PLANS = 64 };
 
 /* Functions of cuBLASLt under their own names, without cublasLt in front. */
 struct cuda_blas {
+    int index;         /* of the GPU */
+    thread_task *task; /* that loads it; NULL: it is loaded */
+    bool loaded;
     void *library;
     cublasLtHandle_t handle;
     void *workspace; /* device memory, for one product at a time */
@@ -50,5 +58,8 @@ struct cuda_blas {
 
 /* NULL where there is none, and nothing has failed then. */
 struct cuda_blas *cuda_blas_of(struct cuda_device *c);
+
+/* It will be asked for: load it on another thread meanwhile. */
+void cuda_blas_expect(struct cuda_device *c);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "device/cuda/blas.h"
 #include "device/cuda/carry.h"
 
 extern "C" {
@@ -24,6 +25,7 @@ enum {
     N_STAGED = 64, /* copies that are remembered */
     N_CHAINS = 1024,
     SLAB = 64 << 20,
+    BIG_MODEL = 256 << 20, /* takes long enough to load another library meanwhile */
     COPY_THREADS = 256
 };
 
@@ -77,6 +79,7 @@ struct cuda_memory {
     struct kept *kept[N_CHAINS];
     struct mapping *mappings; /* by address, then size */
     size_t n_mappings, capacity;
+    size_t mapped; /* bytes so far */
     struct slab *slabs;
 };
 
@@ -433,6 +436,9 @@ const void *cuda_map(device *d, const void *data, size_t size, clm_error *err)
     char *view = slab->data + slab->used;
     slab->used += aligned(size);
     slab->n_views++;
+    m->mapped += size;
+    if (m->mapped >= BIG_MODEL && !c->exact)
+        cuda_blas_expect(c);
     cuda_upload(d, view, data, size);
     memmove(m->mappings + at + 1, m->mappings + at, (m->n_mappings - at) * sizeof *m->mappings);
     m->mappings[at] = (struct mapping){data, size, view, slab};
