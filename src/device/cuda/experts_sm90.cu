@@ -307,8 +307,7 @@ bool cuda_experts_suit_sm90(const struct cuda_device *c, const struct matmul_job
                             int n_experts, int n_choices)
 {
     return wgmma_built_for(c->arch) && c->shared_memory >= SHARED && n_experts <= MAX_EXPERTS &&
-           job->w->format != WEIGHT_F32 && n_choices / MAX_GRID_Y < 16 &&
-           n_choices >= 4 * n_experts;
+           job->w->format != WEIGHT_F32 && n_choices / MAX_GRID_Y < 16 && 2 * n_choices > n_experts;
 }
 
 void cuda_experts_sm90(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
