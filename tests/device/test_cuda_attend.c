@@ -121,6 +121,8 @@ static void test_attend(void **state)
             past[j] = random_below(2) ? (int)random_below(250) : 0;
         }
         rows[0]++;
+        if (most == 2)
+            past[0] += (int)random_below(650); /* of keys for more blocks than a cluster has */
         check(&p, rows, past);
     }
     pair_close(&p);

@@ -34,6 +34,7 @@ struct attend_args {
     float *partials;
     unsigned *tickets; /* all 0 before and after */
     int max_splits;
+    int cluster;      /* blocks, of the same queries, that share their memory; or 1 */
     int block_shift;  /* the logarithm of block_tokens */
     bool one_each;    /* decode: every sequence is one block's work */
     int most_queries; /* decode: of sequences with more of them (rows times group) others take care;

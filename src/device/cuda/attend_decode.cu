@@ -2,8 +2,9 @@
  *
  * The queries of a sequence that share a kv head, a row's heads and row after row, are taken 8 or
  * 16 at a time; their keys are split among blocks, and what the blocks find is put together in
- * order by the block that ends last. How many blocks have work follows from the length of the
- * sequence, which is read on the device.
+ * order: of up to eight, which are a cluster, by the first, in shared memory; of more by the block
+ * that ends last. How many blocks have work follows from the length of the sequence, which is read
+ * on the device.
  *
  * Each warp takes tiles of 16 keys and computes, with mma.m16n8k16,
  *
@@ -432,6 +433,12 @@ static __global__ void __launch_bounds__(THREADS)
         put(a, w, r);
         return;
     }
+    if (n_splits <= a.cluster) {
+        join_cluster(room, split, n_splits, r);
+        if (split == 0)
+            put(a, w, r);
+        return;
+    }
     const size_t size = layout<DIM, NQ>::partial;
     size_t which = (size_t)blockIdx.x * gridDim.y + blockIdx.y;
     float *partials = a.partials + which * a.max_splits * (a.kv.split > 0 ? 2 : 1) * size;
@@ -469,12 +476,14 @@ static void launch_kernel(struct cuda_device *c, const struct attend_args *a, in
     struct cuda_shape shape = {dim3(n_items, a->kv.n_kv_heads, a->max_splits), dim3(THREADS), 0,
                                true};
 
+    shape.cluster = a->cluster;
     cuda_launch(c, decode_kernel<T, BITS, DIM, NQ>, shape, *a, pool, &pool != &a->kv.now);
 }
 
-/* One wave of blocks where there are few items, else several, so that the last is short. */
+/* One wave of blocks where there are few items, else several, so that the last is short; but few
+ * where there are few keys. */
 template <typename T, int BITS, int DIM, int NQ>
-static void launch(struct cuda_device *c, struct attend_args *a, int n_items)
+static void launch(struct cuda_device *c, struct attend_args *a, int n_items, int few)
 {
     int64_t room = c->n_processors * (DIM == 128 && NQ == 1 ? 3 : 2);
     int64_t n = (int64_t)n_items * a->kv.n_kv_heads;
@@ -484,6 +493,11 @@ static void launch(struct cuda_device *c, struct attend_args *a, int n_items)
     a->max_splits = splits > MAX_SPLITS ? MAX_SPLITS : (int)splits;
     if (n > CUDA_TICKETS)
         a->max_splits = 1;
+    a->cluster = 1;
+    if (few <= a->max_splits && few <= MAX_CLUSTER) {
+        a->max_splits = few;
+        a->cluster = pools == 1 && c->arch >= 90 ? few : 1;
+    }
     if (a->max_splits * pools > 1) {
         a->partials = (float *)cuda_scratch(c, (size_t)n * a->max_splits * pools *
                                                    layout<DIM, NQ>::partial * sizeof(float));
@@ -496,14 +510,14 @@ static void launch(struct cuda_device *c, struct attend_args *a, int n_items)
 }
 
 template <typename T, int DIM>
-static void launch_bits(struct cuda_device *c, struct attend_args *a, int n_items)
+static void launch_bits(struct cuda_device *c, struct attend_args *a, int n_items, int few)
 {
     if (a->kv.now.bits == 4)
-        launch<T, 4, DIM, 1>(c, a, n_items);
+        launch<T, 4, DIM, 1>(c, a, n_items, few);
     else if (a->kv.now.bits == 8)
-        launch<T, 8, DIM, 1>(c, a, n_items);
+        launch<T, 8, DIM, 1>(c, a, n_items, few);
     else
-        launch<T, 0, DIM, 1>(c, a, n_items);
+        launch<T, 0, DIM, 1>(c, a, n_items, few);
 }
 
 /* More than 8 queries are taken 16 at a time where that reads less memory. */
@@ -513,14 +527,15 @@ static bool takes_16(const struct attend_args *a, int most)
 }
 
 template <typename T>
-static void launch_type(struct cuda_device *c, struct attend_args *a, int n_items, bool by_16)
+static void launch_type(struct cuda_device *c, struct attend_args *a, int n_items, int few,
+                        bool by_16)
 {
     if (by_16)
-        launch<T, 0, 128, 2>(c, a, n_items);
+        launch<T, 0, 128, 2>(c, a, n_items, few);
     else if (a->kv.k_dim <= 128 && a->kv.v_dim <= 128)
-        launch_bits<T, 128>(c, a, n_items);
+        launch_bits<T, 128>(c, a, n_items, few);
     else
-        launch_bits<T, 256>(c, a, n_items);
+        launch_bits<T, 256>(c, a, n_items, few);
 }
 
 bool attend_halves_fit(const struct attend_args *a, int most)
@@ -537,13 +552,18 @@ void attend_decode(struct cuda_device *c, const struct attend_args *args,
                    const struct kv_batch *batch)
 {
     struct attend_args a = *args;
-    int n_items = 0, most = 0;
+    int n_items = 0, most = 0, few = 1;
 
     for (int i = 0; i < batch->n_sequences; i++) {
-        int n = batch->sequences[i].n_rows * a.group;
+        const struct kv_sequence *s = &batch->sequences[i];
+        int n = s->n_rows * a.group;
 
-        if (n <= a.most_queries && n > most)
-            most = n;
+        if (n == 0 || n > a.most_queries)
+            continue;
+        most = n > most ? n : most;
+        /* A power of two: the launch changes seldom as sequences grow. */
+        while (few <= MAX_CLUSTER && few * SPLIT_TILES * TILE < s->position + s->n_rows)
+            few *= 2;
     }
     bool by_16 = takes_16(&a, most);
     a.one_each = true;
@@ -556,7 +576,7 @@ void attend_decode(struct cuda_device *c, const struct attend_args *args,
     if (!n_items)
         return;
     if (a.kv.now.type == DTYPE_F16)
-        launch_type<__half>(c, &a, n_items, by_16);
+        launch_type<__half>(c, &a, n_items, few, by_16);
     else
-        launch_type<__nv_bfloat16>(c, &a, n_items, by_16);
+        launch_type<__nv_bfloat16>(c, &a, n_items, few, by_16);
 }

@@ -19,8 +19,15 @@ template <int DIM, int NQ> struct layout {
     static const int partial = 2 * 8 * NQ + pairs * 32 * 4;       /* floats in global memory */
 };
 
+/* What a block has for the others of its cluster. */
+template <int DIM, int NQ> struct handed {
+    float4 acc[layout<DIM, NQ>::pairs][32];
+    float2 soft[8 * NQ];
+};
+
 template <int DIM, int NQ> struct shared_room {
     union {
+        struct handed<DIM, NQ> own;
         float4 acc[WARPS][layout<DIM, NQ>::pairs][32];
         float2 factors[2 * MAX_SPLITS][4 * NQ]; /* of a block's results, by pairs of queries */
     };
@@ -162,6 +169,109 @@ static __device__ __forceinline__ void hand_in(const struct work &w,
 #pragma unroll
             for (int i = 0; i < 2; i++)
                 soft[8 * n + 2 * t + i] = r.soft[n][i];
+}
+
+/* All threads of the cluster wait for each other; what they wrote is there. */
+static __device__ __forceinline__ void meet_cluster(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+#endif
+}
+
+/* N floats at the same place in the shared memory of block number rank of the cluster. */
+template <int N>
+static __device__ __forceinline__ void read_other(float (&v)[N], const void *own, int rank)
+{
+#if __CUDA_ARCH__ >= 900
+    uint32_t at;
+
+    asm("mapa.shared::cluster.u32 %0, %1, %2;"
+        : "=r"(at)
+        : "r"((uint32_t)__cvta_generic_to_shared(own)), "r"(rank));
+    if constexpr (N == 4)
+        asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                     : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
+                     : "r"(at)
+                     : "memory");
+    else
+        asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
+                     : "=f"(v[0]), "=f"(v[1])
+                     : "r"(at)
+                     : "memory");
+#endif
+}
+
+/* The results of the n blocks of a cluster that have some, in order, as one, which the first gets.
+ * Nothing of it goes through memory. */
+template <int DIM, int NQ>
+static __device__ __forceinline__ void join_cluster(struct shared_room<DIM, NQ> &room, int rank,
+                                                    int n, struct result<DIM, NQ> &r)
+{
+    struct handed<DIM, NQ> &own = room.own;
+    const int each = layout<DIM, NQ>::each;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4;
+    float factors[MAX_CLUSTER][NQ][2], x[MAX_CLUSTER][each][4];
+
+    __syncthreads(); /* what gather() has read */
+#pragma unroll
+    for (int j = 0; j < each; j++)
+        own.acc[warp + WARPS * j][lane] = r.acc[j];
+    if (warp == 0 && lane < 4)
+#pragma unroll
+        for (int k = 0; k < NQ; k++)
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                own.soft[8 * k + 2 * t + i] = r.soft[k][i];
+    meet_cluster();
+    if (rank) {
+        meet_cluster();
+        return;
+    }
+#pragma unroll
+    for (int b = 0; b < MAX_CLUSTER; b++)
+#pragma unroll
+        for (int j = 0; j < each; j++)
+            if (b < n)
+                read_other<4>(x[b][j], &own.acc[warp + WARPS * j][lane], b);
+#pragma unroll
+    for (int k = 0; k < NQ; k++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float soft[MAX_CLUSTER][2], most = -INFINITY, sum = 0;
+
+#pragma unroll
+            for (int b = 0; b < MAX_CLUSTER; b++) {
+                soft[b][0] = -INFINITY, soft[b][1] = 0;
+                if (b < n)
+                    read_other<2>(soft[b], &own.soft[8 * k + 2 * t + i], b);
+            }
+#pragma unroll
+            for (int b = 0; b < MAX_CLUSTER; b++)
+                most = fmaxf(most, soft[b][0]);
+#pragma unroll
+            for (int b = 0; b < MAX_CLUSTER; b++) {
+                factors[b][k][i] = factor_for(soft[b][0], most);
+                sum = fmaf(soft[b][1], factors[b][k][i], sum);
+            }
+            r.soft[k][i] = make_float2(most, sum);
+        }
+    meet_cluster();
+#pragma unroll
+    for (int j = 0; j < each; j++) {
+        int k = (warp + WARPS * j) % NQ;
+
+        r.acc[j] = {};
+#pragma unroll
+        for (int b = 0; b < MAX_CLUSTER; b++)
+            if (b < n)
+                add_scaled(r.acc[j], make_float4(x[b][j][0], x[b][j][1], x[b][j][2], x[b][j][3]),
+                           NQ == 1 || k == 0
+                               ? make_float2(factors[b][0][0], factors[b][0][1])
+                               : make_float2(factors[b][NQ - 1][0], factors[b][NQ - 1][1]));
+    }
 }
 
 /* The max and the sum of queries over n blocks, and by what each block's results are multiplied. */

@@ -84,6 +84,7 @@ struct cuda_shape {
     dim3 grid, block;
     unsigned shared; /* bytes of dynamic shared memory; above 48 KiB it is asked for */
     bool early, whole;
+    unsigned cluster; /* blocks along z that share their memory, on sm_90; 0: each its own */
 };
 
 /* sizes in bytes of n arguments at values. An empty grid is no work. */

@@ -30,9 +30,9 @@ enum {
 struct launch {
     const void *kernel;
     unsigned grid[3], block[3];
-    unsigned shared;
-    unsigned short early, n;
-    size_t size; /* of all of it, a multiple of 16 */
+    unsigned shared, cluster;
+    unsigned early, n; /* no room between the members: lists are compared byte by byte */
+    size_t size;       /* of all of it, a multiple of 16 */
 };
 
 struct list {
@@ -87,8 +87,9 @@ void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda
         .grid = {shape->grid.x, shape->grid.y, shape->grid.z},
         .block = {shape->block.x, shape->block.y, shape->block.z},
         .shared = shape->shared,
+        .cluster = c->arch >= 90 ? shape->cluster : 0,
         .early = 0,
-        .n = (unsigned short)n,
+        .n = (unsigned)n,
         .size = 0,
     };
     size_t at = align16(sizeof launch + (size_t)n * sizeof *sizes);
@@ -126,23 +127,35 @@ static size_t launch_one(struct cuda_device *c, char *p)
     struct launch launch;
     unsigned short sizes[MAX_ARGUMENTS];
     void *values[MAX_ARGUMENTS];
-    cudaLaunchAttribute early = {};
+    cudaLaunchAttribute attributes[2] = {};
+    unsigned n_attributes = 0;
     cudaLaunchConfig_t config = {};
 
     memcpy(&launch, p, sizeof launch);
     memcpy(sizes, p + sizeof launch, launch.n * sizeof *sizes);
 
     char *at = p + align16(sizeof launch + launch.n * sizeof *sizes);
-    for (int i = 0; i < launch.n; at += align16(sizes[i]), i++)
+    for (unsigned i = 0; i < launch.n; at += align16(sizes[i]), i++)
         values[i] = at;
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
+    if (launch.early && c->arch >= 90) {
+        cudaLaunchAttribute *early = &attributes[n_attributes++];
+
+        early->id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        early->val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (launch.cluster > 1) {
+        cudaLaunchAttribute *cluster = &attributes[n_attributes++];
+
+        cluster->id = cudaLaunchAttributeClusterDimension;
+        cluster->val.clusterDim.x = cluster->val.clusterDim.y = 1;
+        cluster->val.clusterDim.z = launch.cluster;
+    }
     config.gridDim = dim3(launch.grid[0], launch.grid[1], launch.grid[2]);
     config.blockDim = dim3(launch.block[0], launch.block[1], launch.block[2]);
     config.dynamicSmemBytes = launch.shared;
     config.stream = c->stream;
-    config.attrs = &early;
-    config.numAttrs = launch.early && c->arch >= 90;
+    config.attrs = attributes;
+    config.numAttrs = n_attributes;
     if (launch.shared > 48 * 1024)
         cuda_check(c,
                    cudaFuncSetAttribute(launch.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
