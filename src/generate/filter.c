@@ -10,6 +10,8 @@
 #include "generate/vector.h"
 
 #define BLOCK 256
+/* More than logits and their logarithms are off by roundings, in nats. */
+#define CUT_SLACK 1e-3
 
 /* Move candidates [begin, end) down to place `to`; returns the place after them. */
 static int move(struct candidates *c, int to, int begin, int end)
@@ -66,15 +68,57 @@ VECTOR_CLONES static bool shift_all(int32_t *restrict to, float *restrict y, con
     return all;
 }
 
-float candidates_begin(struct candidates *c, const float *logits, int n, float max)
+/* All of x [n] that are not below bound. */
+static void gather(struct candidates *c, const float *x, int n, float bound, float log_sum)
 {
-    float log_sum = max + (float)log(logits_exp(c->weights, logits, n, max, 1));
-    bool all = shift_all(c->ids, c->logprobs, logits, n, log_sum);
+    int kept = 0;
+
+    for (int begin = 0; begin < n; begin += BLOCK) {
+        int end = n - begin < BLOCK ? n : begin + BLOCK;
+
+        if (logits_max(x + begin, end - begin) < bound)
+            continue;
+        for (int i = begin; i < end; i++) {
+            c->ids[kept] = i;
+            c->weights[kept] = x[i];
+            c->logprobs[kept] = x[i] - log_sum;
+            kept += x[i] >= bound;
+        }
+    }
+    c->n = kept;
+}
+
+/* What no candidate lies below that one of the cuts would leave, by the roundings of filters. */
+static float bound_of(const struct candidates *c, const float *logits, int n, float max,
+                      const struct cut *cut, double mass)
+{
+    float bound = -FLT_MAX;
+
+    if (cut->min_p > 0)
+        bound = max + (float)(log(cut->min_p) - CUT_SLACK);
+    /* All weights below this make up no more than half of what is to go. */
+    if (cut->top_p < 1)
+        bound = fmaxf(bound, max + (float)(log((1 - cut->top_p) / 2 * mass / n) - CUT_SLACK));
+    if (cut->top_k < n)
+        bound = fmaxf(bound, select_bound(logits, n, cut->top_k, c->scratch));
+    return bound;
+}
+
+float candidates_begin(struct candidates *c, const float *logits, int n, float max,
+                       const struct cut *cut)
+{
+    double mass = logits_exp(cut ? NULL : c->weights, logits, n, max, 1);
+    float log_sum = max + (float)log(mass);
 
     c->n = n;
+    c->gone = 0;
     c->top = c->max = max - log_sum;
-    if (!all)
+    if (cut) {
+        gather(c, logits, n, bound_of(c, logits, n, max, cut, mass), log_sum);
+        c->gone = fmax(0, mass - logits_exp(c->weights, c->weights, c->n, max, 1));
+    } else if (!shift_all(c->ids, c->logprobs, logits, n, log_sum)) {
         keep_from(c, c->logprobs, -FLT_MAX);
+    }
     return log_sum;
 }
 
@@ -135,14 +179,8 @@ void filter_typical(struct candidates *c, double p)
 
 void filter_top_p(struct candidates *c, double top_p)
 {
-    double total = logits_sum(c->weights, c->n), part = top_p;
+    double left = logits_sum(c->weights, c->n), part = top_p * (left + c->gone) / left;
 
-    /* All weights below the cut make up no more than half of what is to go: they all go. Where few
-     * tokens hold most of the mass this leaves little to select from; else it is not worth it. */
-    if (total < c->n / 1000.0) {
-        keep_from(c, c->weights, (float)((1 - top_p) / 2 * total / c->n));
-        part *= total / logits_sum(c->weights, c->n);
-    }
     keep_from(c, c->logprobs, select_by_weight(c->logprobs, c->weights, c->n, part, c->scratch));
 }
 

@@ -23,9 +23,18 @@ struct candidates {
     int n;           /* >= 1 */
     float top;       /* the largest log-probability there was at first */
     float max;       /* and that there is */
+    double gone;     /* the weights of all that a cut left out at first */
     /* Each with room for as many as there were at first. */
     struct weighted *scratch;
     float *keys; /* of filter_typical; else may be NULL */
+};
+
+/* What the filters that follow will leave out in any case, so that it need not become a candidate:
+ * nothing but top-p, min-p and, last, top-k may change what is left. */
+struct cut {
+    double min_p; /* 0: none */
+    double top_p; /* 1: none */
+    int top_k;    /* INT32_MAX: none */
 };
 
 /**
@@ -33,10 +42,12 @@ struct candidates {
  *
  * c       its arrays hold n each; all else is set here.
  * logits  [n] max is the largest of them and finite; others may be -inf.
+ * cut     NULL: nothing is left out.
  *
  * Returns log(sum(exp(logits))).
  */
-float candidates_begin(struct candidates *c, const float *logits, int n, float max);
+float candidates_begin(struct candidates *c, const float *logits, int n, float max,
+                       const struct cut *cut);
 
 /* Keep logprob >= max - n times their standard deviation. n > 0. arXiv:2411.07641 */
 void filter_top_n_sigma(struct candidates *c, double n);

@@ -21,13 +21,20 @@ static inline float limit_of(double first)
     return (float)(first * 0x1.00001p31);
 }
 
-VECTOR_CLONES static int any_may_win(const int32_t *ids, const float *weights, int n, uint64_t key,
-                                     float limit)
+/* The id at place i. */
+static inline int32_t id_at(const int32_t *ids, int i)
+{
+    return ids ? ids[i] : i;
+}
+
+/* Of the places from begin to end. */
+VECTOR_CLONES static int any_may_win(const int32_t *ids, const float *weights, int begin, int end,
+                                     uint64_t key, float limit)
 {
     int any = 0;
 
-    for (int i = 0; i < n; i++)
-        any |= may_win(ids[i], weights[i], key, limit);
+    for (int i = begin; i < end; i++)
+        any |= may_win(id_at(ids, i), weights[i], key, limit);
     return any;
 }
 
@@ -39,14 +46,15 @@ int race(const int32_t *ids, const float *weights, int n, uint64_t key)
     for (int begin = 0; begin < n; begin += BLOCK) {
         int end = n - begin < BLOCK ? n : begin + BLOCK;
 
-        if (!any_may_win(ids + begin, weights + begin, end - begin, key, limit_of(first)))
+        if (!any_may_win(ids, weights, begin, end, key, limit_of(first)))
             continue;
         for (int i = begin; i < end; i++) {
+            int32_t id = id_at(ids, i);
             double arrival;
 
-            if (!may_win(ids[i], weights[i], key, limit_of(first)) || !(weights[i] > 0))
+            if (!may_win(id, weights[i], key, limit_of(first)) || !(weights[i] > 0))
                 continue;
-            arrival = -log1p(-draw_number(ids[i], key)) / (double)weights[i];
+            arrival = -log1p(-draw_number(id, key)) / (double)weights[i];
             if (winner < 0 || arrival < first) {
                 first = arrival;
                 winner = i;

@@ -14,7 +14,7 @@
 /**
  * The place of the candidate drawn.
  *
- * ids      [n] in [0, 2^31), all different, n >= 1.
+ * ids      [n] in [0, 2^31), all different, n >= 1; NULL: 0, 1, ...
  * weights  [n] in [0, 1], at least one of them above 0; what weighs 0 is never drawn.
  * key      any number; draws with different keys are independent.
  */

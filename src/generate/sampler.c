@@ -62,6 +62,13 @@ static bool is_typical(const struct sampler_options *o)
     return o->typical_p > 0 && o->typical_p < 1;
 }
 
+/* Is any token left out, or the temperature made of what is left? */
+static bool filters(const struct sampler_options *o)
+{
+    return o->top_n_sigma > 0 || is_typical(o) || (o->top_p > 0 && o->top_p < 1) || o->min_p > 0 ||
+           o->xtc_probability > 0 || o->top_k > 0 || o->mirostat || o->dynatemp_range > 0;
+}
+
 /* A copy of n items of the given size; NULL for none. *ok becomes false without memory. */
 static void *copy_array(const void *array, int n, size_t size, bool *ok)
 {
@@ -219,6 +226,17 @@ void sampler_filter(const struct sampler_options *o, struct candidates *c, bool 
         filter_top_k(c, o->top_k);
 }
 
+bool sampler_cut(const struct sampler_options *o, bool xtc, int vocab_size, struct cut *cut)
+{
+    *cut = (struct cut){
+        .min_p = o->min_tokens_to_keep > 1 ? 0 : o->min_p,
+        .top_p = o->top_p > 0 ? o->top_p : 1,
+        .top_k = o->top_k > 0 && !xtc ? o->top_k : INT32_MAX,
+    };
+    return o->top_n_sigma <= 0 && !is_typical(o) &&
+           (cut->min_p > 0 || cut->top_p < 1 || cut->top_k < vocab_size);
+}
+
 double sampler_temperature(const struct sampler_options *o, const struct candidates *c)
 {
     if (o->dynatemp_range <= 0)
@@ -250,14 +268,31 @@ static int draw(sampler *s, struct candidates *c)
     return drawn;
 }
 
-/* Returns the log of the sum of all exp(logits). */
-static float sample_from(sampler *s, const float *logits, float max, struct sample *out)
+/* From all tokens, as likely as the temperature makes them. Returns the log of the sum of all
+ * exp(logits), NAN where nobody asks for log-probabilities. */
+static float sample_from_all(sampler *s, const float *logits, float max, struct sample *out)
+{
+    const struct sampler_options *o = &s->options;
+    float *weights = s->candidates.weights, log_sum = NAN;
+
+    logits_exp(weights, logits, s->vocab_size, max, o->temp);
+    out->token = race(NULL, weights, s->vocab_size, random_number(s, 0, RNG_RACE));
+    if (o->logprobs || s->n_top > 0)
+        log_sum = (float)logits_log_sum_exp(logits, s->vocab_size, max);
+    out->logprob = logits[out->token] - log_sum;
+    return log_sum;
+}
+
+/* Of the candidates that filters leave, likewise. */
+static float sample_filtered(sampler *s, const float *logits, float max, struct sample *out)
 {
     const struct sampler_options *o = &s->options;
     struct candidates *c = &s->candidates;
-    float log_sum = candidates_begin(c, logits, s->vocab_size, max);
     bool xtc =
         o->xtc_probability > 0 && !(rng_as_unit(random_number(s, 0, RNG_XTC)) > o->xtc_probability);
+    struct cut cut;
+    bool cuts = sampler_cut(o, xtc, s->vocab_size, &cut);
+    float log_sum = candidates_begin(c, logits, s->vocab_size, max, cuts ? &cut : NULL);
     int drawn;
 
     sampler_filter(o, c, xtc);
@@ -350,7 +385,7 @@ static int choose(sampler *s, const float *logits, const int32_t *history, size_
     if (!sampler_draws(o) && !o->logprobs && s->n_top == 0)
         return 0;
     if (sampler_draws(o)) {
-        log_sum = sample_from(s, logits, logits[best], out);
+        log_sum = (filters(o) ? sample_filtered : sample_from_all)(s, logits, logits[best], out);
     } else {
         log_sum = (float)logits_log_sum_exp(logits, s->vocab_size, logits[best]);
         out->logprob = logits[best] - log_sum;

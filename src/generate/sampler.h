@@ -115,10 +115,14 @@ void sampler_follow(sampler *s, const sampler *leader);
 
 /* The parts of sampler_next that are worth testing alone. */
 struct candidates;
+struct cut;
 
 /* Biases and penalties, without DRY; seen [vocab_size], all 0, is left so. */
 void sampler_process(const struct sampler_options *o, float *logits, int vocab_size,
                      const int32_t *history, size_t n_history, uint8_t *seen);
+
+/* What of these filters can be told beforehand; false: nothing. */
+bool sampler_cut(const struct sampler_options *o, bool xtc, int vocab_size, struct cut *cut);
 
 /* Every filter that o asks for, in order; xtc says how the draw for XTC came out. */
 void sampler_filter(const struct sampler_options *o, struct candidates *c, bool xtc);

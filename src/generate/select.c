@@ -1,5 +1,7 @@
 #include "generate/select.h"
 
+#include <math.h>
+
 #include "generate/logits.h"
 #include "generate/vector.h"
 
@@ -131,18 +133,23 @@ float select_by_weight(const float *keys, const float *weights, int n, double pa
     return select_by_mass(scratch, m, part * total - above);
 }
 
-float select_largest(const float *x, int n, int k, struct weighted *scratch)
+float select_bound(const float *x, int n, int k, struct weighted *scratch)
 {
-    int size = n / k / 4 < 8 ? 8 : n / k / 4, blocks = 0, m = 0;
-    float bound;
+    int size = n / k / 4 < 8 ? 8 : n / k / 4, blocks = 0;
 
-    /* The k-th largest of the blocks' own largest has k values that are not below it: what is
-     * sought is not below it either, and little else is not. */
+    /* The k-th largest of the blocks' own largest has k values that are not below it. */
     for (int i = 0; i < n; i += size)
         scratch[blocks++] = (struct weighted){logits_max(x + i, n - i < size ? n - i : size), 1};
-    bound = select_by_mass(scratch, blocks, k);
+    return k > blocks ? -INFINITY : select_by_mass(scratch, blocks, k);
+}
+
+float select_largest(const float *x, int n, int k, struct weighted *scratch)
+{
+    float bound = select_bound(x, n, k, scratch);
+    int m = 0;
+
     for (int i = 0; i < n; i++)
-        if (x[i] >= bound || k > blocks)
+        if (x[i] >= bound)
             scratch[m++] = (struct weighted){x[i], 1};
     return select_by_mass(scratch, m, k);
 }

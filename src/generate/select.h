@@ -11,6 +11,9 @@
 float select_by_weight(const float *keys, const float *weights, int n, double part,
                        struct weighted *scratch);
 
+/* What at least k of x [n] are not below, and few others; 1 <= k <= n; scratch [n]. */
+float select_bound(const float *x, int n, int k, struct weighted *scratch);
+
 /* The k-th largest of x [n], 1 <= k <= n; scratch [n]. */
 float select_largest(const float *x, int n, int k, struct weighted *scratch);
 

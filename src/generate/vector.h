@@ -1,5 +1,5 @@
-/* generate/vector.h: functions of plain loops, compiled for AVX2 too and chosen when the program
- * starts. Neither form fuses operations, so both give the same bits. Sanitizers must be set up
+/* generate/vector.h: functions of plain loops, compiled for AVX2 and AVX-512 too and chosen when
+ * the program starts. No form fuses operations, so all give the same bits. Sanitizers must be set up
  * before anything is chosen, so they do without.
  */
 #ifndef GENERATE_VECTOR_H
@@ -11,7 +11,11 @@
     !defined(__SANITIZE_THREAD__)
 #if !defined(__clang__)
 #undef VECTOR_CLONES
+#if __GNUC__ >= 12
+#define VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
 #define VECTOR_CLONES __attribute__((target_clones("avx2", "default")))
+#endif
 #endif
 #endif
 

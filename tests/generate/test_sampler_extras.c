@@ -60,7 +60,7 @@ static struct candidates candidates_of(const float *logits, int n)
     static int32_t ids[LARGE];
     struct candidates c = {ids, logprobs, weights, .scratch = scratch, .keys = keys};
 
-    candidates_begin(&c, logits, n, logits_max(logits, n));
+    candidates_begin(&c, logits, n, logits_max(logits, n), NULL);
     return c;
 }
 
@@ -587,6 +587,45 @@ static void test_memory(void **state)
     token_list_release(&o.dry.breakers.tails);
 }
 
+/* What is left out at first would have been left out anyway. */
+static void test_cut(void **state)
+{
+    enum { N = 3000 };
+    static float x[N];
+    static int32_t left[N];
+
+    (void)state;
+    for (int round = 0; round < 3000; round++) {
+        struct sampler_options o = sampler_defaults();
+        int n = 1 + (int)random_below(N), n_left;
+        bool xtc = random_below(4) == 0;
+        float spread = (float[]){0.01f, 1, 6, 30}[random_below(4)];
+        struct candidates c;
+        struct cut cut;
+
+        random_floats(x, (size_t)n);
+        for (int i = 0; i < n; i++)
+            x[i] = random_below(8) ? spread * x[i] : x[random_below((size_t)n)];
+        o.temp = 1;
+        o.xtc_probability = xtc;
+        o.top_p = random_below(2) ? (double)random_below(1000) / 1000.0 : 0;
+        o.min_p = random_below(2) ? (double)random_below(1000) / 1000.0 : 0;
+        o.top_k = random_below(2) ? (int)random_below((size_t)n) : 0;
+        c = candidates_of(x, n);
+        sampler_filter(&o, &c, xtc);
+        n_left = c.n;
+        memcpy(left, c.ids, (size_t)n_left * sizeof *left);
+        if (!sampler_cut(&o, xtc, n, &cut))
+            continue;
+        candidates_begin(&c, x, n, logits_max(x, n), &cut);
+        CHECK(c.n >= n_left, "round %d: %d of %d tokens at first", round, c.n, n_left);
+        sampler_filter(&o, &c, xtc);
+        CHECK(c.n == n_left && memcmp(left, c.ids, (size_t)n_left * sizeof *left) == 0,
+              "round %d: %d tokens left, not %d; of %d, top-p %g, min-p %g, top-k %d", round, c.n,
+              n_left, n, o.top_p, o.min_p, o.top_k);
+    }
+}
+
 static int load(void **state)
 {
     clm_error err = {0};
@@ -617,6 +656,7 @@ int main(void)
         cmocka_unit_test(test_large_vocabulary),
         cmocka_unit_test(test_state_is_per_request),
         cmocka_unit_test(test_mirostat_state),
+        cmocka_unit_test(test_cut),
         cmocka_unit_test(test_chi_squared),
         cmocka_unit_test(test_corners),
         cmocka_unit_test(test_top_logprobs),
