@@ -23,6 +23,9 @@ void avx2_dequantise(float *out, const struct weight *w, int o, int k, int n);
 float avx2_quantise_i16(int16_t *q, const float *x, int n, float *step);
 float avx2_quantise_i8(int8_t *q, const float *x, int n, float *step);
 
+/* Numbers of a row that exact products sum together: product_f32_avx2.c. */
+#define AVX2_SUM_BLOCK 512
+
 extern const struct cpu_product avx2_product_f32;   /* any format, exact */
 extern const struct cpu_product avx2_gemm_f32;      /* any format, many rows */
 extern const struct cpu_product avx2_product_dense; /* f32, f16, bf16, exact; few rows */

@@ -65,6 +65,7 @@ static double bf16_burst(void)
 #define FEW_F32 12
 #define FEW_INTEGER 4
 #define FEW_NIBBLES 8
+#define FEW_EXACT 3
 
 /* Rows up to which tables of what the codes of a group stand for are not worth making. */
 #define FEW_FOR_RUNS 32
@@ -115,6 +116,9 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
         return &avx512_gemm_runs;
     if (!exact && w->format > WEIGHT_BF16 && !weight_is_e4m3(w) && n_rows > FEW_INTEGER)
         return &avx512_gemm_i8;
+    if (exact && w->format == WEIGHT_AFFINE && (w->bits == 4 || w->bits == 8) &&
+        n_rows <= FEW_EXACT)
+        return &avx512_exact_row;
     cpu_matmul_kernels_avx2(&avx2);
     return avx2.choose(w, n_rows, exact);
 }

@@ -11,6 +11,7 @@ extern const struct cpu_product avx512_gemm_bf16; /* bf16; many rows */
 extern const struct cpu_product avx512_gemm_f32;  /* any format, many rows */
 extern const struct cpu_product avx512_gemm_runs; /* affine of 4 bits, mxfp4; many rows */
 extern const struct cpu_product avx512_few;       /* affine of 4 bits, mxfp4; up to 8 rows */
+extern const struct cpu_product avx512_exact_row; /* affine of 4 and 8 bits, exact; a few rows */
 
 /* Has v computed here, in its register: else gcc copies sums about in loops, and spills them. */
 INLINE __m512i avx512_now(__m512i v)

@@ -8,7 +8,7 @@
  */
 #include "device/cpu/matmul_avx2.h"
 
-#define BLOCK 512
+#define BLOCK AVX2_SUM_BLOCK
 #define COLS 4 /* outputs and rows that a kernel has sums of in registers */
 #define ROWS 3
 #define PANEL 8 /* outputs whose block is dequantised at a time, 16 KB: half of the smallest L1 */
