@@ -1,6 +1,7 @@
 #include "cli/session.h"
 
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "cli/interrupt.h"
 #include "cli/locate.h"
 #include "engine/cache_file.h"
+#include "models/read_ahead.h"
 
 static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
 const char *const model_cache_types[] = {"auto", "f32", "f16", "bf16", NULL};
@@ -155,16 +157,20 @@ int session_open_devices(struct session *s, const struct model_options *o, clm_e
     return 0;
 }
 
-static bool go_on(void)
+/* ctx: a flag that says no more; NULL: there is none. */
+static bool go_on(void *ctx)
 {
-    return !interrupt_seen();
+    return !interrupt_seen() && !(ctx && atomic_load((atomic_bool *)ctx));
 }
 
 /* On the devices that are open. */
-static int open_model(struct session *s, const struct model_options *o, clm_error *err)
+static int open_model(struct session *s, const struct model_options *o, atomic_bool *stopped,
+                      clm_error *err)
 {
     s->devices.read_ahead = o->described ? NULL : go_on;
+    s->devices.read_ahead_ctx = stopped;
     s->model = model_open_over(s->dir, o->adapter_path, &s->devices, &cli_log, err);
+    s->devices.read_ahead_ctx = NULL; /* which ends before the devices do */
     return s->model ? 0 : -1;
 }
 
@@ -172,7 +178,7 @@ int session_open_model(struct session *s, const struct model_options *o, clm_err
 {
     if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
         return -1;
-    return session_open_devices(s, o, err) || open_model(s, o, err) ? -1 : 0;
+    return session_open_devices(s, o, err) || open_model(s, o, NULL, err) ? -1 : 0;
 }
 
 static int open_engine(struct session *s, const struct model_options *o, int max_rows,
@@ -211,38 +217,59 @@ int session_open_tokenizer(struct session *s, const struct model_options *o, clm
     return s->tokenizer ? check_vocabulary(s->tokenizer, s->dir, err) : -1;
 }
 
-/* A session's devices, opened by a thread of their own. */
+/* A session's devices, opened by a thread of their own; and where weights are used in place, so
+ * that no long copying stands between a bad tokenizer and its message, model and engine. */
 struct opening {
     struct session *s;
     const struct model_options *o;
+    int max_rows;
+    atomic_bool text_done, text_failed;
     int rc;
     clm_error err;
 };
 
-static void open_devices(void *ctx)
+static bool text_waited_for(void *ctx)
 {
-    struct opening *opening = ctx;
+    return !atomic_load((atomic_bool *)ctx);
+}
 
-    opening->rc = session_open_devices(opening->s, opening->o, &opening->err);
+static void open_beside_text(void *ctx)
+{
+    struct opening *p = ctx;
+    struct session *s = p->s;
+
+    p->rc = session_open_devices(s, p->o, &p->err);
+    if (p->rc || !s->devices.dev->ops->reads_host || s->devices.n_group)
+        return;
+    p->rc =
+        open_model(s, p->o, &p->text_failed, &p->err) || open_engine(s, p->o, p->max_rows, &p->err);
+    if (!p->rc)
+        model_map_ahead(s->model, text_waited_for, &p->text_done);
 }
 
 int session_open_text(struct session *s, const struct model_options *o, int max_rows,
                       clm_error *err)
 {
-    struct opening opening = {.s = s, .o = o};
+    struct opening opening = {.s = s, .o = o, .max_rows = max_rows};
     thread_task *task;
     int rc;
 
     if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
         return -1;
-    task = thread_task_start(open_devices, &opening, err);
+    task = thread_task_start(open_beside_text, &opening, err);
     if (!task)
         return -1;
     rc = session_open_tokenizer(s, o, err);
+    atomic_store(&opening.text_failed, rc != 0);
+    atomic_store(&opening.text_done, true);
     thread_task_join(task);
     if (!rc && opening.rc)
         rc = fail(err, opening.err.code, "%s", opening.err.message);
-    return rc || open_model(s, o, err) || open_engine(s, o, max_rows, err) ? -1 : 0;
+    if (rc)
+        return -1;
+    if (!s->model && open_model(s, o, NULL, err))
+        return -1;
+    return !s->engine && open_engine(s, o, max_rows, err) ? -1 : 0;
 }
 
 int session_check_tokens(const struct session *s, const struct token_list *tokens, clm_error *err)

@@ -32,8 +32,9 @@ static int open_devices(struct model_devices *where, const clm_model_options *o,
     return model_devices_open_group(where, o->tensor_parallel, o->device, o->n_threads, err);
 }
 
-static bool go_on(void)
+static bool go_on(void *ctx)
 {
+    (void)ctx;
     return true;
 }
 

@@ -342,7 +342,8 @@ struct model *model_open_over(const char *path, const char *adapter_path,
     rc = open_files(m, path, log, err) ||
          (adapter && open_adapter(m, adapter, adapter_path, err)) || describe(m, adapter, err) ||
          model_place(m, &whole, NULL, log, err) ||
-         (where->read_ahead && model_read_ahead(m, where->read_ahead, log, err)) ||
+         (where->read_ahead &&
+          model_read_ahead(m, where->read_ahead, where->read_ahead_ctx, log, err)) ||
          model_bind(m, path, adapter, log, err);
     adapter_close(&a);
     if (rc == 0) {

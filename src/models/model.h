@@ -50,7 +50,8 @@ struct model_devices {
     size_t cache_bytes; /* the bound of the cache, for which room is left; 0: there is none */
     /* Asked while weights are read from the disk before they are bound: false stops that, and with
      * it opening the model. NULL: they are read as they are used. */
-    bool (*read_ahead)(void);
+    bool (*read_ahead)(void *ctx);
+    void *read_ahead_ctx;
 };
 
 /**

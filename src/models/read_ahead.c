@@ -68,7 +68,8 @@ static size_t collect(struct file_part **parts, const struct model *m)
 }
 
 struct told {
-    bool (*go_on)(void);
+    bool (*go_on)(void *ctx);
+    void *ctx;
     const struct log *log;
     int percent; /* what was said last */
 };
@@ -81,7 +82,7 @@ static bool tell(void *ctx, size_t done, size_t total)
     if (now > t->percent)
         log_say(t->log, LOG_PROGRESS, "Reading weights: %d%%", now);
     t->percent = now;
-    return t->go_on();
+    return t->go_on(t->ctx);
 }
 
 /* A tenth more, so that what is read first is not let go of for what comes last. */
@@ -94,10 +95,10 @@ static bool have_room(const struct file_part *parts, size_t n)
     return 1.1 * bytes < (double)memory_available();
 }
 
-int model_read_ahead(const struct model *m, bool (*go_on)(void), const struct log *log,
-                     clm_error *err)
+int model_read_ahead(const struct model *m, bool (*go_on)(void *ctx), void *ctx,
+                     const struct log *log, clm_error *err)
 {
-    struct told told = {go_on, log, -1};
+    struct told told = {go_on, ctx, log, -1};
     struct file_part *parts;
     size_t n;
     bool done = true;
@@ -111,4 +112,16 @@ int model_read_ahead(const struct model *m, bool (*go_on)(void), const struct lo
     }
     mem_free(parts);
     return done ? 0 : fail(err, CLM_ERR_CANCELLED, "%s: stopped", config_path(m->config));
+}
+
+void model_map_ahead(const struct model *m, bool (*go_on)(void *ctx), void *ctx)
+{
+    struct file_part *parts;
+    size_t n;
+
+    if (!m->weights)
+        return;
+    n = collect(&parts, m);
+    map_ahead(parts, n, go_on, ctx);
+    mem_free(parts);
 }

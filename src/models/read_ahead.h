@@ -13,7 +13,11 @@
  *
  * Returns 0, or -1 with CLM_ERR_CANCELLED where go_on says no.
  */
-int model_read_ahead(const struct model *m, bool (*go_on)(void), const struct log *log,
-                     clm_error *err);
+int model_read_ahead(const struct model *m, bool (*go_on)(void *ctx), void *ctx,
+                     const struct log *log, clm_error *err);
+
+/* Map what lies in memory of them, one after the other, for as long as go_on says: what a thread
+ * does for the first pass that has nothing else to do. */
+void model_map_ahead(const struct model *m, bool (*go_on)(void *ctx), void *ctx);
 
 #endif

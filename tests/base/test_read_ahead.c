@@ -133,6 +133,38 @@ static void test_no_memory(void **state)
     file_unmap(&map);
 }
 
+struct count {
+    int asked, most;
+};
+
+static bool ask(void *ctx)
+{
+    struct count *c = ctx;
+
+    return c->asked++ < c->most;
+}
+
+/* Mapping reads what is not there too; each step is asked for, and the last one left. */
+static void test_map_ahead(void **state)
+{
+    struct file_map map = cold_map();
+    struct file_part parts[] = {{map.data, 1}, {map.data + (4 << 20), 2 * MAP_AHEAD}, {0}};
+    struct count count = {.most = 2};
+
+    (void)state;
+    map_ahead(parts, 3, ask, &count);
+    if (count.asked < 3) { /* a kernel that cannot */
+        file_unmap(&map);
+        skip();
+    }
+    CHECK(count.asked == 3, "asked %d times", count.asked);
+    CHECK(!read_ahead_wanted(&parts[0], 1), "the first part");
+    count = (struct count){.most = 100};
+    map_ahead(parts, 3, ask, &count);
+    CHECK(count.asked == 3 && !read_ahead_wanted(&parts[1], 1), "asked %d times", count.asked);
+    file_unmap(&map);
+}
+
 static void test_in_memory(void **state)
 {
     char path[] = "/dev/shm/clm-XXXXXX";
@@ -155,7 +187,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole),     cmocka_unit_test(test_parts),
         cmocka_unit_test(test_stopped),   cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_in_memory),
+        cmocka_unit_test(test_map_ahead), cmocka_unit_test(test_in_memory),
     };
 
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
