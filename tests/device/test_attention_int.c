@@ -10,35 +10,56 @@
 #include "device/vector.h"
 #include "testing.h"
 
-enum { INT_TILE = CPU_INT_ROWS, INT_MAX = MAX_DIM + CPU_INT_BLOCK };
+enum {
+    INT_TILE = CPU_INT_ROWS,
+    INT_MAX = MAX_DIM + CPU_INT_BLOCK,
+    MAX_CHUNK = CPU_INT_CHUNK, /* of those of all sets */
+};
 
 /* What a tile of queries and a chunk of keys and values become. */
 struct integers {
     int8_t q[INT_TILE * INT_MAX];
     int32_t starts[INT_TILE * INT_MAX];
-    float steps[INT_TILE], middle[MAX_DIM], key_step, value_steps[INT_MAX];
-    uint8_t keys[CHUNK * INT_MAX];
-    int16_t values[CHUNK * INT_MAX], p[INT_TILE * CHUNK];
-    float s[INT_TILE * CHUNK], y[INT_TILE * INT_MAX], max[INT_TILE], sum[INT_TILE];
+    float steps[INT_TILE], offsets[INT_TILE], balance[MAX_DIM], middle[MAX_DIM], key_step,
+        value_steps[INT_MAX];
+    uint8_t keys[MAX_CHUNK * INT_MAX];
+    int16_t values[MAX_CHUNK * INT_MAX], p[INT_TILE * MAX_CHUNK]; /* or bytes */
+    int parts;
+    float s[INT_TILE * MAX_CHUNK], y[INT_TILE * INT_MAX], max[INT_TILE], sum[INT_TILE];
     float keep[INT_TILE], weights[INT_TILE];
 };
 
-static int key_code(const struct integers *n, int key, int i, int row)
+static int key_code(const struct cpu_int_attention *k, const struct integers *n, int key, int i,
+                    int row)
 {
     return n->keys[key / CPU_INT_COLS * row * CPU_INT_COLS + i / 4 * 4 * CPU_INT_COLS +
                    key % CPU_INT_COLS * 4 + i % 4] -
-           64;
+           k->key_zero;
 }
 
-static int value_code(const struct integers *n, int key, int i)
+static int value_code(const struct cpu_int_attention *k, const struct integers *n, int key, int i)
 {
-    return n->values[i / CPU_INT_COLS * CPU_INT_COLS * CHUNK + key / 2 * 2 * CPU_INT_COLS +
-                     i % CPU_INT_COLS * 2 + key % 2];
+    int m = k->value_keys;
+    int at = i / CPU_INT_COLS * CPU_INT_COLS * k->chunk + key / m * m * CPU_INT_COLS +
+             i % CPU_INT_COLS * m + key % m;
+
+    return m == 2 ? n->values[at] : ((const int8_t *)n->values)[at];
+}
+
+static int weight_code(const struct cpu_int_attention *k, const struct integers *n, int r, int key)
+{
+    const uint8_t *bytes = (const uint8_t *)n->p;
+    int at = r * k->chunk + key;
+
+    if (k->value_keys == 2)
+        return n->p[at];
+    return 256 * bytes[at] + (n->parts > 1 ? bytes[INT_TILE * k->chunk + at] : 0);
 }
 
 /* Codes times steps are within half a step of the numbers, and 4095 roundings of f32. */
-static void check_codes(const struct integers *n, const float *q, const float *keys,
-                        const float *values, int begin, int end, int dim, int row)
+static void check_codes(const struct cpu_int_attention *k, const struct integers *n, const float *q,
+                        const float *keys, const float *values, int begin, int end, int dim,
+                        int row)
 {
     for (int i = 0; i < row; i++) {
         for (int r = 0; r < INT_TILE; r++)
@@ -46,17 +67,18 @@ static void check_codes(const struct integers *n, const float *q, const float *k
                         i < dim ? (double)q[r * (dim + 8) + i] : 0, 0.5001 * (double)n->steps[r],
                         "query codes", dim, i);
         for (int j = begin; j < end && i < dim; j++)
-            check_close(n->middle[i] + n->key_step * (float)key_code(n, j, i, row),
-                        (double)keys[j * dim + i], 0.5001 * (double)n->key_step, "key codes", dim,
-                        i);
-        for (int j = 0; j < CHUNK && i < dim; j++)
-            check_close(n->value_steps[i] * (float)value_code(n, j, i), (double)values[j * dim + i],
-                        0.501 * (double)n->value_steps[i], "value codes", dim, i);
+            check_close(n->middle[i] + n->key_step * (float)key_code(k, n, j, i, row),
+                        (double)keys[j * dim + i] * (double)n->balance[i],
+                        0.5001 * (double)n->key_step, "key codes", dim, i);
+        for (int j = 0; j < k->chunk && i < dim; j++)
+            check_close(n->value_steps[i] * (float)value_code(k, n, j, i),
+                        (double)values[j * dim + i], 0.501 * (double)n->value_steps[i],
+                        "value codes", dim, i);
     }
 }
 
-static void check_int_scores(const struct integers *n, const float *q, int begin, int end, int dim,
-                             int row)
+static void check_int_scores(const struct cpu_int_attention *k, const struct integers *n,
+                             const float *q, int begin, int end, int dim, int row)
 {
     for (int r = 0; r < INT_TILE; r++)
         for (int j = begin; j < end; j++) {
@@ -65,37 +87,44 @@ static void check_int_scores(const struct integers *n, const float *q, int begin
             for (int i = 0; i < dim; i++) {
                 double offset = (double)q[r * (dim + 8) + i] * (double)n->middle[i];
                 double part = (double)n->steps[r] * (double)n->key_step * n->q[r * row + i] *
-                              key_code(n, j, i, row);
+                              key_code(k, n, j, i, row);
 
                 want += offset + part;
                 size += fabs(offset) + fabs(part);
             }
-            check_close(n->s[r * CHUNK + j], want, (dim + 4) * EPSILON * size, "int scores", dim,
+            check_close(n->s[r * k->chunk + j], want, (dim + 4) * EPSILON * size, "int scores", dim,
                         j);
         }
 }
 
-/* Of a row whose scores are s: p within 7.5e-5 and half a unit. */
-static void check_int_softmax(const struct integers *n, const struct integers *before, int r)
+/* Of a row whose scores are s: p within 7.5e-5, or 1.73e-3 in bytes, and half a unit, or a unit of
+ * its high byte; all of them, in bytes, add up to within that too, for 64 thresholds let as many
+ * through as they should.
+ */
+static void check_int_softmax(const struct cpu_int_attention *k, const struct integers *n,
+                              const struct integers *before, int r)
 {
+    double unit = k->weight_unit, step = k->value_keys == 4 && n->parts == 1 ? 256 : 0.501;
     float top = -INFINITY;
-    int sum = 0;
+    int64_t sum = 0;
 
-    for (int j = 0; j < CHUNK; j++)
-        top = fmaxf(top, before->s[r * CHUNK + j]);
+    for (int j = 0; j < k->chunk; j++)
+        top = fmaxf(top, before->s[r * k->chunk + j]);
     double peak = (double)top, max = fmax(peak, (double)before->max[r]);
-    for (int j = 0; j < CHUNK; j++) {
-        double want = 8192 * exp2((double)before->s[r * CHUNK + j] - peak);
+    for (int j = 0; j < k->chunk; j++) {
+        double want = unit * exp2((double)before->s[r * k->chunk + j] - peak);
+        int p = weight_code(k, n, r, j);
 
-        sum += n->p[r * CHUNK + j];
+        sum += p;
         if (peak > -HUGE_VAL)
-            check_close(n->p[r * CHUNK + j], want, 0.501 + 8e-5 * want, "int softmax", r, j);
+            check_close((float)p, want, step + (k->value_keys == 2 ? 8e-5 : 1.8e-3) * want,
+                        "int softmax", r, j);
         else
-            CHECK(n->p[r * CHUNK + j] == 0 || n->weights[r] == 0, "int softmax: hidden %d", j);
+            CHECK(p == 0 || n->weights[r] == 0, "int softmax: hidden %d", j);
     }
     double keep = max > -HUGE_VAL ? exp2((double)before->max[r] - max) : 1;
-    double weight = peak > -HUGE_VAL ? exp2(peak - max) / 8192 : 0;
-    double want = (double)before->sum[r] * keep + weight * sum;
+    double weight = peak > -HUGE_VAL ? exp2(peak - max) / unit : 0;
+    double want = (double)before->sum[r] * keep + weight * (double)sum;
     double tolerance = 4 * EPSILON; /* and as much as the exponents are rounded */
 
     if (max > -HUGE_VAL && before->max[r] > -INFINITY)
@@ -108,15 +137,15 @@ static void check_int_softmax(const struct integers *n, const struct integers *b
     check_close(n->sum[r], want, 2 * tolerance * want + 0x1p-110, "int softmax sum", r, 0);
 }
 
-static void check_int_weigh(const struct integers *n, const struct integers *before, int cols,
-                            int ldy)
+static void check_int_weigh(const struct cpu_int_attention *k, const struct integers *n,
+                            const struct integers *before, int cols, int ldy)
 {
     for (int r = 0; r < INT_TILE; r++)
         for (int i = 0; i < cols; i++) {
             double sum = 0, old = (double)before->y[r * ldy + i] * (double)n->keep[r];
 
-            for (int j = 0; j < CHUNK; j++)
-                sum += n->p[r * CHUNK + j] * (double)value_code(n, j, i);
+            for (int j = 0; j < k->chunk; j++)
+                sum += weight_code(k, n, r, j) * (double)value_code(k, n, j, i);
             sum *= (double)n->weights[r] * (double)n->value_steps[i];
             check_close(n->y[r * ldy + i], old + sum, 4 * EPSILON * (fabs(old) + fabs(sum)),
                         "int weigh", cols, i);
@@ -124,10 +153,12 @@ static void check_int_weigh(const struct integers *n, const struct integers *bef
 }
 
 /* Rows differ in size, keys have something in common; some see nothing, or nothing yet. */
-static void check_integer(const struct cpu_int_attention *k, int dim, int begin, int end)
+static void check_integer(const struct cpu_int_attention *k, int dim, int begin, int end,
+                          bool much_before)
 {
     static struct integers n, before;
-    static float q[INT_TILE * (MAX_DIM + 8)], keys[CHUNK * MAX_DIM], values[CHUNK * MAX_DIM];
+    static float q[INT_TILE * (MAX_DIM + 8)], keys[MAX_CHUNK * MAX_DIM],
+        values[MAX_CHUNK * MAX_DIM];
     int row = (dim + CPU_INT_BLOCK - 1) / CPU_INT_BLOCK * CPU_INT_BLOCK, ldq = dim + 8;
     int panels = (dim + CPU_INT_COLS - 1) / CPU_INT_COLS;
 
@@ -139,62 +170,74 @@ static void check_integer(const struct cpu_int_attention *k, int dim, int begin,
     }
     random_floats(keys, COUNT(keys));
     random_floats(values, COUNT(values));
-    for (int i = 0; i < CHUNK * dim; i++)
+    for (int i = 0; i < dim; i++)
+        n.balance[i] = i % 3 == 0 ? 1 : i % 3 == 1 ? 0.5f : 4;
+    for (int i = 0; i < k->chunk * dim; i++)
         keys[i] = keys[i] * 0.2f + (float)(i % dim % 5 - 2);
     random_floats(n.y, COUNT(n.y));
     k->queries(n.q, n.starts, n.steps, q, ldq, INT_TILE, dim);
-    n.key_step = k->keys(n.keys, n.middle, keys, begin, end, dim);
+    n.key_step = k->keys(n.keys, n.middle, keys, n.balance, begin, end, dim);
     k->values(n.values, n.value_steps, values, dim);
-    k->scores(n.s, n.q, n.starts, n.steps, q, ldq, n.keys, n.middle, n.key_step, dim);
-    check_codes(&n, q, keys, values, begin, end, dim, row);
-    check_int_scores(&n, q, begin, end, dim, row);
+    k->offsets(n.offsets, q, ldq, INT_TILE, n.middle, dim);
+    k->scores(n.s, n.q, n.starts, n.steps, n.offsets, n.keys, n.key_step, dim);
+    check_codes(k, &n, q, keys, values, begin, end, dim, row);
+    check_int_scores(k, &n, q, begin, end, dim, row);
     for (int r = 0; r < INT_TILE; r++) {
         n.max[r] = r % 3 ? 2 - (float)r : -INFINITY;
         n.sum[r] = r % 3 ? 1.5f : 0;
-        for (int j = 0; j < CHUNK; j++)
+        if (much_before) {
+            n.max[r] = 0;
+            n.sum[r] = 0x1p40f;
+        }
+        for (int j = 0; j < k->chunk; j++)
             if (j < begin || j >= end || r == 2 || r == 3)
-                n.s[r * CHUNK + j] = -INFINITY;
+                n.s[r * k->chunk + j] = -INFINITY;
     }
     before = n;
-    k->softmax(n.p, n.s, n.max, n.sum, n.keep, n.weights);
+    n.parts = k->softmax(n.p, n.s, n.max, n.sum, n.keep, n.weights);
     for (int r = 0; r < INT_TILE; r++)
-        check_int_softmax(&n, &before, r);
-    k->weigh(n.y, panels * CPU_INT_COLS, n.p, n.keep, n.weights, n.values, n.value_steps, panels);
-    check_int_weigh(&n, &before, panels * CPU_INT_COLS, panels * CPU_INT_COLS);
+        check_int_softmax(k, &n, &before, r);
+    k->weigh(n.y, panels * CPU_INT_COLS, n.p, n.parts, n.keep, n.weights, n.values, n.value_steps,
+             panels);
+    check_int_weigh(k, &n, &before, panels * CPU_INT_COLS, panels * CPU_INT_COLS);
 }
 
 /* A number that is none makes NaN of all that it has a part in. */
 static void check_int_nan(const struct cpu_int_attention *k, float bad)
 {
     static struct integers n;
-    static float q[INT_TILE * 72], keys[CHUNK * 64];
+    static float q[INT_TILE * 72], keys[MAX_CHUNK * 64];
 
     random_floats(q, COUNT(q));
     random_floats(keys, COUNT(keys));
     q[72 + 5] = bad;
     for (int r = 0; r < INT_TILE; r++)
         n.max[r] = -INFINITY;
+    for (int i = 0; i < 64; i++)
+        n.balance[i] = 1;
     k->queries(n.q, n.starts, n.steps, q, 72, INT_TILE, 64);
-    n.key_step = k->keys(n.keys, n.middle, keys, 0, CHUNK, 64);
+    n.key_step = k->keys(n.keys, n.middle, keys, n.balance, 0, k->chunk, 64);
     keys[7 * 64 + 9] = bad;
     k->values(n.values, n.value_steps, keys, 64);
-    k->scores(n.s, n.q, n.starts, n.steps, q, 72, n.keys, n.middle, n.key_step, 64);
-    k->softmax(n.p, n.s, n.max, n.sum, n.keep, n.weights);
-    k->weigh(n.y, 64, n.p, n.keep, n.weights, n.values, n.value_steps, 4);
+    k->offsets(n.offsets, q, 72, INT_TILE, n.middle, 64);
+    k->scores(n.s, n.q, n.starts, n.steps, n.offsets, n.keys, n.key_step, 64);
+    n.parts = k->softmax(n.p, n.s, n.max, n.sum, n.keep, n.weights);
+    k->weigh(n.y, 64, n.p, n.parts, n.keep, n.weights, n.values, n.value_steps, 4);
     for (int r = 0; r < INT_TILE; r++)
         for (int i = 0; i < 64; i++)
             CHECK((bool)isnan(n.y[r * 64 + i]) == (r == 1 || i == 9), "NaN, row %d dim %d", r, i);
-    CHECK(isnan(k->keys(n.keys, n.middle, keys, 0, CHUNK, 64)), "NaN of a key");
+    CHECK(isnan(k->keys(n.keys, n.middle, keys, n.balance, 0, k->chunk, 64)), "NaN of a key");
 }
 
 static void check_integers(const struct cpu_vector_kernels *k)
 {
     for (size_t d = 0; k->integers && d < COUNT(dims); d++) {
-        int begin = (int)random_below(CHUNK);
+        int begin = (int)random_below((size_t)k->integers->chunk);
 
-        check_integer(k->integers, dims[d], 0, CHUNK);
+        check_integer(k->integers, dims[d], 0, k->integers->chunk, d % 2);
         check_integer(k->integers, dims[d], begin,
-                      begin + 1 + (int)random_below((size_t)(CHUNK - begin)));
+                      begin + 1 + (int)random_below((size_t)(k->integers->chunk - begin)),
+                      !(d % 2));
     }
 }
 

@@ -33,9 +33,8 @@
 
 enum {
     PIECE_QUERIES = 96, /* of a packed piece: enough to make packing cheap, few enough for the L2 */
-    INT_QUERIES = 256,  /* of one in whole numbers, for which packing costs more, */
-    INT_NUMBERS = 49152, /* whose queries and sums are at most so many */
-    INT_TOKENS = 1024,   /* sequences up to here are treated in f32: it costs them little */
+    INT_NUMBERS = 192,  /* of a query and its sums; larger ones are fewer, for the L2's sake */
+    INT_TOKENS = 1024,  /* sequences up to here are treated in f32: it costs them little */
     DIRECT_QUERIES = 16, /* at most this many queries go the direct way, or one row */
     RANGE = 16 * CHUNK,  /* keys of a range; by position alone, so that threads change nothing */
     MIN_GROUP = 32,      /* of codes that kernels read as they are */
@@ -80,14 +79,21 @@ static enum piece_way way_of(const struct attend_call *call, const struct kv_seq
                : WAY_PACKED;
 }
 
+/* Of a piece in whole numbers, for which packing costs more. */
+static int int_queries(const struct attend_call *call)
+{
+    int most = call->kernels->integers->most_queries;
+
+    return min_int(most, most * INT_NUMBERS / (call->k_cols + call->v_cols));
+}
+
 static int rows_per_piece(const struct attend_call *call, const struct kv_sequence *s)
 {
     switch (way_of(call, s)) {
     case WAY_DIRECT:
         return s->n_rows;
     case WAY_INTEGERS:
-        return max_int(1, min_int(INT_QUERIES, INT_NUMBERS / (call->k_cols + call->v_cols)) /
-                              call->group);
+        return max_int(1, int_queries(call) / call->group);
     default:
         return max_int(1, PIECE_QUERIES / call->group);
     }
@@ -169,9 +175,11 @@ static size_t lay_out(struct state *st, float *base)
     enum piece_way way = st->piece->way;
     size_t used = 0;
 
+    st->chunk = way == WAY_INTEGERS ? call->kernels->integers->chunk : CHUNK;
     st->n_held = way == WAY_INTEGERS ? (int)round_up(st->n_queries, CPU_INT_ROWS) : st->n_queries;
     st->q = take(base, &used, (int64_t)st->n_held * call->k_cols);
-    st->s = take(base, &used, (int64_t)(way == WAY_INTEGERS ? CPU_INT_ROWS : st->n_held) * CHUNK);
+    st->s =
+        take(base, &used, (int64_t)(way == WAY_INTEGERS ? CPU_INT_ROWS : st->n_held) * st->chunk);
     st->acc = take(base, &used, (int64_t)st->n_held * call->v_cols);
     st->max = take(base, &used, st->n_held);
     st->sum = take(base, &used, st->n_held);
@@ -186,7 +194,7 @@ static size_t lay_out(struct state *st, float *base)
         st->keys = take(base, &used, (int64_t)call->kv->k_dim * CHUNK);
         st->values = take(base, &used, (int64_t)call->v_cols * CHUNK);
     }
-    st->room = take(base, &used, (int64_t)kv_rows_room(call->kv, CHUNK));
+    st->room = take(base, &used, (int64_t)kv_rows_room(call->kv, st->chunk));
     return used * sizeof(float);
 }
 
@@ -234,7 +242,7 @@ static void begin_piece(struct state *st)
 
 struct span attention_span(const struct state *st, int first, int end)
 {
-    return (struct span){max_int(first - st->base, 0), min_int(end - st->base, CHUNK)};
+    return (struct span){max_int(first - st->base, 0), min_int(end - st->base, st->chunk)};
 }
 
 struct span attention_visible(const struct state *st, int query)
@@ -557,10 +565,10 @@ static void attend_piece(const struct attend_call *call, const struct piece *pie
     lay_out(&st, scratch);
     begin_piece(&st);
     for (int key = piece->first_key; key < piece->end_key;
-         key = skip_hole(piece, st.base + CHUNK)) {
+         key = skip_hole(piece, st.base + st.chunk)) {
         struct span keys;
 
-        st.base = key / CHUNK * CHUNK;
+        st.base = key / st.chunk * st.chunk;
         keys = attention_span(&st, piece->first_key, piece->end_key);
         if (piece->way == WAY_DIRECT)
             direct_chunk(&st, keys);

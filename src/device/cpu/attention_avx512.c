@@ -9,4 +9,5 @@
 void cpu_attention_kernels_avx512(struct cpu_vector_kernels *k)
 {
     simd_attention_kernels(k);
+    k->integers = &cpu_int_attention_avx512;
 }

@@ -4,13 +4,14 @@
  * bounded by how numbers are rounded:
  *
  *     q = a qi / d    8 bits, a step for each query
- *     k = m + b ki d  7 bits; m the middle of what each number ranges over in the chunk, and one
- *                     step for the chunk, so that what keys have in common is not rounded
+ *     k = m + b ki d  7 bits, with VNNI 8; m the middle of what each number ranges over in the
+ *                     chunk, and one step for it, so that what keys have in common is not rounded
  *     d               what each number of keys ranges over in one chunk of the piece: some range
  *                     ten times as far as others, which would be left with few steps
  *     q k = q m + a b sum qi ki
- *     p = 2^-13 pi    weights relative to the greatest one of a query in the chunk
- *     v = c vi        13 bits, a step for each column in the chunk
+ *     p = u pi        weights relative to the greatest one of a query in the chunk: 13 bits, with
+ *                     VNNI 16 or the upper 8 of them
+ *     v = c vi        13 bits, with VNNI 8, a step for each column in the chunk
  *
  * q m, once for a query and chunk, and all that is added up from chunk to chunk, is f32. The sum of
  * the weights is that of the rounded ones.
@@ -35,13 +36,14 @@ void attention_int_lay_out(struct state *st, float *base, size_t *used)
     i->q = (int8_t *)take(base, used, n * k / 4);
     i->starts = (int32_t *)take(base, used, n * k / CPU_INT_BLOCK);
     i->steps = take(base, used, n);
+    i->offsets = take(base, used, n);
     i->balance = take(base, used, kv->k_dim);
-    i->rows = take(base, used, (int64_t)CHUNK * max_int(kv->k_dim, kv->v_dim));
-    i->keys = (uint8_t *)take(base, used, CHUNK * k / 4);
+    i->rows = take(base, used, (int64_t)st->chunk * max_int(kv->k_dim, kv->v_dim));
+    i->keys = (uint8_t *)take(base, used, st->chunk * k / 4);
     i->middle = take(base, used, kv->k_dim);
-    i->values = (int16_t *)take(base, used, (int64_t)CHUNK * call->v_cols / 2);
+    i->values = take(base, used, (int64_t)st->chunk * call->v_cols / 2);
     i->value_steps = take(base, used, call->v_cols);
-    i->weights = (int16_t *)take(base, used, CPU_INT_ROWS * CHUNK / 2);
+    i->weights = take(base, used, CPU_INT_ROWS * st->chunk / 2);
 }
 
 /* --- Keys and values --- */
@@ -74,8 +76,8 @@ static void load_chunk(struct state *st, struct span keys, int dim, stretch_fn l
 {
     struct span hole = attention_span(st, st->piece->hole, st->piece->hole_end);
 
-    if (keys.begin > 0 || keys.end < CHUNK || hole.begin < hole.end)
-        memset(st->ints.rows, 0, (size_t)CHUNK * (size_t)dim * sizeof *st->ints.rows);
+    if (keys.begin > 0 || keys.end < st->chunk || hole.begin < hole.end)
+        memset(st->ints.rows, 0, (size_t)st->chunk * (size_t)dim * sizeof *st->ints.rows);
     attention_stretches(st, keys, load);
 }
 
@@ -107,7 +109,7 @@ static void balance_queries(struct state *st)
     int dim = st->call->kv->k_dim;
     float *balance = st->ints.balance;
 
-    st->base = max_int(p->first_key, p->end_key - CHUNK / 2) / CHUNK * CHUNK;
+    st->base = max_int(p->first_key, p->end_key - st->chunk / 2) / st->chunk * st->chunk;
     struct span keys = attention_span(st, p->first_key, p->end_key);
 
     load_chunk(st, keys, dim, load_keys);
@@ -115,15 +117,6 @@ static void balance_queries(struct state *st)
     for (int i = 0; i < st->n_queries; i++)
         for (int j = 0; j < dim; j++)
             st->q[(int64_t)i * st->call->k_cols + j] /= balance[j];
-}
-
-static void balance_keys(const struct state *st, struct span keys)
-{
-    int dim = st->call->kv->k_dim;
-
-    for (int j = keys.begin; j < keys.end; j++)
-        for (int i = 0; i < dim; i++)
-            st->ints.rows[j * dim + i] *= st->ints.balance[i];
 }
 
 void attention_int_begin(struct state *st)
@@ -149,8 +142,8 @@ static void pack_chunk(struct state *st, struct span keys)
     struct int_state *i = &st->ints;
 
     load_chunk(st, keys, kv->k_dim, load_keys);
-    balance_keys(st, keys);
-    i->key_step = k->keys(i->keys, i->middle, i->rows, keys.begin, keys.end, kv->k_dim);
+    i->key_step = k->keys(i->keys, i->middle, i->rows, i->balance, keys.begin, keys.end, kv->k_dim);
+    k->offsets(i->offsets, st->q, st->call->k_cols, st->n_held, i->middle, kv->k_dim);
     load_chunk(st, keys, kv->v_dim, load_values);
     k->values(i->values, i->value_steps, i->rows, kv->v_dim);
 }
@@ -167,14 +160,14 @@ static void hide(float *s, int begin, int end)
 static void see_tile(struct state *st, int first)
 {
     for (int r = 0; r < CPU_INT_ROWS; r++) {
-        float *s = st->s + r * CHUNK;
+        float *s = st->s + r * st->chunk;
         struct span seen;
 
-        if (first + r < st->n_queries && attention_see(st, first + r, s, 0, CHUNK, &seen)) {
+        if (first + r < st->n_queries && attention_see(st, first + r, s, 0, st->chunk, &seen)) {
             hide(s, 0, seen.begin);
-            hide(s, seen.end, CHUNK);
+            hide(s, seen.end, st->chunk);
         } else {
-            hide(s, 0, CHUNK);
+            hide(s, 0, st->chunk);
         }
     }
 }
@@ -185,7 +178,7 @@ static bool sees_all(const struct state *st, int first, struct span seen)
     const struct attend_params *p = st->call->p;
 
     return first + CPU_INT_ROWS <= st->n_queries && !p->slopes && !(p->softcap > 0) && !p->kept &&
-           !p->block_size && st->call->kv->n_last == 0 && seen.begin == 0 && seen.end == CHUNK;
+           !p->block_size && st->call->kv->n_last == 0 && seen.begin == 0 && seen.end == st->chunk;
 }
 
 static void int_tile(struct state *st, int first)
@@ -200,13 +193,13 @@ static void int_tile(struct state *st, int first)
     if (a.begin >= b.end)
         return;
     k->scores(st->s, i->q + (int64_t)first * n, i->starts + (int64_t)first * (n / CPU_INT_BLOCK),
-              i->steps + first, st->q + (int64_t)first * call->k_cols, call->k_cols, i->keys,
-              i->middle, i->key_step, call->kv->k_dim);
+              i->steps + first, i->offsets + first, i->keys, i->key_step, call->kv->k_dim);
     if (!sees_all(st, first, (struct span){b.begin, a.end}))
         see_tile(st, first);
-    k->softmax(i->weights, st->s, st->max + first, st->sum + first, keep, weights);
-    k->weigh(st->acc + (int64_t)first * call->v_cols, call->v_cols, i->weights, keep, weights,
-             i->values, i->value_steps, (call->kv->v_dim + CPU_INT_COLS - 1) / CPU_INT_COLS);
+    int parts = k->softmax(i->weights, st->s, st->max + first, st->sum + first, keep, weights);
+    k->weigh(st->acc + (int64_t)first * call->v_cols, call->v_cols, i->weights, parts, keep,
+             weights, i->values, i->value_steps,
+             (call->kv->v_dim + CPU_INT_COLS - 1) / CPU_INT_COLS);
 }
 
 void attention_int_chunk(struct state *st, struct span keys)

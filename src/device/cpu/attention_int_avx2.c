@@ -122,13 +122,14 @@ static void int_queries(int8_t *to, int32_t *starts, float *steps, const float *
 /* --- Keys --- */
 
 /* middle[i] of VF_LANES numbers of keys [begin, end); half of what they range over in largest. */
-INLINE void find_middle(float *middle, const float *keys, int begin, int end, int dim, int i,
-                        vf *largest, vf *poison)
+INLINE void find_middle(float *middle, const float *keys, const float *balance, int begin, int end,
+                        int dim, int i, vf *largest, vf *poison)
 {
-    vf low = part_load(keys + (int64_t)begin * dim, i, dim), high = low;
+    vf by = part_load(balance, i, dim);
+    vf low = vf_mul(part_load(keys + (int64_t)begin * dim, i, dim), by), high = low;
 
     for (int j = begin; j < end; j++) {
-        vf key = part_load(keys + (int64_t)j * dim, i, dim);
+        vf key = vf_mul(part_load(keys + (int64_t)j * dim, i, dim), by);
 
         low = vf_min(low, key);
         high = vf_max(high, key);
@@ -139,16 +140,17 @@ INLINE void find_middle(float *middle, const float *keys, int begin, int end, in
 }
 
 /* INT_BLOCK numbers of eight keys, to one half of their panel. */
-INLINE void pack_block(uint8_t *to, const float *keys, const float *middle, int dim, int i,
-                       vf inverse)
+INLINE void pack_block(uint8_t *to, const float *keys, const float *balance, const float *middle,
+                       int dim, int i, vf inverse)
 {
-    vf v[4], mid[4], rows[VF_LANES];
+    vf v[4], by[4], mid[4], rows[VF_LANES];
 
+    load_block(by, balance, i, dim);
     load_block(mid, middle, i, dim);
     for (int j = 0; j < VF_LANES; j++) {
         load_block(v, keys + (int64_t)j * dim, i, dim);
         for (int l = 0; l < 4; l++)
-            v[l] = vf_sub(v[l], mid[l]);
+            v[l] = vf_sub(vf_mul(v[l], by[l]), mid[l]);
         rows[j] = _mm256_castsi256_ps(
             _mm256_add_epi8(round_to_bytes(v, inverse), _mm256_set1_epi8(INT_ZERO)));
     }
@@ -157,19 +159,20 @@ INLINE void pack_block(uint8_t *to, const float *keys, const float *middle, int 
         _mm256_storeu_ps((float *)(void *)(to + 4 * INT_COLS * j), rows[j]);
 }
 
-static float int_keys(uint8_t *to, float *middle, const float *keys, int begin, int end, int dim)
+static float int_keys(uint8_t *to, float *middle, const float *keys, const float *balance,
+                      int begin, int end, int dim)
 {
     int size = int_blocks(dim) * INT_BLOCK * INT_COLS;
     vf largest = vf_set(0), poison = vf_set(0);
     float step, inverse;
 
     for (int i = 0; i < dim; i += VF_LANES)
-        find_middle(middle, keys, begin, end, dim, i, &largest, &poison);
+        find_middle(middle, keys, balance, begin, end, dim, i, &largest, &poison);
     inverse = int_inverse(INT_ZERO - 1, vf_largest(largest), vf_sum(poison), &step);
     for (int j = 0; j < CPU_ATTEND_CHUNK; j += VF_LANES)
         for (int i = 0; i < dim; i += INT_BLOCK)
             pack_block(to + j / INT_COLS * size + j % INT_COLS * 4 + i * INT_COLS,
-                       keys + (int64_t)j * dim, middle, dim, i, vf_set(inverse));
+                       keys + (int64_t)j * dim, balance, middle, dim, i, vf_set(inverse));
     return step;
 }
 
@@ -201,16 +204,18 @@ INLINE void pack_value_lanes(int16_t *to, float *steps, const float *values, int
     }
 }
 
-static void int_values(int16_t *to, float *steps, const float *values, int dim)
+static void int_values(void *to, float *steps, const float *values, int dim)
 {
     int i = 0;
 
     for (; i < dim; i += VF_LANES)
-        pack_value_lanes(to + i / INT_COLS * INT_COLS * CPU_ATTEND_CHUNK + i % INT_COLS * 2,
+        pack_value_lanes((int16_t *)to + i / INT_COLS * INT_COLS * CPU_ATTEND_CHUNK +
+                             i % INT_COLS * 2,
                          steps + i, values, dim, i);
     if (i % INT_COLS) {
         for (int j = 0; j < CPU_ATTEND_CHUNK / 2; j++)
-            _mm256_storeu_si256((void *)(to + i / INT_COLS * INT_COLS * CPU_ATTEND_CHUNK +
+            _mm256_storeu_si256((void *)((int16_t *)to +
+                                         i / INT_COLS * INT_COLS * CPU_ATTEND_CHUNK +
                                          i % INT_COLS * 2 + j * 2 * INT_COLS),
                                 _mm256_setzero_si256());
         vf_store(steps + i, vf_set(0));
@@ -242,11 +247,17 @@ INLINE void score_block(struct sums *sums, const int8_t *q, int ldq, const int32
 #undef ADD
 }
 
-/* offsets[r] = sum_i q[r, i] middle[i] */
-INLINE void find_offsets(float offsets[VF_LANES], const float *q, int ldq, const float *middle,
-                         int dim)
+/* Six numbers; masked stores are slow on many processors. */
+INLINE void store_rows(float *to, vf v)
+{
+    _mm_storeu_ps(to, _mm256_castps256_ps128(v));
+    _mm_storel_pi((__m64 *)(void *)(to + 4), _mm256_extractf128_ps(v, 1));
+}
+
+INLINE void offset_tile(float *to, const float *q, int ldq, const float *middle, int dim)
 {
     vf sums[VF_LANES];
+    float all[VF_LANES];
 
     for (int r = 0; r < VF_LANES; r++)
         sums[r] = vf_set(0);
@@ -256,19 +267,24 @@ INLINE void find_offsets(float offsets[VF_LANES], const float *q, int ldq, const
         for (int r = 0; r < INT_ROWS; r++)
             sums[r] = vf_fma(vf_load(q + r * (int64_t)ldq + i), m, sums[r]);
     }
-    vf_store_4_sums(offsets, sums);
-    vf_store_4_sums(offsets + 4, sums + 4);
+    vf_store_4_sums(all, sums);
+    vf_store_4_sums(all + 4, sums + 4);
+    store_rows(to, vf_load(all));
+}
+
+static void int_offsets(float *to, const float *q, int ldq, int n, const float *middle, int dim)
+{
+    for (int r = 0; r < n; r += INT_ROWS)
+        offset_tile(to + r, q + r * (int64_t)ldq, ldq, middle, dim);
 }
 
 static void int_scores(float *s, const int8_t *codes, const int32_t *starts, const float *steps,
-                       const float *q, int ldq, const uint8_t *keys, const float *middle,
-                       float step, int dim)
+                       const float *offsets, const uint8_t *keys, float step, int dim)
 {
     int blocks = int_blocks(dim), ldc = blocks * INT_BLOCK;
     __m256i one = _mm256_set1_epi16(1);
-    float offsets[VF_LANES], scales[INT_ROWS];
+    float scales[INT_ROWS];
 
-    find_offsets(offsets, q, ldq, middle, dim);
     for (int r = 0; r < INT_ROWS; r++)
         scales[r] = steps[r] * step;
     for (int p = 0; p < CPU_ATTEND_CHUNK / INT_COLS; p++, s += INT_COLS) {
@@ -328,12 +344,15 @@ INLINE void fold(float *y, __m256i sum, vf weight, vf step, vf keep)
     vf_store(y, vf_fma(vf_load(y), keep, part));
 }
 
-static void int_weigh(float *y, int ldy, const int16_t *p, const float *keep, const float *weights,
-                      const int16_t *values, const float *steps, int n_panels)
+static void int_weigh(float *y, int ldy, const void *p, int parts, const float *keep,
+                      const float *weights, const void *values, const float *steps, int n_panels)
 {
+    const int16_t *panel = values;
+
+    (void)parts;
     for (int i = 0; i < n_panels;
-         i++, values += INT_COLS * CPU_ATTEND_CHUNK, y += INT_COLS, steps += INT_COLS) {
-        struct sums s = weigh_panel(p, values);
+         i++, panel += INT_COLS * CPU_ATTEND_CHUNK, y += INT_COLS, steps += INT_COLS) {
+        struct sums s = weigh_panel(p, panel);
         vf step0 = vf_load(steps), step1 = vf_load(steps + VF_LANES);
 
 #define FOLD(r)                                                                                    \
@@ -412,16 +431,10 @@ INLINE int32_t row_weights(int16_t *p, const float *s, float shift)
     return sum_ints(sum);
 }
 
-/* Six numbers; masked stores are slow on many processors. */
-INLINE void store_rows(float *to, vf v)
+static int int_softmax(void *to, const float *s, float *max, float *sum, float *keep,
+                       float *weights)
 {
-    _mm_storeu_ps(to, _mm256_castps256_ps128(v));
-    _mm_storel_pi((__m64 *)(void *)(to + 4), _mm256_extractf128_ps(v, 1));
-}
-
-static void int_softmax(int16_t *p, const float *s, float *max, float *sum, float *keep,
-                        float *weights)
-{
+    int16_t *p = to;
     float peaks[VF_LANES] = {0}, shifts[VF_LANES], sums[VF_LANES] = {0};
     vf old = vf_load_n(max, INT_ROWS);
 
@@ -440,12 +453,20 @@ static void int_softmax(int16_t *p, const float *s, float *max, float *sum, floa
     for (int r = 0; r < INT_ROWS; r++)
         sums[r] = (float)row_weights(p + r * CPU_ATTEND_CHUNK, s + r * CPU_ATTEND_CHUNK, shifts[r]);
     store_rows(sum, vf_fma(vf_load_n(sum, INT_ROWS), factor, vf_mul(vf_load(sums), weight)));
+    return 1;
 }
 
 const struct cpu_int_attention cpu_int_attention_avx2 = {
+    .most_queries = 256,
+    .chunk = CPU_ATTEND_CHUNK,
+    .key_zero = INT_ZERO,
+    .value_max = INT_VALUE_MAX,
+    .value_keys = 2,
+    .weight_unit = 1 << INT_WEIGHT_BITS,
     .queries = int_queries,
     .keys = int_keys,
     .values = int_values,
+    .offsets = int_offsets,
     .scores = int_scores,
     .softmax = int_softmax,
     .weigh = int_weigh,

@@ -52,18 +52,21 @@ static void int_queries(int8_t *to, int32_t *starts, float *steps, const float *
     }
 }
 
-static float int_keys(uint8_t *to, float *middle, const float *keys, int begin, int end, int dim)
+static float int_keys(uint8_t *to, float *middle, const float *keys, const float *balance,
+                      int begin, int end, int dim)
 {
     int size = int_blocks(dim) * INT_BLOCK * INT_COLS;
     float largest = 0, poison = 0, step;
 
     for (int i = 0; i < dim; i++) {
-        float low = keys[begin * dim + i], high = low;
+        float low = keys[begin * dim + i] * balance[i], high = low;
 
         for (int j = begin; j < end; j++) {
-            low = fminf(low, keys[j * dim + i]);
-            high = fmaxf(high, keys[j * dim + i]);
-            poison += keys[j * dim + i] * 0;
+            float key = keys[j * dim + i] * balance[i];
+
+            low = fminf(low, key);
+            high = fmaxf(high, key);
+            poison += key * 0;
         }
         middle[i] = (low + high) * 0.5f;
         largest = fmaxf(largest, (high - low) * 0.5f);
@@ -75,15 +78,16 @@ static float int_keys(uint8_t *to, float *middle, const float *keys, int begin, 
 
             to[j / INT_COLS * size + i / 4 * 4 * INT_COLS + j % INT_COLS * 4 + i % 4] =
                 (uint8_t)(INT_ZERO +
-                          (is_key ? rounded((keys[j * dim + i] - middle[i]) * inverse) : 0));
+                          (is_key ? rounded((keys[j * dim + i] * balance[i] - middle[i]) * inverse)
+                                  : 0));
         }
     return step;
 }
 
-static void int_values(int16_t *to, float *steps, const float *values, int dim)
+static void int_values(void *to, float *steps, const float *values, int dim)
 {
     for (int i = 0; i < (dim + INT_COLS - 1) / INT_COLS * INT_COLS; i++) {
-        int16_t *column = to + i / INT_COLS * INT_COLS * CHUNK + i % INT_COLS * 2;
+        int16_t *column = (int16_t *)to + i / INT_COLS * INT_COLS * CHUNK + i % INT_COLS * 2;
         float largest = 0, poison = 0;
 
         for (int j = 0; j < CHUNK && i < dim; j++) {
@@ -97,32 +101,37 @@ static void int_values(int16_t *to, float *steps, const float *values, int dim)
     }
 }
 
+static void int_offsets(float *to, const float *q, int ldq, int n, const float *middle, int dim)
+{
+    for (int r = 0; r < n; r++) {
+        to[r] = 0;
+        for (int i = 0; i < dim; i++)
+            to[r] += q[r * (int64_t)ldq + i] * middle[i];
+    }
+}
+
 static void int_scores(float *s, const int8_t *codes, const int32_t *starts, const float *steps,
-                       const float *q, int ldq, const uint8_t *keys, const float *middle,
-                       float step, int dim)
+                       const float *offsets, const uint8_t *keys, float step, int dim)
 {
     int n = int_blocks(dim) * INT_BLOCK;
 
     (void)starts;
-    for (int r = 0; r < INT_ROWS; r++, codes += n, q += ldq) {
-        float offset = 0;
-
-        for (int i = 0; i < dim; i++)
-            offset += q[i] * middle[i];
+    for (int r = 0; r < INT_ROWS; r++, codes += n)
         for (int j = 0; j < CHUNK; j++) {
             const uint8_t *key = keys + j / INT_COLS * n * INT_COLS + j % INT_COLS * 4;
             int32_t sum = 0;
 
             for (int i = 0; i < n; i++)
                 sum += codes[i] * (key[i / 4 * 4 * INT_COLS + i % 4] - INT_ZERO);
-            s[r * CHUNK + j] = fmaf((float)sum, steps[r] * step, offset);
+            s[r * CHUNK + j] = fmaf((float)sum, steps[r] * step, offsets[r]);
         }
-    }
 }
 
-static void int_softmax(int16_t *p, const float *s, float *max, float *sum, float *keep,
-                        float *weights)
+static int int_softmax(void *to, const float *s, float *max, float *sum, float *keep,
+                       float *weights)
 {
+    int16_t *p = to;
+
     for (int r = 0; r < INT_ROWS; r++, p += CHUNK, s += CHUNK) {
         float peak = -INFINITY, both;
         int32_t total = 0;
@@ -139,14 +148,19 @@ static void int_softmax(int16_t *p, const float *s, float *max, float *sum, floa
         sum[r] = fmaf(sum[r], keep[r], (float)total * weights[r]);
         max[r] = both;
     }
+    return 1;
 }
 
-static void int_weigh(float *y, int ldy, const int16_t *p, const float *keep, const float *weights,
-                      const int16_t *values, const float *steps, int n_panels)
+static void int_weigh(float *y, int ldy, const void *rows, int parts, const float *keep,
+                      const float *weights, const void *values, const float *steps, int n_panels)
 {
+    const int16_t *p = rows;
+
+    (void)parts;
     for (int r = 0; r < INT_ROWS; r++)
         for (int i = 0; i < n_panels * INT_COLS; i++) {
-            const int16_t *column = values + i / INT_COLS * INT_COLS * CHUNK + i % INT_COLS * 2;
+            const int16_t *column =
+                (const int16_t *)values + i / INT_COLS * INT_COLS * CHUNK + i % INT_COLS * 2;
             int32_t sum = 0;
 
             for (int j = 0; j < CHUNK; j++)
@@ -157,9 +171,16 @@ static void int_weigh(float *y, int ldy, const int16_t *p, const float *keep, co
 }
 
 const struct cpu_int_attention cpu_int_attention_scalar = {
+    .most_queries = 256,
+    .chunk = CPU_ATTEND_CHUNK,
+    .key_zero = INT_ZERO,
+    .value_max = INT_VALUE_MAX,
+    .value_keys = 2,
+    .weight_unit = 1 << INT_WEIGHT_BITS,
     .queries = int_queries,
     .keys = int_keys,
     .values = int_values,
+    .offsets = int_offsets,
     .scores = int_scores,
     .softmax = int_softmax,
     .weigh = int_weigh,

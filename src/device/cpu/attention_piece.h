@@ -56,15 +56,15 @@ struct attend_call {
 struct int_state {
     int8_t *q;
     int32_t *starts;
-    float *steps;
+    float *steps, *offsets;
     float *balance; /* [k_dim]: what keys are multiplied by, and queries divided */
-    float *rows;    /* [CHUNK, k_dim or v_dim] */
+    float *rows;    /* [chunk, k_dim or v_dim] */
     uint8_t *keys;
     float *middle; /* [k_dim] */
     float key_step;
-    int16_t *values;
+    void *values;
     float *value_steps; /* [v_cols] */
-    int16_t *weights;   /* [CPU_INT_ROWS, CHUNK] */
+    void *weights;      /* [CPU_INT_ROWS, chunk], of 16 bits */
 };
 
 /* The state of a piece, in the scratch of its thread. n_queries = n_rows * group; query i is row
@@ -73,9 +73,9 @@ struct state {
     const struct attend_call *call;
     const struct piece *piece;
     int n_queries, n_held; /* that there is room for */
-    int base;              /* position of the chunk that is visited */
+    int chunk, base;       /* keys of a chunk; position of the one that is visited */
     float *q;              /* [n_held, k_cols], scaled, padded with zeros */
-    float *s;              /* [n_held, CHUNK]; in whole numbers [CPU_INT_ROWS, CHUNK] */
+    float *s;              /* [n_held, CHUNK]; in whole numbers [CPU_INT_ROWS, chunk] */
     float *acc;            /* [n_held, v_cols] */
     float *max, *sum;      /* [n_held] */
     float *keys;           /* panels; packed pieces only */

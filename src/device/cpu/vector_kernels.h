@@ -56,41 +56,53 @@ struct cpu_rounded {
 
 /* Of attention in whole numbers: a tile of queries, columns of a panel, and the numbers of a query
  * whose products are added in 16 bits. */
-enum { CPU_INT_ROWS = 6, CPU_INT_COLS = 16, CPU_INT_BLOCK = 32 };
+enum { CPU_INT_ROWS = 6, CPU_INT_COLS = 16, CPU_INT_BLOCK = 32, CPU_INT_CHUNK = 128 };
 
 /* Attention over a chunk of keys in whole numbers, six queries at a time; see attention_int.c. A
  * row of dim numbers is filled up to whole blocks. Where numbers are not finite results are NaN. */
 struct cpu_int_attention {
-    /* q [n, dim] in steps of their own: to [n, blocks * CPU_INT_BLOCK], starts [n, blocks] for
-     * scores, steps [n]. */
+    int most_queries; /* that should meet keys once these are packed, at most */
+    int chunk;        /* keys that are treated at once: CPU_ATTEND_CHUNK or CPU_INT_CHUNK */
+    int key_zero;     /* the code of a key's number in the middle; others are key_zero - 1 off */
+    int value_max;    /* the largest code of a value, */
+    int value_keys;   /* of 32 / value_keys bits, so many keys of which follow one another */
+    int weight_unit;  /* what a weight of 1 is rounded to */
+
+    /* q [n, dim] in steps of their own: to [n, blocks * CPU_INT_BLOCK], steps [n], and starts [n,
+     * blocks], which only scores reads. */
     void (*queries)(int8_t *to, int32_t *starts, float *steps, const float *q, int ldq, int n,
                     int dim);
 
-    /* Panels of a chunk's keys [CPU_ATTEND_CHUNK, dim], those out of [begin, end) anything, begin <
-     * end: keys[j, i] = middle[i] + step (code - 64), within half a step; returns step. Panel j /
-     * CPU_INT_COLS is [blocks * CPU_INT_BLOCK / 4, CPU_INT_COLS, 4] codes. */
-    float (*keys)(uint8_t *to, float *middle, const float *keys, int begin, int end, int dim);
+    /* Panels of a chunk's keys [chunk, dim], those out of [begin, end) anything, begin <
+     * end: keys[j, i] balance[i] = middle[i] + step (code - key_zero), within half a step; returns
+     * step. Panel j / CPU_INT_COLS is [blocks * CPU_INT_BLOCK / 4, CPU_INT_COLS, 4] codes. */
+    float (*keys)(uint8_t *to, float *middle, const float *keys, const float *balance, int begin,
+                  int end, int dim);
 
-    /* values [CPU_ATTEND_CHUNK, dim] likewise: steps[i] times to, for i up to whole panels. A panel
-     * is [CPU_ATTEND_CHUNK / 2, CPU_INT_COLS, 2]. */
-    void (*values)(int16_t *to, float *steps, const float *values, int dim);
+    /* values [chunk, dim] likewise: steps[i] times to, for i up to whole panels. A panel
+     * is [chunk / value_keys, CPU_INT_COLS, value_keys]. */
+    void (*values)(void *to, float *steps, const float *values, int dim);
 
-    /* s[r, j] = steps[r] step sum_i codes[r, i] (keys[j, i] - 64) + sum_i q[r, i] middle[i] of
-     * CPU_INT_ROWS rows and all keys; q of dim numbers, followed by zeros as vectors need. */
+    /* to[r] = sum_i q[r, i] middle[i] of n rows, a multiple of CPU_INT_ROWS; q of dim numbers,
+     * followed by zeros as vectors need. */
+    void (*offsets)(float *to, const float *q, int ldq, int n, const float *middle, int dim);
+
+    /* s[r, j] = steps[r] step sum_i codes[r, i] (keys[j, i] - key_zero) + offsets[r] of
+     * CPU_INT_ROWS rows and all keys. */
     void (*scores)(float *s, const int8_t *codes, const int32_t *starts, const float *steps,
-                   const float *q, int ldq, const uint8_t *keys, const float *middle, float step,
-                   int dim);
+                   const float *offsets, const uint8_t *keys, float step, int dim);
 
-    /* The step of the online softmax in base 2 for CPU_INT_ROWS rows of CPU_ATTEND_CHUNK scores,
+    /* The step of the online softmax in base 2 for CPU_INT_ROWS rows of a chunk's scores,
      * -INFINITY where hidden. With m the largest of a row and M = max(*max, m): p[j] = 2^(s[j] - m)
-     * 2^13, rounded; keep = 2^(*max - M), weight = 2^(m - M) 2^-13, 0 where all are hidden; *sum =
-     * *sum keep + weight sum_j p[j]; *max = M. */
-    void (*softmax)(int16_t *p, const float *s, float *max, float *sum, float *keep,
-                    float *weights);
+     * weight_unit, rounded; keep = 2^(*max - M), weight = 2^(m - M) / weight_unit, 0 where all are
+     * hidden; *sum = *sum keep + weight sum_j p[j]; *max = M. p is of 16 bits, or first all high
+     * bytes and then all low ones, of which the latter may be left out: returns how many parts
+     * there are. */
+    int (*softmax)(void *p, const float *s, float *max, float *sum, float *keep, float *weights);
 
     /* y[r, i] = y[r, i] keep[r] + weights[r] steps[i] sum_j p[r, j] values[j, i]. */
-    void (*weigh)(float *y, int ldy, const int16_t *p, const float *keep, const float *weights,
-                  const int16_t *values, const float *steps, int n_panels);
+    void (*weigh)(float *y, int ldy, const void *p, int parts, const float *keep,
+                  const float *weights, const void *values, const float *steps, int n_panels);
 };
 
 struct cpu_vector_kernels {
@@ -229,7 +241,8 @@ void cpu_attention_kernels_scalar(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_avx2(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_avx512(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_neon(struct cpu_vector_kernels *k);
-extern const struct cpu_int_attention cpu_int_attention_scalar, cpu_int_attention_avx2;
+extern const struct cpu_int_attention cpu_int_attention_scalar, cpu_int_attention_avx2,
+    cpu_int_attention_avx512;
 void cpu_kv_codes_kernels_scalar(struct cpu_vector_kernels *k);
 void cpu_kv_codes_kernels_avx2(struct cpu_vector_kernels *k);
 
