@@ -53,8 +53,8 @@ static void adapt(pass *p, const struct nn_linear *l, const tensor *x, tensor *y
     p->ops->add(p->dev, y, more, 1);
 }
 
-static void products(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y,
-                     bool careful)
+void nn_linears_careful(pass *p, const struct nn_linear *const *l, int n, int n_careful,
+                        const tensor *x, tensor **y)
 {
     struct matmul_job jobs[MAX_JOBS];
     int n_jobs = 0;
@@ -67,7 +67,7 @@ static void products(pass *p, const struct nn_linear *const *l, int n, const ten
             rotated(p, l[i], x, y[i]);
         else
             jobs[n_jobs++] = (struct matmul_job){
-                .y = y[i], .w = &l[i]->w, .bias = bias_of(l[i]), .careful = careful};
+                .y = y[i], .w = &l[i]->w, .bias = bias_of(l[i]), .careful = i < n_careful};
     }
     if (!p->failed && n_jobs > 0)
         p->ops->matmul(p->dev, jobs, n_jobs, x);
@@ -78,15 +78,7 @@ static void products(pass *p, const struct nn_linear *const *l, int n, const ten
 
 void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y)
 {
-    products(p, l, n, x, y, false);
-}
-
-tensor *nn_linear_careful(pass *p, const struct nn_linear *l, const tensor *x)
-{
-    tensor *y;
-
-    products(p, &l, 1, x, &y, true);
-    return y;
+    nn_linears_careful(p, l, n, 0, x, y);
 }
 
 void nn_embed(pass *p, const struct nn_linear *table, const int32_t *ids, float scale, tensor *x)

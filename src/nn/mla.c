@@ -7,27 +7,13 @@
  */
 #include "nn/nn.h"
 
-/* The latent of queries, [T, q_rank], or x itself. */
-static const tensor *query_latent(pass *p, const struct nn_mla *m, const tensor *x)
-{
-    tensor *q_a;
-
-    if (!m->spec->q_rank)
-        return x;
-    q_a = nn_linear(p, &m->q_a_proj, x);
-    nn_norm_inplace(p, &m->q_norm, q_a, m->spec->q_rank);
-    return q_a;
-}
-
-/* [T, H (rope_dim + kv_rank)] */
-static tensor *queries(pass *p, const struct nn_mla *m, const tensor *x)
+/* [T, H (rope_dim + kv_rank)] of q [T, H (nope_dim + rope_dim)] */
+static tensor *queries(pass *p, const struct nn_mla *m, tensor *q)
 {
     const struct mla_spec *s = m->spec;
-    tensor *q, *y;
+    tensor *y = pass_tensor(p, DTYPE_F32, q->rows, s->n_heads * (s->rope_dim + s->kv_rank));
     tensor from, to;
 
-    q = nn_linear(p, &m->q_proj, x); /* [T, H (nope_dim + rope_dim)] */
-    y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * (s->rope_dim + s->kv_rank));
     if (p->failed)
         return y;
     if (s->q_scale != 1)
@@ -42,12 +28,11 @@ static tensor *queries(pass *p, const struct nn_mla *m, const tensor *x)
     return y;
 }
 
-/* [T, rope_dim + kv_rank] */
-static tensor *keys(pass *p, const struct nn_mla *m, const tensor *x)
+/* [T, rope_dim + kv_rank] of kv [T, kv_rank + rope_dim] */
+static tensor *keys(pass *p, const struct nn_mla *m, const tensor *kv)
 {
     const struct mla_spec *s = m->spec;
-    tensor *kv = nn_linear(p, &m->kv_a_proj, x);
-    tensor *k = pass_tensor(p, DTYPE_F32, x->rows, kv->cols);
+    tensor *k = pass_tensor(p, DTYPE_F32, kv->rows, kv->cols);
     tensor from = nn_part_rows(kv, 1, s->kv_rank, s->rope_dim),
            to = nn_part_rows(k, 1, 0, s->rope_dim);
     tensor latent = nn_part_rows(k, 1, s->rope_dim, s->kv_rank);
@@ -70,12 +55,22 @@ tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
     const struct kv_layer *kv = pass_kv_layer(p, m->cache_layer);
     struct attend_params params = {.n_heads = s->n_heads, .scale = s->scale};
     int head_dim = s->rope_dim + s->kv_rank;
-    const tensor *latent = query_latent(p, m, x);
-    tensor *q = queries(p, m, latent), *k = keys(p, m, x);
+    const struct nn_linear *reads_x[] = {s->q_rank ? &m->q_a_proj : &m->q_proj, &m->kv_a_proj};
+    const tensor *latent = x; /* of queries, [T, q_rank], or x itself */
+    tensor *first[COUNT(reads_x)], *q, *k;
     tensor *found = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->kv_rank);
     tensor *y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->v_dim);
     tensor v, from, to;
 
+    nn_linears(p, reads_x, COUNT(reads_x), x, first);
+    q = first[0];
+    if (s->q_rank) {
+        nn_norm_inplace(p, &m->q_norm, q, s->q_rank);
+        latent = q;
+        q = nn_linear(p, &m->q_proj, latent);
+    }
+    q = queries(p, m, q);
+    k = keys(p, m, first[1]);
     if (s->index.topk)
         params.kept = nn_choose_keys(p, &m->index, x, latent);
     if (p->failed)

@@ -43,24 +43,40 @@ void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up)
     p->ops->glu(p->dev, gate, gate, up, s->limit > 0 && !s->limit_gate ? ACT_NONE : s->activation);
 }
 
-tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x)
+int nn_mlp_begin(const struct nn_mlp *m, const struct nn_linear **l)
+{
+    int n = 0;
+
+    if (m->spec->gated)
+        l[n++] = &m->gate_proj;
+    l[n++] = &m->up_proj;
+    return n;
+}
+
+/* y: gate and up, or up: [T, intermediate_size] */
+tensor *nn_mlp_end(pass *p, const struct nn_mlp *m, tensor *const *y)
 {
     const struct mlp_spec *s = m->spec;
-    tensor *y[2]; /* gate, up: [T, intermediate_size] */
+    tensor *down;
 
-    if (s->gated) {
-        nn_linears(p, (const struct nn_linear *[]){&m->gate_proj, &m->up_proj}, 2, x, y);
+    if (s->gated)
         nn_glu(p, s, y[0], y[1]);
-    } else {
-        y[0] = nn_linear(p, &m->up_proj, x);
-        if (!p->failed && s->xielu)
-            p->ops->xielu(p->dev, y[0], m->xielu);
-        else if (!p->failed)
-            p->ops->activate(p->dev, y[0], y[0], s->activation);
-    }
+    else if (!p->failed && s->xielu)
+        p->ops->xielu(p->dev, y[0], m->xielu);
+    else if (!p->failed)
+        p->ops->activate(p->dev, y[0], y[0], s->activation);
     nn_norm_inplace(p, &m->inner_norm, y[0], s->intermediate_size);
-    y[0] = nn_linear(p, &m->down_proj, y[0]);
+    down = nn_linear(p, &m->down_proj, y[0]);
     if (m->is_share)
-        pass_sum(p, y[0]);
-    return y[0];
+        pass_sum(p, down);
+    return down;
+}
+
+tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x)
+{
+    const struct nn_linear *l[2];
+    tensor *y[2];
+
+    nn_linears(p, l, nn_mlp_begin(m, l), x, y);
+    return nn_mlp_end(p, m, y);
 }

@@ -2,11 +2,45 @@
  */
 #include "nn/nn.h"
 
+/* The products that wait for no choice. */
+struct first_products {
+    tensor *logits;     /* of the router, [T, E] */
+    tensor *shared[2];  /* what the shared expert begins with; NULL: not yet there */
+    tensor *gate, *mix; /* of its result: [T, 1], [T, 2] */
+};
+
+/* The router's, and where it reads what the shared expert reads, x, those of that in one go. */
+static struct first_products first_products(pass *p, const struct nn_moe *m, const tensor *read,
+                                            const tensor *x)
+{
+    const struct nn_linear *l[5] = {&m->router};
+    tensor *y[COUNT(l)];
+    struct first_products f = {0};
+    int n = 1, n_shared = 0;
+
+    if (m->spec->shared.intermediate_size && read == x) {
+        n_shared = nn_mlp_begin(&m->shared, l + n);
+        n += n_shared;
+        if (m->spec->shared_gate)
+            l[n++] = &m->shared_gate;
+        if (m->spec->shared_mix)
+            l[n++] = &m->shared_mix;
+    }
+    nn_linears_careful(p, l, n, 1, read, y);
+    f.logits = y[0];
+    for (int i = 0; i < n_shared; i++)
+        f.shared[i] = y[1 + i];
+    if (n_shared && m->spec->shared_mix)
+        f.mix = y[--n];
+    if (n_shared && m->spec->shared_gate)
+        f.gate = y[--n];
+    return f;
+}
+
 /* The experts' result and that of the expert that every token goes to, weighted by a softmax of
  * two. */
-static void mix_shared(pass *p, const struct nn_moe *m, tensor *y, tensor *shared, const tensor *x)
+static void mix_shared(pass *p, tensor *y, tensor *shared, tensor *mix)
 {
-    tensor *mix = nn_linear(p, &m->shared_mix, x); /* [T, 2] */
     tensor part;
 
     if (p->failed)
@@ -19,14 +53,15 @@ static void mix_shared(pass *p, const struct nn_moe *m, tensor *y, tensor *share
 }
 
 /* y += the expert that every token goes to, gated or not. */
-static void add_shared(pass *p, const struct nn_moe *m, tensor *y, const tensor *x)
+static void add_shared(pass *p, const struct nn_moe *m, tensor *y, const tensor *x,
+                       const struct first_products *f)
 {
-    tensor *shared = nn_mlp(p, &m->shared, x);
+    tensor *shared = f->shared[0] ? nn_mlp_end(p, &m->shared, f->shared) : nn_mlp(p, &m->shared, x);
 
     nn_norm_inplace(p, &m->shared_post_norm, shared, shared->cols);
 
     if (m->spec->shared_gate) {
-        tensor *gate = nn_linear(p, &m->shared_gate, x); /* [T, 1] */
+        tensor *gate = f->gate ? f->gate : nn_linear(p, &m->shared_gate, x);
 
         if (p->failed)
             return;
@@ -34,17 +69,15 @@ static void add_shared(pass *p, const struct nn_moe *m, tensor *y, const tensor 
         p->ops->scale_rows(p->dev, shared, gate);
     }
     if (m->spec->shared_mix)
-        mix_shared(p, m, y, shared, x);
+        mix_shared(p, y, shared, f->mix ? f->mix : nn_linear(p, &m->shared_mix, x));
     if (!p->failed)
         p->ops->add(p->dev, y, shared, 1);
 }
 
 /* Who answers, and what counts: ids and weights [T, k]. */
-static void choose(pass *p, const struct nn_moe *m, const tensor *x, tensor *ids, tensor *weights)
+static void choose(pass *p, const struct nn_moe *m, tensor *logits, tensor *ids, tensor *weights)
 {
     struct router_params router = m->spec->router;
-    const tensor *read = nn_norm(p, &m->router_norm, x, x->cols);
-    tensor *logits = nn_linear_careful(p, &m->router, read); /* [T, E] */
 
     if (p->failed)
         return;
@@ -125,11 +158,15 @@ tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *r
     tensor *y = pass_tensor(p, DTYPE_F32, x->rows, width), *down;
     tensor *zero = s->n_zero_experts ? pass_tensor(p, DTYPE_F32, x->rows, 1) : NULL;
 
-    const tensor *read = x; /* by the experts */
+    const tensor *read = x, *routed = x; /* by the experts, by the router */
+    struct first_products first;
 
-    if (s->expert_norm.kind != NORM_NONE)
+    if (s->expert_norm.kind != NORM_NONE) {
         read = nn_norm(p, &m->expert_norm, raw, x->cols);
-    choose(p, m, s->expert_norm.kind != NORM_NONE ? raw : x, ids, weights);
+        routed = raw;
+    }
+    first = first_products(p, m, nn_norm(p, &m->router_norm, routed, x->cols), x);
+    choose(p, m, first.logits, ids, weights);
     if (zero && !p->failed)
         p->ops->zero_experts(p->dev, ids, weights, zero, s->router.n_experts - s->n_zero_experts);
     if (s->latent_size)
@@ -150,6 +187,6 @@ tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *r
     if (zero)
         add_zero(p, y, x, zero);
     if (s->shared.intermediate_size)
-        add_shared(p, m, y, x);
+        add_shared(p, m, y, x, &first);
     return y;
 }

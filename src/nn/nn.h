@@ -7,11 +7,12 @@
 
 /* nn/linear.c */
 tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x); /* [T, n_out] */
-/* The same in f32 even where others are approximated: what chooses should not turn on a rounding.
- */
-tensor *nn_linear_careful(pass *p, const struct nn_linear *l, const tensor *x);
 /* n products of one x, each weight read once; y[i] [T, n_out of l[i]]. n <= 6 */
 void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y);
+/* The same, the first n_careful of them in f32 even where others are approximated: what chooses
+ * should not turn on a rounding. */
+void nn_linears_careful(pass *p, const struct nn_linear *const *l, int n, int n_careful,
+                        const tensor *x, tensor **y);
 /* The product with the matrix of one expert, [T, n_out]. */
 tensor *nn_expert(pass *p, const struct nn_experts *e, int expert, const tensor *x);
 /* Each part's product with a matrix of its own: y, x [T n_parts, ...]. */
@@ -70,6 +71,10 @@ const tensor *nn_residual_mix(pass *p, const struct nn_residual *r, const tensor
 tensor *nn_shift(pass *p, const tensor *x, size_t state);
 tensor *nn_mix(pass *p, const tensor *x, const tensor *shift, const float *mix);
 tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
+/* The same in two parts, so that other products of x can go with the first ones: which these are,
+ * one or two, and what follows from them. */
+int nn_mlp_begin(const struct nn_mlp *m, const struct nn_linear **l);
+tensor *nn_mlp_end(pass *p, const struct nn_mlp *m, tensor *const *y);
 /* nn/index.c: words of 32 keys that hold the longest sequence of a batch; the keys seen by each row
  * of x [T, hidden_size], of whose latents queries are made, as attend takes them. */
 int nn_key_words(const struct kv_batch *rows);

@@ -8,7 +8,7 @@
 #include "device/cpu/matmul_avx512.h"
 
 #define BLOCK AVX2_SUM_BLOCK
-#define COLS 8 /* outputs at a time: as many sums as hide each other's latency */
+#define COLS 8        /* outputs at a time: as many sums as hide each other's latency */
 #define MAX_GROUPS 64 /* whose scales are expanded at a time */
 
 /* Some outputs: their weights from a block on, the scales of its groups and of some behind it. */
@@ -38,7 +38,8 @@ INLINE void add_group_4(__m256 acc[COLS], const struct outputs *b, int g)
 
 #pragma GCC unroll 8
     for (int c = 0; c < COLS; c++) {
-        __m256 scale = _mm256_set1_ps(b->scales[c * MAX_GROUPS + g]), bias = _mm256_set1_ps(b->biases[c * MAX_GROUPS + g]);
+        __m256 scale = _mm256_set1_ps(b->scales[c * MAX_GROUPS + g]),
+               bias = _mm256_set1_ps(b->biases[c * MAX_GROUPS + g]);
 
         low[c] = stands_for(first, scale, bias);
         high[c] = stands_for(last, scale, bias);
