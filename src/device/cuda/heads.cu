@@ -41,12 +41,11 @@ static __device__ void norm_head(float *x, int n, const float *w, float eps)
     __syncwarp();
 }
 
-static __device__ void turn_head(float *x, const struct rows &table, int64_t t, bool interleaved)
+/* By a row of the table. */
+static __device__ void turn_head(float *x, const float *table, int n, bool interleaved)
 {
-    int n = table.cols / 2;
-
     for (int i = threadIdx.x % WARP; i < n; i += WARP) {
-        float cosine = row_at(table, t)[i], sine = row_at(table, t)[n + i];
+        float cosine = table[i], sine = table[n + i];
         float *p = x + (interleaved ? 2 * i : i), *q = p + (interleaved ? 1 : n), a = *p, b = *q;
 
         *p = a * cosine - b * sine;
@@ -60,7 +59,7 @@ static __global__ void __launch_bounds__(THREADS)
     heads_kernel(const __grid_constant__ struct heads h, const __grid_constant__ struct cuda_kv kv,
                  struct cuda_batch batch)
 {
-    __shared__ __align__(16) float room[WARPS][KEPT];
+    __shared__ __align__(16) float room[WARPS][KEPT], weights[WARPS][KEPT], turns[WARPS][KEPT];
     int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP, t = item / h.n_heads;
     int head = (int)(item % h.n_heads), p = 0, lane = threadIdx.x % WARP;
     struct kv_place place = {};
@@ -73,6 +72,14 @@ static __global__ void __launch_bounds__(THREADS)
     /* Tables of the cache were uploaded: they are there before anything is waited for. */
     if (part.stored && t < h.n_rows)
         place = kv_place_of(kv, batch, t, head, part.values);
+    /* So are the weights of a norm. */
+    const float *w = part.w, *table = NULL;
+    bool small = part.head_dim <= KEPT;
+    if (part.normed && w && small) {
+        for (int i = lane; i < part.head_dim; i += WARP)
+            weights[threadIdx.x / WARP][i] = w[i];
+        w = weights[threadIdx.x / WARP];
+    }
     cuda_wait();
     if (t >= h.n_rows)
         return;
@@ -81,14 +88,31 @@ static __global__ void __launch_bounds__(THREADS)
     int n = part.normed ? part.head_dim : part.table.cols;
     if (part.head_dim > KEPT || n == 0)
         own = x;
-    else
-        for (int i = lane; i < (part.stored ? part.head_dim : n); i += WARP)
-            own[i] = x[i];
+    if (part.table.cols)
+        table = row_at(part.table, t);
+    if (own != x) {
+        float numbers[KEPT / WARP], table_numbers[KEPT / WARP];
+
+        /* All on their way at the same time. */
+#pragma unroll
+        for (int j = 0; j < KEPT / WARP; j++) {
+            int i = lane + j * WARP;
+
+            numbers[j] = i < (part.stored ? part.head_dim : n) ? x[i] : 0;
+            table_numbers[j] = table && i < part.table.cols ? table[i] : 0;
+        }
+#pragma unroll
+        for (int j = 0; j < KEPT / WARP; j++) {
+            own[lane + j * WARP] = numbers[j];
+            turns[threadIdx.x / WARP][lane + j * WARP] = table_numbers[j];
+        }
+        table = table ? turns[threadIdx.x / WARP] : NULL;
+    }
     __syncwarp();
     if (part.normed)
-        norm_head(own, n, part.w, part.eps);
-    if (part.table.cols)
-        turn_head(own, part.table, t, part.interleaved);
+        norm_head(own, n, w, part.eps);
+    if (table)
+        turn_head(own, table, part.table.cols / 2, part.interleaved);
     for (int i = lane; own != x && i < n; i += WARP)
         x[i] = own[i];
     if (part.stored)
