@@ -56,13 +56,16 @@ static __device__ __forceinline__ void add_piece(float sums[N], float squares[N]
         }
 }
 
-/* The rows' norm, by one block of all that have found it. */
+/* The rows' norm, of which each block has its share. */
 template <int N>
 static __device__ void put_norm(const float factors[N], const struct product &p, int first)
 {
+    int each = (p.w.n_in + gridDim.x - 1) / gridDim.x, begin = blockIdx.x * each;
+    int end = min(begin + each, p.w.n_in);
+
 #pragma unroll
     for (int r = 0; r < N; r++)
-        for (int i = threadIdx.x; first + r < p.y.n && i < p.w.n_in; i += THREADS)
+        for (int i = begin + threadIdx.x; first + r < p.y.n && i < end; i += THREADS)
             row_at(p.normed, first + r)[i] =
                 row_at(p.x, first + r)[i] * factors[r] * (p.norm ? p.norm[i] : 1);
 }
@@ -107,7 +110,7 @@ static __global__ void __launch_bounds__(THREADS)
         if (threadIdx.x == 0 && first + r < p.y.n)
             row_at(p.y, first + r)[o] = sum * factors[r] + bias;
     }
-    if (p.is_normed && blockIdx.x == gridDim.x - 1)
+    if (p.is_normed)
         put_norm<N>(factors, p, first);
 }
 
