@@ -408,17 +408,40 @@ static void test_blocks(void **state)
 
 /* --- Experts --- */
 
-enum { EXPERTS = 6, CHOSEN = 2 };
+enum { EXPERTS = 6, MAX_CHOSEN = 4 };
+
+/* How experts are chosen: so many of a row, by a router or beforehand. */
+struct choosing {
+    int n;
+    bool routed, biased;
+    enum router_score score;
+};
+
+static void choose(const struct call *c, const struct choosing *how, tensor *ids, tensor *weights,
+                   const tensor *logits)
+{
+    struct router_params r = {.score = how->score,
+                              .n_experts = EXPERTS,
+                              .n_experts_per_token = how->n,
+                              .bias = how->biased ? c->bias : NULL,
+                              .normalize = how->score == ROUTER_SOFTMAX_ALL,
+                              .normalize_floor = 1e-9f,
+                              .scale = 1.5f};
+
+    if (how->routed)
+        c->o->route(c->d, ids, weights, logits, &r);
+}
 
 /* act(gate) up of the experts that each row chose, what others make of it, row by row, and the sum
  * of that by weights, added to something, or something to it. */
 static void check_experts(struct pair *p, const struct weight *like, int rows, int hidden, int wide,
-                          enum place to)
+                          const struct choosing *how, enum place to)
 {
+    const int CHOSEN = how->n;
     struct weight w[PAIR_DEVICES][3][EXPERTS];
-    tensor t[TENSORS][PAIR_DEVICES], x[PAIR_DEVICES];
+    tensor t[TENSORS][PAIR_DEVICES], x[PAIR_DEVICES], logits[PAIR_DEVICES];
     struct pair_operand *o, *bias;
-    int32_t chosen[64];
+    int32_t chosen[7 * MAX_CHOSEN];
     uint8_t *bytes = NULL;
     size_t size = 0;
     char what[100];
@@ -426,6 +449,7 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
     for (int i = 0; i < rows * CHOSEN; i++)
         chosen[i] = i % CHOSEN ? (chosen[i - 1] + 1 + (int32_t)random_below(3)) % EXPERTS
                                : (int32_t)random_below(EXPERTS);
+    pair_tensor(p, logits, rows, EXPERTS);
     o = pair_bytes(p, chosen, (size_t)(rows * CHOSEN) * sizeof *chosen, true);
     pair_tensor(p, x, rows, hidden);
     pair_tensor(p, t[GATE], rows * CHOSEN, wide);
@@ -465,6 +489,8 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
                 w[d][i][e].biases = base + (uintptr_t)w[d][i][e].biases;
             }
         ops->set_exact(p->dev[d], d == PAIR_CPU);
+        choose(&(struct call){.d = p->dev[d], .o = ops, .bias = bias->at[d]}, how, &ids, &t[M][d],
+               &logits[d]);
         ops->matmul_experts(p->dev[d], up, 2, EXPERTS, &x[d], &ids);
         if (rows == 3)
             ops->glu_alpha(p->dev[d], &t[to][d], &t[GATE][d], &t[UP][d], 1.702f, 7);
@@ -476,8 +502,9 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
         ops->free(p->dev[d], base);
     }
     mem_free(bytes);
-    snprintf(what, sizeof what, "experts, %s of %d bits, %d rows of %d and %d",
-             weight_format_name(like->format), like->bits, rows, hidden, wide);
+    snprintf(what, sizeof what, "%d experts%s, %s of %d bits, %d rows of %d and %d", CHOSEN,
+             how->routed ? " routed" : "", weight_format_name(like->format), like->bits, rows,
+             hidden, wide);
     pair_check(p, 1e-3, what);
     pair_clear(p);
 }
@@ -485,15 +512,25 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
 static void test_experts(void **state)
 {
     static const enum place to[] = {GATE, Y, UP};
+    static const struct choosing how[] = {
+        {.n = 2},
+        {.n = 4, .routed = true, .score = ROUTER_SOFTMAX_ALL},
+        {.n = 2, .routed = true, .score = ROUTER_SOFTMAX_SELECTED},
+        {.n = 3, .routed = true, .score = ROUTER_SIGMOID},
+        {1, true, true, ROUTER_SQRT_SOFTPLUS}};
     struct pair p;
 
     (void)state;
     pair_open(&p);
     for (size_t f = 0; f < COUNT(formats); f++)
-        for (size_t i = 0; i < COUNT(to); i++) {
-            check_experts(&p, &formats[f], 1, 128, 256, to[i]);
-            check_experts(&p, &formats[f], 3, 256, 64, to[i]);
-            check_experts(&p, &formats[f], 7, 64, 192, to[i]); /* more are grouped */
+        for (size_t i = 0; i < COUNT(to) * COUNT(how); i++) {
+            const struct choosing *h = &how[i / COUNT(to)];
+            enum place at = to[i % COUNT(to)];
+
+            check_experts(&p, &formats[f], 1, 128, 256, h, at);
+            check_experts(&p, &formats[f], 1, 64, 2112, h, at);
+            check_experts(&p, &formats[f], 3, 256, 64, h, at);
+            check_experts(&p, &formats[f], 7, 64, 192, h, at); /* more are grouped */
         }
     pair_close(&p);
 }

@@ -4,10 +4,9 @@
 #define DEVICE_CUDA_DIRECT_CUH
 
 #include "device/cuda/product_stream.cuh"
+#include "device/cuda/router.cuh"
 
 enum {
-    DIRECT_WARPS = 16,
-    CHUNK_BYTES = 128, /* of a row */
     UNIT_BYTES = 128 /* of x in shared memory: eight numbers for each of four lanes, high and low */
 };
 
@@ -16,6 +15,10 @@ static __host__ __device__ constexpr int piece_of(int codes)
 {
     return 128 / bits_of(codes);
 }
+
+/* Which kernel: of one matrix for each job; of experts, which it may choose by itself; of experts
+ * whose answers it puts together. Apart, as an instruction that is merely there costs time. */
+enum direct_mode { PLAIN, CHOSEN, COMBINED };
 
 /* Codes C in groups of 2^SHIFT numbers, each of which may be a part of a group of the format; PAIRS
  * of columns. */
@@ -45,9 +48,10 @@ template <int C, int SHIFT, int PAIRS> struct direct {
 
 /* Shared memory: a chunk of zeros in place of x; x as halves, pair by pair of columns; of each pair
  * and group what its sums are multiplied by, and the sum of x; of each warp the squares of a row;
- * the choices; the sums of the warps [2, KEEP, warps, 16, COLS]. */
+ * the choices, and what their answers are multiplied by; the sums of the warps [2, KEEP, warps, 16,
+ * COLS], and before there are any what experts are chosen by. */
 struct direct_layout {
-    int x, x_pitch, factors, factors_pitch, squares, choices, tiles, size;
+    int x, x_pitch, factors, factors_pitch, squares, choices, weights, tiles, size;
 };
 
 template <int C, int SHIFT, int PAIRS>
@@ -63,7 +67,8 @@ static __host__ __device__ struct direct_layout direct_layout_of(const struct st
     l.factors_pitch = D::GROUPED ? s.slice_chunks * D::GROUPS * (PAIRS == 1 ? 8 : 16) : 0;
     l.squares = l.factors + (n_pairs * l.factors_pitch + 15) / 16 * 16;
     l.choices = l.squares + (s.norm.there ? s.x_rows * DIRECT_WARPS * 4 : 0);
-    l.tiles = l.choices + s.n_choices * s.n_parts * (int)sizeof(struct choice);
+    l.weights = l.choices + choices_size(s);
+    l.tiles = l.weights + s.n_choices * 4;
     l.size = l.tiles + 2 * D::KEEP * DIRECT_WARPS * TILE * D::COLS * 4;
     return l;
 }
@@ -114,9 +119,9 @@ struct direct_place {
     const uint8_t *data[2], *scales[2], *biases[2];
 };
 
-template <int C>
+template <int C, int MODE>
 static __device__ __forceinline__ void find_rows(struct direct_place *p, const struct stream &s,
-                                                 const struct choice *choices)
+                                                 const struct choices &choices)
 {
     int lane = threadIdx.x % 32;
 
@@ -126,7 +131,7 @@ static __device__ __forceinline__ void find_rows(struct direct_place *p, const s
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int in_tile = lane / 4 + i * TILE / 2, part = part_of(p->at, s, in_tile);
-        const struct choice m = matrix_of(p->at, s, choices, part);
+        const struct choice m = matrix_of<MODE != PLAIN>(p->at, s, choices, part);
         int o = min(output_of(p->at, s, in_tile), s.parts[part].n_out - 1);
 
         p->data[i] = m.data + (size_t)o * s.row_bytes + lane % 4 * 16;
@@ -353,47 +358,126 @@ static __device__ float other_squares(const struct stream &s, int row, int first
     return sum;
 }
 
-/* The slice's numbers of every row, into shared memory; with a norm without what divides it. The
- * code is short on purpose: all of it is fetched anew by every launch. */
-template <int C, int SHIFT, int PAIRS>
+/* Piece i of the slice's numbers, of a row that is one of several only with experts. */
+template <int MODE>
+static __device__ __forceinline__ void read_piece(float v[8], const struct stream &s, int row,
+                                                  int first, int each, int i)
+{
+    int more = MODE == PLAIN ? 0 : min(i / each, s.x_rows - 1);
+
+    floats8(v, s.x + (row + more) * s.x_stride, first + 8 * (i - more * each), s.n_in, s.wide);
+}
+
+/* Pieces that a thread has asked for ahead. */
+template <int MODE> struct pieces_ahead {
+    static const int n = MODE == PLAIN ? 1 : 2;
+    float v[n][8];
+};
+
+template <int MODE>
+static __device__ __forceinline__ void
+read_ahead(struct pieces_ahead<MODE> &p, const struct stream &s, int row, int first, int each)
+{
+#pragma unroll
+    for (int i = 0; i < p.n; i++)
+        read_piece<MODE>(p.v[i], s, row, first, each, threadIdx.x + i * blockDim.x);
+}
+
+/* The slice's numbers of every row, into shared memory; with a norm without what divides it. Those
+ * of experts come all at once, and were asked for before their weights; others one after another.
+ * The code is short on purpose: all of it is fetched anew by every launch. */
+template <int C, int SHIFT, int PAIRS, int MODE>
 static __device__ __forceinline__ void take_rows_of_x(uint8_t *shared, const struct stream &s,
-                                                      const struct direct_layout &l, int first)
+                                                      const struct direct_layout &l, int first,
+                                                      struct pieces_ahead<MODE> &ahead)
 {
     typedef direct<C, SHIFT, PAIRS> D;
-    int n = s.slice_chunks * D::CHUNK / 8, lane = threadIdx.x % 32;
+    const bool normed = MODE == PLAIN && s.norm.there;
+    int each = s.slice_chunks * D::CHUNK / 8, lane = threadIdx.x % 32;
+    int at_once = MODE == PLAIN ? 1 : s.x_rows, n = at_once * each;
 
     for (int i = threadIdx.x; i < D::X_CHUNK / 16; i += blockDim.x)
         ((uint4 *)shared)[i] = make_uint4(0, 0, 0, 0);
-    for (int r = 0; r < s.x_rows; r++) {
-        const float *x = s.x + r * s.x_stride;
-        float squares = s.norm.there ? other_squares(s, r, first, 8 * n) : 0;
-        float next[8];
+    for (int r = 0; r < s.x_rows; r += at_once) {
+        float squares = normed ? other_squares(s, r, first, 8 * n) : 0;
 
-        floats8(next, x, first + 8 * threadIdx.x, s.n_in, s.wide);
+        if (MODE == PLAIN)
+            read_ahead(ahead, s, r, first, each);
 #pragma unroll 1
         for (int i = threadIdx.x; i - lane < n; i += blockDim.x) {
-            int k = first + 8 * i;
+            int row = MODE == PLAIN ? 0 : i / each, at = i - row * each;
             float v[8], w[8];
 
-            norm_weights(w, s, k); /* on their way while x is */
+            if (MODE == PLAIN)
+                norm_weights(w, s, first + 8 * at); /* on their way while x is */
 #pragma unroll
-            for (int j = 0; j < 8; j++)
-                v[j] = i < n ? next[j] : 0;
-            floats8(next, x, k + 8 * blockDim.x, s.n_in, s.wide);
-            if (s.norm.there) {
+            for (int j = 0; j < 8; j++) {
+                v[j] = i < n ? ahead.v[0][j] : 0;
+                ahead.v[0][j] = ahead.v[ahead.n - 1][j];
+            }
+            read_piece<MODE>(ahead.v[ahead.n - 1], s, r, first, each, i + ahead.n * blockDim.x);
+            if (normed) {
 #pragma unroll
                 for (int j = 0; j < 8; j++) {
                     squares += v[j] * v[j];
                     v[j] *= w[j];
                 }
             }
-            put_piece<C, SHIFT, PAIRS>(shared, s, l, v, i, n, r);
+            put_piece<C, SHIFT, PAIRS>(shared, s, l, v, at, i < n ? each : 0, r + row);
         }
-        if (s.norm.there) {
+        if (normed) {
             squares = over_warp(squares, sum_of());
             if (lane == 0)
                 ((float *)(shared + l.squares))[r * DIRECT_WARPS + threadIdx.x / 32] = squares;
         }
+    }
+}
+
+/* --- Experts --- */
+
+/* The experts of the row, by all threads of a block, of which there are as many as experts; the
+ * first block writes them down, with what their answers are multiplied by. An expert's place is how
+ * many are better. room: 2 n_experts + k numbers. */
+static __device__ __forceinline__ void route_row(int *ids, float *room,
+                                                 const struct routing_ahead &r)
+{
+    int n = r.p.n_experts, k = r.p.n_experts_per_token, i = threadIdx.x, place = 0;
+    float *logits = room, *choice = room + n, *weights = room + 2 * n;
+    float score = 0, mine = 0;
+
+    if (i < n) {
+        logits[i] = r.logits[i];
+        mine = r.p.bias ? r.p.bias[i] : 0;
+    }
+    __syncthreads();
+    if (i - i % WARP < n) {
+        float2 seen = look_at_logits(logits, r.p);
+
+        if (i < n) {
+            score = score_of(logits[i], seen, r.p);
+            mine = r.p.bias ? or_least(score + mine) : score;
+            choice[i] = mine;
+        }
+    }
+    __syncthreads();
+    if (i < n) {
+#pragma unroll 8
+        for (int j = 0; j < n; j++) {
+            float other = choice[j];
+
+            place += other > mine || (other == mine && j < i);
+        }
+        if (place < k) {
+            ids[place] = i;
+            weights[place] = score;
+        }
+    }
+    __syncthreads();
+    /* By a warp that has no expert, if there is one: it has the time. */
+    if (blockIdx.x == 0 && i / WARP == DIRECT_WARPS - 1) {
+        for (int j = i % WARP; j < k; j += WARP)
+            r.ids[j] = ids[j];
+        finish_weights(r.weights, weights, r.p);
     }
 }
 

@@ -33,7 +33,10 @@ static bool may_write(const struct cuda_product *p, const tensor *y)
     const tensor w = {(void *)(uintptr_t)p->norm.w, DTYPE_F32, 1, p->x.cols, p->x.cols};
 
     return !cuda_overlap(y, &p->x) &&
-           (!p->normed || (!cuda_overlap(y, &p->norm.x) && (!p->norm.w || !cuda_overlap(y, &w))));
+           (!p->normed || (!cuda_overlap(y, &p->norm.x) && (!p->norm.w || !cuda_overlap(y, &w)))) &&
+           (!p->routed ||
+            (!cuda_overlap(y, &p->routing.logits) && !cuda_overlap(y, &p->routing.ids) &&
+             !cuda_overlap(y, &p->routing.weights)));
 }
 
 /* Can the product compute the norm that it is of? */
@@ -50,9 +53,32 @@ static bool takes_norm(const struct cuda_product *p, const struct cuda_norm *n)
            rows_are_wide(&n->y) && is_aligned(n->w);
 }
 
+/* Can the product find by itself the experts that it is of? */
+static bool takes_routing(const struct cuda_product *p, const struct cuda_routing *r)
+{
+    struct cuda_product both = *p;
+
+    both.routed = true;
+    both.routing = *r;
+    for (int i = 0; i < p->n_jobs; i++)
+        if (!may_write(&both, &p->y[i]))
+            return false;
+    return p->experts.ids == (const int32_t *)r->ids.data && r->ids.rows == 1 &&
+           p->experts.per_row == r->ids.cols && p->y[0].rows == r->ids.cols &&
+           p->experts.n_experts == r->p.n_experts && cuda_stream_routes(p, r) &&
+           !cuda_overlap(&p->x, &r->ids) && !cuda_overlap(&p->x, &r->weights) &&
+           !cuda_overlap(&r->logits, &r->ids) && !cuda_overlap(&r->logits, &r->weights);
+}
+
 void cuda_product_start(struct cuda_device *c, struct cuda_product *p)
 {
     struct cuda_waiting *w = &c->waiting;
+
+    if (w->kind == CUDA_ROUTING && p->experts.ids && takes_routing(p, &w->routing)) {
+        cuda_take(c);
+        p->routed = true;
+        p->routing = w->routing;
+    }
 
     if (w->kind == CUDA_NORM && !p->experts.ids && takes_norm(p, &w->norm)) {
         cuda_take(c);
@@ -68,16 +94,53 @@ void cuda_product_start(struct cuda_device *c, struct cuda_product *p)
     w->kind = CUDA_PRODUCT;
 }
 
+bool cuda_product_combine(struct cuda_device *c, const struct cuda_combination *m)
+{
+    struct cuda_product *p = &c->waiting.product;
+
+    if (c->waiting.kind != CUDA_PRODUCT || p->n_jobs != 1 || !p->experts.ids || p->routed ||
+        p->tail.kind != CUDA_NO_TAIL || !cuda_same(&p->y[0], &m->x) || m->y.rows != 1 ||
+        m->weights.cols != m->x.rows || m->y.cols != m->x.cols || cuda_overlap(&m->y, &m->x) ||
+        cuda_overlap(&m->y, &m->weights) || cuda_overlap(&m->x, &m->weights) ||
+        !may_write(p, &m->y) || !cuda_stream_combines(p))
+        return false;
+    p->tail.kind = CUDA_TAIL_COMBINE;
+    p->tail.y = m->y;
+    p->tail.weights = m->weights;
+    return true;
+}
+
+/* To the product that waits with what its experts answered put together. */
+static bool add_combined(struct cuda_device *c, const struct cuda_addition *a)
+{
+    struct cuda_product *p = &c->waiting.product;
+
+    if (!cuda_same(&p->tail.y, &a->x) || a->y.rows != a->x.rows || a->y.cols != a->x.cols ||
+        cuda_overlap(&a->y, &a->x) || cuda_overlap(&a->y, &p->y[0]) ||
+        cuda_overlap(&a->y, &p->tail.weights) || !may_write(p, &a->y))
+        return false;
+    cuda_take(c);
+    p->tail.to = a->y;
+    p->tail.scale = a->scale;
+    cuda_launch_product(c, p);
+    return true;
+}
+
 bool cuda_product_add(struct cuda_device *c, const struct cuda_addition *a)
 {
     struct cuda_product *p = &c->waiting.product;
 
+    if (c->waiting.kind == CUDA_PRODUCT && p->tail.kind == CUDA_TAIL_COMBINE)
+        return add_combined(c, a);
     if (c->waiting.kind != CUDA_PRODUCT || p->n_jobs != 1 || p->experts.ids ||
         !cuda_same(&p->y[0], &a->x) || a->y.rows != a->x.rows || a->y.cols != a->x.cols ||
         cuda_overlap(&a->y, &a->x) || !may_write(p, &a->y))
         return false;
     cuda_take(c);
-    p->tail = (struct cuda_tail){CUDA_TAIL_ADD, a->y, a->scale, ACT_NONE};
+    p->tail = {};
+    p->tail.kind = CUDA_TAIL_ADD;
+    p->tail.y = a->y;
+    p->tail.scale = a->scale;
     cuda_launch_product(c, p);
     return true;
 }
@@ -93,7 +156,10 @@ bool cuda_product_glu(struct cuda_device *c, const tensor *y, const tensor *gate
         (!cuda_same(y, gate) && cuda_overlap(y, gate)) || !may_write(p, y))
         return false;
     cuda_take(c);
-    p->tail = (struct cuda_tail){CUDA_TAIL_GLU, *y, 1, act};
+    p->tail = {};
+    p->tail.kind = CUDA_TAIL_GLU;
+    p->tail.y = *y;
+    p->tail.act = act;
     cuda_launch_product(c, p);
     return true;
 }

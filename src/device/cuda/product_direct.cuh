@@ -151,9 +151,9 @@ static __device__ __forceinline__ void use_pieces(float acc[4], const bunch<C, S
 /* Adds up the sums of the warps that share tiles, [KEEP, warps, 16, COLS], and writes the outputs
  * of kept tiles, the first of them first and the others a stride on; by the threads of these warps.
  */
-template <int C, int SHIFT, int PAIRS>
+template <int C, int SHIFT, int PAIRS, int MODE>
 static __device__ __forceinline__ void
-put_tiles(const float *tiles, const float *squares, const struct choice *choices,
+put_tiles(const float *tiles, const float *squares, const struct choices &choices,
           const struct stream &s, struct spot first, int kept, int stride, int thread)
 {
     typedef direct<C, SHIFT, PAIRS> D;
@@ -170,28 +170,70 @@ put_tiles(const float *tiles, const float *squares, const struct choice *choices
         float sum = 0;
 
         if (there)
-            walk(&p, s, tile * stride);
+            walk<MODE != PLAIN>(&p, s, tile * stride);
         for (int w = 0; there && w < s.warps_k; w++, from += TILE * D::COLS)
             sum += PAIRS > 1 && s.halved ? from[0] + from[1] : from[0];
-        if (s.norm.there && there)
+        if (MODE == PLAIN && s.norm.there && there)
             sum *= norm_factor(squares + r * DIRECT_WARPS, DIRECT_WARPS, s);
-        put_sum(s, choices, p, in_tile, r, there, sum);
+        put_sum<MODE != PLAIN>(s, choices, p, in_tile, r, there, sum);
     }
+}
+
+/* What a thread's output of the tile is added to. */
+static __device__ __forceinline__ float read_before(const struct stream &s, int tile)
+{
+    int o = tile * TILE + threadIdx.x % TILE;
+
+    return s.tail.to && tile < s.n_tiles && o < s.parts[0].n_out ? s.tail.to[o] : 0;
+}
+
+/* The same where a block has all choices of its tiles: what each expert answers, and these put
+ * together in order, a thread for each output. before: what that is added to, of the first of
+ * them. */
+static __device__ __forceinline__ void put_combined(const float *tiles, const float *weights,
+                                                    const struct choices &choices,
+                                                    const struct stream &s, int tile, float before)
+{
+    const struct part &part = s.parts[0];
+    int o = tile * TILE + threadIdx.x % TILE, row = 0;
+    const float *from = tiles + threadIdx.x / TILE * DIRECT_WARPS * TILE + threadIdx.x % TILE;
+    float sums[DIRECT_WARPS], sum = 0, all = 0;
+
+    if (tile >= s.n_tiles || o >= part.n_out)
+        return;
+#pragma unroll
+    for (int w = 0; w < DIRECT_WARPS; w++)
+        sums[w] = from[w * TILE];
+#pragma unroll
+    for (int w = 0; w < DIRECT_WARPS; w++) {
+        sum += sums[w];
+        if ((w + 1) & (s.warps_k - 1))
+            continue;
+        if (part.bias)
+            sum += part.bias[(size_t)choices.ids[row] * part.n_out + o];
+        part.y[row * part.y_stride + o] = sum;
+        all += weights[row] * sum;
+        sum = 0;
+        row++;
+    }
+    s.tail.y[o] = all;
+    if (s.tail.to)
+        s.tail.to[o] = before + s.tail.scale * all;
 }
 
 /* --- The kernel --- */
 
 /* Goes to the warp's next chunk, the first of a tile's n_chunks being from first on. */
-template <int C>
+template <int C, int MODE>
 static __device__ __forceinline__ void read_on(struct direct_place *p, const struct stream &s,
-                                               const struct choice *choices, int n_chunks,
+                                               const struct choices &choices, int n_chunks,
                                                int first, int stride)
 {
     p->chunk += s.warps_k;
     if (p->chunk >= n_chunks) {
         p->chunk = first;
-        walk(&p->at, s, stride);
-        find_rows<C>(p, s, choices);
+        walk<MODE == CHOSEN>(&p->at, s, stride);
+        find_rows<C, MODE>(p, s, choices);
     }
 }
 
@@ -239,17 +281,18 @@ static __device__ __forceinline__ void put_norm(const float *squares, const stru
         }
 }
 
-template <int C, int SHIFT, int PAIRS>
+template <int C, int SHIFT, int PAIRS, int MODE>
 static __global__ void __launch_bounds__(32 * DIRECT_WARPS, 1)
     direct_kernel(const __grid_constant__ struct stream s)
 {
     typedef direct<C, SHIFT, PAIRS> D;
     extern __shared__ __align__(128) uint8_t shared[];
+
     const struct direct_layout l = direct_layout_of<C, SHIFT, PAIRS>(s);
-    struct choice *choices = (struct choice *)(shared + l.choices);
+    const struct choices choices = choices_at(shared + l.choices, s);
     const float *squares = (const float *)(shared + l.squares);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4, column = lane / 4;
-    int slice = s.n_slices > 1 ? blockIdx.x % s.n_slices : 0;
+    int slice = MODE == PLAIN && s.n_slices > 1 ? blockIdx.x % s.n_slices : 0;
     int first_chunk = slice * s.slice_chunks;
     int n_chunks = min(s.slice_chunks, s.n_chunks - first_chunk);
     int group = warp / s.warps_k, mine = warp - group * s.warps_k; /* warps_k a power of two */
@@ -258,28 +301,51 @@ static __global__ void __launch_bounds__(32 * DIRECT_WARPS, 1)
     struct direct_place ahead = {};
     struct spot first = {};
 
-    walk(&first, s,
-         (int)(s.n_slices > 1 ? blockIdx.x / s.n_slices : blockIdx.x) * n_groups + group);
+    if (MODE == COMBINED) {
+        first.row = group;
+        stride = s.n_units;
+        walk<false>(&first, s, blockIdx.x);
+    } else {
+        walk<MODE == CHOSEN>(
+            &first, s,
+            (int)(MODE == PLAIN && s.n_slices > 1 ? blockIdx.x / s.n_slices : blockIdx.x) *
+                    n_groups +
+                group);
+    }
     ahead.at = first;
     ahead.chunk = mine;
     cuda_let_go();
-    if (s.n_choices) {
+    struct pieces_ahead<MODE> pieces;
+    if (MODE != PLAIN) {
+        bool routes = MODE == CHOSEN && s.routed;
+
         cuda_wait();
-        take_choices(choices, s);
-        __syncthreads();
+        read_ahead(pieces, s, 0, 0, s.slice_chunks * D::CHUNK / 8);
+        if (routes)
+            route_row(choices.ids, (float *)(shared + l.tiles), s.routing);
+        if (!routes || s.parts[0].experts)
+            take_choices(choices, s, routes);
+        if (MODE == COMBINED && threadIdx.x < s.n_choices)
+            ((float *)(shared + l.weights))[threadIdx.x] = s.tail.weights[threadIdx.x];
+        if (!routes || s.parts[0].experts)
+            __syncthreads();
     }
-    find_rows<C>(&ahead, s, choices);
+    find_rows<C, MODE>(&ahead, s, choices);
     /* Weights come before anything is waited for: what writes them never lets go early. */
 #pragma unroll
     for (int i = 0; i < D::DEPTH; i++) {
         if (ahead.there)
             read_chunk(bunches[i], ahead, s, first_chunk + ahead.chunk);
-        read_on<C>(&ahead, s, choices, n_chunks, mine, stride);
+        read_on<C, MODE>(&ahead, s, choices, n_chunks, mine, stride);
     }
     cuda_wait();
-    take_rows_of_x<C, SHIFT, PAIRS>(shared, s, l, first_chunk * D::CHUNK);
+    /* Of the tiles that are finished first, asked for before it is wanted. */
+    int tile = first.tile + threadIdx.x / TILE * stride;
+    float before = MODE == COMBINED && threadIdx.x < TILE * D::KEEP ? read_before(s, tile) : 0;
+
+    take_rows_of_x<C, SHIFT, PAIRS, MODE>(shared, s, l, first_chunk * D::CHUNK, pieces);
     __syncthreads();
-    if (s.norm.there)
+    if (MODE == PLAIN && s.norm.there)
         put_norm(squares, s);
 
     const int n_pairs = s.halved ? s.x_rows : (s.x_rows + 1) / 2;
@@ -291,7 +357,7 @@ static __global__ void __launch_bounds__(32 * DIRECT_WARPS, 1)
 
     /* Where x and what belongs to its groups lie: of the lane's column, and of its sums. */
     auto find_x = [&] {
-        int row = s.n_choices ? now.row / s.x_share : 0;
+        int row = MODE == PLAIN ? 0 : MODE == COMBINED ? now.row : now.row / s.x_share;
 
         from.x = place + l.x + (PAIRS == 1 ? row : min(column / 2, n_pairs - 1)) * l.x_pitch;
         from.factors =
@@ -302,7 +368,7 @@ static __global__ void __launch_bounds__(32 * DIRECT_WARPS, 1)
         use_pieces<C, SHIFT, PAIRS>(acc, b, from, s, chunk);
         if (ahead.there)
             read_chunk(b, ahead, s, first_chunk + ahead.chunk);
-        read_on<C>(&ahead, s, choices, n_chunks, mine, stride);
+        read_on<C, MODE>(&ahead, s, choices, n_chunks, mine, stride);
         chunk += s.warps_k;
         if (chunk < n_chunks)
             return false;
@@ -311,16 +377,27 @@ static __global__ void __launch_bounds__(32 * DIRECT_WARPS, 1)
                        (odd * D::KEEP * DIRECT_WARPS + group * s.warps_k) * TILE * D::COLS;
         keep_sums<PAIRS>(tiles + (kept * DIRECT_WARPS + mine) * TILE * D::COLS, acc, D::GROUPED);
         kept++;
-        walk(&now, s, stride);
+        walk<MODE == CHOSEN>(&now, s, stride);
         if (kept == D::KEEP || now.tile >= s.n_tiles) {
-            meet(group, s.warps_k);
-            put_tiles<C, SHIFT, PAIRS>(tiles, squares, choices, s, first, kept, stride,
-                                       mine * 32 + lane);
+            if (MODE == COMBINED) {
+                int at = first.tile + threadIdx.x / TILE * stride;
+
+                meet(-1, DIRECT_WARPS);
+                if (at != tile)
+                    before = read_before(s, at);
+                if (threadIdx.x < TILE * kept)
+                    put_combined((float *)(shared + l.tiles) + odd * D::KEEP * DIRECT_WARPS * TILE,
+                                 (const float *)(shared + l.weights), choices, s, at, before);
+            } else {
+                meet(group, s.warps_k);
+                put_tiles<C, SHIFT, PAIRS, MODE>(tiles, squares, choices, s, first, kept, stride,
+                                                 mine * 32 + lane);
+            }
             first = now;
             kept = 0;
             odd = !odd;
         }
-        if (s.n_choices)
+        if (MODE == CHOSEN)
             find_x();
         acc[0] = acc[1] = acc[2] = acc[3] = 0;
         chunk = mine;
@@ -340,10 +417,12 @@ template <int C, int SHIFT> static struct variant direct_variant_of(const struct
     typedef direct<C, SHIFT, 1> D;
 
     if (s.n_choices || s.x_rows == 1)
-        return {direct_kernel<C, SHIFT, 1>,
+        return {s.combined    ? direct_kernel<C, SHIFT, 1, COMBINED>
+                : s.n_choices ? direct_kernel<C, SHIFT, 1, CHOSEN>
+                              : direct_kernel<C, SHIFT, 1, PLAIN>,
                 [](const struct stream &s) { return direct_layout_of<C, SHIFT, 1>(s).size; },
                 D::CHUNK, DIRECT_WARPS};
-    return {direct_kernel<C, SHIFT, COLUMNS / 2>,
+    return {direct_kernel<C, SHIFT, COLUMNS / 2, PLAIN>,
             [](const struct stream &s) { return direct_layout_of<C, SHIFT, COLUMNS / 2>(s).size; },
             D::CHUNK, DIRECT_WARPS};
 }

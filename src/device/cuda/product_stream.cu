@@ -136,6 +136,7 @@ static void take_job(struct stream *s, const struct cuda_product *product, int i
     p->scale_rows = w->format == WEIGHT_FP8 ? w->scale_rows : 1;
     p->scale_row = w->format == WEIGHT_FP8 ? w->scale_row : 0;
     p->experts = product->chosen_from[i];
+    p->steps = product->steps[i];
     s->n_tiles += (p->n_out + TILE - 1) / TILE;
 }
 
@@ -168,11 +169,22 @@ static void take_tail(struct stream *s, const struct cuda_tail *t)
     s->tail.scale = t->scale;
     s->tail.y = (float *)t->y.data;
     s->tail.y_stride = t->y.stride;
+    s->tail.weights = (const float *)t->weights.data;
+    s->tail.to = (float *)t->to.data;
     if (t->kind == CUDA_TAIL_GLU) {
         s->paired = true;
         s->n_tiles = s->parts[0].n_out / (TILE / 2);
         s->parts[1].first_tile = INT_MAX;
     }
+}
+
+static void take_routing(struct stream *s, const struct cuda_routing *r)
+{
+    s->routed = true;
+    s->routing.logits = (const float *)r->logits.data;
+    s->routing.ids = (int32_t *)r->ids.data;
+    s->routing.weights = (float *)r->weights.data;
+    s->routing.p = r->p;
 }
 
 static void cut(struct stream *s, int n_slices)
@@ -221,6 +233,11 @@ static bool plan_direct(const struct cuda_device *c, struct stream *s, const str
         return false;
 
     int n_blocks = c->n_processors / s->n_slices > 1 ? c->n_processors / s->n_slices : 1;
+    if (s->combined) {
+        s->warps_k = v->warps / s->n_choices;
+        s->n_units = s->n_tiles < n_blocks ? s->n_tiles : n_blocks;
+        return true;
+    }
     s->warps_k = share_warps(s, v->warps, n_blocks);
     int groups = v->warps / s->warps_k, n_units = (s->n_tiles + groups - 1) / groups;
     s->n_units = n_units < n_blocks ? n_units : n_blocks;
@@ -303,7 +320,8 @@ static bool prepare(const struct cuda_device *c, struct stream *s, struct varian
     s->tiles_each = s->n_tiles;
     if (e->ids) {
         s->n_choices = p->y[0].rows;
-        s->n_tiles *= s->n_choices;
+        s->combined = p->tail.kind == CUDA_TAIL_COMBINE;
+        s->n_tiles *= s->combined ? 1 : s->n_choices;
         s->ids = e->ids;
         s->ids_stride = e->ids_stride;
         s->per_row = e->per_row;
@@ -312,6 +330,8 @@ static bool prepare(const struct cuda_device *c, struct stream *s, struct varian
     take_rows(s, &p->x, e->ids || 2 * p->x.rows <= COLUMNS);
     if (p->normed)
         take_norm(s, &p->norm);
+    if (p->routed)
+        take_routing(s, &p->routing);
     *v = choose(codes, *s);
     s->n_chunks = (s->n_in + v->chunk - 1) / v->chunk;
     return (goes_direct(codes, *s) ? plan_direct : plan_rings)(c, s, v, !e->ids);
@@ -356,6 +376,48 @@ void cuda_launch_product(struct cuda_device *c, const struct cuda_product *p)
     }
 }
 
+bool cuda_stream_routes(const struct cuda_product *p, const struct cuda_routing *r)
+{
+    int n = r->p.n_experts;
+
+    return goes_direct(codes_of(&p->w[0]), {.n_choices = 1}) && n <= 32 * DIRECT_WARPS &&
+           r->p.score != ROUTER_SPARSE_MIXER && r->p.n_groups <= 1;
+}
+
+/* Each choice has as many warps of a block as the others, all of which have something to do. */
+bool cuda_stream_combines(const struct cuda_product *p)
+{
+    int codes = codes_of(&p->w[0]), k = p->y[0].rows, warps = k > 0 ? DIRECT_WARPS / k : 0;
+
+    return goes_direct(codes, {.n_choices = 1}) && k > 0 && warps * k == DIRECT_WARPS &&
+           (warps & (warps - 1)) == 0 &&
+           (size_t)(warps - 1) * CHUNK_BYTES < weight_row_bytes(&p->w[0]);
+}
+
+/* How far all matrices of experts lie apart, if that is as far each time. */
+static bool find_steps(struct cuda_steps *to, const struct weight *w, int n)
+{
+    const char *data = (const char *)w->data, *scales = (const char *)w->scales,
+               *biases = (const char *)w->biases;
+    ptrdiff_t step = 0, of_scales = 0, of_biases = 0;
+
+    if (n > 1) {
+        step = (const char *)w[1].data - data;
+        of_scales = (const char *)w[1].scales - scales;
+        of_biases = (const char *)w[1].biases - biases;
+    }
+    if (step < 0 || of_scales < 0 || of_biases < 0 || of_scales > UINT32_MAX ||
+        of_biases > UINT32_MAX)
+        return false;
+    for (int e = 1; e < n; e++)
+        if ((const char *)w[e].data != data + e * step ||
+            (const char *)w[e].scales != scales + e * of_scales ||
+            (const char *)w[e].biases != biases + e * of_biases || w[e].scale_row != w->scale_row)
+            return false;
+    *to = {(uint64_t)step, (uint32_t)of_scales, (uint32_t)of_biases};
+    return true;
+}
+
 bool cuda_product_of_experts(struct cuda_device *c, struct cuda_product *p,
                              const struct matmul_job *jobs, int n_jobs, const tensor *x,
                              const struct cuda_experts *e)
@@ -365,13 +427,14 @@ bool cuda_product_of_experts(struct cuda_device *c, struct cuda_product *p,
 
     cuda_product_of(p, jobs, n_jobs, x);
     p->experts = *e;
-    if (!prepare(c, &s, &v, p))
-        return false;
-    for (int i = 0; i < n_jobs; i++) {
+    bool regular = true;
+    for (int i = 0; i < n_jobs && regular; i++)
+        regular = find_steps(&p->steps[i], jobs[i].w, e->n_experts);
+    for (int i = 0; i < n_jobs && !regular; i++) {
         p->chosen_from[i] = (const struct weight *)cuda_keep(
             c, jobs[i].w, (size_t)e->n_experts * sizeof *jobs[i].w);
         if (!p->chosen_from[i])
             return false;
     }
-    return true;
+    return prepare(c, &s, &v, p);
 }

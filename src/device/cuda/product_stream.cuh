@@ -14,91 +14,9 @@
 #define DEVICE_CUDA_PRODUCT_STREAM_CUH
 
 #include "device/cuda/math.cuh"
-#include "device/cuda/products.h"
+#include "device/cuda/product_args.cuh"
 #include "device/cuda/rows.cuh"
 #include "device/cuda/stream.cuh"
-
-enum {
-    WARPS = 8,
-    TILE = 16,   /* outputs */
-    COLUMNS = 8, /* of a matrix instruction */
-    MAX_ROWS = 32,
-    WIDE = 4,     /* matrix instructions side by side where there are more rows than columns */
-    STEP = 32,    /* numbers that a warp takes at a time */
-    PAD = 64,     /* bytes behind a column of x, so that columns lie in other banks */
-    SHARED = 1024 /* bytes of shared memory that a block has besides what it asks for */
-};
-
-struct part {
-    const uint8_t *data, *scales, *biases;
-    float *y;
-    const float *bias;
-    int64_t y_stride;
-    int n_out, first_tile;
-    int scale_rows, scale_row;
-    const struct weight *experts; /* all of them, in device memory; or NULL */
-};
-
-/* x is the norm of what x says; y is where it is written down. */
-struct norm_ahead {
-    bool there;
-    const float *w; /* or NULL */
-    float eps;
-    float *y;
-    int64_t y_stride;
-};
-
-/* What is done to the outputs, besides. */
-struct tail_behind {
-    enum cuda_tail_kind kind;
-    enum activation act;
-    float scale;
-    float *y;
-    int64_t y_stride;
-};
-
-struct stream {
-    struct part parts[CUDA_STREAM_JOBS];
-    struct norm_ahead norm;
-    struct tail_behind tail;
-    const float *x;
-    float *sums; /* where the row is split: [n_slices, n_rows, 16 n_tiles] */
-    int64_t x_stride;
-    size_t row_bytes, scale_row_bytes;
-    int n_parts, n_tiles;
-    int n_rows;            /* of an output */
-    int x_rows, n_columns; /* in shared memory; columns are twice that where halved */
-    int n_in, n_chunks, n_slices, slice_chunks, n_stages;
-    int kind, group_shift, scale_pitch, scale_bytes;
-    int warps_k;                /* that share a tile */
-    int n_units;                /* of n_slices blocks */
-    bool halved, wide, aligned; /* aligned: rows of scales begin with a word */
-    bool paired;                /* a tile is half of the first part's and half of the second's */
-    /* Rows with experts: one for each choice, tiles_each tiles for one after another. */
-    const int32_t *ids;
-    int64_t ids_stride;
-    int per_row, x_share, n_choices, tiles_each;
-};
-
-/* A kernel for such a product: what it wants of shared memory, numbers of a chunk, warps of a
- * block.
- */
-struct variant {
-    void (*kernel)(const struct stream);
-    int (*shared_size)(const struct stream &s);
-    int chunk, warps;
-};
-
-/* product_direct_int.cu, product_direct_float.cu: the kernel of product_direct.cuh for INT4 and
- * INT8; for BF16, F16, E2M1 and E4M3. */
-struct variant direct_variant_int(int codes, const struct stream &s);
-struct variant direct_variant_float(int codes, const struct stream &s);
-
-/* A matrix that was chosen. */
-struct choice {
-    const uint8_t *data, *scales, *biases;
-    int scale_row, expert;
-};
 
 /* Shared memory: x as halves [n_columns, the slice's numbers], a column PAD bytes longer; the sums
  * of each STEP of it [steps, n_columns / 2, 4]: two of x, two to begin with; of each row the
@@ -123,7 +41,7 @@ template <int C, int NT> static __host__ __device__ struct layout layout_of(cons
     l.sums = s.n_columns * l.x_pitch;
     l.factors = l.sums + (is_int(C) ? n / STEP * ((s.n_columns + 1) / 2) * 16 : 0);
     l.choices = l.factors + (s.x_rows * 4 + 15) / 16 * 16;
-    l.tiles = l.choices + s.n_choices * s.n_parts * (int)sizeof(struct choice);
+    l.tiles = l.choices + choices_size(s);
     l.rings = l.tiles + 2 * WARPS * TILE * NT * COLUMNS * 4;
     l.stage = TILE * (pitch_of(C) + scales * s.scale_pitch);
     l.ring = table_bytes<C>(s) + s.n_stages * l.stage;
@@ -294,17 +212,23 @@ static __device__ void take_x(uint8_t *shared, const struct stream &s, const str
             1 / scale_for(__int_as_float(most[r]) * norm_factor(squares + r * WARPS, WARPS, s)));
 }
 
-/* The matrices of every choice of experts. */
-static __device__ void take_choices(struct choice *choices, const struct stream &s)
+/* The experts of every choice, unless they are there, and their matrices where these follow no
+ * rule; of all parts or of none. */
+static __device__ __forceinline__ void take_choices(const struct choices &to,
+                                                    const struct stream &s, bool found)
 {
-    for (int i = threadIdx.x; i < s.n_choices * s.n_parts; i += blockDim.x) {
-        const struct part &part = s.parts[i % s.n_parts];
-        int row = i / s.n_parts;
-        int e = s.ids[row / s.per_row * s.ids_stride + row % s.per_row];
-        const struct weight &w = part.experts[e];
+    for (int row = threadIdx.x; row < s.n_choices; row += blockDim.x) {
+        int e = found             ? to.ids[row]
+                : row < s.per_row ? s.ids[row]
+                                  : s.ids[row / s.per_row * s.ids_stride + row % s.per_row];
 
-        choices[i] = {(const uint8_t *)w.data, (const uint8_t *)w.scales, (const uint8_t *)w.biases,
-                      w.scale_row, e};
+        to.ids[row] = e;
+        for (int i = 0; s.parts[0].experts && i < s.n_parts; i++) {
+            const struct weight &w = s.parts[i].experts[e];
+
+            to.table[row * s.n_parts + i] = {(const uint8_t *)w.data, (const uint8_t *)w.scales,
+                                             (const uint8_t *)w.biases, w.scale_row};
+        }
     }
 }
 
@@ -315,12 +239,13 @@ struct spot {
     int tile, local, row, part;
 };
 
-/* n tiles on. */
+/* n tiles on. CHOSEN: there may be experts, here and below. */
+template <bool CHOSEN = true>
 static __device__ __forceinline__ void walk(struct spot *p, const struct stream &s, int n)
 {
     p->tile += n;
     p->local += n;
-    while (p->local >= s.tiles_each && p->tile < s.n_tiles) {
+    while (CHOSEN && p->local >= s.tiles_each && p->tile < s.n_tiles) {
         p->local -= s.tiles_each;
         p->row++;
         p->part = 0;
@@ -347,14 +272,21 @@ static __device__ __forceinline__ int output_of(const struct spot &p, const stru
 }
 
 /* The matrix of a tile's outputs that are of a part. */
+template <bool CHOSEN = true>
 static __device__ __forceinline__ struct choice
-matrix_of(const struct spot &p, const struct stream &s, const struct choice *choices, int part)
+matrix_of(const struct spot &p, const struct stream &s, const struct choices &choices, int part)
 {
     const struct part &of = s.parts[part];
 
-    if (s.n_choices)
-        return choices[p.row * s.n_parts + part];
-    return {of.data, of.scales, of.biases, of.scale_row, 0};
+    if (CHOSEN && s.n_choices) {
+        if (of.experts)
+            return choices.table[p.row * s.n_parts + part];
+
+        unsigned e = (unsigned)choices.ids[p.row];
+        return {of.data + e * of.steps.data, of.scales + (uint64_t)e * of.steps.scales,
+                of.biases + (uint64_t)e * of.steps.biases, of.scale_row};
+    }
+    return {of.data, of.scales, of.biases, of.scale_row};
 }
 
 /* What a warp fetches next: a chunk of the slice of a tile, if there is such a tile. */
@@ -391,7 +323,7 @@ static __device__ __forceinline__ const uint8_t *word_at(const uint8_t *p, size_
 
 template <int C>
 static __device__ __forceinline__ void find_tile(struct place *p, const struct stream &s,
-                                                 const struct choice *choices)
+                                                 const struct choices &choices)
 {
     p->there = p->at.tile < s.n_tiles;
     if (!p->there)
@@ -415,7 +347,7 @@ static __device__ __forceinline__ void find_tile(struct place *p, const struct s
 /* Goes to the warp's next chunk. */
 template <int C>
 static __device__ __forceinline__ void step_on(struct place *p, const struct stream &s,
-                                               const struct choice *choices, int n_chunks,
+                                               const struct choices &choices, int n_chunks,
                                                int first, int stride)
 {
     p->chunk += s.warps_k;
@@ -487,7 +419,7 @@ struct offsets {
 
 template <int C>
 static __device__ __forceinline__ struct offsets
-offsets_of(const struct spot &p, const struct stream &s, const struct choice *choices)
+offsets_of(const struct spot &p, const struct stream &s, const struct choices &choices)
 {
     if (s.aligned)
         return {0, 0};
@@ -623,13 +555,14 @@ static __device__ __forceinline__ float put_output(const struct stream &s, const
 
 /* The sum for one of a tile's 16 outputs in row r, if it is there; by all lanes of a warp, the
  * outputs of a row side by side. */
-static __device__ __forceinline__ void put_sum(const struct stream &s, const struct choice *choices,
-                                               const struct spot &p, int in_tile, int r, bool there,
-                                               float sum)
+template <bool CHOSEN = true>
+static __device__ __forceinline__ void put_sum(const struct stream &s,
+                                               const struct choices &choices, const struct spot &p,
+                                               int in_tile, int r, bool there, float sum)
 {
     int which = part_of(p, s, in_tile), o = output_of(p, s, in_tile);
     const struct part &part = s.parts[which];
-    int row = s.n_choices ? p.row : r;
+    int row = CHOSEN && s.n_choices ? p.row : r;
 
     if (s.n_slices > 1) {
         int64_t at = ((int64_t)(blockIdx.x % s.n_slices) * s.n_rows + r) * s.n_tiles + p.tile;
@@ -642,8 +575,8 @@ static __device__ __forceinline__ void put_sum(const struct stream &s, const str
     if (there) {
         const float *bias = part.bias;
 
-        if (bias && s.n_choices)
-            bias += (size_t)choices[p.row * s.n_parts + which].expert * part.n_out;
+        if (CHOSEN && bias && s.n_choices)
+            bias += (size_t)choices.ids[p.row] * part.n_out;
         sum = put_output(s, part, bias, row, o, sum);
     }
     if (s.paired) {
@@ -658,7 +591,7 @@ static __device__ __forceinline__ void put_sum(const struct stream &s, const str
  * by the threads of these warps. */
 template <int C, int NT>
 static __device__ __forceinline__ void
-put_tile(const float *tiles, const float *factors, const struct choice *choices,
+put_tile(const float *tiles, const float *factors, const struct choices &choices,
          const struct stream &s, const struct spot &p, int thread)
 {
     const int columns = NT * COLUMNS;
@@ -686,7 +619,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 2)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     const struct layout l = layout_of<C, NT>(s);
-    struct choice *choices = (struct choice *)(shared + l.choices);
+    const struct choices choices = choices_at(shared + l.choices, s);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int slice = s.n_slices > 1 ? blockIdx.x % s.n_slices : 0;
     int first_chunk = slice * s.slice_chunks;
@@ -707,7 +640,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 2)
     cuda_let_go();
     if (s.n_choices) {
         cuda_wait();
-        take_choices(choices, s);
+        take_choices(choices, s, false);
         __syncthreads();
     }
     find_tile<C>(&ahead, s, choices);

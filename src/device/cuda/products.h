@@ -53,6 +53,11 @@ bool cuda_product_of_experts(struct cuda_device *c, struct cuda_product *p,
                              const struct matmul_job *jobs, int n_jobs, const tensor *x,
                              const struct cuda_experts *e);
 
+/* Does the kernel of a product with experts choose them, of one row, by itself; and put together
+ * what they answer? */
+bool cuda_stream_routes(const struct cuda_product *p, const struct cuda_routing *r);
+bool cuda_stream_combines(const struct cuda_product *p);
+
 /* matmul.cu: a product that one launch computes: what waits may go along, and it may wait itself.
  */
 void cuda_product_start(struct cuda_device *c, struct cuda_product *p);

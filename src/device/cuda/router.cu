@@ -1,7 +1,8 @@
 /* device/cuda/router.cu: which experts a token goes to, a warp for each row; and putting together
  * what they return. By the rules of device/cpu/router.c, which says why. */
-#include "device/cuda/math.cuh"
-#include "device/cuda/rows.cuh"
+#include "device/cuda/router.cuh"
+
+#include <string.h>
 
 enum { THREADS = 128 };
 
@@ -48,32 +49,12 @@ static __device__ struct place take_largest(float *x, int n)
     return best;
 }
 
-static __device__ float or_least(float x)
-{
-    return isnan(x) ? -INFINITY : x;
-}
-
 static __device__ void score_row(float *scores, const float *logits, const struct router_params &p)
 {
-    float most = -INFINITY, sum = 0;
+    float2 seen = look_at_logits(logits, p);
 
     for (int i = threadIdx.x; i < p.n_experts; i += WARP)
-        most = fmaxf(most, logits[i]);
-    most = over_warp(most, most_of());
-    for (int i = threadIdx.x; i < p.n_experts && p.score == ROUTER_SOFTMAX_ALL; i += WARP)
-        sum += expf(logits[i] - most);
-    sum = over_warp(sum, sum_of());
-    for (int i = threadIdx.x; i < p.n_experts; i += WARP) {
-        float x = logits[i];
-
-        if (p.score == ROUTER_SOFTMAX_ALL)
-            x = expf(x - most) / sum;
-        else if (p.score == ROUTER_SIGMOID)
-            x = sigmoid(x);
-        else if (p.score == ROUTER_SQRT_SOFTPLUS)
-            x = sqrtf(softplus(x));
-        scores[i] = or_least(x);
-    }
+        scores[i] = score_of(logits[i], seen, p);
     __syncwarp();
 }
 
@@ -117,19 +98,6 @@ static __device__ void keep_groups(float *x, float *room, const struct router_pa
     }
 }
 
-/* The weights of k experts, in shared memory, to what they are multiplied by. */
-static __device__ void finish_weights(float *out, const float *weights,
-                                      const struct router_params &p)
-{
-    float sum = 0;
-
-    for (int j = 0; j < p.n_experts_per_token; j++)
-        sum += weights[j];
-    sum = fmaxf(sum + p.normalize_eps, p.normalize_floor);
-    for (int j = threadIdx.x; j < p.n_experts_per_token; j += WARP)
-        out[j] = p.normalize ? weights[j] / sum * p.scale : weights[j] * p.scale;
-}
-
 static __device__ void sparse_mixer(int32_t *ids, float *weights, float *masked,
                                     const float *logits, const struct router_params &p)
 {
@@ -151,17 +119,6 @@ static __device__ void sparse_mixer(int32_t *ids, float *weights, float *masked,
         }
         __syncwarp();
     }
-}
-
-/* Logits in descending order to their softmax, by one lane. */
-static __device__ void softmax_descending(float *x, int n)
-{
-    float most = x[0], sum = 0;
-
-    for (int i = 0; i < n; i++)
-        sum += x[i] = expf(x[i] - most);
-    for (int i = 0; i < n; i++)
-        x[i] /= sum;
 }
 
 /* Shared memory: scores, scores by which is chosen, groups, and the weights of the chosen. */
@@ -195,16 +152,12 @@ static __global__ void route_kernel(int32_t *all_ids, int64_t ids_stride, struct
         }
     }
     __syncwarp();
-    if (threadIdx.x == 0 && p.score == ROUTER_SOFTMAX_SELECTED)
-        softmax_descending(weights, k);
-    __syncwarp();
     finish_weights(row_at(all_weights, blockIdx.x), weights, p);
 }
 
-void cuda_route(device *d, tensor *ids, tensor *weights, const tensor *logits,
-                const struct router_params *p)
+void cuda_launch_routing(struct cuda_device *c, const struct cuda_routing *r)
 {
-    struct cuda_device *c = cuda_device_of(d);
+    const struct router_params *p = &r->p;
     size_t room = (3 * (size_t)p->n_experts + (size_t)p->n_experts_per_token) * sizeof(float);
 
     if (room > c->shared_memory) {
@@ -212,8 +165,23 @@ void cuda_route(device *d, tensor *ids, tensor *weights, const tensor *logits,
                   p->n_experts, c->shared_memory / (4 * sizeof(float)));
         return;
     }
-    cuda_launch(c, route_kernel, shape_of(dim3((unsigned)logits->rows), dim3(WARP), room),
-                (int32_t *)ids->data, ids->stride, rows_of(weights), rows_of(logits), *p);
+    cuda_launch(c, route_kernel, shape_of(dim3((unsigned)r->logits.rows), dim3(WARP), room),
+                (int32_t *)r->ids.data, r->ids.stride, rows_of(&r->weights), rows_of(&r->logits),
+                *p);
+}
+
+void cuda_route(device *d, tensor *ids, tensor *weights, const tensor *logits,
+                const struct router_params *p)
+{
+    struct cuda_device *c = cuda_device_of(d);
+
+    cuda_settle(c);
+    memset(&c->waiting.routing, 0, sizeof c->waiting.routing);
+    c->waiting.routing.ids = *ids;
+    c->waiting.routing.weights = *weights;
+    c->waiting.routing.logits = *logits;
+    c->waiting.routing.p = *p;
+    c->waiting.kind = CUDA_ROUTING;
 }
 
 /* In the order of j; to has scale times it added, if there is a to. */
@@ -251,9 +219,12 @@ void cuda_launch_combination(struct cuda_device *c, const struct cuda_combinatio
 void cuda_combine_experts(device *d, tensor *y, const tensor *x, const tensor *weights)
 {
     struct cuda_device *c = cuda_device_of(d);
+    struct cuda_combination m = {*y, *x, *weights};
 
+    if (cuda_product_combine(c, &m))
+        return;
     cuda_settle(c);
-    c->waiting.combination = (struct cuda_combination){*y, *x, *weights};
+    c->waiting.combination = m;
     c->waiting.kind = CUDA_COMBINATION;
 }
 

@@ -28,6 +28,9 @@ void cuda_settle(struct cuda_device *c)
     case CUDA_PRODUCT:
         cuda_launch_product(c, &w->product);
         break;
+    case CUDA_ROUTING:
+        cuda_launch_routing(c, &w->routing);
+        break;
     case CUDA_COMBINATION:
         cuda_launch_combination(c, &w->combination);
         break;

@@ -27,6 +27,7 @@ enum cuda_kind {
     CUDA_HEADS,
     CUDA_NORM,
     CUDA_PRODUCT,
+    CUDA_ROUTING,
     CUDA_COMBINATION
 };
 
@@ -69,15 +70,29 @@ struct cuda_experts {
     int n_experts;
 };
 
-/* What comes after a product, of the results while they are at hand: y += scale p of one job's, or
- * y = act(gate) up of two jobs' of as many outputs. */
-enum cuda_tail_kind { CUDA_NO_TAIL, CUDA_TAIL_ADD, CUDA_TAIL_GLU };
+/* ids and weights of the experts of each row, by its logits: the product with them that comes next
+ * finds them by itself. */
+struct cuda_routing {
+    tensor ids, weights, logits;
+    struct router_params p;
+};
+
+/* What comes after a product, of the results while they are at hand: y += scale p of one job's, y =
+ * act(gate) up of two jobs' of as many outputs, or y = what one job's experts answered, by weights,
+ * and to += scale y if there is a to. */
+enum cuda_tail_kind { CUDA_NO_TAIL, CUDA_TAIL_ADD, CUDA_TAIL_GLU, CUDA_TAIL_COMBINE };
 
 struct cuda_tail {
     enum cuda_tail_kind kind;
-    tensor y;
+    tensor y, weights, to; /* to.data NULL: there is none */
     float scale;
     enum activation act;
+};
+
+/* Bytes from an expert's matrix to the next, where they are all as far apart. */
+struct cuda_steps {
+    uint64_t data;
+    uint32_t scales, biases;
 };
 
 enum { CUDA_STREAM_JOBS = 8 };
@@ -89,8 +104,12 @@ struct cuda_product {
     tensor y[CUDA_STREAM_JOBS];
     struct weight w[CUDA_STREAM_JOBS]; /* of experts the first */
     const float *bias[CUDA_STREAM_JOBS];
-    const struct weight *chosen_from[CUDA_STREAM_JOBS]; /* all experts, in device memory */
+    const struct weight
+        *chosen_from[CUDA_STREAM_JOBS]; /* all experts, in device memory; or NULL: */
+    struct cuda_steps steps[CUDA_STREAM_JOBS];
     struct cuda_experts experts;
+    bool routed; /* the experts are those that the routing finds, which the product computes */
+    struct cuda_routing routing;
     tensor x;
     bool normed; /* x is the y of the norm, which the product computes */
     struct cuda_norm norm;
@@ -108,6 +127,7 @@ struct cuda_waiting {
     struct cuda_heads heads;
     struct cuda_norm norm;
     struct cuda_product product;
+    struct cuda_routing routing;
     struct cuda_combination combination;
 };
 
@@ -140,6 +160,7 @@ void cuda_launch_norm(struct cuda_device *c, const struct cuda_norm *n);        
 void cuda_launch_product(struct cuda_device *c,
                          const struct cuda_product *p); /* product_stream.cu */
 
+void cuda_launch_routing(struct cuda_device *c, const struct cuda_routing *r); /* router.cu */
 void cuda_launch_combination(struct cuda_device *c,
                              const struct cuda_combination *m); /* router.cu */
 
@@ -153,5 +174,8 @@ bool cuda_combination_add(struct cuda_device *c, const struct cuda_addition *a);
 bool cuda_product_add(struct cuda_device *c, const struct cuda_addition *a);
 bool cuda_product_glu(struct cuda_device *c, const tensor *y, const tensor *gate, const tensor *up,
                       enum activation act);
+
+/* The same; the product goes on waiting, for an addition of what the experts answered. */
+bool cuda_product_combine(struct cuda_device *c, const struct cuda_combination *m);
 
 #endif
