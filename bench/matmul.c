@@ -1,11 +1,13 @@
 /* bench/matmul.c: speed of the CPU's matrix products, per format and number of rows, beside what
  * the machine reads and computes at its best.
  *
- *     bench_matmul [-t threads] [-n n_out] [-k n_in] [-r rows,rows,...] [-x] [-c] [-s] [format ...]
+ *     bench_matmul [-t threads] [-n n_out] [-k n_in] [-r rows,rows,...] [-x] [-c] [-s] [-1]
+ *                  [format ...]
  *
  * A format is f32, f16, bf16, mxfp4, nvfp4, mxfp8 or BITS/GROUP, as 4/64; -x forbids
  * approximations. One line per format and number of rows: the median and the best of repeated calls
- * on matrices that together are far larger than the caches.
+ * on matrices that together are far larger than the caches; with -1 on one matrix, which stays in
+ * a cache that it fits in.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +27,7 @@
 struct options {
     int n_threads, n_out, n_in;
     int rows[16], n_rows;
-    bool exact, shape;
+    bool exact, shape, one;
 };
 
 struct matrices {
@@ -119,7 +121,7 @@ static int open_matrices(struct matrices *m, struct weight format, const struct 
         return -1;
     }
     size = weight_bytes(&format);
-    m->n = (int)(total / size) + 1;
+    m->n = (int)((total + size - 1) / size);
     m->w = mem_zeroed((size_t)m->n, sizeof *m->w);
     m->memory = mem_alloc_aligned((size_t)m->n * size + 64);
     if (!m->w || !m->memory) {
@@ -318,7 +320,7 @@ static void time_format(device *d, const char *name, const struct options *o,
         time_model(d, format, name, o, limits);
         return;
     }
-    if (open_matrices(&m, format, o, TOTAL_BYTES) == 0)
+    if (open_matrices(&m, format, o, o->one ? 1 : TOTAL_BYTES) == 0)
         for (int r = 0; r < o->n_rows; r++)
             time_rows(d, &m, name, o->rows[r], limits);
     mem_free(m.w);
@@ -336,7 +338,7 @@ static struct options parse_options(int argc, char **argv)
 {
     struct options o = {.n_out = 2048, .n_in = 2048, .rows = {1, 2, 4, 8, 32, 512}, .n_rows = 6};
 
-    for (int c; (c = getopt(argc, argv, "t:n:k:r:xcs")) != -1;)
+    for (int c; (c = getopt(argc, argv, "t:n:k:r:xcs1")) != -1;)
         switch (c) {
         case 't':
             o.n_threads = atoi(optarg);
@@ -356,15 +358,17 @@ static struct options parse_options(int argc, char **argv)
         case 's':
             o.shape = true;
             break;
+        case '1':
+            o.one = true;
+            break;
         case 'c':
             clock_used = CLOCK_PROCESS_CPUTIME_ID;
             break;
         default:
-            fprintf(
-                stderr,
-                "usage: %s [-t threads] [-n n_out] [-k n_in] [-r rows,...] [-x] [-c] [-s] [format "
-                "...]\n",
-                argv[0]);
+            fprintf(stderr,
+                    "usage: %s [-t threads] [-n n_out] [-k n_in] [-r rows,...] [-x] [-c] [-s] [-1] "
+                    "[format ...]\n",
+                    argv[0]);
             exit(2);
         }
     return o;
