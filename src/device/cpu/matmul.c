@@ -10,9 +10,12 @@
 #include "device/cpu/cpu.h"
 
 /* What a tile should take: so short that the threads finish together. As long as much is left they
- * take several at a time. */
+ * take several at a time. A product of a few rows waits for memory, which gives most where it is
+ * read far in order: of it, every thread begins with one long run. */
 #define TILE_NS 2500
 #define MAX_TILES 64
+#define FIRST_RUNS 0.95 /* the part of all tiles that these are */
+#define FEW_ROWS 4
 #define SERIAL_NS 4000 /* less work than this is not worth waking anyone */
 
 /* Roughly, per thread: what it streams and what it multiplies in a nanosecond. */
@@ -47,7 +50,8 @@ struct call {
     int n_items, n_forms;
     void *scratch; /* of thread 0 */
     int64_t n_strips, n_tiles;
-    double ns; /* how long it may take a thread */
+    int64_t first_run; /* tiles that a thread begins with; 0: as many as at any other time */
+    double ns;         /* how long it may take a thread */
     _Alignas(64) atomic_llong next_strip;
     _Alignas(64) atomic_llong next_tile;
 };
@@ -88,7 +92,7 @@ static void prepare_strips(struct call *c)
 }
 
 /* Tiles from *tile on, a part of what is left; 0 when nothing is. */
-static int64_t take_tiles(struct call *c, int64_t *tile)
+static int64_t take_tiles(struct call *c, int64_t *tile, bool first)
 {
     long long next = atomic_load_explicit(&c->next_tile, memory_order_relaxed), n;
 
@@ -99,6 +103,8 @@ static int64_t take_tiles(struct call *c, int64_t *tile)
             return 0;
         n = left / (2 * thread_pool_size(c->d->pool));
         n = n < 1 ? 1 : n > MAX_TILES ? MAX_TILES : n;
+        if (first && n < c->first_run) /* less for one that comes late */
+            n = c->first_run < left * 2 / 3 ? c->first_run : (left * 2 + 2) / 3;
     } while (!atomic_compare_exchange_weak_explicit(&c->next_tile, &next, next + n,
                                                     memory_order_relaxed, memory_order_relaxed));
     *tile = next;
@@ -111,7 +117,7 @@ static void multiply_tiles(struct call *c, void *scratch)
     int64_t first = 0; /* tile of item */
     int64_t tile, n;
 
-    while ((n = take_tiles(c, &tile)) > 0)
+    for (bool run = true; (n = take_tiles(c, &tile, run)) > 0; run = false)
         while (n > 0) {
             for (; tile >= item->end_tile; item++)
                 first = item->end_tile;
@@ -272,6 +278,8 @@ static void multiply(struct cpu_device *d, const struct matmul_job *jobs, int n_
     add_items(&c, jobs, n_jobs, groups, n_groups, x);
     if (place_strips(&c))
         return;
+    if (x->rows <= FEW_ROWS)
+        c.first_run = (int64_t)(FIRST_RUNS * (double)c.n_tiles / thread_pool_size(d->pool));
     if (c.n_strips == 1) { /* done before the others would be there */
         prepare_strips(&c);
         c.n_strips = 0;
