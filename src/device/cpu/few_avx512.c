@@ -16,7 +16,6 @@
 #define OUTPUTS 8 /* side by side, far apart from each other: see gemv_avx2.h */
 #define BATCH 8   /* pairs whose scales are expanded at a time */
 #define AHEAD 512
-#define E2M1_ZERO 12 /* the code of 0, when e2m1 values are doubled and made positive */
 
 /* --- x
  * ------------------------------------------------------------------------------------------------
@@ -77,25 +76,6 @@ struct factors {
     _Alignas(64) float scales[OUTPUTS][2 * BATCH], biases[OUTPUTS][2 * BATCH];
 };
 
-/* The first n of 16 scales of a type, zeros behind them. */
-INLINE __m512 load_scales(const uint8_t *p, int n, const enum dtype type)
-{
-    const __mmask16 there = first_16(n);
-
-    if (type == DTYPE_F32)
-        return _mm512_maskz_loadu_ps(there, p);
-    if (type == DTYPE_F16)
-        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, p));
-    if (type == DTYPE_BF16)
-        return _mm512_castsi512_ps(
-            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, p)), 16));
-    __m128i e8m0 = _mm_maskz_loadu_epi8(there, p);
-
-    return _mm512_maskz_mov_ps(
-        there, _mm512_insertf32x8(_mm512_castps256_ps512(e8m0_to_f32x8(e8m0)),
-                                  e8m0_to_f32x8(_mm_unpackhi_epi64(e8m0, e8m0)), 1));
-}
-
 /* Of n groups from first on of each output; zeros for a unit that is not there. */
 INLINE void expand_type(struct factors *f, const struct tile *t, size_t first, int n,
                         const enum dtype type)
@@ -103,13 +83,13 @@ INLINE void expand_type(struct factors *f, const struct tile *t, size_t first, i
     size_t at = first * (type == DTYPE_F32 ? 4 : type == DTYPE_F8_E8M0 ? 1 : 2);
 
     for (int o = 0; o < OUTPUTS; o++) {
-        __m512 scales = load_scales(t->scales[o] + at, n, type), biases;
+        __m512 scales = avx512_scales(t->scales[o] + at, n, type), biases;
 
         if (type == DTYPE_F8_E8M0) {
             scales = _mm512_mul_ps(scales, _mm512_set1_ps(0.5f));
             biases = _mm512_mul_ps(scales, _mm512_set1_ps(-E2M1_ZERO));
         } else {
-            biases = load_scales(t->biases[o] + at, n, type);
+            biases = avx512_scales(t->biases[o] + at, n, type);
         }
         _mm512_store_ps(f->scales[o], scales);
         _mm512_store_ps(f->biases[o], biases);
@@ -130,11 +110,8 @@ INLINE void expand_factors(struct factors *f, const struct tile *t, size_t first
 
 INLINE __m512i to_bytes(__m512i v, bool e2m1)
 {
-    const __m512i table = _mm512_broadcast_i32x4(
-        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
-
     v = _mm512_and_si512(v, _mm512_set1_epi8(0x0F));
-    return e2m1 ? _mm512_shuffle_epi8(table, v) : v;
+    return e2m1 ? avx512_e2m1(v) : v;
 }
 
 /* The codes of a pair, or of its first unit: first those of the low nibbles, then of the high ones;

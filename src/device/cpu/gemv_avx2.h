@@ -25,7 +25,6 @@
 #define MAX_ROWS 4
 #define MAX_OUTPUTS 4
 #define MAX_SUMS 8   /* of outputs by rows, in registers */
-#define E2M1_ZERO 12 /* the code of 0, when e2m1 values are doubled and made positive */
 
 /* What integers a format holds; 2 to 8: affine of so many bits. */
 enum { MXFP4 = 16, NVFP4 };

@@ -11,6 +11,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+#define E2M1_ZERO 12 /* the code of 0, when e2m1 values are doubled and made positive */
+
 /* dequantise_avx2.c */
 
 /* out[i] = the i-th of n scales or biases as f32; out has room for n rounded up to 8. */

@@ -70,6 +70,17 @@ static double bf16_burst(void)
 /* Rows up to which tables of what the codes of a group stand for are not worth making. */
 #define FEW_FOR_RUNS 32
 
+/* Of 4 or 8 bits, by a row or a few; NULL: AVX2 has as good a way. */
+static const struct cpu_product *choose_gemv(const struct weight *w)
+{
+    if (w->format == WEIGHT_AFFINE && w->bits == 8)
+        return &avx512_gemv_bytes;
+    if (w->format == WEIGHT_MXFP4 || w->format == WEIGHT_NVFP4 ||
+        (w->format == WEIGHT_AFFINE && w->bits == 4))
+        return &avx512_gemv_nibbles;
+    return NULL;
+}
+
 static bool is_nibbles(const struct weight *w)
 {
     return w->format == WEIGHT_MXFP4 || (w->format == WEIGHT_AFFINE && w->bits == 4);
@@ -119,6 +130,8 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
     if (exact && w->format == WEIGHT_AFFINE && (w->bits == 4 || w->bits == 8) &&
         n_rows <= FEW_EXACT)
         return &avx512_exact_row;
+    if (!exact && n_rows <= FEW_INTEGER && choose_gemv(w))
+        return choose_gemv(w);
     cpu_matmul_kernels_avx2(&avx2);
     return avx2.choose(w, n_rows, exact);
 }

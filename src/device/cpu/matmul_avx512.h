@@ -6,12 +6,14 @@
 
 #define RUN_SIZE 128 /* avx512_gemm_runs takes weights of a multiple of so many numbers */
 
-extern const struct cpu_product avx512_gemm_i8;   /* affine, mxfp4, nvfp4; many rows */
-extern const struct cpu_product avx512_gemm_bf16; /* bf16; many rows */
-extern const struct cpu_product avx512_gemm_f32;  /* any format, many rows */
-extern const struct cpu_product avx512_gemm_runs; /* affine of 4 bits, mxfp4; many rows */
-extern const struct cpu_product avx512_few;       /* affine of 4 bits, mxfp4; up to 8 rows */
-extern const struct cpu_product avx512_exact_row; /* affine of 4 and 8 bits, exact; a few rows */
+extern const struct cpu_product avx512_gemm_i8;      /* affine, mxfp4, nvfp4; many rows */
+extern const struct cpu_product avx512_gemm_bf16;    /* bf16; many rows */
+extern const struct cpu_product avx512_gemm_f32;     /* any format, many rows */
+extern const struct cpu_product avx512_gemm_runs;    /* affine of 4 bits, mxfp4; many rows */
+extern const struct cpu_product avx512_few;          /* affine of 4 bits, mxfp4; up to 8 rows */
+extern const struct cpu_product avx512_gemv_nibbles; /* affine of 4 bits, mxfp4, nvfp4; few rows */
+extern const struct cpu_product avx512_gemv_bytes;   /* affine of 8 bits; few rows */
+extern const struct cpu_product avx512_exact_row;    /* affine of 4 and 8 bits, exact; few rows */
 
 /* Has v computed here, in its register: else gcc copies sums about in loops, and spills them. */
 INLINE __m512i avx512_now(__m512i v)
@@ -24,6 +26,34 @@ INLINE __m512i avx512_now(__m512i v)
 INLINE __mmask16 first_16(int n)
 {
     return (__mmask16)(n <= 0 ? 0 : n < 16 ? (1u << n) - 1 : 0xFFFF);
+}
+
+/* The first n of 16 scales of a type, zeros behind them. */
+INLINE __m512 avx512_scales(const uint8_t *p, int n, const enum dtype type)
+{
+    const __mmask16 there = first_16(n);
+
+    if (type == DTYPE_F32)
+        return _mm512_maskz_loadu_ps(there, p);
+    if (type == DTYPE_F16)
+        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, p));
+    if (type == DTYPE_BF16)
+        return _mm512_castsi512_ps(
+            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, p)), 16));
+    __m128i low = _mm_maskz_loadu_epi8(there, p), high = _mm_unpackhi_epi64(low, low);
+    __m256 first = type == DTYPE_F8_E4M3 ? e4m3_to_f32(low) : e8m0_to_f32x8(low);
+    __m256 last = type == DTYPE_F8_E4M3 ? e4m3_to_f32(high) : e8m0_to_f32x8(high);
+
+    return _mm512_maskz_mov_ps(there, _mm512_insertf32x8(_mm512_castps256_ps512(first), last, 1));
+}
+
+/* Twice the values of e2m1 codes, and E2M1_ZERO. */
+INLINE __m512i avx512_e2m1(__m512i codes)
+{
+    const __m512i table = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+
+    return _mm512_shuffle_epi8(table, codes);
 }
 
 /* Adds sums of 32 outputs from o on, of which there are n_cols, to a row of y, or begins with the

@@ -12,7 +12,6 @@
 #include "device/cpu/matmul_avx2.h"
 
 #define PANEL_GROUPS 64 /* of an output in a panel, at most */
-#define E2M1_ZERO 12    /* the code of 0, when e2m1 values are doubled and made positive */
 
 /* What a panel is unpacked from; 2 to 8: affine of so many bits. */
 enum { E2M1 = 16 };

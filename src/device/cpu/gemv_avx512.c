@@ -1,0 +1,419 @@
+/* device/cpu/gemv_avx512.c: weights of 4 and 8 bits by up to four rows, with VNNI: each weight is
+ * read once, at memory's speed.
+ *
+ *     sum_i x_i (q_i scale + bias) = sum_groups scale step sum_i q_i xq_i + bias step sum_i xq_i
+ *
+ * 64 bytes of weights are a chunk: 64 codes, or 128 of 4 bits. x is rounded to xq with a step for
+ * each group of the weights: to 8 bits beside weights of 4, and to 16 beside those of 8, as 256
+ * times one byte and another, both signed. Prepared, a row of x is
+ *
+ *     int8 [chunk, 2, 64]    numbers at even places, those at odd ones (4 bits);
+ *                            high bytes, low bytes (8 bits)
+ *     float steps, sums      [groups rounded up to BATCH]: the step, and that times the sum of xq
+ *
+ * A lane of 32 bits is of one group, as are its neighbours: what it sums becomes f32 once a chunk.
+ * Outputs far apart from each other are treated side by side: see gemv_avx2.h.
+ */
+#include <math.h>
+
+#include "device/cpu/matmul_avx512.h"
+
+#define CHUNK 64
+#define BATCH 16 /* groups whose scales are expanded at a time */
+#define AHEAD 512
+#define MAX_ROWS 4
+#define OUTPUTS 4
+#define LIMIT_8 127     /* of xq */
+#define LIMIT_16 32512  /* 127 times 256: its nearest multiple of 256 fits, whatever the sign */
+#define SMALLEST 1e-30f /* runs that do not get there are taken for zeros */
+
+/* --- x
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* A prepared row. */
+struct prepared {
+    int8_t *chunks;
+    float *steps, *sums;
+};
+
+INLINE int padded_groups(int n_in, int group_size)
+{
+    return (n_in / group_size + BATCH - 1) / BATCH * BATCH;
+}
+
+INLINE size_t chunks_of(int n_in, const int bits)
+{
+    const int chunk = CHUNK * 8 / bits;
+
+    return (size_t)((n_in + chunk - 1) / chunk);
+}
+
+INLINE size_t strip_size(int n_in, int group_size, const int bits)
+{
+    return 2 * CHUNK * chunks_of(n_in, bits) +
+           2 * sizeof(float) * (size_t)padded_groups(n_in, group_size);
+}
+
+INLINE struct prepared prepared_row(const void *strips, int row, int n_in, int group_size,
+                                    const int bits)
+{
+    int8_t *chunks = (int8_t *)(uintptr_t)strips + (size_t)row * strip_size(n_in, group_size, bits);
+    float *steps = (float *)(void *)(chunks + 2 * CHUNK * chunks_of(n_in, bits));
+
+    return (struct prepared){chunks, steps, steps + padded_groups(n_in, group_size)};
+}
+
+/* The step of n numbers, a multiple of 16, and what they are multiplied by; not a number where one
+ * of them is not finite. As integers NaN > infinity > all numbers. */
+INLINE float step_of(const float *x, int n, float limit, float *inverse)
+{
+    const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
+    __m512i most = _mm512_setzero_si512();
+    float m;
+
+    for (int i = 0; i < n; i += 16)
+        most = _mm512_max_epi32(
+            most, _mm512_and_si512(magnitude, _mm512_castps_si512(_mm512_loadu_ps(x + i))));
+    m = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(most))));
+    *inverse = m > SMALLEST ? limit / m : 0;
+    if (!(m < INFINITY))
+        return NAN;
+    return m > SMALLEST ? m / limit : 0;
+}
+
+/* n numbers of a chunk from place `at` of it on. */
+INLINE void store_numbers(int8_t *chunk, int at, __m512i q, const int bits)
+{
+    if (bits == 4) { /* in order yet */
+        _mm_store_si128((__m128i *)(chunk + at), _mm512_cvtepi32_epi8(q));
+        return;
+    }
+    __m512i high = _mm512_srai_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(128)), 8);
+    __m512i low = _mm512_sub_epi32(q, _mm512_slli_epi32(high, 8));
+
+    _mm_store_si128((__m128i *)(chunk + at), _mm512_cvtepi32_epi8(high));
+    _mm_store_si128((__m128i *)(chunk + CHUNK + at), _mm512_cvtepi32_epi8(low));
+}
+
+/* 128 numbers in order become those at even places and those at odd ones. */
+INLINE void split_places(int8_t *chunk)
+{
+    __m512i a = _mm512_load_si512(chunk), b = _mm512_load_si512(chunk + CHUNK);
+    __m256i odd_a = _mm512_cvtepi16_epi8(_mm512_srli_epi16(a, 8));
+    __m256i odd_b = _mm512_cvtepi16_epi8(_mm512_srli_epi16(b, 8));
+
+    _mm256_store_si256((__m256i *)chunk, _mm512_cvtepi16_epi8(a));
+    _mm256_store_si256((__m256i *)(chunk + 32), _mm512_cvtepi16_epi8(b));
+    _mm256_store_si256((__m256i *)(chunk + 64), odd_a);
+    _mm256_store_si256((__m256i *)(chunk + 96), odd_b);
+}
+
+INLINE void prepare(void *strip, const float *x, int n_in, int group_size, const int bits)
+{
+    const int chunk = CHUNK * 8 / bits;
+    struct prepared p = prepared_row(strip, 0, n_in, group_size, bits);
+    size_t n_chunks = chunks_of(n_in, bits);
+    int g = 0;
+
+    if (n_in % chunk)
+        memset(p.chunks + 2 * CHUNK * (n_chunks - 1), 0, 2 * CHUNK);
+    for (int i = 0; i < n_in; g++) {
+        __m512i sum = _mm512_setzero_si512();
+        float inverse, step = step_of(x + i, group_size, bits == 4 ? LIMIT_8 : LIMIT_16, &inverse);
+
+        for (int end = i + group_size; i < end; i += 16) {
+            __m512i q =
+                _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse)));
+
+            store_numbers(p.chunks + 2 * CHUNK * (i / chunk), i % chunk, q, bits);
+            sum = _mm512_add_epi32(sum, q);
+        }
+        p.steps[g] = step;
+        p.sums[g] = step * (float)_mm512_reduce_add_epi32(sum);
+    }
+    for (; g < padded_groups(n_in, group_size); g++)
+        p.steps[g] = p.sums[g] = 0;
+    for (size_t c = 0; bits == 4 && c < n_chunks; c++)
+        split_places(p.chunks + 2 * CHUNK * c);
+}
+
+static size_t strip_bytes_4(int n_in, int group_size)
+{
+    return strip_size(n_in, group_size, 4);
+}
+
+static size_t strip_bytes_8(int n_in, int group_size)
+{
+    return strip_size(n_in, group_size, 8);
+}
+
+static void prepare_4(void *strip, const struct cpu_task *t, int first, int n)
+{
+    (void)n;
+    prepare(strip, cpu_task_x(t, first), t->w->n_in, t->w->group_size, 4);
+}
+
+static void prepare_8(void *strip, const struct cpu_task *t, int first, int n)
+{
+    (void)n;
+    prepare(strip, cpu_task_x(t, first), t->w->n_in, t->w->group_size, 8);
+}
+
+/* --- products */
+
+/* What is multiplied: some rows by outputs whose weights are read side by side. */
+struct tile {
+    struct prepared x[MAX_ROWS];
+    const uint8_t *data[OUTPUTS], *scales[OUTPUTS], *biases[OUTPUTS];
+    int n_in;
+};
+
+/* Of outputs by rows: scale times step for each group of a batch. */
+struct factors {
+    _Alignas(64) float of[OUTPUTS * MAX_ROWS][BATCH];
+};
+
+/* For n groups from g on; acc += bias step sum. */
+INLINE void expand(__m512 *acc, struct factors *f, const struct tile *t, int g, int n,
+                   const enum dtype type, const int rows)
+{
+    const bool e2m1 = type == DTYPE_F8_E8M0 || type == DTYPE_F8_E4M3;
+    const size_t at = (size_t)g * (type == DTYPE_F32 ? 4 : e2m1 ? 1 : 2);
+
+#pragma GCC unroll 4
+    for (int o = 0; o < OUTPUTS; o++) {
+        __m512 scale = avx512_scales(t->scales[o] + at, n, type), bias;
+
+        if (e2m1) {
+            scale = _mm512_mul_ps(scale, _mm512_set1_ps(0.5f));
+            bias = _mm512_mul_ps(scale, _mm512_set1_ps(-E2M1_ZERO));
+        } else {
+            bias = avx512_scales(t->biases[o] + at, n, type);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            __m512 *sum = &acc[o * rows + r];
+
+            _mm512_store_ps(f->of[o * rows + r],
+                            _mm512_mul_ps(scale, _mm512_load_ps(t->x[r].steps + g)));
+            *sum = _mm512_fmadd_ps(bias, _mm512_load_ps(t->x[r].sums + g), *sum);
+        }
+    }
+}
+
+/* The factors for the lanes of chunk c of a batch. */
+INLINE __m512 lane_factors(const float *f, int c, const int bits, const int group_size)
+{
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const int lanes = group_size * bits / 32; /* of a group */
+
+    if (lanes >= 16)
+        return _mm512_set1_ps(f[c * 16 / lanes]);
+    __m512i group = _mm512_srli_epi32(lane, (unsigned)__builtin_ctz((unsigned)lanes));
+
+    return _mm512_permutexvar_ps(_mm512_add_epi32(group, _mm512_set1_epi32(c * (16 / lanes))),
+                                 _mm512_load_ps(f));
+}
+
+/* Sums of the products of a chunk with a row. */
+INLINE __m512i multiply_chunk(const __m512i codes[2], const int8_t *x, const int bits)
+{
+    __m512i sum = _mm512_setzero_si512();
+
+    if (bits == 4) {
+        sum = _mm512_dpbusd_epi32(sum, codes[0], _mm512_load_si512(x));
+        return _mm512_dpbusd_epi32(sum, codes[1], _mm512_load_si512(x + CHUNK));
+    }
+    sum = _mm512_dpbusd_epi32(sum, codes[0], _mm512_load_si512(x));
+    return _mm512_dpbusd_epi32(_mm512_slli_epi32(sum, 8), codes[0], _mm512_load_si512(x + CHUNK));
+}
+
+/* Adds the products with chunk c of a batch, of which the first n bytes are there. */
+INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t, size_t first,
+                      int c, int n, const int bits, const int group_size, const bool e2m1,
+                      const int rows)
+{
+    const size_t at = first + (size_t)c;
+
+#pragma GCC unroll 4
+    for (int o = 0; o < OUTPUTS; o++) {
+        const uint8_t *p = t->data[o] + at * CHUNK;
+        __m512i codes[2];
+
+        if (n == CHUNK) {
+            _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T1);
+            codes[0] = avx512_now(_mm512_loadu_si512(p));
+        } else {
+            codes[0] = _mm512_maskz_loadu_epi8(~0ull >> (CHUNK - n), p);
+        }
+        if (bits == 4) {
+            const __m512i low = _mm512_set1_epi8(0x0F);
+
+            codes[1] = _mm512_and_si512(_mm512_srli_epi16(codes[0], 4), low);
+            codes[0] = _mm512_and_si512(codes[0], low);
+        }
+        if (e2m1) {
+            codes[0] = avx512_e2m1(codes[0]);
+            codes[1] = avx512_e2m1(codes[1]);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            __m512i sum = multiply_chunk(codes, t->x[r].chunks + 2 * CHUNK * at, bits);
+            __m512 *to = &acc[o * rows + r];
+
+            *to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum),
+                                  lane_factors(f->of[o * rows + r], c, bits, group_size), *to);
+        }
+    }
+}
+
+INLINE void multiply_tile(__m512 *acc, const struct tile *t, const enum dtype type, const int bits,
+                          const int group_size, const int rows)
+{
+    const bool e2m1 = type == DTYPE_F8_E8M0 || type == DTYPE_F8_E4M3;
+    const int batch_bytes = BATCH * group_size * bits / 8, chunks = batch_bytes / CHUNK;
+    const int n_groups = t->n_in / group_size, bytes = t->n_in * bits / 8;
+    struct factors f;
+    int g = 0;
+    size_t first = 0;
+
+#pragma GCC unroll 16
+    for (int i = 0; i < OUTPUTS * rows; i++)
+        acc[i] = _mm512_setzero_ps();
+    for (; g + BATCH <= n_groups; g += BATCH, first += (size_t)chunks) {
+        expand(acc, &f, t, g, BATCH, type, rows);
+        for (int c = 0; c < chunks; c++)
+            add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows);
+    }
+    if (g == n_groups)
+        return;
+    int left = bytes - (int)first * CHUNK;
+
+    expand(acc, &f, t, g, n_groups - g, type, rows);
+    for (int c = 0; c < left / CHUNK; c++)
+        add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows);
+    if (left % CHUNK)
+        add_chunk(acc, &f, t, first, left / CHUNK, left % CHUNK, bits, group_size, e2m1, rows);
+}
+
+INLINE __m256 halves(__m512 v)
+{
+    return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+}
+
+INLINE void multiply_rows(const struct cpu_task *task, int begin, int end, const enum dtype type,
+                          const int bits, const int group_size, const int rows)
+{
+    const struct weight *w = task->w;
+    size_t row_bytes = weight_row_bytes(w), scale_bytes = weight_scale_row_bytes(w);
+    int part = (end - begin + OUTPUTS - 1) / OUTPUTS, row[MAX_ROWS];
+    struct tile t = {.n_in = w->n_in};
+
+    for (int r = 0; r < rows; r++) {
+        row[r] = r < task->n_rows ? r : task->n_rows - 1;
+        t.x[r] = prepared_row(task->prepared, row[r], w->n_in, group_size, bits);
+    }
+    for (int i = begin; i < begin + part; i++) {
+        __m512 acc[OUTPUTS * MAX_ROWS];
+        float sums[OUTPUTS * MAX_ROWS];
+        int at[OUTPUTS];
+
+        for (int o = 0; o < OUTPUTS; o++) {
+            at[o] = i + o * part < end ? i + o * part : end - 1; /* the last one more than once */
+            t.data[o] = (const uint8_t *)w->data + (size_t)at[o] * row_bytes;
+            t.scales[o] = (const uint8_t *)w->scales + (size_t)at[o] * scale_bytes;
+            if (w->format == WEIGHT_AFFINE)
+                t.biases[o] = (const uint8_t *)w->biases + (size_t)at[o] * scale_bytes;
+        }
+        multiply_tile(acc, &t, type, bits, group_size, rows);
+        for (int s = 0; s < OUTPUTS * rows; s += 4)
+            _mm_storeu_ps(sums + s, sums4(halves(acc[s]), halves(acc[s + 1]), halves(acc[s + 2]),
+                                          halves(acc[s + 3])));
+        for (int o = 0; o < OUTPUTS; o++)
+            for (int r = 0; r < rows; r++)
+                cpu_task_y(task, row[r])[at[o]] =
+                    sums[o * rows + r] + (task->bias ? task->bias[at[o]] : 0);
+    }
+}
+
+/* A function for each format and number of rows (three as four): see gemv_avx2.h. */
+#define MULTIPLY_ROWS(name, type, bits, group_size, rows)                                          \
+    static                                                                                         \
+        __attribute__((noinline)) void name##_##rows(const struct cpu_task *t, int begin, int end) \
+    {                                                                                              \
+        multiply_rows(t, begin, end, type, bits, group_size, rows);                                \
+    }
+#define MULTIPLY(name, type, bits, group_size)                                                     \
+    MULTIPLY_ROWS(name, type, bits, group_size, 1)                                                 \
+    MULTIPLY_ROWS(name, type, bits, group_size, 2)                                                 \
+    MULTIPLY_ROWS(name, type, bits, group_size, 4)                                                 \
+    static void name(const struct cpu_task *t, int begin, int end)                                 \
+    {                                                                                              \
+        (t->n_rows == 1 ? name##_1 : t->n_rows == 2 ? name##_2 : name##_4)(t, begin, end);         \
+    }
+#define MULTIPLY_AFFINE(name, bits, group_size)                                                    \
+    MULTIPLY(name##_f32, DTYPE_F32, bits, group_size)                                              \
+    MULTIPLY(name##_f16, DTYPE_F16, bits, group_size)                                              \
+    MULTIPLY(name##_bf16, DTYPE_BF16, bits, group_size)                                            \
+    static void name(const struct cpu_task *t, int begin, int end)                                 \
+    {                                                                                              \
+        enum dtype type = t->w->scale_type;                                                        \
+                                                                                                   \
+        (type == DTYPE_F32   ? name##_f32                                                          \
+         : type == DTYPE_F16 ? name##_f16                                                          \
+                             : name##_bf16)(t, begin, end);                                        \
+    }
+
+MULTIPLY(multiply_mxfp4, DTYPE_F8_E8M0, 4, 32)
+MULTIPLY(multiply_nvfp4, DTYPE_F8_E4M3, 4, 16)
+MULTIPLY_AFFINE(multiply_4_32, 4, 32)
+MULTIPLY_AFFINE(multiply_4_64, 4, 64)
+MULTIPLY_AFFINE(multiply_4_128, 4, 128)
+MULTIPLY_AFFINE(multiply_8_32, 8, 32)
+MULTIPLY_AFFINE(multiply_8_64, 8, 64)
+MULTIPLY_AFFINE(multiply_8_128, 8, 128)
+
+static void multiply_nibbles(const struct cpu_task *t, int begin, int end, void *scratch)
+{
+    (void)scratch;
+    if (t->w->format == WEIGHT_MXFP4)
+        multiply_mxfp4(t, begin, end);
+    else if (t->w->format == WEIGHT_NVFP4)
+        multiply_nvfp4(t, begin, end);
+    else if (t->w->group_size == 32)
+        multiply_4_32(t, begin, end);
+    else if (t->w->group_size == 64)
+        multiply_4_64(t, begin, end);
+    else
+        multiply_4_128(t, begin, end);
+}
+
+static void multiply_bytes(const struct cpu_task *t, int begin, int end, void *scratch)
+{
+    (void)scratch;
+    if (t->w->group_size == 32)
+        multiply_8_32(t, begin, end);
+    else if (t->w->group_size == 64)
+        multiply_8_64(t, begin, end);
+    else
+        multiply_8_128(t, begin, end);
+}
+
+const struct cpu_product avx512_gemv_nibbles = {
+    .name = "i8 rows, nibbles, VNNI",
+    .panel_cols = OUTPUTS,
+    .strip_rows = 1,
+    .strip_bytes = strip_bytes_4,
+    .prepare = prepare_4,
+    .multiply = multiply_nibbles,
+};
+
+const struct cpu_product avx512_gemv_bytes = {
+    .name = "i16 rows, bytes, VNNI",
+    .panel_cols = OUTPUTS,
+    .strip_rows = 1,
+    .strip_bytes = strip_bytes_8,
+    .prepare = prepare_8,
+    .multiply = multiply_bytes,
+};
