@@ -131,6 +131,13 @@ Where to compute without
 .B CLM_CPU
 The best instruction set that may be used: scalar, avx2, avx512 or neon.
 .TP
+.B CLM_CACHE_DIR
+The folder of what clm can make again, in place of
+.I ~/.cache/clm
+or
+.IR $XDG_CACHE_HOME/clm ;
+none: nothing is kept.
+.TP
 .B XDG_STATE_HOME
 Where clm chat keeps the lines that were typed, in place of
 .IR ~/.local/state .
@@ -143,6 +150,9 @@ When it is set, clm chat does not dim what the model thinks.
 The model that is used without
 .B \-m
 and CLM_MODEL.
+.TP
+.I ~/.cache/clm/tokenizers
+The tables of large tokenizers, which are slow to make: some three times the size of a tokenizer.json each. They may be removed at any time.
 .SH EXAMPLES
 A story:
 .PP

@@ -214,6 +214,15 @@ bool file_is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+void file_make_folders(char *path)
+{
+    for (char *slash = strchr(path + !!*path, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        mkdir(path, 0700);
+        *slash = '/';
+    }
+}
+
 int file_join(char *out, size_t size, const char *folder, const char *name, clm_error *err)
 {
     size_t length = strlen(folder);
@@ -373,6 +382,15 @@ file_writer *file_writer_open(const char *path, clm_error *err)
     return w;
 }
 
+file_writer *file_writer_open_own(const char *path, clm_error *err)
+{
+    file_writer *w = file_writer_open(path, err);
+
+    if (w)
+        (void)fchmod(w->fd, 0600);
+    return w;
+}
+
 int file_writer_write(file_writer *w, const void *data, size_t size, clm_error *err)
 {
     const char *p = data;
@@ -409,7 +427,7 @@ static void sync_folder(const char *path)
     close(fd);
 }
 
-int file_writer_commit(file_writer *w, clm_error *err)
+static int commit(file_writer *w, bool durable, clm_error *err)
 {
     int rc = -1;
 
@@ -417,7 +435,7 @@ int file_writer_commit(file_writer *w, clm_error *err)
         fail(err, CLM_ERR_IO, "cannot write %s: an earlier write failed", w->path);
         goto cleanup;
     }
-    if (fsync(w->fd)) {
+    if (durable && fsync(w->fd)) {
         fail_errno(err, "write", w->path, errno);
         goto cleanup;
     }
@@ -426,7 +444,8 @@ int file_writer_commit(file_writer *w, clm_error *err)
         fail_errno(err, "put in place", w->path, errno);
         goto cleanup;
     }
-    sync_folder(w->path);
+    if (durable)
+        sync_folder(w->path);
     rc = 0;
 
 cleanup:
@@ -434,6 +453,16 @@ cleanup:
         unlink(w->temporary);
     writer_free(w);
     return rc;
+}
+
+int file_writer_commit(file_writer *w, clm_error *err)
+{
+    return commit(w, true, err);
+}
+
+int file_writer_commit_soon(file_writer *w, clm_error *err)
+{
+    return commit(w, false, err);
 }
 
 void file_writer_abort(file_writer *w)

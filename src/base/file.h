@@ -41,6 +41,9 @@ char *file_read(const char *path, size_t max, size_t *size, clm_error *err);
 bool file_exists(const char *path);
 bool file_is_dir(const char *path);
 
+/* Makes the folders above a path that are missing, for their user alone. */
+void file_make_folders(char *path);
+
 /* Joins a folder and a name into out; -1 with the error when it does not fit. */
 int file_join(char *out, size_t size, const char *folder, const char *name, clm_error *err);
 
@@ -54,9 +57,14 @@ int file_join(char *out, size_t size, const char *folder, const char *name, clm_
 typedef struct file_writer file_writer;
 
 file_writer *file_writer_open(const char *path, clm_error *err);
+/* For its user alone, whatever was there. */
+file_writer *file_writer_open_own(const char *path, clm_error *err);
 int file_writer_write(file_writer *w, const void *data, size_t size, clm_error *err);
 int file_writer_commit(file_writer *w, clm_error *err); /* closes w in either case */
-void file_writer_abort(file_writer *w);                 /* NULL is fine */
+/* The same without waiting for the disk, for what can be checked and made again: after a failure
+ * of power the file may be there and not be whole. */
+int file_writer_commit_soon(file_writer *w, clm_error *err);
+void file_writer_abort(file_writer *w); /* NULL is fine */
 
 /* Could one be opened? To be asked before hours of work whose result is to be written. */
 int file_writer_try(const char *path, clm_error *err);

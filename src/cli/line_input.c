@@ -8,13 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/select.h>
-#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 #ifdef CLM_LIBEDIT
 #include <histedit.h>
 #endif
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/utf8.h"
 #include "cli/interrupt.h"
@@ -332,16 +332,6 @@ static enum line_result read_edited(line_input *in, const char *prompt, struct s
     return LINE_READ;
 }
 
-/* Makes a folder and those above it, from the first that is below the root. */
-static void make_folders(char *path)
-{
-    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        mkdir(path, 0700);
-        *slash = '/';
-    }
-}
-
 static void find_history(char *out, size_t size)
 {
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
@@ -362,7 +352,7 @@ static void save_history(line_input *in)
 
     if (!in->path[0])
         return;
-    make_folders(in->path);
+    file_make_folders(in->path);
     snprintf(name, sizeof name, "%s.%ld", in->path, (long)getpid());
     if (history(in->history, &event, H_SAVE, name) >= 0 && rename(name, in->path) == 0)
         return;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/thread.h"
+#include "cli/cache_folder.h"
 #include "cli/interrupt.h"
 #include "cli/locate.h"
 #include "engine/cache_file.h"
@@ -211,9 +212,13 @@ static int check_vocabulary(const tokenizer *t, const char *dir, clm_error *err)
 
 int session_open_tokenizer(struct session *s, const struct model_options *o, clm_error *err)
 {
+    char folder[4096];
+    const struct snapshot_place place = {
+        .folder = cache_folder(folder, sizeof folder, "tokenizers") ? folder : NULL};
+
     if (!s->dir[0] && locate_model(s->dir, sizeof s->dir, o->model, err))
         return -1;
-    s->tokenizer = tokenizer_open(s->dir, &cli_log, err);
+    s->tokenizer = tokenizer_open_kept(s->dir, &place, &cli_log, err);
     return s->tokenizer ? check_vocabulary(s->tokenizer, s->dir, err) : -1;
 }
 

@@ -13,6 +13,7 @@
 
 #define BPE_CHARACTERS 0x10000 /* those that have a place in char_ids */
 #define BPE_NEIGHBOUR_BITS 19
+#define BPE_NEIGHBOUR_WORDS (((size_t)1 << BPE_NEIGHBOUR_BITS) / 64)
 #define BPE_DISTURBED 0x10000
 #define BPE_LEAD 0x200000
 
@@ -95,11 +96,23 @@ struct bpe_scratch {
     struct bpe_words words;
 };
 
-/* model is the "model" object, without its merges; vocab is complete and stays where it is. */
-int bpe_open(struct bpe *b, const json *model, struct span merges, const struct vocab *vocab,
-             struct reader *r);
-/* Say how words will come, before the first bpe_encode. */
-int bpe_prepare(struct bpe *b, bool raw, struct reader *r);
+/* What bpe_prepare finds out, as it was found out before; see struct bpe. */
+struct bpe_tables {
+    bool raw;
+    int32_t *char_ids;
+    unsigned char *limits;
+    uint64_t *neighbours;
+    const uint64_t *disturbed; /* [BPE_DISTURBED / 64] */
+    const size_t *longest;     /* [256] */
+};
+
+/* model is the "model" object, without its merges; vocab is complete and stays where it is. ready,
+ * unless NULL, are the merges, which b then has as its own. */
+int bpe_open(struct bpe *b, const json *model, struct span merges, const struct bpe_pairs *ready,
+             const struct vocab *vocab, struct reader *r);
+/* Say how words will come, before the first bpe_encode. ready: the tables, where they are of such
+ * words, as above; or NULL. */
+int bpe_prepare(struct bpe *b, bool raw, const struct bpe_tables *ready, struct reader *r);
 void bpe_close(struct bpe *b); /* a zeroed one is fine */
 
 int bpe_encode(const struct bpe *b, struct bpe_scratch *scratch, const char *word, size_t n,

@@ -183,8 +183,8 @@ static int read_options(struct bpe *b, const json *model, struct reader *r)
     return 0;
 }
 
-int bpe_open(struct bpe *b, const json *model, struct span merges, const struct vocab *vocab,
-             struct reader *r)
+int bpe_open(struct bpe *b, const json *model, struct span merges, const struct bpe_pairs *ready,
+             const struct vocab *vocab, struct reader *r)
 {
     *b = (struct bpe){.vocab = vocab};
     for (int byte = 0; byte < 256; byte++) {
@@ -196,10 +196,12 @@ int bpe_open(struct bpe *b, const json *model, struct span merges, const struct 
         b->byte_ids[byte] =
             vocab_find(vocab, mapped, utf8_encode(byte_level_char((unsigned char)byte), mapped));
     }
-    if (read_options(b, model, r) || read_merges(b, merges, r)) {
+    if (read_options(b, model, r) || (!ready && read_merges(b, merges, r))) {
         bpe_close(b);
         return -1;
     }
+    if (ready)
+        b->merges = *ready;
     return 0;
 }
 
@@ -263,7 +265,7 @@ static int fill_neighbours(struct bpe *b, struct reader *r)
         return 0;
     if (merges_the_unspelled(b, &unspelled, r) || unspelled)
         return unspelled ? 0 : -1;
-    b->neighbours = mem_zeroed(((size_t)1 << BPE_NEIGHBOUR_BITS) / 64, sizeof *b->neighbours);
+    b->neighbours = mem_zeroed(BPE_NEIGHBOUR_WORDS, sizeof *b->neighbours);
     if (!b->neighbours)
         return no_memory(r);
     for (size_t i = 0; i < b->merges.count; i++) {
@@ -273,12 +275,25 @@ static int fill_neighbours(struct bpe *b, struct reader *r)
     return 0;
 }
 
-int bpe_prepare(struct bpe *b, bool raw, struct reader *r)
+static void take_tables(struct bpe *b, const struct bpe_tables *ready)
+{
+    b->char_ids = ready->char_ids;
+    b->limits = ready->limits;
+    b->neighbours = ready->neighbours;
+    memcpy(b->disturbed, ready->disturbed, sizeof b->disturbed);
+    memcpy(b->longest, ready->longest, sizeof b->longest);
+}
+
+int bpe_prepare(struct bpe *b, bool raw, const struct bpe_tables *ready, struct reader *r)
 {
     b->raw = raw;
     b->whole = mem_zeroed(b->vocab->n_ids ? b->vocab->n_ids : 1, sizeof *b->whole);
     if (!b->whole)
         return no_memory(r);
+    if (ready && ready->raw == raw) {
+        take_tables(b, ready);
+        return 0;
+    }
     b->char_ids = mem_alloc(BPE_CHARACTERS * sizeof *b->char_ids);
     if (!b->char_ids)
         return no_memory(r);

@@ -41,6 +41,15 @@ static void put(struct bpe_pairs *p, size_t rank)
     p->filter[bit / 64] |= (uint64_t)1 << bit % 64;
 }
 
+void bpe_pairs_shape(struct bpe_pairs *p, size_t n_slots, int filter_bits)
+{
+    p->mask = n_slots - 1;
+    p->rank_mask = 1;
+    while (p->rank_mask < p->count)
+        p->rank_mask = p->rank_mask << 1 | 1;
+    p->filter_shift = 64 - filter_bits;
+}
+
 /* Four bits of the filter or more for each merge: one in five pairs that do not merge is looked up
  * in vain; with twice the bits it would be one in nine, but more of them would come from afar. */
 int bpe_pairs_finish(struct bpe_pairs *p, clm_error *err)
@@ -52,11 +61,7 @@ int bpe_pairs_finish(struct bpe_pairs *p, clm_error *err)
         n *= 2;
     while (bits < 22 && (size_t)1 << bits < 4 * p->count)
         bits++;
-    p->mask = n - 1;
-    p->rank_mask = 1;
-    while (p->rank_mask < p->count)
-        p->rank_mask = p->rank_mask << 1 | 1;
-    p->filter_shift = 64 - bits;
+    bpe_pairs_shape(p, n, bits);
     p->slots = mem_zeroed(n, sizeof *p->slots);
     p->filter = mem_zeroed(((size_t)1 << bits) / 64, sizeof *p->filter);
     if (!p->slots || !p->filter || bpe_pairs_reserve(p, 1, err))

@@ -41,6 +41,8 @@ int bpe_pairs_reserve(struct bpe_pairs *p, size_t n, clm_error *err);
 int bpe_pairs_add(struct bpe_pairs *p, struct bpe_rule rule, clm_error *err);
 /* After the last one, and before any look: 0, or -1 without memory. */
 int bpe_pairs_finish(struct bpe_pairs *p, clm_error *err);
+/* What count, the number of slots and of the filter's bits, a power of two, say of the rest. */
+void bpe_pairs_shape(struct bpe_pairs *p, size_t n_slots, int filter_bits);
 void bpe_pairs_release(struct bpe_pairs *p);
 
 static inline uint64_t bpe_pair_hash(uint32_t left, uint32_t right)

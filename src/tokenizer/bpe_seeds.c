@@ -263,7 +263,7 @@ int bpe_fill_seeds(struct bpe *b, struct reader *r)
     int rc = -1;
 
     b->limits = mem_zeroed(BPE_CHARACTERS, 1);
-    b->neighbours = mem_zeroed(((size_t)1 << BPE_NEIGHBOUR_BITS) / 64, sizeof *b->neighbours);
+    b->neighbours = mem_zeroed(BPE_NEIGHBOUR_WORDS, sizeof *b->neighbours);
     if (!edges || !b->limits || !b->neighbours) {
         no_memory(r);
         goto cleanup;

@@ -101,21 +101,35 @@ static int open_wordpiece(struct model *m, const json *v, struct reader *r)
     return 0;
 }
 
-int text_model_open(struct model *m, const json *v, const struct bulk *bulk, struct reader *r)
+static int open_vocab(struct model *m, const json *v, const struct bulk *bulk, struct reader *r)
+{
+    if (m->ready && m->kind != MODEL_BPE)
+        return fail(r->err, CLM_ERR_FORMAT, "%s: the snapshot of a BPE model is of another one",
+                    r->name);
+    if (m->ready)
+        m->vocab = m->ready->vocab;
+    else if (m->kind == MODEL_UNIGRAM)
+        return read_vocab_list(&m->vocab, json_get(v, "vocab"), r);
+    else
+        return read_vocab_object(&m->vocab, bulk->vocab, r);
+    return 0;
+}
+
+int text_model_open(struct model *m, const json *v, const struct bulk *bulk,
+                    const struct snapshot *ready, struct reader *r)
 {
     int rc = -1;
 
-    *m = (struct model){0};
+    *m = (struct model){.ready = ready};
     r->part = "model";
     if (json_kind(v) != JSON_OBJECT)
         return fail(r->err, CLM_ERR_FORMAT, "%s: no model: is it a tokenizer.json?", r->name);
     if (find_kind(m, v, r))
         return -1;
-    if (m->kind == MODEL_UNIGRAM ? read_vocab_list(&m->vocab, json_get(v, "vocab"), r)
-                                 : read_vocab_object(&m->vocab, bulk->vocab, r))
+    if (open_vocab(m, v, bulk, r))
         goto cleanup;
     if (m->kind == MODEL_BPE)
-        rc = bpe_open(&m->bpe, v, bulk->merges, &m->vocab, r);
+        rc = bpe_open(&m->bpe, v, bulk->merges, ready ? &ready->merges : NULL, &m->vocab, r);
     else if (m->kind == MODEL_UNIGRAM)
         rc = unigram_open(&m->unigram, v, &m->vocab, r);
     else
@@ -127,8 +141,26 @@ cleanup:
     return rc;
 }
 
+/* What is not ours is not freed. */
+static void give_back(struct model *m)
+{
+    const struct snapshot *s = m->ready;
+    struct bpe *b = &m->bpe;
+
+    if (s && !snapshot_not_lent(s, m->vocab.text))
+        m->vocab = (struct vocab){0};
+    if (s && !snapshot_not_lent(s, b->merges.slots))
+        b->merges = (struct bpe_pairs){0};
+    if (s && !snapshot_not_lent(s, b->char_ids)) {
+        b->char_ids = NULL;
+        b->limits = NULL;
+        b->neighbours = NULL;
+    }
+}
+
 void text_model_close(struct model *m)
 {
+    give_back(m);
     bpe_close(&m->bpe);
     unigram_close(&m->unigram);
     vocab_release(&m->vocab);
@@ -142,7 +174,9 @@ bool model_takes_bytes(const struct model *m)
 int model_prepare(struct model *m, bool raw_bytes, struct reader *r)
 {
     r->part = "model";
-    return m->kind == MODEL_BPE ? bpe_prepare(&m->bpe, raw_bytes, r) : 0;
+    return m->kind == MODEL_BPE
+               ? bpe_prepare(&m->bpe, raw_bytes, m->ready ? &m->ready->tables : NULL, r)
+               : 0;
 }
 
 static int add_unknown_word(const struct model *m, struct token_list *out, clm_error *err)

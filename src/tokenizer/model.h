@@ -3,6 +3,7 @@
 #define TOKENIZER_MODEL_H
 
 #include "tokenizer/bpe.h"
+#include "tokenizer/snapshot.h"
 #include "tokenizer/unigram.h"
 
 enum model_kind { MODEL_BPE, MODEL_UNIGRAM, MODEL_WORDPIECE, MODEL_WORDLEVEL };
@@ -17,6 +18,7 @@ struct wordpiece {
 
 struct model {
     enum model_kind kind;
+    const struct snapshot *ready; /* what has the tables of vocab and bpe; NULL: they are ours */
     struct vocab vocab;
     struct bpe bpe;
     struct unigram unigram;
@@ -29,8 +31,10 @@ struct model_scratch {
     struct strbuf text;
 };
 
-/* v is the "model" object; what was cut out of it is in bulk. */
-int text_model_open(struct model *m, const json *v, const struct bulk *bulk, struct reader *r);
+/* v is the "model" object; what was cut out of it is in bulk, or, read already, in ready, which
+ * then must outlive m; else NULL. */
+int text_model_open(struct model *m, const json *v, const struct bulk *bulk,
+                    const struct snapshot *ready, struct reader *r);
 void text_model_close(struct model *m); /* a zeroed one is fine */
 
 /* Whether the model can take words as bytes that are meant in the byte-level alphabet; and the

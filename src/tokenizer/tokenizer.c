@@ -21,6 +21,7 @@ void tokenizer_close(tokenizer *t)
     postprocessor_close(&t->postprocessor);
     decoder_close(&t->decoder);
     effects_close(&t->effects);
+    snapshot_close(&t->snapshot);
     arena_close(t->memory);
     mem_free(t);
 }
@@ -80,9 +81,10 @@ static bool ends_in_bytes(const tokenizer *t)
 static int build(tokenizer *t, const json *file, const struct bulk *bulk,
                  const struct config_files *files, struct reader *r)
 {
+    const struct snapshot *ready = t->snapshot.data ? &t->snapshot : NULL;
     bool cleanup = false;
 
-    if (text_model_open(&t->model, json_get(file, "model"), bulk, r) ||
+    if (text_model_open(&t->model, json_get(file, "model"), bulk, ready, r) ||
         normalizer_open(&t->normalizer, json_get(file, "normalizer"), t->table, r) ||
         pretokenizer_open(&t->pretokenizer, json_get(file, "pre_tokenizer"), t->table, r) ||
         postprocessor_open(&t->postprocessor, json_get(file, "post_processor"), r) ||
@@ -97,7 +99,8 @@ static int build(tokenizer *t, const json *file, const struct bulk *bulk,
     return model_prepare(&t->model, t->pretokenizer.raw_bytes, r);
 }
 
-static tokenizer *build_new(const json *file, const struct bulk *bulk,
+/* The snapshot becomes the tokenizer's, or is closed. */
+static tokenizer *build_new(const json *file, const struct bulk *bulk, struct snapshot *snapshot,
                             const struct config_files *files, const char *name, clm_error *err)
 {
     tokenizer *t = mem_zeroed(1, sizeof *t);
@@ -107,6 +110,10 @@ static tokenizer *build_new(const json *file, const struct bulk *bulk,
         t->memory = arena_open(0);
     if (t && t->memory)
         t->table = arena_array(t->memory, uint8_t, UNICODE_TABLE_SIZE);
+    if (t)
+        t->snapshot = *snapshot;
+    else
+        snapshot_close(snapshot);
     if (!t || !t->table) {
         tokenizer_close(t);
         return fail_null(err, CLM_ERR_NOMEM, "%s: no memory for the tokenizer", name);
@@ -122,8 +129,10 @@ static tokenizer *build_new(const json *file, const struct bulk *bulk,
 
 /* From the text of tokenizer.json and the parsed files beside it. */
 static tokenizer *build_from_text(const char *text, size_t size, const struct config_files *files,
-                                  const char *name, clm_error *err)
+                                  const char *name, const struct snapshot_place *place,
+                                  clm_error *err)
 {
+    struct snapshot none = {0};
     struct bulk bulk;
     json *file = NULL;
     tokenizer *t = NULL;
@@ -131,9 +140,34 @@ static tokenizer *build_from_text(const char *text, size_t size, const struct co
     if (!bulk_split(&bulk, text, size, name, err))
         file = json_parse(bulk.rest.data ? bulk.rest.data : "", bulk.rest.size, name, err);
     if (file)
-        t = build_new(file, &bulk, files, name, err);
+        t = build_new(file, &bulk, &none, files, name, err);
+    if (t && place && t->model.kind == MODEL_BPE)
+        snapshot_keep(place, text, size, (struct span){bulk.rest.data, bulk.rest.size},
+                      &t->model.bpe);
     json_free(file);
     bulk_release(&bulk);
+    return t;
+}
+
+/* The same from a snapshot; NULL where there is none, or anything is not as it should be. */
+static tokenizer *build_from_snapshot(const char *text, size_t size,
+                                      const struct config_files *files, const char *name,
+                                      const struct snapshot_place *place)
+{
+    struct bulk none = {0};
+    struct snapshot snapshot;
+    clm_error ignored = {0};
+    json *file;
+    tokenizer *t = NULL;
+
+    if (!snapshot_find(&snapshot, place, text, size))
+        return NULL;
+    file = json_parse(snapshot.rest.s, snapshot.rest.n, name, &ignored);
+    if (file)
+        t = build_new(file, &none, &snapshot, files, name, &ignored);
+    else
+        snapshot_close(&snapshot);
+    json_free(file);
     return t;
 }
 
@@ -144,7 +178,7 @@ tokenizer *tokenizer_parse(const char *text, size_t size, const char *config, si
     tokenizer *t = NULL;
 
     if (second || !config)
-        t = build_from_text(text, size, &(struct config_files){.config = second}, name, err);
+        t = build_from_text(text, size, &(struct config_files){.config = second}, name, NULL, err);
     json_free(second);
     return t;
 }
@@ -165,6 +199,17 @@ static int read_optional(json **v, const char *dir, const char *name, clm_error 
 
 tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err)
 {
+    return tokenizer_open_kept(dir, &(struct snapshot_place){0}, log, err);
+}
+
+bool tokenizer_is_kept(const tokenizer *t)
+{
+    return t->snapshot.data;
+}
+
+tokenizer *tokenizer_open_kept(const char *dir, const struct snapshot_place *place,
+                               const struct log *log, clm_error *err)
+{
     char path[4096];
     struct file_map file = {0};
     json *config = NULL, *map = NULL, *added = NULL;
@@ -182,13 +227,15 @@ tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err
     if (file_exists(path)) {
         if (file_map(&file, path, err))
             goto cleanup;
-        t = build_from_text((const char *)file.data, file.size, &files, path, err);
+        t = build_from_snapshot((const char *)file.data, file.size, &files, path, place);
+        if (!t)
+            t = build_from_text((const char *)file.data, file.size, &files, path, place, err);
     } else {
         if (read_optional(&added, dir, "added_tokens.json", err) ||
             older_files_read(&text, dir, &files, path, sizeof path, err))
             goto cleanup;
         files.added = added;
-        t = build_from_text(text.data, text.size, &files, path, err);
+        t = build_from_text(text.data, text.size, &files, path, NULL, err);
     }
 
 cleanup:

@@ -42,7 +42,20 @@ typedef struct tokenizer tokenizer;
  */
 tokenizer *tokenizer_open(const char *dir, const struct log *log, clm_error *err);
 
-/* The same from memory; config, the text of a tokenizer_config.json, may be NULL. */
+/* Where the tables of large tokenizers are kept for the next opening; see tokenizer/snapshot.h. */
+struct snapshot_place {
+    const char *folder; /* absolute; NULL: they are not */
+    size_t least;       /* bytes of a tokenizer.json that is worth it; 0: a megabyte */
+};
+
+/* The same, fast for a large tokenizer.json of a BPE model whose tables are in the folder, and else
+ * with the tables put there. Nothing that is wrong with the folder is an error. */
+tokenizer *tokenizer_open_kept(const char *dir, const struct snapshot_place *place,
+                               const struct log *log, clm_error *err);
+bool tokenizer_is_kept(const tokenizer *t); /* whether its tables come from there */
+
+/* The same as tokenizer_open from memory; config, the text of a tokenizer_config.json, may be NULL.
+ */
 tokenizer *tokenizer_parse(const char *text, size_t size, const char *config, size_t config_size,
                            const char *name, clm_error *err);
 void tokenizer_close(tokenizer *t); /* NULL is fine */

@@ -10,11 +10,13 @@
 #include "tokenizer/normalize.h"
 #include "tokenizer/postprocess.h"
 #include "tokenizer/pretokenize.h"
+#include "tokenizer/snapshot.h"
 #include "tokenizer/tokenizer.h"
 
 struct tokenizer {
     arena *memory;  /* strings and tables of all the parts */
     uint8_t *table; /* unicode_table_fill */
+    struct snapshot snapshot;
     struct added added;
     struct normalizer normalizer;
     struct pretokenizer pretokenizer;

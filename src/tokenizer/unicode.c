@@ -105,13 +105,30 @@ bool unicode_is_word(int32_t c)
            !strcmp(category, "Nl") || !strcmp(category, "Pc");
 }
 
+/* Three quarters of the table need not be looked up one by one. */
+static const struct {
+    int32_t first, last;
+    uint8_t bits;
+} blocks[] = {
+    {0x3400, 0x4DBF, CHAR_LETTER}, /* ideographs */
+    {0x4E00, 0x9FFF, CHAR_LETTER},
+    {0xAC00, 0xD7A3, CHAR_LETTER}, /* syllables of Hangul */
+    {0xD800, 0xF8FF, 0},           /* surrogates, private use */
+};
+
 void unicode_table_fill(uint8_t *table)
 {
-    size_t next = 0;
+    size_t next = 0, block = 0;
 
-    for (int32_t c = 0; c < UNICODE_TABLE_SIZE; c++)
+    for (int32_t c = 0; c < UNICODE_TABLE_SIZE; c++) {
+        if (block < COUNT(blocks) && c == blocks[block].first) {
+            memset(table + c, blocks[block].bits, (size_t)(blocks[block].last + 1 - c));
+            c = blocks[block++].last;
+            continue;
+        }
         table[c] = (uint8_t)(category_bits(utf8proc_category_string(c)) |
                              (unicode_is_space(c) ? CHAR_SPACE : 0));
+    }
     for (; next < COUNT(category_additions) && category_additions[next].last < UNICODE_TABLE_SIZE;
          next++)
         for (int32_t c = category_additions[next].first; c <= category_additions[next].last; c++)

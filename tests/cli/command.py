@@ -29,6 +29,7 @@ def environment(**changes):
     env = {k: v for k, v in os.environ.items() if k not in ("CLM_MODEL", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE",
                                                           "HF_HOME")}
     env.setdefault("CLM_DEVICE", "cpu")
+    env["CLM_CACHE_DIR"] = "none"
     for name, value in changes.items():
         env.pop(name, None)
         if value is not None:

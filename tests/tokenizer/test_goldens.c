@@ -14,6 +14,8 @@
 #include "format/json.h"
 #include "tokenizer/tokenizer.h"
 
+#include "../base/temporary.h"
+
 #define MAX_FOLDERS 512
 #define MAX_SHOWN 5
 
@@ -180,19 +182,43 @@ static void check_info(struct run *run, const char *folder)
     json_free(info);
 }
 
-static void test_folder(void **state)
+/* Closes t. */
+static void check_folder(const struct folder *folder, tokenizer *t, const clm_error *err)
 {
-    const struct folder *folder = *state;
-    clm_error err = {0};
-    struct run run = {.name = folder->name, .t = tokenizer_open(folder->path, NULL, &err)};
+    struct run run = {.name = folder->name, .t = t};
 
-    CHECK(run.t, "%s", err.message);
+    CHECK(run.t, "%s", err->message);
     check_info(&run, folder->path);
     check_file(&run, folder->path, "goldens.json");
     check_file(&run, folder->path, "decode.json");
     tokenizer_close(run.t);
     CHECK(!run.failures, "%s: %d of %d checks failed", run.name, run.failures, run.checks);
     CHECK(run.checks, "%s: nothing to check", run.name);
+}
+
+static void test_folder(void **state)
+{
+    const struct folder *folder = *state;
+    clm_error err = {0};
+
+    check_folder(folder, tokenizer_open(folder->path, NULL, &err), &err);
+}
+
+/* The same with tables that were kept, where there are such. */
+static void test_kept(void **state)
+{
+    const struct folder *folder = *state;
+    const struct snapshot_place place = {.folder = temporary_path("kept"), .least = 1};
+    clm_error err = {0};
+    tokenizer *t;
+
+    temporary_clear();
+    tokenizer_close(tokenizer_open_kept(folder->path, &place, NULL, &err));
+    t = tokenizer_open_kept(folder->path, &place, NULL, &err);
+    if (t && tokenizer_is_kept(t))
+        check_folder(folder, t, &err);
+    else
+        tokenizer_close(t);
 }
 
 static void add_folders(const char *below)
@@ -233,7 +259,7 @@ static int compare_folders(const void *a, const void *b)
 
 int main(void)
 {
-    static struct CMUnitTest tests[MAX_FOLDERS];
+    static struct CMUnitTest tests[2 * MAX_FOLDERS];
 
     add_folders("");
     add_folders("/synthetic");
@@ -242,8 +268,10 @@ int main(void)
         return 77;
     }
     qsort(folders, n_folders, sizeof folders[0], compare_folders);
-    for (size_t i = 0; i < n_folders; i++)
-        tests[i] = (struct CMUnitTest){
-            .name = folders[i].name, .test_func = test_folder, .initial_state = &folders[i]};
-    return _cmocka_run_group_tests("goldens", tests, n_folders, NULL, NULL);
+    for (size_t i = 0; i < 2 * n_folders; i++)
+        tests[i] = (struct CMUnitTest){.name = folders[i / 2].name,
+                                       .test_func = i % 2 ? test_kept : test_folder,
+                                       .initial_state = &folders[i / 2]};
+    return _cmocka_run_group_tests("goldens", tests, 2 * n_folders, temporary_setup,
+                                   temporary_teardown);
 }

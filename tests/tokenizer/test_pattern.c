@@ -180,12 +180,21 @@ static int fill_table(void **state)
     return 0;
 }
 
+/* Blocks of the table are not filled one character at a time. */
+static void test_unicode_table(void **state)
+{
+    (void)state;
+    for (int32_t c = 0; c < UNICODE_TABLE_SIZE; c++)
+        CHECK(table[c] == unicode_bits(c), "U+%04X: %d", (unsigned)c, table[c]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_scanners),
+        cmocka_unit_test(test_unicode_table),
     };
 
     return cmocka_run_group_tests_name("pattern", tests, fill_table, NULL);
