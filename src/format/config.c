@@ -294,6 +294,13 @@ bool config_has(const config *c, const char *key)
     return peek(c, key) != NULL;
 }
 
+bool config_root_has(const config *c, const char *key)
+{
+    const json *value = json_get(c->doc->root, key);
+
+    return value && json_kind(value) != JSON_NULL;
+}
+
 bool config_is_null(config *c, const char *key)
 {
     struct entry *e = find(c, key);

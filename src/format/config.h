@@ -26,6 +26,9 @@ void config_close(config *c); /* the root; NULL is fine */
 
 bool config_has(const config *c, const char *key); /* there, and not null; does not count as read */
 
+/* The same of the whole file's object, whichever c is of it. */
+bool config_root_has(const config *c, const char *key);
+
 /* Keys of an object in JSON count where c does not have them, as if they were read. Once for a
  * file. A failure is that of c. */
 void config_defaults(config *c, const char *text);

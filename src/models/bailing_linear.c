@@ -160,6 +160,11 @@ static int bailing_linear_spec(struct spec *s, config *c, arena *a)
     struct moe_spec moe;
 
     mlp.bias = kind != V3 && config_bool_or(c, "use_bias", false);
+    if (kind == HYBRID)
+        config_require(
+            c, "num_key_value_heads num_shared_experts n_group topk_group first_k_dense_replace "
+               "rope_theta max_position_embeddings routed_scaling_factor head_dim kv_lora_rank "
+               "qk_rope_head_dim qk_nope_head_dim v_head_dim");
     moe = read_moe(c, mlp, kind);
     if (config_common(s, c, false, a))
         return -1;

@@ -1,6 +1,7 @@
 /* models/config_parts.c: the parts of a config.json that many families share, in the schema of
  * transformers before and since version 5. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "models/family.h"
@@ -156,7 +157,20 @@ void config_router_origin(const config *c, struct router_params *r)
 
 bool config_by_transformers(const config *c)
 {
-    return config_has(c, "transformers_version");
+    return config_root_has(c, "transformers_version") || config_has(c, "transformers_version");
+}
+
+void config_require(config *c, const char *keys)
+{
+    char key[64];
+    size_t n;
+
+    for (; *keys && !config_by_transformers(c); keys += n + (keys[n] == ' ')) {
+        n = strcspn(keys, " ");
+        snprintf(key, sizeof key, "%.*s", (int)n, keys);
+        if (!config_has(c, key) && !config_is_null(c, key))
+            config_fail(c, key, "it is missing");
+    }
 }
 
 bool config_layer_is_sparse(config *c, int layer)

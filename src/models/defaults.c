@@ -5,22 +5,140 @@
 
 #include "base/memory.h"
 
-/* What differs from the defaults in the families' code. */
+/* What differs from the defaults in the families' code, or has none there. */
 static const struct {
     const char *model_type, *keys;
 } of_mlx[] =
     {
-        {"cohere", "{\"rope_theta\": 8000000.0}"},
-        {"cohere2", "{\"rope_theta\": 50000.0}"},
+        {"afmoe",
+         "{\"vocab_size\": 200192, \"hidden_size\": 2048, \"intermediate_size\": 6144, "
+         "\"moe_intermediate_size\": 1024, \"num_hidden_layers\": 32, \"num_attention_heads\": 32, "
+         "\"rms_norm_eps\": 1e-05, \"sliding_window\": 2048}"},
+        {"cohere",
+         "{\"hidden_size\": 8192, \"num_hidden_layers\": 40, \"intermediate_size\": 22528, "
+         "\"num_attention_heads\": 64, \"vocab_size\": 256000, \"rope_theta\": 8000000.0}"},
+        {"cohere2",
+         "{\"hidden_size\": 4096, \"num_hidden_layers\": 32, \"intermediate_size\": 14336, "
+         "\"num_attention_heads\": 32, \"vocab_size\": 256000, \"rope_theta\": 50000.0}"},
+        {"deepseek", "{\"vocab_size\": 102400, \"hidden_size\": 4096, \"intermediate_size\": "
+                     "11008, \"moe_intermediate_size\": 1407, \"num_hidden_layers\": 30, "
+                     "\"num_attention_heads\": 32, \"rms_norm_eps\": 1e-06}"},
+        {"deepseek_v2", "{\"vocab_size\": 102400, \"hidden_size\": 4096, \"intermediate_size\": "
+                        "11008, \"moe_intermediate_size\": 1407, \"num_hidden_layers\": 30, "
+                        "\"num_attention_heads\": 32, \"rms_norm_eps\": 1e-06}"},
+        {"deepseek_v3",
+         "{\"vocab_size\": 102400, \"hidden_size\": 4096, \"intermediate_size\": 11008, "
+         "\"moe_intermediate_size\": 1407, \"num_hidden_layers\": 30, \"num_attention_heads\": 32, "
+         "\"num_experts_per_tok\": 1, \"rms_norm_eps\": 1e-06}"},
+        {"deepseek_v32",
+         "{\"vocab_size\": 102400, \"hidden_size\": 4096, \"index_head_dim\": 128, "
+         "\"index_n_heads\": 64, \"index_topk\": 2048, \"intermediate_size\": 11008, "
+         "\"moe_intermediate_size\": 1407, \"num_hidden_layers\": 30, \"num_attention_heads\": 32, "
+         "\"num_experts_per_tok\": 1, \"rms_norm_eps\": 1e-06}"},
+        {"deepseek_v41",
+         "{\"vocab_size\": 129280, \"hidden_size\": 5120, \"num_hidden_layers\": 40}"},
+        {"deepseek_v41_text",
+         "{\"vocab_size\": 129280, \"hidden_size\": 5120, \"num_hidden_layers\": 40}"},
+        {"ernie4_5_moe", "{\"moe_layer_interval\": 1}"},
         {"exaone_moe", "{\"routed_scaling_factor\": 2.5}"},
+        {"falcon_h1", "{\"hidden_size\": 1024, \"intermediate_size\": 2048, \"mamba_d_conv\": 4, "
+                      "\"mamba_d_state\": 128, \"mamba_n_heads\": 24, \"num_attention_heads\": 8, "
+                      "\"num_hidden_layers\": 36, \"rms_norm_eps\": 1e-05, \"vocab_size\": 32784}"},
+        {"gear", "{\"sliding_window\": 512}"},
         {"gemma2", "{\"query_pre_attn_scalar\": 144.0}"},
-        {"glm4_moe_lite", "{\"rope_theta\": 1000000.0, \"routed_scaling_factor\": 1.8}"},
+        {"gemma3",
+         "{\"hidden_size\": 1152, \"num_hidden_layers\": 26, \"intermediate_size\": 6912}"},
+        {"gemma3_text",
+         "{\"hidden_size\": 1152, \"num_hidden_layers\": 26, \"intermediate_size\": 6912}"},
+        {"gemma4", "{\"hidden_size\": 1536, \"num_hidden_layers\": 35, \"intermediate_size\": "
+                   "6144, \"sliding_window\": 512}"},
+        {"gemma4_text", "{\"hidden_size\": 1536, \"num_hidden_layers\": 35, \"intermediate_size\": "
+                        "6144, \"sliding_window\": 512}"},
+        {"gemma4_unified", "{\"hidden_size\": 1536, \"num_hidden_layers\": 35, "
+                           "\"intermediate_size\": 6144, \"sliding_window\": 512}"},
+        {"glm4_moe_lite",
+         "{\"vocab_size\": 154880, \"hidden_size\": 2048, \"intermediate_size\": 10240, "
+         "\"moe_intermediate_size\": 1536, \"num_hidden_layers\": 47, \"num_attention_heads\": 20, "
+         "\"num_experts_per_tok\": 4, \"rms_norm_eps\": 1e-05, \"rope_theta\": 1000000.0, "
+         "\"routed_scaling_factor\": 1.8}"},
+        {"gpt_oss",
+         "{\"num_hidden_layers\": 36, \"num_local_experts\": 128, \"vocab_size\": 201088, "
+         "\"rms_norm_eps\": 1e-05, \"hidden_size\": 2880, \"intermediate_size\": 2880, "
+         "\"num_attention_heads\": 64, \"sliding_window\": 128}"},
+        {"gptj", "{\"n_embd\": 4096, \"vocab_size\": 50400, \"n_head\": 16, \"n_layer\": 28}"},
+        {"joyai_llm_flash",
+         "{\"vocab_size\": 102400, \"hidden_size\": 4096, \"intermediate_size\": 11008, "
+         "\"moe_intermediate_size\": 1407, \"num_hidden_layers\": 30, \"num_attention_heads\": 32, "
+         "\"num_experts_per_tok\": 1, \"rms_norm_eps\": 1e-06}"},
+        {"kimi_k2",
+         "{\"vocab_size\": 102400, \"hidden_size\": 4096, \"intermediate_size\": 11008, "
+         "\"moe_intermediate_size\": 1407, \"num_hidden_layers\": 30, \"num_attention_heads\": 32, "
+         "\"num_experts_per_tok\": 1, \"rms_norm_eps\": 1e-06}"},
+        {"kimi_k25",
+         "{\"vocab_size\": 102400, \"hidden_size\": 4096, \"intermediate_size\": 11008, "
+         "\"moe_intermediate_size\": 1407, \"num_hidden_layers\": 30, \"num_attention_heads\": 32, "
+         "\"num_experts_per_tok\": 1, \"rms_norm_eps\": 1e-06}"},
+        {"kimi_k3", "{\"vocab_size\": 163840, \"hidden_size\": 7168, \"num_hidden_layers\": 93, "
+                    "\"num_attention_heads\": 96, \"intermediate_size\": 33792, \"rms_norm_eps\": "
+                    "1e-05, \"hidden_act\": \"situ\", \"num_experts_per_token\": 16}"},
+        {"kimi_vl",
+         "{\"vocab_size\": 102400, \"hidden_size\": 4096, \"intermediate_size\": 11008, "
+         "\"moe_intermediate_size\": 1407, \"num_hidden_layers\": 30, \"num_attention_heads\": 32, "
+         "\"num_experts_per_tok\": 1, \"rms_norm_eps\": 1e-06}"},
+        {"laguna", "{\"vocab_size\": 100352, \"hidden_size\": 2048, \"intermediate_size\": 8192, "
+                   "\"num_hidden_layers\": 40, \"num_attention_heads\": 48, \"rms_norm_eps\": "
+                   "1e-06, \"sliding_window\": 512}"},
+        {"longcat_flash_ngram",
+         "{\"ngram_vocab_size_ratio\": 78, \"emb_neighbor_num\": 4, \"emb_split_num\": 4}"},
+        {"minimax_m3_vl", "{\"hidden_size\": 6144, \"num_hidden_layers\": 60}"},
+        {"mixtral",
+         "{\"vocab_size\": 32000, \"hidden_size\": 4096, \"intermediate_size\": 14336, "
+         "\"num_hidden_layers\": 32, \"num_attention_heads\": 32, \"rms_norm_eps\": 1e-05}"},
+        {"muse_glimmer",
+         "{\"hidden_size\": 6656, \"num_hidden_layers\": 52, \"intermediate_size\": 19968, "
+         "\"num_attention_heads\": 32, \"vocab_size\": 202048}"},
+        {"nanbeige", "{\"num_loops\": 1}"},
+        {"nanochat", "{\"hidden_size\": 1280, \"num_hidden_layers\": 20, \"num_attention_heads\": "
+                     "10, \"vocab_size\": 65536, \"intermediate_size\": 5120}"},
+        {"nemotron-nas",
+         "{\"hidden_size\": 8192, \"num_hidden_layers\": 80, \"num_attention_heads\": 64, "
+         "\"rms_norm_eps\": 1e-05, \"vocab_size\": 128256, \"rope_theta\": 500000.0}"},
+        {"phi", "{\"vocab_size\": 51200, \"hidden_size\": 2560, \"num_attention_heads\": 32, "
+                "\"num_hidden_layers\": 32, \"intermediate_size\": 10240}"},
+        {"phi-msft",
+         "{\"num_vocab\": 51200, \"model_dim\": 2560, \"num_heads\": 32, \"num_layers\": 32}"},
+        {"phimoe", "{\"vocab_size\": 32064, \"hidden_size\": 4096, \"intermediate_size\": 6400, "
+                   "\"num_hidden_layers\": 32, \"num_attention_heads\": 32}"},
+        {"phixtral",
+         "{\"num_vocab\": 51200, \"model_dim\": 2560, \"num_heads\": 32, \"num_layers\": 32}"},
+        {"plamo2", "{\"hidden_size\": 4096, \"num_hidden_layers\": 32, \"intermediate_size\": "
+                   "13312, \"vocab_size\": 32000}"},
+        {"plamo3",
+         "{\"hidden_size\": 4096, \"num_hidden_layers\": 32, \"rms_norm_eps\": 1e-06, "
+         "\"num_attention_heads\": 32, \"intermediate_size\": 13312, \"vocab_size\": 32000}"},
+        {"qwen", "{\"hidden_size\": 2048, \"num_attention_heads\": 16, \"num_hidden_layers\": 24, "
+                 "\"intermediate_size\": 11008, \"vocab_size\": 151936}"},
+        {"qwen3_5", "{\"hidden_size\": 4096, \"intermediate_size\": 14336, \"num_hidden_layers\": "
+                    "32, \"num_attention_heads\": 32, \"vocab_size\": 151936}"},
+        {"starcoder2", "{\"vocab_size\": 49152}"},
+        {"step3p5", "{\"sliding_window\": 512}"},
+        {"talkie", "{\"hidden_size\": 5120, \"num_hidden_layers\": 40, \"num_attention_heads\": "
+                   "40, \"intermediate_size\": 13696, \"vocab_size\": 65540}"},
+        {"youtu_llm",
+         "{\"vocab_size\": 128256, \"hidden_size\": 2048, \"intermediate_size\": 6144, "
+         "\"num_hidden_layers\": 32, \"num_attention_heads\": 16, \"rms_norm_eps\": 1e-06}"},
 },
   of_transformers[] = {
       {"afmoe", "{\"route_scale\": 1.0}"},
+      {"apertus", "{\"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 12000000.0, "
+                  "\"factor\": 8.0, \"original_max_position_embeddings\": 8192, "
+                  "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0}}"},
       {"bitnet", "{\"rope_theta\": 500000.0}"},
       {"cohere", "{\"rope_theta\": 500000.0}"},
       {"cohere2", "{\"rope_theta\": 10000.0}"},
+      {"cwm", "{\"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 1000000.0, "
+              "\"factor\": 16.0, \"original_max_position_embeddings\": 8192, "
+              "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0}}"},
       {"deepseek_v3", "{\"routed_scaling_factor\": 2.5}"},
       {"dots1", "{\"rope_theta\": 10000.0, \"norm_topk_prob\": false}"},
       {"exaone4", "{\"rope_theta\": 10000.0}"},
@@ -31,6 +149,9 @@ static const struct {
       {"glm4_moe", "{\"rope_theta\": 10000.0, \"partial_rotary_factor\": 0.5}"},
       {"gpt_bigcode", "{\"activation_function\": \"gelu_pytorch_tanh\"}"},
       {"gpt_neox", "{\"partial_rotary_factor\": 0.25, \"hidden_act\": \"gelu\"}"},
+      {"gpt_oss", "{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 32.0, "
+                  "\"beta_fast\": 32.0, \"beta_slow\": 1.0, \"truncate\": false, "
+                  "\"original_max_position_embeddings\": 4096}}"},
       {"helium", "{\"rope_theta\": 100000.0}"},
       {"jais2", "{\"rope_theta\": 10000.0}"},
       {"kimi_linear", "{\"routed_scaling_factor\": 2.446}"},

@@ -8,4 +8,8 @@
  * family: an object in JSON; NULL: nothing. */
 const char *model_defaults(const char *model_type, bool transformers);
 
+/* Keys that a model's config.json must have unless transformers wrote it, beside those that its
+ * family asks for, with spaces between; NULL: none. */
+const char *model_required(const char *model_type);
+
 #endif

@@ -195,6 +195,9 @@ struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp);
  * them as 0, and does not divide the weight of a lone expert by itself. */
 void config_router_origin(const config *c, struct router_params *r);
 
+/* Keys, with spaces between, that must be there, be it as null, unless transformers wrote c. */
+void config_require(config *c, const char *keys);
+
 /* Whether config.json is one that transformers wrote: where mlx-lm computes another function than
  * transformers, such a checkpoint gets that of transformers, others that of mlx-lm. */
 bool config_by_transformers(const config *c);

@@ -135,16 +135,30 @@ static config *find_text(struct model *m, clm_error *err)
 }
 
 /* What the new schema leaves out counts as transformers has it, which wrote it; in the old one, as
- * mlx-lm does. */
+ * mlx-lm does. Of a model whose config is a part of another's, what is known of the whole's type
+ * comes first. */
 static void add_defaults(config *root, config *text)
 {
     const char *key = "transformers_version";
     int version = config_kind(root, key) == CONFIG_STRING ? atoi(config_string(root, key)) : 0;
     bool later = version >= 5 || (version > 0 && config_has(text, "rope_parameters"));
-    const char *keys = model_defaults(config_string_or(text, "model_type", ""), later);
+    const char *keys = model_defaults(config_string_or(root, "model_type", ""), later);
 
-    if (keys)
+    if (!keys)
+        keys = model_defaults(config_string_or(text, "model_type", ""), later);
+    if (keys && !(config_has(text, "rope_scaling") && strstr(keys, "rope_parameters")))
         config_defaults(text, keys);
+}
+
+/* Likewise. */
+static void check_required(config *root, config *text)
+{
+    const char *keys = model_required(config_string_or(root, "model_type", ""));
+
+    if (!keys)
+        keys = model_required(config_string_or(text, "model_type", ""));
+    if (keys)
+        config_require(text, keys);
 }
 
 /* m->config is open: spec and structure from it. adapter may be NULL. */
@@ -157,6 +171,7 @@ static int describe(struct model *m, struct adapter *adapter, clm_error *err)
     m->spec = arena_array(m->memory, struct spec, 1);
     if (!m->spec)
         return fail(err, CLM_ERR_NOMEM, "%s: no memory", config_path(m->config));
+    check_required(m->config, text);
     add_defaults(m->config, text);
     m->family->spec(m->spec, text, m->memory);
     m->spec->model_type = config_string(m->config, "model_type");

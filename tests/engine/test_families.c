@@ -9,6 +9,7 @@
 #include "../models/family_configs.h"
 #include "engine/engine.h"
 #include "format/json.h"
+#include "models/defaults.h"
 #include "testing.h"
 
 enum { N_TOKENS = 11, MAX_LAYERS = 64, MAX_VOCAB = 512 };
@@ -232,6 +233,65 @@ static void check_left_out(device *d, const char *whole, const struct left_out *
     model_close(m);
 }
 
+/* Without one key, which may be in an object inside. */
+static void check_required(device *d, const char *whole, const char *key, bool later)
+{
+    char quoted[80], text[4096], missing[96];
+    clm_error err = {0};
+    const char *inner = strstr(whole, "\"text_config\":"), *at, *end;
+    struct model *m;
+    int n;
+
+    snprintf(quoted, sizeof quoted, "\"%s\":", key);
+    at = strstr(inner ? inner : whole, quoted);
+    CHECK(at, "%s in %s", quoted, whole);
+    end = end_of_value(at + strlen(quoted));
+    end += *end == ',';
+    n = snprintf(text, sizeof text, "{%s%.*s%s", later ? "\"transformers_version\":\"5.0.0\"," : "",
+                 (int)(at - whole - 1), whole + 1, end);
+    CHECK(n > 0 && (size_t)n < sizeof text, "%s", whole);
+    if (end[-1] != ',' && text[n - (int)strlen(end) - 1] == ',') /* it was the last one */
+        memmove(text + n-- - strlen(end) - 1, end, strlen(end) + 1);
+    write_config(text, (size_t)n);
+    m = model_open(folder, d, NULL, &err);
+    snprintf(missing, sizeof missing, "%s\": it is missing", key);
+    CHECK(later || !m, "%s: runs without \"%s\"", whole, key);
+    CHECK(!m == !!err.code && !strstr(err.message, missing) == later, "%s without \"%s\"\n%s",
+          whole, key, err.message);
+    model_close(m);
+}
+
+/* What mlx-lm has no default for must be there, unless transformers has written the config. */
+static void test_required(void **state)
+{
+    clm_error err = {0};
+    device *d = device_cpu_open(1, &err);
+    int n = 0;
+
+    (void)state;
+    CHECK(d, "%s", err.message);
+    make_folder();
+    for (size_t i = 0; i < COUNT(family_configs); i++) {
+        json *parsed = json_parse(family_configs[i], strlen(family_configs[i]), "config", &err);
+        const char *keys = model_required(json_string(json_get(parsed, "model_type"), NULL));
+        bool by_transformers = json_get(parsed, "transformers_version") != NULL;
+
+        for (; keys && *keys && !by_transformers; n++) {
+            char key[64];
+
+            snprintf(key, sizeof key, "%.*s", (int)strcspn(keys, " "), keys);
+            keys += strlen(key) + (keys[strlen(key)] == ' ');
+            open_family(d, (int)i);
+            check_required(d, family_configs[i], key, false);
+            check_required(d, family_configs[i], key, true);
+        }
+        json_free(parsed);
+    }
+    CHECK(n > 100, "%d keys", n);
+    remove_folder();
+    d->ops->close(d);
+}
+
 static void test_left_out(void **state)
 {
     clm_error err = {0};
@@ -293,8 +353,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types_differ), cmocka_unit_test(test_all_there),
-        cmocka_unit_test(test_left_out),     cmocka_unit_test(test_names),
-        cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_left_out),     cmocka_unit_test(test_required),
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_mutations),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

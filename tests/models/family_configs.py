@@ -9,7 +9,7 @@ import pathlib
 import re
 import sys
 
-LEFT_OUT = {"architectures", "transformers_version", "torch_dtype", "dtype", "bos_token_id", "eos_token_id",
+LEFT_OUT = {"architectures", "torch_dtype", "dtype", "bos_token_id", "eos_token_id",
             "pad_token_id", "initializer_range", "use_cache", "attention_dropout", "quantization",
             "quantization_config", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"}
 
