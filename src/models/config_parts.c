@@ -63,14 +63,18 @@ struct temperature_spec config_temperature(config *c)
     return t;
 }
 
-/* Yarn's correction of the scores, squared because queries and keys would both have it. */
-static double yarn_scale(const struct rope_spec *r)
+/* Yarn's correction of the scores, squared because queries and keys would both have it. mlx-lm has
+ * it with rope_scaling of any type. */
+static double yarn_scale(config *c, const struct rope_spec *r)
 {
-    double m = 1;
+    config *scaling = config_object(c, "rope_scaling");
+    double factor = r->factor, all = r->kind == ROPE_YARN ? r->mscale_all_dim : 0;
 
-    if (r->kind == ROPE_YARN && r->factor > 1 && r->mscale_all_dim != 0)
-        m = 0.1 * r->mscale_all_dim * log(r->factor) + 1;
-    return m * m;
+    if (r->kind != ROPE_YARN && scaling && !config_by_transformers(c)) {
+        factor = config_float_or(scaling, "factor", 1);
+        all = config_float_or(scaling, "mscale_all_dim", 0);
+    }
+    return factor > 1 && all != 0 ? pow(0.1 * all * log(factor) + 1, 2) : 1;
 }
 
 struct mla_spec config_mla(config *c, double theta, arena *a)
@@ -95,7 +99,7 @@ struct mla_spec config_mla(config *c, double theta, arena *a)
     m.rope = config_rope(c, NULL, m.rope_dim, theta, a);
     m.rope.interleaved = config_bool_or(c, "rope_traditional", true);
     m.rope.interleaved = config_bool_or(c, "rope_interleave", m.rope.interleaved);
-    m.scale = (float)(yarn_scale(&m.rope) / sqrt((double)m.nope_dim + m.rope_dim));
+    m.scale = (float)(yarn_scale(c, &m.rope) / sqrt((double)m.nope_dim + m.rope_dim));
     config_ignore(c, "num_key_value_heads", "head_dim", "qk_head_dim", NULL);
     return m;
 }

@@ -47,7 +47,7 @@ static double original_positions(config *c, config *scaling, double otherwise)
 {
     const char *key = "original_max_position_embeddings";
 
-    if (config_has(c, "rope_parameters"))
+    if (config_by_transformers(c))
         otherwise = config_float_or(c, "max_position_embeddings", otherwise);
     otherwise = config_float_or(scaling, key, otherwise);
     otherwise = config_float_or(c, key, otherwise);
@@ -139,11 +139,11 @@ static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena 
         r->mscale_all_dim = config_float_or(scaling, "mscale_all_dim", 0);
         r->attention_factor = config_float_or(scaling, "attention_factor", 0);
         /* transformers takes the ratio of both only where it has both. */
-        if (r->attention_factor <= 0 && r->factor > 1 && config_has(c, "rope_parameters") &&
+        if (r->attention_factor <= 0 && r->factor > 1 && config_by_transformers(c) &&
             (config_float_or(scaling, "mscale", 0) == 0 || r->mscale_all_dim == 0))
             r->attention_factor = 0.1 * log(r->factor) + 1;
         r->no_truncate =
-            !config_bool_or(scaling, "truncate", true) && config_has(c, "rope_parameters");
+            !config_bool_or(scaling, "truncate", true) && config_by_transformers(c);
         if (!(r->beta_fast > 0 && r->beta_slow > 0))
             config_fail(scaling, "beta_fast", "beta_fast and beta_slow must be positive");
         return;

@@ -24,8 +24,10 @@ static void soften_router(config *c, struct moe_spec *moe, enum kind kind)
 
     moe->router.score = ROUTER_SOFTMAX_ALL;
     moe->router_bias = false;
-    if (kind == MISTRAL4)
+    if (kind == MISTRAL4) {
+        moe->router.normalize = config_bool_or(c, "norm_topk_prob", true);
         return;
+    }
     moe->router.normalize = false;
     moe->router.group_by_max = true;
     if (strcmp(method, "group_limited_greedy") == 0)

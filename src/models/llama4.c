@@ -17,7 +17,7 @@ static bool is_on(config *c, const char *key, bool otherwise)
 {
     if (config_kind(c, key) == CONFIG_NUMBER)
         return config_int(c, key) != 0;
-    return config_bool_or(c, key, otherwise);
+    return !config_is_null(c, key) && config_bool_or(c, key, otherwise);
 }
 
 static bool turns(config *c, int layer)
@@ -88,6 +88,7 @@ static int llama4_spec(struct spec *s, config *c, arena *a)
     wide.intermediate_size = config_int(c, "intermediate_size_mlp");
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= !dense; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 500000, a);
     attention.rope.interleaved = true;
     attention.qk_norm_after_rope = true;
