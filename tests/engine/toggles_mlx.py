@@ -1,0 +1,69 @@
+"""Writes toggles_mlx.h: small configs with one key other than in the shared goldens, and the logits that mlx-lm computes for them.
+
+usage: toggles_mlx.py GOLDENS, the folder with models/. Weights follow from the names of tensors, which are mlx-lm's.
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+from mlx_lm import utils
+
+from hashed import LEFT_OUT, floats, listed, strings, value
+
+TOKENS = [3, 17, 9, 30, 5, 22, 41, 7, 12, 33, 4, 19]
+GONE = "left out"  # the key is not in config.json
+CASES = [
+    ("longcat_flash", {"tie_word_embeddings": True}),
+    ("mimo_v2_flash", {"tie_word_embeddings": True}),
+    ("nemotron_h", {"tie_word_embeddings": True}),
+    ("llama4", {"text_config": {"attn_temperature_tuning": None}}),
+    ("mistral4", {"num_experts_per_tok": 1}),
+    ("ministral3", {"rope_parameters": {"mscale": GONE}}),
+    ("mellum", {"rope_parameters": {"full_attention": {"original_max_position_embeddings": GONE}}}),
+    ("kimi_k3", {"text_config": {"hidden_act": GONE}}),
+    ("nemotron-nas", {"rope_theta": GONE, "rms_norm_eps": GONE}),
+    ("mixtral", {"rms_norm_eps": GONE}),
+    ("nanbeige", {"num_loops": GONE}),
+    ("deepseek_v3", {"rope_scaling": {"type": GONE}}),
+]
+
+
+def changed(config, change):
+    """A value that is an object changes keys inside."""
+    out = dict(config)
+    for key, new in change.items():
+        if new == GONE:
+            out.pop(key)
+        else:
+            out[key] = changed(out[key], new) if isinstance(new, dict) else new
+    return out
+
+
+def case(goldens, fixture, change):
+    config = changed(json.loads((goldens / "models" / fixture / "config.json").read_text()), change)
+    kind, args = utils._get_classes(config)
+    shapes = {n: tuple(p.shape) for n, p in tree_flatten(kind(args.from_dict(config)).parameters())}
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        (path / "config.json").write_text(json.dumps(config))
+        mx.save_safetensors(str(path / "model.safetensors"),
+                            {n: mx.array(value(n, s).astype(np.float32)) for n, s in shapes.items()})
+        model, _ = utils.load_model(path)
+        logits = np.array(model(mx.array([TOKENS])).astype(mx.float32)[0, -1])
+    text = json.dumps({k: v for k, v in config.items() if k not in LEFT_OUT}, separators=(",", ":"))
+    return "    {%s,\n     %s,\n     {%s},\n     {%s}},\n" % (
+        json.dumps(f"{fixture} {json.dumps(change)}"), json.dumps(text), strings(listed(shapes)), floats(logits))
+
+
+mx.set_default_device(mx.cpu)
+goldens = pathlib.Path(sys.argv[1])
+text = "".join(case(goldens, *c) for c in CASES)
+(pathlib.Path(__file__).parent / "toggles_mlx.h").write_text(
+    "/* tests/engine/toggles_mlx.h: configs, tensors and last logits; written by toggles_mlx.py. */\n"
+    "#ifndef TOGGLES_MLX_H\n#define TOGGLES_MLX_H\n\n#include \"toggles.h\"\n\n// clang-format off\n"
+    "static const struct toggle toggles_mlx[] = {\n" + text + "};\n// clang-format on\n\n#endif\n")
