@@ -142,8 +142,7 @@ static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena 
         if (r->attention_factor <= 0 && r->factor > 1 && config_by_transformers(c) &&
             (config_float_or(scaling, "mscale", 0) == 0 || r->mscale_all_dim == 0))
             r->attention_factor = 0.1 * log(r->factor) + 1;
-        r->no_truncate =
-            !config_bool_or(scaling, "truncate", true) && config_by_transformers(c);
+        r->no_truncate = !config_bool_or(scaling, "truncate", true) && config_by_transformers(c);
         if (!(r->beta_fast > 0 && r->beta_slow > 0))
             config_fail(scaling, "beta_fast", "beta_fast and beta_slow must be positive");
         return;

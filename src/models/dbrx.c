@@ -57,6 +57,7 @@ static int dbrx_spec(struct spec *s, config *c, arena *a)
         return config_fail(c, "attn_config", "it is missing");
     if (config_common_named(s, c, &keys, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = (struct attention_spec){.n_heads = config_int_in(c, "n_heads", 1, 4096)};
     attention.n_kv_heads = config_int_or(attn, "kv_n_heads", 1);
     attention.head_dim = s->hidden_size / attention.n_heads;

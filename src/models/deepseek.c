@@ -38,6 +38,7 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
     }
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 10000, a);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {

@@ -194,6 +194,7 @@ static int deepseek_v41_spec(struct spec *s, config *c, arena *a)
         return config_fail(c, "engram_layer_ids", "engram memory is not there yet");
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     read_hyper(s, c, norm);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {

@@ -32,6 +32,7 @@ static int neox_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     /* mlx-lm, which reads no hidden_act, takes gelu by tanh; transformers' default is that by erf.
      */
     mlp = (struct mlp_spec){

@@ -36,6 +36,7 @@ static int gpt_oss_spec(struct spec *s, config *c, arena *a)
         return config_fail(c, "swiglu_limit", "a product clamped otherwise than at 7 with 1.702");
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 150000, a);
     attention.qkv_bias = attention.o_bias = config_bool_or(c, "attention_bias", true);
     attention.sinks = true;

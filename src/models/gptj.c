@@ -25,6 +25,7 @@ static int gptj_spec(struct spec *s, config *c, arena *a)
 
     if (config_common_named(s, c, &gptj_keys, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention.head_dim = s->hidden_size / n_heads;
     attention.scale = attention_scale(attention.head_dim);
     attention.rope = rope_plain(attention.head_dim, 10000);

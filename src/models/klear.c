@@ -33,6 +33,7 @@ static int klear_spec(struct spec *s, config *c, arena *a)
     moe.shared.intermediate_size = size <= 1 << 18 ? size * shared : 0;
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 10000, a);
     attention.q_norm = attention.k_norm = norm;
     s->final_norm = norm;

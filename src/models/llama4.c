@@ -88,7 +88,7 @@ static int llama4_spec(struct spec *s, config *c, arena *a)
     wide.intermediate_size = config_int(c, "intermediate_size_mlp");
     if (config_common(s, c, false, a))
         return -1;
-    s->tie_by_file |= !dense; /* mlx-lm reads the head there is */
+    s->tie_by_file |= !dense && s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 500000, a);
     attention.rope.interleaved = true;
     attention.qk_norm_after_rope = true;

@@ -81,7 +81,7 @@ static int longcat_flash_spec(struct spec *s, config *c, arena *a)
 
     if (config_common_named(s, c, &keys, false, a))
         return -1;
-    s->tie_by_file = true; /* mlx-lm reads the head there is */
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     if (strcmp(config_string_or(c, "model_type", ""), "longcat_flash_ngram") == 0)
         read_ngrams(s, c);
     mla = read_mla(c, s->hidden_size, a);

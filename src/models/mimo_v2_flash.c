@@ -52,7 +52,7 @@ static int mimo_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
-    s->tie_by_file = true; /* mlx-lm reads the head there is */
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     s->final_norm = norm;
     s->more_layers = true;
     for (int i = 0; i < s->n_layers; i++) {

@@ -84,7 +84,7 @@ static int muse_spark_spec(struct spec *s, config *c, arena *a)
                            (double)temperature);
     if (config_common(s, c, false, a))
         return -1;
-    s->tie_by_file = true; /* mlx-lm reads the head there is */
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     at = read_attention(c, s, norm, a);
     rope = at.rope;
     s->final_norm = norm;

@@ -20,7 +20,7 @@ static int nanochat_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
-    s->tie_by_file = true; /* mlx-lm reads the head there is */
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 10000, a);
     attention.q_norm = attention.k_norm = norm;
     attention.qk_norm_after_rope = true;

@@ -130,7 +130,7 @@ static int nemotron_h_spec(struct spec *s, config *c, arena *a)
     attention = config_attention_plain(c, s);
     if (config_by_transformers(c)) /* which does not read attention_bias */
         attention.qkv_bias = attention.o_bias = false;
-    s->tie_by_file = true; /* mlx-lm reads the head there is */
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         struct layer_spec *l = &s->layers[i];

@@ -27,6 +27,7 @@ static int phimoe_spec(struct spec *s, config *c, arena *a)
         moe.router.n_experts_per_token = 2; /* whatever the key says */
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 10000, a);
     attention.qkv_bias = attention.o_bias = config_bool_or(c, "attention_bias", true);
     attention.window = config_int_or(c, "sliding_window", 0);

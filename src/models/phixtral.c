@@ -23,6 +23,7 @@ static int phixtral_spec(struct spec *s, config *c, arena *a)
 
     if (config_common_named(s, c, &keys, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention.n_kv_heads = attention.n_heads;
     attention.head_dim = s->hidden_size / attention.n_heads;
     attention.scale = attention_scale(attention.head_dim);

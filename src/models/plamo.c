@@ -19,6 +19,7 @@ static int plamo_spec(struct spec *s, config *c, arena *a)
         return config_fail(c, "n_shared_head", "it is %d; it must be positive", shared);
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 10000, a);
     attention.n_kv_heads = (n_heads + shared - 1) / shared;
     attention.tiled = true;

@@ -45,7 +45,7 @@ static struct attention_spec attention_of(config *c)
         .q_norm = norm,
         .k_norm = norm,
         .qk_norm_span = QK_NORM_EACH,
-        .rope = rope_plain(head_dim, config_float_or(c, "rope_theta", 10000)),
+        .rope = rope_plain(head_dim, 10000),
         .scale = attention_scale(head_dim),
     };
 }

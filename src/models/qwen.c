@@ -55,6 +55,8 @@ static int qwen_spec(struct spec *s, config *c, arena *a)
     attention.q_norm = attention.k_norm = qwen2 ? none : norm;
     attention.rope = moe ? config_rope_parameters(c, attention.head_dim, 1000000, false, a)
                          : config_rope(c, NULL, attention.head_dim, 1000000, a);
+    if (strcmp(type, "qwen3") == 0 && !config_has(c, "rope_parameters"))
+        config_require(c, "rope_theta");
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         attention.window = window_of(c, moe, i);

@@ -24,6 +24,7 @@ static int qwen1_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, config_float_or(c, "rotary_emb_base", 10000), a);
     attention.n_kv_heads = attention.n_heads; /* num_key_value_heads is no key of Qwen 1 */
     attention.qkv_bias = true;

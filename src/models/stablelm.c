@@ -16,6 +16,7 @@ static int stablelm_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention_partial(c, s, 10000, a);
     attention.qkv_bias = config_bool_or(c, "use_qkv_bias", false);
     if (config_bool_or(c, "qk_layernorm", false)) {

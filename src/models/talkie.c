@@ -17,6 +17,7 @@ static int talkie_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 1000000, a);
     attention.rope.backward = true;
     attention.q_norm = attention.k_norm = norm;
