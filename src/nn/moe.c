@@ -9,30 +9,31 @@ struct first_products {
     tensor *gate, *mix; /* of its result: [T, 1], [T, 2] */
 };
 
-/* The router's, and where it reads what the shared expert reads, x, those of that in one go. */
-static struct first_products first_products(pass *p, const struct nn_moe *m, const tensor *read,
-                                            const tensor *x)
+/* The router's, of read; where it reads x, as the shared expert does, those of that in one go. */
+static struct first_products first_products(pass *p, const struct nn_moe *m, const tensor *read)
 {
+    const struct moe_spec *s = m->spec;
+    bool reads_x = s->router_norm.kind == NORM_NONE && s->expert_norm.kind == NORM_NONE;
     const struct nn_linear *l[5] = {&m->router};
     tensor *y[COUNT(l)];
     struct first_products f = {0};
     int n = 1, n_shared = 0;
 
-    if (m->spec->shared.intermediate_size && read == x) {
+    if (s->shared.intermediate_size && reads_x) {
         n_shared = nn_mlp_begin(&m->shared, l + n);
         n += n_shared;
-        if (m->spec->shared_gate)
+        if (s->shared_gate)
             l[n++] = &m->shared_gate;
-        if (m->spec->shared_mix)
+        if (s->shared_mix)
             l[n++] = &m->shared_mix;
     }
     nn_linears_careful(p, l, n, 1, read, y);
     f.logits = y[0];
     for (int i = 0; i < n_shared; i++)
         f.shared[i] = y[1 + i];
-    if (n_shared && m->spec->shared_mix)
+    if (n_shared && s->shared_mix)
         f.mix = y[--n];
-    if (n_shared && m->spec->shared_gate)
+    if (n_shared && s->shared_gate)
         f.gate = y[--n];
     return f;
 }
@@ -165,7 +166,7 @@ tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *r
         read = nn_norm(p, &m->expert_norm, raw, x->cols);
         routed = raw;
     }
-    first = first_products(p, m, nn_norm(p, &m->router_norm, routed, x->cols), x);
+    first = first_products(p, m, nn_norm(p, &m->router_norm, routed, x->cols));
     choose(p, m, first.logits, ids, weights);
     if (zero && !p->failed)
         p->ops->zero_experts(p->dev, ids, weights, zero, s->router.n_experts - s->n_zero_experts);

@@ -17,12 +17,10 @@ static void score_row(float *scores, const float *logits, const struct router_pa
     for (int i = 1; i < n; i++)
         max = fmaxf(max, logits[i]);
     for (int i = 0; i < n && p->score == ROUTER_SOFTMAX_ALL; i++)
-        sum += expf(logits[i] - max);
+        sum += scores[i] = expf(logits[i] - max);
     for (int i = 0; i < n; i++) {
-        scores[i] = logits[i];
-        if (p->score == ROUTER_SOFTMAX_ALL)
-            scores[i] = expf(logits[i] - max) / sum;
-        else if (p->score == ROUTER_SIGMOID)
+        scores[i] = p->score == ROUTER_SOFTMAX_ALL ? scores[i] / sum : logits[i];
+        if (p->score == ROUTER_SIGMOID)
             scores[i] = 1.0f / (1.0f + expf(-logits[i]));
         else if (p->score == ROUTER_SQRT_SOFTPLUS)
             scores[i] = sqrtf(fmaxf(logits[i], 0) + log1pf(expf(-fabsf(logits[i]))));
