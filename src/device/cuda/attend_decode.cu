@@ -142,6 +142,17 @@ static __device__ __forceinline__ void hide(float (&s)[NQ][4], const attend_args
         }
 }
 
+/* The same of the row that there is, where that is all: the lane's keys at or behind the end. */
+template <int NQ>
+static __device__ __forceinline__ void hide_late(float (&s)[NQ][4], int key, int end)
+{
+#pragma unroll
+    for (int n = 0; n < NQ; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            s[n][i] = key + i / 2 * 8 < end ? s[n][i] : -INFINITY;
+}
+
 template <int NQ>
 static __device__ __forceinline__ void shape_scores(float (&s)[NQ][4], const attend_args &a,
                                                     const struct work &w,
@@ -286,10 +297,14 @@ static __device__ __forceinline__ void weigh(float (&s)[NQ][4], struct found<DIM
                                              const attend_args &a, const struct work &w,
                                              const float (&factors)[NQ][2], int key)
 {
+    bool late = key + TILE > w.plain_to;
+
     shape_scores(s, a, w, factors, key);
-    if (a.kept || a.block_size || key < w.plain_from || key + TILE > w.plain_to ||
+    if (a.kept || a.block_size || key < w.plain_from || (late && !w.one_row) ||
         (key + TILE > w.hole && key < w.unplain_to))
         hide(s, a, w, key);
+    else if (late)
+        hide_late(s, key + threadIdx.x % 32 / 4, w.plain_to);
     soften(s, f);
 }
 
