@@ -435,47 +435,76 @@ static __device__ __forceinline__ void take_rows_of_x(uint8_t *shared, const str
 
 /* --- Experts --- */
 
-/* The experts of the row, by all threads of a block, of which there are as many as experts; the
- * first block writes them down, with what their answers are multiplied by. An expert's place is how
- * many are better. room: 2 n_experts + k numbers. */
-static __device__ __forceinline__ void route_row(int *ids, float *room,
+/* A number that is the greater the greater x is, never 0; NaN is none. */
+static __device__ __forceinline__ unsigned key_of(float x)
+{
+    unsigned bits = __float_as_uint(x + 0.0f); /* -0 is 0 */
+
+    return bits ^ (bits >> 31 ? ~0u : 1u << 31);
+}
+
+/* The experts of the row, by a warp that has all numbers at hand, and what they are chosen by, in
+ * weights [k]. */
+static __device__ __forceinline__ void choose_experts(int *ids, float *weights,
+                                                      const struct routing_ahead &r)
+{
+    const int each = ROUTED_EXPERTS / WARP;
+    int n = r.p.n_experts, lane = threadIdx.x % WARP;
+    float x[each], bias[each], sum = 0;
+    float2 seen = {-INFINITY, 0};
+    unsigned keys[each];
+
+#pragma unroll
+    for (int v = 0; v < each; v++) {
+        int i = lane + v * WARP;
+
+        x[v] = i < n ? r.logits[i] : -INFINITY;
+        bias[v] = i < n && r.p.bias ? r.p.bias[i] : 0;
+        seen.x = fmaxf(seen.x, x[v]);
+    }
+    seen.x = over_warp(seen.x, most_of());
+#pragma unroll
+    for (int v = 0; v < each && r.p.score == ROUTER_SOFTMAX_ALL; v++)
+        if (lane + v * WARP < n)
+            sum += expf(x[v] - seen.x);
+    seen.y = over_warp(sum, sum_of());
+#pragma unroll
+    for (int v = 0; v < each; v++) {
+        x[v] = score_of(x[v], seen, r.p);
+        keys[v] = lane + v * WARP < n ? key_of(r.p.bias ? or_least(x[v] + bias[v]) : x[v]) : 0;
+    }
+#pragma unroll 1
+    for (int j = 0; j < r.p.n_experts_per_token; j++) {
+        unsigned best = 0, at = ~0u;
+
+#pragma unroll
+        for (int v = 0; v < each; v++)
+            best = max(best, keys[v]);
+        best = __reduce_max_sync(~0u, best);
+#pragma unroll
+        for (int v = each - 1; v >= 0; v--)
+            at = keys[v] == best ? lane + v * WARP : at;
+        at = __reduce_min_sync(~0u, at);
+#pragma unroll
+        for (int v = 0; v < each; v++)
+            if (at == lane + v * WARP) {
+                keys[v] = 0;
+                ids[j] = (int)at;
+                weights[j] = x[v];
+            }
+    }
+}
+
+/* The same for all threads of a block; the first block writes them down, with what their answers
+ * are multiplied by. */
+static __device__ __forceinline__ void route_row(int *ids, float *weights,
                                                  const struct routing_ahead &r)
 {
-    int n = r.p.n_experts, k = r.p.n_experts_per_token, i = threadIdx.x, place = 0;
-    float *logits = room, *choice = room + n, *weights = room + 2 * n;
-    float score = 0, mine = 0;
-
-    if (i < n) {
-        logits[i] = r.logits[i];
-        mine = r.p.bias ? r.p.bias[i] : 0;
-    }
+    if (threadIdx.x < WARP)
+        choose_experts(ids, weights, r);
     __syncthreads();
-    if (i - i % WARP < n) {
-        float2 seen = look_at_logits(logits, r.p);
-
-        if (i < n) {
-            score = score_of(logits[i], seen, r.p);
-            mine = r.p.bias ? or_least(score + mine) : score;
-            choice[i] = mine;
-        }
-    }
-    __syncthreads();
-    if (i < n) {
-#pragma unroll 8
-        for (int j = 0; j < n; j++) {
-            float other = choice[j];
-
-            place += other > mine || (other == mine && j < i);
-        }
-        if (place < k) {
-            ids[place] = i;
-            weights[place] = score;
-        }
-    }
-    __syncthreads();
-    /* By a warp that has no expert, if there is one: it has the time. */
-    if (blockIdx.x == 0 && i / WARP == DIRECT_WARPS - 1) {
-        for (int j = i % WARP; j < k; j += WARP)
+    if (blockIdx.x == 0 && threadIdx.x / WARP == DIRECT_WARPS - 1) {
+        for (int j = threadIdx.x % WARP; j < r.p.n_experts_per_token; j += WARP)
             r.ids[j] = ids[j];
         finish_weights(r.weights, weights, r.p);
     }

@@ -16,7 +16,8 @@ enum {
     SHARED = 1024, /* bytes of shared memory that a block has besides what it asks for */
     /* Of the kernels of product_direct.cuh. */
     DIRECT_WARPS = 16,
-    CHUNK_BYTES = 128 /* of a row */
+    CHUNK_BYTES = 128,   /* of a row */
+    ROUTED_EXPERTS = 256 /* that a product may choose among */
 };
 
 struct part {

@@ -148,13 +148,23 @@ static __device__ __forceinline__ void use_pieces(float acc[4], const bunch<C, S
     }
 }
 
+/* What output o of the tile of the one row and part is added to, if to anything. */
+static __device__ __forceinline__ float read_before(const struct stream &s, const float *to,
+                                                    int tile, int in_tile)
+{
+    int o = tile * TILE + in_tile;
+
+    return to && tile < s.n_tiles && o < s.parts[0].n_out ? to[o] : 0;
+}
+
 /* Adds up the sums of the warps that share tiles, [KEEP, warps, 16, COLS], and writes the outputs
  * of kept tiles, the first of them first and the others a stride on; by the threads of these warps.
  */
 template <int C, int SHIFT, int PAIRS, int MODE>
 static __device__ __forceinline__ void
 put_tiles(const float *tiles, const float *squares, const struct choices &choices,
-          const struct stream &s, struct spot first, int kept, int stride, int thread)
+          const struct stream &s, struct spot first, int kept, int stride, int thread, bool known,
+          float before)
 {
     typedef direct<C, SHIFT, PAIRS> D;
 
@@ -175,16 +185,9 @@ put_tiles(const float *tiles, const float *squares, const struct choices &choice
             sum += PAIRS > 1 && s.halved ? from[0] + from[1] : from[0];
         if (MODE == PLAIN && s.norm.there && there)
             sum *= norm_factor(squares + r * DIRECT_WARPS, DIRECT_WARPS, s);
-        put_sum<MODE != PLAIN>(s, choices, p, in_tile, r, there, sum);
+        put_sum<MODE != PLAIN>(s, choices, p, in_tile, r, there, sum,
+                               MODE == PLAIN && PAIRS == 1 && known && i == thread, before);
     }
-}
-
-/* What a thread's output of the tile is added to. */
-static __device__ __forceinline__ float read_before(const struct stream &s, int tile)
-{
-    int o = tile * TILE + threadIdx.x % TILE;
-
-    return s.tail.to && tile < s.n_tiles && o < s.parts[0].n_out ? s.tail.to[o] : 0;
 }
 
 /* The same where a block has all choices of its tiles: what each expert answers, and these put
@@ -339,9 +342,15 @@ static __global__ void __launch_bounds__(32 * DIRECT_WARPS, 1)
         read_on<C, MODE>(&ahead, s, choices, n_chunks, mine, stride);
     }
     cuda_wait();
-    /* Of the tiles that are finished first, asked for before it is wanted. */
-    int tile = first.tile + threadIdx.x / TILE * stride;
-    float before = MODE == COMBINED && threadIdx.x < TILE * D::KEEP ? read_before(s, tile) : 0;
+    /* What the tiles that are finished first are added to, asked for before it is wanted. */
+    const float *to = MODE == COMBINED                                              ? s.tail.to
+                      : MODE == PLAIN && PAIRS == 1 && s.tail.kind == CUDA_TAIL_ADD ? s.tail.y
+                                                                                    : NULL;
+    int own = MODE == COMBINED ? threadIdx.x : mine * 32 + lane;
+    bool fresh = own < TILE * D::KEEP;
+    float before = 0;
+    if (to && fresh)
+        before = read_before(s, to, first.tile + own / TILE * stride, own % TILE);
 
     take_rows_of_x<C, SHIFT, PAIRS, MODE>(shared, s, l, first_chunk * D::CHUNK, pieces);
     __syncthreads();
@@ -383,16 +392,17 @@ static __global__ void __launch_bounds__(32 * DIRECT_WARPS, 1)
                 int at = first.tile + threadIdx.x / TILE * stride;
 
                 meet(-1, DIRECT_WARPS);
-                if (at != tile)
-                    before = read_before(s, at);
+                if (!fresh)
+                    before = read_before(s, to, at, threadIdx.x % TILE);
                 if (threadIdx.x < TILE * kept)
                     put_combined((float *)(shared + l.tiles) + odd * D::KEEP * DIRECT_WARPS * TILE,
                                  (const float *)(shared + l.weights), choices, s, at, before);
             } else {
                 meet(group, s.warps_k);
                 put_tiles<C, SHIFT, PAIRS, MODE>(tiles, squares, choices, s, first, kept, stride,
-                                                 mine * 32 + lane);
+                                                 own, fresh && to, before);
             }
+            fresh = false;
             first = now;
             kept = 0;
             odd = !odd;

@@ -380,7 +380,7 @@ bool cuda_stream_routes(const struct cuda_product *p, const struct cuda_routing 
 {
     int n = r->p.n_experts;
 
-    return goes_direct(codes_of(&p->w[0]), {.n_choices = 1}) && n <= 32 * DIRECT_WARPS &&
+    return goes_direct(codes_of(&p->w[0]), {.n_choices = 1}) && n <= ROUTED_EXPERTS &&
            r->p.score != ROUTER_SPARSE_MIXER && r->p.n_groups <= 1;
 }
 

@@ -539,12 +539,16 @@ static __device__ __noinline__ float glu_apart(float gate, float up, enum activa
     return glu_of(gate, up, act);
 }
 
-/* Output o of a part, of a row of y: with its bias, and added on where that comes behind. */
+/* Output o of a part, of a row of y: with its bias, and added on where that comes behind, to what
+ * is known or read now. */
 static __device__ __forceinline__ float put_output(const struct stream &s, const struct part &part,
-                                                   const float *bias, int64_t row, int o, float sum)
+                                                   const float *bias, int64_t row, int o, float sum,
+                                                   bool known, float before)
 {
     float *to = s.tail.y + row * s.tail.y_stride + o;
-    float before = s.tail.kind == CUDA_TAIL_ADD ? *to : 0;
+
+    if (s.tail.kind == CUDA_TAIL_ADD && !known)
+        before = *to;
 
     sum = bias ? sum + bias[o] : sum;
     part.y[row * part.y_stride + o] = sum;
@@ -556,9 +560,9 @@ static __device__ __forceinline__ float put_output(const struct stream &s, const
 /* The sum for one of a tile's 16 outputs in row r, if it is there; by all lanes of a warp, the
  * outputs of a row side by side. */
 template <bool CHOSEN = true>
-static __device__ __forceinline__ void put_sum(const struct stream &s,
-                                               const struct choices &choices, const struct spot &p,
-                                               int in_tile, int r, bool there, float sum)
+static __device__ __forceinline__ void
+put_sum(const struct stream &s, const struct choices &choices, const struct spot &p, int in_tile,
+        int r, bool there, float sum, bool known = false, float before = 0)
 {
     int which = part_of(p, s, in_tile), o = output_of(p, s, in_tile);
     const struct part &part = s.parts[which];
@@ -577,7 +581,7 @@ static __device__ __forceinline__ void put_sum(const struct stream &s,
 
         if (CHOSEN && bias && s.n_choices)
             bias += (size_t)choices.ids[p.row] * part.n_out;
-        sum = put_output(s, part, bias, row, o, sum);
+        sum = put_output(s, part, bias, row, o, sum, known, before);
     }
     if (s.paired) {
         float up = __shfl_down_sync(~0u, sum, TILE / 2);
@@ -718,7 +722,7 @@ static __global__ void add_slices(const __grid_constant__ struct stream s)
     const struct part &part = s.parts[p.part];
     int o = output_of(p, s, at % TILE);
     if (o < part.n_out)
-        put_output(s, part, part.bias, r, o, sum);
+        put_output(s, part, part.bias, r, o, sum, false, 0);
 }
 
 #endif
