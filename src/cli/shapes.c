@@ -61,9 +61,10 @@ const struct shape shapes[] = {
      "\"attention_bias\": false, \"tie_word_embeddings\": false"},
     {"mamba2-1.3b", 48,
      "\"model_type\": \"mamba2\", \"vocab_size\": 50288, \"hidden_size\": 2048,"
-     "\"num_heads\": 64, \"head_dim\": 64, \"state_size\": 128, \"n_groups\": 1,"
-     "\"conv_kernel\": 4, \"layer_norm_epsilon\": 1e-05, \"use_bias\": false,"
-     "\"use_conv_bias\": true, \"tie_word_embeddings\": true"},
+     "\"intermediate_size\": 4096, \"num_heads\": 64, \"head_dim\": 64, \"state_size\": 128,"
+     "\"n_groups\": 1, \"conv_kernel\": 4, \"time_step_rank\": \"auto\","
+     "\"time_step_limit\": [0.0, Infinity], \"layer_norm_epsilon\": 1e-05,"
+     "\"use_bias\": false, \"use_conv_bias\": true, \"tie_word_embeddings\": true"},
     {"falcon-h1-1.5b", 24,
      "\"model_type\": \"falcon_h1\", \"vocab_size\": 65537, \"hidden_size\": 2048,"
      "\"intermediate_size\": 4096, \"num_attention_heads\": 8, \"num_key_value_heads\": 2,"
