@@ -151,6 +151,14 @@ struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp)
     return moe;
 }
 
+void config_noaux_alone(config *c)
+{
+    const char *method = config_string_or(c, "topk_method", "noaux_tc");
+
+    if (strcmp(method, "noaux_tc") != 0 && !config_by_transformers(c))
+        config_fail(c, "topk_method", "unknown choice \"%s\" of experts", method);
+}
+
 void config_router_origin(const config *c, struct router_params *r)
 {
     if (config_by_transformers(c))

@@ -44,7 +44,9 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp, enum kind kind)
     if (kind == V2)
         config_ignore(c, "norm_topk_prob", "scoring_func", NULL);
     moe = config_moe_noaux(c, mlp);
-    if (kind != V3)
+    if (kind == V3)
+        config_noaux_alone(c);
+    else
         soften_router(c, &moe, kind);
     return moe;
 }

@@ -120,7 +120,7 @@ static const struct {
                  "\"intermediate_size\": 11008, \"vocab_size\": 151936}"},
         {"qwen3_5", "{\"hidden_size\": 4096, \"intermediate_size\": 14336, \"num_hidden_layers\": "
                     "32, \"num_attention_heads\": 32, \"vocab_size\": 151936}"},
-        {"starcoder2", "{\"vocab_size\": 49152}"},
+        {"starcoder2", "{\"rope_theta\": 100000.0, \"vocab_size\": 49152}"},
         {"step3p5", "{\"sliding_window\": 512}"},
         {"talkie", "{\"hidden_size\": 5120, \"num_hidden_layers\": 40, \"num_attention_heads\": "
                    "40, \"intermediate_size\": 13696, \"vocab_size\": 65540}"},

@@ -48,6 +48,7 @@ static int exaone_moe_spec(struct spec *s, config *c, arena *a)
     bool any_slides =
         config_by_transformers(c) && config_kind(c, "sliding_window") == CONFIG_NUMBER;
 
+    config_noaux_alone(c);
     if (config_common(s, c, false, a))
         return -1;
     attention = config_attention(c, s, 1000000, a);

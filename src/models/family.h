@@ -191,6 +191,9 @@ struct mlp_spec config_gated_mlp(config *c);
  * n_shared_experts. mlp gives the kind of each expert. */
 struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp);
 
+/* topk_method of others than transformers must be "noaux_tc", if it is there. */
+void config_noaux_alone(config *c);
+
 /* Where transformers wrote c, experts outside of the groups kept are never chosen; mlx-lm counts
  * them as 0, and does not divide the weight of a lone expert by itself. */
 void config_router_origin(const config *c, struct router_params *r);

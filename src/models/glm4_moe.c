@@ -20,6 +20,8 @@ static int glm4_moe_spec(struct spec *s, config *c, arena *a)
     struct moe_spec moe = config_moe_noaux(c, mlp);
     struct attention_spec attention;
 
+    if (!dots)
+        config_noaux_alone(c);
     if (first_sparse > 0)
         mlp.intermediate_size = config_int(c, "intermediate_size");
     if (config_common(s, c, false, a))

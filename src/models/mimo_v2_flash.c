@@ -50,6 +50,7 @@ static int mimo_spec(struct spec *s, config *c, arena *a)
     struct moe_spec moe = config_moe_noaux(c, mlp);
     struct attention_spec full = attention_of(c, false), sliding = attention_of(c, true);
 
+    config_noaux_alone(c);
     if (config_common(s, c, false, a))
         return -1;
     s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */

@@ -58,6 +58,7 @@ static int recurrent_gemma_spec(struct spec *s, config *c, arena *a)
     norm.eps = (float)config_float_or(c, "rms_norm_eps", 1e-6);
     if (config_common(s, c, true, a))
         return -1;
+    s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = read_attention(c, s, later, a);
     lru.activation = mlp.activation;
     lru.n_heads = attention.n_heads;

@@ -29,6 +29,7 @@ CASES = [
     ("nemotron-nas", {"rope_theta": GONE, "rms_norm_eps": GONE}),
     ("mixtral", {"rms_norm_eps": GONE}),
     ("nanbeige", {"num_loops": GONE}),
+    ("starcoder2", {"rope_theta": GONE}),
     ("deepseek_v3", {"rope_scaling": {"type": GONE}}),
 ]
 
