@@ -233,19 +233,20 @@ static double tolerance(const float *x, const float *w, int n, enum accuracy acc
 }
 
 /* What rounding weights adds to that: kernels for more than 32 rows may take weights of 4 bits to
- * within half of 1/255 of what the groups of 128 of them can say ranges over, here 3 max |w|. */
+ * within half of 1/127 of the largest magnitude that the groups of 512 of them can say, here at
+ * most 1.5 max |w|. */
 static double rounded_weights(const float *x, const float *w, int n)
 {
     double error = 0;
 
-    for (int g = 0; g < n; g += 128) {
+    for (int run = 0; run < n; run += 512) {
         double sum = 0, max_w = 0;
 
-        for (int i = g; i < n && i < g + 128; i++) {
+        for (int i = run; i < n && i < run + 512; i++) {
             sum += fabs((double)x[i]);
             max_w = fmax(max_w, fabs((double)w[i]));
         }
-        error += sum * 3 * max_w / 255 / 2;
+        error += sum * 1.5 * max_w / 127 / 2;
     }
     return error;
 }

@@ -17,7 +17,7 @@
  */
 #define ROWS 6
 #define COLS 16
-#define X_UNIT 32
+#define X_UNIT 32 /* numbers of 8 bits that share a step at most */
 #include "device/cpu/panels_avx2.h"
 
 #define BLOCK_I8 1024 /* numbers in a panel: 16 KB of codes, half of the smallest L1 */
@@ -31,6 +31,73 @@ struct panel {
 };
 
 _Static_assert(sizeof(struct panel) <= CPU_PRODUCT_SCRATCH, "a panel fits in the scratch");
+
+/* --- x
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* A part of a strip: ROWS rows, from some place in them on. */
+struct part {
+    const int32_t *x;   /* [n * bytes / 4, ROWS] */
+    const float *steps; /* [n / unit of x, ROWS] */
+    const float *sums;  /* [n / group, ROWS]: step times sum of the integers */
+};
+
+/* Numbers of x that share a step. */
+static inline int x_unit(int group_size, int bytes)
+{
+    return bytes == 2 || group_size < X_UNIT ? group_size : X_UNIT;
+}
+
+static inline size_t strip_size(int n_in, int group_size, int bytes)
+{
+    size_t n = (size_t)n_in;
+    size_t size =
+        ROWS * (n * (size_t)bytes +
+                sizeof(float) * (n / (size_t)x_unit(group_size, bytes) + n / (size_t)group_size));
+
+    return (size + 63) & ~(size_t)63;
+}
+
+static inline struct part strip_part(const uint8_t *strip, int n_in, int group_size, int bytes,
+                                     int k)
+{
+    const float *steps =
+        (const float *)(const void *)(strip + (size_t)ROWS * (size_t)n_in * (size_t)bytes);
+    const float *sums = steps + ROWS * (n_in / x_unit(group_size, bytes));
+
+    return (struct part){
+        .x = (const int32_t *)(const void *)strip + ROWS * (k * bytes / 4),
+        .steps = steps + ROWS * (k / x_unit(group_size, bytes)),
+        .sums = sums + ROWS * (k / group_size),
+    };
+}
+
+/* Row r of a strip from its n_in numbers x. */
+INLINE void prepare_row(void *strip, int r, const float *x, int n_in, int group_size,
+                        const int bytes)
+{
+    struct part whole = strip_part(strip, n_in, group_size, bytes, 0);
+    int32_t *to = (int32_t *)whole.x + r;
+    float *steps = (float *)whole.steps + r, *sums = (float *)whole.sums + r;
+    int unit = x_unit(group_size, bytes);
+    int32_t q[64]; /* a unit: 128 numbers of 16 bits at most */
+
+    for (int g = 0; g < n_in / group_size; g++)
+        sums[g * ROWS] = 0;
+    for (int i = 0; i < n_in; i += unit) {
+        float *step = steps + i / unit * ROWS, *sum = sums + i / group_size * ROWS;
+
+        if (bytes == 1)
+            *sum += avx2_quantise_i8((int8_t *)q, x + i, unit, step);
+        else
+            *sum += avx2_quantise_i16((int16_t *)q, x + i, unit, step);
+        if (bytes == 1)
+            avx2_order_bytes((int8_t *)q, unit);
+        for (int j = 0; j < unit * bytes / 4; j++, to += ROWS)
+            *to = q[j];
+    }
+}
 
 static size_t strip_bytes_i8(int n_in, int group_size)
 {

@@ -5,6 +5,7 @@
 #define DEVICE_CPU_MATMUL_AVX2_H
 
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 #include "device/cpu/matmul_kernels.h"
@@ -27,6 +28,16 @@ float avx2_quantise_i8(int8_t *q, const float *x, int n, float *step);
 
 /* Numbers of a row that exact products sum together: product_f32_avx2.c. */
 #define AVX2_SUM_BLOCK 512
+
+/* The step of a run of numbers whose largest is given, limit steps, and in *inverse what they are
+ * multiplied by. Runs that do not get to 1e-30 are taken for zeros. */
+INLINE float avx2_step(float most, float limit, float *inverse)
+{
+    *inverse = most > 1e-30f ? limit / most : 0;
+    if (!(most < INFINITY))
+        return NAN;
+    return most > 1e-30f ? most / limit : 0;
+}
 
 extern const struct cpu_product avx2_product_f32;   /* any format, exact */
 extern const struct cpu_product avx2_gemm_f32;      /* any format, many rows */

@@ -56,6 +56,38 @@ INLINE __m512i avx512_e2m1(__m512i codes)
     return _mm512_shuffle_epi8(table, codes);
 }
 
+/* v[i] = the i-th 32 bits of 32 bytes of each of 16 rows, from byte at on. */
+INLINE void avx512_load_transposed(__m512i v[8], const uint8_t *const rows[16], int at)
+{
+    __m512i t[8], u[8];
+
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) { /* rows 0 to 3 beside 4 to 7, 8 to 11 beside 12 to 15 */
+        int row = i < 4 ? i : i + 4;
+        __m256i low = _mm256_loadu_si256((const __m256i *)(rows[row] + at));
+
+        v[i] = _mm512_inserti64x4(_mm512_castsi256_si512(low),
+                                  _mm256_loadu_si256((const __m256i *)(rows[row + 4] + at)), 1);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        u[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+        u[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+        u[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+        u[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm512_shuffle_i64x2(u[i], u[4 + i], 0x88);
+        v[4 + i] = _mm512_shuffle_i64x2(u[i], u[4 + i], 0xDD);
+    }
+}
+
 /* Adds sums of 32 outputs from o on, of which there are n_cols, to a row of y, or begins with the
  * bias. */
 INLINE void avx512_add_row(const struct cpu_task *t, int row, const __m512 sums[2], int o,

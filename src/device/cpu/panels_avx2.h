@@ -1,10 +1,9 @@
-/* device/cpu/panels_avx2.h: panels of integer weights and strips of rows, for the products in
- * gemm_avx2.c and gemm_avx512.c. A file defines ROWS, of a strip, X_UNIT, the numbers of 8 bits
- * that share a step at most, and COLS, of a panel, a multiple of 8, and includes it.
+/* device/cpu/panels_avx2.h: panels of integer weights, for the products in gemm_avx2.c and
+ * gemm_avx512.c. A file defines COLS, of a panel, a multiple of 8, and includes it.
  *
  * A panel holds COLS outputs by some numbers of a row; in it 32 bits of each output lie side by
- * side: four numbers of 8 bits, or two of 16. In a strip it is 32 bits of each row. Of every 8
- * numbers of 8 bits those at even places come first, then those at odd ones.
+ * side: four numbers of 8 bits, or two of 16. Of every 8 numbers of 8 bits those at even places
+ * come first, then those at odd ones.
  */
 #ifndef DEVICE_CPU_PANELS_AVX2_H
 #define DEVICE_CPU_PANELS_AVX2_H
@@ -15,75 +14,6 @@
 
 /* What a panel is unpacked from; 2 to 8: affine of so many bits. */
 enum { E2M1 = 16 };
-
-/* A part of a strip: ROWS rows, from some place in them on. */
-struct part {
-    const int32_t *x;   /* [n * bytes / 4, ROWS] */
-    const float *steps; /* [n / unit of x, ROWS] */
-    const float *sums;  /* [n / group, ROWS]: step times sum of the integers */
-};
-
-/* --- x
- * ------------------------------------------------------------------------------------------------
- */
-
-/* Numbers of x that share a step. */
-static inline int x_unit(int group_size, int bytes)
-{
-    return bytes == 2 || group_size < X_UNIT ? group_size : X_UNIT;
-}
-
-static inline size_t strip_size(int n_in, int group_size, int bytes)
-{
-    size_t n = (size_t)n_in;
-    size_t size =
-        ROWS * (n * (size_t)bytes +
-                sizeof(float) * (n / (size_t)x_unit(group_size, bytes) + n / (size_t)group_size));
-
-    return (size + 63) & ~(size_t)63;
-}
-
-static inline struct part strip_part(const uint8_t *strip, int n_in, int group_size, int bytes,
-                                     int k)
-{
-    const float *steps =
-        (const float *)(const void *)(strip + (size_t)ROWS * (size_t)n_in * (size_t)bytes);
-    const float *sums = steps + ROWS * (n_in / x_unit(group_size, bytes));
-
-    return (struct part){
-        .x = (const int32_t *)(const void *)strip + ROWS * (k * bytes / 4),
-        .steps = steps + ROWS * (k / x_unit(group_size, bytes)),
-        .sums = sums + ROWS * (k / group_size),
-    };
-}
-
-/* Row r of a strip from its n_in numbers x. */
-INLINE void prepare_row(void *strip, int r, const float *x, int n_in, int group_size,
-                        const int bytes)
-{
-    struct part whole = strip_part(strip, n_in, group_size, bytes, 0);
-    int32_t *to = (int32_t *)whole.x + r;
-    float *steps = (float *)whole.steps + r, *sums = (float *)whole.sums + r;
-    int unit = x_unit(group_size, bytes);
-    int32_t q[64]; /* a unit: 128 numbers of 16 bits at most */
-
-    for (int g = 0; g < n_in / group_size; g++)
-        sums[g * ROWS] = 0;
-    for (int i = 0; i < n_in; i += unit) {
-        float *step = steps + i / unit * ROWS, *sum = sums + i / group_size * ROWS;
-
-        if (bytes == 1)
-            *sum += avx2_quantise_i8((int8_t *)q, x + i, unit, step);
-        else
-            *sum += avx2_quantise_i16((int16_t *)q, x + i, unit, step);
-        if (bytes == 1)
-            avx2_order_bytes((int8_t *)q, unit);
-        for (int j = 0; j < unit * bytes / 4; j++, to += ROWS)
-            *to = q[j];
-    }
-}
-
-/* --- weights */
 
 /* 32 numbers of 8 outputs into their places in a panel, of which to is the first. */
 INLINE void unpack_square(uint8_t *to, const uint8_t *const rows[8], int at, const int bits,

@@ -4,11 +4,7 @@
  * exactly. A run that holds something that is not a finite number gets a step that is not a number
  * either.
  */
-#include <math.h>
-
 #include "device/cpu/matmul_avx2.h"
-
-#define SMALLEST 1e-30f /* runs that do not get there are taken for zeros */
 
 /* The largest magnitude of n numbers, a multiple of 8. As integers NaN > infinity > all numbers. */
 INLINE float largest(const float *x, int n)
@@ -24,15 +20,6 @@ INLINE float largest(const float *x, int n)
     m = _mm_max_epi32(m, _mm_shuffle_epi32(m, _MM_SHUFFLE(1, 0, 3, 2)));
     m = _mm_max_epi32(m, _mm_shuffle_epi32(m, _MM_SHUFFLE(2, 3, 0, 1)));
     return _mm_cvtss_f32(_mm_castsi128_ps(m));
-}
-
-/* The step of a run and, in *inverse, what its numbers are multiplied by. */
-INLINE float step_of(float most, float limit, float *inverse)
-{
-    *inverse = most > SMALLEST ? limit / most : 0;
-    if (!(most < INFINITY))
-        return NAN;
-    return most > SMALLEST ? most / limit : 0;
 }
 
 INLINE __m256i rounded8(const float *x, __m256 inverse)
@@ -63,7 +50,7 @@ float avx2_quantise_i16(int16_t *q, const float *x, int n, float *step)
     __m256i sum = _mm256_setzero_si256();
     float inverse;
 
-    *step = step_of(largest(x, n), 32767, &inverse);
+    *step = avx2_step(largest(x, n), 32767, &inverse);
     for (int i = 0; i < n; i += 16) {
         __m256i v = rounded16(x + i, _mm256_set1_ps(inverse));
 
@@ -79,7 +66,7 @@ float avx2_quantise_i8(int8_t *q, const float *x, int n, float *step)
     __m256i sum = _mm256_setzero_si256();
     float inverse;
 
-    *step = step_of(largest(x, n), 127, &inverse);
+    *step = avx2_step(largest(x, n), 127, &inverse);
     for (int i = 0; i < n; i += 16) {
         __m256i v = rounded16(x + i, _mm256_set1_ps(inverse));
 
