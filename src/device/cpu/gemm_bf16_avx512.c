@@ -1,45 +1,41 @@
 /* device/cpu/gemm_bf16_avx512.c: bf16 weights by many rows, x rounded to bf16, sums in f32. An odd
  * last number gets a zero beside it. */
 #define PER 2
-#define BLOCK 1024 /* 64 KB, which come from the second cache */
+#define BLOCK 2048 /* 128 KB, which come from the second cache */
 #include "device/cpu/dense_avx512.h"
 
 /* Rounds to nearest, ties to even. */
-static void prepare_row(uint32_t *to, const float *x, int n)
+INLINE __m512i run_of(const float *x, int n)
 {
-    for (int i = 0; i < n; i += 32, to += 16 * ROWS) {
-        __m512 low = _mm512_maskz_loadu_ps(first_16(n - i), x + i);
-        __m512 high = _mm512_maskz_loadu_ps(first_16(n - i - 16), x + i + 16);
-        uint32_t pairs[16];
+    __m512 low = _mm512_maskz_loadu_ps(first_16(n), x);
+    __m512 high = _mm512_maskz_loadu_ps(first_16(n - 16), x + 16);
 
-        _mm512_storeu_si512(pairs, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-        for (int j = 0; j < 16 && i + 2 * j < n; j++)
-            to[j * ROWS] = pairs[j];
-    }
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
 static void unpack(struct panel *panel, const struct weight *w, int o, int n_cols, int k, int n)
 {
-    for (int part = 0; part < COLS; part += 8) {
-        const uint8_t *rows[8];
+    for (int half = 0; half < COLS; half += 16) {
+        const uint8_t *rows[16];
+        uint8_t last[16][32] = {0};
 
-        for (int c = 0; c < 8; c++)
+        for (int c = 0; c < 16; c++)
             rows[c] =
-                weight_data(w, o + (part + c < n_cols ? part + c : n_cols - 1)) + 2 * (size_t)k;
+                weight_data(w, o + (half + c < n_cols ? half + c : n_cols - 1)) + 2 * (size_t)k;
         for (int i = 0; i < n; i += 16) {
-            uint8_t last[8][32] = {0};
-            __m256i v[8];
+            int at = 2 * i;
+            __m512i v[8];
 
-            for (int c = 0; c < 8; c++) {
-                const uint8_t *p = rows[c] + 2 * i;
-
-                if (n - i < 16)
-                    p = memcpy(last[c], p, 2 * (size_t)(n - i));
-                v[c] = _mm256_loadu_si256((const __m256i *)p);
+            if (n - i < 16) {
+                for (int c = 0; c < 16; c++)
+                    rows[c] = memcpy(last[c], rows[c] + at, 2 * (size_t)(n - i));
+                at = 0;
             }
-            transpose8(v);
-            for (int j = 0; j < 8 && i + 2 * j < n; j++)
-                _mm256_store_si256((__m256i *)(panel->w + (i / 2 + j) * COLS + part), v[j]);
+            avx512_load_transposed(v, rows, at);
+#pragma GCC unroll 8
+            for (int j = 0; j < 8; j++)
+                if (i + 2 * j < n)
+                    _mm512_store_si512(panel->w + (i / 2 + j) * COLS + half, v[j]);
         }
     }
 }

@@ -4,10 +4,9 @@
 #define BLOCK 512 /* 64 KB, which come from the second cache */
 #include "device/cpu/dense_avx512.h"
 
-static void prepare_row(uint32_t *to, const float *x, int n)
+INLINE __m512i run_of(const float *x, int n)
 {
-    for (int i = 0; i < n; i++)
-        memcpy(to + i * ROWS, x + i, sizeof *to);
+    return _mm512_castps_si512(_mm512_maskz_loadu_ps(first_16(n), x));
 }
 
 static void unpack(struct panel *panel, const struct weight *w, int o, int n_cols, int k, int n)
