@@ -2,13 +2,16 @@
 """clm beside llama.cpp: the same shape, the same bytes per weight, turn by turn in one run.
 
     bench/compare.py [--clm build/clm] [--rounds 3] [--prompt 512] [--generate 64] [--threads 2]
+                     [--peer-python PYTHON] [--formats bf16 q8_0 q4_0 q4_k]
 
 Both get random weights in the shape of llama-3.2-1b: bf16 beside BF16, 8 bits in groups of 64 (8.5 bits a
-weight) beside Q8_0, 4 bits in groups of 64 (4.5 bits) beside Q4_0. Prints medians and their ratio, and what
-the machine could read and compute in the same run.
+weight) beside Q8_0, 4 bits in groups of 64 (4.5 bits) beside Q4_0 and Q4_K. Prints medians and their ratio,
+and what the machine could read and compute in the same run.
 
-The peer comes from PyPI (llama-cpp-python builds llama.cpp for this processor) into a virtual
-environment in the user's cache folder; its GGUF files lie beside it.
+The peer comes from PyPI (llama-cpp-python builds llama.cpp for this processor) into a virtual environment in
+the user's cache folder, with its GGUF files beside it, or is what --peer-python has: llama_cpp built otherwise,
+gguf and numpy. CLM_CPU=avx2 in the environment keeps clm to AVX2, as
+CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON" does a peer.
 """
 import argparse
 import json
@@ -20,7 +23,7 @@ import sys
 import time
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "clm-bench"
-FORMATS = {"bf16": 16, "q8_0": 8, "q4_0": 4}
+FORMATS = {"bf16": 16, "q8_0": 8, "q4_0": 4, "q4_k": 4}
 HIDDEN, LAYERS, INTERMEDIATE, KV, VOCAB = 2048, 16, 8192, 512, 128256
 
 
@@ -64,18 +67,20 @@ def write_gguf(kind):
     out.add_rope_dimension_count(64)
     out.add_vocab_size(VOCAB)
     out.add_tokenizer_model("no_vocab")
-    out.add_file_type({"bf16": 32, "q8_0": 7, "q4_0": 2}[kind])
+    out.add_file_type({"bf16": 32, "q8_0": 7, "q4_0": 2, "q4_k": 14}[kind])
 
     def matrix(name, rows, cols):
         if kind == "bf16":
             bits = (rng.integers(0, 2**16, rows * cols, dtype=np.uint16) & 0x807F) | 0x3C00
             out.add_tensor(name, bits.view(np.uint8).reshape(rows, cols * 2), raw_dtype=types.BF16)
             return
-        size, scale = (34, 0.0005) if kind == "q8_0" else (18, 0.008)
-        blocks = rng.integers(0, 256, (rows, cols // 32, size), dtype=np.uint8)
-        blocks[:, :, 0:2] = np.array([scale], dtype=np.float16).view(np.uint8)
-        out.add_tensor(name, blocks.reshape(rows, cols // 32 * size),
-                       raw_dtype=types.Q8_0 if kind == "q8_0" else types.Q4_0)
+        # Numbers and bytes of a block, and the scales it begins with; of Q4_K the second is of what is subtracted.
+        dtype, numbers, size, scales = {"q8_0": (types.Q8_0, 32, 34, [0.0005]),
+                                        "q4_0": (types.Q4_0, 32, 18, [0.008]),
+                                        "q4_k": (types.Q4_K, 256, 144, [0.0002, 0.0015])}[kind]
+        blocks = rng.integers(0, 256, (rows, cols // numbers, size), dtype=np.uint8)
+        blocks[:, :, 0:2 * len(scales)] = np.array(scales, dtype=np.float16).view(np.uint8)
+        out.add_tensor(name, blocks.reshape(rows, cols // numbers * size), raw_dtype=dtype)
 
     ones = np.ones(HIDDEN, dtype=np.float32)
     matrix("token_embd.weight", VOCAB, HIDDEN)
@@ -140,7 +145,7 @@ def run_clm(args, bits):
 
 
 def compare(args):
-    python = peer_python()
+    python = args.peer_python or peer_python()
     for kind in args.formats:
         subprocess.run([python, __file__, "--make", kind], check=True)
     print("%-6s %28s %28s" % ("", "prompt %d, tokens/s" % args.prompt, "generation %d, tokens/s" % args.generate))
@@ -174,6 +179,7 @@ def main():
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--generate", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peer-python", help="a Python with llama_cpp, gguf and numpy")
     parser.add_argument("--formats", nargs="*", default=list(FORMATS), choices=list(FORMATS))
     parser.add_argument("--make", choices=list(FORMATS), help=argparse.SUPPRESS)
     parser.add_argument("--peer", help=argparse.SUPPRESS)
