@@ -93,17 +93,22 @@ INLINE void avx512_load_transposed(__m512i v[8], const uint8_t *const rows[16], 
 INLINE void avx512_add_row(const struct cpu_task *t, int row, const __m512 sums[2], int o,
                            int n_cols, bool begin)
 {
-    for (int half = 0; half < 2; half++) {
-        int at = o + 16 * half;
-        __mmask16 mask = first_16(n_cols - 16 * half);
-        __m512 before = _mm512_setzero_ps();
+    float *y = cpu_task_y(t, row) + o;
+    const float *before = !begin ? y : t->bias ? t->bias + o : NULL;
+    __mmask16 a = 0xFFFF, b = 0xFFFF;
 
-        if (!begin)
-            before = _mm512_maskz_loadu_ps(mask, cpu_task_y(t, row) + at);
-        else if (t->bias)
-            before = _mm512_maskz_loadu_ps(mask, t->bias + at);
-        _mm512_mask_storeu_ps(cpu_task_y(t, row) + at, mask, _mm512_add_ps(before, sums[half]));
+    if (n_cols < 32) {
+        a = first_16(n_cols);
+        b = first_16(n_cols - 16);
     }
+    if (before) {
+        _mm512_mask_storeu_ps(y, a, _mm512_add_ps(_mm512_maskz_loadu_ps(a, before), sums[0]));
+        _mm512_mask_storeu_ps(y + 16, b,
+                              _mm512_add_ps(_mm512_maskz_loadu_ps(b, before + 16), sums[1]));
+        return;
+    }
+    _mm512_mask_storeu_ps(y, a, sums[0]);
+    _mm512_mask_storeu_ps(y + 16, b, sums[1]);
 }
 
 /* Calls for 32 outputs from o on of some rows of y. */
