@@ -16,6 +16,7 @@ import numpy as np
 # hidden, layers, intermediate, numbers of all keys, of a head, is the embedding the head too
 SHAPES = {"llama-3.2-1b": (2048, 16, 8192, 512, 64, True), "llama-3.1-8b": (4096, 32, 14336, 1024, 128, False)}
 VOCAB, GROUP = 128256, 64
+PIECE = 10 << 20  # written at a time, as huggingface_hub does: Linux keeps a file in pieces of up to what was written at once
 
 
 def matrices(shape):
@@ -90,11 +91,15 @@ def main():
         at += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with open(args.folder / "model.safetensors", "wb") as out:
-        out.write(len(text).to_bytes(8, "little"))
-        out.write(text)
+    rest = bytearray(len(text).to_bytes(8, "little") + text)
+    with open(args.folder / "model.safetensors", "wb", buffering=0) as out:
         for _, _, _, numbers in tensors(args.shape, args.bits, np.random.default_rng(1)):
-            numbers().tofile(out)
+            rest += memoryview(np.ascontiguousarray(numbers())).cast("B")
+            whole = len(rest) - len(rest) % PIECE
+            for at in range(0, whole, PIECE):
+                out.write(rest[at:at + PIECE])
+            del rest[:whole]
+        out.write(rest)
 
 
 if __name__ == "__main__":

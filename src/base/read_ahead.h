@@ -29,9 +29,9 @@ bool read_ahead_wanted(const struct file_part *parts, size_t n);
 bool read_ahead(const struct file_part *parts, size_t n,
                 bool (*go_on)(void *ctx, size_t done, size_t total), void *ctx);
 
-/* Let this process have the pages of n parts, in order, without the faults that using them would
- * take; go_on(ctx) is asked before every MAP_AHEAD bytes. Nothing where the system cannot. */
-#define MAP_AHEAD ((size_t)256 << 10)
+/* Let this process have the pages of n parts, in order, before they are used; go_on(ctx) is asked
+ * before every MAP_AHEAD bytes, as many as Linux maps at once where they lie in memory. */
+#define MAP_AHEAD ((size_t)64 << 10)
 void map_ahead(const struct file_part *parts, size_t n, bool (*go_on)(void *ctx), void *ctx);
 
 #endif
