@@ -6,18 +6,11 @@ enum {
     FEW_ROWS = 8 /* of which each choice reads its expert by itself */
 };
 
-static bool all_suit(const struct cuda_device *c, const struct matmul_job *job, int n_experts)
-{
-    for (int e = 0; e < n_experts; e++)
-        if (!cuda_stream_rows(c, &job->w[e]))
-            return false;
-    return true;
-}
-
 /* So many rows of ids at a time, for whose x there is room in shared memory. False where there is
  * not, and nothing is done. */
 static bool in_streams(struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
-                       const tensor *x, const struct cuda_experts *e, int n_rows)
+                       const tensor *x, const struct cuda_experts *e,
+                       const struct cuda_stack *stacks, int n_rows)
 {
     int x_per_row = e->per_row / e->x_share;
 
@@ -34,7 +27,7 @@ static bool in_streams(struct cuda_device *c, const struct matmul_job *jobs, int
             y[i] = cuda_some_rows(jobs[i].y, first * e->per_row, n * e->per_row);
             parts[i] = (struct matmul_job){&y[i], jobs[i].w, jobs[i].bias};
         }
-        if (!cuda_product_of_experts(c, &product, parts, n_jobs, &some_x, &some))
+        if (!cuda_product_of_experts(c, &product, parts, n_jobs, &some_x, &some, stacks))
             return false;
         cuda_product_start(c, &product);
     }
@@ -68,7 +61,8 @@ void cuda_matmul_experts(device *d, const struct matmul_job *jobs, int n_jobs, i
     e.x_share = x->rows == ids->rows ? ids->cols : 1;
     e.n_experts = n_experts;
     for (int i = 0, n; i < n_jobs; i += n) {
-        bool stream = !c->exact && all_suit(c, &jobs[i], n_experts);
+        struct cuda_stack stacks[CUDA_STREAM_JOBS];
+        bool stream;
 
         n = count_grouped(c, jobs + i, n_jobs - i, n_experts, ids);
         if (n) {
@@ -76,10 +70,12 @@ void cuda_matmul_experts(device *d, const struct matmul_job *jobs, int n_jobs, i
             continue;
         }
         n = 1;
+        stream = !c->exact && cuda_stream_experts(c, jobs[i].w, n_experts, stacks);
         while (stream && i + n < n_jobs && n < CUDA_STREAM_JOBS &&
-               cuda_stream_alike(jobs[i].w, jobs[i + n].w) && all_suit(c, &jobs[i + n], n_experts))
+               cuda_stream_alike(jobs[i].w, jobs[i + n].w) &&
+               cuda_stream_experts(c, jobs[i + n].w, n_experts, &stacks[n]))
             n++;
-        if (stream && in_streams(c, jobs + i, n, x, &e, ids->rows))
+        if (stream && in_streams(c, jobs + i, n, x, &e, stacks, ids->rows))
             continue;
         for (int j = i; j < i + n; j++)
             cuda_product_f32(c, &jobs[j], x, &e);

@@ -394,7 +394,15 @@ bool cuda_stream_combines(const struct cuda_product *p)
            (size_t)(warps - 1) * CHUNK_BYTES < weight_row_bytes(&p->w[0]);
 }
 
-/* How far all matrices of experts lie apart, if that is as far each time. */
+/* Whether both are of one kind and size. */
+static bool is_like(const struct weight *a, const struct weight *b)
+{
+    return a->format == b->format && a->n_out == b->n_out && a->n_in == b->n_in &&
+           a->bits == b->bits && a->group_size == b->group_size && a->scale_type == b->scale_type &&
+           a->scale_rows == b->scale_rows && a->scale_row == b->scale_row;
+}
+
+/* How far all matrices of experts, which are alike, lie apart, if that is as far each time. */
 static bool find_steps(struct cuda_steps *to, const struct weight *w, int n)
 {
     const char *data = (const char *)w->data, *scales = (const char *)w->scales,
@@ -412,24 +420,41 @@ static bool find_steps(struct cuda_steps *to, const struct weight *w, int n)
     for (int e = 1; e < n; e++)
         if ((const char *)w[e].data != data + e * step ||
             (const char *)w[e].scales != scales + e * of_scales ||
-            (const char *)w[e].biases != biases + e * of_biases || w[e].scale_row != w->scale_row)
+            (const char *)w[e].biases != biases + e * of_biases || !is_like(w, &w[e]))
             return false;
     *to = {(uint64_t)step, (uint32_t)of_scales, (uint32_t)of_biases};
     return true;
 }
 
+bool cuda_stream_experts(const struct cuda_device *c, const struct weight *w, int n,
+                         struct cuda_stack *stack)
+{
+    int size = scale_size(kind_of(w));
+
+    stack->regular = find_steps(&stack->steps, w, n);
+    if (stack->regular && stack->steps.data % 16 == 0 &&
+        (size < 2 || (stack->steps.scales | stack->steps.biases) % (unsigned)size == 0))
+        return cuda_stream_rows(c, w);
+    for (int e = 0; e < n; e++)
+        if (!cuda_stream_rows(c, &w[e]))
+            return false;
+    return true;
+}
+
 bool cuda_product_of_experts(struct cuda_device *c, struct cuda_product *p,
                              const struct matmul_job *jobs, int n_jobs, const tensor *x,
-                             const struct cuda_experts *e)
+                             const struct cuda_experts *e, const struct cuda_stack *stacks)
 {
     struct variant v;
     struct stream s = {};
+    bool regular = true;
 
     cuda_product_of(p, jobs, n_jobs, x);
     p->experts = *e;
-    bool regular = true;
-    for (int i = 0; i < n_jobs && regular; i++)
-        regular = find_steps(&p->steps[i], jobs[i].w, e->n_experts);
+    for (int i = 0; i < n_jobs; i++) {
+        regular = regular && stacks[i].regular;
+        p->steps[i] = stacks[i].steps;
+    }
     for (int i = 0; i < n_jobs && !regular; i++) {
         p->chosen_from[i] = (const struct weight *)cuda_keep(
             c, jobs[i].w, (size_t)e->n_experts * sizeof *jobs[i].w);

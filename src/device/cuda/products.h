@@ -47,11 +47,21 @@ bool cuda_stream_alike(const struct weight *a, const struct weight *b);
 void cuda_product_of(struct cuda_product *p, const struct matmul_job *jobs, int n_jobs,
                      const tensor *x);
 
-/* The same with experts, one row of y for each choice; all of them suiting. False where there is no
- * room for their x, or after a failure. */
+/* Matrices of experts: how far they lie apart, if it is as far each time and they are alike. */
+struct cuda_stack {
+    bool regular;
+    struct cuda_steps steps;
+};
+
+/* Do all n suit? */
+bool cuda_stream_experts(const struct cuda_device *c, const struct weight *w, int n,
+                         struct cuda_stack *stack);
+
+/* What the jobs are with experts, one row of y for each choice; all of them suiting, a stack for
+ * each job. False where there is no room for their x, or after a failure. */
 bool cuda_product_of_experts(struct cuda_device *c, struct cuda_product *p,
                              const struct matmul_job *jobs, int n_jobs, const tensor *x,
-                             const struct cuda_experts *e);
+                             const struct cuda_experts *e, const struct cuda_stack *stacks);
 
 /* Does the kernel of a product with experts choose them, of one row, by itself; and put together
  * what they answer? */
