@@ -152,7 +152,7 @@ The model that is used without
 and CLM_MODEL.
 .TP
 .I ~/.cache/clm/tokenizers
-The tables of large tokenizers, which are slow to make: some three times the size of a tokenizer.json each. They may be removed at any time.
+The tables of at most 16 large tokenizers, which are slow to make: some three times the size of a tokenizer.json each. They may be removed at any time.
 .SH EXAMPLES
 A story:
 .PP

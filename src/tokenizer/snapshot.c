@@ -1,6 +1,8 @@
 /* tokenizer/snapshot.c: writing a snapshot, and believing nothing that is read of one. */
 #include "tokenizer/snapshot.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,6 +13,8 @@
 #include "tokenizer/map.h"
 
 #define VERSION 1 /* of what the tables mean; to be raised with every change of it */
+
+#define NAME_LENGTH 32 /* of a snapshot's file */
 
 static const char magic[8] = "clmtoken";
 
@@ -365,6 +369,32 @@ uint8_t *snapshot_make(size_t *size, const char *text, size_t text_size, struct 
     return data;
 }
 
+/* Of as many snapshots as are kept, the one that was not used for the longest time goes. */
+static void make_room(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    struct stat st;
+    char oldest[NAME_LENGTH + 1] = "";
+    time_t since = 0;
+    int n = 0;
+
+    while (dir && (entry = readdir(dir))) {
+        if (strlen(entry->d_name) != NAME_LENGTH ||
+            fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
+            continue;
+        st.st_mtime = st.st_atime > st.st_mtime ? st.st_atime : st.st_mtime;
+        if (!n++ || st.st_mtime < since) {
+            since = st.st_mtime;
+            memcpy(oldest, entry->d_name, sizeof oldest);
+        }
+    }
+    if (n >= SNAPSHOT_MOST)
+        unlinkat(dirfd(dir), oldest, 0);
+    if (dir)
+        closedir(dir);
+}
+
 static void write_file(const char *path, const uint8_t *data, size_t size)
 {
     file_writer *w = file_writer_open_own(path, NULL);
@@ -390,6 +420,8 @@ void snapshot_keep(const struct snapshot_place *place, const char *text, size_t 
     if (!is_own(place->folder, S_IFDIR))
         return;
     data = snapshot_make(&n, text, size, rest, b);
+    if (data && !file_exists(path))
+        make_room(place->folder);
     if (data)
         write_file(path, data, n);
     mem_free_aligned(data);

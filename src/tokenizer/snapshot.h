@@ -56,6 +56,7 @@ struct snapshot {
     struct span rest;
 };
 
+#define SNAPSHOT_MOST 16                 /* are kept in a folder */
 #define SNAPSHOT_LEAST ((size_t)1 << 20) /* of a place that says nothing else */
 
 /**

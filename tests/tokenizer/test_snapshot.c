@@ -34,21 +34,29 @@ static tokenizer *open_one(const char *name)
     return open_at(name, &where);
 }
 
-/* The one file in the folder, or NULL. */
-static const char *kept_file(void)
+/* How many there are, and the last of them in path[4096]. */
+static int list_kept(char *path)
 {
-    static char path[4096];
     DIR *folder = opendir(place().folder);
     struct dirent *entry;
     int n = 0;
 
     while (folder && (entry = readdir(folder)))
         if (!strchr(entry->d_name, '.')) { /* which temporary ones have */
-            snprintf(path, sizeof path, "%.2000s/%.255s", place().folder, entry->d_name);
+            snprintf(path, 4096, "%.2000s/%.255s", place().folder, entry->d_name);
             n++;
         }
     if (folder)
         closedir(folder);
+    return n;
+}
+
+/* The one file in the folder, or NULL. */
+static const char *kept_file(void)
+{
+    static char path[4096];
+    int n = list_kept(path);
+
     CHECK(n < 2, "%d files", n);
     return n ? path : NULL;
 }
@@ -328,6 +336,34 @@ static void test_no_place(void **state)
     chmod(place().folder, 0700);
 }
 
+/* The oldest goes when there are many. */
+static void test_many(void **state)
+{
+    char name[32], text[8192], path[4096];
+    int n_kept = 0;
+
+    (void)state;
+    temporary_clear();
+    for (int i = 0; i < SNAPSHOT_MOST + 3; i++) {
+        snprintf(text, sizeof text, "%*s%.7000s", i, "", small_tokenizers[2].text);
+        snprintf(name, sizeof name, "%d/tokenizer.json", i);
+        temporary_write(name, text);
+        snprintf(name, sizeof name, "%d", i);
+        tokenizer_close(open_one(name));
+    }
+    CHECK(list_kept(path) == SNAPSHOT_MOST, "%d are kept", list_kept(path));
+    for (int i = SNAPSHOT_MOST + 2; i >= 0; i--) {
+        tokenizer *t;
+
+        snprintf(name, sizeof name, "%d", i);
+        t = open_one(name);
+        n_kept += tokenizer_is_kept(t);
+        CHECK(i != SNAPSHOT_MOST + 2 || tokenizer_is_kept(t), "the newest one");
+        tokenizer_close(t);
+    }
+    CHECK(n_kept > 0 && list_kept(path) == SNAPSHOT_MOST, "%d are kept", list_kept(path));
+}
+
 static void test_no_memory(void **state)
 {
     struct snapshot_place where = place();
@@ -386,10 +422,10 @@ static void test_many_processes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_ids),       cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_foreign),        cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_no_place),       cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_many_processes),
+        cmocka_unit_test(test_same_ids),  cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_foreign),   cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_no_place),  cmocka_unit_test(test_many),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_many_processes),
     };
 
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
