@@ -64,6 +64,16 @@ static void read_index(struct mla_spec *mla, config *c, bool interleaved)
     mla->index.rope.interleaved = config_bool_or(c, "indexer_rope_interleave", interleaved);
 }
 
+/* In the new schema it says how many numbers of a head turn, or how many a head has. */
+static void check_head_dim(config *c, const struct mla_spec *mla)
+{
+    int head_dim = config_int_or(c, "head_dim", mla->rope_dim);
+
+    if (config_by_transformers(c) && config_has(c, "rope_parameters") &&
+        head_dim != mla->rope_dim && head_dim != mla->nope_dim + mla->rope_dim)
+        config_fail(c, "head_dim", "it is %d, qk_rope_head_dim %d", head_dim, mla->rope_dim);
+}
+
 static int deepseek_spec(struct spec *s, config *c, arena *a)
 {
     const char *type = config_string_or(c, "model_type", "");
@@ -91,6 +101,7 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
         return -1;
     s->tie_by_file = true; /* mlx-lm reads the head there is */
     mla = config_mla(c, 10000, a);
+    check_head_dim(c, &mla);
     if (strcmp(type, "glm4_moe_lite") == 0)
         mla.q_norm = mla.kv_norm = norm;
     mla.temperature = config_temperature(c);

@@ -100,6 +100,7 @@ static const struct {
         {"nanbeige", "{\"num_loops\": 1}"},
         {"nanochat", "{\"hidden_size\": 1280, \"num_hidden_layers\": 20, \"num_attention_heads\": "
                      "10, \"vocab_size\": 65536, \"intermediate_size\": 5120}"},
+        {"nemotron_h", "{\"norm_topk_prob\": false}"},
         {"nemotron-nas",
          "{\"hidden_size\": 8192, \"num_hidden_layers\": 80, \"num_attention_heads\": 64, "
          "\"rms_norm_eps\": 1e-05, \"vocab_size\": 128256, \"rope_theta\": 500000.0}"},

@@ -15,8 +15,10 @@ static int youtu_spec(struct spec *s, config *c, arena *a)
     if (config_common(s, c, true, a))
         return -1;
     mla = config_mla(c, 1600000, a);
-    if (!config_by_transformers(c)) /* whose norms of ranks have an epsilon of their own */
+    if (!config_by_transformers(c)) { /* whose norms of ranks have an epsilon of their own */
         mla.q_norm = mla.kv_norm = norm;
+        mla.scale = attention_scale(mla.nope_dim + mla.rope_dim);
+    }
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         layer_add(&s->layers[i], branch_mla(norm, mla));

@@ -30,6 +30,9 @@ CASES = [
     ("mixtral", {"rms_norm_eps": GONE}),
     ("nanbeige", {"num_loops": GONE}),
     ("starcoder2", {"rope_theta": GONE}),
+    ("nemotron_h_moe", {"norm_topk_prob": GONE}),
+    ("youtu_llm", {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+                                    "mscale": 0.7, "mscale_all_dim": 0.5}}),
     ("deepseek_v3", {"rope_scaling": {"type": GONE}}),
 ]
 
@@ -41,7 +44,7 @@ def changed(config, change):
         if new == GONE:
             out.pop(key)
         else:
-            out[key] = changed(out[key], new) if isinstance(new, dict) else new
+            out[key] = changed(out.get(key) or {}, new) if isinstance(new, dict) else new
     return out
 
 
