@@ -442,15 +442,19 @@ static double reference(const struct world *w, int sequence, int position, int h
  * softcap), a weight relatively by that and some 8 roundings and errors of exp2, and as many as
  * keys in either sum; y is a mean of values within [-1, 1], so it is off by the relative errors of
  * numerator and denominator. Where weights are rounded to halves, each is off by half an epsilon of
- * these, and so is y; a key's number that is rounded the other way, once in a while, adds less. */
+ * these, and so is y; a key's number that is rounded the other way, once in a while, adds less.
+ * Where all factors are rounded to bf16, within 2^-8, a score is off by 2^-7 sum |q k| besides, and
+ * y by twice that, and by 2^-8 each for weights and values. */
 static bool row_is_right(const struct world *w, int sequence, int t, int head, const float *got,
-                         enum rounding rounding, const char *what, bool say)
+                         enum rounding rounding, bool bf16, const char *what, bool say)
 {
     const struct shape *s = &w->shape;
     double y[512], size = reference(w, sequence, t, head, rounding, y, NULL);
     double score_error = (s->k_dim + 8) * size;
     double tolerance = 2 * (score_error + 2 * (t + 1) + 16) * (double)FLT_EPSILON / 2;
 
+    if (bf16)
+        tolerance += 2 * 0x1p-7 * size + 0x1p-7;
     if (rounding != NOTHING)
         tolerance += 1.5 * (s->type == DTYPE_BF16 ? 0x1p-8 : 0x1p-11);
     for (int i = 0; i < s->v_dim; i++) {
@@ -464,9 +468,9 @@ static bool row_is_right(const struct world *w, int sequence, int t, int head, c
     return true;
 }
 
-/* halves: a device may round what it multiplies to the cache's type. */
+/* halves: a device may round what it multiplies to the cache's type; bf16: or to bf16. */
 static void check_rows(const struct world *w, int sequence, const float *got, bool halves,
-                       const char *what)
+                       bool bf16, const char *what)
 {
     const struct shape *s = &w->shape;
     int last = halves && s->type != DTYPE_F32 ? ROUNDINGS - 1 : NOTHING;
@@ -477,7 +481,7 @@ static void check_rows(const struct world *w, int sequence, const float *got, bo
             bool right = false;
 
             for (int r = NOTHING; r <= last && !right; r++)
-                right = row_is_right(w, sequence, t, h, y, (enum rounding)r, what, r == last);
+                right = row_is_right(w, sequence, t, h, y, (enum rounding)r, bf16, what, r == last);
         }
 }
 
@@ -537,10 +541,15 @@ static void check_rounded(const struct world *w, int sequence, const float *got,
 static void check_part(const struct world *w, int sequence, float **out, bool exact, bool halves,
                        const char *what)
 {
-    if (!exact && !is_cuda(w->d) && total(&w->shape, sequence) > 1024)
+    bool fast_cpu = !exact && !is_cuda(w->d);
+
+    if (fast_cpu && total(&w->shape, sequence) > 1024)
         check_rounded(w, sequence, out[sequence], what);
     else
-        check_rows(w, sequence, out[sequence], halves, what);
+        check_rows(w, sequence, out[sequence], halves,
+                   fast_cpu && w->shape.type != DTYPE_F32 &&
+                       cpu_device_of(w->d)->vector.rounds_factors,
+                   what);
 }
 
 static float *outputs(const struct world *w, float **out)

@@ -593,6 +593,9 @@ static void check_direct(const struct cpu_vector_kernels *k, enum dtype type, in
     static float cache[CHUNK * MAX_DIM], values[CHUNK * MAX_DIM], q[16 * MAX_DIM];
     static float s[16 * (CHUNK + 1)], y[16 * MAX_DIM], before[16 * MAX_DIM];
     int padded = (dim + k->panel - 1) / k->panel * k->panel, lds = CHUNK + 1;
+    bool bf16 = k->rounds_factors && type != DTYPE_F32; /* both factors within 2^-8, and what is */
+    double factors = bf16 ? 0x1p-7 + 0x1p-16 : 0;       /* below 2^-14 may count as nothing */
+    double nothing = bf16 ? 0x1p-14 : 0;
 
     random_numbers(cache, values, type, n * dim);
     random_floats(q, COUNT(q));
@@ -606,14 +609,17 @@ static void check_direct(const struct cpu_vector_kernels *k, enum dtype type, in
     k->scores[type](s, lds, q, padded, rows, cache, n, dim, rows % 2 ? cache : NULL);
     for (int r = 0; r < 16; r++)
         for (int j = 0; j < lds; j++) {
-            double want = 0, size = 0;
+            double want = 0, size = 0, small = 0;
 
             for (int i = 0; r < rows && j < n && i < dim; i++) {
+                if (fabsf(values[j * dim + i]) < 0x1p-14f)
+                    small += fabs((double)q[r * padded + i]) * nothing;
                 want += (double)q[r * padded + i] * (double)values[j * dim + i];
                 size += fabs((double)q[r * padded + i] * (double)values[j * dim + i]);
             }
             if (r < rows && j < n)
-                check_close(s[r * lds + j], want, (dim + 1) * EPSILON / 2 * size, "scores", dim, j);
+                check_close(s[r * lds + j], want,
+                            ((dim + 1) * EPSILON / 2 + factors) * size + small, "scores", dim, j);
             else
                 CHECK(s[r * lds + j] == CANARY, "scores: wrote at %d, %d of %d, %d", r, j, rows, n);
         }
@@ -621,21 +627,54 @@ static void check_direct(const struct cpu_vector_kernels *k, enum dtype type, in
     k->weigh[type](y, padded, s, lds, rows, cache, n, dim, rows % 2 ? cache : NULL);
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < padded; i++) {
-            double want = (double)before[r * padded + i], size = fabs(want);
+            double want = (double)before[r * padded + i], size = fabs(want), small = 0;
 
             for (int j = 0; j < n && i < dim; j++) {
+                if (fabsf(values[j * dim + i]) < 0x1p-14f)
+                    small += fabs((double)s[r * lds + j]) * nothing;
                 want += (double)s[r * lds + j] * (double)values[j * dim + i];
                 size += fabs((double)s[r * lds + j] * (double)values[j * dim + i]);
             }
-            check_close(y[r * padded + i], want, (n + 1) * EPSILON / 2 * size, "weigh", dim, i);
+            check_close(y[r * padded + i], want, ((n + 1) * EPSILON / 2 + factors) * size + small,
+                        "weigh", dim, i);
         }
     CHECK(memcmp(y + rows * padded, before + rows * padded,
                  (size_t)(16 * MAX_DIM - rows * padded) * sizeof *y) == 0,
           "weigh: wrote after %d rows of %d", rows, dim);
 }
 
+/* What is not a number, or infinite, stays visible. */
+static void check_direct_nan(const struct cpu_vector_kernels *k, enum dtype type, float bad)
+{
+    float values[5 * 40], q[4 * 64] = {0}, s[4 * CHUNK], y[4 * 64] = {0};
+    uint16_t cache[5 * 40];
+
+    random_numbers(cache, values, type, 5 * 40);
+    cache[3 * 40 + 33] = type == DTYPE_F16 ? f32_to_f16(bad) : f32_to_bf16(bad);
+    for (int r = 0; r < 4; r++)
+        for (int i = 0; i < 40; i++)
+            q[r * 64 + i] = 1;
+    k->scores[type](s, CHUNK, q, 64, 4, cache, 5, 40, NULL);
+    for (int r = 0; r < 4; r++)
+        for (int j = 0; j < 5; j++) {
+            CHECK((bool)isfinite(s[r * CHUNK + j]) == (j != 3), "scores: %g, row %d key %d",
+                  (double)bad, r, j);
+            s[r * CHUNK + j] = 0.25f;
+        }
+    k->weigh[type](y, 64, s, CHUNK, 4, cache, 5, 40, NULL);
+    for (int r = 0; r < 4; r++)
+        for (int i = 0; i < 40; i++)
+            CHECK((bool)isfinite(y[r * 64 + i]) == (i != 33), "weigh: %g, row %d dim %d",
+                  (double)bad, r, i);
+}
+
 static void check_directs(const struct cpu_vector_kernels *k)
 {
+    for (enum dtype type = DTYPE_F16; type <= DTYPE_BF16; type++) {
+        check_direct_nan(k, type, NAN);
+        check_direct_nan(k, type, INFINITY);
+        check_direct_nan(k, type, -INFINITY);
+    }
     for (size_t d = 0; d < COUNT(dims); d++)
         for (int rows = 1; rows <= 9; rows++)
             for (enum dtype type = DTYPE_F32; type <= DTYPE_BF16; type++)

@@ -211,6 +211,9 @@ struct cpu_vector_kernels {
     void (*weigh[CPU_KV_TYPES])(float *y, int ldy, const float *s, int lds, int n_rows,
                                 const void *values, int n_keys, int dim, const void *ahead);
 
+    /* Do they round what they multiply to bf16, where the cache is F16 or BF16? */
+    bool rounds_factors;
+
     /* The same straight from codes in groups of 32, 64 or CPU_CODE_GROUP, n_keys up to
      * CPU_ATTEND_CHUNK, for queries that have been rounded for codes of so many bits. NULL where a
      * set has none: rows are dequantised first. */
