@@ -117,6 +117,10 @@ struct weight_rule {
     {                                                                                              \
         .kind = TARGET_SLOTS, .branch = (b), .first = (role), .only = (op)                         \
     }
+#define ONLY_GROUPED_QKV(op, b)                                                                    \
+    {                                                                                              \
+        .kind = TARGET_GROUPED, .branch = (b), .first = ROLE_Q_PROJ, .n = 3, .only = (op)          \
+    }
 #define MLA(b) SLOTS(b, ROLE_MLA_Q_A)           /* {q_a,q or q_b,kv_a,o} */
 #define MLA_NORMS(b) SLOTS(b, ROLE_MLA_Q_NORM)  /* {q_a,kv_a} */
 #define MLA_HEADS(b) SLOTS(b, ROLE_MLA_EMBED_Q) /* {embed_q,unembed_out} */

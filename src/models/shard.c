@@ -341,7 +341,7 @@ static int share_head(struct shard *s)
     s->nn->first_logit = logits.first;
     if (whole->tied_lora) {
         s->nn->tied_lora =
-            share_lora(s, whole->tied_lora, 1, spec->vocab_size, spec->hidden_size, &rows);
+            share_lora(s, whole->tied_lora, 1, spec->vocab_size, whole->embed_tokens.w.n_in, &rows);
         if (!s->nn->tied_lora)
             return -1;
     }

@@ -201,6 +201,18 @@ static void run_layer(pass *p, const struct nn_layer *l, tensor *x)
     pass_rewind(p, whole);
 }
 
+/* Embeddings of another size than x. */
+static void embed_through(pass *p, tensor *x)
+{
+    const struct nn_model *m = p->model;
+    tensor *found = pass_tensor(p, DTYPE_F32, x->rows, m->spec->embed_size), *made;
+
+    nn_embed(p, &m->embed_tokens, p->rows.tokens, m->spec->embed_scale, found);
+    made = nn_linear(p, &m->embed_proj, found);
+    if (!p->failed)
+        p->ops->copy_rows(p->dev, x, made);
+}
+
 /* Embeddings, scaled, with learned positions added, normed. */
 static void embed(pass *p, tensor *x)
 {
@@ -209,7 +221,10 @@ static void embed(pass *p, tensor *x)
 
     if (p->failed)
         return;
-    nn_embed(p, &m->embed_tokens, p->rows.tokens, m->spec->embed_scale, x);
+    if (m->spec->embed_size)
+        embed_through(p, x);
+    else
+        nn_embed(p, &m->embed_tokens, p->rows.tokens, m->spec->embed_scale, x);
     if (m->spec->ngram.n)
         nn_add_ngrams(p, x);
     if (m->spec->n_positions) {
@@ -236,6 +251,8 @@ static tensor *head(pass *p, const tensor *x, const int32_t *logit_rows, int n_l
     if (!p->failed)
         p->ops->gather_rows(p->dev, last, x, rows);
     last = nn_norm(p, &p->model->final_norm, last, last->cols);
+    if (p->model->spec->embed_size)
+        last = nn_linear(p, &p->model->head_proj, last);
     if (!p->failed && p->model->head_scale)
         p->ops->scale_columns(p->dev, last, p->model->head_scale);
     logits = nn_linear(p, &p->model->lm_head, last);

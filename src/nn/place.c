@@ -91,8 +91,8 @@ int nn_model_place(struct nn_model *m, device *d, device *rest, int cut, clm_err
 bool nn_role_is_last(enum weight_role role)
 {
     return role == ROLE_LM_HEAD || role == ROLE_HEAD_BIAS || role == ROLE_FINAL_NORM ||
-           role == ROLE_ALTUP_OUT || role == ROLE_RESIDUAL_PROJ || role == ROLE_RESIDUAL_NORM ||
-           role == ROLE_LOGIT_GAIN;
+           role == ROLE_HEAD_PROJ || role == ROLE_ALTUP_OUT || role == ROLE_RESIDUAL_PROJ ||
+           role == ROLE_RESIDUAL_NORM || role == ROLE_LOGIT_GAIN;
 }
 
 const struct nn_part *nn_part_of(const struct nn_model *m, int layer, enum weight_role role)

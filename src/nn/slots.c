@@ -649,12 +649,18 @@ int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx)
                      .altup = &s->altup,
                      .hyper = &s->hyper};
 
-    visit_matrix(&w, ROLE_EMBED_TOKENS, &m->embed_tokens, s->vocab_size, s->hidden_size, false);
+    int embed_size = s->embed_size ? s->embed_size : s->hidden_size;
+
+    visit_matrix(&w, ROLE_EMBED_TOKENS, &m->embed_tokens, s->vocab_size, embed_size, false);
+    if (s->embed_size) {
+        visit_matrix(&w, ROLE_EMBED_PROJ, &m->embed_proj, s->hidden_size, embed_size, false);
+        visit_matrix(&w, ROLE_HEAD_PROJ, &m->head_proj, embed_size, s->hidden_size, false);
+    }
     if (s->n_positions)
         visit_matrix(&w, ROLE_POSITIONS, &m->positions, s->n_positions, s->hidden_size, false);
     visit_norm(&w, ROLE_EMBED_NORM, &m->embed_norm, s->hidden_size);
     if (!s->tie_word_embeddings)
-        visit_matrix(&w, ROLE_LM_HEAD, &m->lm_head, s->vocab_size, s->hidden_size, s->lm_head_bias);
+        visit_matrix(&w, ROLE_LM_HEAD, &m->lm_head, s->vocab_size, embed_size, s->lm_head_bias);
     if (s->tie_word_embeddings && s->lm_head_bias)
         visit_vector(&w, ROLE_HEAD_BIAS, &m->head_bias, s->vocab_size);
     visit_norm(&w, ROLE_FINAL_NORM, &m->final_norm, s->hidden_size);

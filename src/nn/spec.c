@@ -655,6 +655,7 @@ static int check_all(const struct spec *s, clm_error *err)
 {
     if (check_range(-1, "vocab_size", s->vocab_size, 1, MAX_SIZE, err) ||
         check_range(-1, "hidden_size", s->hidden_size, 1, MAX_SIZE, err) ||
+        check_range(-1, "the size of embeddings", s->embed_size, 0, MAX_SIZE, err) ||
         check_range(-1, "num_hidden_layers", s->n_layers, 1, MAX_LAYERS, err) ||
         check_range(-1, "max_position_embeddings", s->context_length, 0, INT32_MAX, err))
         return -1;

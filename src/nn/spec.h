@@ -432,10 +432,12 @@ struct spec {
     bool head_normed;      /* the columns of the head are divided by their lengths */
     bool head_rows_normed; /* the rows of the head, if not quantised, are divided by theirs */
     bool logit_gain;       /* logits are multiplied by a weight, one number */
-    float embed_scale;     /* multiplies embeddings */
-    float logit_scale;     /* multiplies logits, before the soft-cap */
-    float logit_softcap;   /* 0: none */
-    const int *never;      /* [n_never] tokens whose logits are -infinity */
+    int embed_size;      /* numbers of embeddings, which a projection makes x of, and that the head
+                          * reads,      made of x by another; 0: hidden_size */
+    float embed_scale;   /* multiplies embeddings */
+    float logit_scale;   /* multiplies logits, before the soft-cap */
+    float logit_softcap; /* 0: none */
+    const int *never;    /* [n_never] tokens whose logits are -infinity */
     int n_never;
     int second_layers;     /* the layer that names of a second list of layers count from */
     int n_positions;       /* learned positions: rows of their table; 0: none */

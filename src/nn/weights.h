@@ -306,6 +306,7 @@ struct nn_model {
     struct nn_norm layer_norm;                /* [size] */
     const struct nn_lora *tied_lora;          /* of the head where it is tied; or NULL */
     struct nn_linear positions;               /* learned positions */
+    struct nn_linear embed_proj, head_proj;   /* with spec->embed_size */
     struct nn_norm embed_norm, final_norm;
     struct nn_residual residual;                 /* of what the head reads, with spec->n_kept */
     struct nn_experts ngram_tables, ngram_projs; /* [(ngram.n - 1) ngram.k] */
@@ -329,6 +330,8 @@ enum weight_role {
     ROLE_EMBED_NORM,
     ROLE_LM_HEAD,
     ROLE_HEAD_BIAS, /* of a tied head */
+    ROLE_EMBED_PROJ,
+    ROLE_HEAD_PROJ,
     ROLE_FINAL_NORM,
     ROLE_PRE_NORM,
     ROLE_POST_NORM,
