@@ -38,6 +38,7 @@ struct bench_row {
     struct bench_test test;
     double *speeds; /* [n] tokens per second of each repetition, ascending */
     int n;
+    double read;  /* bytes per second: what could be read just before or after the median one */
     double bytes; /* read per token: weights and cache */
     double flops; /* per token */
 };
@@ -48,11 +49,15 @@ struct bench_runner {
     struct rng rng;
     int32_t *tokens; /* as many as any test has in its prompt or depth, and 1 */
     kv_seq *base;    /* what tests go on from; NULL: none yet */
+    uint8_t *memory; /* that is read to see how fast that is; NULL: none yet */
 };
 
 /* The machine's best so far in setup->limits: what another program takes away for a moment is not
  * part of it. */
 void bench_measure_limits(struct bench_setup *setup);
+
+/* Gives back what tests of a setup have left for those after them. */
+void bench_runner_close(struct bench_runner *b);
 
 /**
  * Time a test: row->test and row->speeds, with room for all repetitions, are the caller's, the

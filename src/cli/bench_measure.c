@@ -1,5 +1,6 @@
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
@@ -243,37 +244,88 @@ static void count_costs(const struct bench_setup *s, struct bench_row *row)
     row->flops = part * prompt.flops + (1 - part) * row->flops;
 }
 
-static int ascending(const void *a, const void *b)
+/* --- repetitions
+ * -------------------------------------------------------------------------------- */
+
+#define READ_SIZE ((size_t)256 << 20)
+#define READ_TIMES 6
+
+struct repetition {
+    double speed; /* tokens per second */
+    double read;  /* bytes per second */
+};
+
+/* The best of what can be read now; as measured once where a device says no more. */
+static double read_now(struct bench_runner *b)
 {
-    double x = *(const double *)a, y = *(const double *)b;
+    device *d = b->setup->session->devices.dev;
+    double best = 0;
+
+    if (d->ops->read_speed && !b->memory) {
+        b->memory = mem_alloc_aligned(READ_SIZE);
+        if (b->memory)
+            memset(b->memory, 1, READ_SIZE);
+    }
+    if (!d->ops->read_speed || !b->memory)
+        return b->setup->limits.read_bytes_per_second;
+    for (int i = 0; i < READ_TIMES; i++)
+        best = larger(best, d->ops->read_speed(d, b->memory, READ_SIZE));
+    return best;
+}
+
+static int by_speed(const void *a, const void *b)
+{
+    double x = ((const struct repetition *)a)->speed, y = ((const struct repetition *)b)->speed;
 
     return (x > y) - (x < y);
+}
+
+static int repeat(struct bench_runner *b, struct bench_row *row, struct repetition *done,
+                  struct progress *progress, clm_error *err)
+{
+    double before = read_now(b);
+
+    for (row->n = 0; row->n < b->setup->repetitions; row->n++) {
+        double seconds = time_test(b, &row->test, err), after = read_now(b);
+
+        if (seconds >= 0 && interrupt_seen())
+            seconds = fail(err, CLM_ERR_CANCELLED, "stopped");
+        if (seconds < 0)
+            return -1;
+        done[row->n] = (struct repetition){tokens_of(&row->test) / seconds, larger(before, after)};
+        before = after;
+        progress_show(progress, row->n + 1, b->setup->repetitions);
+    }
+    qsort(done, (size_t)row->n, sizeof *done, by_speed);
+    for (int i = 0; i < row->n; i++)
+        row->speeds[i] = done[i].speed;
+    row->read = (done[(row->n - 1) / 2].read + done[row->n / 2].read) / 2;
+    return 0;
 }
 
 int bench_measure(struct bench_runner *b, struct bench_row *row, struct progress *progress,
                   clm_error *err)
 {
+    struct repetition *done = mem_zeroed((size_t)b->setup->repetitions, sizeof *done);
     int rc;
 
+    if (!done)
+        return fail(err, CLM_ERR_NOMEM, "no memory for %d repetitions", b->setup->repetitions);
     progress_show(progress, 0, b->setup->repetitions);
-    rc = reach_depth(b, row->test.depth, err) || warm_up(b, row->test, err) ? -1 : 0;
-    row->n = 0;
-    while (rc == 0 && row->n < b->setup->repetitions) {
-        double seconds = time_test(b, &row->test, err);
-
-        if (seconds >= 0 && interrupt_seen())
-            seconds = fail(err, CLM_ERR_CANCELLED, "stopped");
-        if (seconds < 0) {
-            rc = -1;
-            break;
-        }
-        row->speeds[row->n++] = tokens_of(&row->test) / seconds;
-        progress_show(progress, row->n, b->setup->repetitions);
-    }
+    rc = reach_depth(b, row->test.depth, err) || warm_up(b, row->test, err) ||
+                 repeat(b, row, done, progress, err)
+             ? -1
+             : 0;
     progress_erase(progress);
+    mem_free(done);
     if (rc)
         return -1;
-    qsort(row->speeds, (size_t)row->n, sizeof *row->speeds, ascending);
     count_costs(b->setup, row);
     return 0;
+}
+
+void bench_runner_close(struct bench_runner *b)
+{
+    kv_seq_close(b->base);
+    mem_free_aligned(b->memory);
 }

@@ -252,7 +252,7 @@ static int run_tests(struct run *r)
         r->rows[n].test = r->tests[n];
         rc = bench_measure(&b, &r->rows[n], &progress, r->err);
     }
-    kv_seq_close(b.base);
+    bench_runner_close(&b);
     if (rc == 0)
         measure_limits(r, r->n_threads);
     return bench_write(&r->writer, &r->setup, r->rows, n, r->err) || rc ? -1 : 0;
@@ -505,7 +505,8 @@ const struct command command_bench = {
         "Measures prompt processing and generation, the memory's read bandwidth and the peak "
         "of the arithmetic units, in one run. MB/token is what is read of weights and cache "
         "for a token; read, f32, int8 and bf16 are the parts of bandwidth and peaks that were "
-        "used.\n"
+        "used: of the bandwidth there was just before or after the repetition that is the "
+        "median, whichever is more, as others may share it.\n"
         "Options that take lists, N,N,..., ranges, 1-4, 1-9+2 or 64-512*2, or names are gone "
         "through in every combination, of which each makes a row. A model is loaded once. After "
         "Ctrl-C the rows that were done are written.\n"

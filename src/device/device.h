@@ -313,6 +313,11 @@ struct device_ops {
     void (*set_exact)(device *d, bool exact);
     void (*measure)(device *d, struct device_limits *limits);
 
+    /* Bytes per second at which all of data, of the host and far beyond any cache, was read once
+     * just now; size a multiple of 1 MB. What measure finds may be others' doing, or of another
+     * minute. NULL: that is known well enough. */
+    double (*read_speed)(device *d, const void *data, size_t size);
+
     /* y[t, :] = scale * w[ids[t], :]. ids [T] in device memory, each in [0, w->n_out). y [T, n_in]
      * f32 */
     void (*embed)(device *d, tensor *y, const struct weight *w, const int32_t *ids, float scale);

@@ -59,5 +59,6 @@ void cpu_matmul(device *d, const struct matmul_job *jobs, int n_jobs, const tens
 void cpu_matmul_experts(device *d, const struct matmul_job *jobs, int n_jobs, int n_experts,
                         const tensor *x, const tensor *ids);
 void cpu_measure(device *d, struct device_limits *limits);
+double cpu_read_speed(device *d, const void *data, size_t size);
 
 #endif

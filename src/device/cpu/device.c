@@ -140,6 +140,7 @@ static const struct device_ops cpu_ops = {
     .describe = cpu_describe,
     .set_exact = cpu_set_exact,
     .measure = cpu_measure,
+    .read_speed = cpu_read_speed,
     .embed = cpu_embed,
     .matmul = cpu_matmul,
     .matmul_experts = cpu_matmul_experts,

@@ -7,14 +7,14 @@
 #include "device/cpu/cpu.h"
 
 #define READ_SIZE ((size_t)512 << 20) /* far beyond any cache */
-#define WINDOW ((size_t)64 << 20)     /* timed at a time: short, so that some go undisturbed */
+#define WINDOW ((size_t)256 << 20)    /* timed at a time: about what a token reads */
 #define PIECE ((size_t)1 << 20)
 #define SECONDS 0.3
 
 struct reading {
     struct cpu_device *d;
-    uint8_t *data;
-    uint8_t *window;
+    const uint8_t *data;
+    size_t size;
     atomic_llong next;
     atomic_ullong sum;
 };
@@ -28,13 +28,12 @@ struct bursts {
 /* Every thread brings its own part into memory. */
 static void touch(void *ctx, int thread, int n_threads)
 {
-    struct reading *r = ctx;
     size_t part = READ_SIZE / (size_t)n_threads;
 
-    memset(r->data + (size_t)thread * part, thread + 1, part);
+    memset((uint8_t *)ctx + (size_t)thread * part, thread + 1, part);
 }
 
-static void read_window(void *ctx, int thread, int n_threads)
+static void read_pieces(void *ctx, int thread, int n_threads)
 {
     struct reading *r = ctx;
     uint64_t sum = 0;
@@ -44,36 +43,38 @@ static void read_window(void *ctx, int thread, int n_threads)
     for (;;) {
         long long piece = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
 
-        if ((size_t)piece >= WINDOW / PIECE)
+        if ((size_t)piece >= r->size / PIECE)
             break;
-        sum += r->d->matmul.read(r->window + (size_t)piece * PIECE, PIECE);
+        sum += r->d->matmul.read(r->data + (size_t)piece * PIECE, PIECE);
     }
     atomic_fetch_add(&r->sum, sum);
+}
+
+double cpu_read_speed(device *dev, const void *data, size_t size)
+{
+    struct reading r = {.d = cpu_device_of(dev), .data = data, .size = size};
+    double begin = clock_seconds();
+
+    thread_pool_run(r.d->pool, read_pieces, &r);
+    return (double)size / (clock_seconds() - begin);
 }
 
 /* Bytes per second of the best window; 0 without memory. */
 static double measure_read(struct cpu_device *d)
 {
-    struct reading r = {.d = d, .data = mem_alloc_aligned(READ_SIZE)};
+    uint8_t *data = mem_alloc_aligned(READ_SIZE), *window = data;
     double best = 0;
 
-    if (!r.data)
+    if (!data)
         return 0;
-    thread_pool_run(d->pool, touch, &r);
-    r.window = r.data;
-    for (double begin = clock_seconds(), last = begin; last - begin < SECONDS;) {
-        atomic_store(&r.next, 0);
-        thread_pool_run(d->pool, read_window, &r);
-        double end = clock_seconds();
-        double speed = (double)WINDOW / (end - last);
+    thread_pool_run(d->pool, touch, data);
+    for (double begin = clock_seconds(); clock_seconds() - begin < SECONDS;) {
+        double speed = cpu_read_speed(&d->base, window, WINDOW);
 
         best = speed > best ? speed : best;
-        last = end;
-        r.window += WINDOW;
-        if (r.window == r.data + READ_SIZE)
-            r.window = r.data;
+        window = window == data ? data + WINDOW : data;
     }
-    mem_free_aligned(r.data);
+    mem_free_aligned(data);
     return best;
 }
 
