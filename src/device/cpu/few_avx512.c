@@ -165,7 +165,7 @@ INLINE void unpack_outputs(uint8_t codes[OUTPUTS][128], const struct tile *t, in
     for (int o = 0; o < OUTPUTS; o++) {
         const uint8_t *p = t->data[o] + pair * unit;
 
-        _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T1);
         unpack_pair(codes[o], p, whole, e2m1, unit);
     }
     __asm__ volatile("" : : "r"(codes) : "memory");

@@ -15,7 +15,7 @@
 #define TILE_NS 2500
 #define MAX_TILES 64
 #define FIRST_RUNS 0.95 /* the part of all tiles that these are */
-#define FEW_ROWS 4
+#define FEW_ROWS 8
 #define SERIAL_NS 4000 /* less work than this is not worth waking anyone */
 
 /* Roughly, per thread: what it streams and what it multiplies in a nanosecond. */

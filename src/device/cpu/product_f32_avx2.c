@@ -9,7 +9,8 @@
 #include "device/cpu/matmul_avx2.h"
 
 #define BLOCK AVX2_SUM_BLOCK
-#define COLS 4 /* outputs and rows that a kernel has sums of in registers */
+#define AHEAD 1024 /* bytes, called to the second cache */
+#define COLS 4     /* outputs and rows that a kernel has sums of in registers */
 #define ROWS 3
 #define PANEL 8 /* outputs whose block is dequantised at a time, 16 KB: half of the smallest L1 */
 
@@ -50,8 +51,11 @@ INLINE void block_sums(__m128 sums[ROWS], const float *const x[ROWS], const uint
         for (int r = 0; r < rows; r++)
             v[r] = _mm256_loadu_ps(x[r] + i);
         for (int c = 0; c < COLS; c++) {
-            __m256 wc = load_weights(w[c] + (size_t)i * size, format);
+            const uint8_t *p = w[c] + (size_t)i * size;
+            __m256 wc = load_weights(p, format);
 
+            if ((size_t)i * size % 64 == 0)
+                _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T1);
             for (int r = 0; r < rows; r++)
                 acc[r][c] = _mm256_fmadd_ps(v[r], wc, acc[r][c]);
         }
