@@ -12,8 +12,6 @@
 #include "base/scramble.h"
 #include "tokenizer/map.h"
 
-#define VERSION 1 /* of what the tables mean; to be raised with every change of it */
-
 #define NAME_LENGTH 32 /* of a snapshot's file */
 
 static const char magic[8] = "clmtoken";
@@ -55,10 +53,11 @@ static uint64_t checksum(const uint8_t *p, size_t n)
     return sum;
 }
 
-/* What differs where tables would be read wrongly: hash functions, sizes, the order of bytes. */
+/* What differs where tables would be read wrongly: the sources that made them, as CMake has hashed
+ * them, hash functions from elsewhere, sizes, the order of bytes. */
 static uint64_t layout(void)
 {
-    const uint64_t facts[] = {VERSION,
+    const uint64_t facts[] = {CLM_TOKENIZER_SOURCES,
                               hash_bytes("snapshot", 8),
                               hash_bytes("layout", 6),
                               bpe_pair_hash(1, 2),
