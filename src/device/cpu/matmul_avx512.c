@@ -67,9 +67,6 @@ static double bf16_burst(void)
 #define FEW_NIBBLES 8
 #define FEW_EXACT 3
 
-/* Rows up to which tables of what the codes of a group stand for are not worth making. */
-#define FEW_FOR_RUNS 32
-
 /* Of 4 or 8 bits, by a row or a few; NULL: AVX2 has as good a way. */
 static const struct cpu_product *choose_gemv(const struct weight *w)
 {
@@ -123,7 +120,7 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
         return &avx512_gemm_f32;
     if (!exact && is_nibbles(w) && n_rows > FEW_INTEGER && n_rows <= FEW_NIBBLES)
         return &avx512_few;
-    if (!exact && is_nibbles(w) && n_rows > FEW_FOR_RUNS && w->n_in % RUN_SIZE == 0)
+    if (!exact && is_nibbles(w) && n_rows > FEW_NIBBLES && w->n_in % RUN_SIZE == 0)
         return &avx512_gemm_runs;
     if (!exact && w->format > WEIGHT_BF16 && !weight_is_e4m3(w) && n_rows > FEW_INTEGER)
         return &avx512_gemm_i8;
