@@ -102,6 +102,10 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
     s->tie_by_file = true; /* mlx-lm reads the head there is */
     mla = config_mla(c, 10000, a);
     check_head_dim(c, &mla);
+    if (kind == V2 && !config_by_transformers(c) && config_has(c, "rope_scaling") &&
+        mla.rope.kind != ROPE_YARN)
+        return config_fail(c, "rope_scaling",
+                           "its type must be \"yarn\", which mlx-lm takes it for");
     if (strcmp(type, "glm4_moe_lite") == 0)
         mla.q_norm = mla.kv_norm = norm;
     mla.temperature = config_temperature(c);
