@@ -463,14 +463,23 @@ static __device__ __forceinline__ void choose_experts(int *ids, float *weights,
         seen.x = fmaxf(seen.x, x[v]);
     }
     seen.x = over_warp(seen.x, most_of());
+    if (r.p.score == ROUTER_SOFTMAX_ALL) {
 #pragma unroll
-    for (int v = 0; v < each && r.p.score == ROUTER_SOFTMAX_ALL; v++)
-        if (lane + v * WARP < n)
-            sum += expf(x[v] - seen.x);
-    seen.y = over_warp(sum, sum_of());
+        for (int v = 0; v < each; v++) {
+            x[v] = expf(x[v] - seen.x);
+            sum += lane + v * WARP < n ? x[v] : 0;
+        }
+        sum = over_warp(sum, sum_of());
+#pragma unroll
+        for (int v = 0; v < each; v++)
+            x[v] = or_least(x[v] / sum);
+    } else {
+#pragma unroll
+        for (int v = 0; v < each; v++)
+            x[v] = score_of(x[v], seen, r.p);
+    }
 #pragma unroll
     for (int v = 0; v < each; v++) {
-        x[v] = score_of(x[v], seen, r.p);
         keys[v] = lane + v * WARP < n ? key_of(r.p.bias ? or_least(x[v] + bias[v]) : x[v]) : 0;
     }
 #pragma unroll 1

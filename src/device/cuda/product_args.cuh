@@ -17,7 +17,7 @@ enum {
     /* Of the kernels of product_direct.cuh. */
     DIRECT_WARPS = 16,
     CHUNK_BYTES = 128,   /* of a row */
-    ROUTED_EXPERTS = 256 /* that a product may choose among */
+    ROUTED_EXPERTS = 128 /* that a product may choose among */
 };
 
 struct part {
