@@ -127,6 +127,8 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp, enum kind kind)
     if (kind == LINEAR)
         return moe;
     moe.router_bias = kind == V3 || config_bool_or(c, "moe_router_enable_expert_bias", true);
+    if (kind == V3)
+        moe.router.normalize = true; /* of a lone expert too */
     if (kind == V3 || !config_has(c, "score_function"))
         moe.router.score = ROUTER_SIGMOID;
     if (kind == HYBRID && config_has(c, "moe_shared_expert_intermediate_size") &&
@@ -148,10 +150,18 @@ static enum kind kind_of(config *c)
     return n > 0 && strcmp(architectures[0], "BailingMoeV3ForCausalLM") == 0 ? V3 : HYBRID;
 }
 
+static const char v3_defaults[] =
+    "{\"vocab_size\": 157184, \"hidden_size\": 1536, \"intermediate_size\": 4608, "
+    "\"moe_intermediate_size\": 512, \"moe_shared_expert_intermediate_size\": 512, "
+    "\"num_hidden_layers\": 24, \"num_attention_heads\": 16, \"num_experts\": 128, "
+    "\"num_experts_per_tok\": 8, \"num_shared_experts\": 1, \"n_group\": 8, "
+    "\"routed_scaling_factor\": 2.5, \"layer_group_size\": 4, \"q_lora_rank\": 256, "
+    "\"rms_norm_eps\": 1e-06}";
+
 static int bailing_linear_spec(struct spec *s, config *c, arena *a)
 {
     enum kind kind = kind_of(c);
-    struct mlp_spec mlp = config_gated_mlp(c);
+    struct mlp_spec mlp;
     int first_sparse = config_int_or(c, "first_k_dense_replace", kind == V3 ? 1 : 0);
     struct lightning_spec lightning = {0};
     struct delta_spec delta = {0};
@@ -159,6 +169,9 @@ static int bailing_linear_spec(struct spec *s, config *c, arena *a)
     struct attention_spec attention = {0};
     struct moe_spec moe;
 
+    if (kind == V3)
+        config_defaults(c, v3_defaults);
+    mlp = config_gated_mlp(c);
     mlp.bias = kind != V3 && config_bool_or(c, "use_bias", false);
     if (kind == HYBRID)
         config_require(

@@ -30,6 +30,7 @@ CASES = [
     ("mixtral", {"rms_norm_eps": GONE}),
     ("nanbeige", {"num_loops": GONE}),
     ("starcoder2", {"rope_theta": GONE}),
+    ("bailing_moe_v3", {"num_experts_per_tok": 1, "routed_scaling_factor": GONE, "rms_norm_eps": GONE}),
     ("nemotron_h_moe", {"norm_topk_prob": GONE}),
     ("youtu_llm", {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
                                     "mscale": 0.7, "mscale_all_dim": 0.5}}),
