@@ -12,7 +12,7 @@ enum { WORKSPACE = 32 << 20 }; /* as NVIDIA recommends for Hopper */
 /* The library of the CUDA that clm was built with: others have other structs. */
 static void *open_library(void)
 {
-    char name[64];
+    char name[1024];
 
     snprintf(name, sizeof name, "libcublasLt.so.%d", CUDART_VERSION / 1000);
     void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
