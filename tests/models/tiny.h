@@ -197,7 +197,8 @@ static const struct tiny_family tiny_families[] = {
     {"mamba2",
      TINY_CONFIG("mamba2", ", \"tie_word_embeddings\": true, \"num_heads\": 4, \"state_size\": 8, "
                            "\"n_groups\": 1, \"conv_kernel\": 4, \"layer_norm_epsilon\": 1e-05, "
-                           "\"use_bias\": false, \"use_conv_bias\": true, \"time_step_limit\": "
+                           "\"use_bias\": false, \"use_conv_bias\": true, "
+                           "\"time_step_rank\": \"auto\", \"time_step_limit\": "
                            "[0.001, {\"__float__\": \"Infinity\"}]"),
      {tiny_mamba2},
      0},
@@ -208,7 +209,9 @@ static const struct tiny_family tiny_families[] = {
      {tiny_mamba},
      0},
     {"nemotron_h",
-     TINY_CONFIG("nemotron_h", ", \"tie_word_embeddings\": true, "
+     TINY_CONFIG("nemotron_h", ", \"tie_word_embeddings\": true, \"attention_bias\": false, "
+                               "\"mamba_proj_bias\": false, \"mlp_bias\": false, "
+                               "\"use_bias\": false, "
                                "\"hybrid_override_pattern\": \"M*-E\", "
                                "\"mamba_num_heads\": 4, \"mamba_head_dim\": 8, "
                                "\"ssm_state_size\": 8, \"n_groups\": 1, \"conv_kernel\": 4, "
@@ -223,7 +226,9 @@ static const struct tiny_family tiny_families[] = {
      TINY_CONFIG("granitemoehybrid", TINY_MAMBA_KEYS
                  ", \"layer_types\": [\"mamba\", \"attention\"], \"num_local_experts\": 4, "
                  "\"num_experts_per_tok\": 2, \"shared_intermediate_size\": 64, "
-                 "\"logits_scaling\": 2.0, \"position_embedding_type\": \"nope\""),
+                 "\"logits_scaling\": 2.0, \"position_embedding_type\": \"nope\", "
+                 "\"attention_bias\": false, \"embedding_multiplier\": 1.5, "
+                 "\"attention_multiplier\": 0.3, \"residual_multiplier\": 0.7"),
      {tiny_granite4},
      0},
     {"falcon_h1",
@@ -282,13 +287,15 @@ static const struct tiny_family tiny_families[] = {
                  "\"num_experts_per_tok\": 2, \"num_shared_experts\": 0, "
                  "\"moe_intermediate_size\": 32, \"n_group\": 1, \"topk_group\": 1, "
                  "\"first_k_dense_replace\": 2, \"kv_lora_rank\": 8, \"qk_nope_head_dim\": 8, "
-                 "\"qk_rope_head_dim\": 8, \"v_head_dim\": 8, \"partial_rotary_factor\": 0.5"),
+                 "\"qk_rope_head_dim\": 8, \"v_head_dim\": 8, \"partial_rotary_factor\": 0.5, "
+                 "\"routed_scaling_factor\": 2.5"),
      {tiny_ring, tiny_mlp},
      0},
     {"recurrent_gemma",
      TINY_CONFIG("recurrent_gemma",
                  ", \"block_types\": [\"recurrent\", \"attention\"], \"conv1d_width\": 4, "
-                 "\"attention_window_size\": 4, \"logits_soft_cap\": 30.0"),
+                 "\"attention_window_size\": 4, \"logits_soft_cap\": 30.0, "
+                 "\"attention_bias\": false"),
      {tiny_recurrent_gemma},
      0},
     {"rwkv7",
