@@ -65,7 +65,7 @@ struct matmul_job {
     tensor *y; /* [T, n_out] f32 */
     const struct weight *w;
     const float *bias; /* [n_out] or NULL */
-    bool careful;      /* in f32, whatever the device approximates else: what chooses among others */
+    bool careful; /* in f32, whatever the device approximates else: what chooses among others */
 };
 
 enum activation {

@@ -57,14 +57,10 @@ static uint64_t checksum(const uint8_t *p, size_t n)
  * them, hash functions from elsewhere, sizes, the order of bytes. */
 static uint64_t layout(void)
 {
-    const uint64_t facts[] = {CLM_TOKENIZER_SOURCES,
-                              hash_bytes("snapshot", 8),
-                              hash_bytes("layout", 6),
-                              bpe_pair_hash(1, 2),
-                              bpe_neighbour_hash(1, 2),
-                              bpe_disturbed_hash(1, 2),
-                              BPE_CHARACTERS,
-                              BPE_NEIGHBOUR_BITS};
+    const uint64_t facts[] = {CLM_TOKENIZER_SOURCES,    hash_bytes("snapshot", 8),
+                              hash_bytes("layout", 6),  bpe_pair_hash(1, 2),
+                              bpe_neighbour_hash(1, 2), bpe_disturbed_hash(1, 2),
+                              BPE_CHARACTERS,           BPE_NEIGHBOUR_BITS};
     uint64_t bits = checksum((const uint8_t *)facts, sizeof facts);
 
     return bits ^ checksum((const uint8_t *)item_size, sizeof item_size);

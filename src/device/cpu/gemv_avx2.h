@@ -24,7 +24,7 @@
 #define CACHED (128 << 10) /* bytes of weights */
 #define MAX_ROWS 4
 #define MAX_OUTPUTS 4
-#define MAX_SUMS 8   /* of outputs by rows, in registers */
+#define MAX_SUMS 8 /* of outputs by rows, in registers */
 
 /* What integers a format holds; 2 to 8: affine of so many bits. */
 enum { MXFP4 = 16, NVFP4 };
