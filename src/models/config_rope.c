@@ -59,7 +59,7 @@ static double original_positions(config *c, config *scaling, double otherwise)
 static void read_longrope(struct rope_spec *r, config *scaling, arena *a)
 {
     const double *factors;
-    double *copy = arena_array(a, double, r->dims / 2 + 1);
+    double *copy;
     int n = config_floats(scaling, "long_factor", &factors);
 
     r->attention_factor = config_float_or(scaling, "long_mscale", r->attention_factor);
@@ -69,6 +69,7 @@ static void read_longrope(struct rope_spec *r, config *scaling, arena *a)
                     r->dims / 2);
         return;
     }
+    copy = arena_array(a, double, (size_t)n + 1);
     for (int i = 0; copy && i < n; i++) {
         copy[i] = factors[i];
         if (!(factors[i] > 0))
