@@ -204,7 +204,7 @@ typedef struct clm_engine_options {
     bool exact;                     /* no approximations; the cache is F32 unless said otherwise */
     enum clm_cache_type cache_type; /* AUTO: F16 */
     size_t cache_bytes;             /* bound of the cache; 0: none */
-    int max_rows;                   /* tokens of one step at most; 0: 512 */
+    int max_rows;                   /* tokens of one step at most; 0: 512, on a GPU 2048 */
     /* Keys and values quantised to 4 or 8 bits in groups of 32, 64 or 128 numbers (0: 64), but for
      * the first quantized_kv_start tokens of a sequence; kv_bits 0: none. */
     int kv_bits, kv_group_size, quantized_kv_start;

@@ -487,8 +487,9 @@ static const struct option bench_options[] = {
                     "f16 or bf16")},
     {CHOICES_OPTION("kv-bits", 0, A, kv_bits, model_kv_bits,
                     "keys and values quantised to 4 or 8 bits; none (the default): as they are")},
-    {INTS_OPTION("prefill-step-size", 0, A, steps, 0, 65536,
-                 "how many tokens of the prompt to process at a time (default: 0, 512)")},
+    {INTS_OPTION(
+        "prefill-step-size", 0, A, steps, 0, 65536,
+        "how many tokens of the prompt to process at a time (default: 0: 512, on a GPU 2048)")},
     {CHOICE_OPTION("output", 'o', A, format, bench_formats,
                    "how rows are written: table (the default), csv, json, jsonl or markdown")},
     {FLAG_OPTION("json", 0, A, json, "the same as --output json")},

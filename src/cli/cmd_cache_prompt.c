@@ -121,7 +121,7 @@ static const struct option cache_prompt_options[] = {
                  "give the prompt to the model as it is, without the model's chat template")},
     {INT_OPTION("prefill-step-size", 0, A, prefill_step_size, 0, 65536,
                 "how many tokens of the prompt to process at a time; fewer take less memory "
-                "(default: 512)")},
+                "(default: 512, on a GPU 2048)")},
     {0},
 };
 

@@ -10,8 +10,6 @@
 #include "engine/rows.h"
 #include "nn/nn.h"
 
-#define DEFAULT_MAX_ROWS 512
-
 struct engine {
     struct model *model;
     kv_cache *cache;
@@ -124,6 +122,12 @@ static int open_shares(engine *e, clm_error *err)
     return e->n_shares == 1 || e->threads ? 0 : -1;
 }
 
+/* Products of a GPU gain by more rows than those of a processor do. */
+static int default_max_rows(const struct model *m)
+{
+    return share_of(m, 0)->parts[0].dev->ops->reads_host ? 512 : 2048;
+}
+
 engine *engine_open(struct model *m, const struct engine_options *options, clm_error *err)
 {
     struct engine_options o = options ? *options : (struct engine_options){0};
@@ -132,7 +136,7 @@ engine *engine_open(struct model *m, const struct engine_options *options, clm_e
     if (!e)
         return fail_null(err, CLM_ERR_NOMEM, "engine: no memory");
     e->model = m;
-    e->max_rows = o.max_rows > 0 ? o.max_rows : DEFAULT_MAX_ROWS;
+    e->max_rows = o.max_rows > 0 ? o.max_rows : default_max_rows(m);
     e->exact = o.exact;
     e->n_shares = m->n_shares ? m->n_shares : 1;
     e->rows.n_shares = e->n_shares;

@@ -23,7 +23,8 @@ struct engine_options {
      * kv_cache_options has them; default: neither. */
     int kv_bits, kv_group_size, quantized_kv_start;
     int max_kv_size, n_first_tokens;
-    int max_rows; /* tokens of one step at most; longer inputs are cut into chunks; default 512 */
+    int max_rows; /* tokens of one step at most; longer inputs are cut into chunks; 0:
+                   * 512, 2048 on a GPU */
 };
 
 /* The model and its device stay the caller's and must outlive the engine. One thread at a time. */
