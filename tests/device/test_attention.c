@@ -261,8 +261,10 @@ static int32_t *released(const struct world *w, int sequence, int position, int 
     memcpy(blocks, w->blocks[sequence], n * sizeof *blocks);
     *n_kept = (s->n_first + s->block_tokens - 1) / s->block_tokens;
     *n_gone = first > 0 ? first / s->block_tokens - *n_kept : 0;
-    if (*n_gone < 0)
+    if (*n_gone <= 0) {
         *n_gone = 0;
+        return blocks;
+    }
     memmove(blocks + *n_kept, blocks + *n_kept + *n_gone,
             (n - (size_t)(*n_kept + *n_gone)) * sizeof *blocks);
     for (size_t i = n - (size_t)*n_gone; i < n; i++)

@@ -49,7 +49,8 @@ static void prepare(void *strip, const struct cpu_task *t, int first, int n)
             int32_t q =
                 quantise((int8_t *)to.x + ROWS * i, x + i, RUN_SIZE, (float *)to.steps + at);
 
-            ((int32_t *)(void *)to.sums)[at] = -128 * q;
+            /* Where numbers are not finite q is anything, and their step not a number. */
+            ((int32_t *)(void *)to.sums)[at] = (int32_t)(-128u * (uint32_t)q);
         }
     }
 }
