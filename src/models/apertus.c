@@ -12,20 +12,20 @@ static int apertus_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
     struct mlp_spec mlp = {.intermediate_size = config_int(c, "intermediate_size"),
-                           .xielu = true,
                            .bias = config_bool_or(c, "mlp_bias", false)};
-    const char *act = config_string_or(c, "hidden_act", "xielu");
+    bool original = config_by_transformers(c);
     struct attention_spec attention;
 
-    if (strcmp(act, "xielu") != 0)
-        return config_fail(c, "hidden_act", "\"%s\"; Apertus has \"xielu\"", act);
+    mlp.xielu = !original || strcmp(config_string_or(c, "hidden_act", "xielu"), "xielu") == 0;
+    if (!mlp.xielu)
+        mlp.activation = config_activation(c, "hidden_act", ACT_SILU);
     if (config_common(s, c, false, a))
         return -1;
     attention = config_attention(c, s, 12000000, a);
-    if (config_bool_or(c, "qk_norm", true))
-        attention.q_norm = attention.k_norm = norm;
-    if (config_bool_or(c, "post_norm", false))
-        return config_fail(c, "post_norm", "norms after the blocks are not known of Apertus");
+    attention.q_norm = attention.k_norm = norm;
+    if (!original) /* mlx-lm has no biases there */
+        attention.qkv_bias = attention.o_bias = false;
+    config_ignore(c, "hidden_act", "qk_norm", "post_norm", NULL); /* the same whatever they say */
     spec_layers(s, norm, attention, mlp);
     return 0;
 }

@@ -64,10 +64,10 @@ struct temperature_spec config_temperature(config *c)
 }
 
 /* Yarn's correction of the scores, squared because queries and keys would both have it. mlx-lm has
- * it with rope_scaling of any type. */
+ * it with scaling of any type. */
 static double yarn_scale(config *c, const struct rope_spec *r)
 {
-    config *scaling = config_object(c, "rope_scaling");
+    config *scaling = config_rope_object(c);
     double factor = r->factor, all = r->kind == ROPE_YARN ? r->mscale_all_dim : 0;
 
     if (r->kind != ROPE_YARN && scaling && !config_by_transformers(c)) {
@@ -99,6 +99,8 @@ struct mla_spec config_mla(config *c, double theta, arena *a)
     m.rope = config_rope(c, NULL, m.rope_dim, theta, a);
     m.rope.interleaved = config_bool_or(c, "rope_traditional", true);
     m.rope.interleaved = config_bool_or(c, "rope_interleave", m.rope.interleaved);
+    if (m.rope.kind == ROPE_LONGROPE && !config_by_transformers(c)) /* whatever mlx-lm is told */
+        m.rope.interleaved = false;
     m.scale = (float)(yarn_scale(c, &m.rope) / sqrt((double)m.nope_dim + m.rope_dim));
     config_ignore(c, "num_key_value_heads", "head_dim", "qk_head_dim", NULL);
     return m;
@@ -119,7 +121,6 @@ struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp)
     bool other = !config_has(c, "n_routed_experts");
     int shared = config_int_or(c, other ? "num_shared_experts" : "n_shared_experts", 0);
     int size = config_int(c, "moe_intermediate_size");
-    const char *scores = config_string_or(c, "scoring_func", "sigmoid");
     struct moe_spec moe = {
         .router =
             {
@@ -137,17 +138,13 @@ struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp)
         .shared = mlp,
     };
 
-    if (strcmp(scores, "softmax") == 0)
-        moe.router.score = ROUTER_SOFTMAX_ALL;
-    else if (strcmp(scores, "sigmoid") != 0 && strcmp(scores, "noaux_tc") != 0)
-        config_fail(c, "scoring_func", "unknown scores \"%s\" of experts", scores);
     if (shared > 0 && size > (1 << 24) / shared)
         config_fail(c, "n_shared_experts", "%d of %d numbers are too many", shared, size);
     else
         moe.shared.intermediate_size = shared * size;
     moe.expert.intermediate_size = size;
     config_router_origin(c, &moe.router);
-    config_ignore(c, "topk_method", NULL);
+    config_ignore(c, "topk_method", "scoring_func", NULL); /* sigmoid to both references */
     return moe;
 }
 

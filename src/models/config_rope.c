@@ -62,8 +62,7 @@ static void read_longrope(struct rope_spec *r, config *scaling, arena *a)
     double *copy;
     int n = config_floats(scaling, "long_factor", &factors);
 
-    r->attention_factor = config_float_or(scaling, "long_mscale", r->attention_factor);
-    config_ignore(scaling, "short_factor", "short_mscale", NULL);
+    config_ignore(scaling, "short_factor", "short_mscale", "long_mscale", NULL);
     if (n != r->dims / 2) {
         config_fail(scaling, "long_factor", "%d numbers; %d pairs of a head turn", n < 0 ? 0 : n,
                     r->dims / 2);
@@ -182,8 +181,9 @@ static config *rope_object(config *c, const char *key, const char *layer_type)
 /* A rope that is proportional is always of a part. */
 static bool is_partial(config *scaling)
 {
-    return scaling && config_has(scaling, "rope_type") &&
-           strcmp(config_string_or(scaling, "rope_type", ""), "proportional") == 0;
+    const char *key = scaling && config_has(scaling, "type") ? "type" : "rope_type";
+
+    return scaling && strcmp(config_string_or(scaling, key, ""), "proportional") == 0;
 }
 
 static struct rope_spec read_rope(config *c, config *scaling, int head_dim, double theta,
@@ -215,6 +215,11 @@ static struct rope_spec read_rope(config *c, config *scaling, int head_dim, doub
 static const char *rope_key(const config *c)
 {
     return config_has(c, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+}
+
+config *config_rope_object(config *c)
+{
+    return rope_object(c, rope_key(c), NULL);
 }
 
 struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, double theta,

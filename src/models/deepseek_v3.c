@@ -42,7 +42,7 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp, enum kind kind)
     struct moe_spec moe;
 
     if (kind == V2)
-        config_ignore(c, "norm_topk_prob", "scoring_func", NULL);
+        config_ignore(c, "norm_topk_prob", NULL);
     moe = config_moe_noaux(c, mlp);
     if (kind == V3)
         config_noaux_alone(c);

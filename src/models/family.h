@@ -262,6 +262,9 @@ struct rope_spec config_rope_partial(config *c, const char *layer_type, int head
 struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, bool partial,
                                         arena *a);
 
+/* What either schema says of scaling; NULL: nothing. */
+config *config_rope_object(config *c);
+
 /* That of Gemma's sliding layers, which no scaling touches: rope_parameters' sliding_attention, or
  * the theta rope_local_base_freq. */
 struct rope_spec config_rope_sliding(config *c, int head_dim, arena *a);

@@ -123,7 +123,7 @@ static int gemma3n_spec(struct spec *s, config *c, arena *a)
     int shared = config_int_or(c, "num_kv_shared_layers", 15);
     int window = config_window_size(c, "sliding_window", 512);
     struct attention_spec at = read_attention(c);
-    struct rope_spec full = config_rope(c, "full_attention", at.head_dim, 1000000, a);
+    struct rope_spec full = config_rope_parameters(c, at.head_dim, 1000000, false, a);
     struct rope_spec sliding = config_rope_sliding(c, at.head_dim, a);
 
     s->vocab_size = 262400;

@@ -29,6 +29,10 @@ static int glm4_moe_spec(struct spec *s, config *c, arena *a)
     /* mlx-lm reads the head there is. */
     s->tie_by_file |= strcmp(config_string_or(c, "model_type", ""), "dots1") != 0;
     attention = config_attention_plain(c, s);
+    if (dots && !config_by_transformers(c)) { /* mlx-lm has biases elsewhere */
+        attention.qkv_bias = false;
+        mlp.bias = moe.shared.bias = config_bool_or(c, "mlp_bias", false);
+    }
     attention.rope = dots ? config_rope(c, NULL, attention.head_dim, 1000000, a)
                           : config_rope_parameters(c, attention.head_dim, 1000000, true, a);
     attention.o_bias = dots && attention.qkv_bias;

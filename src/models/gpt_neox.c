@@ -42,6 +42,7 @@ static int neox_spec(struct spec *s, config *c, arena *a)
     };
     attention = config_attention_partial(c, s, 10000, a);
     attention.rope = neox_rope(c, attention.head_dim, a);
+    attention.n_kv_heads = attention.n_heads; /* neither reference heeds num_key_value_heads */
     attention.qkv_bias = attention.o_bias = bias;
     spec_layers(s, norm, attention, mlp);
     for (int i = 0; i < s->n_layers; i++)

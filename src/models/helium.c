@@ -12,7 +12,12 @@ static int helium_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention(c, s, 10000, a);
+    attention = config_attention_plain(c, s);
+    if (!config_by_transformers(c)) { /* mlx-lm does not heed head_dim */
+        attention.head_dim = s->hidden_size / attention.n_heads;
+        attention.scale = attention_scale(attention.head_dim);
+    }
+    attention.rope = config_rope(c, NULL, attention.head_dim, 10000, a);
     attention.o_bias = false;
     attention.rope.interleaved = true;
     spec_layers(s, config_rms_norm(c), attention, mlp);

@@ -22,6 +22,7 @@ static int phimoe_spec(struct spec *s, config *c, arena *a)
         .expert = config_gated_mlp(c),
     };
     struct attention_spec attention;
+    config *scaling = config_rope_object(c);
 
     if (config_by_transformers(c))
         moe.router.n_experts_per_token = 2; /* whatever the key says */
@@ -29,6 +30,9 @@ static int phimoe_spec(struct spec *s, config *c, arena *a)
         return -1;
     s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 10000, a);
+    if (attention.rope.kind == ROPE_LONGROPE)
+        attention.rope.attention_factor =
+            config_float_or(scaling, "long_mscale", attention.rope.attention_factor);
     attention.qkv_bias = attention.o_bias = config_bool_or(c, "attention_bias", true);
     attention.window = config_int_or(c, "sliding_window", 0);
     s->lm_head_bias = config_bool_or(c, "lm_head_bias", true);
