@@ -156,7 +156,7 @@ static const char v3_defaults[] =
     "\"num_hidden_layers\": 24, \"num_attention_heads\": 16, \"num_experts\": 128, "
     "\"num_experts_per_tok\": 8, \"num_shared_experts\": 1, \"n_group\": 8, "
     "\"routed_scaling_factor\": 2.5, \"layer_group_size\": 4, \"q_lora_rank\": 256, "
-    "\"rms_norm_eps\": 1e-06}";
+    "\"rms_norm_eps\": 1e-06, \"max_position_embeddings\": 131072}";
 
 static int bailing_linear_spec(struct spec *s, config *c, arena *a)
 {

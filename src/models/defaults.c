@@ -5,6 +5,11 @@
 
 #include "base/memory.h"
 
+#define GEMMA4                                                                                     \
+    "{\"hidden_size\": 1536, \"num_hidden_layers\": 35, \"intermediate_size\": 6144, "             \
+    "\"sliding_window\": 512, \"num_kv_shared_layers\": 20, \"global_head_dim\": 512, "            \
+    "\"vocab_size_per_layer_input\": 262144}"
+
 /* What differs from the defaults in the families' code, or has none there. */
 static const struct {
     const char *model_type, *keys;
@@ -13,7 +18,8 @@ static const struct {
         {"afmoe",
          "{\"vocab_size\": 200192, \"hidden_size\": 2048, \"intermediate_size\": 6144, "
          "\"moe_intermediate_size\": 1024, \"num_hidden_layers\": 32, \"num_attention_heads\": 32, "
-         "\"rms_norm_eps\": 1e-05, \"sliding_window\": 2048}"},
+         "\"rms_norm_eps\": 1e-05, \"sliding_window\": 2048, \"num_key_value_heads\": 4, "
+         "\"head_dim\": 64, \"max_position_embeddings\": 131072}"},
         {"cohere",
          "{\"hidden_size\": 8192, \"num_hidden_layers\": 40, \"intermediate_size\": 22528, "
          "\"num_attention_heads\": 64, \"vocab_size\": 256000, \"rope_theta\": 8000000.0}"},
@@ -43,29 +49,37 @@ static const struct {
         {"exaone_moe", "{\"routed_scaling_factor\": 2.5}"},
         {"falcon_h1", "{\"hidden_size\": 1024, \"intermediate_size\": 2048, \"mamba_d_conv\": 4, "
                       "\"mamba_d_state\": 128, \"mamba_n_heads\": 24, \"num_attention_heads\": 8, "
-                      "\"num_hidden_layers\": 36, \"rms_norm_eps\": 1e-05, \"vocab_size\": 32784}"},
+                      "\"num_hidden_layers\": 36, \"rms_norm_eps\": 1e-05, \"vocab_size\": 32784, "
+                      "\"num_key_value_heads\": 2, \"head_dim\": 64, "
+                      "\"max_position_embeddings\": 131072}"},
         {"gear", "{\"sliding_window\": 512}"},
         {"gemma2", "{\"query_pre_attn_scalar\": 144.0}"},
         {"gemma3",
-         "{\"hidden_size\": 1152, \"num_hidden_layers\": 26, \"intermediate_size\": 6912}"},
+         "{\"hidden_size\": 1152, \"num_hidden_layers\": 26, \"intermediate_size\": 6912, "
+         "\"max_position_embeddings\": 32768}"},
         {"gemma3_text",
-         "{\"hidden_size\": 1152, \"num_hidden_layers\": 26, \"intermediate_size\": 6912}"},
-        {"gemma4", "{\"hidden_size\": 1536, \"num_hidden_layers\": 35, \"intermediate_size\": "
-                   "6144, \"sliding_window\": 512}"},
-        {"gemma4_text", "{\"hidden_size\": 1536, \"num_hidden_layers\": 35, \"intermediate_size\": "
-                        "6144, \"sliding_window\": 512}"},
-        {"gemma4_unified", "{\"hidden_size\": 1536, \"num_hidden_layers\": 35, "
-                           "\"intermediate_size\": 6144, \"sliding_window\": 512}"},
+         "{\"hidden_size\": 1152, \"num_hidden_layers\": 26, \"intermediate_size\": 6912, "
+         "\"max_position_embeddings\": 32768}"},
+        {"gemma4", GEMMA4},
+        {"gemma4_text", GEMMA4},
+        {"gemma4_unified", GEMMA4},
         {"glm4_moe_lite",
          "{\"vocab_size\": 154880, \"hidden_size\": 2048, \"intermediate_size\": 10240, "
          "\"moe_intermediate_size\": 1536, \"num_hidden_layers\": 47, \"num_attention_heads\": 20, "
          "\"num_experts_per_tok\": 4, \"rms_norm_eps\": 1e-05, \"rope_theta\": 1000000.0, "
-         "\"routed_scaling_factor\": 1.8}"},
+         "\"routed_scaling_factor\": 1.8, \"n_shared_experts\": 1, \"n_routed_experts\": 64, "
+         "\"q_lora_rank\": 768, \"qk_nope_head_dim\": 192, \"v_head_dim\": 256, "
+         "\"first_k_dense_replace\": 1, \"max_position_embeddings\": 202752}"},
         {"gpt_oss",
          "{\"num_hidden_layers\": 36, \"num_local_experts\": 128, \"vocab_size\": 201088, "
          "\"rms_norm_eps\": 1e-05, \"hidden_size\": 2880, \"intermediate_size\": 2880, "
-         "\"num_attention_heads\": 64, \"sliding_window\": 128}"},
+         "\"num_attention_heads\": 64, \"num_key_value_heads\": 8, \"head_dim\": 64, "
+         "\"sliding_window\": 128}"},
         {"gptj", "{\"n_embd\": 4096, \"vocab_size\": 50400, \"n_head\": 16, \"n_layer\": 28}"},
+        {"hunyuan_v1_dense", "{\"max_position_embeddings\": 32768}"},
+        {"internlm2", "{\"max_position_embeddings\": 32768}"},
+        {"internlm3", "{\"max_position_embeddings\": 32768}"},
+        {"iquestloopcoder", "{\"max_position_embeddings\": 131072}"},
         {"joyai_llm_flash",
          "{\"vocab_size\": 102400, \"hidden_size\": 4096, \"intermediate_size\": 11008, "
          "\"moe_intermediate_size\": 1407, \"num_hidden_layers\": 30, \"num_attention_heads\": 32, "
@@ -145,6 +159,10 @@ static const struct {
       {"exaone4", "{\"rope_theta\": 10000.0}"},
       {"exaone_moe", "{\"rope_theta\": 10000.0, \"routed_scaling_factor\": 2.5}"},
       {"falcon_h1", "{\"rope_theta\": 10000.0}"},
+      {"gemma4_text", "{\"num_key_value_heads\": 4, \"use_double_wide_mlp\": false, "
+                      "\"sliding_window_pattern\": 6, "
+                      "\"final_logit_softcapping\": null, \"global_head_dim\": 512, "
+                      "\"vocab_size_per_layer_input\": 262144}"},
       {"glm", "{\"partial_rotary_factor\": 0.5}"},
       {"glm4", "{\"partial_rotary_factor\": 0.5}"},
       {"glm4_moe", "{\"rope_theta\": 10000.0, \"partial_rotary_factor\": 0.5}"},

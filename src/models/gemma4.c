@@ -18,6 +18,9 @@ static bool slides(config *c, int layer)
 {
     int every = config_int_or(c, "sliding_window_pattern", 5);
 
+    /* transformers makes a last layer that sees everything of any. */
+    if (config_by_transformers(c) && layer + 1 == config_int(c, "num_hidden_layers"))
+        return false;
     if (!config_has(c, "layer_types"))
         return every < 1 || (layer + 1) % every != 0;
     return config_window(c, layer, 0) > 0;
@@ -150,9 +153,12 @@ static int gemma4_spec(struct spec *s, config *c, arena *a)
         if (add_layer(s, c, i, s->n_layers - shared, norm, mlp, a))
             return -1;
     config_ignore(c, "sliding_window_pattern", "num_experts", "top_k_experts",
-                  "moe_intermediate_size", "use_bidirectional_attention", "use_double_wide_mlp",
-                  "global_head_dim", "num_global_key_value_heads", "global_partial_rotary_factor",
+                  "moe_intermediate_size", "use_double_wide_mlp", "global_head_dim",
+                  "num_global_key_value_heads", "global_partial_rotary_factor",
                   "partial_rotary_factor", NULL);
+    if (strcmp(config_string_or(c, "use_bidirectional_attention", ""), "all") == 0)
+        return config_fail(c, "use_bidirectional_attention",
+                           "a token sees what comes after it: such models make no text");
     return 0;
 }
 

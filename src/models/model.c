@@ -144,6 +144,8 @@ static void add_defaults(config *root, config *text)
     bool later = version >= 5 || (version > 0 && config_has(text, "rope_parameters"));
     const char *keys = model_defaults(config_string_or(root, "model_type", ""), later);
 
+    if (text == root && config_object(root, "text_config"))
+        text = config_object(root, "text_config");
     if (!keys)
         keys = model_defaults(config_string_or(text, "model_type", ""), later);
     if (keys && !(config_has(text, "rope_scaling") && strstr(keys, "rope_parameters")))

@@ -73,6 +73,7 @@ CASES = [
                                    "high_freq_factor": 4.0}}),
     ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "mscale_all_dim": 1.0,
                                    "original_max_position_embeddings": 8}}),
+    ("apertus", {"hidden_act": "silu"}),
 ]
 
 

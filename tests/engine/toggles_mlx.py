@@ -12,11 +12,14 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm import utils
+from mlx_lm.models.cache import make_prompt_cache
 
 from hashed import LEFT_OUT, floats, listed, strings, value
 
 TOKENS = [3, 17, 9, 30, 5, 22, 41, 7, 12, 33, 4, 19]
 GONE = "left out"  # the key is not in config.json
+LONGROPE = {"type": "longrope", "original_max_position_embeddings": 8, "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [1.0, 1.5, 2.0, 2.5]}
 CASES = [
     ("longcat_flash", {"tie_word_embeddings": True}),
     ("mimo_v2_flash", {"tie_word_embeddings": True}),
@@ -35,6 +38,22 @@ CASES = [
     ("youtu_llm", {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
                                     "mscale": 0.7, "mscale_all_dim": 0.5}}),
     ("deepseek_v3", {"rope_scaling": {"type": GONE}}),
+    ("apertus", {"attention_bias": True, "qk_norm": False, "post_norm": True}),
+    ("glm4_moe", {"scoring_func": "softmax"}),
+    ("glm4_moe_lite", {"rope_scaling": LONGROPE}),
+    ("glm4_moe_lite", {"q_lora_rank": GONE, "v_head_dim": GONE, "first_k_dense_replace": GONE}),
+    ("glm_moe_dsa", {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+                                      "mscale_all_dim": 0.7}}),
+    ("gpt_neox", {"num_key_value_heads": 1}),
+    ("gpt_oss", {"head_dim": GONE}),
+    ("falcon_h1", {"head_dim": GONE, "num_key_value_heads": GONE}),
+    ("afmoe", {"head_dim": GONE}),
+    ("gemma3n", {"text_config": {"rope_scaling": {"type": "linear", "factor": 4.0}}}),
+    ("gemma3_text", {"rope_scaling": LONGROPE | {"long_factor": [1.0, 1.5, 2.0, 2.5, 3.0, 3.5], "long_mscale": 1.3},
+                     "max_position_embeddings": GONE}),
+    ("gemma4_text", {"global_head_dim": GONE}),
+    ("dots1", {"attention_bias": True, "mlp_bias": True}),
+    ("helium", {"head_dim": 6}),
 ]
 
 
@@ -57,12 +76,12 @@ def case(goldens, fixture, change):
         path = pathlib.Path(folder)
         (path / "config.json").write_text(json.dumps(config))
         mx.save_safetensors(str(path / "model.safetensors"),
-                            {n: mx.array(value(n, s).astype(np.float32)) for n, s in shapes.items()})
+                            {n: mx.array(value(n, s).astype(np.float32)).reshape(s) for n, s in shapes.items()})
         model, _ = utils.load_model(path)
-        logits = np.array(model(mx.array([TOKENS])).astype(mx.float32)[0, -1])
+        logits = np.array(model(mx.array([TOKENS]), cache=make_prompt_cache(model)).astype(mx.float32)[0, -1])
     text = json.dumps({k: v for k, v in config.items() if k not in LEFT_OUT}, separators=(",", ":"))
     return "    {%s,\n     %s,\n     {%s},\n     {%s}},\n" % (
-        json.dumps(f"{fixture} {json.dumps(change)}"), json.dumps(text), strings(listed(shapes)), floats(logits))
+        json.dumps(f"{fixture} {json.dumps(change)}"), json.dumps(text), strings(listed({n: s or (1,) for n, s in shapes.items()})), floats(logits))
 
 
 mx.set_default_device(mx.cpu)
