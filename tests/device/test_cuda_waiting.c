@@ -406,6 +406,25 @@ static void test_blocks(void **state)
     pair_close(&p);
 }
 
+/* Blocks of more rows than a few, of outputs and numbers that fill no tile and no step, and of so
+ * many that blocks of a cluster share them. */
+static void test_many_rows(void **state)
+{
+    static const struct shape shapes[] = {{9, 40, 72},     {20, 96, 160},   {33, 320, 1088},
+                                          {64, 1032, 520}, {65, 264, 8},    {100, 128, 2048},
+                                          {128, 512, 640}, {64, 4096, 512}, {17, 64, 6144}};
+    static const struct weight bf16 = {.format = WEIGHT_BF16};
+    struct pair p;
+
+    (void)state;
+    pair_open(&p);
+    for (size_t j = 0; j < COUNT(shapes); j++)
+        check(&p, 0, &bf16, &shapes[j], false);
+    for (size_t i = 0; i < COUNT(sequences); i++)
+        check(&p, i, &bf16, &(struct shape){70, 192, 192}, false);
+    pair_close(&p);
+}
+
 /* --- Experts --- */
 
 enum { EXPERTS = 6, MAX_CHOSEN = 4 };
@@ -540,6 +559,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sequences),
         cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_many_rows),
         cmocka_unit_test(test_experts),
     };
 

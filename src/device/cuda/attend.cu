@@ -49,21 +49,13 @@ static struct attend_args args_of(struct cuda_device *c, const struct kv_layer *
     return a;
 }
 
-static bool all_prompts(const struct attend_args *a, const struct kv_batch *batch)
-{
-    for (int i = 0; i < batch->n_sequences; i++) {
-        int n = batch->sequences[i].n_rows;
-
-        if (n > 0 && (int64_t)n * a->group <= a->most_queries)
-            return false;
-    }
-    return true;
-}
-
 void cuda_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,
                  const struct kv_batch *batch, const struct attend_params *p)
 {
     struct cuda_device *c = cuda_device_of(d);
+    /* Before anything is staged: room that is made waits for the device. */
+    struct cuda_halves halves =
+        y->cols == p->n_heads * kv->v_dim ? cuda_halves_for(c, y) : (struct cuda_halves){};
     struct attend_args a = args_of(c, kv, batch, p);
 
     a.q = rows_of(q);
@@ -76,13 +68,10 @@ void cuda_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *k
             attend_general(c, &a);
         return;
     }
-    if (all_prompts(&a, batch) && y->cols == p->n_heads * kv->v_dim)
-        a.halves = cuda_halves_for(c, y);
-    if (!attend_prompt_sm90(c, &a, batch) && !attend_prompt(c, &a, batch)) {
+    a.halves = halves;
+    if (!attend_prompt_sm90(c, &a, batch) && !attend_prompt(c, &a, batch))
         a.most_queries = INT_MAX;
-        a.halves = (struct cuda_halves){};
-    }
     attend_decode(c, &a, batch);
     if (a.halves.data)
-        cuda_halves_made(c, y);
+        cuda_halves_made(c, y, &a.halves);
 }

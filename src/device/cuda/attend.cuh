@@ -29,7 +29,7 @@ struct attend_args {
     int kept_words, heads_per_set; /* of one set */
     float *log_sums;
     int64_t log_stride;
-    struct cuda_halves halves; /* of y, if all of it is from prompts */
+    struct cuda_halves halves; /* of y, if it is to have a copy */
     /* Where keys are split among blocks: what each has found, and who comes last. */
     float *partials;
     unsigned *tickets; /* all 0 before and after */

@@ -4,6 +4,7 @@
 #define DEVICE_CUDA_ATTEND_JOIN_CUH
 
 #include "device/cuda/attend_tile.cuh"
+#include "device/cuda/cluster.cuh"
 
 /* What a warp has found; of its queries a lane knows 2 t and 2 t + 1 of each 8, of the sums a part.
  */
@@ -142,8 +143,15 @@ static __device__ __forceinline__ void put(const attend_args &a, const struct wo
 
                 if (pair % NQ != n || d >= a.kv.v_dim)
                     continue;
-                y[d] = (i ? r.acc[j].y : r.acc[j].x) * factor;
-                y[d + 1] = (i ? r.acc[j].w : r.acc[j].z) * factor;
+                float low = (i ? r.acc[j].y : r.acc[j].x) * factor;
+                float high = (i ? r.acc[j].w : r.acc[j].z) * factor;
+
+                y[d] = low;
+                y[d + 1] = high;
+                if (a.halves.data)
+                    *(uint32_t *)(a.halves.data + row * a.halves.stride +
+                                  (int64_t)head * a.kv.v_dim + d) =
+                        mma_pack<__nv_bfloat16>(low, high);
             }
         }
 }
@@ -169,39 +177,6 @@ static __device__ __forceinline__ void hand_in(const struct work &w,
 #pragma unroll
             for (int i = 0; i < 2; i++)
                 soft[8 * n + 2 * t + i] = r.soft[n][i];
-}
-
-/* All threads of the cluster wait for each other; what they wrote is there. */
-static __device__ __forceinline__ void meet_cluster(void)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-#endif
-}
-
-/* N floats at the same place in the shared memory of block number rank of the cluster. */
-template <int N>
-static __device__ __forceinline__ void read_other(float (&v)[N], const void *own, int rank)
-{
-#if __CUDA_ARCH__ >= 900
-    uint32_t at;
-
-    asm("mapa.shared::cluster.u32 %0, %1, %2;"
-        : "=r"(at)
-        : "r"((uint32_t)__cvta_generic_to_shared(own)), "r"(rank));
-    if constexpr (N == 4)
-        asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-                     : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
-                     : "r"(at)
-                     : "memory");
-    else
-        asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
-                     : "=f"(v[0]), "=f"(v[1])
-                     : "r"(at)
-                     : "memory");
-#endif
 }
 
 /* The results of the n blocks of a cluster that have some, in order, as one, which the first gets.

@@ -7,14 +7,7 @@
 #include "device/cuda/attend.cuh"
 #include "device/cuda/mma.cuh"
 
-enum {
-    THREADS = 128,
-    WARPS = THREADS / 32,
-    TILE = 16,
-    MAX_SPLITS = 128,
-    SPLIT_TILES = WARPS,
-    MAX_CLUSTER = 8
-};
+enum { THREADS = 128, WARPS = THREADS / 32, TILE = 16, MAX_SPLITS = 128, SPLIT_TILES = WARPS };
 
 /* What one block does. */
 struct work {

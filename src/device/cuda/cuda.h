@@ -41,6 +41,9 @@ struct cuda_device {
     uint64_t n_given;           /* launches and flushes so far */
     tensor halved;              /* rows that have a copy in bf16, if n_given is still */
     uint64_t halved_at;         /* this: halves.cu */
+    uint16_t *halved_to;        /* it lies there */
+    void *describe_tensor;      /* of the driver, for product_tiles_sm90.cu; NULL: there is none */
+    int clusters[2][9];         /* of so many blocks that the GPU holds; 0: not asked yet */
     struct cuda_queue *queue;   /* queue.cu */
     struct cuda_memory *memory; /* memory.cu */
     struct cuda_blas *blas;     /* blas.cu; NULL: not asked for yet */
@@ -189,6 +192,9 @@ void cuda_group_close(struct cuda_device *c); /* before the device is closed */
 
 /* measure.cu */
 void cuda_measure(device *d, struct device_limits *limits);
+
+/* product_tiles_sm90.cu: finds out whether it can be used. */
+void cuda_tiles_open(struct cuda_device *c);
 
 /* matmul.cu, experts.cu */
 void cuda_embed(device *d, tensor *y, const struct weight *w, const int32_t *ids, float scale);

@@ -216,6 +216,7 @@ static int open_device(struct cuda_device *c, clm_error *err)
     cuda_check(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "making a stream");
     if (c->failure.code)
         return fail(err, c->failure.code, "%s", c->failure.message);
+    cuda_tiles_open(c);
     c->queue = cuda_queue_open();
     if (!c->queue)
         return fail(err, CLM_ERR_NOMEM, "cuda: no memory for the device");

@@ -5,32 +5,47 @@
 #include "device/cuda/blas.h"
 #include "device/cuda/math.cuh"
 #include "device/cuda/mma.cuh"
+#include "device/cuda/products.h"
 #include "device/cuda/rows.cuh"
 #include "device/cuda/weights.cuh"
 
-enum { THREADS = 256, MANY = 32 /* rows; no more may go another way than by cuBLASLt */ };
+enum { THREADS = 256, FEW = 8 /* rows, of which no product takes a copy */ };
 
 /* --- Copies --- */
 
-static struct cuda_halves room_for(struct cuda_device *c, const tensor *x)
+static struct cuda_halves room_for(struct cuda_device *c, const tensor *x, int which)
 {
     int64_t stride = (x->cols + 7) / 8 * 8;
     size_t size = (size_t)x->rows * (size_t)stride * 2;
 
-    return (struct cuda_halves){(uint16_t *)cuda_halves_room(c, size), stride};
+    return (struct cuda_halves){(uint16_t *)cuda_halves_room(c, which, size), stride};
+}
+
+/* Whether a product may take a copy of y. */
+static bool is_wanted(struct cuda_device *c, const tensor *y)
+{
+    return !c->exact && y->rows > FEW && y->cols % 8 == 0 &&
+           (cuda_tiles_rows(c) >= y->rows || cuda_blas_of(c));
 }
 
 struct cuda_halves cuda_halves_for(struct cuda_device *c, const tensor *y)
 {
-    if (c->exact || y->rows <= MANY || y->cols % 8 || !cuda_blas_of(c))
-        return (struct cuda_halves){};
-    return room_for(c, y);
+    return is_wanted(c, y) ? room_for(c, y, 0) : (struct cuda_halves){};
 }
 
-void cuda_halves_made(struct cuda_device *c, const tensor *y)
+struct cuda_halves cuda_halves_beside(struct cuda_device *c, const tensor *y,
+                                      const struct cuda_halves *x)
+{
+    if (!is_wanted(c, y) || x->data == cuda_halves_room(c, 1, 0))
+        return (struct cuda_halves){};
+    return room_for(c, y, 1);
+}
+
+void cuda_halves_made(struct cuda_device *c, const tensor *y, const struct cuda_halves *at)
 {
     c->halved = *y;
     c->halved_at = c->n_given;
+    c->halved_to = at->data;
 }
 
 static __global__ void __launch_bounds__(THREADS)
@@ -52,13 +67,15 @@ struct cuda_halves cuda_halves_of(struct cuda_device *c, const tensor *x)
     const tensor *had = &c->halved;
 
     cuda_settle(c);
-    struct cuda_halves h = room_for(c, x);
-    if (!h.data || (c->halved_at == c->n_given && had->data == x->data &&
-                    had->stride == x->stride && had->rows == x->rows && had->cols == x->cols))
+    if (c->halved_at == c->n_given && had->data == x->data && had->stride == x->stride &&
+        had->rows == x->rows && had->cols == x->cols)
+        return (struct cuda_halves){c->halved_to, (x->cols + 7) / 8 * 8};
+    struct cuda_halves h = room_for(c, x, 0);
+    if (!h.data)
         return h;
     dim3 grid(blocks_for(h.stride, 8 * THREADS), grid_rows(x->rows));
     cuda_launch(c, halve_rows, shape_of(grid, dim3(THREADS), 0), h, rows_of(x), rows_are_wide(x));
-    cuda_halves_made(c, x);
+    cuda_halves_made(c, x, &h);
     return h;
 }
 
@@ -126,7 +143,7 @@ bool cuda_halves_norm(struct cuda_device *c, const tensor *y, const tensor *x, c
     cuda_launch(c, x->cols <= 4 * 4 * THREADS ? norm_kernel<4> : norm_kernel<8>,
                 shape_of(dim3((unsigned)x->rows), dim3(THREADS), 0), rows_of(y), rows_of(x),
                 a ? rows_of(a) : (struct rows){}, scale, w, eps, halves);
-    cuda_halves_made(c, y);
+    cuda_halves_made(c, y, &halves);
     return true;
 }
 
@@ -165,6 +182,6 @@ bool cuda_halves_glu(struct cuda_device *c, const tensor *y, const tensor *gate,
     dim3 grid(blocks_for(y->cols, 8 * THREADS), grid_rows(y->rows));
     cuda_launch(c, glu_kernel, shape_of(grid, dim3(THREADS), 0), rows_of(y), rows_of(gate),
                 rows_of(up), act, halves);
-    cuda_halves_made(c, y);
+    cuda_halves_made(c, y, &halves);
     return true;
 }

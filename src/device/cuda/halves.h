@@ -17,8 +17,12 @@ struct cuda_halves {
 /* Where to leave the copy of y; NULL where no product would take it. */
 struct cuda_halves cuda_halves_for(struct cuda_device *c, const tensor *y);
 
-/* The last launch has left it. */
-void cuda_halves_made(struct cuda_device *c, const tensor *y);
+/* The same of what is made of x, whose copy must stay until then. */
+struct cuda_halves cuda_halves_beside(struct cuda_device *c, const tensor *y,
+                                      const struct cuda_halves *x);
+
+/* The last launch has left it there. */
+void cuda_halves_made(struct cuda_device *c, const tensor *y, const struct cuda_halves *at);
 
 /* The copy of x: as the last operation left it, else made here. NULL after a failure. */
 struct cuda_halves cuda_halves_of(struct cuda_device *c, const tensor *x);

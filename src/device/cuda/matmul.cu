@@ -213,6 +213,18 @@ static int count_alike(const struct cuda_device *c, const struct matmul_job *job
     return n;
 }
 
+/* How many of the jobs, of more rows than a few, go together in tiles. */
+static int count_tiles(const struct cuda_device *c, const struct matmul_job *jobs, int n_jobs,
+                       const tensor *x)
+{
+    int n = 0;
+
+    while (x->rows <= cuda_tiles_rows(c) && n < n_jobs && n < CUDA_STREAM_JOBS &&
+           !jobs[n].careful && cuda_tiles_suit(jobs[n].w))
+        n++;
+    return n;
+}
+
 /* Rows up to which a weight is read for so few at a time rather than given to cuBLASLt. */
 static int few_rows(const struct cuda_device *c, const struct weight *w)
 {
@@ -243,6 +255,17 @@ void cuda_matmul(device *d, const struct matmul_job *jobs, int n_jobs, const ten
             continue;
         }
         if (!is_few(c, jobs[i].w, x->rows)) {
+            int tiles = count_tiles(c, jobs + i, n_jobs - i, x);
+
+            if (tiles) {
+                struct cuda_product product;
+
+                cuda_product_of(&product, jobs + i, tiles, x);
+                product.in_tiles = true;
+                cuda_product_start(c, &product);
+                n = tiles;
+                continue;
+            }
             while (i + n < n_jobs && !jobs[i + n].careful && !is_few(c, jobs[i + n].w, x->rows))
                 n++;
             if (cuda_product_dense(c, jobs + i, n, x))

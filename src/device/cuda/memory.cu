@@ -73,7 +73,7 @@ struct cuda_memory {
     struct carrier *carrier; /* carry.cu; NULL: not needed yet */
     void **idle;             /* to be freed when nobody is at work */
     size_t n_idle, idle_capacity;
-    struct room scratch, halves;
+    struct room scratch, halves[2];
     void *host_room;
     size_t host_size;
     struct kept *kept[N_CHAINS];
@@ -233,9 +233,9 @@ void *cuda_scratch(struct cuda_device *c, size_t size)
     return room_of(c, &c->memory->scratch, size);
 }
 
-void *cuda_halves_room(struct cuda_device *c, size_t size)
+void *cuda_halves_room(struct cuda_device *c, int which, size_t size)
 {
-    return room_of(c, &c->memory->halves, size);
+    return room_of(c, &c->memory->halves[which], size);
 }
 
 /* --- The table's --- */
@@ -516,7 +516,8 @@ void cuda_memory_close(struct cuda_device *c)
     mem_free(m->host_room);
     mem_free(m->idle);
     cudaFree(m->scratch.data);
-    cudaFree(m->halves.data);
+    cudaFree(m->halves[0].data);
+    cudaFree(m->halves[1].data);
     cudaFree(c->tickets);
     cudaFree(m->ring_copy);
     cudaFreeHost(m->ring);

@@ -252,8 +252,8 @@ bool cuda_product_dense(struct cuda_device *c, const struct matmul_job *jobs, in
 
     void *scratch = weight_bytes ? cuda_scratch(c, weight_bytes) : NULL;
     struct dense rows = {NULL, CUDA_R_16BF, stride}, floats = {x->data, CUDA_R_32F, x->stride};
-    if (halves)
-        rows.data = cuda_halves_of(c, x).data;
+    struct cuda_halves of_x = halves ? cuda_halves_of(c, x) : (struct cuda_halves){};
+    rows.data = of_x.data;
     if ((weight_bytes && !scratch) || (halves && !rows.data))
         return true; /* and the failure is kept */
     for (int i = 0; i < n_jobs; i++)
@@ -261,7 +261,7 @@ bool cuda_product_dense(struct cuda_device *c, const struct matmul_job *jobs, in
                      (uint16_t *)scratch, stride))
             cuda_product_f32(c, &jobs[i], x, NULL);
     if (halves)
-        cuda_halves_made(c, x); /* products write elsewhere */
+        cuda_halves_made(c, x, &of_x); /* products write elsewhere */
     return true;
 }
 

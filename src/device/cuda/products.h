@@ -68,6 +68,16 @@ bool cuda_product_of_experts(struct cuda_device *c, struct cuda_product *p,
 bool cuda_stream_routes(const struct cuda_product *p, const struct cuda_routing *r);
 bool cuda_stream_combines(const struct cuda_product *p);
 
+/* product_tiles_sm90.cu: more rows than a few, weights of bf16 read once; x is rounded to bf16. */
+
+/* Rows that there may be; 0: not on this GPU. */
+int cuda_tiles_rows(const struct cuda_device *c);
+
+/* Whether the weight suits. */
+bool cuda_tiles_suit(const struct weight *w);
+
+void cuda_product_tiles(struct cuda_device *c, const struct cuda_product *p);
+
 /* matmul.cu: a product that one launch computes: what waits may go along, and it may wait itself.
  */
 void cuda_product_start(struct cuda_device *c, struct cuda_product *p);

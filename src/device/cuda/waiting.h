@@ -97,10 +97,11 @@ struct cuda_steps {
 
 enum { CUDA_STREAM_JOBS = 8 };
 
-/* Products of the same x of few rows, of weights alike: what product_stream.cu computes in one
- * launch. */
+/* Products of the same x of few rows, of weights alike: what product_stream.cu, or in_tiles
+ * product_tiles_sm90.cu, computes in one launch. */
 struct cuda_product {
     int n_jobs;
+    bool in_tiles;
     tensor y[CUDA_STREAM_JOBS];
     struct weight w[CUDA_STREAM_JOBS]; /* of experts the first */
     const float *bias[CUDA_STREAM_JOBS];

@@ -139,6 +139,30 @@ static __device__ __forceinline__ void barrier_open(uint32_t barrier, int n_arri
                  : "memory");
 }
 
+/* What was opened is seen by copies to come. */
+static __device__ __forceinline__ void barrier_show(void)
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+/* Arrives, and so many bytes of copies of tensors are to come. */
+static __device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+}
+
+/* A box of a tensor from its number x of row y on, laid out as the map says; to a barrier that
+ * expects it. */
+static __device__ __forceinline__ void barrier_copy(uint32_t barrier, uint32_t to, const void *map,
+                                                    int x, int y)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 " [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+                 "l"(map), "r"(x), "r"(y), "r"(barrier)
+                 : "memory");
+}
+
 static __device__ __forceinline__ void barrier_arrive(uint32_t barrier)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
