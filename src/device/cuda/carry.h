@@ -12,6 +12,14 @@ struct carrier;
 void cuda_carry(struct cuda_device *c, struct carrier **carrier, void *to, const void *from,
                 size_t size, enum cudaMemcpyKind kind);
 
+/* Host to device, of bytes that stay where they are until cuda_carry_end(): other threads read them
+ * meanwhile. They go to memory that nothing has been queued for. */
+void cuda_carry_later(struct cuda_device *c, struct carrier **carrier, void *to, const void *from,
+                      size_t size);
+
+/* All of that has been read, and is there for what is queued after. */
+void cuda_carry_end(struct cuda_device *c, struct carrier *carrier);
+
 void carrier_close(struct carrier *c); /* NULL is fine */
 
 #endif

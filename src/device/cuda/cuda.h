@@ -158,8 +158,12 @@ void *cuda_host_room(struct cuda_device *c, size_t size);
  * kernels of one operation alone. NULL after a failure. */
 void *cuda_scratch(struct cuda_device *c, size_t size);
 
-/* The same for the rows in bf16 that halves.h tells of, until they are asked for again. */
-void *cuda_halves_room(struct cuda_device *c, size_t size);
+/* The same for the rows in bf16 that halves.h tells of, until they are asked for again: two rooms,
+ * 0 and 1. */
+void *cuda_halves_room(struct cuda_device *c, int which, size_t size);
+
+/* What cuda_map was given is there for what goes to the stream from now on. */
+void cuda_arrive(struct cuda_device *c);
 
 /* All that was staged may be overwritten: whatever was queued is done. */
 void cuda_staging_reset(struct cuda_device *c);

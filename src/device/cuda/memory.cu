@@ -302,6 +302,12 @@ void cuda_free_idle(struct cuda_device *c)
         cuda_check(c, cudaFree(m->idle[--m->n_idle]), "freeing memory");
 }
 
+void cuda_arrive(struct cuda_device *c)
+{
+    if (c->memory)
+        cuda_carry_end(c, c->memory->carrier);
+}
+
 void cuda_copy(device *d, void *to, const void *from, size_t size)
 {
     queue_copy(cuda_device_of(d), to, from, size);
@@ -439,7 +445,7 @@ const void *cuda_map(device *d, const void *data, size_t size, clm_error *err)
     m->mapped += size;
     if (m->mapped >= BIG_MODEL && !c->exact)
         cuda_blas_expect(c);
-    cuda_upload(d, view, data, size);
+    cuda_carry_later(c, &m->carrier, view, data, size);
     memmove(m->mappings + at + 1, m->mappings + at, (m->n_mappings - at) * sizeof *m->mappings);
     m->mappings[at] = (struct mapping){data, size, view, slab};
     m->n_mappings++;
@@ -466,6 +472,7 @@ void cuda_unmap(device *d, const void *data, size_t size)
     const char *end = (const char *)data + size;
     size_t first = find_mapping(m, data, 0), last = first;
 
+    cuda_carry_end(c, m->carrier);
     while (last < m->n_mappings && (const char *)m->mappings[last].data < end)
         last++;
     if (first == last)

@@ -277,6 +277,7 @@ static void give(struct cuda_device *c)
 cudaStream_t cuda_flush(struct cuda_device *c)
 {
     cuda_use(c);
+    cuda_arrive(c);
     cuda_settle(c);
     c->n_given++;
     if (c->queue->now.n && !c->failure.code)
