@@ -10,9 +10,8 @@
 #include "device/cpu/simd_avx2.h"
 
 #include "device/cpu/attention_int.h"
+#include "device/cpu/inline.h"
 #include "device/cpu/vector_math.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
 _Static_assert(INT_ROWS == 6 && INT_COLS == 16, "the tile of EACH_ROW and struct sums");

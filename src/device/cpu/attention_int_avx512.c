@@ -15,9 +15,8 @@
 #include "device/cpu/simd_avx512.h"
 
 #include "device/cpu/attention_int.h"
+#include "device/cpu/inline.h"
 #include "device/cpu/vector_math.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 enum {
     CHUNK = CPU_INT_CHUNK,

@@ -9,10 +9,9 @@
 
 #include <math.h>
 
+#include "device/cpu/inline.h"
 #include "device/cpu/vector_kernels.h"
 #include "device/cpu/vector_math.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 enum { PANEL = PANEL_VECTORS * VF_LANES };
 

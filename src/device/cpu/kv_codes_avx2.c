@@ -1,11 +1,10 @@
 /* device/cpu/kv_codes_avx2.c: keys and values as codes of 4 or 8 bits, for AVX2 with FMA. */
 #include <math.h>
 
+#include "device/cpu/inline.h"
 #include "device/cpu/simd_avx2.h"
 #include "device/cpu/vector_kernels.h"
 #include "device/cpu/vector_math.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* Eight codes from number i of a row on, i a multiple of 8. */
 INLINE vf codes_at(const uint8_t *row, int i, int bits)

@@ -8,9 +8,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "device/cpu/inline.h"
 #include "device/cpu/matmul_kernels.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 #define E2M1_ZERO 12 /* the code of 0, when e2m1 values are doubled and made positive */
 

@@ -6,9 +6,8 @@
 #include <string.h>
 
 #include "base/number.h"
+#include "device/cpu/inline.h"
 #include "device/cpu/matmul_kernels.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 extern const struct cpu_product neon_product_f32; /* any format, exact */
 extern const struct cpu_product neon_product_i8;  /* affine, mxfp4, nvfp4 */
