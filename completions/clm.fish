@@ -173,6 +173,7 @@ complete -c clm -n '__fish_seen_subcommand_from bench' -l prompt-generate -x -d 
 complete -c clm -n '__fish_seen_subcommand_from bench' -s d -l depth -x -d 'tokens that the sequence holds already'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l concurrent -x -d 'also measure what this many texts get together when they are generated at a time, each behind a prompt of its own'
 complete -c clm -n '__fish_seen_subcommand_from bench' -s r -l repetitions -x -d 'of each measurement'
+complete -c clm -n '__fish_seen_subcommand_from bench' -l no-limits -d 'do not measure what the machine can do, which takes two seconds'
 complete -c clm -n '__fish_seen_subcommand_from bench' -s t -l threads -x -d 'threads of the CPU to compute with'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l cache-type -x -a 'auto f32 f16 bf16' -d 'how keys and values are kept'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l kv-bits -x -a 'none 4 8' -d 'keys and values quantised to 4 or 8 bits'

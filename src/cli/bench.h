@@ -30,6 +30,7 @@ struct bench_setup {
     int kv_bits; /* 0: not quantised */
     int chunk;   /* tokens of a prompt at a time; 0: the engine's choice */
     int repetitions;
+    bool no_limits;              /* what the machine can do is not measured */
     struct device_limits limits; /* the best of those measured */
 };
 

@@ -252,9 +252,10 @@ static void write_heading(struct strbuf *out, const struct bench_setup *s, const
         strbuf_addf(out, ", %d bits in groups of %d", s->bits, s->group_size);
     strbuf_addf(out, ", %.3f GB of weights%s", (double)s->session->model->weight_bytes / 1e9,
                 s->exact ? ", exact" : "");
-    strbuf_addf(out, "\n%s (%s): reads up to %.1f GB/s, computes %.0f GFLOP/s in f32",
-                device_name(s), isa, s->limits.read_bytes_per_second / 1e9,
-                s->limits.f32_flops_per_second / 1e9);
+    strbuf_addf(out, "\n%s (%s)", device_name(s), isa);
+    if (s->limits.read_bytes_per_second > 0)
+        strbuf_addf(out, ": reads up to %.1f GB/s, computes %.0f GFLOP/s in f32",
+                    s->limits.read_bytes_per_second / 1e9, s->limits.f32_flops_per_second / 1e9);
     if (s->limits.int8_ops_per_second > 0)
         strbuf_addf(out, ", %.0f Gop/s in int8", s->limits.int8_ops_per_second / 1e9);
     if (s->limits.bf16_flops_per_second > 0)

@@ -25,6 +25,7 @@ struct bench_args {
     struct ids prompts, generate, depths, texts;
     struct strings both; /* "P,N" */
     int repetitions;
+    bool no_limits;
     int format; /* enum bench_format */
     bool json;
 };
@@ -228,7 +229,7 @@ static int tokens_held(const struct run *r)
 /* Again where others have had time to stand in the way, or to go. */
 static void measure_limits(struct run *r, int n_threads)
 {
-    if (n_threads == r->n_threads && clock_seconds() - r->measured < 2)
+    if (r->a->no_limits || (n_threads == r->n_threads && clock_seconds() - r->measured < 2))
         return;
     if (n_threads != r->n_threads)
         r->setup.limits = (struct device_limits){0};
@@ -414,8 +415,10 @@ static int bench_run(const void *args, clm_error *err)
     struct tests tests = {memory ? arena_array(memory, struct bench_test, MAX_TESTS) : NULL, 0};
     int rc = -1;
 
-    r.setup = (struct bench_setup){
-        .session = &r.session, .exact = a->running.exact, .repetitions = a->repetitions};
+    r.setup = (struct bench_setup){.session = &r.session,
+                                   .exact = a->running.exact,
+                                   .repetitions = a->repetitions,
+                                   .no_limits = a->no_limits};
     r.writer.format = a->json ? BENCH_JSON : (enum bench_format)a->format;
     if (!tests.items) {
         fail(&inner, CLM_ERR_NOMEM, "no memory for a list of tests");
@@ -480,6 +483,8 @@ static const struct option bench_options[] = {
                  "also measure what this many texts get together when they are generated at a "
                  "time, each behind a prompt of its own")},
     {INT_OPTION("repetitions", 'r', A, repetitions, 1, 10000, "of each measurement (default: 5)")},
+    {FLAG_OPTION("no-limits", 0, A, no_limits,
+                 "do not measure what the machine can do, which takes two seconds")},
     {INTS_OPTION("threads", 't', A, threads, 0, 1024,
                  "threads of the CPU to compute with (default: 0, one for each physical core)")},
     {CHOICES_OPTION("cache-type", 0, A, cache_types, model_cache_types,

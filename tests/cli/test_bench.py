@@ -11,21 +11,23 @@ from command import Case
 
 # 4096 x 384 of the embedding, and 8 layers of attention and mlp.
 WEIGHTS = 4096 * 384 + 8 * (2 * 384 * 384 + 2 * 384 * 128 + 3 * 384 * 1024)
-SMALL = ["bench", "--shape", "storyteller", "-p", "16", "-n", "4", "-r", "2"]
+MEASURED = ["bench", "--shape", "storyteller", "-p", "16", "-n", "4", "-r", "2"]
+SMALL = [*MEASURED, "--no-limits"]
+QUICK = ["-r", "1", "--no-limits", "--json"]
 
 
 class Bench(Case):
-    def rows(self, *args):
-        return json.loads(self.done(*SMALL, "--json", *args))
+    def rows(self, *args, base=SMALL):
+        return json.loads(self.done(*base, "--json", *args))
 
-    def bench(self, *args):
+    def bench(self, *args, base=SMALL):
         """The rows of a run whose tests differ in kind alone."""
-        rows = self.rows(*args)
+        rows = self.rows(*args, base=base)
         self.assertEqual(len({row["test"] for row in rows}), len(rows))
         return {row["test"]: row for row in rows}
 
     def test_json(self):
-        out = self.bench()
+        out = self.bench(base=MEASURED)
         self.assertEqual(sorted(out), ["generation", "prompt"])
         for name, tokens in (("prompt", (16, 0)), ("generation", (0, 4))):
             row = out[name]
@@ -100,25 +102,28 @@ class Bench(Case):
 
     def test_shapes_and_models(self):
         rows = json.loads(self.done("bench", "--shape", "storyteller,qwen3-0.6b", "--layers", "1", "-n", "1",
-                                    "-p", "0", "-r", "1", "--json"))
+                                    "-p", "0", *QUICK))
         self.assertEqual([row["model"] for row in rows], ["storyteller", "qwen3-0.6b"])
         other = self.model("other")
-        rows = json.loads(self.done("bench", "-m", command.MODEL, other, "-p", "8", "-n", "0", "-r", "1", "--json"))
+        rows = json.loads(self.done("bench", "-m", command.MODEL, other, "-p", "8", "-n", "0", *QUICK))
         self.assertEqual([row["model"] for row in rows], [str(command.MODEL), str(other)])
 
     def test_checkpoint(self):
-        rows = json.loads(self.done("bench", "-p", "8", "-n", "2", "-r", "1", "--json", "--exact"))
+        rows = json.loads(self.done("bench", "-p", "8", "-n", "2", "--exact", *QUICK))
         for row in rows:
             self.assertTrue(row["model"].endswith("storyteller-4bit") and row["exact"] is True)
             self.assertEqual((row["bits"], row["cache_type"]), (0, "f32"))
 
     def test_table(self):
-        out = self.done(*SMALL).decode().splitlines()
+        out = self.done(*MEASURED).decode().splitlines()
         self.assertRegex(out[0], r"\Astoryteller, 8 layers, 4 bits in groups of 64, 0\.008 GB")
         self.assertRegex(out[1], r"reads up to \d+\.\d GB/s, computes \d+ GFLOP/s in f32")
         self.assertRegex(out[2], r"\A2 repetitions, prompts in steps of 512, cache: f16")
         self.assertRegex(out[-2], r"\Aprompt +16 +0 +\d+\.\d\d \+- \d+\.\d\d")
         self.assertRegex(out[-1], r"\Ageneration +4 +0 +\d+\.\d\d \+- \d+\.\d\d")
+        unmeasured = self.done(*SMALL).decode().splitlines()
+        self.assertRegex(unmeasured[1], r"\Acpu \([^:]+\)\Z")
+        self.assertRegex(unmeasured[-1], r"\Ageneration .*( +-){4}\Z")
         two = self.done(*SMALL, "--kv-bits", "none,8").decode().split("\n\n")
         self.assertEqual(len(two), 4)
         self.assertIn("cache: 8 bits", two[2])
@@ -142,12 +147,12 @@ class Bench(Case):
     def test_experts(self):
         """Of stacked experts a generated token reads only those chosen."""
         out = json.loads(self.done("bench", "--shape", "qwen3-30b-a3b", "--layers", "1", "--bits", "2",
-                                   "-p", "0", "-n", "2", "-r", "1", "--json"))
+                                   "-p", "0", "-n", "2", *QUICK))
         self.assertLess(out[0]["bytes_per_token"], 0.6 * out[0]["weight_bytes"])
 
     def test_what_was_done_is_written(self):
         """When what comes later fails, and after an interruption."""
-        result = command.run("bench", "-m", command.MODEL, "nowhere", "-p", "8", "-n", "0", "-r", "1", "--json")
+        result = command.run("bench", "-m", command.MODEL, "nowhere", "-p", "8", "-n", "0", *QUICK)
         self.assertEqual((result.returncode, [row["prompt"] for row in json.loads(result.stdout)]), (1, [8]))
         self.one_line(result.stderr.decode(), "nowhere")
         process = subprocess.Popen([command.CLM, *SMALL, "-p", "1", "-n", "0", "-r", "10", "--prefill-step-size", "1-1000",
