@@ -7,17 +7,6 @@
 #include "format/json.h"
 #include "tokenizer/tokenizer.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 /* Ids are compared up to the first step where the two best logits are nearer than this. Both sides
  * compute in f32; for logits of 10 to 20 that is a rounding of 1e-6 each, some hundred times that
  * for a whole pass. */
@@ -245,8 +234,8 @@ static void test_perplexity(void **state)
 {
     (void)state;
     SKIP_IF_NO_SHARED();
-    check_perplexity("storyteller", true, !SANITIZED, 1e-3);
-    check_perplexity("storyteller-4bit", true, !SANITIZED, 1e-3);
+    check_perplexity("storyteller", true, !TEST_IS_SLOW, 1e-3);
+    check_perplexity("storyteller-4bit", true, !TEST_IS_SLOW, 1e-3);
     check_perplexity("storyteller", false, false, 2e-3);
     check_perplexity("storyteller-4bit", false, false, 2e-3);
     check_perplexity("storyteller-draft", true, false, 1e-3);
