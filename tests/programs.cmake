@@ -23,6 +23,7 @@ foreach(script ${scripts})
   string(REPLACE "test_" "cli_" name ${name})
   add_test(NAME ${name} COMMAND ${CLM_PYTHON} ${script} $<TARGET_FILE:clm_command>)
   set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77)
+  clm_test_alone(${name})
 endforeach()
 
 # The manual page and the completions say what `clm help` says.
