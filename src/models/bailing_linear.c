@@ -19,7 +19,8 @@ static bool is_full(config *c, const struct spec *s, int layer)
 {
     int group = config_int_in(c, "layer_group_size", 1, 4096);
 
-    return (layer + 1) % group == 0 || layer >= s->n_layers / group * group;
+    return config_layer_is(c, "layer_types", "full_attention", layer,
+                           (layer + 1) % group == 0 || layer >= s->n_layers / group * group);
 }
 
 /* What remains of each head's state: exp of its slope times a factor that shrinks layer by layer.
@@ -71,7 +72,7 @@ static struct lightning_spec read_lightning(config *c, const struct spec *s, enu
 static struct delta_spec read_delta(config *c, const struct spec *s)
 {
     int n_heads = config_int_or(c, "num_attention_heads", 16);
-    int head_dim = config_int_or(c, "head_dim", 128);
+    int head_dim = config_int_or(c, "linear_head_dim", config_int_or(c, "head_dim", 128));
 
     if (!config_bool_or(c, "no_kda_lora", true))
         config_fail(c, "no_kda_lora", "decays and gates through ranks are not supported");
@@ -127,8 +128,8 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp, enum kind kind)
     if (kind == LINEAR)
         return moe;
     moe.router_bias = kind == V3 || config_bool_or(c, "moe_router_enable_expert_bias", true);
-    if (kind == V3)
-        moe.router.normalize = true; /* of a lone expert too */
+    if (kind == V3) /* of a lone expert too */
+        moe.router.normalize = config_bool_or(c, "moe_renormalize", true);
     if (kind == V3 || !config_has(c, "score_function"))
         moe.router.score = ROUTER_SIGMOID;
     if (kind == HYBRID && config_has(c, "moe_shared_expert_intermediate_size") &&
@@ -147,12 +148,15 @@ static enum kind kind_of(config *c)
         return LINEAR;
     if (strcmp(type, "bailing_moe_v3") == 0)
         return V3;
-    return n > 0 && strcmp(architectures[0], "BailingMoeV3ForCausalLM") == 0 ? V3 : HYBRID;
+    return n > 0 && (strcmp(architectures[0], "BailingMoeV3ForCausalLM") == 0 ||
+                     strcmp(architectures[0], "BailingHybridForCausalLM") == 0)
+               ? V3
+               : HYBRID;
 }
 
 static const char v3_defaults[] =
     "{\"vocab_size\": 157184, \"hidden_size\": 1536, \"intermediate_size\": 4608, "
-    "\"moe_intermediate_size\": 512, \"moe_shared_expert_intermediate_size\": 512, "
+    "\"moe_intermediate_size\": 512, "
     "\"num_hidden_layers\": 24, \"num_attention_heads\": 16, \"num_experts\": 128, "
     "\"num_experts_per_tok\": 8, \"num_shared_experts\": 1, \"n_group\": 8, "
     "\"routed_scaling_factor\": 2.5, \"layer_group_size\": 4, \"q_lora_rank\": 256, "
@@ -171,6 +175,8 @@ static int bailing_linear_spec(struct spec *s, config *c, arena *a)
 
     if (kind == V3)
         config_defaults(c, v3_defaults);
+    if (kind == V3 && !config_has(c, "num_experts_per_token"))
+        config_defaults(c, "{\"moe_shared_expert_intermediate_size\": 512}");
     mlp = config_gated_mlp(c);
     mlp.bias = kind != V3 && config_bool_or(c, "use_bias", false);
     if (kind == HYBRID)
@@ -205,8 +211,9 @@ static int bailing_linear_spec(struct spec *s, config *c, arena *a)
             lightning.decays = decays_of(c, s, lightning.n_heads, kind, i, a);
             layer_add(l, branch_lightning(s->final_norm, lightning));
         }
-        layer_add(l, i >= first_sparse ? branch_moe(s->final_norm, moe)
-                                       : branch_mlp(s->final_norm, mlp));
+        layer_add(l, config_layer_is(c, "mlp_layer_types", "sparse", i, i >= first_sparse)
+                         ? branch_moe(s->final_norm, moe)
+                         : branch_mlp(s->final_norm, mlp));
     }
     config_ignore(c, "num_nextn_predict_layers", "max_window_layers", "sliding_window",
                   "use_sliding_window", "use_rmsnorm", "rotary_dim", "mtp_loss_scaling_factor",
@@ -221,6 +228,7 @@ static const struct weight_rule bailing_linear_weights[] = {
     {"model.layers.*.attention.{query,key}_layernorm", ATTENTION_NORMS(0)},
     {"model.layers.*.attention.g_norm", SLOTS(0, ROLE_LIGHTNING_NORM)},
     {"model.layers.*.attention.{q,k,v,g,b,f,o}_proj", ONLY_SLOTS(OP_DELTA, 0, ROLE_DELTA_Q)},
+    {"model.layers.*.attention.dense", ONLY_SLOTS(OP_DELTA, 0, ROLE_DELTA_O)},
     {"model.layers.*.attention.{q,k,v}_conv1d", SLOTS(0, ROLE_DELTA_CONV_Q)},
     {"model.layers.*.attention.{A_log,dt_bias,o_norm}", SLOTS(0, ROLE_DELTA_A)},
     {"model.layers.*.attention.{q_a_proj,q_b_proj,kv_a_proj_with_mqa,dense}",

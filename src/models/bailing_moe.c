@@ -10,6 +10,12 @@
 
 #include "models/family.h"
 
+/* transformers has other names for some keys. */
+static const char *either(const config *c, const char *key, const char *other)
+{
+    return config_has(c, other) ? other : key;
+}
+
 struct moe_spec bailing_moe(config *c, struct mlp_spec mlp)
 {
     const char *scores = config_string_or(c, "score_function", "softmax");
@@ -21,10 +27,12 @@ struct moe_spec bailing_moe(config *c, struct mlp_spec mlp)
             {
                 .score = strcmp(scores, "sigmoid") == 0 ? ROUTER_SIGMOID : ROUTER_SOFTMAX_ALL,
                 .n_experts = config_int(c, "num_experts"),
-                .n_experts_per_token = config_int(c, "num_experts_per_tok"),
-                .n_groups = config_int_or(c, "n_group", 1),
+                .n_experts_per_token =
+                    config_int(c, either(c, "num_experts_per_tok", "num_experts_per_token")),
+                .n_groups = config_int_or(c, either(c, "n_group", "num_expert_group"), 1),
                 .n_groups_kept = config_int_or(c, "topk_group", 4),
-                .normalize = config_bool_or(c, "norm_topk_prob", true),
+                .normalize =
+                    config_bool_or(c, either(c, "norm_topk_prob", "moe_renormalize"), true),
                 .normalize_eps = 1e-20f,
                 .scale = (float)config_float_or(c, "routed_scaling_factor", 1),
             },

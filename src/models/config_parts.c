@@ -298,6 +298,18 @@ int config_window(config *c, int layer, int otherwise)
     return 0;
 }
 
+bool config_layer_is(config *c, const char *key, const char *name, int layer, bool otherwise)
+{
+    const char *const *types;
+    int n = config_strings(c, key, &types);
+
+    if (n < 0)
+        return otherwise;
+    if (layer >= n)
+        return config_fail(c, key, "it has %d entries, too few for layer %d", n, layer);
+    return strcmp(types[layer], name) == 0;
+}
+
 bool config_layer_turns(config *c, int layer, bool otherwise)
 {
     const double *theta;

@@ -237,7 +237,9 @@ struct rope_spec config_rope_partial(config *c, const char *layer_type, int head
 struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, bool partial,
                                         arena *a)
 {
-    return read_rope(c, rope_object(c, "rope_parameters", NULL), head_dim, theta, partial, a);
+    const char *key = config_by_transformers(c) ? rope_key(c) : "rope_parameters";
+
+    return read_rope(c, rope_object(c, key, NULL), head_dim, theta, partial, a);
 }
 
 struct rope_spec config_rope_sliding(config *c, int head_dim, arena *a)

@@ -58,7 +58,9 @@ static void read_index(struct mla_spec *mla, config *c, bool interleaved)
         .topk = config_int_in(c, "index_topk", 1, 1 << 24),
         .n_heads = config_int(c, "index_n_heads"),
         .dim = config_int(c, "index_head_dim"),
-        .k_norm = {.kind = NORM_LAYER, .eps = 1e-5f, .bias = true},
+        .k_norm = {.kind = NORM_LAYER,
+                   .eps = config_by_transformers(c) ? 1e-6f : 1e-5f,
+                   .bias = true},
         .rope = mla->rope,
     };
     mla->index.rope.interleaved = config_bool_or(c, "indexer_rope_interleave", interleaved);
@@ -74,6 +76,18 @@ static void check_head_dim(config *c, const struct mla_spec *mla)
         config_fail(c, "head_dim", "it is %d, qk_rope_head_dim %d", head_dim, mla->rope_dim);
 }
 
+/* As mlp_layer_types says, else from first_k_dense_replace on, every moe_layer_freq-th. */
+static bool is_sparse(config *c, int layer)
+{
+    int first = config_int_or(c, "first_k_dense_replace", 0);
+    int every = config_int_or(c, "moe_layer_freq", 1);
+
+    if (every < 1)
+        return config_fail(c, "moe_layer_freq", "it is %d; it must be positive", every);
+    return config_layer_is(c, "mlp_layer_types", "sparse", layer,
+                           layer >= first && layer % every == 0);
+}
+
 static int deepseek_spec(struct spec *s, config *c, arena *a)
 {
     const char *type = config_string_or(c, "model_type", "");
@@ -81,22 +95,16 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
                      : strcmp(type, "mistral4") == 0       ? MISTRAL4
                                                            : V3;
     struct norm_spec norm = config_rms_norm(c);
-    int first_sparse = config_int_or(c, "first_k_dense_replace", 0);
-    int every = config_int_or(c, "moe_layer_freq", 1);
     struct mlp_spec mlp = {.gated = true,
                            .activation = config_activation(c, "hidden_act", ACT_SILU)};
     bool sparse = config_has(c, "n_routed_experts");
     struct moe_spec moe = {0};
     struct mla_spec mla;
 
-    if (every < 1)
-        return config_fail(c, "moe_layer_freq", "it is %d; it must be positive", every);
     if (sparse)
         moe = read_moe(c, mlp, kind);
     if (kind == V2)
         mlp.bias = moe.shared.bias = config_bool_or(c, "mlp_bias", false);
-    if (!sparse || first_sparse > 0 || every > 1)
-        mlp.intermediate_size = config_int(c, "intermediate_size");
     if (config_common(s, c, false, a))
         return -1;
     s->tie_by_file = true; /* mlx-lm reads the head there is */
@@ -115,10 +123,12 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
     s->more_layers = true;
     for (int i = 0; i < s->n_layers; i++) {
         layer_add(&s->layers[i], branch_mla(norm, mla));
-        if (sparse && i >= first_sparse && i % every == 0)
+        if (sparse && is_sparse(c, i)) {
             layer_add(&s->layers[i], branch_moe(norm, moe));
-        else
+        } else {
+            mlp.intermediate_size = config_int(c, "intermediate_size");
             layer_add(&s->layers[i], branch_mlp(norm, mlp));
+        }
     }
     config_ignore(c, "intermediate_size", "num_nextn_predict_layers", "pretraining_tp", "mlp_bias",
                   "ep_size", "moe_intermediate_size", "n_shared_experts", "rope_scaling", NULL);

@@ -175,6 +175,9 @@ static const struct {
       {"jais2", "{\"rope_theta\": 10000.0}"},
       {"kimi_linear", "{\"routed_scaling_factor\": 2.446}"},
       {"longcat_flash", "{\"routed_scaling_factor\": 6.0}"},
+      {"mimo_v2_flash", "{\"partial_rotary_factor\": 0.334}"},
+      {"minicpm3", "{\"scale_emb\": 12, \"scale_depth\": 1.4, \"dim_model_base\": 256, "
+                   "\"rope_theta\": 10000.0}"},
       {"ministral3", "{\"rope_theta\": 10000.0}"},
       {"nemotron", "{\"partial_rotary_factor\": 0.5}"},
       {"olmo3", "{\"rope_theta\": 500000.0}"},

@@ -13,17 +13,13 @@
 static bool is_sparse(config *c, int layer)
 {
     const bool *sparse;
-    const char *const *types;
     int n = config_bools(c, "is_moe_layer", &sparse);
 
     if (n >= 0)
         return layer < n ? sparse[layer]
                          : config_fail(c, "is_moe_layer", "%d entries are too few", n);
-    n = config_strings(c, "mlp_layer_types", &types);
-    if (n >= 0)
-        return layer < n ? strcmp(types[layer], "sparse") == 0
-                         : config_fail(c, "mlp_layer_types", "%d entries are too few", n);
-    return layer >= config_int_or(c, "first_k_dense_replace", 1);
+    return config_layer_is(c, "mlp_layer_types", "sparse", layer,
+                           layer >= config_int_or(c, "first_k_dense_replace", 1));
 }
 
 /* Without layer_types, in the new schema, all but every sliding_window_pattern-th (4th). */

@@ -14,7 +14,11 @@
 /* Absent, a multiplier is 1 to transformers; mlx-lm has those of one model. */
 static float multiplier(config *c, const char *key, double mlx)
 {
-    return (float)config_float_or(c, key, config_by_transformers(c) ? 1 : mlx);
+    double m = config_float_or(c, key, config_by_transformers(c) ? 1 : mlx);
+
+    if (m == 0)
+        config_fail(c, key, "it is 0, which nothing passes");
+    return (float)m;
 }
 
 static void read_multipliers(config *c, const char *key, const double *mlx, float *out, int n)
@@ -26,8 +30,11 @@ static void read_multipliers(config *c, const char *key, const double *mlx, floa
         config_fail(c, key, "%d numbers; it must be %d", n_given, n);
         return;
     }
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         out[i] = (float)(n_given == n ? given[i] : config_by_transformers(c) ? 1 : mlx[i]);
+        if (out[i] == 0)
+            config_fail(c, key, "number %d is 0, which nothing passes", i);
+    }
 }
 
 static struct branch_spec mamba_of(config *c, const struct spec *s, struct norm_spec norm)

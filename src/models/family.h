@@ -258,7 +258,8 @@ struct rope_spec config_rope_partial(config *c, const char *layer_type, int head
                                      arena *a);
 
 /* The same for families in which mlx-lm knows no scaling: rope_parameters count, a rope_scaling of
- * the old schema does not and is named in the warning of unused keys. */
+ * the old schema only where transformers wrote c; else it is named in the warning of unused keys.
+ */
 struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, bool partial,
                                         arena *a);
 
@@ -290,6 +291,9 @@ int config_window_size(config *c, const char *key, int otherwise);
 /* sliding_window where layer_types calls the layer "sliding_attention", 0 for "full_attention";
  * without layer_types: otherwise. */
 int config_window(config *c, int layer, int otherwise);
+
+/* Whether the list of names of key calls a layer so; otherwise where there is none. */
+bool config_layer_is(config *c, const char *key, const char *name, int layer, bool otherwise);
 
 /* Whether layer_rope_theta says that a layer turns; otherwise where it does not say. */
 bool config_layer_turns(config *c, int layer, bool otherwise);

@@ -43,18 +43,11 @@ static bool is_linear(config *c, int layer)
 /* Likewise: mlp_layer_types, or all from first_k_dense_replace on, every moe_layer_freq-th. */
 static bool is_sparse(config *c, int layer)
 {
-    const char *const *types;
-    int n = config_strings(c, "mlp_layer_types", &types);
+    int every = config_has(c, "moe_layer_freq") ? config_int_in(c, "moe_layer_freq", 1, 4096) : 1;
 
-    if (n >= 0 && layer >= n)
-        return config_fail(c, "mlp_layer_types", "it has %d entries, too few for layer %d", n,
-                           layer);
-    if (n >= 0)
-        return strcmp(types[layer], "sparse") == 0;
-    return layer >= config_int_or(c, "first_k_dense_replace", 0) &&
-           layer % (config_has(c, "moe_layer_freq") ? config_int_in(c, "moe_layer_freq", 1, 4096)
-                                                    : 1) ==
-               0;
+    return config_layer_is(c, "mlp_layer_types", "sparse", layer,
+                           layer >= config_int_or(c, "first_k_dense_replace", 0) &&
+                               layer % every == 0);
 }
 
 static struct delta_spec read_delta(config *c, struct norm_spec norm)

@@ -45,17 +45,6 @@ static int heads_of(config *c, int layer, int otherwise)
     return otherwise;
 }
 
-static bool is_sparse(config *c, int layer)
-{
-    const char *const *types;
-    int n = config_strings(c, "mlp_layer_types", &types);
-
-    if (n < 0)
-        return layer > 0;
-    return layer < n ? strcmp(types[layer], "sparse") == 0
-                     : config_fail(c, "mlp_layer_types", "%d entries are too few", n);
-}
-
 static int laguna_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
@@ -86,7 +75,9 @@ static int laguna_spec(struct spec *s, config *c, arena *a)
         attention.window = config_window(c, i, 0);
         attention.rope = attention.window ? sliding : full;
         layer_add(&s->layers[i], branch_attention(norm, attention));
-        layer_add(&s->layers[i], is_sparse(c, i) ? branch_moe(norm, moe) : branch_mlp(norm, mlp));
+        layer_add(&s->layers[i], config_layer_is(c, "mlp_layer_types", "sparse", i, i > 0)
+                                     ? branch_moe(norm, moe)
+                                     : branch_mlp(norm, mlp));
     }
     config_ignore(c, "sliding_window", NULL);
     return 0;

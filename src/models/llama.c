@@ -32,6 +32,7 @@ static int llama_spec(struct spec *s, config *c, arena *a)
     struct norm_spec norm = config_rms_norm(c);
     struct attention_spec attention;
     struct mlp_spec mlp = config_gated_mlp(c);
+    bool bare;
 
     if (config_common(s, c, true, a))
         return -1;
@@ -39,6 +40,11 @@ static int llama_spec(struct spec *s, config *c, arena *a)
         !config_has(c, "rope_scaling"))
         return config_fail(c, "rope_parameters", "it is missing");
     attention = config_attention(c, s, 10000, a);
+    bare = strcmp(type, "ministral") == 0 ||
+           (strcmp(type, "mistral") == 0 && config_by_transformers(c));
+    mlp.bias = mlp.bias && !bare; /* whatever the keys say */
+    if (bare || strcmp(type, "cwm") == 0)
+        attention.qkv_bias = attention.o_bias = false;
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         attention.window = window_of(c, type, i);

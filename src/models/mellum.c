@@ -14,7 +14,8 @@ static int mellum_spec(struct spec *s, config *c, arena *a)
     struct norm_spec norm = config_rms_norm(c);
     struct moe_spec moe = {
         .router = {.score = ROUTER_SOFTMAX_ALL,
-                   .n_experts = config_int(c, "num_experts"),
+                   .n_experts = config_int(c, config_has(c, "num_experts") ? "num_experts"
+                                                                           : "num_local_experts"),
                    .n_experts_per_token = config_int(c, "num_experts_per_tok"),
                    .normalize = config_bool(c, "norm_topk_prob"),
                    .scale = 1},
@@ -36,9 +37,13 @@ static int mellum_spec(struct spec *s, config *c, arena *a)
         attention.window = config_window(c, i, 0);
         attention.rope = attention.window ? sliding : full;
         layer_add(&s->layers[i], branch_attention(norm, attention));
-        layer_add(&s->layers[i], branch_moe(norm, moe));
+        if (config_layer_is(c, "mlp_layer_types", "dense", i, false))
+            layer_add(&s->layers[i], branch_mlp(norm, config_gated_mlp(c)));
+        else
+            layer_add(&s->layers[i], branch_moe(norm, moe));
     }
-    config_ignore(c, "intermediate_size", "decoder_sparse_step", "mlp_only_layers", NULL);
+    config_ignore(c, "intermediate_size", "mlp_bias", "decoder_sparse_step", "mlp_only_layers",
+                  NULL);
     return 0;
 }
 

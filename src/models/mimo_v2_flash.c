@@ -18,37 +18,75 @@ static bool flag_of(config *c, const char *key, int layer)
                      : config_fail(c, key, "it has no entry for layer %d", layer);
 }
 
-static struct attention_spec attention_of(config *c, bool slides)
+/* transformers counts the token itself beside the sliding_window_size before it. */
+static int window_of(config *c)
 {
+    if (!config_has(c, "sliding_window_size") && config_by_transformers(c))
+        return config_window_size(c, "sliding_window", 129);
+    return config_int_in(c, "sliding_window_size", 1, INT32_MAX - 1) + config_by_transformers(c);
+}
+
+/* In the new schema sliding layers have twice the kv heads and always sinks, and each type of layer
+ * a rope of its own. */
+static struct attention_spec attention_of(config *c, bool slides, arena *a)
+{
+    bool later = config_has(c, "rope_parameters"), own = slides && !later;
     double part = config_float_or(c, "partial_rotary_factor", 1);
-    struct attention_spec a = {
+    struct attention_spec at = {
         .n_heads =
-            config_int_in(c, slides ? "swa_num_attention_heads" : "num_attention_heads", 1, 4096),
-        .n_kv_heads = config_int(c, slides ? "swa_num_key_value_heads" : "num_key_value_heads"),
-        .head_dim = config_int_in(c, slides ? "swa_head_dim" : "head_dim", 1, 4096),
-        .v_dim = config_int_in(c, slides ? "swa_v_head_dim" : "v_head_dim", 1, 4096),
-        .v_scale = (float)config_float_or(c, "attention_value_scale", 0),
-        .window = slides ? config_int_in(c, "sliding_window_size", 1, INT32_MAX) : 0,
+            config_int_in(c, own ? "swa_num_attention_heads" : "num_attention_heads", 1, 4096),
+        .n_kv_heads =
+            config_int_in(c, own ? "swa_num_key_value_heads" : "num_key_value_heads", 1, 4096),
+        .head_dim = config_int_in(c, own ? "swa_head_dim" : "head_dim", 1, 4096),
+        .v_dim = config_int_in(c, own ? "swa_v_head_dim" : "v_head_dim", 1, 4096),
+        .v_scale = (float)config_cap_or_zero(c, "attention_value_scale", later ? 0.707 : 0),
+        .window = slides ? window_of(c) : 0,
         .sinks = config_bool_or(
             c, slides ? "add_swa_attention_sink_bias" : "add_full_attention_sink_bias", false),
     };
 
-    a.scale = attention_scale(a.head_dim);
-    a.rope = rope_plain(a.head_dim, config_float(c, slides ? "swa_rope_theta" : "rope_theta"));
+    at.scale = attention_scale(at.head_dim);
+    if (later) {
+        at.n_kv_heads *= slides ? 2 : 1;
+        at.qkv_bias = config_bool_or(c, "attention_bias", false);
+        at.sinks = slides;
+        at.rope = config_rope_partial(c, slides ? "sliding_attention" : "full_attention",
+                                      at.head_dim, slides ? 10000 : 5000000, a);
+        return at;
+    }
+    at.rope = rope_plain(at.head_dim, config_float(c, slides ? "swa_rope_theta" : "rope_theta"));
     if (!(part > 0 && part <= 1))
         config_fail(c, "partial_rotary_factor", "it is %g; it must be above 0, and 1 at most",
                     part);
     else
-        a.rope.dims = (int)(part * a.head_dim);
-    return a;
+        at.rope.dims = (int)(part * at.head_dim);
+    return at;
+}
+
+static bool layer_slides(config *c, int layer)
+{
+    return config_has(c, "layer_types")
+               ? config_layer_is(c, "layer_types", "sliding_attention", layer, false)
+               : flag_of(c, "hybrid_layer_pattern", layer);
+}
+
+static bool has_experts(config *c, int layer)
+{
+    return config_has(c, "mlp_layer_types")
+               ? config_layer_is(c, "mlp_layer_types", "sparse", layer, false)
+               : flag_of(c, "moe_layer_freq", layer);
 }
 
 static int mimo_spec(struct spec *s, config *c, arena *a)
 {
-    struct norm_spec norm = {.kind = NORM_RMS, .eps = (float)config_float(c, "layernorm_epsilon")};
+    bool later = config_has(c, "rope_parameters");
+    struct norm_spec norm = {
+        .kind = NORM_RMS,
+        .eps = (float)config_float(c, later ? "rms_norm_eps" : "layernorm_epsilon"),
+    };
     struct mlp_spec mlp = config_gated_mlp(c);
     struct moe_spec moe = config_moe_noaux(c, mlp);
-    struct attention_spec full = attention_of(c, false), sliding = attention_of(c, true);
+    struct attention_spec full = attention_of(c, false, a), sliding = attention_of(c, true, a);
 
     config_noaux_alone(c);
     if (config_common(s, c, false, a))
@@ -57,14 +95,14 @@ static int mimo_spec(struct spec *s, config *c, arena *a)
     s->final_norm = norm;
     s->more_layers = true;
     for (int i = 0; i < s->n_layers; i++) {
-        bool slides = flag_of(c, "hybrid_layer_pattern", i);
+        bool slides = layer_slides(c, i);
 
         layer_add(&s->layers[i], branch_attention(norm, slides ? sliding : full));
-        layer_add(&s->layers[i],
-                  flag_of(c, "moe_layer_freq", i) ? branch_moe(norm, moe) : branch_mlp(norm, mlp));
+        layer_add(&s->layers[i], has_experts(c, i) ? branch_moe(norm, moe) : branch_mlp(norm, mlp));
     }
     config_ignore(c, "attention_bias", "attention_chunk_size", "sliding_window", "rope_scaling",
-                  "hybrid_block_size", NULL);
+                  "hybrid_block_size", "hybrid_layer_pattern", "moe_layer_freq",
+                  "layernorm_epsilon", NULL);
     return 0;
 }
 

@@ -20,13 +20,13 @@ static int minicpm3_spec(struct spec *s, config *c, arena *a)
     if (config_common(s, c, false, a))
         return -1;
     mla = config_mla(c, 1000000, a);
-    mla.q_norm.eps = mla.kv_norm.eps = 1e-5f;
+    mla.q_norm.eps = mla.kv_norm.eps = config_by_transformers(c) ? 1e-6f : 1e-5f;
     mla.rope.interleaved = config_bool_or(c, "rope_traditional", false);
     if (!config_has(c, "v_head_dim"))
         mla.v_dim = s->hidden_size / mla.n_heads;
     residual = (float)(depth / sqrt(s->n_layers));
     s->embed_scale = (float)config_float(c, "scale_emb");
-    if (!s->tie_word_embeddings)
+    if (!s->tie_word_embeddings || config_by_transformers(c))
         s->logit_scale = (float)(base / s->hidden_size);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {

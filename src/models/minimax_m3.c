@@ -25,24 +25,14 @@ static bool listed(config *c, const char *key, const int *items, int n, int laye
     return items[layer] != 0;
 }
 
-/* A layer is what its entry of a list of names says, unless that is no. */
-static bool named(config *c, const char *key, const char *const *names, int n, int layer,
-                  const char *no)
-{
-    if (layer >= n)
-        return config_fail(c, key, "it has %d entries, too few for layer %d", n, layer);
-    return strcmp(names[layer], no) != 0;
-}
-
 static bool chooses_keys(config *c, int layer)
 {
     config *sparse = config_object(c, "sparse_attention_config");
-    const char *const *types;
     const int *freq;
-    int n = config_strings(c, "layer_types", &types);
+    int n;
 
-    if (n >= 0)
-        return named(c, "layer_types", types, n, layer, "full_attention");
+    if (config_has(c, "layer_types"))
+        return !config_layer_is(c, "layer_types", "full_attention", layer, false);
     n = config_ints(c, "sparse_attention_freq", &freq);
     if (sparse && config_has(sparse, "sparse_attention_freq"))
         n = config_ints(sparse, "sparse_attention_freq", &freq);
@@ -53,13 +43,11 @@ static bool chooses_keys(config *c, int layer)
 
 static bool has_experts(config *c, int layer)
 {
-    const char *const *types;
     const int *freq;
-    int n = config_strings(c, "mlp_layer_types", &types);
+    int n = config_ints(c, "moe_layer_freq", &freq);
 
-    if (n >= 0)
-        return named(c, "mlp_layer_types", types, n, layer, "dense");
-    n = config_ints(c, "moe_layer_freq", &freq);
+    if (config_has(c, "mlp_layer_types"))
+        return !config_layer_is(c, "mlp_layer_types", "dense", layer, false);
     return n < 0 || listed(c, "moe_layer_freq", freq, n, layer);
 }
 

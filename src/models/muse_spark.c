@@ -36,19 +36,6 @@ static struct moe_spec read_moe(config *c, struct norm_spec norm, struct norm_sp
     return moe;
 }
 
-static bool is_sparse(config *c, int layer)
-{
-    const char *const *types;
-    int n = config_strings(c, "mlp_layer_types", &types);
-
-    if (n < 0)
-        return true;
-    if (layer >= n)
-        return config_fail(c, "mlp_layer_types", "it has %d entries, too few for layer %d", n,
-                           layer);
-    return strcmp(types[layer], "sparse") == 0;
-}
-
 static struct attention_spec read_attention(config *c, struct spec *s, struct norm_spec norm,
                                             arena *a)
 {
@@ -98,8 +85,10 @@ static int muse_spark_spec(struct spec *s, config *c, arena *a)
         if (!config_layer_turns(c, i, (s->n_layers - 1 - i) % 4 != 0))
             at.rope.kind = ROPE_NONE;
         layer_add(l, branch_attention(norm, at))->post_norm = bare;
-        layer_add(l, is_sparse(c, i) ? branch_moe(norm, moe) : branch_mlp(norm, mlp))->post_norm =
-            after;
+        layer_add(l, config_layer_is(c, "mlp_layer_types", "sparse", i, true)
+                         ? branch_moe(norm, moe)
+                         : branch_mlp(norm, mlp))
+            ->post_norm = after;
         l->branches[0].gate_temperature = l->branches[1].gate_temperature = temperature;
     }
     return 0;

@@ -94,7 +94,8 @@ static const struct weight_rule olmo_hybrid_weights[] = {
     {"model.embed_tokens", EMBED_TOKENS},
     {"model.layers.*.input_layernorm", PRE_NORM(0)},
     {"model.layers.*.attention_layer_norm", PRE_NORM(0)},
-    {"model.layers.*.feedforward_layer_norm", PRE_NORM(1)},
+    {"model.layers.*.feedforward_layer_norm", ONLY_SLOTS(OP_DELTA, 1, ROLE_PRE_NORM)},
+    {"model.layers.*.feedforward_layer_norm", POST_NORM(0)}, /* as transformers calls both */
     {"model.layers.*.linear_attn.{q,k,v,g,b,a,o}_proj", SLOTS(0, ROLE_DELTA_Q)},
     {"model.layers.*.linear_attn.{q,k,v}_conv1d", SLOTS(0, ROLE_DELTA_CONV_Q)},
     {"model.layers.*.linear_attn.conv1d", SPLIT(0, ROLE_DELTA_CONV_Q, 3)},
