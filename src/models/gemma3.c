@@ -67,6 +67,7 @@ static int text_spec(struct spec *s, config *c, int n_heads, int n_kv_heads, are
 
     if (config_common(s, c, true, a))
         return -1;
+    s->tie_by_file |= !config_by_transformers(c); /* mlx-lm goes by it whatever the key says */
     s->embed_scale = (float)sqrt(s->hidden_size);
     if (!config_has(c, "rope_parameters")) /* else as transformers has it for f32 */
         s->embed_scale = bf16_to_f32(f32_to_bf16(s->embed_scale));

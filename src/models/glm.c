@@ -18,6 +18,7 @@ static int glm_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, !sandwich, a))
         return -1;
+    s->tie_by_file |= sandwich; /* mlx-lm reads the head there is */
     attention = config_attention_partial(c, s, 10000, a);
     attention.o_bias = false;
     attention.rope.interleaved = config_bool_or(c, "rope_traditional", true);

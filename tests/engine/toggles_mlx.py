@@ -54,6 +54,8 @@ CASES = [
     ("gemma4_text", {"global_head_dim": GONE}),
     ("dots1", {"attention_bias": True, "mlp_bias": True}),
     ("helium", {"head_dim": 6}),
+    ("gemma3_text", {"tie_word_embeddings": True}),
+    ("glm4", {"tie_word_embeddings": True}),
 ]
 
 
