@@ -9,9 +9,17 @@
 
 #define BLOCK ((size_t)1 << 20) /* bytes made anew for each weight; larger ones repeat them */
 
+/* What is smaller lies in the host's memory side by side, as in a file: large blocks have huge
+ * pages, whose reading goes on from one to the next. */
+#define TOGETHER ((size_t)4 << 20)
+#define ROOM ((size_t)16 << 20)
+#define ALIGNMENT ((size_t)64)
+
 struct filler {
     struct model *m;
-    device *dev; /* of the place that is being filled */
+    device *dev;   /* of the place that is being filled */
+    uint8_t *room; /* there, for small weights */
+    size_t room_left;
     struct model_format format;
     uint8_t *block;
     uint64_t state;
@@ -48,10 +56,36 @@ static size_t store_number(uint8_t *to, enum weight_format format, float x)
     return sizeof half;
 }
 
+static uint8_t *find_room(struct filler *f, size_t size)
+{
+    size_t padded = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    uint8_t *to;
+
+    if (size >= TOGETHER || !f->dev->ops->reads_host)
+        return model_alloc(f->m, f->dev, size, f->err);
+    if (f->room_left < padded) {
+        f->room = model_alloc(f->m, f->dev, ROOM, f->err);
+        f->room_left = f->room ? ROOM : 0;
+    }
+    if (!f->room)
+        return NULL;
+    to = f->room;
+    f->room += padded;
+    f->room_left -= padded;
+    return to;
+}
+
+static void use_device(struct filler *f, device *dev)
+{
+    if (dev != f->dev)
+        f->room_left = 0;
+    f->dev = dev;
+}
+
 /* size bytes on the device, all made of the first n of the block. */
 static void *place(struct filler *f, size_t size, size_t n)
 {
-    uint8_t *to = model_alloc(f->m, f->dev, size, f->err);
+    uint8_t *to = find_room(f, size);
 
     for (size_t at = 0; to && at < size; at += n)
         f->dev->ops->upload(f->dev, to + at, f->block, size - at < n ? size - at : n);
@@ -163,7 +197,7 @@ static int fill_slot(void *ctx, const struct nn_slot *s)
 {
     struct filler *f = ctx;
 
-    f->dev = nn_part_of(f->m->nn, s->layer, s->role)->dev;
+    use_device(f, nn_part_of(f->m->nn, s->layer, s->role)->dev);
     if (s->bias && fill_vector(f, s, 0, s->bias))
         return -1;
     return s->n_in ? fill_matrix(f, s)
@@ -182,7 +216,7 @@ int model_bind_random(struct model *m, struct model_format format, clm_error *er
     if (rc == 0 && nn_tied_apart(m->nn)) {
         const struct weight *w = &m->nn->embed_tokens.w;
 
-        f.dev = nn_part_of(m->nn, -1, ROLE_LM_HEAD)->dev;
+        use_device(&f, nn_part_of(m->nn, -1, ROLE_LM_HEAD)->dev);
         rc = fill_weight(&f, &m->nn->lm_head.w, ROLE_EMBED_TOKENS, w->n_out, w->n_in);
     }
     mem_free(f.block);
