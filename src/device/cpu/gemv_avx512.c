@@ -12,17 +12,20 @@
  *     float steps, sums      [groups rounded up to BATCH]: the step, and that times the sum of xq
  *
  * A lane of 32 bits is of one group, as are its neighbours: what it sums becomes f32 once a chunk.
- * Outputs far apart from each other are treated side by side: see gemv_avx2.h.
+ * Outputs far apart from each other are treated side by side: see gemv_avx2.h. Beside a single row
+ * these are two: of more, the processor loses sight of what is read next.
  */
 #include <math.h>
 
 #include "device/cpu/matmul_avx512.h"
 
 #define CHUNK 64
-#define BATCH 16 /* groups whose scales are expanded at a time */
-#define AHEAD 512
+#define BATCH 16      /* groups whose scales are expanded at a time */
+#define AHEAD 512     /* bytes of weights */
+#define AHEAD_ONE 256 /* for a single row */
+#define SCALES_AHEAD 128
 #define MAX_ROWS 4
-#define OUTPUTS 4
+#define OUTPUTS 4       /* at most */
 #define LIMIT_8 127     /* of xq */
 #define LIMIT_16 32512  /* 127 times 256: its nearest multiple of 256 fits, whatever the sign */
 #define SMALLEST 1e-30f /* runs that do not get there are taken for zeros */
@@ -162,6 +165,11 @@ static void prepare_8(void *strip, const struct cpu_task *t, int first, int n)
 
 /* --- products */
 
+INLINE int outputs_of(const int rows)
+{
+    return rows == 1 ? 2 : OUTPUTS;
+}
+
 /* What is multiplied: some rows by outputs whose weights are read side by side. */
 struct tile {
     struct prepared x[MAX_ROWS];
@@ -182,14 +190,18 @@ INLINE void expand(__m512 *acc, struct factors *f, const struct tile *t, int g, 
     const size_t at = (size_t)g * (type == DTYPE_F32 ? 4 : e2m1 ? 1 : 2);
 
 #pragma GCC unroll 4
-    for (int o = 0; o < OUTPUTS; o++) {
+    for (int o = 0; o < outputs_of(rows); o++) {
         __m512 scale = avx512_scales(t->scales[o] + at, n, type), bias;
 
+        if (rows == 1)
+            _mm_prefetch((const char *)t->scales[o] + at + SCALES_AHEAD, _MM_HINT_T0);
         if (e2m1) {
             scale = _mm512_mul_ps(scale, _mm512_set1_ps(0.5f));
             bias = _mm512_mul_ps(scale, _mm512_set1_ps(-E2M1_ZERO));
         } else {
             bias = avx512_scales(t->biases[o] + at, n, type);
+            if (rows == 1)
+                _mm_prefetch((const char *)t->biases[o] + at + SCALES_AHEAD, _MM_HINT_T0);
         }
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
@@ -237,12 +249,12 @@ INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t
     const size_t at = first + (size_t)c;
 
 #pragma GCC unroll 4
-    for (int o = 0; o < OUTPUTS; o++) {
+    for (int o = 0; o < outputs_of(rows); o++) {
         const uint8_t *p = t->data[o] + at * CHUNK;
         __m512i codes[2];
 
         if (n == CHUNK) {
-            _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T1);
+            _mm_prefetch((const char *)p + (rows == 1 ? AHEAD_ONE : AHEAD), _MM_HINT_T1);
             codes[0] = avx512_now(_mm512_loadu_si512(p));
         } else {
             codes[0] = _mm512_maskz_loadu_epi8(~0ull >> (CHUNK - n), p);
@@ -279,7 +291,7 @@ INLINE void multiply_tile(__m512 *acc, const struct tile *t, const enum dtype ty
     size_t first = 0;
 
 #pragma GCC unroll 16
-    for (int i = 0; i < OUTPUTS * rows; i++)
+    for (int i = 0; i < OUTPUTS * rows; i++) /* of what is not there too */
         acc[i] = _mm512_setzero_ps();
     for (; g + BATCH <= n_groups; g += BATCH, first += (size_t)chunks) {
         expand(acc, &f, t, g, BATCH, type, rows);
@@ -302,36 +314,40 @@ INLINE __m256 halves(__m512 v)
     return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
 }
 
-INLINE void multiply_rows(const struct cpu_task *task, int begin, int end, const enum dtype type,
-                          const int bits, const int group_size, const int rows)
+INLINE void multiply_rows(const struct cpu_task *task, const struct cpu_outputs *outputs,
+                          const enum dtype type, const int bits, const int group_size,
+                          const int rows)
 {
     const struct weight *w = task->w;
     size_t row_bytes = weight_row_bytes(w), scale_bytes = weight_scale_row_bytes(w);
-    int part = (end - begin + OUTPUTS - 1) / OUTPUTS, row[MAX_ROWS];
+    const int places = outputs_of(rows);
+    int row[MAX_ROWS];
     struct tile t = {.n_in = w->n_in};
 
     for (int r = 0; r < rows; r++) {
         row[r] = r < task->n_rows ? r : task->n_rows - 1;
         t.x[r] = prepared_row(task->prepared, row[r], w->n_in, group_size, bits);
     }
-    for (int i = begin; i < begin + part; i++) {
+    for (int i = outputs->begin; i < outputs->begin + outputs->n; i++) {
         __m512 acc[OUTPUTS * MAX_ROWS];
         float sums[OUTPUTS * MAX_ROWS];
         int at[OUTPUTS];
 
-        for (int o = 0; o < OUTPUTS; o++) {
-            at[o] = i + o * part < end ? i + o * part : end - 1; /* the last one more than once */
+        for (int o = 0; o < places; o++) {
+            at[o] = i + o * outputs->step;
+            if (at[o] >= outputs->end)
+                at[o] = outputs->end - 1;
             t.data[o] = (const uint8_t *)w->data + (size_t)at[o] * row_bytes;
             t.scales[o] = (const uint8_t *)w->scales + (size_t)at[o] * scale_bytes;
             if (w->format == WEIGHT_AFFINE)
                 t.biases[o] = (const uint8_t *)w->biases + (size_t)at[o] * scale_bytes;
         }
         multiply_tile(acc, &t, type, bits, group_size, rows);
-        for (int s = 0; s < OUTPUTS * rows; s += 4)
+        for (int s = 0; s < places * rows; s += 4)
             _mm_storeu_ps(sums + s, sums4(halves(acc[s]), halves(acc[s + 1]), halves(acc[s + 2]),
                                           halves(acc[s + 3])));
-        for (int o = 0; o < OUTPUTS; o++)
-            for (int r = 0; r < rows; r++)
+        for (int o = 0; o < places; o++)
+            for (int r = 0; r < rows && i + o * outputs->step < outputs->end; r++)
                 cpu_task_y(task, row[r])[at[o]] =
                     sums[o * rows + r] + (task->bias ? task->bias[at[o]] : 0);
     }
@@ -339,30 +355,28 @@ INLINE void multiply_rows(const struct cpu_task *task, int begin, int end, const
 
 /* A function for each format and number of rows (three as four): see gemv_avx2.h. */
 #define MULTIPLY_ROWS(name, type, bits, group_size, rows)                                          \
-    static                                                                                         \
-        __attribute__((noinline)) void name##_##rows(const struct cpu_task *t, int begin, int end) \
+    static __attribute__((noinline)) void name##_##rows(const struct cpu_task *t,                  \
+                                                        const struct cpu_outputs *o)               \
     {                                                                                              \
-        multiply_rows(t, begin, end, type, bits, group_size, rows);                                \
+        multiply_rows(t, o, type, bits, group_size, rows);                                         \
     }
 #define MULTIPLY(name, type, bits, group_size)                                                     \
     MULTIPLY_ROWS(name, type, bits, group_size, 1)                                                 \
     MULTIPLY_ROWS(name, type, bits, group_size, 2)                                                 \
     MULTIPLY_ROWS(name, type, bits, group_size, 4)                                                 \
-    static void name(const struct cpu_task *t, int begin, int end)                                 \
+    static void name(const struct cpu_task *t, const struct cpu_outputs *o)                        \
     {                                                                                              \
-        (t->n_rows == 1 ? name##_1 : t->n_rows == 2 ? name##_2 : name##_4)(t, begin, end);         \
+        (t->n_rows == 1 ? name##_1 : t->n_rows == 2 ? name##_2 : name##_4)(t, o);                  \
     }
 #define MULTIPLY_AFFINE(name, bits, group_size)                                                    \
     MULTIPLY(name##_f32, DTYPE_F32, bits, group_size)                                              \
     MULTIPLY(name##_f16, DTYPE_F16, bits, group_size)                                              \
     MULTIPLY(name##_bf16, DTYPE_BF16, bits, group_size)                                            \
-    static void name(const struct cpu_task *t, int begin, int end)                                 \
+    static void name(const struct cpu_task *t, const struct cpu_outputs *o)                        \
     {                                                                                              \
         enum dtype type = t->w->scale_type;                                                        \
                                                                                                    \
-        (type == DTYPE_F32   ? name##_f32                                                          \
-         : type == DTYPE_F16 ? name##_f16                                                          \
-                             : name##_bf16)(t, begin, end);                                        \
+        (type == DTYPE_F32 ? name##_f32 : type == DTYPE_F16 ? name##_f16 : name##_bf16)(t, o);     \
     }
 
 MULTIPLY(multiply_mxfp4, DTYPE_F8_E8M0, 4, 32)
@@ -374,30 +388,33 @@ MULTIPLY_AFFINE(multiply_8_32, 8, 32)
 MULTIPLY_AFFINE(multiply_8_64, 8, 64)
 MULTIPLY_AFFINE(multiply_8_128, 8, 128)
 
-static void multiply_nibbles(const struct cpu_task *t, int begin, int end, void *scratch)
+static void multiply_nibbles(const struct cpu_task *t, const struct cpu_outputs *o)
 {
-    (void)scratch;
     if (t->w->format == WEIGHT_MXFP4)
-        multiply_mxfp4(t, begin, end);
+        multiply_mxfp4(t, o);
     else if (t->w->format == WEIGHT_NVFP4)
-        multiply_nvfp4(t, begin, end);
+        multiply_nvfp4(t, o);
     else if (t->w->group_size == 32)
-        multiply_4_32(t, begin, end);
+        multiply_4_32(t, o);
     else if (t->w->group_size == 64)
-        multiply_4_64(t, begin, end);
+        multiply_4_64(t, o);
     else
-        multiply_4_128(t, begin, end);
+        multiply_4_128(t, o);
 }
 
-static void multiply_bytes(const struct cpu_task *t, int begin, int end, void *scratch)
+static void multiply_bytes(const struct cpu_task *t, const struct cpu_outputs *o)
 {
-    (void)scratch;
     if (t->w->group_size == 32)
-        multiply_8_32(t, begin, end);
+        multiply_8_32(t, o);
     else if (t->w->group_size == 64)
-        multiply_8_64(t, begin, end);
+        multiply_8_64(t, o);
     else
-        multiply_8_128(t, begin, end);
+        multiply_8_128(t, o);
+}
+
+static int places(int n_rows)
+{
+    return outputs_of(n_rows);
 }
 
 const struct cpu_product avx512_gemv_nibbles = {
@@ -406,7 +423,8 @@ const struct cpu_product avx512_gemv_nibbles = {
     .strip_rows = 1,
     .strip_bytes = strip_bytes_4,
     .prepare = prepare_4,
-    .multiply = multiply_nibbles,
+    .places = places,
+    .multiply_places = multiply_nibbles,
 };
 
 const struct cpu_product avx512_gemv_bytes = {
@@ -415,5 +433,6 @@ const struct cpu_product avx512_gemv_bytes = {
     .strip_rows = 1,
     .strip_bytes = strip_bytes_8,
     .prepare = prepare_8,
-    .multiply = multiply_bytes,
+    .places = places,
+    .multiply_places = multiply_bytes,
 };

@@ -111,6 +111,20 @@ static int64_t take_tiles(struct call *c, int64_t *tile, bool first)
     return n;
 }
 
+/* Outputs [begin, end) of an item. */
+static void multiply_range(const struct item *item, int begin, int end, void *scratch)
+{
+    const struct cpu_product *product = item->product;
+
+    if (!product->places) {
+        product->multiply(&item->task, begin, end, scratch);
+        return;
+    }
+    int places = product->places(item->task.n_rows), n = (end - begin + places - 1) / places;
+
+    product->multiply_places(&item->task, &(struct cpu_outputs){begin, n, n, end});
+}
+
 static void multiply_tiles(struct call *c, void *scratch)
 {
     const struct item *item = c->items;
@@ -127,8 +141,7 @@ static void multiply_tiles(struct call *c, void *scratch)
             int64_t end = begin + here * item->tile_cols;
             int n_out = item->task.w->n_out;
 
-            item->product->multiply(&item->task, (int)begin, end < n_out ? (int)end : n_out,
-                                    scratch);
+            multiply_range(item, (int)begin, end < n_out ? (int)end : n_out, scratch);
             tile += here;
             n -= here;
         }

@@ -36,6 +36,11 @@ static inline float *cpu_task_y(const struct cpu_task *t, int row)
 
 #define CPU_PRODUCT_SCRATCH (128 << 10)
 
+/* Outputs begin + i + p step, for i < n and each place p, as far as they are less than end. */
+struct cpu_outputs {
+    int begin, n, step, end;
+};
+
 /* One way to compute a task. */
 struct cpu_product {
     const char *name;
@@ -53,6 +58,11 @@ struct cpu_product {
     /* Writes y[:, begin..end), bias included; scratch has CPU_PRODUCT_SCRATCH bytes, 64-byte
      * aligned. */
     void (*multiply)(const struct cpu_task *t, int begin, int end, void *scratch);
+
+    /* Instead of multiply, where weights are read in so many places at a time, beside n_rows rows.
+     */
+    int (*places)(int n_rows);
+    void (*multiply_places)(const struct cpu_task *t, const struct cpu_outputs *o);
 };
 
 struct cpu_matmul_kernels {
