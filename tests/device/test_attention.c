@@ -550,7 +550,7 @@ static void check_part(const struct world *w, int sequence, float **out, bool ex
     else
         check_rows(w, sequence, out[sequence], halves,
                    fast_cpu && w->shape.type != DTYPE_F32 &&
-                       cpu_device_of(w->d)->vector.rounds_factors,
+                       cpu_device_of(w->d)->vector.paired,
                    what);
 }
 

@@ -587,14 +587,59 @@ static void check_softmaxes(const struct cpu_vector_kernels *k)
         }
 }
 
+/* The rows of n keys cut into stretches. */
+static int cut(struct cpu_stretch *parts, const void *cache, int n, int dim)
+{
+    int n_parts = 0;
+
+    for (int at = 0; at < n; at += parts[n_parts++].n) {
+        bool last = n_parts == CPU_STRETCHES - 1;
+        const char *rows = (const char *)cache + (size_t)at * (size_t)dim * 2;
+        int left = n - at;
+
+        parts[n_parts] = (struct cpu_stretch){rows, n_parts % 2 ? cache : NULL, at,
+                                              last ? left : 1 + (int)random_below((size_t)left)};
+    }
+    return n_parts;
+}
+
+/* Of one stretch, or of many at once. */
+static void direct_scores(const struct cpu_vector_kernels *k, enum dtype type, bool many, float *s,
+                          int lds, const float *q, int ldq, int rows, const void *cache, int n,
+                          int dim)
+{
+    static uint16_t turned[4 * 16 * MAX_DIM];
+    struct cpu_paired_queries queries = {q, ldq, rows, turned};
+    struct cpu_stretch parts[CPU_STRETCHES];
+
+    if (many) {
+        k->paired->turn(turned, q, ldq, rows, dim, type);
+        k->paired->scores[type](s, lds, &queries, parts, cut(parts, cache, n, dim), dim);
+    } else {
+        k->scores[type](s, lds, q, ldq, rows, cache, n, dim, rows % 2 ? cache : NULL);
+    }
+}
+
+static void direct_weigh(const struct cpu_vector_kernels *k, enum dtype type, bool many, float *y,
+                         int ldy, const float *s, int lds, int rows, const void *cache, int n,
+                         int dim)
+{
+    struct cpu_stretch parts[CPU_STRETCHES];
+
+    if (many)
+        k->paired->weigh[type](y, ldy, s, lds, rows, parts, cut(parts, cache, n, dim), dim);
+    else
+        k->weigh[type](y, ldy, s, lds, rows, cache, n, dim, rows % 2 ? cache : NULL);
+}
+
 static void check_direct(const struct cpu_vector_kernels *k, enum dtype type, int dim, int rows,
-                         int n)
+                         int n, bool many)
 {
     static float cache[CHUNK * MAX_DIM], values[CHUNK * MAX_DIM], q[16 * MAX_DIM];
     static float s[16 * (CHUNK + 1)], y[16 * MAX_DIM], before[16 * MAX_DIM];
     int padded = (dim + k->panel - 1) / k->panel * k->panel, lds = CHUNK + 1;
-    bool bf16 = k->rounds_factors && type != DTYPE_F32; /* both factors within 2^-8, and what is */
-    double factors = bf16 ? 0x1p-7 + 0x1p-16 : 0;       /* below 2^-14 may count as nothing */
+    bool bf16 = k->paired && type != DTYPE_F32;   /* both factors within 2^-8, and what is */
+    double factors = bf16 ? 0x1p-7 + 0x1p-16 : 0; /* below 2^-14 may count as nothing */
     double nothing = bf16 ? 0x1p-14 : 0;
 
     random_numbers(cache, values, type, n * dim);
@@ -606,7 +651,7 @@ static void check_direct(const struct cpu_vector_kernels *k, enum dtype type, in
     memcpy(y, before, sizeof y);
     for (size_t i = 0; i < COUNT(s); i++)
         s[i] = CANARY;
-    k->scores[type](s, lds, q, padded, rows, cache, n, dim, rows % 2 ? cache : NULL);
+    direct_scores(k, type, many, s, lds, q, padded, rows, cache, n, dim);
     for (int r = 0; r < 16; r++)
         for (int j = 0; j < lds; j++) {
             double want = 0, size = 0, small = 0;
@@ -624,7 +669,7 @@ static void check_direct(const struct cpu_vector_kernels *k, enum dtype type, in
                 CHECK(s[r * lds + j] == CANARY, "scores: wrote at %d, %d of %d, %d", r, j, rows, n);
         }
     random_floats(s, COUNT(s));
-    k->weigh[type](y, padded, s, lds, rows, cache, n, dim, rows % 2 ? cache : NULL);
+    direct_weigh(k, type, many, y, padded, s, lds, rows, cache, n, dim);
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < padded; i++) {
             double want = (double)before[r * padded + i], size = fabs(want), small = 0;
@@ -644,7 +689,8 @@ static void check_direct(const struct cpu_vector_kernels *k, enum dtype type, in
 }
 
 /* What is not a number, or infinite, stays visible. */
-static void check_direct_nan(const struct cpu_vector_kernels *k, enum dtype type, float bad)
+static void check_direct_nan(const struct cpu_vector_kernels *k, enum dtype type, float bad,
+                             bool many)
 {
     float values[5 * 40], q[4 * 64] = {0}, s[4 * CHUNK], y[4 * 64] = {0};
     uint16_t cache[5 * 40];
@@ -654,14 +700,14 @@ static void check_direct_nan(const struct cpu_vector_kernels *k, enum dtype type
     for (int r = 0; r < 4; r++)
         for (int i = 0; i < 40; i++)
             q[r * 64 + i] = 1;
-    k->scores[type](s, CHUNK, q, 64, 4, cache, 5, 40, NULL);
+    direct_scores(k, type, many, s, CHUNK, q, 64, 4, cache, 5, 40);
     for (int r = 0; r < 4; r++)
         for (int j = 0; j < 5; j++) {
             CHECK((bool)isfinite(s[r * CHUNK + j]) == (j != 3), "scores: %g, row %d key %d",
                   (double)bad, r, j);
             s[r * CHUNK + j] = 0.25f;
         }
-    k->weigh[type](y, 64, s, CHUNK, 4, cache, 5, 40, NULL);
+    direct_weigh(k, type, many, y, 64, s, CHUNK, 4, cache, 5, 40);
     for (int r = 0; r < 4; r++)
         for (int i = 0; i < 40; i++)
             CHECK((bool)isfinite(y[r * 64 + i]) == (i != 33), "weigh: %g, row %d dim %d",
@@ -670,15 +716,19 @@ static void check_direct_nan(const struct cpu_vector_kernels *k, enum dtype type
 
 static void check_directs(const struct cpu_vector_kernels *k)
 {
-    for (enum dtype type = DTYPE_F16; type <= DTYPE_BF16; type++) {
-        check_direct_nan(k, type, NAN);
-        check_direct_nan(k, type, INFINITY);
-        check_direct_nan(k, type, -INFINITY);
-    }
+    for (enum dtype type = DTYPE_F16; type <= DTYPE_BF16; type++)
+        for (int many = 0; many <= (k->paired != NULL); many++) {
+            check_direct_nan(k, type, NAN, many);
+            check_direct_nan(k, type, INFINITY, many);
+            check_direct_nan(k, type, -INFINITY, many);
+        }
     for (size_t d = 0; d < COUNT(dims); d++)
         for (int rows = 1; rows <= 9; rows++)
-            for (enum dtype type = DTYPE_F32; type <= DTYPE_BF16; type++)
-                check_direct(k, type, dims[d], rows, 1 + (int)random_below(CHUNK));
+            for (enum dtype type = DTYPE_F32; type <= DTYPE_BF16; type++) {
+                check_direct(k, type, dims[d], rows, 1 + (int)random_below(CHUNK), false);
+                if (k->paired && type != DTYPE_F32 && rows >= 3)
+                    check_direct(k, type, dims[d], rows, 1 + (int)random_below(CHUNK), true);
+            }
 }
 
 /* --- Attention straight from codes --- */

@@ -35,9 +35,11 @@ enum {
     PIECE_QUERIES = 96, /* of a packed piece: enough to make packing cheap, few enough for the L2 */
     INT_NUMBERS = 192,  /* of a query and its sums; larger ones are fewer, for the L2's sake */
     INT_TOKENS = 1024,  /* sequences up to here are treated in f32: it costs them little */
-    DIRECT_QUERIES = 16, /* at most this many queries go the direct way, or one row */
-    RANGE = 16 * CHUNK,  /* keys of a range; by position alone, so that threads change nothing */
-    MIN_GROUP = 32,      /* of codes that kernels read as they are */
+    DIRECT_QUERIES = 16,     /* at most this many queries go the direct way, or one row */
+    WAITING_NUMBERS = 16384, /* of stretches that meet several fours of queries at once */
+    RANGE = 16 * CHUNK, /* keys of a range; by position alone, so that threads change nothing */
+    TURNS = 8,          /* of a thread, where there are many pieces */
+    MIN_GROUP = 32,     /* of codes that kernels read as they are */
     ATTEND_PRODUCTS = 131072 /* multiplications that are worth a thread */
 };
 
@@ -169,13 +171,32 @@ static void list_pieces(struct attend_call *call, const struct kv_batch *batch)
 
 /* --- attend: one piece --- */
 
+/* Of 16 bits, that the queries become for kernels->paired. */
+static int64_t turned_numbers(const struct state *st)
+{
+    return 4 * round_up(st->n_queries, 4) * round_up(st->call->kv->k_dim, 32);
+}
+
+/* Keys that are treated at once; fewer where the scores of many queries would take much room. */
+static int chunk_of(const struct state *st)
+{
+    switch (st->piece->way) {
+    case WAY_DIRECT:
+        return st->n_queries <= DIRECT_QUERIES ? CPU_DIRECT_CHUNK : CHUNK;
+    case WAY_INTEGERS:
+        return st->call->kernels->integers->chunk;
+    default:
+        return CHUNK;
+    }
+}
+
 static size_t lay_out(struct state *st, float *base)
 {
     const struct attend_call *call = st->call;
     enum piece_way way = st->piece->way;
     size_t used = 0;
 
-    st->chunk = way == WAY_INTEGERS ? call->kernels->integers->chunk : CHUNK;
+    st->chunk = chunk_of(st);
     st->n_held = way == WAY_INTEGERS ? (int)round_up(st->n_queries, CPU_INT_ROWS) : st->n_queries;
     st->q = take(base, &used, (int64_t)st->n_held * call->k_cols);
     st->s =
@@ -189,6 +210,8 @@ static size_t lay_out(struct state *st, float *base)
         st->rounded.words = (int16_t *)take(base, &used, (int64_t)st->n_held * call->k_cols / 2);
         st->rounded.steps = take(base, &used, (int64_t)st->n_held * call->k_cols / MIN_GROUP);
         st->rounded.sums = take(base, &used, (int64_t)st->n_held * call->k_cols / MIN_GROUP);
+        if (call->kernels->paired)
+            st->turned = (uint16_t *)take(base, &used, turned_numbers(st) / 2);
     }
     if (way == WAY_PACKED) {
         st->keys = take(base, &used, (int64_t)call->kv->k_dim * CHUNK);
@@ -328,7 +351,7 @@ bool attention_see(const struct state *st, int query, float *s, int from, int n,
 static void soften(struct state *st, int query, int from, int n)
 {
     const struct attend_call *call = st->call;
-    float *s = st->s + (int64_t)query * CHUNK + from;
+    float *s = st->s + (int64_t)query * st->chunk + from;
     struct span seen;
 
     if (!attention_see(st, query, s, from, n, &seen)) {
@@ -357,7 +380,7 @@ void attention_stretches(struct state *st, struct span keys, stretch_fn fn)
             continue;
         }
         block = kv_block_of(kv, st->piece->s, st->base + key, &place);
-        n = min_int(kv_stretch(kv, st->piece->s, st->base + key), end - key);
+        n = min_int(kv_stretch(kv, st->piece->s, st->base + key), min_int(end - key, CHUNK));
         fn(st, kv_of(kv, st->piece->s, st->base + key), block, place, key, n);
     }
 }
@@ -438,6 +461,57 @@ static const struct cpu_rounded *rounded(struct state *st, const struct kv_layer
     return &st->rounded;
 }
 
+/* Do kernels->paired take the rows of this pool? */
+static bool is_paired(const struct state *st, const struct kv_layer *at)
+{
+    return st->call->kernels->paired && st->n_queries >= 3 && !at->bits && at->type != DTYPE_F32;
+}
+
+static struct cpu_paired_queries turned(struct state *st, enum dtype type)
+{
+    const struct attend_call *call = st->call;
+
+    if (st->turned_type != type)
+        call->kernels->paired->turn(st->turned, st->q, call->k_cols, st->n_queries, call->kv->k_dim,
+                                    type);
+    st->turned_type = type;
+    return (struct cpu_paired_queries){st->q, call->k_cols, st->n_queries, st->turned};
+}
+
+/* The scores of the stretches that wait, or with values what these weigh. */
+static void treat_waiting(struct state *st, bool values)
+{
+    const struct attend_call *call = st->call;
+    const struct cpu_paired_attention *k = call->kernels->paired;
+    enum dtype type = st->waiting_type;
+    struct cpu_paired_queries q;
+
+    if (st->n_waiting == 0)
+        return;
+    if (values) {
+        k->weigh[type](st->acc, call->v_cols, st->s, st->chunk, st->n_queries, st->waiting,
+                       st->n_waiting, call->kv->v_dim);
+    } else {
+        q = turned(st, type);
+        k->scores[type](st->s, st->chunk, &q, st->waiting, st->n_waiting, call->kv->k_dim);
+    }
+    st->n_waiting = st->keys_waiting = 0;
+}
+
+/* Stretches that several fours of queries meet in turn should be found in the nearest cache. */
+static void wait_with(struct state *st, const struct kv_rows *rows, const void *ahead, int key,
+                      int n, int dim, bool values)
+{
+    int most = st->n_queries > 4 ? WAITING_NUMBERS / dim : st->chunk;
+
+    if (rows->type != st->waiting_type || st->n_waiting == CPU_STRETCHES ||
+        st->keys_waiting + n > most)
+        treat_waiting(st, values);
+    st->waiting_type = rows->type;
+    st->waiting[st->n_waiting++] = (struct cpu_stretch){rows->data, ahead, key, n};
+    st->keys_waiting += n;
+}
+
 /* The values of the stretch are wanted next, */
 static void score_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
                           int key, int n)
@@ -451,27 +525,42 @@ static void score_stretch(struct state *st, const struct kv_layer *at, char *blo
         struct cpu_codes codes = kv_key_codes(call->kernels, at, block, head, place, n, st->room);
 
         codes.ahead = at->v_dim == at->k_dim ? ahead : NULL;
-        call->kernels->score_codes(st->s + key, CHUNK, rounded(st, at), st->n_queries, &codes, n);
+        call->kernels->score_codes(st->s + key, st->chunk, rounded(st, at), st->n_queries, &codes,
+                                   n);
     } else {
         struct kv_rows rows = kv_read_keys(call->kernels, at, block, head, place, n, st->room);
 
-        call->kernels->scores[rows.type](st->s + key, CHUNK, st->q, call->k_cols, st->n_queries,
-                                         rows.data, n, at->k_dim, at->bits ? NULL : ahead);
+        if (is_paired(st, at))
+            wait_with(st, &rows, ahead, key, n, at->k_dim, false);
+        else
+            call->kernels->scores[rows.type](st->s + key, st->chunk, st->q, call->k_cols,
+                                             st->n_queries, rows.data, n, at->k_dim,
+                                             at->bits ? NULL : ahead);
     }
 }
 
-/* and then the keys of the next chunk. */
+/* Those keys of a piece [key, key + n), all of which it visits. */
+static bool has_keys(const struct piece *p, int key, int n)
+{
+    return key >= p->first_key && key + n <= p->end_key &&
+           (key >= p->hole_end || key + n <= p->hole);
+}
+
+/* and then the keys of the next chunk, or of the first one of the next piece. */
 static const void *keys_ahead(const struct state *st, const struct kv_layer *at, int key, int n)
 {
-    const struct attend_call *call = st->call;
+    const struct kv_layer *kv = st->call->kv;
     const struct piece *p = st->piece;
     struct kv_part keys = kv_keys(at);
-    int next = st->base + key + CHUNK, place;
+    int next = st->base + key + st->chunk, place;
 
-    if (next + n > p->end_key || (next < p->hole_end && next + n > p->hole) ||
-        kv_of(call->kv, p->s, next) != at)
+    if (next >= p->end_key && st->next) {
+        p = st->next;
+        next = p->first_key / st->chunk * st->chunk + key;
+    }
+    if (!has_keys(p, next, n) || kv_of(kv, p->s, next) != at)
         return NULL;
-    const char *block = kv_block_of(call->kv, p->s, next, &place);
+    const char *block = kv_block_of(kv, p->s, next, &place);
     return kv_rows_ahead(at, &keys, block, p->kv_head, place, n);
 }
 
@@ -486,13 +575,17 @@ static void weigh_stretch(struct state *st, const struct kv_layer *at, char *blo
         struct cpu_codes codes = kv_value_codes(call->kernels, at, block, head, place, n, st->room);
 
         codes.ahead = at->v_dim == at->k_dim ? ahead : NULL;
-        call->kernels->weigh_codes(st->acc, call->v_cols, st->s + key, CHUNK, st->n_queries, &codes,
-                                   n);
+        call->kernels->weigh_codes(st->acc, call->v_cols, st->s + key, st->chunk, st->n_queries,
+                                   &codes, n);
     } else {
         struct kv_rows rows = kv_read_values(call->kernels, at, block, head, place, n, st->room);
 
-        call->kernels->weigh[rows.type](st->acc, call->v_cols, st->s + key, CHUNK, st->n_queries,
-                                        rows.data, n, at->v_dim, at->bits ? NULL : ahead);
+        if (is_paired(st, at))
+            wait_with(st, &rows, ahead, key, n, at->v_dim, true);
+        else
+            call->kernels->weigh[rows.type](st->acc, call->v_cols, st->s + key, st->chunk,
+                                            st->n_queries, rows.data, n, at->v_dim,
+                                            at->bits ? NULL : ahead);
     }
 }
 
@@ -502,9 +595,11 @@ static void direct_chunk(struct state *st, struct span keys)
     int from = keys.begin / panel * panel, to = (int)round_up(keys.end, panel);
 
     attention_stretches(st, keys, score_stretch);
+    treat_waiting(st, false);
     for (int i = 0; i < st->n_queries; i++)
         soften(st, i, from, to - from);
     attention_stretches(st, keys, weigh_stretch);
+    treat_waiting(st, true);
 }
 
 /* --- attend: results --- */
@@ -555,9 +650,11 @@ static void end_piece(struct state *st)
     }
 }
 
-static void attend_piece(const struct attend_call *call, const struct piece *piece, int thread)
+static void attend_piece(const struct attend_call *call, const struct piece *piece,
+                         const struct piece *next, int thread)
 {
-    struct state st = {.call = call, .piece = piece, .n_queries = piece->n_rows * call->group};
+    struct state st = {
+        .call = call, .piece = piece, .next = next, .n_queries = piece->n_rows * call->group};
     float *scratch = cpu_scratch(call->d, thread, lay_out(&st, NULL));
 
     if (!scratch)
@@ -585,7 +682,7 @@ static void attend_range(void *ctx, int64_t begin, int64_t end, int thread)
     const struct attend_call *call = ctx;
 
     for (int64_t i = begin; i < end; i++)
-        attend_piece(call, &call->pieces[i], thread);
+        attend_piece(call, &call->pieces[i], i + 1 < end ? &call->pieces[i + 1] : NULL, thread);
 }
 
 /* y of one query from the results of n ranges, in order, partials apart. */
@@ -623,9 +720,11 @@ static void combine_ranges(void *ctx, int64_t begin, int64_t end, int thread)
     }
 }
 
-/* Pieces that one thread should take at a time. */
+/* Pieces that one thread should take at a time: worth a thread, and as many as leave each some
+ * turns, for at the end of a piece the next one's keys are called for. */
 static int64_t attend_grain(const struct attend_call *call)
 {
+    int64_t turns = call->n_pieces / (TURNS * thread_pool_size(call->d->pool)), worth;
     double products = 0;
 
     for (int64_t i = 0; i < call->n_pieces; i++) {
@@ -634,7 +733,8 @@ static int64_t attend_grain(const struct attend_call *call)
         products += (double)(p->end_key - p->first_key) * p->n_rows;
     }
     products *= (double)call->group * (call->k_cols + call->v_cols);
-    return 1 + (int64_t)(ATTEND_PRODUCTS * (double)call->n_pieces / (products + 1));
+    worth = 1 + (int64_t)(ATTEND_PRODUCTS * (double)call->n_pieces / (products + 1));
+    return worth > turns ? worth : turns;
 }
 
 void cpu_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,

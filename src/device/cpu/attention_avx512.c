@@ -2,7 +2,8 @@
  *
  * Where a cache has 16 bits a number, three or four queries that go straight to it are multiplied
  * as bf16: half as many instructions as f32 takes, so that memory is what they wait for. Factors
- * are off by 2^-8 then, at most.
+ * are off by 2^-8 then, at most. Bits of f16 are shifted to where bf16 has them; where there is a
+ * number that is not finite, whose bits would become those of one, f32 does it all again.
  */
 #include <string.h>
 
@@ -14,13 +15,17 @@
 #include "device/cpu/attention_simd.h"
 
 enum {
-    FOUR = 4,         /* queries at a time */
-    PAIRED_DIM = 512, /* numbers of a query at most */
-    STRIP = 32        /* numbers that make a vector of 16 bits each */
+    FOUR = 4,            /* queries at a time */
+    EIGHT = 8,           /* keys at a time */
+    PAIRED_DIM = 512,    /* numbers of a query at most, where it is turned for one stretch */
+    STRIP = 32,          /* numbers that make a vector of 16 bits each */
+    TURNED = 16 * STRIP, /* what a strip of four queries becomes */
+    WEIGHTS = CPU_DIRECT_CHUNK + CPU_STRETCHES + STRIP
 };
 
 /* The bits of f16, shifted to where bf16 has them, are those of a number 2^112 times as small, or 0
  * for one below 2^-14; so these are what the other factors are multiplied by, and results. */
+
 #define KEY_SCALE 0x1p56f
 #define VALUE_SCALE 0x1p112f
 
@@ -35,33 +40,24 @@ INLINE __m512i load_strip(const uint16_t *p, int n)
     return n >= STRIP ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16(strip_mask(n), p);
 }
 
-/* Rounded to eight bits of mantissa. */
-INLINE __m512i as_bf16(__m512i v, enum dtype type)
+/* Rounded to eight bits of mantissa; the sign of a lane of strange is set where a number was not
+ * finite: 1 more in the exponent turns its sign. */
+INLINE __m512i as_bf16(__m512i v, enum dtype type, __m512i *strange)
 {
+    const int or_differ = 0xF6;
+
     if (type == DTYPE_BF16)
         return v;
-    v = _mm512_srai_epi16(_mm512_add_epi16(v, _mm512_set1_epi16(4)), 3);
-    return _mm512_and_si512(v, _mm512_set1_epi16((short)0x8FFF));
+    __m512i half_up = _mm512_add_epi16(v, _mm512_set1_epi16(4));
+    __m512i more = _mm512_add_epi16(v, _mm512_set1_epi16(0x400));
+
+    *strange = _mm512_ternarylogic_epi32(*strange, v, more, or_differ);
+    return _mm512_and_si512(_mm512_srai_epi16(half_up, 3), _mm512_set1_epi16((short)0x8FFF));
 }
 
-/* Is one of n numbers of f16 infinite, or none? Their bits would become those of a number. */
-static bool any_infinite(const uint16_t *p, int64_t n)
+INLINE bool any_strange(__m512i strange)
 {
-    __m512i a = _mm512_setzero_si512(), b = a;
-    int64_t i = 0;
-
-    for (; i + 2 * STRIP <= n; i += 2 * STRIP) {
-        __m512i v = _mm512_loadu_si512(p + i), w = _mm512_loadu_si512(p + i + STRIP);
-
-        a = _mm512_max_epu16(a, _mm512_add_epi16(v, v));
-        b = _mm512_max_epu16(b, _mm512_add_epi16(w, w));
-    }
-    for (; i < n; i += STRIP) {
-        __m512i v = load_strip(p + i, n - i < STRIP ? (int)(n - i) : STRIP);
-
-        a = _mm512_max_epu16(a, _mm512_add_epi16(v, v));
-    }
-    return _mm512_cmpge_epu16_mask(_mm512_max_epu16(a, b), _mm512_set1_epi16((short)0xF800)) != 0;
+    return _mm512_movepi16_mask(strange) != 0;
 }
 
 INLINE vf multiply(vf sum, __m512i a, __m512i b)
@@ -70,243 +66,385 @@ INLINE vf multiply(vf sum, __m512i a, __m512i b)
 }
 
 /* n floats by a scale as bf16, zeros up to a strip. */
-INLINE void store_rounded(uint16_t *to, const float *from, int n, float scale)
+INLINE __m512i rounded_strip(const float *from, int n, float scale)
 {
     __mmask32 mask = strip_mask(n);
     vf low = _mm512_maskz_loadu_ps((__mmask16)mask, from);
     vf high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), from + VF_LANES);
 
-    _mm512_storeu_si512(
-        to, (__m512i)_mm512_cvtne2ps_pbh(vf_mul(high, vf_set(scale)), vf_mul(low, vf_set(scale))));
+    return (__m512i)_mm512_cvtne2ps_pbh(vf_mul(high, vf_set(scale)), vf_mul(low, vf_set(scale)));
 }
 
-/* Quarter c of key j to quarter j of vector c. */
-INLINE void turn_quarters(__m512i k[4])
+/* To the second cache; one line after every few products, for of many at once the processor leaves
+ * some out. */
+INLINE void call_line(const uint16_t *p)
 {
-    __m512i low01 = _mm512_shuffle_i32x4(k[0], k[1], _MM_SHUFFLE(1, 0, 1, 0));
-    __m512i high01 = _mm512_shuffle_i32x4(k[0], k[1], _MM_SHUFFLE(3, 2, 3, 2));
-    __m512i low23 = _mm512_shuffle_i32x4(k[2], k[3], _MM_SHUFFLE(1, 0, 1, 0));
-    __m512i high23 = _mm512_shuffle_i32x4(k[2], k[3], _MM_SHUFFLE(3, 2, 3, 2));
-
-    k[0] = _mm512_shuffle_i32x4(low01, low23, _MM_SHUFFLE(2, 0, 2, 0));
-    k[1] = _mm512_shuffle_i32x4(low01, low23, _MM_SHUFFLE(3, 1, 3, 1));
-    k[2] = _mm512_shuffle_i32x4(high01, high23, _MM_SHUFFLE(2, 0, 2, 0));
-    k[3] = _mm512_shuffle_i32x4(high01, high23, _MM_SHUFFLE(3, 1, 3, 1));
+    __builtin_prefetch(p, 0, 2);
 }
 
-/* Quarter j of sums[r] adds up to the score of query r and key j, which lane 4 j + r gets. */
-INLINE vf add_lanes(vf a, vf b, vf c, vf d)
+/* --- Scores ---
+ *
+ * Pairs of numbers of four keys are exchanged within quarters of vectors, pair t of each quarter of
+ * key j to pair j of vector t, so that a pair of sums has one key; they meet queries of which pair
+ * t of a quarter fills that quarter of vector t. What is left to add up are quarters.
+ */
+
+/* [fours, strips, t, row] vectors. */
+static void turn(uint16_t *to, const float *q, int ldq, int n, int dim, enum dtype type)
 {
-    vf ab = vf_add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    vf cd = vf_add(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    float scale = type == DTYPE_F16 ? KEY_SCALE : 1;
 
-    return vf_add(unpack_low_pairs(ab, cd), unpack_high_pairs(ab, cd));
+    for (int first = 0; first < n; first += FOUR)
+        for (int i = 0; i < dim; i += STRIP, to += TURNED)
+            for (int r = 0; r < FOUR; r++) {
+                __m512i v = _mm512_setzero_si512();
+
+                if (first + r < n)
+                    v = rounded_strip(q + (int64_t)(first + r) * ldq + i, dim - i, scale);
+                _mm512_storeu_si512(to + r * STRIP, _mm512_shuffle_epi32(v, 0x00));
+                _mm512_storeu_si512(to + (FOUR + r) * STRIP, _mm512_shuffle_epi32(v, 0x55));
+                _mm512_storeu_si512(to + (2 * FOUR + r) * STRIP, _mm512_shuffle_epi32(v, 0xAA));
+                _mm512_storeu_si512(to + (3 * FOUR + r) * STRIP, _mm512_shuffle_epi32(v, 0xFF));
+            }
 }
 
-/* s[r, 0..7] of eight keys, apart from the first by so many numbers. */
+INLINE void exchange_pairs(__m512i k[FOUR])
+{
+    __m512i low01 = _mm512_unpacklo_epi32(k[0], k[1]), high01 = _mm512_unpackhi_epi32(k[0], k[1]);
+    __m512i low23 = _mm512_unpacklo_epi32(k[2], k[3]), high23 = _mm512_unpackhi_epi32(k[2], k[3]);
+
+    k[0] = _mm512_unpacklo_epi64(low01, low23);
+    k[1] = _mm512_unpackhi_epi64(low01, low23);
+    k[2] = _mm512_unpacklo_epi64(high01, high23);
+    k[3] = _mm512_unpackhi_epi64(high01, high23);
+}
+
+/* Quarters of the result: a02 a13 b02 b13. */
+INLINE vf add_halves(vf a, vf b)
+{
+    return vf_add(_mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(1, 0, 1, 0)),
+                  _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(3, 2, 3, 2)));
+}
+
+/* a01 a23 b01 b23 */
+INLINE vf add_neighbours(vf a, vf b)
+{
+    return vf_add(_mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(2, 0, 2, 0)),
+                  _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(3, 1, 3, 1)));
+}
+
+/* n numbers of keys that are so many apart; ahead: as many lines as keys. */
+INLINE void score_strip(vf sums[FOUR][2], const uint16_t *q, const uint16_t *keys,
+                        const int64_t apart[EIGHT], int n, enum dtype type, const int rows,
+                        const uint16_t *ahead, __m512i *strange)
+{
+    __m512i k[2][FOUR];
+
+#pragma GCC unroll 8
+    for (int j = 0; j < EIGHT; j++)
+        k[j / FOUR][j % FOUR] = as_bf16(load_strip(keys + apart[j], n), type, strange);
+    exchange_pairs(k[0]);
+    exchange_pairs(k[1]);
+#pragma GCC unroll 4
+    for (int t = 0; t < 4; t++)
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            __m512i query = _mm512_loadu_si512(q + (t * FOUR + r) * STRIP);
+
+            sums[r][0] = multiply(sums[r][0], k[0][t], query);
+            sums[r][1] = multiply(sums[r][1], k[1][t], query);
+            if (r % 2 == 0 && ahead)
+                call_line(ahead + (2 * t + r / 2) * STRIP);
+        }
+}
+
+/* s[r, 0..7], as far as mask says. The strips of the rows ahead are called for line by line, in
+ * memory's order. */
 INLINE void score_eight(float *s, int64_t lds, const uint16_t *q, const uint16_t *keys,
-                        const int64_t apart[8], __mmask8 mask, int dim, enum dtype type,
-                        const int rows)
+                        const int64_t apart[EIGHT], __mmask8 mask, int dim, enum dtype type,
+                        const int rows, const uint16_t *ahead, __m512i *strange)
 {
-    const __m512i first =
-        _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
-    vf scale = vf_set(type == DTYPE_F16 ? KEY_SCALE : 1), sums[2][FOUR], both[2], out[2];
+    vf sums[FOUR][2], scale = vf_set(type == DTYPE_F16 ? KEY_SCALE : 1);
+    int i = 0;
 
 #pragma GCC unroll 4
     for (int r = 0; r < FOUR; r++)
-        sums[0][r] = sums[1][r] = vf_set(0);
-    for (int i = 0; i < dim; i += STRIP, q += STRIP, keys += STRIP) {
-        __m512i k[2][4];
+        sums[r][0] = sums[r][1] = vf_set(0);
+    for (; i + STRIP <= dim; i += STRIP, q += TURNED)
+        score_strip(sums, q, keys + i, apart, STRIP, type, rows, ahead ? ahead + i * EIGHT : NULL,
+                    strange);
+    if (i < dim)
+        score_strip(sums, q, keys + i, apart, dim - i, type, rows, ahead ? ahead + i * EIGHT : NULL,
+                    strange);
+#pragma GCC unroll 2
+    for (int r = 0; r < rows; r += 2) {
+        vf two = vf_mul(add_neighbours(add_halves(sums[r][0], sums[r][1]),
+                                       add_halves(sums[r + 1][0], sums[r + 1][1])),
+                        scale);
 
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; j++)
-            k[j / 4][j % 4] = load_strip(keys + apart[j], dim - i);
-        turn_quarters(k[0]);
-        turn_quarters(k[1]);
-#pragma GCC unroll 4
-        for (int c = 0; c < 4; c++) {
-            __m512i a = as_bf16(k[0][c], type), b = as_bf16(k[1][c], type);
-
-#pragma GCC unroll 4
-            for (int r = 0; r < rows; r++) {
-                __m512i part = _mm512_broadcast_i32x4(
-                    _mm_loadu_si128((const void *)(q + r * PAIRED_DIM + 8 * c)));
-
-                sums[0][r] = multiply(sums[0][r], a, part);
-                sums[1][r] = multiply(sums[1][r], b, part);
-            }
-        }
+        _mm256_mask_storeu_ps(s + r * lds, mask, _mm512_castps512_ps256(two));
+        if (r + 1 < rows)
+            _mm256_mask_storeu_ps(s + (r + 1) * lds, mask, _mm512_extractf32x8_ps(two, 1));
     }
-    for (int g = 0; g < 2; g++)
-        both[g] = vf_mul(add_lanes(sums[g][0], sums[g][1], sums[g][2], sums[g][3]), scale);
-    out[0] = _mm512_permutex2var_ps(both[0], first, both[1]);
-    out[1] =
-        _mm512_permutex2var_ps(both[0], _mm512_add_epi32(first, _mm512_set1_epi32(2)), both[1]);
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-        _mm256_mask_storeu_ps(s + r * lds, mask,
-                              r % 2 ? _mm512_extractf32x8_ps(out[r / 2], 1)
-                                    : _mm512_castps512_ps256(out[r / 2]));
 }
 
-INLINE void score_four(float *s, int64_t lds, const float *q, int64_t ldq, const uint16_t *keys,
-                       int n_keys, int dim, enum dtype type, const void *ahead, const int rows)
+/* False where some number of the keys is not finite. */
+INLINE bool score_four(float *s, int64_t lds, const uint16_t *q, const struct cpu_stretch *part,
+                       int dim, enum dtype type, const uint16_t *ahead, const int rows)
 {
-    uint16_t rounded[FOUR * PAIRED_DIM];
-    int64_t apart[8];
+    const uint16_t *keys = part->rows;
+    __m512i strange = _mm512_setzero_si512();
+    int64_t apart[EIGHT];
+    int j = 0;
 
-    for (int r = 0; r < rows; r++)
-        for (int i = 0; i < dim; i += STRIP)
-            store_rounded(rounded + r * PAIRED_DIM + i, q + r * ldq + i, dim - i,
-                          type == DTYPE_F16 ? KEY_SCALE : 1);
-    for (int j = 0; j < 8; j++)
-        apart[j] = (int64_t)j * dim;
-    for (int j = 0; j < n_keys; j += 8) {
-        int n = n_keys - j < 8 ? n_keys - j : 8;
+    s += part->at;
+    for (int l = 0; l < EIGHT; l++)
+        apart[l] = (int64_t)l * dim;
+    for (; j + EIGHT <= part->n; j += EIGHT, keys += EIGHT * (int64_t)dim) {
+        score_eight(s + j, lds, q, keys, apart, 0xFF, dim, type, rows,
+                    ahead ? ahead + (int64_t)j * dim : NULL, &strange);
+    }
+    if (j < part->n) {
+        int left = part->n - j;
 
-        for (int l = n; l < 8; l++)
+        for (int l = left; l < EIGHT; l++)
             apart[l] = 0;
-        if (ahead)
-            prefetch(numbers_at(ahead, (int64_t)j * dim, type), n * dim, type);
-        score_eight(s + j, lds, rounded, keys + (int64_t)j * dim, apart, (__mmask8)((1u << n) - 1),
-                    dim, type, rows);
+        score_eight(s + j, lds, q, keys, apart, (__mmask8)((1u << left) - 1), dim, type, rows,
+                    ahead ? ahead + (int64_t)j * dim : NULL, &strange);
     }
+    return !any_strange(strange);
 }
 
-/* Strips of n values, the last of which has so many numbers, for pairs of keys' weights p. */
-INLINE void weigh_strips(float *y, int64_t ldy, const uint16_t *p, const uint16_t *values, int n,
-                         int dim, enum dtype type, const int strips, const int last, const int rows,
-                         const uint16_t *ahead)
+/* All queries: fours, or three, and what is left as f32. */
+INLINE void score_stretch(float *s, int lds, const struct cpu_paired_queries *q,
+                          const struct cpu_stretch *part, int dim, enum dtype type)
 {
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
-                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    int64_t four = (int64_t)(dim + STRIP - 1) / STRIP * TURNED;
+    const uint16_t *turned = q->turned, *ahead = part->ahead;
+    int done = 0;
+    bool finite = true;
+
+    for (; finite && q->n - done >= 3; done += FOUR, turned += four, ahead = NULL) {
+        float *to = s + (int64_t)done * lds;
+
+        finite = q->n - done == 3 ? score_four(to, lds, turned, part, dim, type, ahead, 3)
+                                  : score_four(to, lds, turned, part, dim, type, ahead, FOUR);
+    }
+    done = finite ? done : 0;
+    if (done < q->n)
+        scores(s + (int64_t)done * lds + part->at, lds, q->rows + (int64_t)done * q->ld, q->ld,
+               q->n - done, part->rows, part->n, dim, type, ahead);
+}
+
+/* --- Values --- */
+
+/* For weights p of pairs of keys, those of a stretch after those of the last one; column strips,
+ * the last of which has so many numbers. y stays as it is, and the result is false, where some are
+ * not finite. */
+INLINE bool weigh_strips(float *y, int64_t ldy, const uint16_t *p, const struct cpu_stretch *parts,
+                         int n_parts, int column, int dim, enum dtype type, const int strips,
+                         const int last, const int rows, bool ahead)
+{
+    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+    const __m512i second = _mm512_add_epi64(first, _mm512_set1_epi64(4));
+    __m512i strange = _mm512_setzero_si512();
     vf sums[FOUR][4];
 
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < 2 * strips; v++)
-            sums[r][v] = vf_load(y + r * ldy + v * VF_LANES);
-    for (int j = 0; j < n; j += 2, values += 2 * dim) {
-        const uint16_t *other = j + 1 < n ? values + dim : values;
-        __m512i value[4];
-
-        if (ahead)
-            prefetch(ahead + (int64_t)j * dim, j + 1 < n ? 2 * dim : dim, type);
 #pragma GCC unroll 2
-        for (int v = 0; v < strips; v++) {
-            int numbers = v < strips - 1 ? STRIP : last;
-            __m512i a = load_strip(values + v * STRIP, numbers);
-            __m512i b = load_strip(other + v * STRIP, numbers);
+        for (int v = 0; v < 2 * strips; v += 2) {
+            vf a = vf_load(y + r * ldy + v * VF_LANES);
+            vf b = vf_load(y + r * ldy + (v + 1) * VF_LANES);
 
-            value[2 * v] = as_bf16(_mm512_permutex2var_epi16(a, low, b), type);
-            value[2 * v + 1] = as_bf16(_mm512_permutex2var_epi16(a, high, b), type);
+            sums[r][v] = _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(2, 0, 2, 0));
+            sums[r][v + 1] = _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(3, 1, 3, 1));
         }
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            int32_t two;
+    for (const struct cpu_stretch *part = parts; part < parts + n_parts; part++) {
+        const uint16_t *values = (const uint16_t *)part->rows + column;
+        const uint16_t *next = ahead && part->ahead ? (const uint16_t *)part->ahead + column : NULL;
 
-            memcpy(&two, p + r * CPU_ATTEND_CHUNK + j, sizeof two);
+        for (int j = 0; j < part->n; j += 2, values += 2 * (int64_t)dim, p += 2) {
+            const uint16_t *other = j + 1 < part->n ? values + dim : values;
+            __m512i value[4];
+
+#pragma GCC unroll 2
+            for (int v = 0; v < strips; v++) {
+                int n = v < strips - 1 ? STRIP : last;
+                __m512i a = as_bf16(load_strip(values + v * STRIP, n), type, &strange);
+                __m512i b = as_bf16(load_strip(other + v * STRIP, n), type, &strange);
+
+                value[2 * v] = _mm512_unpacklo_epi16(a, b);
+                value[2 * v + 1] = _mm512_unpackhi_epi16(a, b);
+            }
 #pragma GCC unroll 4
-            for (int v = 0; v < 2 * strips; v++)
-                sums[r][v] = multiply(sums[r][v], value[v], _mm512_set1_epi32(two));
+            for (int r = 0; r < rows; r++) {
+                int32_t two;
+
+                memcpy(&two, p + r * WEIGHTS, sizeof two);
+                for (int l = r; next && l < 2 * strips; l += rows)
+                    call_line(next + (int64_t)(j + l % 2) * dim + l / 2 * STRIP);
+#pragma GCC unroll 4
+                for (int v = 0; v < 2 * strips; v++)
+                    sums[r][v] = multiply(sums[r][v], value[v], _mm512_set1_epi32(two));
+            }
         }
     }
+    if (any_strange(strange))
+        return false;
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < 2 * strips; v++)
-            vf_store(y + r * ldy + v * VF_LANES, sums[r][v]);
+#pragma GCC unroll 2
+        for (int v = 0; v < 2 * strips; v += 2) {
+            vf a = sums[r][v], b = sums[r][v + 1];
+
+            vf_store(y + r * ldy + v * VF_LANES,
+                     _mm512_castpd_ps(
+                         _mm512_permutex2var_pd(_mm512_castps_pd(a), first, _mm512_castps_pd(b))));
+            vf_store(y + r * ldy + (v + 1) * VF_LANES,
+                     _mm512_castpd_ps(
+                         _mm512_permutex2var_pd(_mm512_castps_pd(a), second, _mm512_castps_pd(b))));
+        }
+    return true;
 }
 
-/* Of at most a chunk of values. */
-INLINE void weigh_four(float *y, int64_t ldy, const float *s, int64_t lds, const uint16_t *values,
-                       int n, int dim, enum dtype type, const uint16_t *ahead, const int rows)
+/* n columns as f32. */
+static void weigh_carefully(float *y, int64_t ldy, const float *s, int64_t lds,
+                            const struct cpu_stretch *parts, int n_parts, int column, int n,
+                            int dim, enum dtype type, int rows)
 {
-    uint16_t p[FOUR * CPU_ATTEND_CHUNK];
+    for (const struct cpu_stretch *part = parts; part < parts + n_parts; part++)
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < n; i += VF_LANES)
+                weigh_block(y + r * ldy + i, ldy, s + r * lds + part->at, lds,
+                            numbers_at(part->rows, column + i, type), part->n, dim, type, 1, 1,
+                            n - i < VF_LANES ? n - i : VF_LANES, NULL);
+}
 
-    for (int r = 0; r < rows; r++)
-        for (int j = 0; j < n; j += STRIP)
-            store_rounded(p + r * CPU_ATTEND_CHUNK + j, s + r * lds + j, n - j,
-                          type == DTYPE_F16 ? VALUE_SCALE : 1);
-    for (int i = 0; i < dim; i += 2 * STRIP, ahead = NULL) {
-        int left = dim - i;
-
-        if (left >= 2 * STRIP)
-            weigh_strips(y + i, ldy, p, values + i, n, dim, type, 2, STRIP, rows, ahead);
-        else if (left > STRIP)
-            weigh_strips(y + i, ldy, p, values + i, n, dim, type, 2, left - STRIP, rows, ahead);
-        else
-            weigh_strips(y + i, ldy, p, values + i, n, dim, type, 1, left, rows, ahead);
+/* p[r, ...]: the weights of each stretch, a 0 after an odd number of them. */
+INLINE void round_weights(uint16_t *p, const float *s, int64_t lds, const struct cpu_stretch *parts,
+                          int n_parts, float scale, int rows)
+{
+    for (const struct cpu_stretch *part = parts; part < parts + n_parts; part++) {
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < part->n; j += STRIP)
+                _mm512_storeu_si512(p + r * WEIGHTS + j,
+                                    rounded_strip(s + r * lds + part->at + j, part->n - j, scale));
+        p += (part->n + 1) / 2 * 2;
     }
 }
 
-/* Both for all rows: fours, or three, and what is left as f32. */
-INLINE void paired_scores(float *s, int lds, const float *q, int ldq, int n_rows, const void *keys,
-                          int n_keys, int dim, enum dtype type, const void *ahead)
+INLINE void weigh_four(float *y, int64_t ldy, const float *s, int64_t lds,
+                       const struct cpu_stretch *parts, int n_parts, int dim, enum dtype type,
+                       bool ahead, const int rows)
 {
-    bool fits = dim <= PAIRED_DIM && n_rows >= 3 &&
-                (type != DTYPE_F16 || !any_infinite(keys, (int64_t)n_keys * dim));
-    int left = fits ? n_rows : 0, done = 0;
+    uint16_t p[FOUR * WEIGHTS];
 
-    for (; left >= 3; left -= FOUR, done += FOUR, ahead = NULL) {
-        float *to = s + (int64_t)done * lds;
-        const float *from = q + (int64_t)done * ldq;
+    round_weights(p, s, lds, parts, n_parts, type == DTYPE_F16 ? VALUE_SCALE : 1, rows);
+    for (int i = 0; i < dim; i += 2 * STRIP, y += 2 * STRIP) {
+        int n = dim - i < 2 * STRIP ? dim - i : 2 * STRIP;
+        bool done;
 
-        if (left == 3)
-            score_four(to, lds, from, ldq, keys, n_keys, dim, type, ahead, 3);
+        if (n == 2 * STRIP)
+            done = weigh_strips(y, ldy, p, parts, n_parts, i, dim, type, 2, STRIP, rows, ahead);
+        else if (n > STRIP)
+            done = weigh_strips(y, ldy, p, parts, n_parts, i, dim, type, 2, n - STRIP, rows, ahead);
         else
-            score_four(to, lds, from, ldq, keys, n_keys, dim, type, ahead, FOUR);
+            done = weigh_strips(y, ldy, p, parts, n_parts, i, dim, type, 1, n, rows, ahead);
+        if (!done)
+            weigh_carefully(y, ldy, s, lds, parts, n_parts, i, n, dim, type, rows);
     }
-    if (done < n_rows)
-        scores(s + (int64_t)done * lds, lds, q + (int64_t)done * ldq, ldq, n_rows - done, keys,
-               n_keys, dim, type, ahead);
 }
 
-INLINE void paired_weigh(float *y, int ldy, const float *s, int lds, int n_rows, const void *values,
-                         int n_keys, int dim, enum dtype type, const void *ahead)
+INLINE void weigh_stretches(float *y, int ldy, const float *s, int lds, int n_rows,
+                            const struct cpu_stretch *parts, int n_parts, int dim, enum dtype type)
 {
-    bool fits = n_keys <= CPU_ATTEND_CHUNK && n_rows >= 3 &&
-                (type != DTYPE_F16 || !any_infinite(values, (int64_t)n_keys * dim));
-    int left = fits ? n_rows : 0, done = 0;
+    int done = 0;
 
-    for (; left >= 3; left -= FOUR, done += FOUR, ahead = NULL) {
+    for (; n_rows - done >= 3; done += FOUR) {
         float *to = y + (int64_t)done * ldy;
         const float *from = s + (int64_t)done * lds;
 
-        if (left == 3)
-            weigh_four(to, ldy, from, lds, values, n_keys, dim, type, ahead, 3);
+        if (n_rows - done == 3)
+            weigh_four(to, ldy, from, lds, parts, n_parts, dim, type, done == 0, 3);
         else
-            weigh_four(to, ldy, from, lds, values, n_keys, dim, type, ahead, FOUR);
+            weigh_four(to, ldy, from, lds, parts, n_parts, dim, type, done == 0, FOUR);
     }
-    if (done < n_rows)
-        weigh(y + (int64_t)done * ldy, ldy, s + (int64_t)done * lds, lds, n_rows - done, values,
-              n_keys, dim, type, ahead);
+    for (int i = 0; i < n_parts && done < n_rows; i++)
+        weigh(y + (int64_t)done * ldy, ldy, s + (int64_t)done * lds + parts[i].at, lds,
+              n_rows - done, parts[i].rows, parts[i].n, dim, type, done ? NULL : parts[i].ahead);
+}
+
+/* --- The slots --- */
+
+/* Of a stretch by itself. */
+INLINE void score_one(float *s, int lds, const float *q, int ldq, int n_rows, const void *keys,
+                      int n_keys, int dim, enum dtype type, const void *ahead)
+{
+    struct cpu_stretch part = {keys, ahead, 0, n_keys};
+    uint16_t turned[PAIRED_DIM / STRIP * TURNED];
+
+    for (int r = 0, n; r < n_rows; r += n, part.ahead = NULL) {
+        n = n_rows - r < FOUR ? n_rows - r : FOUR;
+        if (n >= 3 && dim <= PAIRED_DIM) {
+            struct cpu_paired_queries four = {q + (int64_t)r * ldq, ldq, n, turned};
+
+            turn(turned, four.rows, ldq, n, dim, type);
+            score_stretch(s + (int64_t)r * lds, lds, &four, &part, dim, type);
+        } else {
+            scores(s + (int64_t)r * lds, lds, q + (int64_t)r * ldq, ldq, n, keys, n_keys, dim, type,
+                   part.ahead);
+        }
+    }
+}
+
+INLINE void weigh_one(float *y, int ldy, const float *s, int lds, int n_rows, const void *values,
+                      int n_keys, int dim, enum dtype type, const void *ahead)
+{
+    struct cpu_stretch part = {values, ahead, 0, n_keys};
+
+    weigh_stretches(y, ldy, s, lds, n_rows, &part, 1, dim, type);
 }
 
 #define PAIRED(suffix, type)                                                                       \
-    static void paired_scores_##suffix(float *s, int lds, const float *q, int ldq, int n_rows,     \
-                                       const void *keys, int n_keys, int dim, const void *ahead)   \
+    static void paired_scores_##suffix(float *s, int lds, const struct cpu_paired_queries *q,      \
+                                       const struct cpu_stretch *keys, int n_stretches, int dim)   \
     {                                                                                              \
-        paired_scores(s, lds, q, ldq, n_rows, keys, n_keys, dim, type, ahead);                     \
+        for (int i = 0; i < n_stretches; i++)                                                      \
+            score_stretch(s, lds, q, keys + i, dim, type);                                         \
     }                                                                                              \
     static void paired_weigh_##suffix(float *y, int ldy, const float *s, int lds, int n_rows,      \
-                                      const void *values, int n_keys, int dim, const void *ahead)  \
+                                      const struct cpu_stretch *values, int n_stretches, int dim)  \
     {                                                                                              \
-        paired_weigh(y, ldy, s, lds, n_rows, values, n_keys, dim, type, ahead);                    \
+        weigh_stretches(y, ldy, s, lds, n_rows, values, n_stretches, dim, type);                   \
+    }                                                                                              \
+    static void score_one_##suffix(float *s, int lds, const float *q, int ldq, int n_rows,         \
+                                   const void *keys, int n_keys, int dim, const void *ahead)       \
+    {                                                                                              \
+        score_one(s, lds, q, ldq, n_rows, keys, n_keys, dim, type, ahead);                         \
+    }                                                                                              \
+    static void weigh_one_##suffix(float *y, int ldy, const float *s, int lds, int n_rows,         \
+                                   const void *values, int n_keys, int dim, const void *ahead)     \
+    {                                                                                              \
+        weigh_one(y, ldy, s, lds, n_rows, values, n_keys, dim, type, ahead);                       \
     }
 
 PAIRED(f16, DTYPE_F16)
 PAIRED(bf16, DTYPE_BF16)
 
+static const struct cpu_paired_attention paired = {
+    .turn = turn,
+    .scores = {[DTYPE_F16] = paired_scores_f16, [DTYPE_BF16] = paired_scores_bf16},
+    .weigh = {[DTYPE_F16] = paired_weigh_f16, [DTYPE_BF16] = paired_weigh_bf16},
+};
+
 void cpu_attention_kernels_avx512(struct cpu_vector_kernels *k)
 {
     simd_attention_kernels(k);
     k->integers = &cpu_int_attention_avx512;
-    k->rounds_factors = true;
-    k->scores[DTYPE_F16] = paired_scores_f16;
-    k->scores[DTYPE_BF16] = paired_scores_bf16;
-    k->weigh[DTYPE_F16] = paired_weigh_f16;
-    k->weigh[DTYPE_BF16] = paired_weigh_bf16;
+    k->paired = &paired;
+    k->scores[DTYPE_F16] = score_one_f16;
+    k->scores[DTYPE_BF16] = score_one_bf16;
+    k->weigh[DTYPE_F16] = weigh_one_f16;
+    k->weigh[DTYPE_BF16] = weigh_one_bf16;
 }

@@ -75,7 +75,7 @@ struct state {
     int n_queries, n_held; /* that there is room for */
     int chunk, base;       /* keys of a chunk; position of the one that is visited */
     float *q;              /* [n_held, k_cols], scaled, padded with zeros */
-    float *s;              /* [n_held, CHUNK]; in whole numbers [CPU_INT_ROWS, chunk] */
+    float *s;              /* [n_held, chunk]; in whole numbers [CPU_INT_ROWS, chunk] */
     float *acc;            /* [n_held, v_cols] */
     float *max, *sum;      /* [n_held] */
     float *keys;           /* panels; packed pieces only */
@@ -84,6 +84,12 @@ struct state {
     struct int_state ints;
     struct cpu_rounded rounded; /* queries of a direct piece, for codes of so many bits in such */
     int rounded_bits, rounded_group; /* groups; 0: not yet */
+    uint16_t *turned; /* the queries of a direct piece for kernels->paired and keys of this type, */
+    enum dtype turned_type;                    /* F32: none yet */
+    struct cpu_stretch waiting[CPU_STRETCHES]; /* to be treated at once, of this type */
+    enum dtype waiting_type;
+    int n_waiting, keys_waiting;
+    const struct piece *next; /* that the thread will treat after this one, or NULL */
 };
 
 /* Takes count numbers from a block of scratch, 64-byte aligned; with base NULL only adds up. */

@@ -105,6 +105,34 @@ struct cpu_int_attention {
                   const float *weights, const void *values, const float *steps, int n_panels);
 };
 
+/* Rows of keys or values of a head, [n, dim], for keys [at, at + n) of a chunk; ahead: as many that
+ * will be read next, to be prefetched, or NULL. */
+struct cpu_stretch {
+    const void *rows, *ahead;
+    int at, n;
+};
+
+/* Queries [n, dim], and the same as a struct cpu_paired_attention has them. */
+struct cpu_paired_queries {
+    const float *rows;
+    int ld, n;
+    const uint16_t *turned;
+};
+
+/* Keys of a chunk that are read straight from the cache, at most, and so stretches of them. */
+enum { CPU_DIRECT_CHUNK = 128, CPU_STRETCHES = 16 };
+
+/* The slots scores and weigh for many stretches at once, of keys and values that are multiplied as
+ * bf16, for at least three queries. Slots of F32 are empty. */
+struct cpu_paired_attention {
+    /* to [n up to whole fours, dim up to whole 32, 4] */
+    void (*turn)(uint16_t *to, const float *q, int ldq, int n, int dim, enum dtype type);
+    void (*scores[CPU_KV_TYPES])(float *s, int lds, const struct cpu_paired_queries *q,
+                                 const struct cpu_stretch *keys, int n_stretches, int dim);
+    void (*weigh[CPU_KV_TYPES])(float *y, int ldy, const float *s, int lds, int n_rows,
+                                const struct cpu_stretch *values, int n_stretches, int dim);
+};
+
 struct cpu_vector_kernels {
     /* y[i] = x[i] w[i] / sqrt(mean(x^2) + eps), n >= 1; w may be NULL (ones), y may be x.
      * arXiv:1910.07467 */
@@ -211,8 +239,9 @@ struct cpu_vector_kernels {
     void (*weigh[CPU_KV_TYPES])(float *y, int ldy, const float *s, int lds, int n_rows,
                                 const void *values, int n_keys, int dim, const void *ahead);
 
-    /* Do they round what they multiply to bf16, where the cache is F16 or BF16? */
-    bool rounds_factors;
+    /* NULL, or what is faster where the cache is F16 or BF16; the slots above then round what they
+     * multiply to bf16 too. */
+    const struct cpu_paired_attention *paired;
 
     /* The same straight from codes in groups of 32, 64 or CPU_CODE_GROUP, n_keys up to
      * CPU_ATTEND_CHUNK, for queries that have been rounded for codes of so many bits. NULL where a
