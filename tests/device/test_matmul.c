@@ -232,7 +232,7 @@ static double tolerance(const float *x, const float *w, int n, enum accuracy acc
     return error + (80 + n / 512.0) * 0.5 * (double)FLT_EPSILON * sum * 3 * max_w + 1e-30;
 }
 
-/* What rounding weights adds to that: kernels for more than 8 rows may take weights of 4 bits to
+/* What rounding weights adds to that: kernels for more than 16 rows may take weights of 4 bits to
  * within half of 1/127 of the largest magnitude that the groups of 512 of them can say, here at
  * most 1.5 max |w|. */
 static double rounded_weights(const float *x, const float *w, int n)
@@ -264,7 +264,7 @@ static void check_output(const tensor *y, int row, const struct weight *w, const
         for (int i = 0; i < w->n_in; i++)
             want += (double)x[i] * (double)values[i];
         limit = tolerance(x, values, w->n_in, accuracy) + (double)FLT_EPSILON * fabs(want);
-        if (accuracy != EXACT && w->bits == 4 && w->format != WEIGHT_NVFP4 && y->rows > 8)
+        if (accuracy != EXACT && w->bits == 4 && w->format != WEIGHT_NVFP4 && y->rows > 16)
             limit += rounded_weights(x, values, w->n_in);
         CHECK(fabs(got - want) <= limit,
               "%s: %s: row %d of %d, output %d: %.9g, not %.9g within %.3g", what, describe(w), row,
@@ -323,7 +323,7 @@ static int random_n_in(const struct weight *w)
 
 static void check_products(device *d)
 {
-    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 33};
+    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 33};
     struct weight formats[MAX_FORMATS];
     int n = all_formats(formats);
 

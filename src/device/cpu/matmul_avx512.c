@@ -64,7 +64,7 @@ static double bf16_burst(void)
 #define FEW_BF16 8
 #define FEW_F32 12
 #define FEW_INTEGER 4
-#define FEW_NIBBLES 8
+#define FEW_NIBBLES AVX512_FEW_ROWS
 #define FEW_EXACT 3
 
 /* Of 4 or 8 bits, by a row or a few; NULL: AVX2 has as good a way. */

@@ -4,13 +4,14 @@
 
 #include "device/cpu/matmul_avx2.h"
 
-#define RUN_SIZE 128 /* avx512_gemm_runs takes weights of a multiple of so many numbers */
+#define AVX512_FEW_ROWS 16 /* that avx512_few takes at most */
+#define RUN_SIZE 128       /* avx512_gemm_runs takes weights of a multiple of so many numbers */
 
 extern const struct cpu_product avx512_gemm_i8;      /* affine, mxfp4, nvfp4; many rows */
 extern const struct cpu_product avx512_gemm_bf16;    /* bf16; many rows */
 extern const struct cpu_product avx512_gemm_f32;     /* any format, many rows */
 extern const struct cpu_product avx512_gemm_runs;    /* affine of 4 bits, mxfp4; many rows */
-extern const struct cpu_product avx512_few;          /* affine of 4 bits, mxfp4; up to 8 rows */
+extern const struct cpu_product avx512_few;          /* affine of 4 bits, mxfp4; some rows */
 extern const struct cpu_product avx512_gemv_nibbles; /* affine of 4 bits, mxfp4, nvfp4; few rows */
 extern const struct cpu_product avx512_gemv_bytes;   /* affine of 8 bits; few rows */
 extern const struct cpu_product avx512_exact_row;    /* affine of 4 and 8 bits, exact; few rows */
