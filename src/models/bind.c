@@ -117,6 +117,13 @@ static int slot_of(const struct binder *b, const struct tensor_place *place, int
     return slot;
 }
 
+/* Some stacks lie either way: Qwen3-VL's are published [experts, n_in, rows], and written by
+ * transformers 5 as any other. */
+static bool lies_turned(const struct checkpoint_tensor *t, const struct nn_slot *s)
+{
+    return !(t->n_dims == 3 && t->shape[2] == s->n_in && t->shape[1] != s->n_in);
+}
+
 /* The tensor goes to one place. */
 static int reach(struct binder *b, const struct checkpoint_tensor *t,
                  const struct tensor_place *place, int role, struct piece rows)
@@ -145,8 +152,9 @@ static int reach(struct binder *b, const struct checkpoint_tensor *t,
     if (place->part == PART_BIAS && !rows.rows)
         rows = *piece; /* a bias of its own says nothing of how the weight lies */
     memcpy(rows.part, piece->part, sizeof rows.part);
-    rows.transposed = place->part == PART_WEIGHT || is_addition(place->part) ? place->to.transposed
-                                                                             : piece->transposed;
+    rows.transposed = place->part == PART_WEIGHT || is_addition(place->part)
+                          ? place->to.transposed && lies_turned(t, &b->slots[slot])
+                          : piece->transposed;
     *piece = rows;
     piece->part[place->part] = t;
     piece->stacked = b->slots[slot].n_experts > 0 && place->expert < 0;

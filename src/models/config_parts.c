@@ -4,11 +4,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "models/defaults.h"
 #include "models/family.h"
 
 struct norm_spec config_rms_norm(config *c)
 {
-    return (struct norm_spec){.kind = NORM_RMS, .eps = (float)config_float(c, "rms_norm_eps")};
+    double otherwise = model_norm_eps(config_string_or(c, "model_type", ""));
+    double eps = otherwise > 0 && config_by_transformers(c)
+                     ? config_float_or(c, "rms_norm_eps", otherwise)
+                     : config_float(c, "rms_norm_eps");
+
+    return (struct norm_spec){.kind = NORM_RMS, .eps = (float)eps};
 }
 
 struct norm_spec config_layer_norm(config *c, const char *key, bool bias)

@@ -154,7 +154,9 @@ static const struct {
       {"cwm", "{\"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 1000000.0, "
               "\"factor\": 16.0, \"original_max_position_embeddings\": 8192, "
               "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0}}"},
-      {"deepseek_v3", "{\"routed_scaling_factor\": 2.5}"},
+      {"deepseek_v2", "{\"n_shared_experts\": 2}"},
+      {"deepseek_v3", "{\"routed_scaling_factor\": 2.5, \"n_shared_experts\": 1}"},
+      {"deepseek_v32", "{\"n_shared_experts\": 1}"},
       {"dots1", "{\"rope_theta\": 10000.0, \"norm_topk_prob\": false}"},
       {"exaone4", "{\"rope_theta\": 10000.0}"},
       {"exaone_moe", "{\"rope_theta\": 10000.0, \"routed_scaling_factor\": 2.5}"},
@@ -165,7 +167,10 @@ static const struct {
                       "\"vocab_size_per_layer_input\": 262144}"},
       {"glm", "{\"partial_rotary_factor\": 0.5}"},
       {"glm4", "{\"partial_rotary_factor\": 0.5}"},
-      {"glm4_moe", "{\"rope_theta\": 10000.0, \"partial_rotary_factor\": 0.5}"},
+      {"glm4_moe", "{\"rope_theta\": 10000.0, \"partial_rotary_factor\": 0.5, "
+                   "\"n_shared_experts\": 1}"},
+      {"glm4_moe_lite", "{\"n_shared_experts\": 1}"},
+      {"glm_moe_dsa", "{\"n_shared_experts\": 1}"},
       {"gpt_bigcode", "{\"activation_function\": \"gelu_pytorch_tanh\"}"},
       {"gpt_neox", "{\"partial_rotary_factor\": 0.25, \"hidden_act\": \"gelu\"}"},
       {"gpt_oss", "{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 32.0, "
@@ -206,4 +211,36 @@ const char *model_defaults(const char *model_type, bool transformers)
         if (strcmp(of_mlx[i].model_type, model_type) == 0)
             return of_mlx[i].keys;
     return NULL;
+}
+
+double model_norm_eps(const char *model_type)
+{
+    static const struct {
+        double eps;
+        const char *types;
+    } known[] = {
+        {1e-5, "afmoe apertus arcee bamba bitnet cwm ernie4_5 ernie4_5_moe exaone4 exaone_moe "
+               "falcon_h1 glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss hunyuan_v1_dense "
+               "hunyuan_v1_moe kimi_linear llama4_text longcat_flash mimo_v2_flash minicpm3 "
+               "ministral3 mixtral olmo2 olmo3 olmoe phi3 qwen2_vl_text qwen2_5_vl_text "
+               "solar_open"},
+        {1e-6, "bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots1 flex_olmo gemma gemma2 "
+               "gemma3_text gemma3n_text gemma4_text granite granitemoe granitemoehybrid "
+               "granitemoeshared hyperclovax jamba laguna llama mellum minimax_m2 ministral "
+               "mistral nanochat olmo_hybrid qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next "
+               "qwen3_5_text qwen3_5_moe_text qwen3_vl_text qwen3_vl_moe_text recurrent_gemma "
+               "seed_oss smollm3 vaultgemma"},
+        {0.00000015625, "glm glm4"},
+        {1e-8, "helium"},
+    };
+
+    size_t length = strlen(model_type), n;
+
+    for (size_t i = 0; i < COUNT(known); i++)
+        for (const char *at = known[i].types; *at; at += n + (at[n] == ' ')) {
+            n = strcspn(at, " ");
+            if (n == length && strncmp(at, model_type, n) == 0)
+                return known[i].eps;
+        }
+    return 0;
 }

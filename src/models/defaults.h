@@ -8,6 +8,9 @@
  * family: an object in JSON; NULL: nothing. */
 const char *model_defaults(const char *model_type, bool transformers);
 
+/* rms_norm_eps where a file that transformers wrote does not say; 0: it has no default. */
+double model_norm_eps(const char *model_type);
+
 /* Keys that a model's config.json must have unless transformers wrote it, beside those that its
  * family asks for, with spaces between; NULL: none. */
 const char *model_required(const char *model_type);

@@ -58,7 +58,7 @@ static int llama_spec(struct spec *s, config *c, arena *a)
 const struct family family_llama = {
     .name = "Llama, Mistral",
     .model_types = {"llama", "mistral", "pixtral", "llava", "xverse", "iquestcoder", "ministral",
-                    "cwm"},
+                    "cwm", "llava_next", "llava_onevision", "internvl"},
     .spec = llama_spec,
     .weights = layout_llama,
 };

@@ -184,6 +184,9 @@ static int describe(struct model *m, struct adapter *adapter, clm_error *err)
         return -1;
     if (m->weights && check_experts(m, err))
         return -1;
+    /* The whole's key decides in transformers, which keeps no head that is tied. */
+    if (config_kind(m->config, "text_config") == CONFIG_OBJECT && config_by_transformers(m->config))
+        m->spec->tie_by_file = true;
     if (m->spec->tie_by_file && m->weights)
         m->spec->tie_word_embeddings = !checkpoint_has_head(m->family, m->weights);
     if (adapter && m->spec->tie_word_embeddings && adapter_unties(adapter, m->family)) {

@@ -139,6 +139,7 @@ static const struct weight_rule towers[] = {
     {"vision_model.**", IGNORE},
     {"visual.**", IGNORE},
     {"multi_modal_projector.**", IGNORE},
+    {"{image_newline,model.image_newline}", IGNORE},
     {"mm_projector.**", IGNORE},
     {"audio_tower.**", IGNORE},
     {"embed_vision.**", IGNORE},
