@@ -49,6 +49,7 @@ struct world {
     int32_t *blocks[MAX_SEQUENCES];
     float *q[MAX_SEQUENCES], *k[MAX_SEQUENCES], *v[MAX_SEQUENCES]; /* rows by position */
     float *kept_k[MAX_SEQUENCES], *kept_v[MAX_SEQUENCES];          /* as the cache has them */
+    float *rounded_k[MAX_SEQUENCES], *rounded_v[MAX_SEQUENCES];    /* these to its type */
     struct kv_sequence sequences[MAX_SEQUENCES];
 };
 
@@ -176,6 +177,16 @@ static float *through_cache(const struct world *w, const float *x, int n_tokens,
     return y;
 }
 
+static float *rounded(const float *x, size_t n, enum dtype type)
+{
+    float *y = mem_alloc_aligned(n * sizeof *y);
+
+    assert_non_null(y);
+    for (size_t i = 0; i < n; i++)
+        y[i] = through(x[i], type);
+    return y;
+}
+
 static void make_world(struct world *w, const struct shape *s, device *d)
 {
     char *vectors;
@@ -223,6 +234,8 @@ static void make_world(struct world *w, const struct shape *s, device *d)
         w->v[i] = floats(n * (size_t)(s->n_kv_heads * s->v_dim));
         w->kept_k[i] = through_cache(w, w->k[i], (int)n, s->k_dim);
         w->kept_v[i] = through_cache(w, w->v[i], (int)n, s->v_dim);
+        w->rounded_k[i] = rounded(w->kept_k[i], n * (size_t)(s->n_kv_heads * s->k_dim), s->type);
+        w->rounded_v[i] = rounded(w->kept_v[i], n * (size_t)(s->n_kv_heads * s->v_dim), s->type);
     }
 }
 
@@ -242,6 +255,8 @@ static void free_world(struct world *w)
         mem_free_aligned(w->v[i]);
         mem_free_aligned(w->kept_k[i]);
         mem_free_aligned(w->kept_v[i]);
+        mem_free_aligned(w->rounded_k[i]);
+        mem_free_aligned(w->rounded_v[i]);
     }
 }
 
@@ -385,19 +400,21 @@ static double reference(const struct world *w, int sequence, int position, int h
     int kv_head = s->tiled ? head % s->n_kv_heads : head / (s->n_heads / s->n_kv_heads);
     const float *q = w->q[sequence] + ((int64_t)position * s->n_heads + head) * s->k_dim;
     double sum = 0, largest = 0, max = s->sinks ? (double)w->sinks[head] : -HUGE_VAL;
-    enum dtype of_k = rounding == NOTHING ? DTYPE_F32 : s->type;
+    const float *keys = rounding == NOTHING ? w->kept_k[sequence] : w->rounded_k[sequence];
+    const float *values = rounding == NOTHING ? w->kept_v[sequence] : w->rounded_v[sequence];
     enum dtype of_q = rounding == QUERIES_TOO ? s->type : DTYPE_F32;
     static double scores[MAX_TOKENS];
     int first = s->window > 0 && position >= s->window ? position - s->window + 1 : 0;
+    float *query = rounded(q, (size_t)s->k_dim, of_q);
 
     if (s->chunk && position / s->chunk * s->chunk > first)
         first = position / s->chunk * s->chunk;
     for (int j = first; j <= position; j++) {
-        const float *k = w->kept_k[sequence] + ((int64_t)j * s->n_kv_heads + kv_head) * s->k_dim;
+        const float *k = keys + ((int64_t)j * s->n_kv_heads + kv_head) * s->k_dim;
         double score = 0, size = 0;
 
         for (int i = 0; i < s->k_dim; i++) {
-            double product = (double)through(q[i], of_q) * (double)through(k[i], of_k);
+            double product = (double)query[i] * (double)k[i];
 
             score += product;
             size += fabs(product);
@@ -414,15 +431,16 @@ static double reference(const struct world *w, int sequence, int position, int h
         max = fmax(max, score);
         largest = fmax(largest, size * (double)w->params.scale);
     }
+    mem_free_aligned(query);
     for (int i = 0; i < s->v_dim; i++)
         y[i] = 0;
     for (int j = first; j <= position; j++) {
-        const float *v = w->kept_v[sequence] + ((int64_t)j * s->n_kv_heads + kv_head) * s->v_dim;
+        const float *v = values + ((int64_t)j * s->n_kv_heads + kv_head) * s->v_dim;
         double p = is_gone(s, position, j) ? 0 : exp(scores[j] - max);
 
         sum += p;
         for (int i = 0; i < s->v_dim; i++)
-            y[i] += p * (double)through(v[i], of_k);
+            y[i] += p * (double)v[i];
     }
     if (s->sinks)
         sum += exp((double)w->sinks[head] - max);
