@@ -548,9 +548,14 @@ static void test_experts(void **state)
 
             check_experts(&p, &formats[f], 1, 128, 256, h, at);
             check_experts(&p, &formats[f], 1, 64, 2112, h, at);
+            check_experts(&p, &formats[f], 1, 256, 768, h, at); /* by bulk copies */
             check_experts(&p, &formats[f], 3, 256, 64, h, at);
             check_experts(&p, &formats[f], 7, 64, 192, h, at); /* more are grouped */
         }
+    /* More stages than there is room for. */
+    for (size_t f = 0; f < COUNT(formats); f++)
+        if (formats[f].bits == 8)
+            check_experts(&p, &formats[f], 1, 4352, 384, &how[1], Y);
     pair_close(&p);
 }
 

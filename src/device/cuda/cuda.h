@@ -44,6 +44,8 @@ struct cuda_device {
     uint16_t *halved_to;        /* it lies there */
     void *describe_tensor;      /* of the driver, for product_tiles_sm90.cu; NULL: there is none */
     int clusters[2][9];         /* of so many blocks that the GPU holds; 0: not asked yet */
+    const void *routed;         /* ids that a launch finds before it lets go, if n_given is still */
+    uint64_t routed_at;         /* this: product_stream.cu */
     struct cuda_queue *queue;   /* queue.cu */
     struct cuda_memory *memory; /* memory.cu */
     struct cuda_blas *blas;     /* blas.cu; NULL: not asked for yet */

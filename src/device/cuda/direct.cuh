@@ -46,14 +46,6 @@ template <int C, int SHIFT, int PAIRS> struct direct {
     }
 };
 
-/* Shared memory: a chunk of zeros in place of x; x as halves, pair by pair of columns; of each pair
- * and group what its sums are multiplied by, and the sum of x; of each warp the squares of a row;
- * the choices, and what their answers are multiplied by; the sums of the warps [2, KEEP, warps, 16,
- * COLS], and before there are any what experts are chosen by. */
-struct direct_layout {
-    int x, x_pitch, factors, factors_pitch, squares, choices, weights, tiles, size;
-};
-
 template <int C, int SHIFT, int PAIRS>
 static __host__ __device__ struct direct_layout direct_layout_of(const struct stream &s)
 {
@@ -346,7 +338,7 @@ static __device__ float other_squares(const struct stream &s, int row, int first
 {
     float sum = 0;
 
-    for (int k = 8 * threadIdx.x; s.n_slices > 1 && k < s.n_in; k += 8 * blockDim.x) {
+    for (int k = 8 * threadIdx.x; s.n_slices > 1 && k < s.n_in; k += 8 * DIRECT_THREADS) {
         float v[8];
 
         floats8(v, s.x + row * s.x_stride, k, s.n_in, s.wide);
@@ -380,7 +372,7 @@ read_ahead(struct pieces_ahead<MODE> &p, const struct stream &s, int row, int fi
 {
 #pragma unroll
     for (int i = 0; i < p.n; i++)
-        read_piece<MODE>(p.v[i], s, row, first, each, threadIdx.x + i * blockDim.x);
+        read_piece<MODE>(p.v[i], s, row, first, each, threadIdx.x + i * DIRECT_THREADS);
 }
 
 /* The slice's numbers of every row, into shared memory; with a norm without what divides it. Those
@@ -396,7 +388,7 @@ static __device__ __forceinline__ void take_rows_of_x(uint8_t *shared, const str
     int each = s.slice_chunks * D::CHUNK / 8, lane = threadIdx.x % 32;
     int at_once = MODE == PLAIN ? 1 : s.x_rows, n = at_once * each;
 
-    for (int i = threadIdx.x; i < D::X_CHUNK / 16; i += blockDim.x)
+    for (int i = threadIdx.x; i < D::X_CHUNK / 16; i += DIRECT_THREADS)
         ((uint4 *)shared)[i] = make_uint4(0, 0, 0, 0);
     for (int r = 0; r < s.x_rows; r += at_once) {
         float squares = normed ? other_squares(s, r, first, 8 * n) : 0;
@@ -404,7 +396,7 @@ static __device__ __forceinline__ void take_rows_of_x(uint8_t *shared, const str
         if (MODE == PLAIN)
             read_ahead(ahead, s, r, first, each);
 #pragma unroll 1
-        for (int i = threadIdx.x; i - lane < n; i += blockDim.x) {
+        for (int i = threadIdx.x; i - lane < n; i += DIRECT_THREADS) {
             int row = MODE == PLAIN ? 0 : i / each, at = i - row * each;
             float v[8], w[8];
 
@@ -415,7 +407,7 @@ static __device__ __forceinline__ void take_rows_of_x(uint8_t *shared, const str
                 v[j] = i < n ? ahead.v[0][j] : 0;
                 ahead.v[0][j] = ahead.v[ahead.n - 1][j];
             }
-            read_piece<MODE>(ahead.v[ahead.n - 1], s, r, first, each, i + ahead.n * blockDim.x);
+            read_piece<MODE>(ahead.v[ahead.n - 1], s, r, first, each, i + ahead.n * DIRECT_THREADS);
             if (normed) {
 #pragma unroll
                 for (int j = 0; j < 8; j++) {

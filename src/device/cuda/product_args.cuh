@@ -16,6 +16,7 @@ enum {
     SHARED = 1024, /* bytes of shared memory that a block has besides what it asks for */
     /* Of the kernels of product_direct.cuh. */
     DIRECT_WARPS = 16,
+    DIRECT_THREADS = 32 * DIRECT_WARPS,
     CHUNK_BYTES = 128,   /* of a row */
     ROUTED_EXPERTS = 128 /* that a product may choose among */
 };
@@ -59,6 +60,28 @@ struct routing_ahead {
     struct router_params p;
 };
 
+/* How product_direct.cuh lays out shared memory: a chunk of zeros in place of x; x as halves, pair
+ * by pair of columns; of each pair and group what its sums are multiplied by, and the sum of x; of
+ * each warp the squares of a row; the choices, and what their answers are multiplied by; the sums
+ * of the warps [2, KEEP, warps, 16, COLS], and before there are any what experts are chosen by. */
+struct direct_layout {
+    int x, x_pitch, factors, factors_pitch, squares, choices, weights, tiles, size;
+};
+
+/* How product_bulk.cuh cuts the work. Behind what direct_layout has: barriers [2, n_stages], scales
+ * [n_slots, 2, n_groups, slot], the stages [n_stages, n_groups, group]. */
+struct bulk_plan {
+    struct direct_layout direct;
+    int turns;           /* of each warp in a stage */
+    int n_groups, parts; /* groups of warps; stages of a tile */
+    int part_bytes;      /* of a row in a stage */
+    int rows;            /* of a copy, which are whole where there is more than one */
+    int pitch, group;    /* from row to row; bytes of a group's tile */
+    int n_slots, slot;   /* for scales of whole tiles; bytes of a group's */
+    int n_data, n_items; /* copies of a stage: of codes, and with scales */
+    int full, empty, scales, stages, size;
+};
+
 struct stream {
     struct part parts[CUDA_STREAM_JOBS];
     struct norm_ahead norm;
@@ -82,6 +105,9 @@ struct stream {
     int per_row, x_share, n_choices, tiles_each;
     bool combined; /* a block has the same outputs of all choices, a group of warps for each */
     bool routed;
+    bool known; /* which experts: the launch before wrote it down before it let go */
+    bool bulk;
+    struct bulk_plan plan;
     struct routing_ahead routing;
 };
 
@@ -92,12 +118,16 @@ struct variant {
     void (*kernel)(const struct stream);
     int (*shared_size)(const struct stream &s);
     int chunk, warps;
+    void (*plan)(struct stream *s); /* of product_bulk.cuh: all but turns and n_stages */
 };
 
 /* product_direct_int.cu, product_direct_float.cu: the kernel of product_direct.cuh for INT4 and
  * INT8; for BF16, F16, E2M1 and E4M3. */
 struct variant direct_variant_int(int codes, const struct stream &s);
 struct variant direct_variant_float(int codes, const struct stream &s);
+
+/* product_bulk.cu: that of product_bulk.cuh for INT4 and INT8. */
+struct variant bulk_variant(int codes, const struct stream &s);
 
 /* A matrix. */
 struct choice {

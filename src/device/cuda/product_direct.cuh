@@ -276,7 +276,7 @@ static __device__ __forceinline__ void put_norm(const float *squares, const stru
 {
     for (int r = 0; r < s.x_rows; r++)
         for (int k = 8 * (int)(blockIdx.x + gridDim.x * threadIdx.x); k < s.n_in;
-             k += 8 * (int)(gridDim.x * blockDim.x)) {
+             k += 8 * (int)gridDim.x * DIRECT_THREADS) {
             float factor = norm_factor(squares + r * DIRECT_WARPS, DIRECT_WARPS, s), v[8];
 
             floats8(v, s.x + r * s.x_stride, k, s.n_in, s.wide);
@@ -431,10 +431,10 @@ template <int C, int SHIFT> static struct variant direct_variant_of(const struct
                 : s.n_choices ? direct_kernel<C, SHIFT, 1, CHOSEN>
                               : direct_kernel<C, SHIFT, 1, PLAIN>,
                 [](const struct stream &s) { return direct_layout_of<C, SHIFT, 1>(s).size; },
-                D::CHUNK, DIRECT_WARPS};
+                D::CHUNK, DIRECT_WARPS, NULL};
     return {direct_kernel<C, SHIFT, COLUMNS / 2, PLAIN>,
             [](const struct stream &s) { return direct_layout_of<C, SHIFT, COLUMNS / 2>(s).size; },
-            D::CHUNK, DIRECT_WARPS};
+            D::CHUNK, DIRECT_WARPS, NULL};
 }
 
 #endif

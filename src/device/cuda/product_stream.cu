@@ -3,10 +3,16 @@
 
 #include <limits.h>
 
+enum {
+    BULK_BYTES = 2048, /* of a row in a stage */
+    MAX_STAGES = 16,
+    MOST_ITEMS = 64 /* copies of a stage: two of each lane */
+};
+
 template <int C, int NT> static struct variant of_rings(void)
 {
     return {stream_kernel<C, NT>, [](const struct stream &s) { return layout_of<C, NT>(s).size; },
-            RING_CHUNK, WARPS};
+            RING_CHUNK, WARPS, NULL};
 }
 
 /* Codes that fill words, of which a lane takes a whole piece. */
@@ -18,6 +24,8 @@ static bool goes_direct(int codes, const struct stream &s)
 
 static struct variant choose(int codes, const struct stream &s)
 {
+    if (s.bulk)
+        return bulk_variant(codes, s);
     if (goes_direct(codes, s))
         return is_int(codes) ? direct_variant_int(codes, s) : direct_variant_float(codes, s);
     switch (codes) {
@@ -244,6 +252,63 @@ static bool plan_direct(const struct cuda_device *c, struct stream *s, const str
     return true;
 }
 
+/* Do the weights of experts come by bulk copies? Of one row whose experts the launch finds, or
+ * whose answers it puts together; of several rows, and of bf16, that was slower. Chunks and tiles
+ * must be whole. */
+static bool goes_bulk(const struct cuda_device *c, int codes, const struct stream *s)
+{
+    int rows = s->paired ? TILE / 2 : TILE;
+
+    if (!(s->routed || s->combined) || c->arch < 90 || (codes != INT4 && codes != INT8) ||
+        s->kind == AFFINE_F32 || s->row_bytes % CHUNK_BYTES)
+        return false;
+    for (int i = 0; i < s->n_parts; i++) {
+        const struct part *p = &s->parts[i];
+        uint64_t all = (uintptr_t)p->scales | (uintptr_t)p->biases | p->steps.scales |
+                       p->steps.biases | p->steps.data;
+
+        if (p->n_out % rows || p->experts || all % 16)
+            return false;
+    }
+    return true;
+}
+
+/* One block for each processor, with as many stages as there is room for. */
+static bool plan_bulk(const struct cuda_device *c, struct stream *s, const struct variant *v)
+{
+    int64_t least = INT64_MAX;
+
+    cut(s, 1);
+    if (s->combined) {
+        s->warps_k = v->warps / s->n_choices;
+    } else {
+        for (int k = v->warps; k; k /= 2) {
+            int64_t n_groups = (int64_t)c->n_processors * (v->warps / k);
+            int64_t time = (s->n_tiles + n_groups - 1) / n_groups * ((s->n_chunks + k - 1) / k);
+
+            if (k <= 2 * s->n_chunks && time < least) {
+                least = time;
+                s->warps_k = k;
+            }
+        }
+    }
+    int turns = (s->n_chunks + s->warps_k - 1) / s->warps_k, groups = v->warps / s->warps_k;
+    int most = BULK_BYTES / (s->warps_k * CHUNK_BYTES);
+    s->plan.turns = most < 1 ? 1 : most > turns ? turns : most;
+
+    int tiles = s->combined ? 1 : groups, n_units = (s->n_tiles + tiles - 1) / tiles;
+    s->n_units = n_units < c->n_processors ? n_units : c->n_processors;
+    int rounds = (s->n_tiles + s->n_units * tiles - 1) / (s->n_units * tiles);
+    most = rounds * ((turns + s->plan.turns - 1) / s->plan.turns);
+    most = most < MAX_STAGES ? most : MAX_STAGES;
+    for (s->n_stages = most; s->n_stages > 0; s->n_stages--) {
+        v->plan(s);
+        if (s->plan.size <= (int)c->shared_memory)
+            break;
+    }
+    return s->n_stages >= (most > 1 ? 2 : 1) && s->plan.n_items <= MOST_ITEMS;
+}
+
 /* Half of a processor's memory, so that two blocks have room; else all of it. */
 static bool plan_rings(const struct cuda_device *c, struct stream *s, const struct variant *v,
                        bool may_cut)
@@ -282,15 +347,21 @@ bool cuda_stream_alike(const struct weight *a, const struct weight *b)
            (a->format <= WEIGHT_BF16 || a->group_size == b->group_size);
 }
 
-static void launch(struct cuda_device *c, const struct stream *s, const struct variant *v)
+static void launch(struct cuda_device *c, struct stream *s, const struct variant *v)
 {
     struct cuda_shape shape = {};
 
     shape.grid = dim3((unsigned)(s->n_units * s->n_slices));
-    shape.block = dim3(32 * (unsigned)v->warps);
-    shape.shared = (unsigned)v->shared_size(*s);
+    shape.block = dim3(32 * (unsigned)(v->warps + s->bulk));
+    shape.shared = (unsigned)(s->bulk ? s->plan.size : v->shared_size(*s));
     shape.early = true;
+    cuda_settle(c);
+    s->known = s->n_choices && !s->routed && c->routed == s->ids && c->routed_at == c->n_given;
     cuda_launch(c, v->kernel, shape, *s);
+    if (s->bulk && s->routed) {
+        c->routed = s->routing.ids;
+        c->routed_at = c->n_given;
+    }
 }
 
 void cuda_product_of(struct cuda_product *p, const struct matmul_job *jobs, int n_jobs,
@@ -332,8 +403,16 @@ static bool prepare(const struct cuda_device *c, struct stream *s, struct varian
         take_norm(s, &p->norm);
     if (p->routed)
         take_routing(s, &p->routing);
+    s->bulk = goes_bulk(c, codes, s);
     *v = choose(codes, *s);
     s->n_chunks = (s->n_in + v->chunk - 1) / v->chunk;
+    if (s->bulk) {
+        if (plan_bulk(c, s, v))
+            return true;
+        s->bulk = false;
+        s->plan = {};
+        *v = choose(codes, *s);
+    }
     return (goes_direct(codes, *s) ? plan_direct : plan_rings)(c, s, v, !e->ids);
 }
 
