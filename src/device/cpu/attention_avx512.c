@@ -18,6 +18,7 @@ enum {
     FOUR = 4,            /* queries at a time */
     EIGHT = 8,           /* keys at a time */
     PAIRED_DIM = 512,    /* numbers of a query at most, where it is turned for one stretch */
+    SOON = 16,           /* keys that are called for once more, so many before they are read */
     STRIP = 32,          /* numbers that make a vector of 16 bits each */
     TURNED = 16 * STRIP, /* what a strip of four queries becomes */
     WEIGHTS = CPU_DIRECT_CHUNK + CPU_STRETCHES + STRIP
@@ -76,10 +77,20 @@ INLINE __m512i rounded_strip(const float *from, int n, float scale)
 }
 
 /* To the second cache; one line after every few products, for of many at once the processor leaves
- * some out. */
+ * some out, and of few some too. */
 INLINE void call_line(const uint16_t *p)
 {
     __builtin_prefetch(p, 0, 2);
+}
+
+/* The row SOON after row j of a stretch, or that of the next one, where there is one. */
+INLINE const uint16_t *row_soon(const struct cpu_stretch *part, const struct cpu_stretch *end,
+                                int j, int dim)
+{
+    const struct cpu_stretch *at = j + SOON < part->n ? part : part + 1;
+    int row = j + SOON < part->n ? j + SOON : j + SOON - part->n;
+
+    return at < end && row < at->n ? (const uint16_t *)at->rows + (int64_t)row * dim : NULL;
 }
 
 /* --- Scores ---
@@ -136,7 +147,7 @@ INLINE vf add_neighbours(vf a, vf b)
 /* n numbers of keys that are so many apart; ahead: as many lines as keys. */
 INLINE void score_strip(vf sums[FOUR][2], const uint16_t *q, const uint16_t *keys,
                         const int64_t apart[EIGHT], int n, enum dtype type, const int rows,
-                        const uint16_t *ahead, __m512i *strange)
+                        const uint16_t *ahead, const uint16_t *soon, __m512i *strange)
 {
     __m512i k[2][FOUR];
 
@@ -155,6 +166,8 @@ INLINE void score_strip(vf sums[FOUR][2], const uint16_t *q, const uint16_t *key
             sums[r][1] = multiply(sums[r][1], k[1][t], query);
             if (r % 2 == 0 && ahead)
                 call_line(ahead + (2 * t + r / 2) * STRIP);
+            if (r % 2 == (rows > 3) && soon)
+                call_line(soon + (2 * t + r / 2) * STRIP);
         }
 }
 
@@ -162,7 +175,8 @@ INLINE void score_strip(vf sums[FOUR][2], const uint16_t *q, const uint16_t *key
  * memory's order. */
 INLINE void score_eight(float *s, int64_t lds, const uint16_t *q, const uint16_t *keys,
                         const int64_t apart[EIGHT], __mmask8 mask, int dim, enum dtype type,
-                        const int rows, const uint16_t *ahead, __m512i *strange)
+                        const int rows, const uint16_t *ahead, const uint16_t *soon,
+                        __m512i *strange)
 {
     vf sums[FOUR][2], scale = vf_set(type == DTYPE_F16 ? KEY_SCALE : 1);
     int i = 0;
@@ -172,10 +186,10 @@ INLINE void score_eight(float *s, int64_t lds, const uint16_t *q, const uint16_t
         sums[r][0] = sums[r][1] = vf_set(0);
     for (; i + STRIP <= dim; i += STRIP, q += TURNED)
         score_strip(sums, q, keys + i, apart, STRIP, type, rows, ahead ? ahead + i * EIGHT : NULL,
-                    strange);
+                    soon ? soon + i * EIGHT : NULL, strange);
     if (i < dim)
         score_strip(sums, q, keys + i, apart, dim - i, type, rows, ahead ? ahead + i * EIGHT : NULL,
-                    strange);
+                    soon ? soon + i * EIGHT : NULL, strange);
 #pragma GCC unroll 2
     for (int r = 0; r < rows; r += 2) {
         vf two = vf_mul(add_neighbours(add_halves(sums[r][0], sums[r][1]),
@@ -190,7 +204,8 @@ INLINE void score_eight(float *s, int64_t lds, const uint16_t *q, const uint16_t
 
 /* False where some number of the keys is not finite. */
 INLINE bool score_four(float *s, int64_t lds, const uint16_t *q, const struct cpu_stretch *part,
-                       int dim, enum dtype type, const uint16_t *ahead, const int rows)
+                       const struct cpu_stretch *end, int dim, enum dtype type,
+                       const uint16_t *ahead, const int rows)
 {
     const uint16_t *keys = part->rows;
     __m512i strange = _mm512_setzero_si512();
@@ -202,7 +217,7 @@ INLINE bool score_four(float *s, int64_t lds, const uint16_t *q, const struct cp
         apart[l] = (int64_t)l * dim;
     for (; j + EIGHT <= part->n; j += EIGHT, keys += EIGHT * (int64_t)dim) {
         score_eight(s + j, lds, q, keys, apart, 0xFF, dim, type, rows,
-                    ahead ? ahead + (int64_t)j * dim : NULL, &strange);
+                    ahead ? ahead + (int64_t)j * dim : NULL, row_soon(part, end, j, dim), &strange);
     }
     if (j < part->n) {
         int left = part->n - j;
@@ -210,14 +225,15 @@ INLINE bool score_four(float *s, int64_t lds, const uint16_t *q, const struct cp
         for (int l = left; l < EIGHT; l++)
             apart[l] = 0;
         score_eight(s + j, lds, q, keys, apart, (__mmask8)((1u << left) - 1), dim, type, rows,
-                    ahead ? ahead + (int64_t)j * dim : NULL, &strange);
+                    ahead ? ahead + (int64_t)j * dim : NULL, row_soon(part, end, j, dim), &strange);
     }
     return !any_strange(strange);
 }
 
 /* All queries: fours, or three, and what is left as f32. */
 INLINE void score_stretch(float *s, int lds, const struct cpu_paired_queries *q,
-                          const struct cpu_stretch *part, int dim, enum dtype type)
+                          const struct cpu_stretch *part, const struct cpu_stretch *end, int dim,
+                          enum dtype type)
 {
     int64_t four = (int64_t)(dim + STRIP - 1) / STRIP * TURNED;
     const uint16_t *turned = q->turned, *ahead = part->ahead;
@@ -227,8 +243,8 @@ INLINE void score_stretch(float *s, int lds, const struct cpu_paired_queries *q,
     for (; finite && q->n - done >= 3; done += FOUR, turned += four, ahead = NULL) {
         float *to = s + (int64_t)done * lds;
 
-        finite = q->n - done == 3 ? score_four(to, lds, turned, part, dim, type, ahead, 3)
-                                  : score_four(to, lds, turned, part, dim, type, ahead, FOUR);
+        finite = q->n - done == 3 ? score_four(to, lds, turned, part, end, dim, type, ahead, 3)
+                                  : score_four(to, lds, turned, part, end, dim, type, ahead, FOUR);
     }
     done = finite ? done : 0;
     if (done < q->n)
@@ -266,6 +282,7 @@ INLINE bool weigh_strips(float *y, int64_t ldy, const uint16_t *p, const struct 
 
         for (int j = 0; j < part->n; j += 2, values += 2 * (int64_t)dim, p += 2) {
             const uint16_t *other = j + 1 < part->n ? values + dim : values;
+            const uint16_t *soon = row_soon(part, parts + n_parts, j, dim);
             __m512i value[4];
 
 #pragma GCC unroll 2
@@ -282,8 +299,14 @@ INLINE bool weigh_strips(float *y, int64_t ldy, const uint16_t *p, const struct 
                 int32_t two;
 
                 memcpy(&two, p + r * WEIGHTS, sizeof two);
-                for (int l = r; next && l < 2 * strips; l += rows)
-                    call_line(next + (int64_t)(j + l % 2) * dim + l / 2 * STRIP);
+                for (int l = r; l < 2 * strips; l += rows) {
+                    int64_t line = (int64_t)(l % 2) * dim + l / 2 * STRIP;
+
+                    if (next)
+                        call_line(next + (int64_t)j * dim + line);
+                    if (soon)
+                        call_line(soon + column + line);
+                }
 #pragma GCC unroll 4
                 for (int v = 0; v < 2 * strips; v++)
                     sums[r][v] = multiply(sums[r][v], value[v], _mm512_set1_epi32(two));
@@ -390,7 +413,7 @@ INLINE void score_one(float *s, int lds, const float *q, int ldq, int n_rows, co
             struct cpu_paired_queries four = {q + (int64_t)r * ldq, ldq, n, turned};
 
             turn(turned, four.rows, ldq, n, dim, type);
-            score_stretch(s + (int64_t)r * lds, lds, &four, &part, dim, type);
+            score_stretch(s + (int64_t)r * lds, lds, &four, &part, &part + 1, dim, type);
         } else {
             scores(s + (int64_t)r * lds, lds, q + (int64_t)r * ldq, ldq, n, keys, n_keys, dim, type,
                    part.ahead);
@@ -411,7 +434,7 @@ INLINE void weigh_one(float *y, int ldy, const float *s, int lds, int n_rows, co
                                        const struct cpu_stretch *keys, int n_stretches, int dim)   \
     {                                                                                              \
         for (int i = 0; i < n_stretches; i++)                                                      \
-            score_stretch(s, lds, q, keys + i, dim, type);                                         \
+            score_stretch(s, lds, q, keys + i, keys + n_stretches, dim, type);                     \
     }                                                                                              \
     static void paired_weigh_##suffix(float *y, int ldy, const float *s, int lds, int n_rows,      \
                                       const struct cpu_stretch *values, int n_stretches, int dim)  \
