@@ -99,7 +99,8 @@ static struct mla_spec read_mla(config *c, const struct spec *s, enum kind kind,
 
     if (!config_has(c, "q_lora_rank") && kind == HYBRID)
         m.q_rank = 0;
-    m.a_bias = m.o_bias = kind == HYBRID && config_bool_or(c, "use_qkv_bias", false);
+    if (kind == HYBRID || !config_by_transformers(c))
+        m.a_bias = m.o_bias = kind == HYBRID && config_bool_or(c, "use_qkv_bias", false);
     m.q_norm = m.kv_norm = s->final_norm;
     m.rope.dims = m.rope_dim;
     if (kind == V3)

@@ -198,6 +198,7 @@ static const struct {
       {"qwen3_next", "{\"rope_theta\": 10000.0, \"norm_topk_prob\": true}"},
       {"recurrent_gemma", "{\"partial_rotary_factor\": 0.5}"},
       {"smollm3", "{\"rope_theta\": 2000000.0}"},
+      {"solar_open", "{\"n_shared_experts\": 1}"},
       {"stablelm", "{\"partial_rotary_factor\": 0.25}"},
       {"youtu", "{\"rope_theta\": 10000.0}"},
 };

@@ -45,6 +45,21 @@ static int heads_of(config *c, int layer, int otherwise)
     return otherwise;
 }
 
+/* transformers has a gate in any case, of each number unless it is said to be of heads. */
+static enum attention_gate read_gate(config *c)
+{
+    const char *gating;
+
+    if (config_kind(c, "gating") != CONFIG_STRING)
+        return config_bool_or(c, "gating", true) ? GATE_HEADS
+               : config_by_transformers(c)       ? GATE_ALL
+                                                 : GATE_NONE;
+    gating = config_string(c, "gating");
+    if (strcmp(gating, "per-head") != 0 && strcmp(gating, "per-element") != 0)
+        config_fail(c, "gating", "unknown gate \"%s\"", gating);
+    return strcmp(gating, "per-head") == 0 ? GATE_HEADS : GATE_ALL;
+}
+
 static int laguna_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
@@ -58,10 +73,10 @@ static int laguna_spec(struct spec *s, config *c, arena *a)
     if (config_common(s, c, false, a))
         return -1;
     attention = config_attention_partial(c, s, 10000, a);
-    attention.qkv_bias = config_bool_or(c, "qkv_bias", false);
+    attention.qkv_bias =
+        config_bool_or(c, "qkv_bias", config_by_transformers(c) && attention.qkv_bias);
     attention.q_norm = attention.k_norm = norm;
-    if (config_bool_or(c, "gating", true))
-        attention.gate = GATE_HEADS;
+    attention.gate = read_gate(c);
     attention.gate_activation = ACT_SOFTPLUS;
     n_heads = attention.n_heads;
     full = sliding = attention.rope;

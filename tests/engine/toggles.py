@@ -107,6 +107,20 @@ CONFIGS = {
         "sliding_window": 7, "vocab_size": 80, "tie_word_embeddings": False}, "vision_config": {"hidden_size":
         16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
         "patch_size": 14}},
+    "laguna":
+        {"pad_token_id": 2, "architectures": ["LagunaForCausalLM"], "attention_bias": False, "gating": True,
+        "head_dim": 16, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "layer_types":
+        ["full_attention", "sliding_attention", "sliding_attention"], "max_position_embeddings": 131072,
+        "mlp_layer_types": ["dense", "sparse", "sparse"], "model_type": "laguna",
+        "moe_apply_router_weight_on_input": False, "moe_intermediate_size": 8, "moe_routed_scaling_factor": 2.5,
+        "moe_router_logit_softcapping": 0.0, "moe_router_score_func": "sigmoid", "num_attention_heads": 4,
+        "num_attention_heads_per_layer": [4, 6, 4], "num_experts": 6, "num_experts_per_tok": 2,
+        "num_hidden_layers": 3, "num_key_value_heads": 2, "partial_rotary_factor": 0.5, "rms_norm_eps": 1e-06,
+        "rope_parameters": {"full_attention": {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 8.0,
+        "original_max_position_embeddings": 64, "partial_rotary_factor": 0.5, "rope_theta": 500000.0,
+        "rope_type": "yarn"}, "sliding_attention": {"partial_rotary_factor": 1.0, "rope_theta": 10000.0,
+        "rope_type": "default"}}, "shared_expert_intermediate_size": 16, "sliding_window": 6,
+        "tie_word_embeddings": False, "transformers_version": "5.24.0", "vocab_size": 48},
 }
 CASES = [
     ("xlstm", {"use_bias": True}),
@@ -183,6 +197,9 @@ CASES = [
     ("llava_next", {}),
     ("glm4", {"rms_norm_eps": GONE}),
     ("deepseek_v2", {"n_shared_experts": GONE}),
+    ("laguna", {"attention_bias": True}),
+    ("laguna", {"gating": "per-element"}),
+    ("bailing_hybrid", {"attention_bias": True}),
 ]
 
 
