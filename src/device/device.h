@@ -220,6 +220,7 @@ struct router_params {
     int n_groups, n_groups_kept; /* equal groups in order of id, the best kept; the others' scores
                                   * count as 0. n_groups 0 or 1: no groups */
     bool groups_alone;           /* no expert of another group is chosen, however low the scores */
+    bool late_zeros;             /* of these scores that count as 0, the later id is chosen first */
     bool group_by_max; /* a group is as good as its best expert; else as its best two together */
     bool normalize;    /* divide the k weights by max(their sum + eps, floor) */
     float normalize_eps, normalize_floor;

@@ -64,6 +64,7 @@ static int bailing_moe_spec(struct spec *s, config *c, arena *a)
 
     mlp.bias = config_bool_or(c, "use_bias", false);
     moe = bailing_moe(c, mlp);
+    moe.router.late_zeros = true;
     if (config_common(s, c, false, a))
         return -1;
     attention = config_attention_partial(c, s, 600000, a);

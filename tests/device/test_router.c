@@ -167,7 +167,7 @@ static void keep_groups(double *choice, const struct router_params *p)
         for (int other = 0; other < p->n_groups; other++)
             better += best[other] > best[g];
         for (int i = g * size; i < (g + 1) * size && better >= p->n_groups_kept; i++)
-            choice[i] = p->groups_alone ? -HUGE_VAL : 0;
+            choice[i] = p->groups_alone ? -HUGE_VAL : p->late_zeros ? (double)FLT_MIN * i : 0;
     }
 }
 
@@ -212,7 +212,7 @@ static void check_biased(device *d, struct router_params p, int n_rows)
     tensor tw = {weights, DTYPE_F32, n_rows, k, k};
 
     for (int i = 0; i < n; i++)
-        bias[i] = (float)((i * 37) % n) / 256 + (p.groups_alone ? -1.5f : 0.5f);
+        bias[i] = (float)((i * 37) % n) / 256 + (p.groups_alone || p.late_zeros ? -1.5f : 0.5f);
     random_floats(logits, (size_t)(n_rows * n));
     p.bias = bias;
     d->ops->route(d, &ti, &tw, &tl, &p);
@@ -229,7 +229,7 @@ static void test_route_groups(void **state)
 
     (void)state;
     for (size_t i = 0; i < COUNT(sizes); i++)
-        for (int options = 0; options < 16; options++) {
+        for (int options = 0; options < 32; options++) {
             struct router_params p = {
                 .score = options & 1 ? ROUTER_SIGMOID : ROUTER_SOFTMAX_ALL,
                 .n_experts = sizes[i][0],
@@ -238,6 +238,7 @@ static void test_route_groups(void **state)
                 .n_groups_kept = sizes[i][3],
                 .group_by_max = options & 2,
                 .groups_alone = options & 8,
+                .late_zeros = options & 16,
                 .normalize = options & 4,
                 .normalize_eps = options & 1 ? 1e-3f : 0,
                 .normalize_floor = options & 2 ? 1.5f : 0,
@@ -267,7 +268,7 @@ static void check_mixed_row(const int32_t *ids, const float *weights, const floa
         for (int i = 0; i < n; i++) {
             double x = (double)logits[i];
 
-            if (!taken[i] && (top - x) / fmax(fabs(x), top) <= 2 * jitter)
+            if (!taken[i] && !((top - x) / fmax(fabs(x), top) > 2 * jitter))
                 sum += exp(x - top);
         }
         taken[best] = true;

@@ -1,4 +1,5 @@
 /* device/cpu/router.c: which experts a token goes to, and putting together what they return. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -81,7 +82,7 @@ static void keep_groups(float *x, float *room, const struct router_params *p)
             return;
         room[worst] = NAN;
         for (int i = worst * size; i < (worst + 1) * size; i++)
-            x[i] = p->groups_alone ? -INFINITY : 0;
+            x[i] = p->groups_alone ? -INFINITY : p->late_zeros ? FLT_MIN * (float)i : 0;
     }
 }
 
@@ -97,7 +98,8 @@ static void sparse_mixer(int32_t *ids, float *weights, float *masked, const floa
 
         select_largest(&ids[j], &top, 1, masked, p->n_experts);
         for (int i = 0; i < p->n_experts; i++)
-            if ((top - logits[i]) / fmaxf(fabsf(logits[i]), top) <= 2 * p->jitter)
+            /* 0 / 0 is near: two logits of 0. */
+            if (!((top - logits[i]) / fmaxf(fabsf(logits[i]), top) > 2 * p->jitter))
                 sum += expf(masked[i] - top);
         weights[j] = 1 / sum;
         masked[ids[j]] = -INFINITY;

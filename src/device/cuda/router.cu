@@ -2,6 +2,7 @@
  * what they return. By the rules of device/cpu/router.c, which says why. */
 #include "device/cuda/router.cuh"
 
+#include <float.h>
 #include <string.h>
 
 enum { THREADS = 128 };
@@ -93,7 +94,7 @@ static __device__ void keep_groups(float *x, float *room, const struct router_pa
         if (threadIdx.x == 0)
             room[worst] = NAN;
         for (int i = worst * size + threadIdx.x; i < (worst + 1) * size; i += WARP)
-            x[i] = p.groups_alone ? -INFINITY : 0;
+            x[i] = p.groups_alone ? -INFINITY : p.late_zeros ? FLT_MIN * (float)i : 0;
         __syncwarp();
     }
 }
@@ -109,7 +110,7 @@ static __device__ void sparse_mixer(int32_t *ids, float *weights, float *masked,
         float sum = 0;
 
         for (int i = threadIdx.x; i < p.n_experts; i += WARP)
-            if ((top.x - logits[i]) / fmaxf(fabsf(logits[i]), top.x) <= 2 * p.jitter)
+            if (!((top.x - logits[i]) / fmaxf(fabsf(logits[i]), top.x) > 2 * p.jitter))
                 sum += expf(masked[i] - top.x);
         sum = over_warp(sum, sum_of());
         if (threadIdx.x == 0) {
