@@ -341,18 +341,26 @@ typedef void multiply_block(float sums[ROWS][2][16], const struct work *work, in
     MULTIPLY_ROWS(name, unit, e2m1, 5)                                                             \
     MULTIPLY_ROWS(name, unit, e2m1, 6)                                                             \
     MULTIPLY_ROWS(name, unit, e2m1, 7)                                                             \
-    MULTIPLY_ROWS(name, unit, e2m1, 8)                                                             \
-    static multiply_block *const name[] = {name##_4, name##_5, name##_6, name##_7, name##_8};
+    MULTIPLY_ROWS(name, unit, e2m1, 8)
 
 MULTIPLY(multiply_mxfp4, 32, true)
 MULTIPLY(multiply_32, 32, false)
 MULTIPLY(multiply_64, 64, false)
 
+#define NUMBERS_OF_ROWS(name)                                                                      \
+    {                                                                                              \
+        name##_4, name##_5, name##_6, name##_7, name##_8                                           \
+    }
+
 static multiply_block *block_function(const struct weight *w, int unit, int rows)
 {
-    return (w->format == WEIGHT_MXFP4 ? multiply_mxfp4
-            : unit == 32              ? multiply_32
-                                      : multiply_64)[rows - MIN_ROWS];
+    static multiply_block *const functions[][ROWS - MIN_ROWS + 1] = {
+        NUMBERS_OF_ROWS(multiply_mxfp4),
+        NUMBERS_OF_ROWS(multiply_32),
+        NUMBERS_OF_ROWS(multiply_64),
+    };
+
+    return functions[w->format == WEIGHT_MXFP4 ? 0 : unit / 32][rows - MIN_ROWS];
 }
 
 /* The block of a pair of outputs from number k on, to where it will be multiplied from. */
