@@ -21,7 +21,8 @@ enum {
     SOON = 16,           /* keys that are called for once more, so many before they are read */
     STRIP = 32,          /* numbers that make a vector of 16 bits each */
     TURNED = 16 * STRIP, /* what a strip of four queries becomes */
-    WEIGHTS = CPU_DIRECT_CHUNK + CPU_STRETCHES + STRIP
+    WEIGHTS = CPU_DIRECT_CHUNK + CPU_STRETCHES + STRIP,
+    OR_DIFFER = 0xF6 /* a | (b ^ c) */
 };
 
 /* The bits of f16, shifted to where bf16 has them, are those of a number 2^112 times as small, or 0
@@ -45,14 +46,12 @@ INLINE __m512i load_strip(const uint16_t *p, int n)
  * finite: 1 more in the exponent turns its sign. */
 INLINE __m512i as_bf16(__m512i v, enum dtype type, __m512i *strange)
 {
-    const int or_differ = 0xF6;
-
     if (type == DTYPE_BF16)
         return v;
     __m512i half_up = _mm512_add_epi16(v, _mm512_set1_epi16(4));
     __m512i more = _mm512_add_epi16(v, _mm512_set1_epi16(0x400));
 
-    *strange = _mm512_ternarylogic_epi32(*strange, v, more, or_differ);
+    *strange = _mm512_ternarylogic_epi32(*strange, v, more, OR_DIFFER);
     return _mm512_and_si512(_mm512_srai_epi16(half_up, 3), _mm512_set1_epi16((short)0x8FFF));
 }
 
