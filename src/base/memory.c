@@ -114,7 +114,7 @@ char *mem_strdup(const char *s)
  * pages where some fit in. It may say no. */
 void *mem_alloc_aligned(size_t size)
 {
-    bool huge = size >= 2 * HUGE_PAGE;
+    bool huge = size >= HUGE_PAGE;
     size_t alignment = huge ? HUGE_PAGE : ALIGNMENT;
     size_t padded = (size ? size : 1) + alignment - 1;
     void *p;
