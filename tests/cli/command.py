@@ -1,4 +1,5 @@
 """What the tests of the command have in common. Standard library only."""
+import fcntl
 import json
 import os
 import pathlib
@@ -12,6 +13,8 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MODEL = ROOT / "models" / "storyteller-4bit"
 CLM = None
+# For what ends by itself; one that hangs is to be told from one on a machine that is busy or stands still.
+PATIENCE = 300
 
 
 def main():
@@ -44,7 +47,12 @@ def run(*args, input=b"", env=None, **options):
     options.setdefault("stdout", subprocess.PIPE)
     options.setdefault("stderr", subprocess.PIPE)
     return subprocess.run([CLM, *map(str, args)], input=input, env=env or environment(),
-                          timeout=300, **options)
+                          timeout=PATIENCE, **options)
+
+
+def narrow(pipe):
+    """Let no more than a page wait in a pipe, so that who writes much cannot come to an end before it is read."""
+    fcntl.fcntl(pipe, getattr(fcntl, "F_SETPIPE_SZ", 1031), 4096)
 
 
 class Case(unittest.TestCase):
@@ -92,9 +100,10 @@ class Case(unittest.TestCase):
         return folder
 
     def endless(self):
-        """A copy of the model whose text goes on to the end of its context, for what must come in time."""
+        """A copy of the model whose text goes on to the end of its context, which is a minute's or more, for what
+        must come in time."""
         parts = ["generation_config.json", "tokenizer_config.json"]
-        folder = self.model("endless", skip=parts, eos_token_id=4)
+        folder = self.model("endless", skip=parts, eos_token_id=4, max_position_embeddings=20000)
         config = json.loads((MODEL / "tokenizer_config.json").read_text())
         config["eos_token"] = config["pad_token"]
         (folder / "tokenizer_config.json").write_text(json.dumps(config))

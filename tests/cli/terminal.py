@@ -11,7 +11,7 @@ import time
 import unittest
 
 import command
-from command import environment
+from command import PATIENCE, environment
 
 COLUMNS = 40
 
@@ -37,7 +37,7 @@ class Terminal:
         os.close(slave)
         self.text = b""
 
-    def read(self, until=None, after=0, timeout=600):
+    def read(self, until=None, after=0, timeout=PATIENCE):
         """Read until a text has come, or to the end; what stands before `after` does not count."""
         deadline = time.monotonic() + timeout
         while until is None or until not in self.text[after:]:
@@ -59,7 +59,7 @@ class Terminal:
     def wait(self):
         self.read()
         os.close(self.master)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
 
 CONTROL = re.compile(r"\x1b\[([?0-9;]*)([@A-Za-z])|\x1b.|[\r\n\b\t\x07]|[^\x1b\r\n\b\t\x07]", re.S)

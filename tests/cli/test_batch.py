@@ -251,13 +251,13 @@ class Lines(Batch):
 
     def test_interrupted(self):
         """What is done is written, also what waited for its order; the rest is not."""
-        endless = {"0": -100, "1": -100, "3": -100}
-        text = "".join(line("long %d" % i, prompt=STORY, max_tokens=100000, logit_bias=endless)
+        model = self.endless()
+        text = "".join(line("long %d" % i, prompt=STORY, max_tokens=19000)
                        for i in range(30))
         text += line("short", prompt=STORY, max_tokens=1)
         def interrupted(wait, *args):
             """Exit status and answers; without a time to wait, when there is one."""
-            with subprocess.Popen([command.CLM, "generate", "--batch", "-", *args],
+            with subprocess.Popen([command.CLM, "generate", "-m", model, "--batch", "-", *args],
                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                   env=environment()) as process:
                 process.stdin.write(text.encode())

@@ -155,14 +155,14 @@ class Bench(Case):
         result = command.run("bench", "-m", command.MODEL, "nowhere", "-p", "8", "-n", "0", *QUICK)
         self.assertEqual((result.returncode, [row["prompt"] for row in json.loads(result.stdout)]), (1, [8]))
         self.one_line(result.stderr.decode(), "nowhere")
-        process = subprocess.Popen([command.CLM, *SMALL, "-p", "1", "-n", "0", "-r", "10", "--prefill-step-size", "1-1000",
+        process = subprocess.Popen([command.CLM, *SMALL, "-p", "1", "-n", "0", "-r", "100", "--prefill-step-size", "1-1000",
                                     "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                    env=command.environment())
         with process.stdout as out, process.stderr as said:
             first = out.read(1)
             process.send_signal(signal.SIGINT)
             rows = json.loads(first + out.read())
-            self.assertEqual((said.read(), process.wait(60)), (b"", 130))
+            self.assertEqual((said.read(), process.wait(command.PATIENCE)), (b"", 130))
         self.assertEqual([row["prefill_step_size"] for row in rows], list(range(1, len(rows) + 1)))
 
 

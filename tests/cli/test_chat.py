@@ -240,26 +240,24 @@ class Conversation(ChatCase):
 
 class Keys(ChatCase):
     def test_interrupt_stops_the_answer(self):
-        talk = self.chat("-m", self.endless(), "-n", "400", "-t", "1")
-        for _ in range(2):
+        talk = self.chat("-m", self.endless(), "-n", "15000", "-t", "1")
+        for _ in range(3):
             after = len(talk.text)
             talk.press(STORY.encode() + b"\r")
             talk.until(b" upon", after)
             talk.press(b"\x03")
             self.assertIn("(stopped)", talk.until(b"\r\n> ", after))
-        self.assertTrue(talk.say("Thank you."))
         self.assertEqual(talk.leave(), 0)
 
     def test_interrupt_in_a_long_prompt(self):
-        talk = self.chat("--prefill-step-size", "1")
-        talk.press(("\"\"\"" + "the cat and the dog and " * 20).encode() + b"\r")
-        for _ in range(6):
-            talk.say("the cat and the dog and " * 20, prompt=". ")
+        talk = self.chat("-m", self.model(max_position_embeddings=20000), "-t", "1", "--prefill-step-size", "1",
+                         "--system-prompt", LONG * 15)
         after = len(talk.text)
-        talk.press(b"\"\"\"\r")
+        talk.press(STORY.encode() + b"\r")
         talk.until(b"Prompt: ", after)
         talk.press(b"\x03")
         self.assertIn("(stopped)", talk.until(b"\r\n> ", after))
+        talk.say("/system")
         self.assertEqual(talk.say(HELLO), self.generated(HELLO))
 
     def test_interrupt_at_the_prompt(self):
@@ -343,7 +341,7 @@ class Keys(ChatCase):
             talk.read(until=b"half a li")
             self.assertFalse(termios.tcgetattr(talk.master)[3] & termios.ECHO)
             talk.process.send_signal(number)
-            self.assertEqual(talk.process.wait(60), -number)
+            self.assertEqual(talk.process.wait(command.PATIENCE), -number)
             self.assertTrue(termios.tcgetattr(talk.master)[3] & termios.ECHO)
 
 

@@ -73,8 +73,9 @@ class Output(Case):
 
     def test_streams(self):
         """The first token is there while the others are still to come."""
-        with subprocess.Popen([command.CLM, "generate", "--json", "-n", "300", "--temp", "1"],
+        with subprocess.Popen([command.CLM, "generate", "--json", "-m", self.endless(), "-n", "900"],
                               stdout=subprocess.PIPE, env=environment()) as process:
+            command.narrow(process.stdout)
             first = json.loads(process.stdout.readline())
             self.assertIsNone(process.poll())
             rest = process.stdout.read().splitlines()
@@ -313,9 +314,10 @@ class Ends(Case):
         self.assertEqual((len(tokens), last["finish_reason"]), (24, "length"))
 
     def test_closed_pipe(self):
-        with subprocess.Popen([command.CLM, "generate", "-n", "300", "--json", "--temp", "1"],
+        with subprocess.Popen([command.CLM, "generate", "--json", "-m", self.endless(), "-n", "900"],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               env=environment()) as process:
+            command.narrow(process.stdout)
             process.stdout.readline()
             process.stdout.close()
             self.assertEqual(process.stderr.read(), b"")
