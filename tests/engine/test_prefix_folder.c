@@ -489,7 +489,8 @@ static void test_processes(void **state)
             int status;
 
             kill(killed[i], SIGKILL);
-            CHECK(waitpid(killed[i], &status, 0) == killed[i] && WIFSIGNALED(status),
+            CHECK(waitpid(killed[i], &status, 0) == killed[i] && WIFSIGNALED(status) &&
+                      WTERMSIG(status) == SIGKILL,
                   "it has failed before it was killed");
         }
     }
