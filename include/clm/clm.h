@@ -38,7 +38,8 @@ typedef struct clm_error {
 /**
  * A model: weights, tokenizer, and the device they run on. It is opened from a folder with
  * config.json, tokenizer.json and safetensors files, as Hugging Face and MLX write it. Weights are
- * mapped, not read.
+ * mapped, not read: whoever cuts such a file off while it is in use ends the process by SIGBUS,
+ * unless the program has a handler of its own. To replace a file, rename another to its name.
  *
  * Threads: a model and all that is opened on it (engines, sequences) run one call at a time.
  * Encoding, decoding and the functions that only tell something may be called from any thread at

@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/distance.h"
 #include "cli/command.h"
+#include "cli/lost_pages.h"
 #include "cli/output.h"
 
 const struct command *const commands[] = {
@@ -114,6 +115,7 @@ int main(int argc, char **argv)
     const struct command *c;
 
     output_init();
+    lost_pages_watch();
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
         return overview(false);
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
