@@ -173,14 +173,25 @@ static void *worker_main(void *arg)
     }
 }
 
-/* Workers, and tasks, take no signals: Ctrl-C belongs to the thread that called. */
+/* Workers, and tasks, take no signals: Ctrl-C belongs to the thread that called. What a thread does
+ * itself comes to its program's handler; blocked, it would be deadly whatever there is. */
+static void block_signals(sigset_t *before)
+{
+    static const int own[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV};
+    sigset_t others;
+
+    sigfillset(&others);
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        sigdelset(&others, own[i]);
+    pthread_sigmask(SIG_SETMASK, &others, before);
+}
+
 static int start_workers(thread_pool *pool)
 {
-    sigset_t all, before;
+    sigset_t before;
     int rc = 0;
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    block_signals(&before);
     for (int i = 1; i < pool->n_threads && !rc; i++) {
         struct worker *w = &pool->workers[i - 1];
 
@@ -356,15 +367,14 @@ static void *task_main(void *argument)
 thread_task *thread_task_start(void (*fn)(void *ctx), void *ctx, clm_error *err)
 {
     thread_task *task = mem_zeroed(1, sizeof *task);
-    sigset_t all, before;
+    sigset_t before;
     int rc;
 
     if (!task)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a thread");
     task->fn = fn;
     task->ctx = ctx;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    block_signals(&before);
     rc = pthread_create(&task->handle, NULL, task_main, task);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!rc)

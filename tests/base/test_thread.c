@@ -1,5 +1,7 @@
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 #include <time.h>
 
@@ -320,6 +322,47 @@ static void test_failing_allocations(void **state)
     }
 }
 
+static bool blocks(int number)
+{
+    sigset_t blocked;
+
+    return pthread_sigmask(SIG_BLOCK, NULL, &blocked) == 0 && sigismember(&blocked, number) == 1;
+}
+
+static void look_at_signals(void *ctx, int thread, int n_threads)
+{
+    int *good = ctx;
+
+    (void)n_threads;
+    good[thread] = blocks(SIGINT) == (thread > 0) && blocks(SIGTERM) == (thread > 0) &&
+                   !blocks(SIGBUS) && !blocks(SIGSEGV);
+}
+
+static void look_as_a_task(void *ctx)
+{
+    look_at_signals(ctx, 1, 2);
+}
+
+/* Ctrl-C comes to the caller, what a thread does wrong to that thread. */
+static void test_signals(void **state)
+{
+    thread_pool *pool = open_pool(MAX_POOL);
+    clm_error err = {0};
+    thread_task *task;
+    int good[MAX_POOL] = {0};
+
+    (void)state;
+    thread_pool_run(pool, look_at_signals, good);
+    for (int t = 0; t < MAX_POOL; t++)
+        CHECK(good[t], "thread %d", t);
+    thread_pool_close(pool);
+    good[1] = 0;
+    task = thread_task_start(look_as_a_task, good, &err);
+    CHECK(task, "%s", err.message);
+    thread_task_join(task);
+    CHECK(good[1], "a task");
+}
+
 static void add_one(void *ctx)
 {
     int *n = ctx;
@@ -359,6 +402,7 @@ int main(void)
         cmocka_unit_test(test_default_size),
         cmocka_unit_test(test_open_refuses),
         cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_signals),
         cmocka_unit_test(test_task),
     };
 
