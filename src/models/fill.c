@@ -500,10 +500,24 @@ static int set_vector(struct binder *b, const struct nn_slot *s, const struct pi
     return 0;
 }
 
+/* AutoGPTQ gave every matrix a bias, of zeros where the model has none. */
+static bool adds_nothing(const struct piece *p)
+{
+    const struct checkpoint_tensor *t = p->part[PART_BIAS];
+    const uint8_t *data = t->data;
+
+    if (!p->part[PART_WEIGHT] || !is_packed(p))
+        return false;
+    for (size_t i = 0; i < t->size; i++)
+        if (data[i] != 0)
+            return false;
+    return true;
+}
+
 /* No tensor may have reached a place that has no use for it. */
 static int check_parts(const struct binder *b, const struct nn_slot *s, const struct piece *p)
 {
-    if (p->part[PART_BIAS] && !s->bias)
+    if (p->part[PART_BIAS] && !s->bias && !adds_nothing(p))
         return fail(b->err, CLM_ERR_FORMAT, "%s: tensor %s is there; config.json says no bias",
                     b->path, p->part[PART_BIAS]->name);
     if (p->part[PART_SCALES] && !s->n_in)

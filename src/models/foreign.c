@@ -38,23 +38,27 @@ static void read_block(struct foreign *f, config *q, const char *key)
 static void read_group(struct foreign *f, config *group, bool first)
 {
     config *weights = group ? config_object(group, "weights") : NULL;
-    int size = 0;
+    int size = 0, bits = 0;
 
     if (!weights)
         return;
     if (config_kind(weights, "group_size") == CONFIG_NUMBER)
         size = config_int_or(weights, "group_size", 0);
+    if (config_kind(weights, "num_bits") == CONFIG_NUMBER)
+        bits = config_int_or(weights, "num_bits", 0);
     f->group_size = first || f->group_size == size ? size : 0;
+    f->likely_bits = first || f->likely_bits == bits ? bits : 0;
     read_block(f, weights, "block_structure");
 }
 
 /* Every matrix may have bits and groups of its own: they follow from the shapes. */
 static int read_compressed(struct binder *b, config *q)
 {
-    static const char *const known[] = {
-        "dense",           "pack-quantized",       "int-quantized",
-        "float-quantized", "naive-quantized",      "mxfp4-pack-quantized",
-        "mixed-precision", "nvfp4-pack-quantized", NULL};
+    static const char *const known[] = {"dense",           "pack-quantized",
+                                        "int-quantized",   "float-quantized",
+                                        "naive-quantized", "mxfp4-pack-quantized",
+                                        "mixed-precision", "nvfp4-pack-quantized",
+                                        "mxfp8-quantized", NULL};
     const char *format = config_string_or(q, "format", "dense");
     config *groups = config_object(q, "config_groups");
     config *turned = config_object(q, "transform_config");
@@ -79,25 +83,39 @@ static int read_modelopt(const struct binder *b, config *q)
     return one_of(algorithm, known) ? 0 : unknown(b, "modelopt ", algorithm);
 }
 
+/* GPTQModel writes "format" where its predecessors wrote "checkpoint_format", and may give modules
+ * bits of their own. */
+static int read_gptq(struct binder *b, config *q, bool round)
+{
+    static const char *const formats[] = {"gptq", "gptq_v2", NULL};
+    const char *format = round ? "gptq" : config_string_or(q, "format", "gptq");
+    config *dynamic = config_object(q, round ? "extra_config" : "dynamic");
+
+    format = config_string_or(q, "checkpoint_format", format);
+    if (!one_of(format, formats))
+        return unknown(b, "gptq ", format);
+    b->foreign.zero_add = strcmp(format, "gptq_v2") != 0;
+    b->foreign.bits = dynamic && config_key(dynamic, 0) ? 0 : config_int_or(q, "bits", 4);
+    return 0;
+}
+
 static int read_method(struct binder *b, config *q, const char *method)
 {
     static const char *const fp8[] = {"fp8", "fbgemm_fp8", "mxfp8", NULL};
     static const char *const gemm[] = {"gemm", "GEMM", "exllama", "ipex", NULL};
-    static const char *const gptq_formats[] = {"gptq", "gptq_v2", NULL};
-    static const char *const gptq[] = {"gptq", "auto-round", "intel/auto-round", NULL};
+    static const char *const rounds[] = {"auto-round", "intel/auto-round", NULL};
     struct foreign *f = &b->foreign;
+    const char *packing;
 
     if (one_of(method, fp8)) {
         read_block(f, q, "weight_block_size");
     } else if (strcmp(method, "awq") == 0) {
         f->bits = config_int_or(q, "bits", 4);
-        if (!one_of(config_string_or(q, "version", "gemm"), gemm))
-            return unknown(b, "awq ", config_string_or(q, "version", ""));
-    } else if (one_of(method, gptq)) {
-        f->bits = config_int_or(q, "bits", 4);
-        f->zero_add = strcmp(config_string_or(q, "checkpoint_format", "gptq"), "gptq_v2") != 0;
-        if (!one_of(config_string_or(q, "checkpoint_format", "gptq"), gptq_formats))
-            return unknown(b, "gptq ", config_string_or(q, "checkpoint_format", ""));
+        packing = config_string_or(q, "version", config_string_or(q, "format", "gemm"));
+        if (!one_of(packing, gemm))
+            return unknown(b, "awq ", packing);
+    } else if (strcmp(method, "gptq") == 0 || one_of(method, rounds)) {
+        return read_gptq(b, q, one_of(method, rounds));
     } else if (strcmp(method, "bitnet") == 0) {
         f->scales_divide = strcmp(config_string_or(q, "linear_class", ""), "autobitlinear") != 0;
         if (strcmp(config_string_or(q, "quantization_mode", "offline"), "online") == 0)

@@ -32,6 +32,8 @@ int set_fp8(struct binder *b, struct weight *w, const struct piece *p, const str
 
 /* models/fp4.c: bytes of two e2m1 each, with scales of a byte for groups of 32 or 16. */
 bool is_fp4(const struct piece *p);
+int fp4_open(const struct binder *b, struct weight *w, float *factor, const struct piece *p,
+             const struct nn_slot *s); /* as fp8_open, all in the file */
 int set_fp4(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s,
             int expert);
 

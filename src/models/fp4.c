@@ -98,8 +98,8 @@ static int make_dense(struct binder *b, struct weight *w, const struct piece *p,
     return w->data ? 0 : -1;
 }
 
-int set_fp4(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s,
-            int expert)
+/* What the tensors say of a weight whose shape is known. */
+static int read_format(const struct binder *b, struct weight *w, const struct piece *p)
 {
     const struct checkpoint_tensor *t = p->part[PART_WEIGHT], *scales = p->part[PART_SCALES];
     bool e4m3 = scales->type == DTYPE_F8_E4M3;
@@ -115,8 +115,32 @@ int set_fp4(struct binder *b, struct weight *w, const struct piece *p, const str
         return fail(b->err, CLM_ERR_FORMAT,
                     "%s: tensor %s holds blocks of %d; config.json says %d inputs", b->path,
                     t->name, w->group_size, w->n_in);
+    return factor_tensor(p) && !e4m3 ? binder_unused(b, factor_tensor(p)) : 0;
+}
+
+int fp4_open(const struct binder *b, struct weight *w, float *factor, const struct piece *p,
+             const struct nn_slot *s)
+{
+    *w = (struct weight){.n_out = s->n_out, .n_in = s->n_in};
+    *factor = 1;
+    if (read_format(b, w, p) || (factor_tensor(p) && read_factor(b, factor, p, s, 0)))
+        return -1;
+    w->data = binder_plane(b, p->part[PART_WEIGHT], p, s, 0, s->n_out, s->n_in / 2);
+    w->scales =
+        w->data ? binder_plane(b, p->part[PART_SCALES], p, s, 0, s->n_out, s->n_in / w->group_size)
+                : NULL;
+    return w->scales ? weight_check(w, p->part[PART_WEIGHT]->name, b->err) : -1;
+}
+
+int set_fp4(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s,
+            int expert)
+{
+    const struct checkpoint_tensor *t = p->part[PART_WEIGHT], *scales = p->part[PART_SCALES];
+
+    if (read_format(b, w, p))
+        return -1;
     if (factor_tensor(p))
-        return e4m3 ? make_dense(b, w, p, s, expert) : binder_unused(b, factor_tensor(p));
+        return make_dense(b, w, p, s, expert);
     w->data = binder_rows(b, t, p, s, expert, w->n_in / 2);
     w->scales = w->data ? binder_rows(b, scales, p, s, expert, w->n_in / w->group_size) : NULL;
     return w->scales ? weight_check(w, t->name, b->err) : -1;

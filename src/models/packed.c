@@ -38,6 +38,22 @@ static unsigned row_bits(const uint8_t *words, int64_t at, int bits)
     return column_bits(words, 1, 0, at, bits);
 }
 
+/* Zero points of a word, each one more. GPTQModel takes 1 from all of a word at once, so that where
+ * one is 0 the next lends; of 3 bits, which go on in the next word, from each. */
+static unsigned add_to_zeros(uint32_t word, int64_t at, int bits)
+{
+    uint32_t ones = UINT32_MAX / ((1u << bits) - 1);
+
+    return (word + ones) >> at % 32 & ((1u << bits) - 1);
+}
+
+static int gptq_zero(const struct packed *m, const uint8_t *z, int64_t at)
+{
+    if (m->zero_add && 32 % m->bits == 0)
+        return (int)add_to_zeros(load_le32(z + 4 * (size_t)(at / 32)), at, m->bits);
+    return ((int)row_bits(z, at, m->bits) + m->zero_add) & ((1 << m->bits) - 1);
+}
+
 int packed_zero(const struct packed *m, int64_t row, int group)
 {
     int64_t words = m->rows * m->bits / 32;
@@ -50,11 +66,11 @@ int packed_zero(const struct packed *m, int64_t row, int group)
         z += 4 * (size_t)(group * words + row / 8);
         return (int)(load_le32(z) >> 4 * awq_place[row % 8] & 15) + m->zero_add;
     case PACK_GPTQ:
-        return (int)row_bits(z + 4 * (size_t)(group * words), row * m->bits, m->bits) + m->zero_add;
+        return gptq_zero(m, z + 4 * (size_t)(group * words), row * m->bits);
     case PACK_ROWS:
         return (int)column_bits(z, m->n_groups, group, row * m->bits, m->bits) + m->zero_add;
     case PACK_INT8:
-        return (int8_t)z[row * m->n_groups + group] + 128;
+        return (int8_t)z[m->one_zero ? 0 : row * m->n_groups + group] + 128;
     case PACK_TERNARY:
         break;
     }
@@ -83,8 +99,7 @@ static void gptq_codes(uint8_t *codes, const struct packed *m, const int64_t *ro
 
 static void row_codes(uint8_t *codes, const struct packed *m, int64_t row)
 {
-    int per_word = 32 / m->bits;
-    int64_t words = (m->n_in + per_word - 1) / per_word, quarter = (m->rows + 3) / 4;
+    int64_t words = ((int64_t)m->n_in * m->bits + 31) / 32, quarter = (m->rows + 3) / 4;
     const uint8_t *p = m->codes;
 
     switch (m->kind) {

@@ -32,6 +32,7 @@ struct packed {
     const uint8_t *codes;
     const uint8_t *zeros; /* NULL: the middle, 2^(bits - 1); of TERNARY 1 */
     int zero_add;         /* to what zeros hold */
+    bool one_zero;        /* of INT8: one for all */
     const uint8_t *scales;
     enum dtype scale_type;
     int64_t scale_row, scale_group; /* steps, in numbers */

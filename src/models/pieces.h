@@ -11,6 +11,7 @@
 /* What quantization_config says that tensors leave open; 0: nothing. */
 struct foreign {
     int bits, group_size;
+    int likely_bits;            /* where rows are so short that words of several fit */
     int zero_add;               /* to stored zero points of GPTQ */
     int block_rows, block_cols; /* of fp8 */
     bool scales_divide;         /* of ternary weights */

@@ -70,11 +70,12 @@ static int read_qweight(const struct binder *b, struct packed *m, const struct c
 static int read_weight_packed(const struct binder *b, struct packed *m,
                               const struct checkpoint_tensor *t)
 {
-    static const int known[] = {2, 4, 8};
+    static const int known[] = {8, 6, 5, 3, 2, 4};
 
     m->kind = PACK_ROWS;
     for (size_t i = 0; i < COUNT(known) && dim_of(t, 1) == m->rows; i++)
-        if (dim_of(t, 0) == (m->n_in + 32 / known[i] - 1) / (32 / known[i]))
+        if (dim_of(t, 0) == ((int64_t)m->n_in * known[i] + 31) / 32 &&
+            (!m->bits || m->bits != b->foreign.likely_bits))
             m->bits = known[i];
     return m->bits ? 0 : unknown_packing(b, t, m->rows, m->n_in);
 }
@@ -178,14 +179,14 @@ static int read_zeros(const struct binder *b, struct packed *m, const struct pie
                       const struct nn_slot *s, int expert)
 {
     const struct checkpoint_tensor *t = p->part[PART_ZEROS];
-    int64_t per_word = 32 / m->bits, first = m->n_groups, second = m->rows * m->bits / 32;
+    int64_t first = m->n_groups, second = m->rows * m->bits / 32;
 
     if (!t)
         return 0;
     if (m->kind == PACK_TERNARY)
         return binder_unused(b, t);
     if (m->kind == PACK_ROWS) {
-        first = (m->rows + per_word - 1) / per_word;
+        first = (m->rows * m->bits + 31) / 32;
         second = m->n_groups;
     } else if (m->kind == PACK_INT8) {
         first = m->rows;
@@ -193,11 +194,13 @@ static int read_zeros(const struct binder *b, struct packed *m, const struct pie
     }
     if (dtype_size(t->type) != (m->kind == PACK_INT8 ? 1 : 4))
         return unknown_packing(b, t, m->rows, m->n_groups);
-    m->zeros = binder_plane(b, t, p, s, expert, first, second);
+    m->one_zero = m->kind == PACK_INT8 && t->size == (p->stacked ? (size_t)s->n_experts : 1);
+    m->zeros = m->one_zero ? (const uint8_t *)t->data + (p->stacked ? expert : 0)
+                           : binder_plane(b, t, p, s, expert, first, second);
     m->zero_add = m->kind == PACK_GPTQ ? b->foreign.zero_add : 0;
     if (!m->zeros)
         return -1;
-    if (m->kind != PACK_AWQ && zeros_in_the_middle(m))
+    if (m->kind == PACK_GPTQ && zeros_in_the_middle(m))
         m->zeros = NULL;
     return 0;
 }

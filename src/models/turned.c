@@ -16,6 +16,7 @@ struct rows {
     struct weight w;
     struct packed m;
     bool packed;
+    float factor;              /* of what w holds */
     uint8_t *codes;            /* [n_in], of packed ones */
     enum weight_format format; /* a dense one that holds the numbers */
 };
@@ -26,6 +27,7 @@ static int open_rows(struct binder *b, struct rows *r, const struct piece *p,
     const struct checkpoint_tensor *scales = p->part[PART_SCALES], *biases = p->part[PART_BIASES];
 
     r->w = (struct weight){.n_out = s->n_out, .n_in = s->n_in};
+    r->factor = 1;
     r->packed = is_packed(p);
     if (r->packed) {
         r->codes = mem_alloc((size_t)s->n_in);
@@ -37,6 +39,10 @@ static int open_rows(struct binder *b, struct rows *r, const struct piece *p,
     if (is_fp8(p)) {
         r->format = WEIGHT_BF16; /* what its numbers are rounded to */
         return fp8_open(b, &r->w, p, s, 0);
+    }
+    if (is_fp4(p)) {
+        r->format = WEIGHT_BF16;
+        return fp4_open(b, &r->w, &r->factor, p, s);
     }
     if (scales ? set_quantised(b, &r->w, p, s, 0) : set_dense(b, &r->w, p, s, 0))
         return -1;
@@ -53,6 +59,8 @@ static void read_row(float *out, struct rows *r, int row)
         packed_row_f32(out, &r->m, row, r->codes);
     else
         weight_row_f32(out, &r->w, row);
+    for (int i = 0; r->factor != 1 && i < r->w.n_in; i++)
+        out[i] *= r->factor;
 }
 
 int set_turned(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s)

@@ -103,6 +103,24 @@ static const struct layout layouts[] = {
      TERNARY, 2, -1, 0, DTYPE_BF16, false, false, false},
     {"ternary, divided", "mixtral", "{\"quant_method\": \"bitnet\"}", TERNARY, 2, -1, 0, DTYPE_BF16,
      false, false, false},
+    {"gptq v2 in words of now, bits by module", "llama",
+     "{\"quant_method\": \"gptq\", \"bits\": 8, \"format\": \"gptq_v2\", "
+     "\"dynamic\": {\"+:.*\": {\"bits\": 4}}}",
+     GPTQ, 4, 32, 0, DTYPE_F16, true, false, true},
+    {"pack-quantized, 3 bits", "llama", CT("pack-quantized"), PACKED, 3, 32, 0, DTYPE_BF16, false,
+     false, false},
+    {"pack-quantized, 5 bits, zero points", "mixtral", CT("pack-quantized"), PACKED, 5, 32, 0,
+     DTYPE_BF16, true, false, false},
+    {"pack-quantized, 6 bits, zero points", "phi3", CT("pack-quantized"), PACKED, 6, 0, 0,
+     DTYPE_F32, true, false, false},
+    {"int-quantized, one zero point", "llama", CT("int-quantized"), INT8, 8, -1, 0, DTYPE_BF16,
+     true, false, false},
+    {"fp8, groups of 32 with exponents", "llama", CT("mxfp8-quantized"), FP8, 8, 32, 1,
+     DTYPE_F8_E8M0, false, false, false},
+    {"mxfp4-pack-quantized, latent attention", "deepseek_v3", CT("mxfp4-pack-quantized"), MXFP4, 4,
+     32, 0, DTYPE_U8, false, false, false},
+    {"nvfp4-pack-quantized, latent attention", "deepseek_v3", CT("nvfp4-pack-quantized"), NVFP4, 4,
+     16, 0, DTYPE_F8_E4M3, false, false, false},
 };
 
 #define NVFP4_FACTOR 0.0009765625f
@@ -164,12 +182,12 @@ static struct matrix random_matrix(const struct layout *l, int rows, int cols)
         random_floats(&f, 1);
         m.scales[i] =
             rounded((l->packer == FP8 ? 0.001f : 0.2f / (float)middle) * (1.5f + f), l->scales);
-        if (l->packer == MXFP4 || l->packer == MXFP4_DOT)
+        if (l->packer == MXFP4 || l->packer == MXFP4_DOT || l->scales == DTYPE_F8_E8M0)
             m.scales[i] = ldexpf(1, -4 - (int)random_below(3));
         if (is_nvfp4(l))
             m.scales[i] = f8_e4m3_to_f32((uint8_t)(0x50 + random_below(0x18))) * NVFP4_FACTOR;
         m.zeros[i] = l->packer == TERNARY ? 1
-                     : l->zeros           ? 1 + (int)random_below(((size_t)1 << l->bits) - 1)
+                     : l->zeros           ? (int)random_below((size_t)1 << l->bits)
                                           : middle;
     }
     for (int o = 0; o < rows; o++)
@@ -179,6 +197,8 @@ static struct matrix random_matrix(const struct layout *l, int rows, int cols)
             if (l->group < 0)
                 block = 0;
             m.scales[o * m.n_groups + g] = m.scales[block * m.n_groups + g];
+            if (l->group < 0)
+                m.zeros[o] = m.zeros[0];
         }
     for (int i = 0; i < cols; i++)
         m.group_of[i] = i / m.group;
@@ -227,7 +247,9 @@ static void put_float(void *data, size_t i, float f, enum dtype type)
 {
     uint16_t h = type == DTYPE_F16 ? f32_to_f16(f) : f32_to_bf16(f);
 
-    if (type == DTYPE_F32)
+    if (type == DTYPE_F8_E8M0)
+        ((uint8_t *)data)[i] = (uint8_t)(f32_bits(f) >> 23);
+    else if (type == DTYPE_F32)
         memcpy((uint8_t *)data + 4 * i, &f, 4);
     else
         memcpy((uint8_t *)data + 2 * i, &h, 2);
@@ -293,6 +315,7 @@ static void put_awq(struct tiny *t, const struct matrix *m, const char *module)
 static void put_gptq(struct tiny *t, const struct matrix *m, const char *module)
 {
     int bits = m->l->bits, words = m->rows * bits / 32;
+    bool fields = !m->l->v2 && 32 % bits != 0;
     uint32_t *q = memory((size_t)(m->cols * bits / 32 * m->rows), 4);
     uint32_t *z = memory((size_t)(m->n_groups * words), 4);
 
@@ -301,12 +324,16 @@ static void put_gptq(struct tiny *t, const struct matrix *m, const char *module)
             put_bits(q + o, (size_t)m->rows, i * bits, bits, (unsigned)m->codes[o * m->cols + i]);
         for (int g = 0; g < m->n_groups; g++)
             put_bits(z + g * words, 1, o * bits, bits,
-                     (unsigned)(m->zeros[o * m->n_groups + g] - (m->l->v2 ? 0 : 1)));
+                     (unsigned)(m->zeros[o * m->n_groups + g] - (fields ? 1 : 0)));
     }
+    for (int i = 0; !m->l->v2 && !fields && i < m->n_groups * words; i++)
+        z[i] -= UINT32_MAX / ((1u << bits) - 1); /* from all of a word at once */
     tiny_put(t, module, ".qweight", DTYPE_I32, 0, m->cols * bits / 32, m->rows, q);
     tiny_put(t, module, ".qzeros", DTYPE_I32, 0, m->n_groups, words, z);
     put_scales(t, m, module, ".scales", true);
     put_order(t, m, module);
+    if (strcmp(m->l->family, "llama") == 0) /* zeros, as AutoGPTQ wrote them */
+        tiny_put(t, module, ".bias", DTYPE_F16, 0, m->rows, 0, memory((size_t)m->rows, 2));
 }
 
 static void put_packed(struct tiny *t, const struct matrix *m, const char *module)
@@ -344,7 +371,9 @@ static void put_bytes(struct tiny *t, const struct matrix *m, const char *module
         z[i] = (int8_t)(m->zeros[i] - 128);
     tiny_put(t, module, ".weight", fp8 ? DTYPE_F8_E4M3 : DTYPE_I8, 0, m->rows, m->cols, q);
     put_scales(t, m, module, m->l->block > 1 ? ".weight_scale_inv" : ".weight_scale", false);
-    if (m->l->zeros)
+    if (m->l->zeros && m->l->group < 0)
+        tiny_put(t, module, ".weight_zero_point", DTYPE_I8, 0, 1, 0, z);
+    else if (m->l->zeros)
         tiny_put(t, module, ".weight_zero_point", DTYPE_I8, 0, m->rows, m->n_groups, z);
     else
         free(z);
@@ -668,6 +697,7 @@ static void test_methods(void **state)
         {"{\"quant_method\": \"torchao\"}", "\"torchao\""},
         {"{\"quant_method\": \"awq\", \"version\": \"gemv\"}", "\"awq gemv\""},
         {"{\"quant_method\": \"gptq\", \"checkpoint_format\": \"marlin\"}", "\"gptq marlin\""},
+        {"{\"quant_method\": \"gptq\", \"format\": \"gptq_p\"}", "\"gptq gptq_p\""},
         {"{\"quant_method\": \"modelopt\", \"quant_algo\": \"W4A16_AWQ\"}",
          "\"modelopt W4A16_AWQ\""},
         {CT("marlin-24"), "\"compressed-tensors marlin-24\""},

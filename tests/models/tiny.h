@@ -115,6 +115,15 @@ static const struct tiny_row tiny_qwen3_moe[] = {
     {NULL, 0, 0, 0},
 };
 
+/* Attends to latents of 32. */
+static const struct tiny_row tiny_deepseek_v3[] = {
+    {"model.layers.%d.self_attn.q_proj", 2 * TINY_HEADS *TINY_HEAD, TINY_HIDDEN, 0},
+    {"model.layers.%d.self_attn.kv_a_proj_with_mqa", 32 + TINY_HEAD, TINY_HIDDEN, 0},
+    {"model.layers.%d.self_attn.kv_a_layernorm", 32, 0, 0},
+    {"model.layers.%d.self_attn.kv_b_proj", 2 * TINY_HEADS *TINY_HEAD, 32, 0},
+    {NULL, 0, 0, 0},
+};
+
 #include "tiny_states.h"
 
 #include "tiny_deltas.h"
@@ -269,6 +278,15 @@ static const struct tiny_family tiny_families[] = {
                           "\"full_attention_interval\": 2, \"partial_rotary_factor\": 0.5, "
                           "\"shared_expert_intermediate_size\": 32"),
      {tiny_normed, tiny_qwen3_next, tiny_qwen3_moe},
+     0},
+    {"deepseek_v3",
+     TINY_CONFIG("deepseek_v3",
+                 ", \"tie_word_embeddings\": false, \"q_lora_rank\": null, \"kv_lora_rank\": 32, "
+                 "\"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 8, \"v_head_dim\": 8, "
+                 "\"n_routed_experts\": 4, \"num_experts_per_tok\": 2, "
+                 "\"n_shared_experts\": null, \"moe_intermediate_size\": 32, "
+                 "\"first_k_dense_replace\": 2"),
+     {tiny_common, tiny_deepseek_v3, tiny_mlp, tiny_head},
      0},
     {"kimi_k3",
      TINY_CONFIG("kimi_k3",
