@@ -341,26 +341,32 @@ int set_quantised(const struct binder *b, struct weight *w, const struct piece *
     return weight_check(w, q->name, b->err) || check_entry(b, w, q) ? -1 : 0;
 }
 
-int set_dense(const struct binder *b, struct weight *w, const struct piece *p,
-              const struct nn_slot *s, int expert)
+int read_dense(const struct binder *b, struct weight *w, const struct checkpoint_tensor *t)
 {
-    const struct checkpoint_tensor *t = p->part[PART_WEIGHT];
-
     switch (t->type) {
     case DTYPE_F32:
         w->format = WEIGHT_F32;
-        break;
+        return 0;
     case DTYPE_F16:
         w->format = WEIGHT_F16;
-        break;
+        return 0;
     case DTYPE_BF16:
         w->format = WEIGHT_BF16;
-        break;
+        return 0;
     default:
         return fail(b->err, CLM_ERR_UNSUPPORTED,
                     "%s: tensor %s is %s; clm reads F32, F16, BF16 and MLX quantised matrices",
                     b->path, t->name, dtype_name(t->type));
     }
+}
+
+int set_dense(const struct binder *b, struct weight *w, const struct piece *p,
+              const struct nn_slot *s, int expert)
+{
+    const struct checkpoint_tensor *t = p->part[PART_WEIGHT];
+
+    if (read_dense(b, w, t))
+        return -1;
     w->data = binder_rows(b, t, p, s, expert, s->n_in);
     return w->data ? 0 : -1;
 }
@@ -371,6 +377,8 @@ static int set_one(struct binder *b, struct weight *w, const struct piece *p,
 {
     if (p->turned)
         return set_turned(b, w, p, s);
+    if (is_normed_head(b->m->spec, s, p))
+        return set_normed(b, w, p, s);
     if (is_packed(p))
         return set_packed(b, w, p, s, expert);
     if (is_fp8(p))

@@ -230,14 +230,12 @@ static int open_files(struct model *m, const char *path, const struct log *log, 
 
 enum { NORM_ROWS = 256 }; /* of the head at a time */
 
-/* 1 / (length + 1e-7) of each column of the head, or of each row of one that is not quantised. */
+/* 1 / (length + 1e-7) of each column of a head that stays as it is: quantised, or the embedding. */
 static int norm_head(struct model *m, clm_error *err)
 {
     const struct weight *w = &m->nn->lm_head.w;
-    bool dense = w->format == WEIGHT_F32 || w->format == WEIGHT_F16 || w->format == WEIGHT_BF16;
-    bool by_row = m->spec->head_rows_normed && dense;
-    int n = m->spec->head_normed || by_row ? w->n_in : 0, n_sums = by_row ? w->n_out : n;
-    float *sums = n ? arena_array(m->memory, float, n_sums) : NULL;
+    int n = m->spec->head_normed && !m->head_divided ? w->n_in : 0;
+    float *sums = n ? arena_array(m->memory, float, n) : NULL;
     device *d = nn_part_of(m->nn, -1, ROLE_LM_HEAD)->dev;
     void *ids, *rows, *scale;
     float *host;
@@ -247,7 +245,7 @@ static int norm_head(struct model *m, clm_error *err)
         return 0;
     ids = d->ops->alloc(d, sizeof numbers, err);
     rows = ids ? d->ops->alloc(d, (size_t)NORM_ROWS * (size_t)n * sizeof(float), err) : NULL;
-    scale = rows ? model_alloc(m, d, (size_t)n_sums * sizeof(float), err) : NULL;
+    scale = rows ? model_alloc(m, d, (size_t)n * sizeof(float), err) : NULL;
     host = mem_alloc((size_t)NORM_ROWS * (size_t)n * sizeof(float));
     for (int first = 0; scale && host && sums && first < w->n_out; first += NORM_ROWS) {
         int count = w->n_out - first < NORM_ROWS ? w->n_out - first : NORM_ROWS;
@@ -259,20 +257,18 @@ static int norm_head(struct model *m, clm_error *err)
         d->ops->embed(d, &part, w, ids, 1);
         d->ops->download(d, host, rows, (size_t)count * (size_t)n * sizeof(float));
         for (int i = 0; i < count * n; i++)
-            sums[by_row ? first + i / n : i % n] += host[i] * host[i];
+            sums[i % n] += host[i] * host[i];
     }
-    for (int i = 0; sums && i < n_sums; i++)
+    for (int i = 0; sums && i < n; i++)
         sums[i] = 1 / (sqrtf(sums[i]) + 1e-7f);
     if (scale && host && sums) {
-        d->ops->upload(d, scale, sums, (size_t)n_sums * sizeof(float));
-        *(by_row ? &m->nn->logit_scales : &m->nn->head_scale) = scale;
+        d->ops->upload(d, scale, sums, (size_t)n * sizeof(float));
+        m->nn->head_scale = scale;
     }
     mem_free(host);
     d->ops->free(d, rows);
     d->ops->free(d, ids);
-    return m->nn->head_scale || m->nn->logit_scales
-               ? 0
-               : fail(err, CLM_ERR_NOMEM, "norms of the head: no memory");
+    return m->nn->head_scale ? 0 : fail(err, CLM_ERR_NOMEM, "norms of the head: no memory");
 }
 
 /* What a gate of the residual says of the old state and of what is new. */

@@ -23,6 +23,7 @@ struct model {
     checkpoint *adapter;                     /* its tensors; NULL: none */
     const char *adapter_path, *adapter_kind; /* "lora", "dora" or "full" */
     int n_adapted;                           /* places to which it adds */
+    bool head_divided;                       /* by its lengths, in memory of its own */
     struct spec *spec;
     struct nn_model *nn;
     /* Where several devices compute it together: what each has; nn is in host memory then and

@@ -100,6 +100,14 @@ int set_dense(const struct binder *b, struct weight *w, const struct piece *p,
               const struct nn_slot *s, int expert);
 int set_turned(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s);
 
+/* The format of numbers as a tensor holds them; -1 with the error where it is of another type. */
+int read_dense(const struct binder *b, struct weight *w, const struct checkpoint_tensor *t);
+
+/* models/normed.c: the head, not quantised, where its rows or columns are divided by their lengths.
+ */
+bool is_normed_head(const struct spec *s, const struct nn_slot *slot, const struct piece *p);
+int set_normed(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s);
+
 /* models/bind.c: take a tensor of the checkpoint or the adapter to the place that is its. */
 int binder_lead(struct binder *b, const struct checkpoint_tensor *t, struct tensor_place place);
 

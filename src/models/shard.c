@@ -349,11 +349,7 @@ static int share_head(struct shard *s)
     if (spec->tie_word_embeddings)
         s->nn->lm_head.w = weight_rows(&s->nn->embed_tokens.w, logits.first, logits.n);
     return share_vector(s, &s->nn->head_scale, whole->head_scale, 1, (size_t)spec->hidden_size,
-                        &all) ||
-                   share_vector(s, &s->nn->logit_scales, whole->logit_scales, 1,
-                                (size_t)spec->vocab_size, &rows)
-               ? -1
-               : 0;
+                        &all);
 }
 
 static int fill_shard(struct shard *s)

@@ -256,8 +256,6 @@ static tensor *head(pass *p, const tensor *x, const int32_t *logit_rows, int n_l
     if (!p->failed && p->model->head_scale)
         p->ops->scale_columns(p->dev, last, p->model->head_scale);
     logits = nn_linear(p, &p->model->lm_head, last);
-    if (!p->failed && p->model->logit_scales)
-        p->ops->scale_columns(p->dev, logits, p->model->logit_scales);
     if (!p->failed && p->model->spec->logit_scale != 1)
         p->ops->scale(p->dev, logits, p->model->spec->logit_scale);
     if (!p->failed && p->model->logit_gain)

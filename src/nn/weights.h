@@ -313,9 +313,7 @@ struct nn_model {
     struct nn_experts altup_in, altup_out;       /* [altup.n - 1] of [hidden_size, hidden_size] */
     const float *head_bias;                      /* [vocab_size] of a tied head, or NULL */
     const float *logit_gain;                     /* one number, or NULL */
-    const float
-        *logit_scales;       /* [vocab_size] of head_rows_normed: 1 / length of each row; or NULL */
-    const float *head_scale; /* [hidden_size] of spec->head_normed: 1 / length of each column */
+    const float *head_scale;                     /* [hidden_size]: x is multiplied by it; or NULL */
     struct nn_layer *layers;
     struct nn_rope *ropes;
     int n_ropes;
