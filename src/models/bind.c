@@ -6,6 +6,7 @@
  */
 #include "models/bind.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "models/adapt.h"
@@ -117,11 +118,35 @@ static int slot_of(const struct binder *b, const struct tensor_place *place, int
     return slot;
 }
 
-/* Some stacks lie either way: Qwen3-VL's are published [experts, n_in, rows], and written by
- * transformers 5 as any other. */
-static bool lies_turned(const struct checkpoint_tensor *t, const struct nn_slot *s)
+/* The other stack of the same experts: down_proj of gate_up_proj, or the reverse. NULL: none. */
+static const struct checkpoint_tensor *other_stack(const struct binder *b,
+                                                   const struct checkpoint_tensor *t, bool *is_down)
 {
-    return !(t->n_dims == 3 && t->shape[2] == s->n_in && t->shape[1] != s->n_in);
+    const char *dot = strrchr(t->name, '.');
+    int n = dot ? (int)(dot + 1 - t->name) : 0;
+    char name[512];
+
+    *is_down = dot && strcmp(dot, ".gate_up_proj") == 0;
+    if (!dot || (!*is_down && strcmp(dot, ".down_proj") != 0))
+        return NULL;
+    snprintf(name, sizeof name, "%.*s%s", n, t->name, *is_down ? "down_proj" : "gate_up_proj");
+    return checkpoint_find(b->m->weights, name);
+}
+
+/* Some stacks lie either way: Qwen3-VL's are published [experts, n_in, rows], and written by
+ * transformers 5 as any other. A square one lies as the other of its experts does. */
+static bool lies_turned(const struct binder *b, const struct checkpoint_tensor *t,
+                        const struct nn_slot *s)
+{
+    const struct checkpoint_tensor *other;
+    bool is_down;
+
+    if (t->n_dims != 3 || t->shape[2] != s->n_in)
+        return true;
+    if (t->shape[1] != s->n_in)
+        return false;
+    other = other_stack(b, t, &is_down);
+    return !other || other->n_dims != 3 || other->shape[is_down ? 1 : 2] != s->n_in;
 }
 
 /* The tensor goes to one place. */
@@ -153,7 +178,7 @@ static int reach(struct binder *b, const struct checkpoint_tensor *t,
         rows = *piece; /* a bias of its own says nothing of how the weight lies */
     memcpy(rows.part, piece->part, sizeof rows.part);
     rows.transposed = place->part == PART_WEIGHT || is_addition(place->part)
-                          ? place->to.transposed && lies_turned(t, &b->slots[slot])
+                          ? place->to.transposed && lies_turned(b, t, &b->slots[slot])
                           : piece->transposed;
     *piece = rows;
     piece->part[place->part] = t;
