@@ -126,9 +126,15 @@ static int falcon_h1_spec(struct spec *s, config *c, arena *a)
     return 0;
 }
 
-/* As mlx-lm has it: filters [channels, width, 1], not [channels, 1, width]. */
-static bool is_converted(const checkpoint *c)
+/* As mlx-lm has it: filters [channels, width, 1], not [channels, 1, width]. Those of width 1 do not
+ * tell, and mlx-lm takes them for converted and leaves the weights: they are what the one who wrote
+ * config.json takes them for. */
+static bool is_converted(const struct spec *s, const checkpoint *c)
 {
+    const struct branch_spec *b = s->layers[0].branches;
+
+    if (b[0].mamba2.conv_width == 1)
+        return b[1].attention.v_scale != 0;
     for (size_t i = 0; i < checkpoint_count(c); i++) {
         const struct checkpoint_tensor *t = checkpoint_at(c, i);
 
@@ -140,7 +146,7 @@ static bool is_converted(const checkpoint *c)
 
 static void falcon_h1_adapt(struct spec *s, const checkpoint *c)
 {
-    if (!is_converted(c))
+    if (!is_converted(s, c))
         return;
     s->logit_scale =
         s->tie_word_embeddings && s->embed_scale != 0 ? s->logit_scale / s->embed_scale : 1;
