@@ -34,7 +34,8 @@ static int klear_spec(struct spec *s, config *c, arena *a)
     if (config_common(s, c, false, a))
         return -1;
     s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
-    attention = config_attention(c, s, 10000, a);
+    attention = config_attention_plain(c, s);
+    attention.rope = config_rope_parameters(c, attention.head_dim, 10000, false, a);
     attention.q_norm = attention.k_norm = norm;
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {

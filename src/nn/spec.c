@@ -270,17 +270,18 @@ static int check_pooled(const struct spec *s, int layer, const struct pooled_spe
     if (check_range(layer, "num_attention_heads", p->n_heads, 1, MAX_HEADS, err) ||
         check_range(layer, "head_dim", p->head_dim, 1, MAX_HEAD_DIM, err) ||
         check_range(layer, "q_lora_rank", p->q_rank, 1, MAX_SIZE, err) ||
-        check_range(layer, "o_groups", p->n_groups, 1, p->n_heads, err) ||
+        check_range(layer, "o_groups", p->n_groups, 1, MAX_HEADS, err) ||
         check_range(layer, "o_lora_rank", p->o_rank, 1, MAX_SIZE / p->n_groups, err) ||
         check_range(layer, "sliding_window", p->window, 1, INT32_MAX, err) ||
         check_range(layer, "compress_ratios", p->ratio, 0, 1 << 16, err) ||
         check_range(layer, "the layer whose keys it reads", p->keys_of, 0, layer + 1, err) ||
         check_range(layer, "the layer whose index it reads", p->index_of, 0, layer + 1, err))
         return -1;
-    if (p->n_heads % p->n_groups)
+    if (p->n_heads * p->head_dim % p->n_groups)
         return fail(err, CLM_ERR_FORMAT,
-                    "num_attention_heads %d of layer %d is no multiple of o_groups %d", p->n_heads,
-                    layer, p->n_groups);
+                    "num_attention_heads %d of layer %d, of head_dim %d, cannot be cut into "
+                    "o_groups %d",
+                    p->n_heads, layer, p->head_dim, p->n_groups);
     if (check_rope(layer, &p->rope, p->head_dim, err) || check_norm(layer, &p->norm, err) ||
         check_pools(s, layer, p->ratio, p->keys_of, err) ||
         check_pools(s, layer, p->ratio, p->index_of, err))
