@@ -3,6 +3,7 @@
 #ifndef HASHED_H
 #define HASHED_H
 
+#include "base/number.h"
 #include "tiny_run.h"
 
 /* Bytes hashed from the name and the place: of vectors that are weights 0.5 to 1.5, of others -1 to
@@ -25,7 +26,20 @@ static inline void hashed_fill(float *out, size_t n, const char *name, bool vect
     }
 }
 
-/* "name:3:4 name:5", in two parts: a file of the temporary folder with tensors of these shapes. */
+/* Numbers that bf16 holds as they are, in its form. */
+static inline void hashed_halve(struct checkpoint_tensor *t)
+{
+    uint16_t *to = (uint16_t *)(uintptr_t)t->data;
+
+    assert_true(t->n_dims > 1);
+    t->type = DTYPE_BF16;
+    t->size /= 2;
+    for (size_t i = 0; i < t->size / 2; i++)
+        to[i] = f32_to_bf16(((const float *)t->data)[i]);
+}
+
+/* "name:3:4 name:5 name:2:3:bf16", in two parts: a file of the temporary folder with tensors of
+ * these shapes. */
 static inline void hashed_write(const char *const tensors[2], const char *file)
 {
     static struct checkpoint_tensor t[256];
@@ -37,8 +51,11 @@ static inline void hashed_write(const char *const tensors[2], const char *file)
     for (char *one; (one = strtok_r(rest, " ", &rest)); n++) {
         char *at = strchr(one, ':');
         size_t numbers = 1;
+        bool half = at && strcmp(strrchr(at, ':'), ":bf16") == 0;
 
         assert_true(n < COUNT(t) && at);
+        if (half)
+            *strrchr(at, ':') = '\0';
         *at = '\0';
         t[n] = (struct checkpoint_tensor){.name = one, .type = DTYPE_F32};
         while (at) {
@@ -51,6 +68,8 @@ static inline void hashed_write(const char *const tensors[2], const char *file)
         t[n].size = numbers * sizeof(float);
         t[n].data = memory(numbers, sizeof(float));
         hashed_fill((float *)(uintptr_t)t[n].data, numbers, one, t[n].n_dims == 1);
+        if (half)
+            hashed_halve(&t[n]);
     }
     CHECK(safetensors_write(temporary_path(file), t, n, NULL, 0, &err) == 0, "%s", err.message);
     for (size_t i = 0; i < n; i++)

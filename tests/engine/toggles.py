@@ -200,6 +200,19 @@ CASES = [
     ("laguna", {"attention_bias": True}),
     ("laguna", {"gating": "per-element"}),
     ("bailing_hybrid", {"attention_bias": True}),
+    ("gpt_oss", {"num_hidden_layers": 3, "layer_types": GONE}),
+    ("granitemoehybrid", {"num_local_experts": 1, "num_experts_per_tok": 1}),
+    ("granitemoehybrid", {"num_local_experts": 0}),
+    ("granitemoehybrid", {"tie_word_embeddings": GONE}),
+    ("bitnet", {"tie_word_embeddings": GONE}),
+    ("glm", {"tie_word_embeddings": GONE}),
+    ("granite", {"tie_word_embeddings": GONE}),
+    ("jamba", {"tie_word_embeddings": GONE}),
+    ("falcon_h1", {"mamba_d_conv": 1, "embedding_multiplier": 2.0, "key_multiplier": 0.4, "lm_head_multiplier": 0.5,
+                   "attention_in_multiplier": 1.5, "mlp_multipliers": [0.9, 0.6], "ssm_in_multiplier": 1.2,
+                   "ssm_multipliers": [0.3, 0.5, 0.7, 0.9, 1.2], "ssm_out_multiplier": 0.8}),
+    ("qwen3_vl_moe", {"text_config": CONFIGS["qwen3_vl_moe"]["text_config"] | {"moe_intermediate_size": 16}}),
+    ("qwen3_vl_moe", {"text_config": CONFIGS["qwen3_vl_moe"]["text_config"] | {"moe_intermediate_size": 32}}),
 ]
 
 

@@ -56,7 +56,32 @@ CASES = [
     ("helium", {"head_dim": 6}),
     ("gemma3_text", {"tie_word_embeddings": True}),
     ("glm4", {"tie_word_embeddings": True}),
+    ("deepseek_v41", {"num_attention_heads": 6, "o_groups": 4}),
+    ("granitemoehybrid", {"num_local_experts": 1, "num_experts_per_tok": 1}),
+    ("granitemoehybrid", {"num_local_experts": GONE}),
+    ("Klear", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
+    ("baichuan_m1", {}),
+    ("bailing_moe_v1", {}),
+    ("qwen3_vl_moe", {"text_config": {"hidden_size": 16, "moe_intermediate_size": 8}}),
+    ("qwen3_vl_moe", {"text_config": {"hidden_size": 16, "moe_intermediate_size": 16}}),
 ]
+HALVES = {"baichuan_m1": {"lm_head.weight"}, "bailing_moe_v1": {"lm_head.weight"}}  # tensors of bf16
+
+
+def published(fixture, shapes):
+    """Names and shapes as the original checkpoint has them, where it is about these."""
+    if fixture != "qwen3_vl_moe":
+        return shapes
+    out = {}
+    for name, shape in shapes.items():
+        name = name.replace("language_model.model.", "model.language_model.").replace("language_model.lm_head", "lm_head")
+        if "switch_mlp.up_proj" in name:
+            continue
+        if "switch_mlp" in name:
+            name = name.replace("switch_mlp.gate_proj.weight", "experts.gate_up_proj").replace("switch_mlp.down_proj.weight", "experts.down_proj")
+            shape = (shape[0], shape[2], shape[1] * (2 if "gate_up" in name else 1))
+        out[name] = shape
+    return out
 
 
 def changed(config, change):
@@ -74,16 +99,19 @@ def case(goldens, fixture, change):
     config = changed(json.loads((goldens / "models" / fixture / "config.json").read_text()), change)
     kind, args = utils._get_classes(config)
     shapes = {n: tuple(p.shape) for n, p in tree_flatten(kind(args.from_dict(config)).parameters())}
+    shapes = published(fixture, shapes)
+    halves = HALVES.get(fixture, ())
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
         (path / "config.json").write_text(json.dumps(config))
         mx.save_safetensors(str(path / "model.safetensors"),
-                            {n: mx.array(value(n, s).astype(np.float32)).reshape(s) for n, s in shapes.items()})
+                            {n: mx.array(value(n, s).astype(np.float32)).reshape(s).astype(mx.bfloat16 if n in halves else mx.float32)
+                             for n, s in shapes.items()})
         model, _ = utils.load_model(path)
         logits = np.array(model(mx.array([TOKENS]), cache=make_prompt_cache(model)).astype(mx.float32)[0, -1])
     text = json.dumps({k: v for k, v in config.items() if k not in LEFT_OUT}, separators=(",", ":"))
     return "    {%s,\n     %s,\n     {%s},\n     {%s}},\n" % (
-        json.dumps(f"{fixture} {json.dumps(change)}"), json.dumps(text), strings(listed({n: s or (1,) for n, s in shapes.items()})), floats(logits))
+        json.dumps(f"{fixture} {json.dumps(change)}"), json.dumps(text), strings(listed({n: (s or (1,)) + (("bf16",) if n in halves else ()) for n, s in shapes.items()})), floats(logits))
 
 
 mx.set_default_device(mx.cpu)
