@@ -14,11 +14,11 @@ LONG = "the cat and the dog and " * 150  # some 900 tokens
 
 
 def wait_for_handler(process):
-    """Until the process catches Ctrl-C, as Linux tells; elsewhere a while."""
+    """Until the process catches Ctrl-C or is at its end, as Linux tells; elsewhere a while."""
     status = pathlib.Path("/proc/%d/status" % process.pid)
     if not status.exists():
         return time.sleep(2)
-    while not int(re.search(r"SigCgt:\s*(\w+)", status.read_text()).group(1), 16) >> 1 & 1:
+    while process.poll() is None and not int(re.search(r"SigCgt:\s*(\w+)", status.read_text()).group(1), 16) >> 1 & 1:
         time.sleep(0.01)
 
 
