@@ -67,6 +67,16 @@ int binder_unused(const struct binder *b, const struct checkpoint_tensor *t)
                 b->path, t->name, b->m->spec->model_type);
 }
 
+bool is_zero(const struct checkpoint_tensor *t)
+{
+    const uint8_t *data = t->data;
+
+    for (size_t i = 0; i < t->size; i++)
+        if (data[i] != 0)
+            return false;
+    return true;
+}
+
 /* The tensor that is already where the part of a slot would go: that of the same expert, the stack
  * of all, or, for a stack, that of any. */
 static const struct checkpoint_tensor *rival(const struct binder *b, int slot, int expert, int part)
@@ -267,6 +277,8 @@ static int reach_latent(struct binder *b, const struct checkpoint_tensor *t,
     const struct mla_spec *s;
     int64_t rows;
 
+    if (place.part == PART_BIAS && is_zero(t))
+        return 0;
     if (slot < 0 || place.part == PART_BIAS)
         return binder_unused(b, t);
     s = &b->m->spec->layers[place.layer].branches[place.to.branch].mla;

@@ -98,6 +98,7 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
     struct mlp_spec mlp = {.gated = true,
                            .activation = config_activation(c, "hidden_act", ACT_SILU)};
     bool sparse = config_has(c, "n_routed_experts");
+    bool later = kind == MISTRAL4 && config_has(c, "rope_parameters");
     struct moe_spec moe = {0};
     struct mla_spec mla;
 
@@ -108,7 +109,7 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
     if (config_common(s, c, false, a))
         return -1;
     s->tie_by_file = true; /* mlx-lm reads the head there is */
-    mla = config_mla(c, 10000, a);
+    mla = config_mla(c, later && !config_by_transformers(c) ? 100000 : 10000, a);
     check_head_dim(c, &mla);
     if (kind == V2 && !config_by_transformers(c) && config_has(c, "rope_scaling") &&
         mla.rope.kind != ROPE_YARN)

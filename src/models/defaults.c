@@ -126,6 +126,7 @@ static const struct {
                    "\"num_hidden_layers\": 32, \"num_attention_heads\": 32}"},
         {"phixtral",
          "{\"num_vocab\": 51200, \"model_dim\": 2560, \"num_heads\": 32, \"num_layers\": 32}"},
+        {"pixtral", "{\"num_attention_heads\": 32}"},
         {"plamo2", "{\"hidden_size\": 4096, \"num_hidden_layers\": 32, \"intermediate_size\": "
                    "13312, \"vocab_size\": 32000}"},
         {"plamo3",

@@ -511,15 +511,7 @@ static int set_vector(struct binder *b, const struct nn_slot *s, const struct pi
 /* AutoGPTQ gave every matrix a bias, of zeros where the model has none. */
 static bool adds_nothing(const struct piece *p)
 {
-    const struct checkpoint_tensor *t = p->part[PART_BIAS];
-    const uint8_t *data = t->data;
-
-    if (!p->part[PART_WEIGHT] || !is_packed(p))
-        return false;
-    for (size_t i = 0; i < t->size; i++)
-        if (data[i] != 0)
-            return false;
-    return true;
+    return p->part[PART_WEIGHT] && is_packed(p) && is_zero(p->part[PART_BIAS]);
 }
 
 /* No tensor may have reached a place that has no use for it. */

@@ -88,6 +88,9 @@ static struct index_spec read_index(config *c, const struct attention_spec *at,
     if (index.topk < 1 || index.block_size < 1)
         config_fail(c, "index_topk_blocks", "%d blocks of %d keys; both must be positive",
                     index.topk, index.block_size);
+    if (index.local_blocks > index.topk)
+        config_fail(c, "index_local_blocks", "%d of them are more than the %d blocks to be chosen",
+                    index.local_blocks, index.topk);
     if (index.rope.dims > index.dim)
         index.rope.dims = index.dim;
     return index;

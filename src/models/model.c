@@ -184,8 +184,10 @@ static int describe(struct model *m, struct adapter *adapter, clm_error *err)
         return -1;
     if (m->weights && check_experts(m, err))
         return -1;
-    /* The whole's key decides in transformers, which keeps no head that is tied. */
-    if (config_kind(m->config, "text_config") == CONFIG_OBJECT && config_by_transformers(m->config))
+    /* The whole's key decides in transformers, which keeps no head that is tied, and none in
+     * mlx-lm's Pixtral. */
+    if (config_kind(m->config, "text_config") == CONFIG_OBJECT &&
+        (config_by_transformers(m->config) || strcmp(m->spec->model_type, "pixtral") == 0))
         m->spec->tie_by_file = true;
     if (m->spec->tie_by_file && m->weights)
         m->spec->tie_word_embeddings = !checkpoint_has_head(m->family, m->weights);

@@ -54,6 +54,8 @@ struct binder {
 /* The error that a tensor has no place; 0 for one without numbers, which needs none. */
 int binder_unused(const struct binder *b, const struct checkpoint_tensor *t);
 
+bool is_zero(const struct checkpoint_tensor *t);
+
 int binder_pool(struct binder *b); /* opens it; -1 with the error */
 
 /**
