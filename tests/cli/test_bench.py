@@ -39,8 +39,9 @@ class Bench(Case):
                         "flops_per_token"):
                 self.assertGreater(row[key], 0, key)
             self.assertGreaterEqual(row["deviation"], 0)
-            self.assertAlmostEqual(row["read_fraction"], row["tokens_per_second"] *
-                                   row["bytes_per_token"] / row["read_bytes_per_second"], 3)
+            # Six digits of each, however slow the machine is while one of them is measured.
+            self.assertAlmostEqual(row["tokens_per_second"] * row["bytes_per_token"] / row["read_bytes_per_second"] /
+                                   row["read_fraction"], 1, 4)
             self.assertEqual(row["samples"], sorted(row["samples"]))
             self.assertAlmostEqual(sum(row["samples"]) / 2 / row["tokens_per_second"], 1, 4)
         # Weights, tied head included, and half of the four tokens' cache: 8 layers, keys and values,

@@ -63,17 +63,18 @@ double cpu_read_speed(device *dev, const void *data, size_t size)
 static double measure_read(struct cpu_device *d)
 {
     uint8_t *data = mem_alloc_aligned(READ_SIZE), *window = data;
-    double best = 0;
+    double best = 0, begin;
 
     if (!data)
         return 0;
     thread_pool_run(d->pool, touch, data);
-    for (double begin = clock_seconds(); clock_seconds() - begin < SECONDS;) {
+    begin = clock_seconds();
+    do { /* once, even where the machine stands still for as long */
         double speed = cpu_read_speed(&d->base, window, WINDOW);
 
         best = speed > best ? speed : best;
         window = window == data ? data + WINDOW : data;
-    }
+    } while (clock_seconds() - begin < SECONDS);
     mem_free_aligned(data);
     return best;
 }
