@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -14,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MODEL = ROOT / "models" / "storyteller-4bit"
 CLM = None
 # For what ends by itself; one that hangs is to be told from one on a machine that is busy or stands still.
-PATIENCE = 300
+PATIENCE = 900
 
 
 def main():
@@ -23,6 +24,10 @@ def main():
     if len(sys.argv) < 2:
         sys.exit("usage: %s CLM [unittest arguments]" % sys.argv[0])
     CLM = os.path.abspath(sys.argv.pop(1))
+    # In the background of a shell, and under nohup, they are ignored, and what is started ignores them too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     unittest.main(verbosity=1)
 
 
