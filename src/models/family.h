@@ -209,6 +209,9 @@ void config_require(config *c, const char *keys);
  * transformers, such a checkpoint gets that of transformers, others that of mlx-lm. */
 bool config_by_transformers(const config *c);
 
+/* models/names.c: whether the metadata of the tensors says that torch wrote them ("pt"). */
+bool checkpoint_by_torch(const checkpoint *c);
+
 /* models/qwen3_next.c, for those that store its weights in another way. */
 int qwen3_next_spec(struct spec *s, config *c, arena *a);
 void qwen3_next_adapt(struct spec *s, const checkpoint *c);

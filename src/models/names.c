@@ -263,3 +263,10 @@ const char *pattern_of(const struct family *f, int branch, enum weight_role role
     }
     return NULL;
 }
+
+bool checkpoint_by_torch(const checkpoint *c)
+{
+    const char *format = checkpoint_metadata(c, "format");
+
+    return format && strcmp(format, "pt") == 0;
+}

@@ -131,18 +131,28 @@ int qwen3_next_spec(struct spec *s, config *c, arena *a)
     return 0;
 }
 
-/* Files as published keep convolutions as [channels, 1, width], and hold w - 1 of most norms. */
-void qwen3_next_adapt(struct spec *s, const checkpoint *c)
+/* Files as published keep convolutions as [channels, 1, width], and hold w - 1 of most norms. Where
+ * no layer has a convolution, names of experts tell the two apart, else the one who wrote the file.
+ */
+static bool is_published(const checkpoint *c)
 {
-    bool published = false;
+    bool told = false;
 
-    for (size_t i = 0; i < checkpoint_count(c) && !published; i++) {
+    for (size_t i = 0; i < checkpoint_count(c); i++) {
         const struct checkpoint_tensor *t = checkpoint_at(c, i);
 
-        published =
-            strstr(t->name, "conv1d.weight") && t->n_dims > 0 && t->shape[t->n_dims - 1] != 1;
+        if (strstr(t->name, "conv1d.weight") && t->n_dims > 0)
+            return t->shape[t->n_dims - 1] != 1;
+        if (strstr(t->name, ".mlp.experts."))
+            return true;
+        told = told || strstr(t->name, ".mlp.switch_mlp.");
     }
-    if (!published)
+    return !told && checkpoint_by_torch(c);
+}
+
+void qwen3_next_adapt(struct spec *s, const checkpoint *c)
+{
+    if (!is_published(c))
         return;
     s->final_norm.offset = 1;
     for (int i = 0; i < s->n_layers; i++) {

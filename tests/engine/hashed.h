@@ -39,9 +39,11 @@ static inline void hashed_halve(struct checkpoint_tensor *t)
 }
 
 /* "name:3:4 name:5 name:2:3:bf16", in two parts: a file of the temporary folder with tensors of
- * these shapes. */
-static inline void hashed_write(const char *const tensors[2], const char *file)
+ * these shapes. format: what the metadata says, or NULL. */
+static inline void hashed_write_as(const char *const tensors[2], const char *file,
+                                   const char *format)
 {
+    const char *metadata[] = {"format", format};
     static struct checkpoint_tensor t[256];
     size_t size = strlen(tensors[0]) + (tensors[1] ? strlen(tensors[1]) : 0) + 2, n = 0;
     char *text = memory(size, 1), *rest = text;
@@ -71,10 +73,16 @@ static inline void hashed_write(const char *const tensors[2], const char *file)
         if (half)
             hashed_halve(&t[n]);
     }
-    CHECK(safetensors_write(temporary_path(file), t, n, NULL, 0, &err) == 0, "%s", err.message);
+    CHECK(safetensors_write(temporary_path(file), t, n, metadata, format != NULL, &err) == 0, "%s",
+          err.message);
     for (size_t i = 0; i < n; i++)
         free((void *)(uintptr_t)t[i].data);
     free(text);
+}
+
+static inline void hashed_write(const char *const tensors[2], const char *file)
+{
+    hashed_write_as(tensors, file, NULL);
 }
 
 /* The logits of one token against those that were recorded. */

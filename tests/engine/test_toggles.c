@@ -5,7 +5,7 @@
 #include "hashed.h"
 #include "toggles_mlx.h"
 
-static void check_toggle(const struct toggle *t, size_t number)
+static void check_toggle(const struct toggle *t, size_t number, const char *format)
 {
     static float got[COUNT(toggle_tokens) * COUNT(t->logits)];
     char folder[32], name[64];
@@ -17,7 +17,7 @@ static void check_toggle(const struct toggle *t, size_t number)
     snprintf(name, sizeof name, "%s/config.json", folder);
     temporary_write(name, t->config);
     snprintf(name, sizeof name, "%s/model.safetensors", folder);
-    hashed_write(t->tensors, name);
+    hashed_write_as(t->tensors, name, format);
     CHECK(rig_open(&r, temporary_path(folder), 1, true, &err) == 0, "%s: %s", t->name, err.message);
     assert_true((size_t)r.vocab_size <= COUNT(t->logits));
     seq = rig_sequence(&r);
@@ -32,9 +32,9 @@ static void test_toggles(void **state)
 {
     (void)state;
     for (size_t i = 0; i < COUNT(toggles); i++)
-        check_toggle(&toggles[i], i);
+        check_toggle(&toggles[i], i, "pt");
     for (size_t i = 0; i < COUNT(toggles_mlx); i++)
-        check_toggle(&toggles_mlx[i], COUNT(toggles) + i);
+        check_toggle(&toggles_mlx[i], COUNT(toggles) + i, "mlx");
 }
 
 int main(void)
