@@ -47,7 +47,7 @@ static void measure_columns(void *ctx, int64_t begin, int64_t end, int thread)
     (void)thread;
     for (int o = 0; o < n->from.n_out; o++)
         for (int64_t i = begin; i < end; i++) {
-            double f = number_at(&n->from, (size_t)o * (size_t)n->from.n_in + (size_t)i);
+            double f = (double)number_at(&n->from, (size_t)o * (size_t)n->from.n_in + (size_t)i);
 
             sums[i - begin] += f * f;
         }
@@ -66,7 +66,7 @@ static void divide_rows(void *ctx, int64_t begin, int64_t end, int thread)
         float length = 1;
 
         for (size_t i = 0; i < n_in && n->by_row; i++) {
-            double f = number_at(&n->from, o * n_in + i);
+            double f = (double)number_at(&n->from, o * n_in + i);
 
             sum += f * f;
         }
