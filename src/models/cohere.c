@@ -66,7 +66,7 @@ static const struct weight_rule cohere_weights[] = {
 
 const struct family family_cohere = {
     .name = "Command R",
-    .model_types = {"cohere", "cohere2"},
+    .model_types = {"cohere", "cohere2", "aya_vision", "cohere2_vision"},
     .spec = cohere_spec,
     .weights = cohere_weights,
 };

@@ -56,7 +56,7 @@ static int exaone4_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_exaone4 = {
     .name = "EXAONE 4",
-    .model_types = {"exaone4"},
+    .model_types = {"exaone4", "exaone4_5"},
     .spec = exaone4_spec,
     .weights = layout_post_norm,
 };

@@ -144,7 +144,7 @@ static const struct weight_rule gemma2_weights[] = {
 
 const struct family family_gemma = {
     .name = "Gemma",
-    .model_types = {"gemma"},
+    .model_types = {"gemma", "paligemma"},
     .spec = gemma_spec,
     .weights = gemma_weights,
 };

@@ -29,11 +29,17 @@ static int gpt_oss_spec(struct spec *s, config *c, arena *a)
             },
     };
     int window = config_window_size(c, "sliding_window", 128);
+    float limit = (float)config_float_or(c, "swiglu_limit", 7);
     struct attention_spec attention;
 
-    if (config_float_or(c, "swiglu_limit", 7) != 7 ||
-        config_float_or(c, "swiglu_alpha", 1.702) != 1.702)
-        return config_fail(c, "swiglu_limit", "a product clamped otherwise than at 7 with 1.702");
+    if (config_float_or(c, "swiglu_alpha", 1.702) != 1.702)
+        return config_fail(c, "swiglu_alpha", "a factor other than 1.702");
+    if (limit != 7) {
+        moe.expert.alpha = 1.702f;
+        moe.expert.limit = limit;
+    }
+    if (!(limit > 0))
+        return config_fail(c, "swiglu_limit", "it is %g; it must be positive", (double)limit);
     if (config_common(s, c, false, a))
         return -1;
     s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */

@@ -58,7 +58,8 @@ static int llama_spec(struct spec *s, config *c, arena *a)
 const struct family family_llama = {
     .name = "Llama, Mistral",
     .model_types = {"llama", "mistral", "pixtral", "llava", "xverse", "iquestcoder", "ministral",
-                    "cwm", "llava_next", "llava_onevision", "internvl"},
+                    "cwm", "llava_next", "llava_onevision", "internvl", "idefics3", "smolvlm",
+                    "voxtral"},
     .spec = llama_spec,
     .weights = layout_llama,
 };

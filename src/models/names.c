@@ -131,6 +131,7 @@ static const struct weight_prefix text_prefixes[] = {
     {"language_model.model.", "model."},
     {"model.language_model.", "model."},
     {"language_model.", ""},
+    {"model.text_model.", "model."},
     {NULL, NULL},
 };
 
@@ -149,6 +150,7 @@ static const struct weight_rule towers[] = {
     {"model.visual.**", IGNORE},
     {"model.multi_modal_projector.**", IGNORE},
     {"model.audio_tower.**", IGNORE},
+    {"model.connector.**", IGNORE},
     {"model.embed_vision.**", IGNORE},
     {"model.embed_audio.**", IGNORE},
     {NULL, IGNORE},
