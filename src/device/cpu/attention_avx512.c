@@ -75,21 +75,31 @@ INLINE __m512i rounded_strip(const float *from, int n, float scale)
     return (__m512i)_mm512_cvtne2ps_pbh(vf_mul(high, vf_set(scale)), vf_mul(low, vf_set(scale)));
 }
 
-/* To the second cache; one line after every few products, for of many at once the processor leaves
- * some out, and of few some too. */
+/* Rows that are read, and what is called to the second cache meanwhile: one line after every few
+ * products, for of many at once the processor leaves some out, and of few some too, so that each is
+ * called once more, SOON rows before it is read. With nothing to call for these are the rows
+ * themselves, which costs less than to ask. */
+struct calls {
+    const uint16_t *rows, *ahead, *soon;
+};
+
 INLINE void call_line(const uint16_t *p)
 {
     __builtin_prefetch(p, 0, 2);
 }
 
-/* The row SOON after row j of a stretch, or that of the next one, where there is one. */
-INLINE const uint16_t *row_soon(const struct cpu_stretch *part, const struct cpu_stretch *end,
-                                int j, int dim)
+/* From row j of a stretch on. */
+INLINE struct calls calls_of(const struct cpu_stretch *part, const struct cpu_stretch *end, int j,
+                             int dim, bool ahead)
 {
     const struct cpu_stretch *at = j + SOON < part->n ? part : part + 1;
     int row = j + SOON < part->n ? j + SOON : j + SOON - part->n;
+    const uint16_t *rows = (const uint16_t *)part->rows + (int64_t)j * dim;
 
-    return at < end && row < at->n ? (const uint16_t *)at->rows + (int64_t)row * dim : NULL;
+    return (struct calls){
+        .rows = rows,
+        .ahead = ahead && part->ahead ? (const uint16_t *)part->ahead + (int64_t)j * dim : rows,
+        .soon = at < end && row < at->n ? (const uint16_t *)at->rows + (int64_t)row * dim : rows};
 }
 
 /* --- Scores ---
@@ -143,16 +153,18 @@ INLINE vf add_neighbours(vf a, vf b)
                   _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(3, 1, 3, 1)));
 }
 
-/* n numbers of keys that are so many apart; ahead: as many lines as keys. */
-INLINE void score_strip(vf sums[FOUR][2], const uint16_t *q, const uint16_t *keys,
-                        const int64_t apart[EIGHT], int n, enum dtype type, const int rows,
-                        const uint16_t *ahead, const uint16_t *soon, __m512i *strange)
+/* n numbers of so many keys, EIGHT at most. */
+INLINE void score_strip(vf sums[FOUR][2], const uint16_t *q, struct calls at, int n_keys, int dim,
+                        int n, enum dtype type, const int rows, __m512i *strange)
 {
     __m512i k[2][FOUR];
 
 #pragma GCC unroll 8
-    for (int j = 0; j < EIGHT; j++)
-        k[j / FOUR][j % FOUR] = as_bf16(load_strip(keys + apart[j], n), type, strange);
+    for (int j = 0; j < EIGHT; j++) {
+        int64_t key = j < n_keys ? j : 0;
+
+        k[j / FOUR][j % FOUR] = as_bf16(load_strip(at.rows + key * dim, n), type, strange);
+    }
     exchange_pairs(k[0]);
     exchange_pairs(k[1]);
 #pragma GCC unroll 4
@@ -163,32 +175,32 @@ INLINE void score_strip(vf sums[FOUR][2], const uint16_t *q, const uint16_t *key
 
             sums[r][0] = multiply(sums[r][0], k[0][t], query);
             sums[r][1] = multiply(sums[r][1], k[1][t], query);
-            if (r % 2 == 0 && ahead)
-                call_line(ahead + (2 * t + r / 2) * STRIP);
-            if (r % 2 == (rows > 3) && soon)
-                call_line(soon + (2 * t + r / 2) * STRIP);
+            if (r % 2 == 0)
+                call_line(at.ahead + (2 * t + r / 2) * STRIP);
+            if (r % 2 == (rows > 3))
+                call_line(at.soon + (2 * t + r / 2) * STRIP);
         }
 }
 
-/* s[r, 0..7], as far as mask says. The strips of the rows ahead are called for line by line, in
- * memory's order. */
-INLINE void score_eight(float *s, int64_t lds, const uint16_t *q, const uint16_t *keys,
-                        const int64_t apart[EIGHT], __mmask8 mask, int dim, enum dtype type,
-                        const int rows, const uint16_t *ahead, const uint16_t *soon,
-                        __m512i *strange)
+/* s[r, 0..n_keys). Lines are called for in memory's order. */
+INLINE void score_eight(float *s, int64_t lds, const uint16_t *q, struct calls at, int n_keys,
+                        int dim, enum dtype type, const int rows, __m512i *strange)
 {
+    __mmask8 mask = (__mmask8)((1u << n_keys) - 1);
     vf sums[FOUR][2], scale = vf_set(type == DTYPE_F16 ? KEY_SCALE : 1);
     int i = 0;
 
 #pragma GCC unroll 4
     for (int r = 0; r < FOUR; r++)
         sums[r][0] = sums[r][1] = vf_set(0);
-    for (; i + STRIP <= dim; i += STRIP, q += TURNED)
-        score_strip(sums, q, keys + i, apart, STRIP, type, rows, ahead ? ahead + i * EIGHT : NULL,
-                    soon ? soon + i * EIGHT : NULL, strange);
+    for (; i + STRIP <= dim; i += STRIP, q += TURNED) {
+        score_strip(sums, q, at, n_keys, dim, STRIP, type, rows, strange);
+        at.rows += STRIP;
+        at.ahead += STRIP * EIGHT;
+        at.soon += STRIP * EIGHT;
+    }
     if (i < dim)
-        score_strip(sums, q, keys + i, apart, dim - i, type, rows, ahead ? ahead + i * EIGHT : NULL,
-                    soon ? soon + i * EIGHT : NULL, strange);
+        score_strip(sums, q, at, n_keys, dim, dim - i, type, rows, strange);
 #pragma GCC unroll 2
     for (int r = 0; r < rows; r += 2) {
         vf two = vf_mul(add_neighbours(add_halves(sums[r][0], sums[r][1]),
@@ -203,29 +215,19 @@ INLINE void score_eight(float *s, int64_t lds, const uint16_t *q, const uint16_t
 
 /* False where some number of the keys is not finite. */
 INLINE bool score_four(float *s, int64_t lds, const uint16_t *q, const struct cpu_stretch *part,
-                       const struct cpu_stretch *end, int dim, enum dtype type,
-                       const uint16_t *ahead, const int rows)
+                       const struct cpu_stretch *end, int dim, enum dtype type, bool ahead,
+                       const int rows)
 {
-    const uint16_t *keys = part->rows;
     __m512i strange = _mm512_setzero_si512();
-    int64_t apart[EIGHT];
     int j = 0;
 
     s += part->at;
-    for (int l = 0; l < EIGHT; l++)
-        apart[l] = (int64_t)l * dim;
-    for (; j + EIGHT <= part->n; j += EIGHT, keys += EIGHT * (int64_t)dim) {
-        score_eight(s + j, lds, q, keys, apart, 0xFF, dim, type, rows,
-                    ahead ? ahead + (int64_t)j * dim : NULL, row_soon(part, end, j, dim), &strange);
-    }
-    if (j < part->n) {
-        int left = part->n - j;
-
-        for (int l = left; l < EIGHT; l++)
-            apart[l] = 0;
-        score_eight(s + j, lds, q, keys, apart, (__mmask8)((1u << left) - 1), dim, type, rows,
-                    ahead ? ahead + (int64_t)j * dim : NULL, row_soon(part, end, j, dim), &strange);
-    }
+    for (; j + EIGHT <= part->n; j += EIGHT)
+        score_eight(s + j, lds, q, calls_of(part, end, j, dim, ahead), EIGHT, dim, type, rows,
+                    &strange);
+    if (j < part->n)
+        score_eight(s + j, lds, q, calls_of(part, end, j, dim, ahead), part->n - j, dim, type, rows,
+                    &strange);
     return !any_strange(strange);
 }
 
@@ -235,23 +237,57 @@ INLINE void score_stretch(float *s, int lds, const struct cpu_paired_queries *q,
                           enum dtype type)
 {
     int64_t four = (int64_t)(dim + STRIP - 1) / STRIP * TURNED;
-    const uint16_t *turned = q->turned, *ahead = part->ahead;
+    const uint16_t *turned = q->turned;
     int done = 0;
     bool finite = true;
 
-    for (; finite && q->n - done >= 3; done += FOUR, turned += four, ahead = NULL) {
+    for (; finite && q->n - done >= 3; done += FOUR, turned += four) {
         float *to = s + (int64_t)done * lds;
 
-        finite = q->n - done == 3 ? score_four(to, lds, turned, part, end, dim, type, ahead, 3)
-                                  : score_four(to, lds, turned, part, end, dim, type, ahead, FOUR);
+        finite = q->n - done == 3
+                     ? score_four(to, lds, turned, part, end, dim, type, done == 0, 3)
+                     : score_four(to, lds, turned, part, end, dim, type, done == 0, FOUR);
     }
     done = finite ? done : 0;
     if (done < q->n)
         scores(s + (int64_t)done * lds + part->at, lds, q->rows + (int64_t)done * q->ld, q->ld,
-               q->n - done, part->rows, part->n, dim, type, ahead);
+               q->n - done, part->rows, part->n, dim, type, done ? NULL : part->ahead);
 }
 
 /* --- Values --- */
+
+/* Two values, or one with another that weighs nothing. */
+INLINE void weigh_pair(vf sums[FOUR][4], const uint16_t *p, struct calls at, int64_t other, int dim,
+                       enum dtype type, const int strips, const int last, const int rows,
+                       __m512i *strange)
+{
+    __m512i value[4];
+
+#pragma GCC unroll 2
+    for (int v = 0; v < strips; v++) {
+        int n = v < strips - 1 ? STRIP : last;
+        __m512i a = as_bf16(load_strip(at.rows + v * STRIP, n), type, strange);
+        __m512i b = as_bf16(load_strip(at.rows + other + v * STRIP, n), type, strange);
+
+        value[2 * v] = _mm512_unpacklo_epi16(a, b);
+        value[2 * v + 1] = _mm512_unpackhi_epi16(a, b);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        int32_t two;
+
+        memcpy(&two, p + r * WEIGHTS, sizeof two);
+        for (int l = r; l < 2 * strips; l += rows) {
+            int64_t line = (int64_t)(l % 2) * dim + l / 2 * STRIP;
+
+            call_line(at.ahead + line);
+            call_line(at.soon + line);
+        }
+#pragma GCC unroll 4
+        for (int v = 0; v < 2 * strips; v++)
+            sums[r][v] = multiply(sums[r][v], value[v], _mm512_set1_epi32(two));
+    }
+}
 
 /* For weights p of pairs of keys, those of a stretch after those of the last one; column strips,
  * the last of which has so many numbers. y stays as it is, and the result is false, where some are
@@ -275,43 +311,22 @@ INLINE bool weigh_strips(float *y, int64_t ldy, const uint16_t *p, const struct 
             sums[r][v] = _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(2, 0, 2, 0));
             sums[r][v + 1] = _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(3, 1, 3, 1));
         }
-    for (const struct cpu_stretch *part = parts; part < parts + n_parts; part++) {
-        const uint16_t *values = (const uint16_t *)part->rows + column;
-        const uint16_t *next = ahead && part->ahead ? (const uint16_t *)part->ahead + column : NULL;
+    for (const struct cpu_stretch *part = parts; part < parts + n_parts; part++)
+        for (int from = 0; from < part->n; from += SOON) {
+            struct calls at = calls_of(part, parts + n_parts, from, dim, ahead);
+            int n = part->n - from < SOON ? part->n - from : SOON;
 
-        for (int j = 0; j < part->n; j += 2, values += 2 * (int64_t)dim, p += 2) {
-            const uint16_t *other = j + 1 < part->n ? values + dim : values;
-            const uint16_t *soon = row_soon(part, parts + n_parts, j, dim);
-            __m512i value[4];
-
-#pragma GCC unroll 2
-            for (int v = 0; v < strips; v++) {
-                int n = v < strips - 1 ? STRIP : last;
-                __m512i a = as_bf16(load_strip(values + v * STRIP, n), type, &strange);
-                __m512i b = as_bf16(load_strip(other + v * STRIP, n), type, &strange);
-
-                value[2 * v] = _mm512_unpacklo_epi16(a, b);
-                value[2 * v + 1] = _mm512_unpackhi_epi16(a, b);
-            }
-#pragma GCC unroll 4
-            for (int r = 0; r < rows; r++) {
-                int32_t two;
-
-                memcpy(&two, p + r * WEIGHTS, sizeof two);
-                for (int l = r; l < 2 * strips; l += rows) {
-                    int64_t line = (int64_t)(l % 2) * dim + l / 2 * STRIP;
-
-                    if (next)
-                        call_line(next + (int64_t)j * dim + line);
-                    if (soon)
-                        call_line(soon + column + line);
-                }
-#pragma GCC unroll 4
-                for (int v = 0; v < 2 * strips; v++)
-                    sums[r][v] = multiply(sums[r][v], value[v], _mm512_set1_epi32(two));
+            at.rows += column;
+            at.ahead += column;
+            at.soon += column;
+            for (int j = 0; j < n; j += 2, p += 2) {
+                weigh_pair(sums, p, at, j + 1 < n ? dim : 0, dim, type, strips, last, rows,
+                           &strange);
+                at.rows += 2 * (int64_t)dim;
+                at.ahead += 2 * (int64_t)dim;
+                at.soon += 2 * (int64_t)dim;
             }
         }
-    }
     if (any_strange(strange))
         return false;
 #pragma GCC unroll 4
