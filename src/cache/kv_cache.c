@@ -8,6 +8,9 @@
 /* A slab is one allocation of the device: large enough that a long context needs few. */
 #define SLAB_BYTES ((size_t)2 << 20)
 
+/* Where blocks lie side by side: room for more of them. */
+#define SIDE_BYTES ((size_t)16 << 20)
+
 /* Parts of a block begin at multiples of this, as vector loads like it. */
 #define PART_ALIGNMENT 64
 
@@ -60,22 +63,26 @@ static int fitting_group(const struct kv_layer_spec *l, int size)
  * in it. */
 static bool add_part(size_t *block_bytes, size_t *offset, const struct kv_layer *l, int dim)
 {
-    size_t most, bytes;
+    size_t alignment = (size_t)PART_ALIGNMENT << l->side_shift, most, bytes;
 
     *offset = *block_bytes;
     /* A row, its scales and biases are never larger than this. */
-    if (!size_mul((size_t)l->n_kv_heads * KV_BLOCK_TOKENS, (size_t)dim * 4 + 16, &most) ||
-        !size_add(most, PART_ALIGNMENT - 1, &most))
+    if (!size_mul((size_t)l->n_kv_heads * (size_t)kv_row_tokens(l), (size_t)dim * 4 + 16, &most) ||
+        !size_add(most, alignment - 1, &most))
         return false;
-    bytes = kv_part_at(l, 0, dim).end + PART_ALIGNMENT - 1;
-    return size_add(*block_bytes, bytes & ~(size_t)(PART_ALIGNMENT - 1), block_bytes);
+    bytes = kv_part_at(l, 0, dim).end + alignment - 1;
+    return size_add(*block_bytes, bytes & ~(alignment - 1), block_bytes);
 }
 
 /* How far back the layer sees, and what is kept before that, under the bound of tokens. */
 static struct group group_like(const kv_cache *c, const struct kv_layer_spec *l, device *d)
 {
     int last = c->options.max_tokens - c->options.n_first;
-    struct group g = {.dev = d, .window = l->window, .plain = l->plain, .reach = l->window};
+    struct group g = {.dev = d,
+                      .window = l->window,
+                      .plain = l->plain,
+                      .reach = l->window,
+                      .beside = d->ops->side_by_side && c->options.n_shares == 0};
 
     if (c->options.max_tokens && (!l->window || l->window > last)) {
         g.reach = last;
@@ -104,9 +111,10 @@ static struct kv_layer *share_of(const kv_cache *c, struct kv_layer *layers, int
     return layers + (size_t)share * (size_t)c->n_layers;
 }
 
-/* The layers of group g one after another in a block; its bytes. */
-static int lay_out_block(const kv_cache *c, int g, struct kv_layer *layers, size_t *bytes,
-                         clm_error *err)
+/* The layers of group g one after another in a block, or in 2^side_shift side by side; the bytes of
+ * one. */
+static int lay_out_block(const kv_cache *c, int g, struct kv_layer *layers, int side_shift,
+                         size_t *bytes, clm_error *err)
 {
     *bytes = 0;
     for (int i = 0; i < c->n_layers; i++) {
@@ -114,17 +122,24 @@ static int lay_out_block(const kv_cache *c, int g, struct kv_layer *layers, size
 
         if (c->group_of[i] != g)
             continue;
+        l->side_shift = side_shift;
         if (!add_part(bytes, &l->k_offset, l, l->k_dim) ||
             !add_part(bytes, &l->v_offset, l, l->v_dim))
             return fail(err, CLM_ERR_ARG, "cache layer %d: a block does not fit in memory", i);
     }
+    *bytes >>= side_shift;
     return 0;
+}
+
+/* Under a bound smaller slabs, so that little of it lies idle in half used ones. */
+static size_t most_in_slab(const kv_cache *c, size_t bytes)
+{
+    return bytes < c->max_bytes / 64 ? bytes : c->max_bytes / 64;
 }
 
 /* An empty pool for the blocks of group g on all its devices; layers are those of the cache that
  * describe this pool. */
-static struct pool *lay_out_pool(kv_cache *c, int g, struct kv_layer *layers, size_t max_slab_bytes,
-                                 clm_error *err)
+static struct pool *lay_out_pool(kv_cache *c, int g, struct kv_layer *layers, clm_error *err)
 {
     struct pool *pool = &c->pools[c->n_pools++];
     struct block_part parts[DEVICE_MAX_GROUP] = {{.dev = c->groups[g].dev}};
@@ -132,10 +147,14 @@ static struct pool *lay_out_pool(kv_cache *c, int g, struct kv_layer *layers, si
     for (int s = 0; s <= c->options.n_shares; s++) {
         if (s > 0)
             parts[s].dev = c->options.shares[s - 1].dev;
-        if (lay_out_block(c, g, share_of(c, layers, s), &parts[s].bytes, err))
+        if (lay_out_block(c, g, share_of(c, layers, s), 0, &parts[s].bytes, err))
             return NULL;
     }
-    block_pool_init(&pool->blocks, parts, 1 + c->options.n_shares, max_slab_bytes);
+    block_pool_init(&pool->blocks, parts, 1 + c->options.n_shares,
+                    most_in_slab(c, c->groups[g].beside ? SIDE_BYTES : SLAB_BYTES));
+    if (c->groups[g].beside &&
+        lay_out_block(c, g, layers, pool->blocks.slab_shift, &parts[0].bytes, err))
+        return NULL;
     for (int s = 0; s <= c->options.n_shares; s++)
         for (int i = 0; i < c->n_layers; i++)
             if (c->group_of[i] == g) {
@@ -192,7 +211,7 @@ static int describe_layers(kv_cache *c, device *d, const struct kv_layer_spec *l
 }
 
 /* A pool for the states, where there are any. */
-static void lay_out_states(kv_cache *c, device *d, size_t max_slab_bytes)
+static void lay_out_states(kv_cache *c, device *d)
 {
     const struct kv_cache_options *o = &c->options;
     struct block_part parts[DEVICE_MAX_GROUP] = {{.dev = d, .bytes = o->state_bytes}};
@@ -209,28 +228,23 @@ static void lay_out_states(kv_cache *c, device *d, size_t max_slab_bytes)
     if (bytes == 0)
         return;
     c->states = &c->pools[c->n_pools++];
-    block_pool_init(&c->states->blocks, parts, n, max_slab_bytes);
+    block_pool_init(&c->states->blocks, parts, n, most_in_slab(c, SLAB_BYTES));
 }
 
 static int lay_out(kv_cache *c, device *d, const struct kv_layer_spec *layers, clm_error *err)
 {
-    size_t max_slab_bytes = SLAB_BYTES;
-
     if (describe_layers(c, d, layers, err))
         return -1;
-    /* Under a bound smaller slabs, so that little of it lies idle in half used ones. */
-    if (max_slab_bytes > c->max_bytes / 64)
-        max_slab_bytes = c->max_bytes / 64;
     for (int g = 0; g < c->n_groups; g++) {
-        c->groups[g].pool = lay_out_pool(c, g, c->layers, max_slab_bytes, err);
+        c->groups[g].pool = lay_out_pool(c, g, c->layers, err);
         if (!c->groups[g].pool)
             return -1;
     }
-    lay_out_states(c, d, max_slab_bytes);
+    lay_out_states(c, d);
     for (int g = 0; g < c->n_groups && c->options.bits && c->split; g++) {
         if (c->groups[g].plain)
             continue;
-        c->groups[g].earlier = lay_out_pool(c, g, c->earlier, max_slab_bytes, err);
+        c->groups[g].earlier = lay_out_pool(c, g, c->earlier, err);
         if (!c->groups[g].earlier)
             return -1;
     }

@@ -159,8 +159,8 @@ struct kv_table {
 };
 struct kv_table kv_seq_table(const kv_seq *s, int group);
 
-/* Where a token of a layer that is there lies: the block, in device memory, its place there, and
- * what describes them. */
+/* Where a token of a layer that is there lies: the block, in device memory, or the first of those
+ * that lie side by side, its place there, and what describes them. */
 struct kv_place {
     const struct kv_layer *at;
     void *block;

@@ -68,6 +68,7 @@ static struct kv_layer describe(const kv_map *m, const struct kv_layer *like,
     parts[1] = rows->parts[1];
     layer.parts = parts;
     layer.block_tokens = rows->n_tokens;
+    layer.side_shift = 0;
     layer.slabs = &m->base;
     return layer;
 }

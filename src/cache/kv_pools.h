@@ -22,6 +22,7 @@ struct group {
     int reach;   /* a token sees so many at most, itself included, 0: all, */
     int n_first; /* and these first ones */
     int n_kept;  /* blocks of the first ones */
+    bool beside; /* blocks lie side by side */
     struct pool *pool;
     struct pool *earlier; /* of tokens before the cache's split; NULL: there is none */
 };

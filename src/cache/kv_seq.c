@@ -273,14 +273,25 @@ static struct kv_place mapped_place(const kv_seq *s, int layer, int position)
     return (struct kv_place){at, at->slabs[0], position};
 }
 
+/* A place in a block of a pool that at describes. */
+static struct kv_place place_in(const struct kv_layer *at, const struct block_pool *pool,
+                                int32_t block, int place)
+{
+    int32_t in_slab = block & (int32_t)((1u << pool->slab_shift) - 1);
+    char *slab = block_pool_at(pool, block - in_slab);
+    size_t offset = kv_block_offset(at, in_slab, &place);
+
+    return (struct kv_place){at, slab + offset, place};
+}
+
 /* n rows of a head, of keys or of values, from one place to another. */
 static void copy_rows(device *d, struct kv_place to, struct kv_place from, int head, bool value,
                       int n)
 {
     struct kv_part a = value ? kv_values(from.at) : kv_keys(from.at);
     struct kv_part b = value ? kv_values(to.at) : kv_keys(to.at);
-    size_t row_a = (size_t)head * (size_t)from.at->block_tokens + (size_t)from.place;
-    size_t row_b = (size_t)head * (size_t)to.at->block_tokens + (size_t)to.place;
+    size_t row_a = (size_t)head * (size_t)kv_row_tokens(from.at) + (size_t)from.place;
+    size_t row_b = (size_t)head * (size_t)kv_row_tokens(to.at) + (size_t)to.place;
     const char *in = from.block;
     char *out = to.block;
 
@@ -317,6 +328,26 @@ static void unmap_part(kv_seq *s, int g)
     }
 }
 
+/* Of the group's pool at the end of the sequence. */
+static void copy_block(const kv_seq *s, int g, int32_t to, int32_t from)
+{
+    const kv_cache *c = s->cache;
+    struct block_pool *pool = &pool_of(c, g, s->length / KV_BLOCK_TOKENS)->blocks;
+
+    if (!c->groups[g].beside) {
+        block_pool_copy(pool, to, from);
+        return;
+    }
+    for (int i = 0; i < c->n_layers; i++) {
+        const struct kv_layer *at = kv_at(&c->layers[i], s->length);
+
+        for (int head = 0; c->group_of[i] == g && head < at->n_kv_heads; head++)
+            for (int value = 0; value < 2; value++)
+                copy_rows(c->groups[g].dev, place_in(at, pool, to, 0), place_in(at, pool, from, 0),
+                          head, value, KV_BLOCK_TOKENS);
+    }
+}
+
 /* Take what kv_make_room has made sure of. */
 static void take_blocks(kv_seq *s, int g, int n)
 {
@@ -327,7 +358,7 @@ static void take_blocks(kv_seq *s, int g, int n)
         int32_t *block = partial_block(s, g);
         int32_t own = block_pool_take(p);
 
-        block_pool_copy(p, own, *block);
+        copy_block(s, g, own, *block);
         block_pool_unref(p, *block);
         *block = own;
     }
@@ -568,9 +599,8 @@ struct kv_place kv_seq_place(const kv_seq *s, int layer, int position)
     if (position < s->groups[group].n_mapped)
         return mapped_place(s, layer, position);
     i = place_of(s, group, position / KV_BLOCK_TOKENS);
-    return (struct kv_place){kv_at(kv, position),
-                             block_pool_at(pool_at(s, group, i), table(&s->groups[group])[i]),
-                             position % KV_BLOCK_TOKENS};
+    return place_in(kv_at(kv, position), pool_at(s, group, i), table(&s->groups[group])[i],
+                    position % KV_BLOCK_TOKENS);
 }
 
 int kv_seq_check(const kv_seq *s, clm_error *err)

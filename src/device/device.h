@@ -90,6 +90,10 @@ enum activation {
  * it, at k_offset, lie this layer's keys [n_kv_heads, block_tokens, k_dim], and at v_offset its
  * values [n_kv_heads, block_tokens, v_dim], in numbers of the given type.
  *
+ * Side by side lie 2^side_shift <= 2^slab_shift blocks, the first of which is a multiple: as one
+ * block of so many times block_tokens and block_bytes, in which the second has the tokens from
+ * block_tokens on, so that more of a head's rows follow one another.
+ *
  * With bits they are quantised as MLX does it (affine): a row of dim numbers is cut into groups of
  * group_size, the last of which may be shorter, and number i of it is codes[i] * scale + bias of
  * its group. At the offset then lie the codes [n_kv_heads, block_tokens, bytes], the first in the
@@ -99,7 +103,7 @@ struct kv_layer {
     enum dtype type; /* F32, F16 or BF16; storing rounds to nearest even, to F16 it saturates */
     int n_kv_heads, k_dim, v_dim;
     int block_tokens;
-    int slab_shift;
+    int slab_shift, side_shift;
     void *const *slabs;
     size_t block_bytes, k_offset, v_offset;
     int bits, group_size; /* 4 or 8 bits; 0: not quantised */
@@ -264,8 +268,9 @@ struct device_limits {
 };
 
 struct device_ops {
-    const char *name; /* "cpu", "cuda" */
-    bool reads_host;  /* its memory is the host's: kernels read what the host has mapped */
+    const char *name;  /* "cpu", "cuda" */
+    bool reads_host;   /* its memory is the host's: kernels read what the host has mapped */
+    bool side_by_side; /* blocks of its caches may lie so, see struct kv_layer */
 
     /* Memory. alloc is 64-byte aligned and not zeroed; NULL with *err. copy is device to device. */
     void *(*alloc)(device *d, size_t size, clm_error *err);

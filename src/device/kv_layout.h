@@ -4,9 +4,25 @@
 
 #include "device/device.h"
 
-/* Of the keys or the values of a layer, in bytes from the start of a block: row r = head *
- * block_tokens + place lies at rows + r * row_bytes, and where it is quantised its scales and its
- * biases [n_groups] at scales and biases + r * group_bytes. */
+/* Tokens whose rows of a head follow one another. */
+static inline int kv_row_tokens(const struct kv_layer *kv)
+{
+    return kv->block_tokens << kv->side_shift;
+}
+
+/* Where a block of a slab begins, or the first of those that lie side by side with it; *place is
+ * that of a token within the block, and becomes that within all of them. */
+static inline size_t kv_block_offset(const struct kv_layer *kv, int32_t in_slab, int *place)
+{
+    int32_t beside = in_slab & (int32_t)((1u << kv->side_shift) - 1);
+
+    *place += beside * kv->block_tokens;
+    return (size_t)(in_slab - beside) * kv->block_bytes;
+}
+
+/* Of the keys or the values of a layer, in bytes from the start of a block, or of several that lie
+ * side by side: row r = head * kv_row_tokens + place lies at rows + r * row_bytes, and where it is
+ * quantised its scales and its biases [n_groups] at scales and biases + r * group_bytes. */
 struct kv_part {
     int dim;
     size_t rows, row_bytes;
@@ -17,7 +33,7 @@ struct kv_part {
 
 static inline struct kv_part kv_part_at(const struct kv_layer *kv, size_t offset, int dim)
 {
-    size_t n = (size_t)kv->n_kv_heads * (size_t)kv->block_tokens, item = dtype_size(kv->type);
+    size_t n = (size_t)kv->n_kv_heads * (size_t)kv_row_tokens(kv), item = dtype_size(kv->type);
     struct kv_part p = {.dim = dim, .rows = offset, .row_bytes = (size_t)dim * item};
 
     if (kv->bits) {

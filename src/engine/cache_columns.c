@@ -130,7 +130,7 @@ void cache_columns_read(const struct cache_columns *c, engine *e, const kv_seq *
     struct kv_place place = kv_seq_place(seq, c->layer, from);
     const struct kv_layer *at = place.at;
     const uint8_t *block = place.block;
-    size_t row = (size_t)head * (size_t)at->block_tokens + (size_t)place.place;
+    size_t row = (size_t)head * (size_t)kv_row_tokens(at) + (size_t)place.place;
     size_t size = cache_columns_bytes(c, kv);
     struct kv_part p = part_of(c, at);
     float *x = room, *rest = x + p.dim;

@@ -405,13 +405,14 @@ static void copy_array(const struct storing *s, uint8_t *part, const void *data,
 
 /* Rows of tokens [from, to) of a head, which lie in one block, as they are. */
 static void copy_rows(const struct storing *s, const struct weight *w, const struct kv_part *p,
-                      uint8_t *block, int head, int from, int to)
+                      struct kv_place place, int head, int from, int to)
 {
     const struct cache_rows *r = s->rows;
+    size_t at = (size_t)head * (size_t)kv_row_tokens(place.at) + (size_t)place.place;
+    uint8_t *block = place.block;
 
-    for (int n; from < to; from += n) {
+    for (int n; from < to; from += n, at += (size_t)n) {
         size_t row = (size_t)head * (size_t)size_at(r, from) + (size_t)row_of(r, from, &n);
-        size_t at = (size_t)head * KV_BLOCK_TOKENS + (size_t)(from % KV_BLOCK_TOKENS);
 
         n = to - from < n ? to - from : n;
         copy_array(s, block + p->rows, w->data, p->row_bytes, at, row, n);
@@ -425,13 +426,13 @@ static void copy_blocks(const struct storing *s, const struct kv_layer *at, int 
     struct kv_part keys = kv_keys(at), values = kv_values(at);
 
     for (int to; from < end; from = to) {
-        uint8_t *block = kv_seq_place(s->seq, s->rows->leaf->cache_layer, from).block;
+        struct kv_place place = kv_seq_place(s->seq, s->rows->leaf->cache_layer, from);
 
         to = (from / KV_BLOCK_TOKENS + 1) * KV_BLOCK_TOKENS;
         to = to < end ? to : end;
         for (int head = 0; head < s->rows->heads; head++) {
-            copy_rows(s, keys_at(s->rows, from), &keys, block, head, from, to);
-            copy_rows(s, values_at(s->rows, from), &values, block, head, from, to);
+            copy_rows(s, keys_at(s->rows, from), &keys, place, head, from, to);
+            copy_rows(s, values_at(s->rows, from), &values, place, head, from, to);
         }
     }
 }

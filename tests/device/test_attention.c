@@ -27,8 +27,10 @@ struct shape {
     bool tiled, slopes;
     int bits, group_size, split; /* split in blocks */
     int n_first, n_last;
-    bool aligned;  /* rows in blocks, to what vectors want; else to nothing */
-    float outlier; /* > 1: every 16th number of keys ranges so far instead of 1 */
+    bool aligned;   /* rows in blocks, to what vectors want; else to nothing */
+    float outlier;  /* > 1: every 16th number of keys ranges so far instead of 1 */
+    int side_shift; /* where there is no GPU */
+    bool in_order;  /* blocks of a sequence follow one another */
 };
 
 static float key_range(const struct shape *s, int i)
@@ -121,7 +123,7 @@ static void make_blocks(struct world *w)
     int32_t *order = mem_zeroed((size_t)n_blocks + 1, sizeof *order);
     assert_non_null(order);
     for (int i = 0; i < n_blocks; i++) {
-        int j = (int)random_below((size_t)i + 1);
+        int j = w->shape.in_order ? i : (int)random_below((size_t)i + 1);
 
         order[i] = order[j];
         order[j] = i;
@@ -140,11 +142,12 @@ static void make_blocks(struct world *w)
 /* Other layers come before and behind. */
 static void lay_out(struct kv_layer *kv, bool aligned)
 {
-    size_t size = dtype_size(kv->type);
+    size_t size = dtype_size(kv->type), unit = aligned ? 64 : size;
 
     kv->k_offset = aligned ? 64 : 3 * size;
     kv->v_offset = aligned ? (kv_keys(kv).end + 63) / 64 * 64 : kv_keys(kv).end + 5 * size;
-    kv->block_bytes = aligned ? kv_values(kv).end / 64 * 64 + 128 : kv_values(kv).end + 7 * size;
+    kv->block_bytes =
+        (kv_values(kv).end >> kv->side_shift) / unit * unit + (aligned ? 128 : 7 * size);
 }
 
 /* Rows x [n, dim] of heads of tokens, as the cache has them. */
@@ -199,6 +202,7 @@ static void make_world(struct world *w, const struct shape *s, device *d)
         .v_dim = s->v_dim,
         .block_tokens = s->block_tokens,
         .slab_shift = s->slab_shift,
+        .side_shift = is_cuda(d) ? 0 : s->side_shift,
         .n_first = s->n_first,
         .n_last = s->n_last,
     };
@@ -567,8 +571,7 @@ static void check_part(const struct world *w, int sequence, float **out, bool ex
         check_rounded(w, sequence, out[sequence], what);
     else
         check_rows(w, sequence, out[sequence], halves,
-                   fast_cpu && w->shape.type != DTYPE_F32 &&
-                       cpu_device_of(w->d)->vector.paired,
+                   fast_cpu && w->shape.type != DTYPE_F32 && cpu_device_of(w->d)->vector.paired,
                    what);
 }
 
@@ -625,39 +628,62 @@ static void compare_bits(const struct world *w, float **a, float **b, const char
 
 static const struct shape shapes[] = {
     /* One token, one head; then odd sizes of everything. */
-    {DTYPE_F32, 1, 1,     4,     4, 1, 0, 0, 0, false, 1, {0},
-     {1},       0, false, false, 0, 0, 0, 0, 0, false, 0},
-    {DTYPE_F32, 3, 1,     12,    5, 3, 1, 0, 0, false, 2, {7, 0},
-     {5, 9},    0, false, false, 0, 0, 0, 0, 0, false, 0},
-    {DTYPE_F16,  4, 2,     80,    80, 16, 2, 0, 0, true,  3, {40, 0, 100},
-     {1, 70, 3}, 0, false, false, 0,  0,  0, 0, 0, false, 0},
-    {DTYPE_BF16, 6, 6,     96,    32, 7, 0, 0, 30, false, 2, {0, 65},
-     {66, 1},    0, false, false, 0,  0, 0, 0, 0,  false, 0},
-    {DTYPE_F16,       8, 2,     64,    64, 32, 3, 0, 0, false, 4, {300, 0, 17, 63},
-     {1, 150, 40, 1}, 0, false, false, 0,  0,  0, 0, 0, false, 0},
+    {DTYPE_F32, 1,     1,     4, 4, 1, 0, 0, 0,     false, 1, {0},  {1},
+     0,         false, false, 0, 0, 0, 0, 0, false, 0,     0, false},
+    {DTYPE_F32, 3,     1,     12, 5, 3, 1, 0, 0,     false, 2, {7, 0}, {5, 9},
+     0,         false, false, 0,  0, 0, 0, 0, false, 0,     0, false},
+    {DTYPE_F16, 4,     2,     80, 80, 16, 2, 0, 0,     true, 3, {40, 0, 100}, {1, 70, 3},
+     0,         false, false, 0,  0,  0,  0, 0, false, 0,    0, false},
+    {DTYPE_BF16, 6,     6,     96, 32, 7, 0, 0, 30,    false, 2, {0, 65}, {66, 1},
+     0,          false, false, 0,  0,  0, 0, 0, false, 0,     0, false},
+    {DTYPE_F16,
+     8,
+     2,
+     64,
+     64,
+     32,
+     3,
+     0,
+     0,
+     false,
+     4,
+     {300, 0, 17, 63},
+     {1, 150, 40, 1},
+     0,
+     false,
+     false,
+     0,
+     0,
+     0,
+     0,
+     0,
+     false,
+     0,
+     0,
+     false},
     /* Windows smaller and larger than a block and a chunk; sinks and caps. */
-    {DTYPE_F16, 2, 1,     112,   112, 16, 1, 5, 0, false, 2, {130, 0},
-     {1, 40},   0, false, false, 0,   0,  0, 0, 0, false, 0},
-    {DTYPE_BF16,   4, 4,     16,    24, 8, 4, 64, 20, true,  3, {200, 1, 0},
-     {20, 1, 130}, 0, false, false, 0,  0, 0, 0,  0,  false, 0},
-    {DTYPE_F32, 5, 5,     33,    31, 20, 2, 100, 0, true,  2, {99, 260},
-     {3, 50},   0, false, false, 0,  0,  0, 0,   0, false, 0},
-    {DTYPE_F16, 4, 1,     256,   256, 32, 2, 128, 50, false, 2, {190, 0},
-     {2, 30},   0, false, false, 0,   0,  0, 0,   0,  false, 0},
+    {DTYPE_F16, 2,     1,     112, 112, 16, 1, 5, 0,     false, 2, {130, 0}, {1, 40},
+     0,         false, false, 0,   0,   0,  0, 0, false, 0,     0, false},
+    {DTYPE_BF16, 4,     4,     16, 24, 8, 4, 64, 20,    true, 3, {200, 1, 0}, {20, 1, 130},
+     0,          false, false, 0,  0,  0, 0, 0,  false, 0,    0, false},
+    {DTYPE_F32, 5,     5,     33, 31, 20, 2, 100, 0,     true, 2, {99, 260}, {3, 50},
+     0,         false, false, 0,  0,  0,  0, 0,   false, 0,    0, false},
+    {DTYPE_F16, 4,     1,     256, 256, 32, 2, 128, 50,    false, 2, {190, 0}, {2, 30},
+     0,         false, false, 0,   0,   0,  0, 0,   false, 0,     0, false},
     /* Many heads on one kv head; long contexts that are cut into ranges. */
-    {DTYPE_F16, 40, 1,     64,    48, 16, 5, 0, 0, true,  2, {70, 5},
-     {1, 4},    0,  false, false, 0,  0,  0, 0, 0, false, 0},
-    {DTYPE_F16, 4, 2,     32,    32, 32, 4, 0, 0, true,  3, {2500, 1023, 1024},
-     {1, 3, 1}, 0, false, false, 0,  0,  0, 0, 0, false, 0},
-    {DTYPE_BF16, 2, 2,     16,    16, 24, 4, 1100, 0, false, 2, {2300, 1020},
-     {2, 6},     0, false, false, 0,  0,  0, 0,    0, false, 0},
+    {DTYPE_F16, 40,    1,     64, 48, 16, 5, 0, 0,     true, 2, {70, 5}, {1, 4},
+     0,         false, false, 0,  0,  0,  0, 0, false, 0,    0, false},
+    {DTYPE_F16, 4,     2, 32, 32, 32, 4, 0,     0, true, 3,    {2500, 1023, 1024}, {1, 3, 1}, 0,
+     false,     false, 0, 0,  0,  0,  0, false, 0, 0,    false},
+    {DTYPE_BF16, 2,     2,     16, 16, 24, 4, 1100, 0,     false, 2, {2300, 1020}, {2, 6},
+     0,          false, false, 0,  0,  0,  0, 0,    false, 0,     0, false},
     /* Chunks, distances that count, heads in turn. */
-    {DTYPE_F32, 4,  2,    16,    16, 16, 2, 0, 0, false, 2, {60, 0},
-     {30, 200}, 50, true, false, 0,  0,  0, 0, 0, false, 0},
-    {DTYPE_F16, 8,   4,    32,   24, 32, 2, 0, 0, true,  2, {1300, 0},
-     {1, 70},   600, true, true, 0,  0,  0, 0, 0, false, 0},
-    {DTYPE_BF16, 6,  6,     20,   20, 8, 3, 40, 0, false, 3, {0, 33, 90},
-     {80, 1, 3}, 64, false, true, 0,  0, 0, 0,  0, false, 0},
+    {DTYPE_F32, 4,    2,     16, 16, 16, 2, 0, 0,     false, 2, {60, 0}, {30, 200},
+     50,        true, false, 0,  0,  0,  0, 0, false, 0,     0, false},
+    {DTYPE_F16, 8,    4,    32, 24, 32, 2, 0, 0,     true, 2, {1300, 0}, {1, 70},
+     600,       true, true, 0,  0,  0,  0, 0, false, 0,    0, false},
+    {DTYPE_BF16, 6,     6,    20, 20, 8, 3, 40, 0,     false, 3, {0, 33, 90}, {80, 1, 3},
+     64,         false, true, 0,  0,  0, 0, 0,  false, 0,     0, false},
     /* Quantised, all of it or from a block on. */
     {.type = DTYPE_F16,
      .n_heads = 8,
@@ -727,14 +753,14 @@ static const struct shape shapes[] = {
      .n_first = 20,
      .n_last = 30},
     /* Long prompts, in whole numbers. */
-    {DTYPE_F16, 8, 2,     64,    64, 32, 3, 0, 0, false, 2, {1100, 980},
-     {70, 50},  0, false, false, 0,  0,  0, 0, 0, false, 0},
-    {DTYPE_F32, 3, 3,     33,    31, 20, 2, 100, 0, true,  1, {1050},
-     {99},      0, false, false, 0,  0,  0, 0,   0, false, 0},
-    {DTYPE_BF16, 4,   2,    80,   48, 24, 2, 0, 0, true,  1, {1000},
-     {90},       600, true, true, 0,  0,  0, 0, 0, false, 0},
-    {DTYPE_F16, 20, 1,     24,    136, 32, 2, 0, 4, false, 1, {1010},
-     {50},      0,  false, false, 0,   0,  0, 0, 0, false, 0},
+    {DTYPE_F16, 8,     2,     64, 64, 32, 3, 0, 0,     false, 2, {1100, 980}, {70, 50},
+     0,         false, false, 0,  0,  0,  0, 0, false, 0,     0, false},
+    {DTYPE_F32, 3,     3,     33, 31, 20, 2, 100, 0,     true, 1, {1050}, {99},
+     0,         false, false, 0,  0,  0,  0, 0,   false, 0,    0, false},
+    {DTYPE_BF16, 4,    2,    80, 48, 24, 2, 0, 0,     true, 1, {1000}, {90},
+     600,        true, true, 0,  0,  0,  0, 0, false, 0,    0, false},
+    {DTYPE_F16, 20,    1,     24, 136, 32, 2, 0, 4,     false, 1, {1010}, {50},
+     0,         false, false, 0,  0,   0,  0, 0, false, 0,     0, false},
     {.type = DTYPE_F16,
      .n_heads = 4,
      .n_kv_heads = 1,
@@ -870,6 +896,8 @@ static void random_shape(struct shape *s)
     s->v_dim = random_below(2) ? s->k_dim : one_of(dims, COUNT(dims));
     s->block_tokens = one_of(blocks, COUNT(blocks));
     s->slab_shift = (int)random_below(4);
+    s->side_shift = (int)random_below((size_t)s->slab_shift + 1);
+    s->in_order = random_below(2);
     s->window = one_of(windows, COUNT(windows));
     s->softcap = random_below(3) ? 0 : 5;
     s->sinks = random_below(2);
@@ -998,8 +1026,8 @@ static void test_choices(void **state)
 /* Without memory for scratch the operation does nothing and sync says so, once. */
 static void test_no_memory(void **state)
 {
-    struct shape s = {DTYPE_F16, 2, 1,     16,    16, 8, 1, 0, 0, false, 1, {0},
-                      {20},      0, false, false, 0,  0, 0, 0, 0, false, 0};
+    struct shape s = {DTYPE_F16, 2,     1,     16, 16, 8, 1, 0, 0,     false, 1, {0},  {20},
+                      0,         false, false, 0,  0,  0, 0, 0, false, 0,     0, false};
     clm_error err = {0};
     device *d = device_cpu_open(1, &err);
     float y[20 * 32] = {0}, q[20 * 32] = {0};

@@ -380,7 +380,7 @@ void attention_stretches(struct state *st, struct span keys, stretch_fn fn)
             continue;
         }
         block = kv_block_of(kv, st->piece->s, st->base + key, &place);
-        n = min_int(kv_stretch(kv, st->piece->s, st->base + key), min_int(end - key, CHUNK));
+        n = kv_run(kv, st->piece->s, st->base + key, min_int(end - key, CHUNK));
         fn(st, kv_of(kv, st->piece->s, st->base + key), block, place, key, n);
     }
 }

@@ -123,6 +123,7 @@ void *cpu_scratch(struct cpu_device *d, int thread, size_t size)
 static const struct device_ops cpu_ops = {
     .name = "cpu",
     .reads_host = true,
+    .side_by_side = true,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .upload = cpu_copy,

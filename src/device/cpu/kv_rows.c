@@ -72,7 +72,7 @@ static struct cpu_codes codes_of(const struct cpu_vector_kernels *k, const struc
                                  const struct kv_part *p, const char *block, int head, int place,
                                  int n, float *room)
 {
-    struct cpu_codes c = read_codes(k, at, p, block, head * at->block_tokens + place, n, room);
+    struct cpu_codes c = read_codes(k, at, p, block, head * kv_row_tokens(at) + place, n, room);
 
     if (p->n_groups > 1) {
         float *more = room + 2 * n * p->n_groups;
@@ -86,7 +86,7 @@ static struct cpu_codes codes_of(const struct cpu_vector_kernels *k, const struc
 const void *kv_rows_ahead(const struct kv_layer *at, const struct kv_part *p, const char *block,
                           int head, int place, int n)
 {
-    size_t row = (size_t)(head * at->block_tokens + place);
+    size_t row = (size_t)(head * kv_row_tokens(at) + place);
 
     if (at->bits)
         prefetch_groups(p, block + row * p->group_bytes, n);
@@ -114,7 +114,7 @@ struct kv_rows kv_read_keys(const struct cpu_vector_kernels *k, const struct kv_
 {
     struct kv_part p = kv_keys(at);
 
-    return read_rows(k, at, &p, block, head * at->block_tokens + place, n, room);
+    return read_rows(k, at, &p, block, head * kv_row_tokens(at) + place, n, room);
 }
 
 struct kv_rows kv_read_values(const struct cpu_vector_kernels *k, const struct kv_layer *at,
@@ -122,5 +122,5 @@ struct kv_rows kv_read_values(const struct cpu_vector_kernels *k, const struct k
 {
     struct kv_part p = kv_values(at);
 
-    return read_rows(k, at, &p, block, head * at->block_tokens + place, n, room);
+    return read_rows(k, at, &p, block, head * kv_row_tokens(at) + place, n, room);
 }

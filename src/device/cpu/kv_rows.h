@@ -21,7 +21,7 @@ static inline char *kv_block_of(const struct kv_layer *kv, const struct kv_seque
     block = s->blocks[kv_block_index(p / kv->block_tokens, s->n_kept, s->n_gone)];
     in_slab = block & (int32_t)((1u << at->slab_shift) - 1);
     *place = p % kv->block_tokens;
-    return (char *)at->slabs[block >> at->slab_shift] + (size_t)in_slab * at->block_bytes;
+    return (char *)at->slabs[block >> at->slab_shift] + kv_block_offset(at, in_slab, place);
 }
 
 /* Positions from p on whose rows follow one another in a block, or as if in one. */
@@ -30,6 +30,23 @@ static inline int kv_stretch(const struct kv_layer *kv, const struct kv_sequence
     int n = kv->block_tokens - p % kv->block_tokens;
 
     return p < s->n_mapped && s->n_mapped - p < n ? s->n_mapped - p : n;
+}
+
+/* The same, as far as blocks follow one another too; most: there must be so many positions. */
+static inline int kv_run(const struct kv_layer *kv, const struct kv_sequence *s, int p, int most)
+{
+    const struct kv_layer *at = kv_of(kv, s, p);
+    int n = kv_stretch(kv, s, p);
+
+    for (; p >= s->n_mapped && n < most && kv_at(kv, p + n) == at; n += kv->block_tokens) {
+        int b = (p + n) / kv->block_tokens;
+        int32_t last = s->blocks[kv_block_index(b - 1, s->n_kept, s->n_gone)];
+        int32_t next = s->blocks[kv_block_index(b, s->n_kept, s->n_gone)];
+
+        if (next != last + 1 || !(next & (int32_t)((1u << at->side_shift) - 1)))
+            break;
+    }
+    return n < most ? n : most;
 }
 
 /* The keys that a row at position p sees, as far as the cache has them: [first, p] without [hole,

@@ -42,7 +42,7 @@ static void store_row(const struct store_call *call, const struct kv_sequence *s
     char *block = kv_block_of(call->kv, s, s->position + i, &place);
 
     for (int h = 0; h < at->n_kv_heads; h++) {
-        int row = h * at->block_tokens + place;
+        int row = h * kv_row_tokens(at) + place;
 
         store_head(&call->d->vector, at, &keys, block, row, k + (int64_t)h * at->k_dim, room);
         store_head(&call->d->vector, at, &values, block, row, v + (int64_t)h * at->v_dim, room);
