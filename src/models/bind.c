@@ -205,6 +205,8 @@ static int64_t heads_of(const struct binder *b, const struct tensor_place *place
         return s->delta.n_key_heads;
     if (s->op == OP_MAMBA2)
         return s->mamba2.n_heads;
+    if (s->op == OP_LIGHTNING)
+        return s->lightning.n_heads;
     if (s->attention.qkv_apart)
         return 1;
     return place->to.step ? s->attention.n_heads : s->attention.n_kv_heads;

@@ -37,8 +37,6 @@ static int minimax_m2_spec(struct spec *s, config *c, arena *a)
     };
     struct attention_spec attention;
 
-    if (is_first(c))
-        return config_fail(c, "model_type", "the linear attention of MiniMax-01 is not supported");
     if (config_int_or(c, "shared_intermediate_size", 0))
         return config_fail(c, "shared_intermediate_size", "a shared expert");
     if (config_common(s, c, false, a))
@@ -58,9 +56,13 @@ static int minimax_m2_spec(struct spec *s, config *c, arena *a)
     return 0;
 }
 
+extern const struct family family_minimax_01;
+
 const struct family family_minimax_m2 = {
     .name = "MiniMax M2",
     .model_types = {"minimax_m2", "minimax"},
+    .is_other = is_first,
+    .other = &family_minimax_01,
     .spec = minimax_m2_spec,
     .weights = layout_moe,
 };

@@ -21,6 +21,8 @@ tensor *nn_lightning(pass *p, const struct nn_lightning *l, const tensor *x, siz
 
     nn_linears(p, (const struct nn_linear *[]){&l->q_proj, &l->k_proj, &l->v_proj, &l->gate}, 4, x,
                y);
+    for (int i = 0; i < 3 && s->activated && !p->failed; i++)
+        p->ops->activate(p->dev, y[i], y[i], s->activation);
     nn_norm_inplace(p, &l->q_norm, y[0], s->head_dim);
     nn_norm_inplace(p, &l->k_norm, y[1], s->head_dim);
     for (int i = 0; i < 2 && l->rope >= 0 && !p->failed; i++)

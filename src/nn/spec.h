@@ -296,6 +296,8 @@ struct delta_spec {
 struct lightning_spec {
     int n_heads, head_dim;
     bool qkv_bias, o_bias;
+    bool activated; /* queries, keys and values, by activation */
+    enum activation activation;
     struct norm_spec q_norm, k_norm; /* of each head */
     struct rope_spec rope;
     float scale;           /* of queries */

@@ -5,6 +5,7 @@ usage: toggles.py GOLDENS, the folder with models_hf/. Weights follow from the n
 
 import json
 import pathlib
+import re
 import sys
 import tempfile
 
@@ -20,6 +21,15 @@ TOKENS = [3, 17, 9, 30, 5, 22, 41, 7, 12, 33, 4, 19]
 GONE = "left out"  # the key is not in config.json
 # Types that the goldens of models_hf do not have.
 CONFIGS = {
+    "minimax":
+        {"architectures": ["MiniMaxForCausalLM"], "block_size": 4, "full_attn_alpha_factor": 1.5,
+        "full_attn_beta_factor": 0.75, "head_dim": 12, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"], "linear_attn_alpha_factor": 1.25,
+        "linear_attn_beta_factor": 0.5, "max_position_embeddings": 512, "mlp_alpha_factor": 2.0, "mlp_beta_factor": 0.875,
+        "model_type": "minimax", "num_attention_heads": 3, "num_experts_per_tok": 2, "num_hidden_layers": 3,
+        "num_key_value_heads": 1, "num_local_experts": 4, "rms_norm_eps": 1e-05, "rope_parameters":
+        {"rope_theta": 1000000.0, "rope_type": "default"}, "tie_word_embeddings": False, "transformers_version": "5.24.0",
+        "vocab_size": 80},
     "mimo_v2_flash":
         {"pad_token_id": 2, "architectures": ["MiMoV2FlashForCausalLM"], "attention_bias": True, "attention_value_scale": 0.707,
         "head_dim": 16, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "layer_types":
@@ -216,6 +226,8 @@ CASES = [
     ("qwen3_5_text", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
     ("qwen3_5_moe_text", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
     ("qwen3_next", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
+    ("minimax", {}),
+    ("gpt_oss", {"swiglu_limit": 0.5}),
 ]
 
 
@@ -230,7 +242,7 @@ def case(goldens, fixture, change):
         kind = getattr(transformers, config["architectures"][0])
         kind._from_config(read, dtype=torch.float32).save_pretrained(folder)
         with safe_open(path / "model.safetensors", "np") as f:
-            shapes = {n: tuple(f.get_slice(n).get_shape()) for n in f.keys()}
+            shapes = {n: tuple(f.get_slice(n).get_shape()) for n in f.keys() if not re.search("_decay$|slope_rate$", n)}
         save_file({n: value(n, s).astype(np.float32) for n, s in shapes.items()}, path / "model.safetensors",
                   metadata={"format": "pt"})
         model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
