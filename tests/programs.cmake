@@ -22,7 +22,8 @@ foreach(script ${scripts})
   get_filename_component(name ${script} NAME_WE)
   string(REPLACE "test_" "cli_" name ${name})
   add_test(NAME ${name} COMMAND ${CLM_PYTHON} ${script} $<TARGET_FILE:clm_command>)
-  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77)
+  # Files are read and written as UTF-8, whatever the locale's characters are.
+  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77 ENVIRONMENT PYTHONUTF8=1)
   clm_test_alone(${name})
 endforeach()
 

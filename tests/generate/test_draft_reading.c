@@ -123,8 +123,8 @@ static double run(const struct texts *w, struct draft_pace *p, bool drafts)
             fresh++;
         time += step(w, p, texts, n, fresh * w->prompt, drafts);
         begun += fresh;
-        for (; fresh > 0; fresh--)
-            texts[n++] = (struct text){.done = 1 + n * 5 % (w->length / 8 + 1)};
+        for (; fresh > 0; fresh--, n++)
+            texts[n] = (struct text){.done = 1 + n * 5 % (w->length / 8 + 1)};
         for (int i = 0; i < n;) {
             if (texts[i].done >= w->length)
                 texts[i] = texts[--n];
