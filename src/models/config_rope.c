@@ -195,7 +195,6 @@ static struct rope_spec read_rope(config *c, config *scaling, int head_dim, doub
     if (config_kind(c, "rope_theta") != CONFIG_ARRAY) /* else theta is that of the layer */
         r.theta = config_float_or(c, "rope_theta", theta);
     r.interleaved = config_bool_or(c, "rope_traditional", false);
-    r.interleaved = config_bool_or(c, "rope_interleave", r.interleaved);
     if (scaling)
         r.theta = config_float_or(scaling, "rope_theta", r.theta);
     if (partial || is_partial(scaling)) {
