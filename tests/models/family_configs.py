@@ -1,7 +1,8 @@
 """Writes family_configs.h: a small config.json of every family in src/models, from the shared goldens.
 
 usage: family_configs.py GOLDENS, the folder with models/ and models_hf/. A family takes the smallest fixture of the
-first of its model_types that has one; what does not matter for the architecture is left out.
+first of its model_types that has one; what does not matter for the architecture is left out. Families without a fixture
+are written here.
 """
 
 import json
@@ -13,6 +14,17 @@ LEFT_OUT = {"architectures", "torch_dtype", "dtype", "bos_token_id", "eos_token_
             "pad_token_id", "initializer_range", "use_cache", "attention_dropout", "quantization",
             "quantization_config", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"}
 
+WRITTEN = [
+    {"model_type": "minimax_text_01", "attn_type_list": [0, 1], "head_dim": 16, "hidden_act": "silu",
+     "hidden_size": 64, "intermediate_size": 48, "layernorm_full_attention_alpha": 3.5,
+     "layernorm_full_attention_beta": 1.0, "layernorm_linear_attention_alpha": 3.5,
+     "layernorm_linear_attention_beta": 1.0, "layernorm_mlp_alpha": 3.5, "layernorm_mlp_beta": 1.0,
+     "max_position_embeddings": 512, "num_attention_heads": 4, "num_experts_per_tok": 2, "num_hidden_layers": 2,
+     "num_key_value_heads": 2, "num_local_experts": 4, "postnorm": True, "rms_norm_eps": 1e-05,
+     "rope_theta": 10000.0, "rotary_dim": 8, "shared_intermediate_size": 0, "tie_word_embeddings": False,
+     "vocab_size": 256},
+]
+
 here = pathlib.Path(__file__).parent
 fixtures = {}
 for path in sorted(pathlib.Path(sys.argv[1]).glob("models*/*/config.json")):
@@ -20,6 +32,9 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("models*/*/config.json")):
     weights = path.with_name("model.safetensors")
     if "quantization" not in config and "quantization_config" not in config and weights.exists():
         fixtures.setdefault(config["model_type"], []).append((weights.stat().st_size, str(path), config))
+
+for config in WRITTEN:
+    fixtures.setdefault(config["model_type"], []).append((0, "", config))
 
 lines = []
 for source in sorted((here / "../../src/models").glob("*.c")):
