@@ -155,10 +155,8 @@ struct family {
     int (*spec)(struct spec *s, config *c, arena *a);
     /* What config.json does not say and the checkpoint does; NULL: nothing. */
     void (*adapt)(struct spec *s, const checkpoint *c);
-    /* Whether a config of its types is of the other family, which took the name before; NULL: no.
-     */
-    bool (*is_other)(config *c);
-    const struct family *other;
+    /* The family that a config of its types is of, where another has the same name; NULL: this. */
+    const struct family *(*choose)(config *c);
     bool reads_text_config;               /* spec gets the whole config.json, not its text_config */
     const struct weight_rule *weights;    /* ends with a NULL pattern */
     const struct weight_prefix *prefixes; /* ends with a NULL from; NULL: none */

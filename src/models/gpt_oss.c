@@ -34,12 +34,12 @@ static int gpt_oss_spec(struct spec *s, config *c, arena *a)
 
     if (config_float_or(c, "swiglu_alpha", 1.702) != 1.702)
         return config_fail(c, "swiglu_alpha", "a factor other than 1.702");
-    if (limit != 7) {
+    if (!(limit > 0))
+        return config_fail(c, "swiglu_limit", "it is %g; it must be positive", (double)limit);
+    if (limit != 7) { /* else the activation has them */
         moe.expert.alpha = 1.702f;
         moe.expert.limit = limit;
     }
-    if (!(limit > 0))
-        return config_fail(c, "swiglu_limit", "it is %g; it must be positive", (double)limit);
     if (config_common(s, c, false, a))
         return -1;
     s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */

@@ -7,16 +7,18 @@
 #include "models/family.h"
 
 /* MiniMax-01 goes by the same name, but has linear attention in some layers. */
-static bool is_first(config *c)
+static const struct family *choose(config *c)
 {
     const int *full;
     int n = config_ints(c, "attn_type_list", &full);
 
     for (int i = 0; i < n; i++)
         if (full[i] == 0)
-            return true;
+            return &family_minimax_01;
     return config_has(c, "linear_attn_alpha_factor") ||
-           config_has(c, "layernorm_linear_attention_alpha");
+                   config_has(c, "layernorm_linear_attention_alpha")
+               ? &family_minimax_01
+               : &family_minimax_m2;
 }
 
 static int minimax_m2_spec(struct spec *s, config *c, arena *a)
@@ -56,13 +58,10 @@ static int minimax_m2_spec(struct spec *s, config *c, arena *a)
     return 0;
 }
 
-extern const struct family family_minimax_01;
-
 const struct family family_minimax_m2 = {
     .name = "MiniMax M2",
     .model_types = {"minimax_m2", "minimax"},
-    .is_other = is_first,
-    .other = &family_minimax_01,
+    .choose = choose,
     .spec = minimax_m2_spec,
     .weights = layout_moe,
 };

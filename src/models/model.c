@@ -69,7 +69,7 @@ static const struct family *find_family(config *c, clm_error *err)
     }
     f = model_family_find(type);
     if (f)
-        return f->is_other && f->is_other(c) ? f->other : f;
+        return f->choose ? f->choose(c) : f;
     nearest = model_type_nearest(type);
     if (nearest)
         return fail_null(

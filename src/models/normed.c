@@ -4,14 +4,12 @@
  * rounds: so it is made anew here, of that type.
  */
 #include <math.h>
-#include <string.h>
 
-#include "base/number.h"
 #include "device/weight.h"
 #include "models/bind.h"
 #include "models/foreign.h"
 
-enum { ROW_GRAIN = 64, COLUMN_GRAIN = 64 };
+enum { ROW_GRAIN = 64, PIECE = 128 }; /* a piece: numbers read at a time */
 
 struct normed {
     struct weight from; /* the head as the file has it */
@@ -20,18 +18,9 @@ struct normed {
     uint8_t *to;
 };
 
-static float number_at(const struct weight *w, size_t i)
+static int piece_at(const struct normed *n, int k)
 {
-    const uint8_t *numbers = w->data;
-    uint16_t h;
-    float f;
-
-    if (w->format == WEIGHT_F32) {
-        memcpy(&f, numbers + 4 * i, 4);
-        return f;
-    }
-    memcpy(&h, numbers + 2 * i, 2);
-    return w->format == WEIGHT_F16 ? f16_to_f32(h) : bf16_to_f32(h);
+    return n->from.n_in - k < PIECE ? n->from.n_in - k : PIECE;
 }
 
 static float length_of(double sum)
@@ -39,43 +28,59 @@ static float length_of(double sum)
     return (float)sqrt(sum) + 1e-7f;
 }
 
+/* Of the columns of pieces [begin, end). */
 static void measure_columns(void *ctx, int64_t begin, int64_t end, int thread)
 {
     struct normed *n = ctx;
-    double sums[COLUMN_GRAIN] = {0};
+    float numbers[PIECE];
 
     (void)thread;
-    for (int o = 0; o < n->from.n_out; o++)
-        for (int64_t i = begin; i < end; i++) {
-            double f = (double)number_at(&n->from, (size_t)o * (size_t)n->from.n_in + (size_t)i);
+    for (int k = (int)begin * PIECE; k < n->from.n_in && k < end * PIECE; k += PIECE) {
+        double sums[PIECE] = {0};
+        int size = piece_at(n, k);
 
-            sums[i - begin] += f * f;
+        for (int o = 0; o < n->from.n_out; o++) {
+            weight_piece_f32(numbers, &n->from, o, k, size);
+            for (int i = 0; i < size; i++)
+                sums[i] += (double)numbers[i] * (double)numbers[i];
         }
-    for (int64_t i = begin; i < end; i++)
-        n->lengths[i] = length_of(sums[i - begin]);
+        for (int i = 0; i < size; i++)
+            n->lengths[k + i] = length_of(sums[i]);
+    }
+}
+
+static float row_length(const struct normed *n, int o)
+{
+    float numbers[PIECE];
+    double sum = 0;
+
+    for (int k = 0; k < n->from.n_in; k += PIECE) {
+        int size = piece_at(n, k);
+
+        weight_piece_f32(numbers, &n->from, o, k, size);
+        for (int i = 0; i < size; i++)
+            sum += (double)numbers[i] * (double)numbers[i];
+    }
+    return length_of(sum);
 }
 
 static void divide_rows(void *ctx, int64_t begin, int64_t end, int thread)
 {
     struct normed *n = ctx;
-    size_t n_in = (size_t)n->from.n_in;
+    float numbers[PIECE];
 
     (void)thread;
-    for (size_t o = (size_t)begin; o < (size_t)end; o++) {
-        double sum = 0;
-        float length = 1;
+    for (int o = (int)begin; o < end; o++) {
+        float length = n->by_row ? row_length(n, o) : 1;
 
-        for (size_t i = 0; i < n_in && n->by_row; i++) {
-            double f = (double)number_at(&n->from, o * n_in + i);
+        for (int k = 0; k < n->from.n_in; k += PIECE) {
+            int size = piece_at(n, k);
 
-            sum += f * f;
+            weight_piece_f32(numbers, &n->from, o, k, size);
+            for (int i = 0; i < size; i++)
+                store_number(n->to, (size_t)o * (size_t)n->from.n_in + (size_t)(k + i),
+                             numbers[i] / (n->by_row ? length : n->lengths[k + i]), n->from.format);
         }
-        if (n->by_row)
-            length = length_of(sum);
-        for (size_t i = 0; i < n_in; i++)
-            store_number(n->to, o * n_in + i,
-                         number_at(&n->from, o * n_in + i) / (n->by_row ? length : n->lengths[i]),
-                         n->from.format);
     }
 }
 
@@ -102,7 +107,7 @@ int set_normed(struct binder *b, struct weight *w, const struct piece *p, const 
     n.lengths = mem_alloc((size_t)s->n_in * sizeof *n.lengths);
     if (n.to && n.lengths) {
         if (!n.by_row)
-            thread_pool_for(b->pool, s->n_in, COLUMN_GRAIN, measure_columns, &n);
+            thread_pool_for(b->pool, (s->n_in + PIECE - 1) / PIECE, 1, measure_columns, &n);
         thread_pool_for(b->pool, s->n_out, ROW_GRAIN, divide_rows, &n);
         w->data = binder_settle(b, n.to, size);
     } else if (n.to) {
