@@ -128,6 +128,7 @@ static bool without_prefix(const struct weight_prefix *prefixes, const char *nam
 /* Models that also see or hear hold their language model under one of these names, and beside it
  * what makes embeddings of pictures and sounds. */
 static const struct weight_prefix text_prefixes[] = {
+    {"language_model.model.blocks.", "model.layers."}, /* Kimi K2.5 as transformers writes it */
     {"language_model.model.", "model."},
     {"model.language_model.", "model."},
     {"language_model.", ""},

@@ -132,6 +132,36 @@ CONFIGS = {
         "rope_type": "default"}}, "shared_expert_intermediate_size": 16, "sliding_window": 6,
         "tie_word_embeddings": False, "transformers_version": "5.24.0", "vocab_size": 48},
 }
+# Models that also see or hear, around the text of a golden checkpoint; a tower of one small layer.
+TOWER = {"hidden_size": 16, "embed_dim": 16, "intermediate_size": 16, "num_hidden_layers": 1, "depth": 1,
+         "num_attention_heads": 2, "num_heads": 2, "image_size": 28, "patch_size": 14, "out_hidden_size": 32,
+         "deepstack_visual_indexes": [0], "fullatt_block_indexes": [0], "mlp_ratio": 2}
+WRAPPERS = [
+    ("aya_vision", "AyaVisionForConditionalGeneration", "cohere2", {"logit_scale": 1.0}),
+    ("cohere2_vision", "Cohere2VisionForConditionalGeneration", "cohere2", {"logit_scale": 1.0}),
+    ("exaone4_5", "Exaone4_5_ForConditionalGeneration", "exaone4", {}),
+    ("gemma3", "Gemma3ForConditionalGeneration", "gemma3_text", {}),
+    ("idefics3", "Idefics3ForConditionalGeneration", "llama", {}),
+    ("internvl", "InternVLForConditionalGeneration", "qwen2", {}),
+    ("kimi_k25", "Kimi_K25ForConditionalGeneration", "deepseek_v3", {}),
+    ("lfm2_vl", "Lfm2VlForConditionalGeneration", "lfm2", {}),
+    ("llava", "LlavaForConditionalGeneration", "llama", {}),
+    ("llava_onevision", "LlavaOnevisionForConditionalGeneration", "qwen2", {}),
+    ("mistral3", "Mistral3ForConditionalGeneration", "mistral", {}),
+    ("mistral3", "Mistral3ForConditionalGeneration", "ministral3", {}),
+    ("paligemma", "PaliGemmaForConditionalGeneration", "gemma", {}),
+    ("paligemma", "PaliGemmaForConditionalGeneration", "gemma2", {}),
+    ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "qwen2", {"model_type": "qwen2_5_vl_text",
+     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}}),
+    ("qwen2_vl", "Qwen2VLForConditionalGeneration", "qwen2", {"model_type": "qwen2_vl_text",
+     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}}),
+    ("qwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5_text", {}),
+    ("qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text", {}),
+    ("qwen3_vl", "Qwen3VLForConditionalGeneration", "qwen3", {"model_type": "qwen3_vl_text"}),
+    ("smolvlm", "SmolVLMForConditionalGeneration", "llama", {}),
+    ("voxtral", "VoxtralForConditionalGeneration", "llama", {}),
+]
+TOWERS = "vision|visual|audio|projector|connector|image"
 CASES = [
     ("xlstm", {"use_bias": True}),
     ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}),
@@ -231,10 +261,22 @@ CASES = [
 ]
 
 
-def case(goldens, fixture, change):
+def changed(goldens, fixture, change):
     file = goldens / "models_hf" / fixture / "config.json"
     config = (CONFIGS[fixture] if fixture in CONFIGS else json.loads(file.read_text())) | change
-    config = {k: v for k, v in config.items() if v != GONE}
+    return f"{fixture} {json.dumps(change)}", {k: v for k, v in config.items() if v != GONE}
+
+
+def wrapped(goldens, kind, architecture, fixture, change):
+    text = json.loads((goldens / "models_hf" / fixture / "config.json").read_text())
+    text = {k: v for k, v in text.items() if k not in LEFT_OUT | {"architectures", "transformers_version"}} | change
+    text["tie_word_embeddings"] = False
+    tower = "audio_config" if kind == "voxtral" else "vision_config"
+    return f"{kind} of {fixture}", {"model_type": kind, "architectures": [architecture], "transformers_version": "5.24.0",
+                                    "tie_word_embeddings": False, "text_config": text, tower: TOWER}
+
+
+def case(name, config):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
         (path / "config.json").write_text(json.dumps(config))
@@ -250,12 +292,13 @@ def case(goldens, fixture, change):
             logits = model(torch.tensor([TOKENS]), use_cache=False).logits[0, -1].numpy()
     text = json.dumps({k: v for k, v in config.items() if k not in LEFT_OUT}, separators=(",", ":"))
     return "    {%s,\n     %s,\n     {%s},\n     {%s}},\n" % (
-        json.dumps(f"{fixture} {json.dumps(change)}"), json.dumps(text), strings(listed({n: s for n, s in shapes.items() if "vision" not in n and "visual" not in n})), floats(logits))
+        json.dumps(name), json.dumps(text), strings(listed({n: s for n, s in shapes.items() if not re.search(TOWERS, n)})),
+        floats(logits))
 
 
 torch.set_num_threads(1)
 goldens = pathlib.Path(sys.argv[1])
-text = "".join(case(goldens, *c) for c in CASES)
+text = "".join(case(*changed(goldens, *c)) for c in CASES) + "".join(case(*wrapped(goldens, *w)) for w in WRAPPERS)
 (pathlib.Path(__file__).parent / "toggles.h").write_text(
     "/* tests/engine/toggles.h: configs, tensors and last logits; written by toggles.py. */\n"
     "#ifndef TOGGLES_H\n#define TOGGLES_H\n\n#include <stdint.h>\n\n"
