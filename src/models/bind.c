@@ -319,6 +319,8 @@ const struct nn_slot *binder_slot(const struct binder *b, const struct tensor_pl
 
 int binder_lead(struct binder *b, const struct checkpoint_tensor *t, struct tensor_place place)
 {
+    struct piece rows = {0};
+
     if (place.part == PART_OTHER)
         place.part = place.to.bias ? PART_BIAS
                      : place.to.scales
@@ -336,7 +338,10 @@ int binder_lead(struct binder *b, const struct checkpoint_tensor *t, struct tens
         return reach_latent(b, t, place);
     if (place.to.kind != TARGET_SLOTS)
         return reach_parts(b, t, &place);
-    return reach(b, t, &place, (int)place.to.first + place.alternative, (struct piece){0});
+    if (place.to.first == ROLE_EMBED_TOKENS && t->n_dims > 0 &&
+        t->shape[0] == b->m->spec->embed_rows)
+        rows.rows = b->m->spec->embed_rows;
+    return reach(b, t, &place, (int)place.to.first + place.alternative, rows);
 }
 
 /* Does the adapter part the head from the embedding that it was tied to? */

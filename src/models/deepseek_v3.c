@@ -7,7 +7,7 @@
  * V2 weighs experts by a softmax, of the groups with the best experts; V3 by sigmoids, chosen with
  * a bias; Mistral 4 as V2, of the groups with the best two experts.
  *
- * V3.2 and GLM 5 see but the keys that an indexer finds.
+ * V3.2 and GLM 5 see but the keys that an indexer finds, in GLM 5 perhaps that of a layer before.
  *
  * DeepSeek-V2, arXiv:2405.04434; V3, 2412.19437; V3.2, 2512.02556; Kimi K2, 2507.20534
  */
@@ -64,6 +64,28 @@ static void read_index(struct mla_spec *mla, config *c, bool interleaved)
         .rope = mla->rope,
     };
     mla->index.rope.interleaved = config_bool_or(c, "indexer_rope_interleave", interleaved);
+}
+
+/* GLM 5: whether a layer sees the keys that the one before it saw. */
+static bool is_shared(config *c, int layer)
+{
+    const char *pattern = NULL;
+    int every = config_int_or(c, "index_topk_freq", 1);
+    int from = config_int_or(c, "index_skip_topk_offset", 2);
+    bool shared;
+
+    if (config_kind(c, "index_topk_pattern") == CONFIG_STRING)
+        pattern = config_string_or(c, "index_topk_pattern", "");
+    if (pattern && (size_t)layer >= strlen(pattern))
+        return config_fail(c, "index_topk_pattern", "it is too short for layer %d", layer);
+    shared =
+        pattern ? pattern[layer] == 'S' : layer >= from && every > 1 && (layer - from + 1) % every;
+    if (!pattern)
+        shared = config_layer_is(c, "index_topk_pattern", "shared", layer, shared);
+    shared = config_layer_is(c, "indexer_types", "shared", layer, shared);
+    if (shared && layer == 0)
+        config_fail(c, "indexer_types", "the first layer has no other before it to share with");
+    return shared;
 }
 
 /* In the new schema it says how many numbers of a head turn, or how many a head has. */
@@ -123,7 +145,12 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
     s->final_norm = norm;
     s->more_layers = true;
     for (int i = 0; i < s->n_layers; i++) {
-        layer_add(&s->layers[i], branch_mla(norm, mla));
+        struct mla_spec own = mla;
+
+        own.index_taken = strcmp(type, "glm_moe_dsa") == 0 && is_shared(c, i);
+        if (own.index_taken)
+            own.index = (struct index_spec){0};
+        layer_add(&s->layers[i], branch_mla(norm, own));
         if (sparse && is_sparse(c, i)) {
             layer_add(&s->layers[i], branch_moe(norm, moe));
         } else {

@@ -248,6 +248,9 @@ struct tensor_place tensor_place(const struct family *f, const struct spec *s, c
         place = place_by(towers, NULL, NULL, name);
     if (place.to.kind == TARGET_NONE && place.part != PART_UNUSED)
         place = place_scales(f, s, name);
+    if (s && place.layer >= 0 && place.layer < s->n_layers && s->layers[place.layer].left_out &&
+        place.to.kind != TARGET_NONE)
+        place.to.kind = TARGET_IGNORE;
     return place;
 }
 

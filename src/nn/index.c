@@ -24,7 +24,8 @@ const tensor *nn_choose_keys(pass *p, const struct nn_index *index, const tensor
     tensor *q = nn_linear(p, &index->q, latent), *k = nn_linear(p, &index->k, x);
     tensor *weights = s->block_size ? NULL : nn_linear(p, &index->weights, x);
     tensor *nothing = pass_tensor(p, DTYPE_F32, x->rows, 1);
-    tensor *kept = pass_tensor(p, DTYPE_U32, x->rows, n_sets * nn_key_words(rows));
+    tensor *kept =
+        p->chosen ? p->chosen : pass_tensor(p, DTYPE_U32, x->rows, n_sets * nn_key_words(rows));
 
     nn_norm_inplace(p, &index->q_norm, q, s->dim);
     nn_norm_inplace(p, &index->k_norm, k, s->dim);

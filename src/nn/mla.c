@@ -71,7 +71,9 @@ tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
     }
     q = queries(p, m, q);
     k = keys(p, m, first[1]);
-    if (s->index.topk)
+    if (s->index_taken)
+        params.kept = p->chosen;
+    else if (s->index.topk)
         params.kept = nn_choose_keys(p, &m->index, x, latent);
     if (p->failed)
         return y;

@@ -50,7 +50,8 @@ struct pass {
     struct {              /* where layers mix them: by what they are read, written and mixed next */
         tensor *read, *write, *mix; /* [T, n], [T, n], [T, n n] */
     } hyper;
-    tensor *chosen; /* [T, words] U32, the pooled keys that were chosen last, as attend takes it */
+    tensor *chosen;     /* [T, words] U32, the keys, pooled or not, that were chosen last, as attend
+                         * takes them, where later layers see them too */
     tensor *candidates; /* [T, words] U32, those that may be */
     tensor *kept;       /* [spec->n_kept T, hidden_size] x as it has been kept, one after another */
     int n_kept;         /* so far */

@@ -88,6 +88,16 @@ CONFIGS = {
         0.7, "mscale_all_dim": 1.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0, "rope_type":
         "yarn", "type": "yarn"}, "routed_scaling_factor": 1.5, "tie_word_embeddings": False, "topk_group": 2,
         "transformers_version": "5.24.0", "v_head_dim": 8, "vocab_size": 48},
+    "glm_moe_dsa":
+        {"pad_token_id": 2, "architectures": ["GlmMoeDsaForCausalLM"], "attention_bias": False, "head_dim": 8, "hidden_act":
+        "silu", "hidden_size": 32, "index_head_dim": 16, "index_n_heads": 24, "index_topk": 4,
+        "intermediate_size": 24, "kv_lora_rank": 16, "max_position_embeddings": 512, "mlp_bias": False, "mlp_layer_types":
+        ["dense", "sparse", "sparse", "dense", "sparse"], "model_type":
+        "glm_moe_dsa", "moe_intermediate_size": 8, "n_group": 3, "n_routed_experts": 6, "n_shared_experts": 1,
+        "norm_topk_prob": True, "num_attention_heads": 4, "num_experts_per_tok": 2, "num_hidden_layers": 5,
+        "num_key_value_heads": 4, "q_lora_rank": 16, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8,
+        "rms_norm_eps": 1e-06, "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "routed_scaling_factor": 1.5, "tie_word_embeddings": False, "topk_group": 2,
+        "transformers_version": "5.24.0", "v_head_dim": 8, "vocab_size": 48},
     "minicpm3":
         {"pad_token_id": 2, "architectures": ["MiniCPM3ForCausalLM"], "attention_bias": False, "dim_model_base": 16, "head_dim": 8,
         "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "kv_lora_rank": 16,
@@ -135,6 +145,7 @@ CONFIGS = {
 # Models that also see or hear, around the text of a golden checkpoint; a tower of one small layer.
 TOWER = {"hidden_size": 16, "embed_dim": 16, "intermediate_size": 16, "num_hidden_layers": 1, "depth": 1,
          "num_attention_heads": 2, "num_heads": 2, "image_size": 28, "patch_size": 14, "out_hidden_size": 32,
+         "intermediate_layers_indices": [0], "num_global_layers": 1, "vision_output_dim": 32, "attention_heads": 2,
          "deepstack_visual_indexes": [0], "fullatt_block_indexes": [0], "mlp_ratio": 2}
 WRAPPERS = [
     ("aya_vision", "AyaVisionForConditionalGeneration", "cohere2", {"logit_scale": 1.0}),
@@ -149,6 +160,9 @@ WRAPPERS = [
     ("llava_onevision", "LlavaOnevisionForConditionalGeneration", "qwen2", {}),
     ("mistral3", "Mistral3ForConditionalGeneration", "mistral", {}),
     ("mistral3", "Mistral3ForConditionalGeneration", "ministral3", {}),
+    ("mllama", "MllamaForConditionalGeneration", "llama",
+     {"model_type": "mllama_text_model", "pad_token_id": 0, "num_hidden_layers": 4,
+      "cross_attention_layers": [1, 2]}),
     ("paligemma", "PaliGemmaForConditionalGeneration", "gemma", {}),
     ("paligemma", "PaliGemmaForConditionalGeneration", "gemma2", {}),
     ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "qwen2", {"model_type": "qwen2_5_vl_text",
@@ -258,6 +272,12 @@ CASES = [
     ("qwen3_next", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
     ("minimax", {}),
     ("gpt_oss", {"swiglu_limit": 0.5}),
+    ("falcon", {"alibi": True}),
+    ("falcon", {"alibi": True, "new_decoder_architecture": False, "multi_query": False, "parallel_attn": False,
+                "bias": True}),
+    ("glm_moe_dsa", {"index_topk_freq": 3}),
+    ("glm_moe_dsa", {"indexer_types": ["full", "shared", "full", "shared", "shared"]}),
+    ("glm_moe_dsa", {"index_topk_pattern": "FSSFS"}),
 ]
 
 
@@ -287,7 +307,8 @@ def case(name, config):
             shapes = {n: tuple(f.get_slice(n).get_shape()) for n in f.keys() if not re.search("_decay$|slope_rate$", n)}
         save_file({n: value(n, s).astype(np.float32) for n, s in shapes.items()}, path / "model.safetensors",
                   metadata={"format": "pt"})
-        model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        attention = "sdpa" if config.get("alibi") else "eager"  # eager Falcon adds its ALiBi twice
+        model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
         with torch.no_grad():
             logits = model(torch.tensor([TOKENS]), use_cache=False).logits[0, -1].numpy()
     text = json.dumps({k: v for k, v in config.items() if k not in LEFT_OUT}, separators=(",", ":"))

@@ -23,6 +23,10 @@ WRITTEN = [
      "num_key_value_heads": 2, "num_local_experts": 4, "postnorm": True, "rms_norm_eps": 1e-05,
      "rope_theta": 10000.0, "rotary_dim": 8, "shared_intermediate_size": 0, "tie_word_embeddings": False,
      "vocab_size": 256},
+    {"model_type": "mllama", "text_config": {"model_type": "mllama_text_model", "cross_attention_layers": [1],
+     "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 48, "max_position_embeddings": 512,
+     "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-05,
+     "rope_theta": 500000.0, "tie_word_embeddings": False, "vocab_size": 256}},
 ]
 
 here = pathlib.Path(__file__).parent
