@@ -191,7 +191,7 @@ static void test_heads(void **state)
 
 /* --- With attention behind --- */
 
-enum { TEXTS = 3, PAST = 200 };
+enum { TEXTS = 3, MOST_PAST = 1026 };
 
 struct attention_case {
     struct kv_layer kv;
@@ -203,6 +203,29 @@ struct attention_case {
 static const struct attention_case attention_cases[] = {
     {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 64}, 8, 64, false, false, false, 2e-3},
     {{.type = DTYPE_BF16, .n_kv_heads = 1, .k_dim = 128}, 4, 64, true, true, false, 2e-2},
+    {{.type = DTYPE_F16, .n_kv_heads = 4, .k_dim = 64, .block_tokens = 32},
+     4,
+     64,
+     false,
+     true,
+     false,
+     2e-3},
+    {{.type = DTYPE_BF16, .n_kv_heads = 3, .k_dim = 64, .block_tokens = 64},
+     21,
+     64,
+     false,
+     false,
+     true,
+     2e-2},
+    {{.type = DTYPE_BF16, .n_kv_heads = 1, .k_dim = 128}, 8, 128, false, true, false, 2e-2},
+    {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 128, .block_tokens = 32},
+     6,
+     128,
+     false,
+     false,
+     true,
+     2e-3},
+    {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 96}, 6, 96, false, true, false, 2e-3},
     {{.type = DTYPE_F16, .n_kv_heads = 4, .k_dim = 256}, 8, 256, false, true, true, 2e-3},
     {{.type = DTYPE_F16, .n_kv_heads = 2, .k_dim = 80}, 2, 20, false, true, false, 2e-3},
     {{.type = DTYPE_F16, .n_kv_heads = 1, .k_dim = 64}, 16, 64, false, true, false, 2e-3},
@@ -218,7 +241,7 @@ static const struct attention_case attention_cases[] = {
 
 static size_t bytes_of(const struct kv_layer *kv)
 {
-    size_t rows = (size_t)kv->n_kv_heads * TOKENS, dim = (size_t)kv->k_dim;
+    size_t rows = (size_t)(kv->n_kv_heads * kv->block_tokens), dim = (size_t)kv->k_dim;
 
     if (!kv->bits)
         return rows * dim * dtype_size(kv->type);
@@ -228,9 +251,10 @@ static size_t bytes_of(const struct kv_layer *kv)
 
 /* Tokens one after another, of some texts at a time; then all of the texts are looked at once more,
  * with other queries. */
-static void check_attention(struct pair *p, const struct attention_case *a, int n_texts)
+static void check_attention(struct pair *p, const struct attention_case *a, int n_texts,
+                            int past_rows)
 {
-    enum { EACH = (PAST + 4) / TOKENS + 1 };
+    enum { EACH = (MOST_PAST + 4) / TOKENS + 1 };
     int dim = a->kv.k_dim, n_kv = a->kv.n_kv_heads * dim;
     tensor q[PAIR_DEVICES], k[PAIR_DEVICES], v[PAIR_DEVICES], table[PAIR_DEVICES];
     tensor y[PAIR_DEVICES], again[PAIR_DEVICES], other[PAIR_DEVICES], past[PAIR_DEVICES];
@@ -240,13 +264,13 @@ static void check_attention(struct pair *p, const struct attention_case *a, int 
     char what[100];
 
     kv.v_dim = dim;
-    kv.block_tokens = TOKENS;
-    kv.slab_shift = 6;
+    kv.block_tokens = kv.block_tokens ? kv.block_tokens : TOKENS;
+    kv.slab_shift = 8;
     kv.v_offset = bytes_of(&kv);
     kv.block_bytes = 2 * kv.v_offset;
     for (int i = 0; i < TEXTS * EACH; i++)
         places[i] = i * 11 % (TEXTS * EACH);
-    pair_tensor(p, past, PAST * n_texts, n_kv);
+    pair_tensor(p, past, past_rows * n_texts, n_kv);
     pair_tensor(p, y, 4 * n_texts, a->n_heads * dim);
     pair_tensor(p, other, n_texts, a->n_heads * dim);
     pair_tensor(p, again, n_texts, a->n_heads * dim);
@@ -274,7 +298,7 @@ static void check_attention(struct pair *p, const struct attention_case *a, int 
         c.interleaved = a->interleaved;
         for (int i = 0; i < n_texts; i++) {
             texts[i] = (struct kv_sequence){.row = batch.n_rows,
-                                            .n_rows = PAST - 60 * i,
+                                            .n_rows = past_rows - past_rows * i / 4,
                                             .blocks = (int32_t *)blocks->at[d] + i * EACH,
                                             .n_kept = EACH};
             batch.n_rows += texts[i].n_rows;
@@ -290,7 +314,7 @@ static void check_attention(struct pair *p, const struct attention_case *a, int 
             for (int i = 0; i < n_texts; i++) {
                 texts[i].row = i;
                 texts[i].n_rows = 1;
-                texts[i].position = PAST - 60 * i + (step < 4 ? step : 3);
+                texts[i].position = past_rows - past_rows * i / 4 + (step < 4 ? step : 3);
             }
             if (step == 4) {
                 o->attend(dev, &again[d], &other[d], &kv, &batch, &params);
@@ -313,21 +337,23 @@ static void check_attention(struct pair *p, const struct attention_case *a, int 
         o->free(dev, slabs);
     }
     pool->size = 0; /* y and what is seen again say what is in it */
-    snprintf(what, sizeof what, "attention, %d heads of %d, %d bits, %d texts", a->n_heads, dim,
-             a->kv.bits, n_texts);
+    snprintf(what, sizeof what, "attention, %d heads of %d, %d bits, %d texts behind %d",
+             a->n_heads, dim, a->kv.bits, n_texts, past_rows);
     pair_check(p, a->tolerance, what);
     pair_clear(p);
 }
 
 static void test_attention(void **state)
 {
+    static const int past[] = {1, 14, 126, 200, 254, 509, MOST_PAST};
     struct pair p;
 
     (void)state;
     pair_open(&p);
     for (size_t i = 0; i < COUNT(attention_cases); i++)
         for (int n = 1; n <= TEXTS; n++)
-            check_attention(&p, &attention_cases[i], n);
+            for (size_t j = 0; j < COUNT(past); j++)
+                check_attention(&p, &attention_cases[i], n, past[j]);
     pair_close(&p);
 }
 

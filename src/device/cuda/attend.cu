@@ -68,6 +68,8 @@ void cuda_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *k
             attend_general(c, &a);
         return;
     }
+    if (!halves.data && attend_few(c, &a, batch, q, y))
+        return;
     a.halves = halves;
     if (!attend_prompt_sm90(c, &a, batch) && !attend_prompt(c, &a, batch))
         a.most_queries = INT_MAX;

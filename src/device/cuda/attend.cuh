@@ -167,6 +167,8 @@ void attend_decode(struct cuda_device *c, const struct attend_args *a,
                    const struct kv_batch *batch);
 
 /* False: not on this GPU, or not so. */
+bool attend_few(struct cuda_device *c, const struct attend_args *a, const struct kv_batch *batch,
+                const tensor *q, const tensor *y);
 bool attend_prompt(struct cuda_device *c, const struct attend_args *a,
                    const struct kv_batch *batch);
 bool attend_latent_sm90(struct cuda_device *c, const struct attend_args *a,

@@ -40,4 +40,24 @@ static __device__ __forceinline__ void read_other(float (&v)[N], const void *own
 #endif
 }
 
+/* The same written, at a multiple of as many. */
+template <int N>
+static __device__ __forceinline__ void write_other(void *own, const float (&v)[N], int rank)
+{
+#if __CUDA_ARCH__ >= 900
+    uint32_t at;
+
+    asm("mapa.shared::cluster.u32 %0, %1, %2;"
+        : "=r"(at)
+        : "r"((uint32_t)__cvta_generic_to_shared(own)), "r"(rank));
+    if constexpr (N == 4)
+        asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(at), "f"(v[0]),
+                     "f"(v[1]), "f"(v[2]), "f"(v[3])
+                     : "memory");
+    else
+        asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(at), "f"(v[0]), "f"(v[1])
+                     : "memory");
+#endif
+}
+
 #endif

@@ -38,14 +38,17 @@ struct cuda_device {
     size_t shared_memory; /* bytes that a block may have at most */
     clm_error failure;
     struct cuda_waiting waiting;
-    uint64_t n_given;           /* launches and flushes so far */
-    tensor halved;              /* rows that have a copy in bf16, if n_given is still */
-    uint64_t halved_at;         /* this: halves.cu */
-    uint16_t *halved_to;        /* it lies there */
-    void *describe_tensor;      /* of the driver, for product_tiles_sm90.cu; NULL: there is none */
-    int clusters[2][9];         /* of so many blocks that the GPU holds; 0: not asked yet */
-    const void *routed;         /* ids that a launch finds before it lets go, if n_given is still */
-    uint64_t routed_at;         /* this: product_stream.cu */
+    uint64_t n_given;      /* launches and flushes so far */
+    tensor halved;         /* rows that have a copy in bf16, if n_given is still */
+    uint64_t halved_at;    /* this: halves.cu */
+    uint16_t *halved_to;   /* it lies there */
+    void *describe_tensor; /* of the driver, for product_tiles_sm90.cu; NULL: there is none */
+    int clusters[2][9];    /* of so many blocks that the GPU holds; 0: not asked yet */
+    const void *routed;    /* ids that a launch finds before it lets go, if n_given is still */
+    uint64_t routed_at;    /* this: product_stream.cu */
+    /* Sequences, on the device, whose rows alone were stored since a launch behind which nothing
+     * began early; c itself: those of others, too; NULL: none were. */
+    const void *stored;
     struct cuda_queue *queue;   /* queue.cu */
     struct cuda_memory *memory; /* memory.cu */
     struct cuda_blas *blas;     /* blas.cu; NULL: not asked for yet */
@@ -61,6 +64,11 @@ struct cuda_device {
 static inline struct cuda_device *cuda_device_of(device *d)
 {
     return (struct cuda_device *)d;
+}
+
+static inline void cuda_stored(struct cuda_device *c, const struct kv_sequence *sequences)
+{
+    c->stored = !c->stored || c->stored == sequences ? (const void *)sequences : (const void *)c;
 }
 
 /* What the calling thread asks of CUDA from now on it asks of this GPU. Where a call does not name

@@ -157,16 +157,18 @@ static struct cuda_heads_part *part_for(struct cuda_device *c, const tensor *x, 
     struct cuda_waiting *w = &c->waiting;
     struct cuda_heads *h = &w->heads;
 
-    for (int i = 0; w->kind == CUDA_HEADS && i < h->n; i++) {
+    bool open = w->kind == CUDA_HEADS && !h->sequences;
+
+    for (int i = 0; open && i < h->n; i++) {
         struct cuda_heads_part *p = &h->parts[i];
 
         if (cuda_same(&p->x, x) && p->head_dim == head_dim && goes_behind(p, !table))
             return p;
     }
-    if (w->kind != CUDA_HEADS || !joins(h, x, table)) {
+    if (!open || !joins(h, x, table)) {
         cuda_settle(c);
         w->kind = CUDA_HEADS;
-        h->n = 0;
+        *h = {};
     }
     h->parts[h->n] = {};
     h->parts[h->n].x = *x;
@@ -200,11 +202,14 @@ void cuda_rope(device *d, tensor *x, int head_dim, const tensor *table, bool int
 
 /* --- Launching --- */
 
-static void launch(struct cuda_device *c, const struct cuda_heads *waiting,
-                   const struct cuda_kv &kv, const struct cuda_batch &batch)
+void cuda_launch_heads(struct cuda_device *c, const struct cuda_heads *waiting)
 {
+    struct cuda_batch batch = {waiting->sequences, waiting->of_row};
+    struct cuda_kv kv = {};
     struct heads h = {};
 
+    if (waiting->sequences)
+        kv = cuda_kv_of(&waiting->layer);
     h.n_rows = waiting->parts[0].x.rows;
     for (int i = 0; i < waiting->n; i++) {
         const struct cuda_heads_part *from = &waiting->parts[i];
@@ -226,11 +231,8 @@ static void launch(struct cuda_device *c, const struct cuda_heads *waiting,
     cuda_launch(c, heads_kernel,
                 shape_of(dim3(blocks_for((int64_t)h.n_rows * h.n_heads, WARPS)), dim3(THREADS), 0),
                 h, kv, batch);
-}
-
-void cuda_launch_heads(struct cuda_device *c, const struct cuda_heads *h)
-{
-    launch(c, h, (struct cuda_kv){}, (struct cuda_batch){});
+    if (waiting->sequences)
+        cuda_stored(c, waiting->sequences);
 }
 
 /* The part of keys or values, with what waits for them, or by itself; false where it cannot go with
@@ -260,6 +262,14 @@ static bool take_stored(struct cuda_heads *h, const tensor *x, int head_dim, boo
     return true;
 }
 
+/* May attention take it along? That is of few rows, a sequence each. */
+static bool waits(const struct cuda_device *c, const struct kv_layer *kv,
+                  const struct kv_batch *batch)
+{
+    return !c->exact && c->arch >= 90 && !kv->bits && kv->split == 0 && !kv->parts &&
+           batch->n_rows == batch->n_sequences;
+}
+
 void cuda_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *batch,
                    const tensor *k, const tensor *v)
 {
@@ -272,15 +282,24 @@ void cuda_kv_store(device *d, const struct kv_layer *kv, const struct kv_batch *
         return;
     keys.cols = kv->n_kv_heads * kv->k_dim;
     values.cols = kv->n_kv_heads * kv->v_dim;
-    if (c->waiting.kind == CUDA_HEADS)
+    if (c->waiting.kind == CUDA_HEADS && !c->waiting.heads.sequences)
         h = c->waiting.heads;
     if (take_stored(&h, &keys, kv->k_dim, false) && take_stored(&h, &values, kv->v_dim, true)) {
-        if (c->waiting.kind == CUDA_HEADS)
+        if (c->waiting.kind == CUDA_HEADS && !c->waiting.heads.sequences)
             cuda_take(c);
     } else {
         h = {};
         take_stored(&h, &keys, kv->k_dim, false);
         take_stored(&h, &values, kv->v_dim, true);
     }
-    launch(c, &h, cuda_kv_of(kv), b);
+    h.sequences = b.sequences;
+    h.of_row = b.of_row;
+    h.layer = *kv;
+    if (!b.sequences || !waits(c, kv, batch)) {
+        cuda_launch_heads(c, &h);
+        return;
+    }
+    cuda_settle(c);
+    c->waiting.heads = h;
+    c->waiting.kind = CUDA_HEADS;
 }

@@ -98,6 +98,8 @@ void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda
         return;
     cuda_settle(c);
     launch.early = shape->early && !q->whole;
+    if (!launch.early)
+        c->stored = NULL;
     q->whole = shape->whole;
     c->n_given++;
     launch.size = at;
@@ -293,6 +295,7 @@ void cuda_drain(struct cuda_device *c)
     cuda_staging_reset(c);
     c->queue->room = FIRST_LAUNCHES;
     c->queue->whole = false;
+    c->stored = NULL;
 }
 
 struct cuda_queue *cuda_queue_open(void)

@@ -52,6 +52,11 @@ struct cuda_heads_part {
 struct cuda_heads {
     struct cuda_heads_part parts[CUDA_HEAD_PARTS];
     int n;
+    /* Where keys and values are stored already: nothing else joins, but attention to them may take
+     * all of it along. On the device; NULL: nothing is. */
+    const struct kv_sequence *sequences;
+    const int32_t *of_row;
+    struct kv_layer layer; /* by itself, without what it points to */
 };
 
 /* y = the norm of whole rows of x: a product of few rows of y computes it by itself. */
