@@ -16,13 +16,7 @@
  * after the wait. */
 #include "device/cuda/attend.cuh"
 #include "device/cuda/cluster.cuh"
-#include "device/cuda/kv_store.cuh"
 #include "device/cuda/mma.cuh"
-
-template <typename T> static __device__ constexpr enum dtype type_of(void)
-{
-    return std::is_same<T, __half>::value ? DTYPE_F16 : DTYPE_BF16;
-}
 
 enum { WARPS = 8, THREADS = 32 * WARPS, TILE = 16, GROUP = 8, KEYS = WARPS * TILE };
 
@@ -68,9 +62,16 @@ template <typename T> static __device__ __forceinline__ uint4 rounded(const floa
     uint32_t w[4];
 
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        w[i] = stored_bits(type_of<T>(), x[2 * i]) |
-               (uint32_t)stored_bits(type_of<T>(), x[2 * i + 1]) << 16;
+    for (int i = 0; i < 4; i++) {
+#if __CUDA_ARCH__ >= 900
+        if (std::is_same<T, __half>::value)
+            asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;"
+                : "=r"(w[i])
+                : "f"(x[2 * i + 1]), "f"(x[2 * i]));
+        else
+#endif
+            w[i] = mma_pack<T>(x[2 * i], x[2 * i + 1]);
+    }
     return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
