@@ -349,6 +349,27 @@ static void check_large_products(device *d)
                       INT8);
 }
 
+/* Rows so long that the nearest cache does not hold x beside them. */
+static void check_long_products(device *d)
+{
+    static const struct weight formats[] = {
+        {.format = WEIGHT_AFFINE, .bits = 4, .group_size = 64, .scale_type = DTYPE_F16},
+        {.format = WEIGHT_AFFINE, .bits = 8, .group_size = 32, .scale_type = DTYPE_F32},
+        {.format = WEIGHT_AFFINE, .bits = 8, .group_size = 128, .scale_type = DTYPE_BF16},
+        {.format = WEIGHT_MXFP4, .bits = 4, .group_size = 32},
+        {.format = WEIGHT_NVFP4, .bits = 4, .group_size = 16},
+    };
+
+    for (size_t f = 0; f < COUNT(formats); f++) {
+        int group_size = formats[f].group_size, least = formats[f].bits == 8 ? 6144 : 12288;
+
+        for (int i = 0; i < 3; i++)
+            check_product(d, &formats[f], 1 + (int)random_below(40),
+                          least + group_size * (1 + (int)random_below(5000 / (size_t)group_size)),
+                          1, INT8);
+    }
+}
+
 static void test_products(void **state)
 {
     (void)state;
@@ -359,6 +380,7 @@ static void test_products(void **state)
             continue;
         check_products(d);
         check_large_products(d);
+        check_long_products(d);
         d->ops->close(d);
     }
 }

@@ -14,6 +14,10 @@
  * A lane of 32 bits is of one group, as are its neighbours: what it sums becomes f32 once a chunk.
  * Outputs far apart from each other are treated side by side: see gemv_avx2.h. Beside a single row
  * these are two: of more, the processor loses sight of what is read next.
+ *
+ * A single row of x has to stay in the first cache beside the weights that pass through it. Where
+ * they are too long for that some outputs are gone through together, a block of numbers of each in
+ * turn, and what follows is called for far ahead, in the order in which it lies.
  */
 #include <math.h>
 
@@ -24,6 +28,9 @@
 #define AHEAD 512     /* bytes of weights */
 #define AHEAD_ONE 256 /* for a single row */
 #define SCALES_AHEAD 128
+#define BLOCK 4096        /* numbers of a long row that are treated at a time */
+#define BLOCK_OUTPUTS 2   /* that are gone through together, in each place */
+#define CACHED (24 << 10) /* bytes of x and weights for which it stays in the first cache */
 #define MAX_ROWS 4
 #define OUTPUTS 4       /* at most */
 #define LIMIT_8 127     /* of xq */
@@ -174,6 +181,7 @@ INLINE int outputs_of(const int rows)
 struct tile {
     struct prepared x[MAX_ROWS];
     const uint8_t *data[OUTPUTS], *scales[OUTPUTS], *biases[OUTPUTS];
+    size_t ahead; /* bytes to what is called for */
     int n_in;
 };
 
@@ -254,7 +262,7 @@ INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t
         __m512i codes[2];
 
         if (n == CHUNK) {
-            _mm_prefetch((const char *)p + (rows == 1 ? AHEAD_ONE : AHEAD), _MM_HINT_T1);
+            _mm_prefetch((const char *)p + t->ahead, _MM_HINT_T1);
             codes[0] = avx512_now(_mm512_loadu_si512(p));
         } else {
             codes[0] = _mm512_maskz_loadu_epi8(~0ull >> (CHUNK - n), p);
@@ -280,29 +288,26 @@ INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t
     }
 }
 
-INLINE void multiply_tile(__m512 *acc, const struct tile *t, const enum dtype type, const int bits,
-                          const int group_size, const int rows)
+/* Adds the products with groups [g, end). g is a multiple of BATCH, as is end but for the last of
+ * all. */
+INLINE void add_groups(__m512 *acc, const struct tile *t, int g, int end, const enum dtype type,
+                       const int bits, const int group_size, const int rows)
 {
     const bool e2m1 = type == DTYPE_F8_E8M0 || type == DTYPE_F8_E4M3;
     const int batch_bytes = BATCH * group_size * bits / 8, chunks = batch_bytes / CHUNK;
-    const int n_groups = t->n_in / group_size, bytes = t->n_in * bits / 8;
+    size_t first = (size_t)(g / BATCH) * (size_t)chunks;
     struct factors f;
-    int g = 0;
-    size_t first = 0;
 
-#pragma GCC unroll 16
-    for (int i = 0; i < OUTPUTS * rows; i++) /* of what is not there too */
-        acc[i] = _mm512_setzero_ps();
-    for (; g + BATCH <= n_groups; g += BATCH, first += (size_t)chunks) {
+    for (; g + BATCH <= end; g += BATCH, first += (size_t)chunks) {
         expand(acc, &f, t, g, BATCH, type, rows);
         for (int c = 0; c < chunks; c++)
             add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows);
     }
-    if (g == n_groups)
+    if (g == end)
         return;
-    int left = bytes - (int)first * CHUNK;
+    int left = (end - g) * group_size * bits / 8;
 
-    expand(acc, &f, t, g, n_groups - g, type, rows);
+    expand(acc, &f, t, g, end - g, type, rows);
     for (int c = 0; c < left / CHUNK; c++)
         add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows);
     if (left % CHUNK)
@@ -314,43 +319,126 @@ INLINE __m256 halves(__m512 v)
     return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
 }
 
+/* The tile of the i-th outputs of all places; the last one of all instead of those behind it. */
+INLINE void place_tile(struct tile *t, const struct weight *w, const struct cpu_outputs *outputs,
+                       int i, const int places)
+{
+    size_t row_bytes = weight_row_bytes(w), scale_bytes = weight_scale_row_bytes(w);
+
+    for (int o = 0; o < places; o++) {
+        int at = i + o * outputs->step;
+
+        if (at >= outputs->end)
+            at = outputs->end - 1;
+        t->data[o] = (const uint8_t *)w->data + (size_t)at * row_bytes;
+        t->scales[o] = (const uint8_t *)w->scales + (size_t)at * scale_bytes;
+        if (w->format == WEIGHT_AFFINE)
+            t->biases[o] = (const uint8_t *)w->biases + (size_t)at * scale_bytes;
+    }
+}
+
+/* Of which some may be the same, where there are three: see MULTIPLY. */
+INLINE void store_sums(const struct cpu_task *task, const __m512 *acc,
+                       const struct cpu_outputs *outputs, int i, const int rows)
+{
+    const int places = outputs_of(rows);
+    float sums[OUTPUTS * MAX_ROWS];
+
+    for (int s = 0; s < places * rows; s += 4)
+        _mm_storeu_ps(sums + s, sums4(halves(acc[s]), halves(acc[s + 1]), halves(acc[s + 2]),
+                                      halves(acc[s + 3])));
+    for (int o = 0; o < places; o++)
+        for (int r = 0; r < rows && i + o * outputs->step < outputs->end; r++) {
+            int row = r < task->n_rows ? r : task->n_rows - 1, at = i + o * outputs->step;
+
+            cpu_task_y(task, row)[at] = sums[o * rows + r] + (task->bias ? task->bias[at] : 0);
+        }
+}
+
 INLINE void multiply_rows(const struct cpu_task *task, const struct cpu_outputs *outputs,
                           const enum dtype type, const int bits, const int group_size,
                           const int rows)
 {
     const struct weight *w = task->w;
-    size_t row_bytes = weight_row_bytes(w), scale_bytes = weight_scale_row_bytes(w);
-    const int places = outputs_of(rows);
-    int row[MAX_ROWS];
-    struct tile t = {.n_in = w->n_in};
+    struct tile t = {
+        .ahead = rows == 1 ? AHEAD_ONE : AHEAD,
+        .n_in = w->n_in,
+    };
 
-    for (int r = 0; r < rows; r++) {
-        row[r] = r < task->n_rows ? r : task->n_rows - 1;
-        t.x[r] = prepared_row(task->prepared, row[r], w->n_in, group_size, bits);
-    }
+    for (int r = 0; r < rows; r++)
+        t.x[r] = prepared_row(task->prepared, r < task->n_rows ? r : task->n_rows - 1, w->n_in,
+                              group_size, bits);
     for (int i = outputs->begin; i < outputs->begin + outputs->n; i++) {
         __m512 acc[OUTPUTS * MAX_ROWS];
-        float sums[OUTPUTS * MAX_ROWS];
-        int at[OUTPUTS];
 
-        for (int o = 0; o < places; o++) {
-            at[o] = i + o * outputs->step;
-            if (at[o] >= outputs->end)
-                at[o] = outputs->end - 1;
-            t.data[o] = (const uint8_t *)w->data + (size_t)at[o] * row_bytes;
-            t.scales[o] = (const uint8_t *)w->scales + (size_t)at[o] * scale_bytes;
-            if (w->format == WEIGHT_AFFINE)
-                t.biases[o] = (const uint8_t *)w->biases + (size_t)at[o] * scale_bytes;
-        }
-        multiply_tile(acc, &t, type, bits, group_size, rows);
-        for (int s = 0; s < places * rows; s += 4)
-            _mm_storeu_ps(sums + s, sums4(halves(acc[s]), halves(acc[s + 1]), halves(acc[s + 2]),
-                                          halves(acc[s + 3])));
-        for (int o = 0; o < places; o++)
-            for (int r = 0; r < rows && i + o * outputs->step < outputs->end; r++)
-                cpu_task_y(task, row[r])[at[o]] =
-                    sums[o * rows + r] + (task->bias ? task->bias[at[o]] : 0);
+#pragma GCC unroll 16
+        for (int s = 0; s < OUTPUTS * rows; s++) /* of what is not there too */
+            acc[s] = _mm512_setzero_ps();
+        place_tile(&t, w, outputs, i, outputs_of(rows));
+        add_groups(acc, &t, 0, w->n_in / group_size, type, bits, group_size, rows);
+        store_sums(task, acc, outputs, i, rows);
     }
+}
+
+/* n outputs of each place, from the i-th on, by a single row: a block of each in turn. Those that
+ * follow are called for at the same time, where there are any. */
+INLINE void multiply_blocks(const struct cpu_task *task, const struct cpu_outputs *outputs, int i,
+                            int n, bool last, const enum dtype type, const int bits,
+                            const int group_size)
+{
+    const struct weight *w = task->w;
+    const size_t row_bytes = weight_row_bytes(w), run = BLOCK * bits / 8;
+    const int n_groups = w->n_in / group_size, block = BLOCK / group_size;
+    struct tile t = {
+        .x = {prepared_row(task->prepared, 0, w->n_in, group_size, bits)},
+        .ahead = AHEAD_ONE,
+        .n_in = w->n_in,
+    };
+    __m512 sums[BLOCK_OUTPUTS][OUTPUTS];
+    size_t before = 0; /* bytes of these outputs, in the order in which they are multiplied */
+
+    memset(sums, 0, sizeof sums);
+    for (int b = 0; b * block < n_groups; b++) {
+        int end = n_groups - b * block < block ? n_groups : (b + 1) * block;
+
+        for (int j = 0; j < n; j++) {
+            __m512 acc[OUTPUTS];
+
+#pragma GCC unroll 4
+            for (int s = 0; s < OUTPUTS; s++)
+                acc[s] = sums[j][s];
+            if (!last) /* what lies as far behind the begin of the next outputs */
+                t.ahead = (size_t)(n - j) * row_bytes + before - (size_t)b * run;
+            place_tile(&t, w, outputs, i + j, outputs_of(1));
+            add_groups(acc, &t, b * block, end, type, bits, group_size, 1);
+#pragma GCC unroll 4
+            for (int s = 0; s < OUTPUTS; s++)
+                sums[j][s] = acc[s];
+            before += (size_t)(end - b * block) * (size_t)group_size * (size_t)bits / 8;
+        }
+    }
+    for (int j = 0; j < n; j++)
+        store_sums(task, sums[j], outputs, i + j, 1);
+}
+
+INLINE void multiply_long(const struct cpu_task *task, const struct cpu_outputs *outputs,
+                          const enum dtype type, const int bits, const int group_size)
+{
+    const int end = outputs->begin + outputs->n;
+
+    for (int i = outputs->begin; i < end; i += BLOCK_OUTPUTS) {
+        int n = end - i < BLOCK_OUTPUTS ? end - i : BLOCK_OUTPUTS;
+
+        multiply_blocks(task, outputs, i, n, i + n == end, type, bits, group_size);
+    }
+}
+
+/* Whether a single row of x would not stay in the first cache. */
+static bool is_long(const struct cpu_task *t, const int bits)
+{
+    size_t x = 2 * CHUNK * chunks_of(t->w->n_in, bits);
+
+    return t->n_rows == 1 && x + (size_t)outputs_of(1) * weight_row_bytes(t->w) > CACHED;
 }
 
 /* A function for each format and number of rows (three as four): see gemv_avx2.h. */
@@ -364,8 +452,17 @@ INLINE void multiply_rows(const struct cpu_task *task, const struct cpu_outputs 
     MULTIPLY_ROWS(name, type, bits, group_size, 1)                                                 \
     MULTIPLY_ROWS(name, type, bits, group_size, 2)                                                 \
     MULTIPLY_ROWS(name, type, bits, group_size, 4)                                                 \
+    static __attribute__((noinline)) void name##_long(const struct cpu_task *t,                    \
+                                                      const struct cpu_outputs *o)                 \
+    {                                                                                              \
+        multiply_long(t, o, type, bits, group_size);                                               \
+    }                                                                                              \
     static void name(const struct cpu_task *t, const struct cpu_outputs *o)                        \
     {                                                                                              \
+        if (is_long(t, bits)) {                                                                    \
+            name##_long(t, o);                                                                     \
+            return;                                                                                \
+        }                                                                                          \
         (t->n_rows == 1 ? name##_1 : t->n_rows == 2 ? name##_2 : name##_4)(t, o);                  \
     }
 #define MULTIPLY_AFFINE(name, bits, group_size)                                                    \
