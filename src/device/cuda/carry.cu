@@ -24,6 +24,7 @@ struct load {
 struct lane {
     struct carrier *carrier;
     thread_task *task;
+    char *pinned; /* its buffers, which take a thread 2 ms, all of them 14 */
     char *buffers[N_BUFFERS];
     cudaEvent_t sent[N_BUFFERS];
     int next;
@@ -33,7 +34,6 @@ struct carrier {
     int gpu;
     cudaStream_t stream;
     int n_lanes;
-    char *pinned; /* of all lanes */
     struct lane lanes[MAX_THREADS];
     bool waited_for; /* nothing was added since all was done */
     pthread_mutex_t mutex;
@@ -91,14 +91,40 @@ static struct load take_piece(struct carrier *c)
     return piece;
 }
 
+static cudaError_t open_lane(struct lane *l)
+{
+    cudaError_t status = cudaSetDevice(l->carrier->gpu);
+
+    if (status == cudaSuccess)
+        status =
+            cudaHostAlloc((void **)&l->pinned, (size_t)N_BUFFERS * PIECE, cudaHostAllocDefault);
+    for (int i = 0; i < N_BUFFERS && status == cudaSuccess; i++) {
+        l->buffers[i] = l->pinned + (size_t)i * PIECE;
+        status = cudaEventCreateWithFlags(&l->sent[i], cudaEventDisableTiming);
+    }
+    return status;
+}
+
+/* Nothing more is taken after a failure. */
+static void keep_status(struct carrier *c, cudaError_t status)
+{
+    if (status == cudaSuccess)
+        return;
+    c->status = c->status == cudaSuccess ? status : c->status;
+    c->next = c->n_loads;
+    c->at = 0;
+}
+
 static void run_lane(void *ctx)
 {
     struct lane *l = (struct lane *)ctx;
     struct carrier *c = l->carrier;
+    cudaError_t opened = open_lane(l);
 
-    cudaSetDevice(c->gpu);
     pthread_mutex_lock(&c->mutex);
     for (;;) {
+        if (is_idle(c))
+            pthread_cond_broadcast(&c->done);
         while (c->next == c->n_loads && !c->closing)
             pthread_cond_wait(&c->more, &c->mutex);
         if (c->closing)
@@ -107,17 +133,11 @@ static void run_lane(void *ctx)
 
         c->n_busy++;
         pthread_mutex_unlock(&c->mutex);
-        cudaError_t status = carry_piece(l, &piece);
+        cudaError_t status = opened == cudaSuccess ? carry_piece(l, &piece) : opened;
 
         pthread_mutex_lock(&c->mutex);
         c->n_busy--;
-        if (status != cudaSuccess) {
-            c->status = c->status == cudaSuccess ? status : c->status;
-            c->next = c->n_loads;
-            c->at = 0;
-        }
-        if (is_idle(c))
-            pthread_cond_broadcast(&c->done);
+        keep_status(c, status);
     }
     pthread_mutex_unlock(&c->mutex);
 }
@@ -128,16 +148,6 @@ static void open_lanes(struct cuda_device *c, struct carrier *carrier)
     int n = thread_count_default();
 
     carrier->n_lanes = n < MAX_THREADS ? n : MAX_THREADS;
-    n = carrier->n_lanes * N_BUFFERS;
-    cuda_check(c, cudaHostAlloc((void **)&carrier->pinned, (size_t)n * PIECE, cudaHostAllocDefault),
-               "pinning memory");
-    for (int i = 0; i < n && !c->failure.code; i++) {
-        struct lane *l = &carrier->lanes[i / N_BUFFERS];
-
-        l->buffers[i % N_BUFFERS] = carrier->pinned + (size_t)i * PIECE;
-        cuda_check(c, cudaEventCreateWithFlags(&l->sent[i % N_BUFFERS], cudaEventDisableTiming),
-                   "making an event");
-    }
     for (int i = 0; i < carrier->n_lanes && !c->failure.code; i++) {
         carrier->lanes[i].carrier = carrier;
         carrier->lanes[i].task =
@@ -201,9 +211,14 @@ void cuda_carry_later(struct cuda_device *c, struct carrier **carrier, void *to,
         cuda_fail(c, CLM_ERR_NOMEM, "cuda: no memory for a list of copies");
 }
 
+bool cuda_carries(const struct carrier *carrier)
+{
+    return carrier && !carrier->waited_for;
+}
+
 void cuda_carry_end(struct cuda_device *c, struct carrier *carrier)
 {
-    if (!carrier || carrier->waited_for)
+    if (!cuda_carries(carrier))
         return;
     pthread_mutex_lock(&carrier->mutex);
     while (!is_idle(carrier))
@@ -231,6 +246,15 @@ void cuda_carry(struct cuda_device *c, struct carrier **carrier, void *to, const
         cuda_drain(c);
 }
 
+static void close_lane(struct lane *l)
+{
+    thread_task_join(l->task);
+    for (int i = 0; i < N_BUFFERS; i++)
+        if (l->sent[i])
+            cudaEventDestroy(l->sent[i]);
+    cudaFreeHost(l->pinned);
+}
+
 void carrier_close(struct carrier *c)
 {
     if (!c)
@@ -240,11 +264,7 @@ void carrier_close(struct carrier *c)
     pthread_cond_broadcast(&c->more);
     pthread_mutex_unlock(&c->mutex);
     for (int i = 0; i < c->n_lanes; i++)
-        thread_task_join(c->lanes[i].task);
-    for (int i = 0; i < c->n_lanes * N_BUFFERS; i++)
-        if (c->lanes[i / N_BUFFERS].sent[i % N_BUFFERS])
-            cudaEventDestroy(c->lanes[i / N_BUFFERS].sent[i % N_BUFFERS]);
-    cudaFreeHost(c->pinned);
+        close_lane(&c->lanes[i]);
     pthread_cond_destroy(&c->more);
     pthread_cond_destroy(&c->done);
     pthread_mutex_destroy(&c->mutex);

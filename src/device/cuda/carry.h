@@ -17,6 +17,9 @@ void cuda_carry(struct cuda_device *c, struct carrier **carrier, void *to, const
 void cuda_carry_later(struct cuda_device *c, struct carrier **carrier, void *to, const void *from,
                       size_t size);
 
+/* Whether there may be something that nobody has waited for. */
+bool cuda_carries(const struct carrier *carrier); /* NULL is fine */
+
 /* All of that has been read, and is there for what is queued after. */
 void cuda_carry_end(struct cuda_device *c, struct carrier *carrier);
 

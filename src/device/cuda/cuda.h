@@ -174,6 +174,7 @@ void *cuda_halves_room(struct cuda_device *c, int which, size_t size);
 
 /* What cuda_map was given is there for what goes to the stream from now on. */
 void cuda_arrive(struct cuda_device *c);
+bool cuda_arriving(const struct cuda_device *c); /* perhaps it is not there yet */
 
 /* All that was staged may be overwritten: whatever was queued is done. */
 void cuda_staging_reset(struct cuda_device *c);

@@ -302,6 +302,11 @@ void cuda_free_idle(struct cuda_device *c)
         cuda_check(c, cudaFree(m->idle[--m->n_idle]), "freeing memory");
 }
 
+bool cuda_arriving(const struct cuda_device *c)
+{
+    return c->memory && cuda_carries(c->memory->carrier);
+}
+
 void cuda_arrive(struct cuda_device *c)
 {
     if (c->memory)

@@ -117,7 +117,8 @@ void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda
     for (int i = 0; i < n; at += align16(sizes[i]), i++)
         memcpy(to + at, values[i], sizes[i]);
     list->size += launch.size;
-    if (++list->n < q->room)
+    /* What small tensors are uploaded by need not wait for the large ones. */
+    if (++list->n < q->room || cuda_arriving(c))
         return;
     cuda_flush(c);
     q->room = q->room < MOST_LAUNCHES ? 2 * q->room : MOST_LAUNCHES;
