@@ -123,6 +123,7 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
     bool later = kind == MISTRAL4 && config_has(c, "rope_parameters");
     struct moe_spec moe = {0};
     struct mla_spec mla;
+    int indexed = 0; /* the last layer with an index, + 1 */
 
     if (sparse)
         moe = read_moe(c, mlp, kind);
@@ -147,9 +148,12 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
     for (int i = 0; i < s->n_layers; i++) {
         struct mla_spec own = mla;
 
-        own.index_taken = strcmp(type, "glm_moe_dsa") == 0 && is_shared(c, i);
-        if (own.index_taken)
+        if (strcmp(type, "glm_moe_dsa") == 0 && is_shared(c, i)) {
             own.index = (struct index_spec){0};
+            own.index_of = indexed;
+        } else {
+            indexed = i + 1;
+        }
         layer_add(&s->layers[i], branch_mla(norm, own));
         if (sparse && is_sparse(c, i)) {
             layer_add(&s->layers[i], branch_moe(norm, moe));

@@ -286,10 +286,10 @@ static void keep_for_layers(pass *p, const tensor *x)
             if (branch->op == OP_EMBEDDING && !p->embeddings)
                 p->embeddings = own_copy(p, x);
             if (!p->chosen && ((branch->op == OP_POOLED && branch->pooled.chooses) ||
-                               (branch->op == OP_MLA && branch->mla.index_taken)))
+                               (branch->op == OP_MLA && branch->mla.index_of)))
                 p->chosen = pass_tensor(p, DTYPE_U32, x->rows, nn_key_words(&p->rows.kv[0]));
             if (!p->candidates && branch->op == OP_POOLED && branch->pooled.chooses)
-                p->candidates = pass_tensor(p, DTYPE_U32, p->chosen->rows, p->chosen->cols);
+                p->candidates = pass_tensor(p, DTYPE_U32, x->rows, nn_key_words(&p->rows.kv[0]));
             if (branch->op == OP_RWKV7 && !p->first_values)
                 p->first_values = pass_tensor(p, DTYPE_F32, x->rows, x->cols);
             if (branch->op != OP_ATTENTION || a->kv_source != KV_KEPT || p->kept_kv[0])

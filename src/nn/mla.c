@@ -71,7 +71,7 @@ tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
     }
     q = queries(p, m, q);
     k = keys(p, m, first[1]);
-    if (s->index_taken)
+    if (s->index_of)
         params.kept = p->chosen;
     else if (s->index.topk)
         params.kept = nn_choose_keys(p, &m->index, x, latent);

@@ -6,7 +6,7 @@
 /* Does a branch use what is of a layer before cut, other than what a pass hands on? */
 static bool reaches_back(const struct branch_spec *b, int cut)
 {
-    int layers[4] = {0}; /* + 1, as the spec has them */
+    int layers[5] = {0}; /* + 1, as the spec has them */
 
     if (b->op == OP_ATTENTION) {
         layers[0] = b->attention.cache_of;
@@ -16,7 +16,9 @@ static bool reaches_back(const struct branch_spec *b, int cut)
         layers[2] = b->pooled.keys_of;
         layers[3] = b->pooled.index_of;
     }
-    for (int i = 0; i < 4; i++)
+    if (b->op == OP_MLA)
+        layers[4] = b->mla.index_of;
+    for (int i = 0; i < 5; i++)
         if (layers[i] > 0 && layers[i] - 1 < cut)
             return true;
     return false;

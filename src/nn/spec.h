@@ -145,7 +145,7 @@ struct mla_spec {
     float q_scale, kv_scale; /* of queries, and of the latent after its norm */
     struct rope_spec rope;   /* over rope_dim numbers */
     struct index_spec index;
-    bool index_taken; /* sees the keys that the last layer with an index has chosen */
+    int index_of; /* layer + 1 before it whose choice of keys it sees too; 0: its own, if any */
     float scale;
     struct temperature_spec temperature;
     enum attention_gate gate; /* sigmoid(linear(x)) */
@@ -436,10 +436,10 @@ struct spec {
     bool head_normed;      /* the columns of the head are divided by their lengths */
     bool head_rows_normed; /* the rows of the head, if not quantised, are divided by theirs */
     bool logit_gain;       /* logits are multiplied by a weight, one number */
-    int embed_rows;      /* the checkpoint's embedding may have so many, of which the first
-                          * vocab_size serve; 0: it has as many as the vocabulary */
+    int embed_rows;        /* the checkpoint's embedding may have so many, of which the first
+                            * vocab_size serve; 0: it has as many as the vocabulary */
     int embed_size;      /* numbers of embeddings, which a projection makes x of, and that the head
-                          * reads,      made of x by another; 0: hidden_size */
+                          * reads, made of x by another; 0: hidden_size */
     float embed_scale;   /* multiplies embeddings */
     float logit_scale;   /* multiplies logits, before the soft-cap */
     float logit_softcap; /* 0: none */
