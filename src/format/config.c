@@ -289,6 +289,22 @@ void config_defaults(config *c, const char *text)
         append(c, c->doc->defaults);
 }
 
+void config_alias(config *c, const char *alias, const char *key)
+{
+    struct entry *from = !has_failed(c) && peek(c, alias) ? find(c, alias) : NULL;
+    struct entry *to = find(c, key);
+
+    if (!from)
+        return;
+    if (to) {
+        to->value = from->value;
+        from->read = true;
+        return;
+    }
+    from->key = key;
+    qsort(c->sorted, c->n, sizeof(struct entry *), by_key);
+}
+
 bool config_has(const config *c, const char *key)
 {
     return peek(c, key) != NULL;

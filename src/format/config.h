@@ -33,6 +33,9 @@ bool config_root_has(const config *c, const char *key);
  * file. A failure is that of c. */
 void config_defaults(config *c, const char *text);
 
+/* Where c has alias, and not null, that is the value of key, which stays valid as long as c. */
+void config_alias(config *c, const char *alias, const char *key);
+
 /* There, and null: for the few keys where that means "none" rather than "the default". Counts as
  * read. */
 bool config_is_null(config *c, const char *key);

@@ -211,8 +211,13 @@ static struct rope_spec read_rope(config *c, config *scaling, int head_dim, doub
     return r;
 }
 
-static const char *rope_key(const config *c)
+/* transformers takes the older key where a file has both. */
+static const char *rope_key(config *c)
 {
+    config *older = config_by_transformers(c) ? config_object(c, "rope_scaling") : NULL;
+
+    if (older && config_key(older, 0))
+        return "rope_scaling";
     return config_has(c, "rope_parameters") ? "rope_parameters" : "rope_scaling";
 }
 

@@ -64,7 +64,7 @@ static int dbrx_spec(struct spec *s, config *c, arena *a)
     attention.clip_qkv = (float)config_cap(attn, "clip_qkv", 0);
     attention.scale = attention_scale(attention.head_dim);
     attention.rope = rope_plain(attention.head_dim, config_float_or(attn, "rope_theta", 10000));
-    if (config_has(c, "rope_parameters"))
+    if (config_has(c, "rope_parameters") || config_by_transformers(c))
         attention.rope =
             config_rope_parameters(c, attention.head_dim, attention.rope.theta, false, a);
     s->final_norm = norm;

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "device/weight.h"
 #include "models/adapter.h"
+#include "models/aliases.h"
 #include "models/bind.h"
 #include "models/defaults.h"
 #include "models/family.h"
@@ -173,6 +174,8 @@ static int describe(struct model *m, struct adapter *adapter, clm_error *err)
     m->spec = arena_array(m->memory, struct spec, 1);
     if (!m->spec)
         return fail(err, CLM_ERR_NOMEM, "%s: no memory", config_path(m->config));
+    if (config_by_transformers(m->config))
+        model_aliases(text, config_string_or(text, "model_type", ""));
     check_required(m->config, text);
     add_defaults(m->config, text);
     m->family->spec(m->spec, text, m->memory);

@@ -449,6 +449,14 @@ static int check_moe(int layer, const struct moe_spec *m, clm_error *err)
                     "%d experts of layer %d in %d groups (n_group), %d of them kept "
                     "(topk_group); that cannot be",
                     m->router.n_experts, layer, m->router.n_groups, m->router.n_groups_kept);
+    if (m->router.n_groups > 1 && m->router.groups_alone &&
+        m->router.n_experts / m->router.n_groups * m->router.n_groups_kept <
+            m->router.n_experts_per_token)
+        return fail(err, CLM_ERR_FORMAT,
+                    "num_experts_per_tok %d of layer %d; the groups that are kept (topk_group) "
+                    "have but %d experts",
+                    m->router.n_experts_per_token, layer,
+                    m->router.n_experts / m->router.n_groups * m->router.n_groups_kept);
     if (check_range(layer, "the size of the shared expert", m->shared.intermediate_size, 0,
                     MAX_SIZE, err))
         return -1;

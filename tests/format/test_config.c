@@ -537,6 +537,24 @@ static void test_defaults(void **state)
     assert_non_null(strstr(m.last, "1 key is not understood and not used: unread"));
 }
 
+static void test_alias(void **state)
+{
+    struct messages m = {0};
+    config *c = parse_with("{\"a\": 1, \"b\": 2, \"x\": 3, \"n\": null}", &m);
+
+    (void)state;
+    config_alias(c, "b", "a");
+    config_alias(c, "x", "c");
+    config_alias(c, "n", "c");
+    config_alias(c, "missing", "c");
+    assert_int_equal(config_int(c, "a"), 2);
+    assert_int_equal(config_int(c, "c"), 3);
+    assert_false(config_has(c, "x"));
+    config_ignore(c, "n", NULL);
+    check_done(c);
+    assert_int_equal(m.n, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -547,6 +565,7 @@ int main(void)
         cmocka_unit_test(test_harmless),    cmocka_unit_test(test_goldens),
         cmocka_unit_test(test_generation),  cmocka_unit_test(test_generation_refused),
         cmocka_unit_test(test_memory),      cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_alias),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

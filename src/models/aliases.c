@@ -1,0 +1,57 @@
+/* models/aliases.c: second names that transformers gives keys of a config.json (attribute_map);
+ * where a file has one, it counts, whatever the key itself says. */
+#include "models/aliases.h"
+
+#include <string.h>
+
+static const struct {
+    const char *types, *alias, *key;
+} aliases[] = {
+    {"codegen gpt2 gpt_bigcode gptj", "hidden_size", "n_embd"},
+    {"codegen gpt2 gpt_bigcode gptj", "max_position_embeddings", "n_positions"},
+    {"bloom codegen gpt2 gpt_bigcode gptj", "num_attention_heads", "n_head"},
+    {"bloom codegen gpt2 gpt_bigcode gptj", "num_hidden_layers", "n_layer"},
+    {"dbrx mpt", "hidden_size", "d_model"},
+    {"dbrx mpt", "num_attention_heads", "n_heads"},
+    {"dbrx mpt", "num_hidden_layers", "n_layers"},
+    {"dbrx", "max_position_embeddings", "max_seq_len"},
+    {"exaone", "num_hidden_layers", "num_layers"},
+    {"exaone", "rms_norm_eps", "layer_norm_epsilon"},
+    {"exaone", "hidden_act", "activation_function"},
+    {"recurrent_gemma", "sliding_window", "attention_window_size"},
+    {"deepseek_v2", "num_experts", "n_routed_experts"},
+    {"deepseek_v3 deepseek_v32 dots1 glm4_moe glm4_moe_lite glm_moe_dsa longcat_flash "
+     "mimo_v2_flash nemotron_h solar_open",
+     "num_local_experts", "n_routed_experts"},
+    {"bailing_hybrid flex_olmo hunyuan_v1_moe jamba kimi_linear olmoe", "num_local_experts",
+     "num_experts"},
+    {"gpt_oss minimax minimax_m2 mixtral", "num_experts", "num_local_experts"},
+    {"ernie4_5_moe", "num_experts", "moe_num_experts"},
+    {"ernie4_5_moe", "num_experts_per_tok", "moe_k"},
+    {"hunyuan_v1_moe longcat_flash", "num_experts_per_tok", "moe_topk"},
+    {"longcat_flash", "intermediate_size", "ffn_hidden_size"},
+    {"longcat_flash", "moe_intermediate_size", "expert_ffn_hidden_size"},
+    {"bailing_hybrid kimi_linear", "num_experts_per_tok", "num_experts_per_token"},
+    {"bailing_hybrid kimi_linear", "n_shared_experts", "num_shared_experts"},
+    {"bailing_hybrid kimi_linear", "n_group", "num_expert_group"},
+    {"bailing_hybrid kimi_linear", "norm_topk_prob", "moe_renormalize"},
+};
+
+static bool is_listed(const char *types, const char *type)
+{
+    size_t length = strlen(type);
+
+    for (const char *at = types, *end; *at; at = end + (*end == ' ')) {
+        end = at + strcspn(at, " ");
+        if ((size_t)(end - at) == length && strncmp(at, type, length) == 0)
+            return true;
+    }
+    return false;
+}
+
+void model_aliases(config *c, const char *model_type)
+{
+    for (size_t i = 0; i < COUNT(aliases); i++)
+        if (is_listed(aliases[i].types, model_type))
+            config_alias(c, aliases[i].alias, aliases[i].key);
+}
