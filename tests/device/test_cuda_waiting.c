@@ -222,6 +222,8 @@ static const struct weight formats[] = {
     {.format = WEIGHT_F16},
     {.format = WEIGHT_F32},
     {.format = WEIGHT_AFFINE, .bits = 4, .group_size = 64, .scale_type = DTYPE_BF16},
+    {.format = WEIGHT_AFFINE, .bits = 4, .group_size = 64, .scale_type = DTYPE_F16},
+    {.format = WEIGHT_AFFINE, .bits = 8, .group_size = 64, .scale_type = DTYPE_BF16},
     {.format = WEIGHT_AFFINE, .bits = 8, .group_size = 32, .scale_type = DTYPE_F16},
     {.format = WEIGHT_AFFINE, .bits = 3, .group_size = 32, .scale_type = DTYPE_F32},
     {.format = WEIGHT_MXFP4, .bits = 4, .group_size = 32},
@@ -390,8 +392,9 @@ static void test_sequences(void **state)
 /* A block whose feed-forward is wider, and of outputs that fill no tile. */
 static void test_blocks(void **state)
 {
-    static const struct shape shapes[] = {{1, 256, 1024}, {3, 128, 320}, {1, 1024, 4096},
-                                          {4, 64, 8192},  {1, 96, 32},   {7, 256, 576}};
+    static const struct shape shapes[] = {{1, 256, 1024}, {3, 128, 320},   {1, 1024, 4096},
+                                          {1, 768, 2304}, {1, 4608, 5376}, {4, 64, 8192},
+                                          {1, 96, 32},    {7, 256, 576}};
     struct pair p;
 
     (void)state;

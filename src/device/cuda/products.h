@@ -39,6 +39,9 @@ bool cuda_product_dense(struct cuda_device *c, const struct matmul_job *jobs, in
 /* Rows that one call may have; 0 where the weight does not suit. */
 int cuda_stream_rows(const struct cuda_device *c, const struct weight *w);
 
+/* product_one.cu: the product, if it is of one row of x and suits, launched; else false. */
+bool cuda_product_one(struct cuda_device *c, const struct cuda_product *p);
+
 /* Whether one launch can have both. */
 bool cuda_stream_alike(const struct weight *a, const struct weight *b);
 
