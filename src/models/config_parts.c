@@ -122,6 +122,17 @@ struct mlp_spec config_gated_mlp(config *c)
     };
 }
 
+struct moe_spec config_moe_local(config *c, int n_experts)
+{
+    return (struct moe_spec){
+        .router = {.score = ROUTER_SOFTMAX_SELECTED,
+                   .n_experts = config_int_or(c, "num_local_experts", n_experts),
+                   .n_experts_per_token = config_int_or(c, "num_experts_per_tok", 2),
+                   .scale = 1},
+        .expert = config_gated_mlp(c),
+    };
+}
+
 struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp)
 {
     bool other = !config_has(c, "n_routed_experts");

@@ -192,6 +192,10 @@ struct temperature_spec config_temperature(config *c);
 /* The usual gated feed-forward: intermediate_size, hidden_act (silu), mlp_bias. */
 struct mlp_spec config_gated_mlp(config *c);
 
+/* Experts as Mixtral has them: num_local_experts, or so many; num_experts_per_tok, or 2; each a
+ * config_gated_mlp. */
+struct moe_spec config_moe_local(config *c, int n_experts);
+
 /* Experts as DeepSeek-V3 has them: n_routed_experts (or num_experts, num_shared_experts) by sigmoid
  * scores with a bias, n_group and topk_group, norm_topk_prob, routed_scaling_factor,
  * n_shared_experts. mlp gives the kind of each expert. */
@@ -213,6 +217,10 @@ bool config_by_transformers(const config *c);
 
 /* models/names.c: whether the metadata of the tensors says that torch wrote them ("pt"). */
 bool checkpoint_by_torch(const checkpoint *c);
+
+/* Whether it is as published, where files that mlx-lm has converted hold other numbers: by part of
+ * a name that those of the one kind or the other have, else by who wrote the tensors. */
+bool checkpoint_is_published(const checkpoint *c, const char *own, const char *converted);
 
 /* models/qwen3_next.c, for those that store its weights in another way. */
 int qwen3_next_spec(struct spec *s, config *c, arena *a);

@@ -67,16 +67,7 @@ static struct attention_spec read_attention(config *c, const struct spec *s, are
 static int minimax_01_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
-    struct moe_spec moe = {
-        .router =
-            {
-                .score = ROUTER_SOFTMAX_SELECTED,
-                .n_experts = config_int_or(c, "num_local_experts", 8),
-                .n_experts_per_token = config_int_or(c, "num_experts_per_tok", 2),
-                .scale = 1,
-            },
-        .expert = config_gated_mlp(c),
-    };
+    struct moe_spec moe = config_moe_local(c, 8);
     float linear_alpha = factor(c, "linear_attn_alpha_factor", "layernorm_linear_attention_alpha");
     float linear_beta = factor(c, "linear_attn_beta_factor", "layernorm_linear_attention_beta");
     float full_alpha = factor(c, "full_attn_alpha_factor", "layernorm_full_attention_alpha");

@@ -12,16 +12,7 @@ static int mixtral_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
     struct attention_spec attention;
-    struct moe_spec moe = {
-        .router =
-            {
-                .score = ROUTER_SOFTMAX_SELECTED,
-                .n_experts = config_int_or(c, "num_local_experts", 8),
-                .n_experts_per_token = config_int_or(c, "num_experts_per_tok", 2),
-                .scale = 1,
-            },
-        .expert = config_gated_mlp(c),
-    };
+    struct moe_spec moe = config_moe_local(c, 8);
 
     if (config_common(s, c, false, a))
         return -1;

@@ -270,6 +270,20 @@ const char *pattern_of(const struct family *f, int branch, enum weight_role role
     return NULL;
 }
 
+bool checkpoint_is_published(const checkpoint *c, const char *own, const char *converted)
+{
+    bool told = false;
+
+    for (size_t i = 0; i < checkpoint_count(c); i++) {
+        const char *name = checkpoint_at(c, i)->name;
+
+        if (strstr(name, own))
+            return true;
+        told = told || strstr(name, converted);
+    }
+    return !told && checkpoint_by_torch(c);
+}
+
 bool checkpoint_by_torch(const checkpoint *c)
 {
     const char *format = checkpoint_metadata(c, "format");

@@ -10,22 +10,14 @@
 static int phimoe_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_layer_norm(c, "rms_norm_eps", true);
-    struct moe_spec moe = {
-        .router =
-            {
-                .score = ROUTER_SPARSE_MIXER,
-                .n_experts = config_int_or(c, "num_local_experts", 16),
-                .n_experts_per_token = config_int_or(c, "num_experts_per_tok", 2),
-                .scale = 1,
-                .jitter = (float)config_float_or(c, "router_jitter_noise", 0.01),
-            },
-        .expert = config_gated_mlp(c),
-    };
+    struct moe_spec moe = config_moe_local(c, 16);
     struct attention_spec attention;
     config *scaling = config_rope_object(c);
 
     if (config_by_transformers(c))
         moe.router.n_experts_per_token = 2; /* whatever the key says */
+    moe.router.score = ROUTER_SPARSE_MIXER;
+    moe.router.jitter = (float)config_float_or(c, "router_jitter_noise", 0.01);
     if (config_common(s, c, false, a))
         return -1;
     s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */

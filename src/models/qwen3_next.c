@@ -136,18 +136,13 @@ int qwen3_next_spec(struct spec *s, config *c, arena *a)
  */
 static bool is_published(const checkpoint *c)
 {
-    bool told = false;
-
     for (size_t i = 0; i < checkpoint_count(c); i++) {
         const struct checkpoint_tensor *t = checkpoint_at(c, i);
 
         if (strstr(t->name, "conv1d.weight") && t->n_dims > 0)
             return t->shape[t->n_dims - 1] != 1;
-        if (strstr(t->name, ".mlp.experts."))
-            return true;
-        told = told || strstr(t->name, ".mlp.switch_mlp.");
     }
-    return !told && checkpoint_by_torch(c);
+    return checkpoint_is_published(c, ".mlp.experts.", ".mlp.switch_mlp.");
 }
 
 void qwen3_next_adapt(struct spec *s, const checkpoint *c)

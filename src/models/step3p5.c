@@ -127,15 +127,7 @@ static int step_spec(struct spec *s, config *c, arena *a)
 /* Files as published name the experts "moe" and hold w - 1. */
 static void step_adapt(struct spec *s, const checkpoint *c)
 {
-    bool published = false, converted = false;
-
-    for (size_t i = 0; i < checkpoint_count(c); i++) {
-        const char *name = checkpoint_at(c, i)->name;
-
-        published = published || strstr(name, ".moe.");
-        converted = converted || strstr(name, ".mlp.switch_mlp.");
-    }
-    if (!published && (converted || !checkpoint_by_torch(c)))
+    if (!checkpoint_is_published(c, ".moe.", ".mlp.switch_mlp."))
         return;
     s->final_norm.offset = 1;
     for (int i = 0; i < s->n_layers; i++) {
