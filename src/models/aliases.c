@@ -1,5 +1,6 @@
 /* models/aliases.c: second names that transformers gives keys of a config.json (attribute_map);
- * where a file has one, it counts, whatever the key itself says. */
+ * where a file has one, it counts, whatever the key itself says, but for Kimi Linear, whose key
+ * comes first. */
 #include "models/aliases.h"
 
 #include <string.h>
@@ -52,6 +53,7 @@ static bool is_listed(const char *types, const char *type)
 void model_aliases(config *c, const char *model_type)
 {
     for (size_t i = 0; i < COUNT(aliases); i++)
-        if (is_listed(aliases[i].types, model_type))
+        if (is_listed(aliases[i].types, model_type) &&
+            !(strcmp(model_type, "kimi_linear") == 0 && config_has(c, aliases[i].key)))
             config_alias(c, aliases[i].alias, aliases[i].key);
 }

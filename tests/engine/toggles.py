@@ -279,6 +279,7 @@ CASES = [
     ("hunyuan_v1_moe", {"num_experts_per_tok": 3}),
     ("kimi_linear", {"num_experts_per_token": GONE, "num_experts_per_tok": 3, "num_shared_experts": GONE,
                      "n_shared_experts": 2}),
+    ("kimi_linear", {"num_experts_per_tok": 3}),
     ("longcat_flash", {"moe_topk": GONE, "num_experts_per_tok": 3, "ffn_hidden_size": GONE, "intermediate_size": 40}),
     ("recurrent_gemma", {"sliding_window": 4}),
     ("gpt2", {"n_head": GONE, "num_attention_heads": 2, "n_layer": GONE, "num_hidden_layers": 1}),
