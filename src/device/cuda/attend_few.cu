@@ -2,12 +2,13 @@
  * their heads before it: norms, rotations and the store to the cache, in one launch.
  *
  * What counts is how little lies between the wait for the product ahead and the end. A warp has one
- * tile of 16 keys and all heads that share its kv head, with products as attend_decode.cu has them.
- * Keys and values come to registers before the wait. After it each warp turns the queries by itself
- * into the matrix unit's fragments; the newest key and value are made by the warp whose tile they
- * are in, which also stores them: nobody else in the launch reads them. Then there is one barrier
- * between what warps find and what a block makes of it, and one more where blocks, of a cluster,
- * share the keys: each puts together a part of the numbers.
+ * tile of 16 keys, or a few where there are more than 1024, and all heads that share its kv head,
+ * with products as attend_decode.cu has them. Keys and values come to registers before the wait.
+ * After it each warp turns the queries by itself into the matrix unit's fragments; the newest key
+ * and value are made by the warp whose tile they are in, which also stores them: nobody else in the
+ * launch reads them. Then there is one barrier between what warps find and what a block makes of
+ * it, and one more where blocks, of a cluster, share the keys: each puts together a part of the
+ * numbers.
  *
  * That keys can be read so early rests on who writes them. Rows of a batch are stored at their
  * positions, and read here are those before. The store of these was queued ahead of a launch behind
@@ -19,6 +20,9 @@
 #include "device/cuda/mma.cuh"
 
 enum { WARPS = 8, THREADS = 32 * WARPS, TILE = 16, GROUP = 8, KEYS = WARPS * TILE };
+
+/* of a warp: what registers hold */
+#define MOST_TILES(dim) ((dim) == 64 ? 4 : 2)
 
 struct few_args {
     const struct kv_sequence *sequences;
@@ -181,13 +185,13 @@ static __device__ __forceinline__ void load(struct few_tile<DIM> &x, const char 
 
 /* Scores times factor, as powers of two of themselves less their greatest: that of queries 2 t and
  * 2 t + 1 in most. */
-template <typename T, int DIM>
-static __device__ __forceinline__ void score(float (&s)[4], float (&most)[2],
-                                             const struct few_tile<DIM> &x,
-                                             const float (&q)[DIM / 32][8], float scale, int seen)
+template <typename T, int DIM, int TILES>
+static __device__ __forceinline__ void
+score(float (&s)[TILES][4], float (&most)[2], const struct few_tile<DIM> (&x)[TILES],
+      const float (&q)[DIM / 32][8], float scale, int seen, int step)
 {
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    float sums[4][4] = {}, factor = scale, power = 1;
+    float sums[TILES][4][4] = {}, factor = scale, power = 1;
 
     if (std::is_same<T, __half>::value) {
         float largest = 0;
@@ -201,7 +205,6 @@ static __device__ __forceinline__ void score(float (&s)[4], float (&most)[2],
     }
 #pragma unroll
     for (int n = 0; n < DIM / 32; n++) {
-        const uint4 &k0 = x.k[n][0], &k1 = x.k[n][1];
         uint32_t high[4], low[4];
 
 #pragma unroll
@@ -213,10 +216,15 @@ static __device__ __forceinline__ void score(float (&s)[4], float (&most)[2],
             two h = mma_unword<two>(high[i]);
             low[i] = mma_pack<T>(a - mma_float(h.x), b - mma_float(h.y));
         }
-        mma_16816<T>(sums[0], k0.x, k1.x, k0.y, k1.y, high[0], high[1]);
-        mma_16816<T>(sums[1], k0.x, k1.x, k0.y, k1.y, low[0], low[1]);
-        mma_16816<T>(sums[2], k0.z, k1.z, k0.w, k1.w, high[2], high[3]);
-        mma_16816<T>(sums[3], k0.z, k1.z, k0.w, k1.w, low[2], low[3]);
+#pragma unroll
+        for (int i = 0; i < TILES; i++) {
+            const uint4 &k0 = x[i].k[n][0], &k1 = x[i].k[n][1];
+
+            mma_16816<T>(sums[i][0], k0.x, k1.x, k0.y, k1.y, high[0], high[1]);
+            mma_16816<T>(sums[i][1], k0.x, k1.x, k0.y, k1.y, low[0], low[1]);
+            mma_16816<T>(sums[i][2], k0.z, k1.z, k0.w, k1.w, high[2], high[3]);
+            mma_16816<T>(sums[i][3], k0.z, k1.z, k0.w, k1.w, low[2], low[3]);
+        }
     }
     float factors[2] = {scale, scale};
     if (std::is_same<T, __half>::value) {
@@ -224,50 +232,66 @@ static __device__ __forceinline__ void score(float (&s)[4], float (&most)[2],
         factors[1] = __shfl_sync(0xffffffffu, factor, 8 * t + 4);
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        s[i] = ((sums[0][i] + sums[2][i]) + (sums[1][i] + sums[3][i])) * factors[i % 2];
-        s[i] = g + i / 2 * 8 < seen ? s[i] : -INFINITY;
+    for (int i = 0; i < 4 * TILES; i++) {
+        const float(&of)[4][4] = sums[i / 4];
+        int j = i % 4;
+
+        s[i / 4][j] = ((of[0][j] + of[2][j]) + (of[1][j] + of[3][j])) * factors[j % 2];
+        if (g + j / 2 * 8 >= seen - i / 4 * step)
+            s[i / 4][j] = -INFINITY;
     }
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        most[i] = fmaxf(s[i], s[i + 2]);
+        most[i] = fmaxf(s[0][i], s[0][i + 2]);
+#pragma unroll
+        for (int j = 1; j < TILES; j++)
+            most[i] = fmaxf(most[i], fmaxf(s[j][i], s[j][i + 2]));
         most[i] = fmaxf(most[i], __shfl_xor_sync(0xffffffffu, most[i], 4));
         most[i] = fmaxf(most[i], __shfl_xor_sync(0xffffffffu, most[i], 8));
         most[i] = fmaxf(most[i], __shfl_xor_sync(0xffffffffu, most[i], 16));
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        s[i] = mma_exp2(s[i] - most[i % 2]);
+    for (int i = 0; i < 4 * TILES; i++)
+        s[i / 4][i % 4] = mma_exp2(s[i / 4][i % 4] - most[i % 2]);
 }
 
 /* Values by their weights to shared memory, and what the weights were made with. */
-template <typename T, int DIM>
+template <typename T, int DIM, int TILES>
 static __device__ __forceinline__ void weigh(struct few_room<DIM> &room,
-                                             const struct few_tile<DIM> &x, const float (&s)[4],
-                                             const float (&most)[2])
+                                             const struct few_tile<DIM> (&x)[TILES],
+                                             const float (&s)[TILES][4], const float (&most)[2])
 {
     const uint32_t ones = mma_pack<T>(1, 1);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    uint32_t p0 = mma_transpose(mma_pack<T>(s[0], s[1]));
-    uint32_t p1 = mma_transpose(mma_pack<T>(s[2], s[3]));
+    uint32_t p[TILES][2];
     float sum[4] = {};
 
 #pragma unroll
-    for (int c = 0; c < DIM / 64; c++) {
-        const uint4(&v)[4] = x.v[c];
+    for (int i = 0; i < 2 * TILES; i++)
+        p[i / 2][i % 2] =
+            mma_transpose(mma_pack<T>(s[i / 2][2 * (i % 2)], s[i / 2][2 * (i % 2) + 1]));
 
+#pragma unroll
+    for (int c = 0; c < DIM / 64; c++) {
 #pragma unroll
         for (int m = 0; m < 4; m++) {
             float acc[4] = {};
 
-            mma_16816<T>(acc, __byte_perm(word(v[0], m), word(v[1], m), 0x5410),
-                         __byte_perm(word(v[0], m), word(v[1], m), 0x7632),
-                         __byte_perm(word(v[2], m), word(v[3], m), 0x5410),
-                         __byte_perm(word(v[2], m), word(v[3], m), 0x7632), p0, p1);
+#pragma unroll
+            for (int i = 0; i < TILES; i++) {
+                const uint4(&v)[4] = x[i].v[c];
+
+                mma_16816<T>(acc, __byte_perm(word(v[0], m), word(v[1], m), 0x5410),
+                             __byte_perm(word(v[0], m), word(v[1], m), 0x7632),
+                             __byte_perm(word(v[2], m), word(v[3], m), 0x5410),
+                             __byte_perm(word(v[2], m), word(v[3], m), 0x7632), p[i][0], p[i][1]);
+            }
             room.acc[warp][4 * c + m][lane] = make_float4(acc[0], acc[1], acc[2], acc[3]);
         }
     }
-    mma_16816<T>(sum, ones, ones, ones, ones, p0, p1);
+#pragma unroll
+    for (int i = 0; i < TILES; i++)
+        mma_16816<T>(sum, ones, ones, ones, ones, p[i][0], p[i][1]);
     if (lane < 4)
         room.soft[warp][lane] = make_float4(most[0], sum[0], most[1], sum[1]);
 }
@@ -308,7 +332,7 @@ static __device__ __forceinline__ void join(float (&r)[N], float4 &soft, int n, 
     soft = make_float4(a, first, b, second);
 }
 
-template <typename T, int DIM, bool NORM, bool CLUSTER>
+template <typename T, int DIM, bool NORM, bool CLUSTER, int TILES>
 static __global__ void __launch_bounds__(THREADS)
     few_kernel(const __grid_constant__ struct few_args a)
 {
@@ -317,21 +341,29 @@ static __global__ void __launch_bounds__(THREADS)
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int rank = CLUSTER ? blockIdx.z : 0, n_blocks = CLUSTER ? gridDim.z : 1;
     __shared__ __align__(16) float weights[NORM ? 2 : 1][NORM ? DIM : 4];
-    struct few_tile<DIM> x;
+    struct few_tile<DIM> x[TILES] = {
+    };
     float q[S][8] = {};
 
     cuda_let_go();
     /* Sequences and the tables of their blocks were uploaded. */
     const struct kv_sequence &sequence = a.sequences[blockIdx.x];
     int p = sequence.position, row = sequence.row, tile = warp * n_blocks + rank;
-    int n_tiles = p / TILE + 1, key = tile * TILE;
+    int n_tiles = p / TILE + 1, step = WARPS * n_blocks;
+    /* Of the warp's tiles the one that the newest key is in, if it is in one of them. */
+    int last = TILES == 1 ? 0 : (n_tiles - 1) / step;
     char *keys = NULL, *values = NULL;
     if (NORM && threadIdx.x < 2 * DIM)
         weights[threadIdx.x / DIM][threadIdx.x % DIM] =
             __ldg((threadIdx.x < DIM ? a.q_norm : a.k_norm) + threadIdx.x % DIM);
     if (!a.ahead)
         cuda_wait();
-    if (tile < n_tiles) {
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+        int key = (tile + i * step) * TILE;
+
+        if (tile + i * step >= n_tiles)
+            break;
         int id = __ldg(sequence.blocks + (key >> a.block_shift));
         char *block = (char *)__ldg(a.slabs + (id >> a.slab_shift)) +
                       (size_t)(id & ((1 << a.slab_shift) - 1)) * a.block_bytes;
@@ -340,7 +372,7 @@ static __global__ void __launch_bounds__(THREADS)
 
         keys = block + a.keys + at;
         values = block + a.values + at;
-        load(x, keys, values, key, p);
+        load(x[i], keys, values, key, p);
     }
     /* Blocks that are written to are there. */
     if constexpr (CLUSTER)
@@ -352,111 +384,130 @@ static __global__ void __launch_bounds__(THREADS)
     float *own_k = a.k + (size_t)row * a.k_stride + blockIdx.y * DIM + 8 * t;
     const float *own_v = a.v + (size_t)row * a.v_stride + blockIdx.y * DIM + 8 * g;
     const float *table = a.table + (size_t)row * a.table_stride + 8 * t;
-    bool newest = tile == n_tiles - 1;
-    cuda_wait();
-    if (tile < n_tiles) {
-        float cosine[S / 2][8], sine[S / 2][8], k[S][8], v[DIM / 64][8], s[4], most[2];
+    bool newest = tile == (n_tiles - 1) % step;
+    /* Where heads are normed, a last warp without keys goes through all of it once without numbers,
+     * while the others wait, so that the code is there. It leaves nothing that is read. */
+    bool real = !NORM || tile < n_tiles || warp < WARPS - 1;
+#pragma unroll 1
+    for (int group = real ? a.group : 0;; real = true, group = a.group) {
+        if (real)
+            cuda_wait();
+        if (tile < n_tiles || !real) {
+            float cosine[S / 2][8] = {}, sine[S / 2][8] = {}, k[S][8] = {}, v[DIM / 64][8] = {},
+                             s[TILES][4], most[2];
 
-        if (g < a.group)
+            if (g < group)
 #pragma unroll
-            for (int i = 0; i < S; i++)
-                take(q[i], own_q + 32 * i);
+                for (int i = 0; i < S; i++)
+                    take(q[i], own_q + 32 * i);
+            if (real)
 #pragma unroll
-        for (int i = 0; i < S / 2; i++) {
-            take(cosine[i], table + 32 * i);
-            take(sine[i], table + DIM / 2 + 32 * i);
-        }
-        if (newest) {
+                for (int i = 0; i < S / 2; i++) {
+                    take(cosine[i], table + 32 * i);
+                    take(sine[i], table + DIM / 2 + 32 * i);
+                }
+            if (newest) {
 #pragma unroll
-            for (int i = 0; i < S; i++)
-                take(k[i], own_k + 32 * i);
+                for (int i = 0; i < S; i++)
+                    take(k[i], own_k + 32 * i);
 #pragma unroll
-            for (int i = 0; i < DIM / 64; i++)
-                take(v[i], own_v + 64 * i);
-        }
-        turn<S, NORM>(q, cosine, sine, weights[0] + 8 * t, a.q_eps);
-        if (newest) {
-            int place = p % TILE;
+                for (int i = 0; i < DIM / 64; i++)
+                    take(v[i], own_v + 64 * i);
+            }
+            turn<S, NORM>(q, cosine, sine, weights[0] + 8 * t, a.q_eps);
+            if (newest || !real) {
+                int place = p % TILE;
 
-            turn<S, NORM>(k, cosine, sine, weights[NORM] + 8 * t, a.k_eps);
-            __syncwarp();
+                turn<S, NORM>(k, cosine, sine, weights[NORM] + 8 * t, a.k_eps);
+                __syncwarp();
 #pragma unroll
-            for (int i = 0; i < S; i++) {
-                uint4 numbers = rounded<T>(k[i]);
+                for (int i = 0; i < S; i++) {
+                    uint4 numbers = rounded<T>(k[i]);
 
-                if (place == g)
-                    x.k[i][0] = numbers;
-                if (place == g + 8)
-                    x.k[i][1] = numbers;
-                if (g == 0) {
-                    *(uint4 *)(keys + place * (2 * DIM) + 64 * i + 16 * t) = numbers;
-                    give(own_k + 32 * i, k[i]);
+#pragma unroll
+                    for (int j = 0; j < 2 * TILES; j++)
+                        if (place == g + j % 2 * 8 && last == j / 2)
+                            x[j / 2].k[i][j % 2] = numbers;
+                    if (g == 0 && real) {
+                        *(uint4 *)(keys + place * (2 * DIM) + 64 * i + 16 * t) = numbers;
+                        give(own_k + 32 * i, k[i]);
+                    }
+                }
+#pragma unroll
+                for (int i = 0; i < DIM / 64; i++) {
+                    uint4 numbers = rounded<T>(v[i]);
+
+#pragma unroll
+                    for (int j = 0; j < 4 * TILES; j++)
+                        if (place == 2 * t + j % 2 + j / 2 % 2 * 8 && last == j / 4)
+                            x[j / 4].v[i][j % 4] = numbers;
+                    if (t == 0 && real)
+                        *(uint4 *)(values + place * (2 * DIM) + 128 * i + 16 * g) = numbers;
                 }
             }
-#pragma unroll
-            for (int i = 0; i < DIM / 64; i++) {
-                uint4 numbers = rounded<T>(v[i]);
-
-#pragma unroll
-                for (int j = 0; j < 4; j++)
-                    if (place == 2 * t + j % 2 + j / 2 * 8)
-                        x.v[i][j] = numbers;
-                if (t == 0)
-                    *(uint4 *)(values + place * (2 * DIM) + 128 * i + 16 * g) = numbers;
-            }
+            score<T, DIM, TILES>(s, most, x, q, a.scale, p + 1 - tile * TILE, step * TILE);
+            weigh<T, DIM, TILES>(room, x, s, most);
         }
-        score<T, DIM>(s, most, x, q, a.scale, p + 1 - key);
-        weigh<T, DIM>(room, x, s, most);
-    }
-    __syncthreads();
+        if (real)
+            __syncthreads();
 
-    /* Of heads of 64 numbers a thread takes half of what a lane of a warp had, of 128 all. */
-    int n = (n_tiles - rank + n_blocks - 1) / n_blocks; /* warps that have some */
-    int m = DIM == 64 ? warp % 4 : warp, half = DIM == 64 ? warp / 4 : 0;
-    float r[N];
-    float4 soft;
-    join(
-        r, soft, n, [&](int i) { return room.soft[i][t]; },
-        [&](float(&y)[N], int i) { get<N>(y, (const float *)&room.acc[i][m][lane] + 2 * half); });
-    if constexpr (CLUSTER) {
-        int each = WARPS / n_blocks, to = warp / each, place = rank * each + warp % each;
+        /* Of heads of 64 numbers a thread takes half of what a lane of a warp had, of 128 all. */
+        int n = real ? min((n_tiles - rank + n_blocks - 1) / n_blocks, +WARPS)
+                     : 0; /* warps that have some */
+        int m = DIM == 64 ? warp % 4 : warp, half = DIM == 64 ? warp / 4 : 0;
+        float r[N];
+        float4 soft;
+        join(
+            r, soft, n, [&](int i) { return room.soft[i][t]; },
+            [&](float(&y)[N], int i) {
+                get<N>(y, (const float *)&room.acc[i][m][lane] + 2 * half);
+            });
+        if constexpr (CLUSTER) {
+            int each = WARPS / n_blocks, to = warp / each, place = rank * each + warp % each;
 
-        write_other(room.handed[place] + lane * N, r, to);
-        if (warp % each == 0 && lane < 4) {
-            float of_all[4] = {soft.x, soft.y, soft.z, soft.w};
+            if (real)
+                write_other(room.handed[place] + lane * N, r, to);
+            if (warp % each == 0 && lane < 4 && real) {
+                float of_all[4] = {soft.x, soft.y, soft.z, soft.w};
 
-            write_other(&room.handed_soft[rank][lane], of_all, to);
+                write_other(&room.handed_soft[rank][lane], of_all, to);
+            }
+            if (real)
+                meet_cluster();
+            int was = warp;
+            warp += rank * each;
+            m = DIM == 64 ? warp % 4 : warp;
+            half = DIM == 64 ? warp / 4 : 0;
+            warp = was;
+            if (warp < each || !real)
+                join(
+                    r, soft, real ? n_blocks : 0, [&](int i) { return room.handed_soft[i][t]; },
+                    [&](float(&y)[N], int i) {
+                        get<N>(y, room.handed[i * each + warp] + lane * N);
+                    });
         }
-        meet_cluster();
-        warp += rank * each;
-        m = DIM == 64 ? warp % 4 : warp;
-        half = DIM == 64 ? warp / 4 : 0;
-        if (threadIdx.x / 32 < each)
-            join(
-                r, soft, n_blocks, [&](int i) { return room.handed_soft[i][t]; },
-                [&](float(&y)[N], int i) {
-                    get<N>(y, room.handed[i * each + threadIdx.x / 32] + lane * N);
-                });
-    }
-    if (!CLUSTER || threadIdx.x / 32 < WARPS / n_blocks) {
-        float *y = a.y + (size_t)row * a.y_stride +
-                   blockIdx.y * (a.head_step == 1 ? a.group : 1) * DIM + m / 4 * 64 + 8 * g +
-                   m % 4 * 2 + half;
-        float by[2] = {__fdividef(1, soft.y), __fdividef(1, soft.w)};
+        if (!CLUSTER || warp < WARPS / n_blocks || !real) {
+            float *y = a.y + (size_t)row * a.y_stride +
+                       blockIdx.y * (a.head_step == 1 ? a.group : 1) * DIM + m / 4 * 64 + 8 * g +
+                       m % 4 * 2 + half;
+            float by[2] = {__fdividef(1, soft.y), __fdividef(1, soft.w)};
 
 #pragma unroll
-        for (int i = 0; i < 2; i++)
-            if (2 * t + i < a.group) {
-                float *to = y + (2 * t + i) * a.head_step * DIM;
+            for (int i = 0; i < 2; i++)
+                if (2 * t + i < group) {
+                    float *to = y + (2 * t + i) * a.head_step * DIM;
 
-                if constexpr (DIM == 64)
-                    *to = r[i] * by[i];
-                else
-                    *(float2 *)to = make_float2(r[i] * by[i], r[2 + i] * by[i]);
-            }
+                    if constexpr (DIM == 64)
+                        *to = r[i] * by[i];
+                    else
+                        *(float2 *)to = make_float2(r[i] * by[i], r[2 + i] * by[i]);
+                }
+        }
+        if (real)
+            break;
     }
     /* All have read them. */
-    if (threadIdx.x < 32 && rank == 0 && g < a.group)
+    if (warp == 0 && rank == 0 && g < a.group)
 #pragma unroll
         for (int i = 0; i < S; i++)
             give(own_q + 32 * i, q[i]);
@@ -508,9 +559,9 @@ static bool call_fits(const struct attend_args *a)
 /* How many blocks share the keys of a sequence; 0: there are too many, or not a row of each. A
  * power of two: the launch changes seldom as sequences grow. */
 static int blocks_of(const struct cuda_device *c, const struct attend_args *a,
-                     const struct kv_batch *batch)
+                     const struct kv_batch *batch, int *tiles)
 {
-    int n = 1;
+    int n = 1, most = MOST_TILES(a->kv.k_dim);
 
     for (int i = 0; i < batch->n_sequences; i++) {
         const struct kv_sequence *s = &batch->sequences[i];
@@ -518,24 +569,37 @@ static int blocks_of(const struct cuda_device *c, const struct attend_args *a,
         if (s->n_rows != 1 || s->n_gone || (a->window > 0 && s->position >= a->window) ||
             (a->chunk > 0 && s->position >= a->chunk))
             return 0;
-        while (n <= MAX_CLUSTER && n * KEYS <= s->position)
+        while (n <= MAX_CLUSTER * most && n * KEYS <= s->position)
             n *= 2;
     }
-    return n <= MAX_CLUSTER &&
+    *tiles = n > MAX_CLUSTER ? n / MAX_CLUSTER : 1;
+    n /= *tiles;
+    return *tiles <= most &&
                    (int64_t)n * batch->n_sequences * a->kv.n_kv_heads <= 2 * c->n_processors
                ? n
                : 0;
 }
 
 template <typename T, int DIM>
-static void launch(struct cuda_device *c, const struct few_args &a, bool norm,
+static void launch(struct cuda_device *c, const struct few_args &a, bool norm, int tiles,
                    const struct cuda_shape &shape)
 {
-    if (shape.cluster > 1)
-        cuda_launch(c, norm ? few_kernel<T, DIM, true, true> : few_kernel<T, DIM, false, true>,
+    if (tiles == 4)
+        cuda_launch(c,
+                    norm ? few_kernel<T, DIM, true, true, MOST_TILES(DIM)>
+                         : few_kernel<T, DIM, false, true, MOST_TILES(DIM)>,
+                    shape, a);
+    else if (tiles == 2)
+        cuda_launch(c,
+                    norm ? few_kernel<T, DIM, true, true, 2> : few_kernel<T, DIM, false, true, 2>,
+                    shape, a);
+    else if (shape.cluster > 1)
+        cuda_launch(c,
+                    norm ? few_kernel<T, DIM, true, true, 1> : few_kernel<T, DIM, false, true, 1>,
                     shape, a);
     else
-        cuda_launch(c, norm ? few_kernel<T, DIM, true, false> : few_kernel<T, DIM, false, false>,
+        cuda_launch(c,
+                    norm ? few_kernel<T, DIM, true, false, 1> : few_kernel<T, DIM, false, false, 1>,
                     shape, a);
 }
 
@@ -544,7 +608,7 @@ bool attend_few(struct cuda_device *c, const struct attend_args *a, const struct
 {
     const struct cuda_heads *h = &c->waiting.heads;
     const struct cuda_heads_part *of[3];
-    int dim = a->kv.k_dim, n = 0;
+    int dim = a->kv.k_dim, n, tiles;
 
     if (c->waiting.kind != CUDA_HEADS || h->sequences != a->batch.sequences || !call_fits(a) ||
         !find_parts(h, q, dim, of) || !wide(y) || cuda_overlap(y, q) ||
@@ -553,7 +617,7 @@ bool attend_few(struct cuda_device *c, const struct attend_args *a, const struct
     if (h->layer.slabs != (void *)a->kv.now.slabs || h->layer.v_offset != a->kv.now.values.rows ||
         h->layer.k_offset != a->kv.now.keys.rows)
         return false;
-    n = blocks_of(c, a, batch);
+    n = blocks_of(c, a, batch, &tiles);
     if (!n)
         return false;
     struct few_args f = {};
@@ -588,10 +652,11 @@ bool attend_few(struct cuda_device *c, const struct attend_args *a, const struct
     shape.cluster = (unsigned)n;
     cuda_take(c);
     if (a->kv.now.type == DTYPE_F16)
-        dim == 64 ? launch<__half, 64>(c, f, norm, shape) : launch<__half, 128>(c, f, norm, shape);
+        dim == 64 ? launch<__half, 64>(c, f, norm, tiles, shape)
+                  : launch<__half, 128>(c, f, norm, tiles, shape);
     else
-        dim == 64 ? launch<__nv_bfloat16, 64>(c, f, norm, shape)
-                  : launch<__nv_bfloat16, 128>(c, f, norm, shape);
+        dim == 64 ? launch<__nv_bfloat16, 64>(c, f, norm, tiles, shape)
+                  : launch<__nv_bfloat16, 128>(c, f, norm, tiles, shape);
     cuda_stored(c, f.sequences);
     return true;
 }
