@@ -435,6 +435,11 @@ static __device__ __forceinline__ unsigned key_of(float x)
     return bits ^ (bits >> 31 ? ~0u : 1u << 31);
 }
 
+static __device__ __forceinline__ float number_of_key(unsigned key)
+{
+    return __uint_as_float(key ^ (key >> 31 ? 1u << 31 : ~0u));
+}
+
 /* The experts of the row, by a warp that has all numbers at hand, and what they are chosen by, in
  * weights [k]. */
 static __device__ __forceinline__ void choose_experts(int *ids, float *weights,
@@ -454,7 +459,7 @@ static __device__ __forceinline__ void choose_experts(int *ids, float *weights,
         bias[v] = i < n && r.p.bias ? r.p.bias[i] : 0;
         seen.x = fmaxf(seen.x, x[v]);
     }
-    seen.x = over_warp(seen.x, most_of());
+    seen.x = number_of_key(__reduce_max_sync(~0u, key_of(seen.x)));
     if (r.p.score == ROUTER_SOFTMAX_ALL) {
 #pragma unroll
         for (int v = 0; v < each; v++) {
@@ -476,16 +481,18 @@ static __device__ __forceinline__ void choose_experts(int *ids, float *weights,
     }
 #pragma unroll 1
     for (int j = 0; j < r.p.n_experts_per_token; j++) {
-        unsigned best = 0, at = ~0u;
+        unsigned own = 0, at = ~0u;
 
 #pragma unroll
         for (int v = 0; v < each; v++)
-            best = max(best, keys[v]);
-        best = __reduce_max_sync(~0u, best);
+            own = max(own, keys[v]);
+        unsigned best = __reduce_max_sync(~0u, own);
+        unsigned lanes = __ballot_sync(~0u, own == best);
 #pragma unroll
         for (int v = each - 1; v >= 0; v--)
             at = keys[v] == best ? lane + v * WARP : at;
-        at = __reduce_min_sync(~0u, at);
+        if (lanes & (lanes - 1))
+            at = at == __reduce_min_sync(~0u, at) ? at : ~0u;
 #pragma unroll
         for (int v = 0; v < each; v++)
             if (at == lane + v * WARP) {

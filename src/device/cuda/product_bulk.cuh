@@ -72,12 +72,29 @@ static __device__ __forceinline__ struct spot spot_of(const struct stream &s, in
 
 /* --- The warp that asks --- */
 
-/* What a lane copies of each stage: rows of codes, or scales or biases of half a tile. */
+/* What a lane copies of each stage: rows of codes, or scales or biases of half a tile. Where they
+ * come from is found before it is known which expert's they are: then little is left to do. */
 struct item {
     struct spot at;
     int in_tile, what;
     uint32_t to;
+    const uint8_t *from; /* of the first expert */
+    uint64_t step;
 };
+
+static __device__ __forceinline__ void find_item(struct item *item, const struct stream &s)
+{
+    int part = part_of(item->at, s, item->in_tile), o = output_of(item->at, s, item->in_tile);
+    const struct part &of = s.parts[part];
+
+    if (item->what == 0) {
+        item->from = of.data + (size_t)o * s.row_bytes;
+        item->step = of.steps.data;
+    } else {
+        item->from = (item->what == 1 ? of.scales : of.biases) + (size_t)o * s.scale_row_bytes;
+        item->step = item->what == 1 ? of.steps.scales : of.steps.biases;
+    }
+}
 
 template <int MODE>
 static __device__ __forceinline__ struct item item_of(const struct stream &s, int i, int first)
@@ -99,43 +116,29 @@ static __device__ __forceinline__ struct item item_of(const struct stream &s, in
         item.to = (i % 2 * p.n_groups + group) * p.slot + (i / 2 % 2) * (p.slot / 2);
     }
     item.at = spot_of<MODE>(s, first + (MODE == COMBINED ? 0 : group), group);
+    find_item(&item, s);
     return item;
-}
-
-static __device__ __forceinline__ const uint8_t *
-find_item(const struct item &item, const struct stream &s, const struct choices &choices)
-{
-    int part = part_of(item.at, s, item.in_tile);
-    const struct choice m = matrix_of(item.at, s, choices, part);
-    const uint8_t *from = item.what == 0 ? m.data : item.what == 1 ? m.scales : m.biases;
-
-    return from + (size_t)output_of(item.at, s, item.in_tile) *
-                      (item.what ? s.scale_row_bytes : s.row_bytes);
 }
 
 template <int C, int MODE>
 static __device__ __forceinline__ void ask_for_all(uint8_t *shared, const struct stream &s,
-                                                   const struct choices &choices, int first,
-                                                   int stride)
+                                                   const struct choices &choices, struct item a,
+                                                   struct item b, bool two, int first, int stride)
 {
     const struct bulk_plan &p = s.plan;
     const uint32_t base = shared_address(shared);
     int lane = threadIdx.x % 32, stage = 0, slot = 0, turn = 0, n_stage = p.n_groups * p.group;
-    bool two = 32 + lane < p.n_items;
-    struct item a = item_of<MODE>(s, min(lane, p.n_items - 1), first), b = {};
 
-    if (two)
-        b = item_of<MODE>(s, 32 + lane, first);
 #pragma unroll 1
     for (int tile = first; tile < s.n_tiles; tile += stride) {
         bool there = lane < p.n_items && a.at.tile < s.n_tiles,
              other = two && b.at.tile < s.n_tiles;
-        const uint8_t *from = NULL, *of = NULL;
+        const uint8_t *from = a.from, *of = b.from;
 
         if (there)
-            from = find_item(a, s, choices);
+            from += (unsigned)choices.ids[a.at.row] * a.step;
         if (other)
-            of = find_item(b, s, choices);
+            of += (unsigned)choices.ids[b.at.row] * b.step;
 #pragma unroll 1
         for (int part = 0; part < p.parts; part++) {
             uint32_t barrier = base + p.full + 8 * stage, data = base + p.stages + stage * n_stage;
@@ -162,9 +165,14 @@ static __device__ __forceinline__ void ask_for_all(uint8_t *shared, const struct
             }
         }
         slot = slot + 1 == p.n_slots ? 0 : slot + 1;
+        if (tile + stride >= s.n_tiles)
+            break;
         walk<MODE == CHOSEN>(&a.at, s, stride);
-        if (two)
+        find_item(&a, s);
+        if (two) {
             walk<MODE == CHOSEN>(&b.at, s, stride);
+            find_item(&b, s);
+        }
     }
 }
 
@@ -177,7 +185,9 @@ static __device__ __forceinline__ void find_choices(const struct choices &to, fl
         choose_experts(to.ids, scores, s.routing);
     else
         for (int row = threadIdx.x % WARP; row < s.n_choices; row += WARP)
-            to.ids[row] = __ldcg(s.ids + row / s.per_row * s.ids_stride + row % s.per_row);
+            to.ids[row] =
+                __ldcg(row < s.per_row ? s.ids + row
+                                       : s.ids + row / s.per_row * s.ids_stride + row % s.per_row);
     __syncwarp();
 }
 
@@ -349,17 +359,25 @@ static __global__ void __launch_bounds__(BULK_THREADS, 1)
         multiply_stages<C, SHIFT, MODE>(shared, s, choices, first, stride);
         return;
     }
-    for (int i = threadIdx.x % WARP; i < s.n_stages; i += WARP) {
-        barrier_open(shared_address(shared + p.full) + 8 * i, WARP);
-        barrier_open(shared_address(shared + p.empty) + 8 * i, DIRECT_THREADS);
+    int lane = threadIdx.x % WARP;
+
+    if (lane < s.n_stages) {
+        barrier_open(shared_address(shared + p.full) + 8 * lane, WARP);
+        barrier_open(shared_address(shared + p.empty) + 8 * lane, DIRECT_THREADS);
     }
     barrier_show();
     __syncwarp();
+
+    bool two = WARP + lane < p.n_items;
+    struct item a = item_of<MODE>(s, min(lane, p.n_items - 1), first), b = {};
+
+    if (p.n_items > WARP)
+        b = item_of<MODE>(s, min(WARP + lane, p.n_items - 1), first);
     if (!s.known)
         cuda_wait();
     find_choices<MODE>(choices, scores, s);
     asm volatile("bar.arrive %0, %1;" ::"r"((int)ALL_THERE), "r"((int)BULK_THREADS) : "memory");
-    ask_for_all<C, MODE>(shared, s, choices, first, stride);
+    ask_for_all<C, MODE>(shared, s, choices, a, b, two, first, stride);
     if (finds && blockIdx.x == 0) {
         put_choices(choices, scores, s);
         cuda_let_go();
