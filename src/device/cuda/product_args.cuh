@@ -17,6 +17,8 @@ enum {
     /* Of the kernels of product_direct.cuh. */
     DIRECT_WARPS = 16,
     DIRECT_THREADS = 32 * DIRECT_WARPS,
+    /* Of product_bulk.cuh. A copy is an instruction for each lane: of a stage a warp has few. */
+    ASKING_WARPS = 4,
     CHUNK_BYTES = 128,   /* of a row */
     ROUTED_EXPERTS = 128 /* that a product may choose among */
 };

@@ -2,7 +2,7 @@
  * to shared memory by bulk copies.
  *
  * Which weights these are is not known before the kernel has waited for the one ahead. So they
- * should be asked for by few instructions then: a warp of its own does it, as soon as it knows the
+ * should be asked for by few instructions then: warps of their own do it, as soon as one knows the
  * experts, for all that there is room for, in stages of so many chunks of a row for each group of
  * warps. The others bring x, find a stage in shared memory, and multiply as product_direct.cuh
  * does.
@@ -14,8 +14,9 @@
 #include "device/cuda/wgmma.cuh"
 
 enum {
-    BULK_THREADS = 32 * (DIRECT_WARPS + 1),
+    BULK_THREADS = 32 * (DIRECT_WARPS + ASKING_WARPS),
     /* Barriers besides those of the groups. */
+    ALL_KNOWN = 13,
     ALL_SUMS = 14,
     ALL_THERE = 15
 };
@@ -120,25 +121,23 @@ static __device__ __forceinline__ struct item item_of(const struct stream &s, in
     return item;
 }
 
+/* An item of the first tile and of those that follow, by a lane. */
 template <int C, int MODE>
 static __device__ __forceinline__ void ask_for_all(uint8_t *shared, const struct stream &s,
-                                                   const struct choices &choices, struct item a,
-                                                   struct item b, bool two, int first, int stride)
+                                                   const struct choices &choices, struct item item,
+                                                   int first, int stride)
 {
     const struct bulk_plan &p = s.plan;
     const uint32_t base = shared_address(shared);
-    int lane = threadIdx.x % 32, stage = 0, slot = 0, turn = 0, n_stage = p.n_groups * p.group;
+    int stage = 0, slot = 0, turn = 0, n_stage = p.n_groups * p.group;
 
 #pragma unroll 1
     for (int tile = first; tile < s.n_tiles; tile += stride) {
-        bool there = lane < p.n_items && a.at.tile < s.n_tiles,
-             other = two && b.at.tile < s.n_tiles;
-        const uint8_t *from = a.from, *of = b.from;
+        bool there = item.at.tile < s.n_tiles;
+        const uint8_t *from = item.from;
 
         if (there)
-            from += (unsigned)choices.ids[a.at.row] * a.step;
-        if (other)
-            of += (unsigned)choices.ids[b.at.row] * b.step;
+            from += (unsigned)choices.ids[item.at.row] * item.step;
 #pragma unroll 1
         for (int part = 0; part < p.parts; part++) {
             uint32_t barrier = base + p.full + 8 * stage, data = base + p.stages + stage * n_stage;
@@ -147,16 +146,10 @@ static __device__ __forceinline__ void ask_for_all(uint8_t *shared, const struct
 
             if (turn)
                 barrier_wait(base + p.empty + 8 * stage, turn - 1);
-            if (there && (a.what == 0 || part == 0)) {
-                bytes = a.what ? p.slot / 2 : n;
-                copy_bulk((a.what ? scales : data) + a.to, from + part * p.part_bytes, bytes,
+            if (there && (item.what == 0 || part == 0)) {
+                bytes = item.what ? p.slot / 2 : n;
+                copy_bulk((item.what ? scales : data) + item.to, from + part * p.part_bytes, bytes,
                           barrier);
-            }
-            if (other && (b.what == 0 || part == 0)) {
-                int more = b.what ? p.slot / 2 : n;
-
-                copy_bulk((b.what ? scales : data) + b.to, of + part * p.part_bytes, more, barrier);
-                bytes += more;
             }
             barrier_expect(barrier, bytes);
             if (++stage == s.n_stages) {
@@ -167,12 +160,8 @@ static __device__ __forceinline__ void ask_for_all(uint8_t *shared, const struct
         slot = slot + 1 == p.n_slots ? 0 : slot + 1;
         if (tile + stride >= s.n_tiles)
             break;
-        walk<MODE == CHOSEN>(&a.at, s, stride);
-        find_item(&a, s);
-        if (two) {
-            walk<MODE == CHOSEN>(&b.at, s, stride);
-            find_item(&b, s);
-        }
+        walk<MODE == CHOSEN>(&item.at, s, stride);
+        find_item(&item, s);
     }
 }
 
@@ -259,7 +248,7 @@ static __device__ __forceinline__ void multiply_stages(uint8_t *shared, const st
         before = read_before(s, to, first.tile + threadIdx.x / TILE * stride, threadIdx.x % TILE);
 
     take_rows_of_x<C, SHIFT, 1, MODE>(shared, s, d, 0, pieces);
-    barrier_among(ALL_THERE, BULK_THREADS);
+    barrier_among(ALL_THERE, DIRECT_THREADS + WARP);
 
     const uint32_t place = shared_address(shared) + unit_place<C>(0, t, column % 2);
     const uint32_t full = shared_address(shared + p.full), empty = full + s.n_stages * 8;
@@ -359,25 +348,33 @@ static __global__ void __launch_bounds__(BULK_THREADS, 1)
         multiply_stages<C, SHIFT, MODE>(shared, s, choices, first, stride);
         return;
     }
-    int lane = threadIdx.x % WARP;
+    int warp = threadIdx.x / WARP - DIRECT_WARPS, i = threadIdx.x % WARP;
 
-    if (lane < s.n_stages) {
-        barrier_open(shared_address(shared + p.full) + 8 * lane, WARP);
-        barrier_open(shared_address(shared + p.empty) + 8 * lane, DIRECT_THREADS);
+    if (warp == 0 && i < s.n_stages) {
+        barrier_open(shared_address(shared + p.full) + 8 * i, p.n_items);
+        barrier_open(shared_address(shared + p.empty) + 8 * i, DIRECT_THREADS);
     }
     barrier_show();
+
+    struct item item = {};
+
+    i = i * ASKING_WARPS + warp;
+    if (i < p.n_items)
+        item = item_of<MODE>(s, i, first);
+    if (warp == 0) {
+        if (!s.known)
+            cuda_wait();
+        find_choices<MODE>(choices, scores, s);
+    }
+    barrier_among(ALL_KNOWN, BULK_THREADS - DIRECT_THREADS);
+    if (warp == 0)
+        asm volatile("bar.arrive %0, %1;" ::"r"((int)ALL_THERE), "r"(DIRECT_THREADS + WARP)
+                     : "memory");
+    if (i < p.n_items)
+        ask_for_all<C, MODE>(shared, s, choices, item, first, stride);
+    if (warp > 0)
+        return;
     __syncwarp();
-
-    bool two = WARP + lane < p.n_items;
-    struct item a = item_of<MODE>(s, min(lane, p.n_items - 1), first), b = {};
-
-    if (p.n_items > WARP)
-        b = item_of<MODE>(s, min(WARP + lane, p.n_items - 1), first);
-    if (!s.known)
-        cuda_wait();
-    find_choices<MODE>(choices, scores, s);
-    asm volatile("bar.arrive %0, %1;" ::"r"((int)ALL_THERE), "r"((int)BULK_THREADS) : "memory");
-    ask_for_all<C, MODE>(shared, s, choices, a, b, two, first, stride);
     if (finds && blockIdx.x == 0) {
         put_choices(choices, scores, s);
         cuda_let_go();

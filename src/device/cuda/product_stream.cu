@@ -6,7 +6,7 @@
 enum {
     BULK_BYTES = 2048, /* of a row in a stage */
     MAX_STAGES = 16,
-    MOST_ITEMS = 64 /* copies of a stage: two of each lane */
+    MOST_ITEMS = 32 * ASKING_WARPS /* copies of a stage, one of each lane */
 };
 
 template <int C, int NT> static struct variant of_rings(void)
@@ -352,7 +352,7 @@ static void launch(struct cuda_device *c, struct stream *s, const struct variant
     struct cuda_shape shape = {};
 
     shape.grid = dim3((unsigned)(s->n_units * s->n_slices));
-    shape.block = dim3(32 * (unsigned)(v->warps + s->bulk));
+    shape.block = dim3(32 * (unsigned)(v->warps + (s->bulk ? ASKING_WARPS : 0)));
     shape.shared = (unsigned)(s->bulk ? s->plan.size : v->shared_size(*s));
     shape.early = true;
     cuda_settle(c);
