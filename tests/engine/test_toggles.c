@@ -5,19 +5,26 @@
 #include "hashed.h"
 #include "toggles_mlx.h"
 
+static void write_toggle(const struct toggle *t, const char *folder, const char *format)
+{
+    char name[64];
+
+    snprintf(name, sizeof name, "%s/config.json", folder);
+    temporary_write(name, t->config);
+    snprintf(name, sizeof name, "%s/model.safetensors", folder);
+    hashed_write_as(t->tensors, name, format);
+}
+
 static void check_toggle(const struct toggle *t, size_t number, const char *format)
 {
     static float got[COUNT(toggle_tokens) * COUNT(t->logits)];
-    char folder[32], name[64];
+    char folder[32];
     clm_error err = {0};
     struct rig r;
     kv_seq *seq;
 
     snprintf(folder, sizeof folder, "toggle%zu", number);
-    snprintf(name, sizeof name, "%s/config.json", folder);
-    temporary_write(name, t->config);
-    snprintf(name, sizeof name, "%s/model.safetensors", folder);
-    hashed_write_as(t->tensors, name, format);
+    write_toggle(t, folder, format);
     CHECK(rig_open(&r, temporary_path(folder), 1, true, &err) == 0, "%s: %s", t->name, err.message);
     assert_true((size_t)r.vocab_size <= COUNT(t->logits));
     seq = rig_sequence(&r);
@@ -37,9 +44,34 @@ static void test_toggles(void **state)
         check_toggle(&toggles_mlx[i], COUNT(toggles) + i, "mlx");
 }
 
+/* Layers that see the keys which another chose are not parted from it: of five, of which the fourth
+ * has an index, too, the last two can be on another device, the last alone cannot. */
+static void test_shared_index_is_whole(void **state)
+{
+    const struct toggle *t = NULL;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(toggles); i++)
+        if (strstr(toggles[i].config, "FSSFS"))
+            t = &toggles[i];
+    assert_non_null(t);
+    write_toggle(t, "shared", "pt");
+    for (int n = 1; n < 5; n++) {
+        clm_error err = {0};
+        struct rig r = {0};
+
+        CHECK(spread_two(&r.devices, n, 1, &err) == 0, "%s", err.message);
+        r.model = model_open_over(temporary_path("shared"), NULL, &r.devices, NULL, &err);
+        CHECK(!!r.model == (n == 2), "%d layers apart: %s", n, err.message);
+        CHECK(r.model || strstr(err.message, "cannot be on another device"), "%s", err.message);
+        rig_close(&r);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_toggles)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_toggles),
+                                       cmocka_unit_test(test_shared_index_is_whole)};
 
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
 }
