@@ -474,11 +474,10 @@ static __global__ void __launch_bounds__(THREADS)
             }
             if (real)
                 meet_cluster();
-            int was = warp;
-            warp += rank * each;
-            m = DIM == 64 ? warp % 4 : warp;
-            half = DIM == 64 ? warp / 4 : 0;
-            warp = was;
+            int own = warp + rank * each;
+
+            m = DIM == 64 ? own % 4 : own;
+            half = DIM == 64 ? own / 4 : 0;
             if (warp < each || !real)
                 join(
                     r, soft, real ? n_blocks : 0, [&](int i) { return room.handed_soft[i][t]; },

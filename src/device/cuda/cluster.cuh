@@ -17,16 +17,26 @@ static __device__ __forceinline__ void meet_cluster(void)
 #endif
 }
 
+/* The same place in the shared memory of block number rank of the cluster. */
+static __device__ __forceinline__ uint32_t other_address(const void *own, int rank)
+{
+    uint32_t at = 0;
+
+#if __CUDA_ARCH__ >= 900
+    asm("mapa.shared::cluster.u32 %0, %1, %2;"
+        : "=r"(at)
+        : "r"((uint32_t)__cvta_generic_to_shared(own)), "r"(rank));
+#endif
+    return at;
+}
+
 /* N floats at the same place in the shared memory of block number rank of the cluster. */
 template <int N>
 static __device__ __forceinline__ void read_other(float (&v)[N], const void *own, int rank)
 {
 #if __CUDA_ARCH__ >= 900
-    uint32_t at;
+    uint32_t at = other_address(own, rank);
 
-    asm("mapa.shared::cluster.u32 %0, %1, %2;"
-        : "=r"(at)
-        : "r"((uint32_t)__cvta_generic_to_shared(own)), "r"(rank));
     if constexpr (N == 4)
         asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
                      : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
@@ -45,11 +55,8 @@ template <int N>
 static __device__ __forceinline__ void write_other(void *own, const float (&v)[N], int rank)
 {
 #if __CUDA_ARCH__ >= 900
-    uint32_t at;
+    uint32_t at = other_address(own, rank);
 
-    asm("mapa.shared::cluster.u32 %0, %1, %2;"
-        : "=r"(at)
-        : "r"((uint32_t)__cvta_generic_to_shared(own)), "r"(rank));
     if constexpr (N == 4)
         asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(at), "f"(v[0]),
                      "f"(v[1]), "f"(v[2]), "f"(v[3])
