@@ -351,11 +351,13 @@ static char *writer_target(const char *path, struct stat *there, clm_error *err)
     *there = (struct stat){0};
     if (!*path)
         return fail_null(err, CLM_ERR_ARG, "the name of a file to write is empty");
-    if (stat(path, there) || !realpath(path, full))
+    if (stat(path, there))
         *there = (struct stat){0};
     else if (!S_ISREG(there->st_mode))
         return fail_null(err, CLM_ERR_IO, "cannot write %s: it is %s, not a file", path,
                          S_ISDIR(there->st_mode) ? "a directory" : "a pipe or device");
+    else if (!realpath(path, full)) /* /dev/stdout may lead to a file that was removed */
+        return fail_null(err, CLM_ERR_IO, "cannot write %s: the file has no name", path);
     target = mem_strdup(there->st_mode ? full : path);
     return target ? target : fail_null(err, CLM_ERR_NOMEM, "no memory to write %s", path);
 }

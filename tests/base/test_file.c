@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -206,6 +207,31 @@ static void test_failed_write_changes_nothing(void **state)
     assert_int_equal(temporary_count(), 1);
 }
 
+/* What is open has a path, as /dev/stdout does, that leads to no name: the link must stay. */
+static void check_refuses_open_files(void)
+{
+    char target[32];
+    int fds[3];
+
+    assert_int_equal(pipe(fds), 0);
+    temporary_write("gone", "");
+    fds[2] = open(temporary_path("gone"), O_WRONLY);
+    remove(temporary_path("gone"));
+    for (int i = 1; i < 3; i++) {
+        clm_error err = {0};
+        struct stat st;
+
+        snprintf(target, sizeof target, "/dev/fd/%d", fds[i]);
+        assert_int_equal(symlink(target, temporary_path("open")), 0);
+        CHECK(!file_writer_open(temporary_path("open"), &err), "%s", target);
+        assert_int_equal(err.code, CLM_ERR_IO);
+        CHECK(!lstat(temporary_path("open"), &st) && S_ISLNK(st.st_mode), "the link is gone");
+        remove(temporary_path("open"));
+    }
+    for (int i = 0; i < 3; i++)
+        close(fds[i]);
+}
+
 static void test_writer_refuses(void **state)
 {
     clm_error err = {0};
@@ -229,6 +255,7 @@ static void test_writer_refuses(void **state)
     assert_int_equal(err.code, CLM_ERR_IO);
     CHECK(strstr(err.message, "pipe or device"), "'%s'", err.message);
     remove(temporary_path("pipe"));
+    check_refuses_open_files();
 
     /* A folder takes the name while the file is written: the rename fails. */
     err = (clm_error){0};
