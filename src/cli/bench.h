@@ -2,6 +2,7 @@
 #ifndef CLI_BENCH_H
 #define CLI_BENCH_H
 
+#include "cli/bench_meter.h"
 #include "cli/progress.h"
 #include "cli/session.h"
 #include "generate/rng.h"
@@ -39,7 +40,7 @@ struct bench_row {
     struct bench_test test;
     double *speeds; /* [n] tokens per second of each repetition, ascending */
     int n;
-    double read;  /* bytes per second: what could be read just before or after the median one */
+    double read;  /* bytes per second that could be read between the steps of the median one */
     double bytes; /* read per token: weights and cache */
     double flops; /* per token */
 };
@@ -50,7 +51,7 @@ struct bench_runner {
     struct rng rng;
     int32_t *tokens; /* as many as any test has in its prompt or depth, and 1 */
     kv_seq *base;    /* what tests go on from; NULL: none yet */
-    uint8_t *memory; /* that is read to see how fast that is; NULL: none yet */
+    struct bench_meter meter;
 };
 
 /* The machine's best so far in setup->limits: what another program takes away for a moment is not

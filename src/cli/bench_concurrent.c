@@ -1,6 +1,5 @@
 #include "cli/bench_concurrent.h"
 
-#include "base/clock.h"
 #include "cli/interrupt.h"
 #include "generate/scheduler.h"
 
@@ -43,7 +42,8 @@ static int submit(scheduler *s, struct work *w, kv_seq *seq, sampler *greedy, in
     return scheduler_submit(s, &o, w->err) ? 0 : -1;
 }
 
-double bench_concurrent(engine *e, kv_seq *const *seqs, int n_seqs, int n, clm_error *err)
+int bench_concurrent(engine *e, kv_seq *const *seqs, int n_seqs, int n, struct bench_meter *m,
+                     clm_error *err)
 {
     struct sampler_options greedy = sampler_defaults();
     struct scheduler_options o = {.max_running = n_seqs};
@@ -51,15 +51,15 @@ double bench_concurrent(engine *e, kv_seq *const *seqs, int n_seqs, int n, clm_e
     /* Greedy sampling keeps nothing, so that one will do for all. */
     sampler *chooser = sampler_open(&greedy, engine_model(e)->spec->vocab_size, err);
     scheduler *s = chooser ? scheduler_open(e, &o, err) : NULL;
-    double begin = clock_seconds();
 
     w.failed = !s;
+    bench_meter_begin(m);
     for (int i = 0; i < n_seqs && !w.failed; i++)
         w.failed = submit(s, &w, seqs[i], chooser, n) != 0;
     while (!w.failed && scheduler_step(s))
-        ;
-    begin = clock_seconds() - begin;
+        bench_meter_step(m);
+    bench_meter_end(m);
     scheduler_close(s);
     sampler_close(chooser);
-    return w.failed ? -1 : begin;
+    return w.failed ? -1 : 0;
 }

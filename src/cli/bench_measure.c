@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/memory.h"
 #include "cli/bench.h"
 #include "cli/bench_concurrent.h"
@@ -71,34 +70,34 @@ static int generate(struct bench_runner *b, kv_seq *seq, int n, clm_error *err)
         random_tokens(b, 1);
         if (engine_step(b->setup->session->engine, &input, 1, &logits, err))
             return -1;
+        bench_meter_step(&b->meter);
         if (interrupt_seen())
             return fail(err, CLM_ERR_CANCELLED, "stopped");
     }
     return 0;
 }
 
-/* Seconds of the prompt, of what is generated, or of both; negative with *err. */
-static double time_one(struct bench_runner *b, const struct bench_test *t, clm_error *err)
+/* The prompt, what is generated, or both. */
+static int run_one(struct bench_runner *b, const struct bench_test *t, clm_error *err)
 {
     kv_seq *seq = kv_seq_fork(b->base, err);
-    double begin = clock_seconds();
     int rc = seq ? 0 : -1;
 
+    bench_meter_begin(&b->meter);
     if (rc == 0 && t->kind != BENCH_GENERATION)
         rc = append(b, seq, t->prompt, err);
     if (rc == 0 && t->kind != BENCH_PROMPT)
         rc = generate(b, seq, t->generate, err);
-    begin = clock_seconds() - begin;
+    bench_meter_end(&b->meter);
     kv_seq_close(seq);
-    return rc ? -1 : begin;
+    return rc;
 }
 
-/* Seconds of the texts that go on at a time, each behind a prompt of its own. */
-static double time_texts(struct bench_runner *b, const struct bench_test *t, clm_error *err)
+/* The texts that go on at a time, each behind a prompt of its own. */
+static int run_texts(struct bench_runner *b, const struct bench_test *t, clm_error *err)
 {
-    int done = 0;
+    int done = 0, rc = -1;
     kv_seq **seqs = mem_zeroed((size_t)t->texts, sizeof *seqs);
-    double seconds = -1;
 
     if (!seqs)
         return fail(err, CLM_ERR_NOMEM, "no memory for %d texts", t->texts);
@@ -108,16 +107,18 @@ static double time_texts(struct bench_runner *b, const struct bench_test *t, clm
             break;
     }
     if (done == t->texts)
-        seconds = bench_concurrent(b->setup->session->engine, seqs, t->texts, t->generate, err);
+        rc = bench_concurrent(b->setup->session->engine, seqs, t->texts, t->generate, &b->meter,
+                              err);
     for (int i = 0; i < t->texts; i++)
         kv_seq_close(seqs[i]);
     mem_free(seqs);
-    return seconds;
+    return rc;
 }
 
-static double time_test(struct bench_runner *b, const struct bench_test *t, clm_error *err)
+/* What it takes is in b->meter then. */
+static int run_test(struct bench_runner *b, const struct bench_test *t, clm_error *err)
 {
-    return t->kind == BENCH_TEXTS ? time_texts(b, t, err) : time_one(b, t, err);
+    return t->kind == BENCH_TEXTS ? run_texts(b, t, err) : run_one(b, t, err);
 }
 
 /* The tokens that a test's time is for. */
@@ -163,7 +164,7 @@ static int warm_up(struct bench_runner *b, struct bench_test t, clm_error *err)
     if (t.kind != BENCH_TEXTS)
         t.prompt = step_of(b->setup, t.prompt);
     t.generate = smaller(t.generate, 8);
-    return time_test(b, &t, err) < 0 ? -1 : 0;
+    return run_test(b, &t, err);
 }
 
 /* --- cost --------------------------------------------------------------------------------------
@@ -247,33 +248,10 @@ static void count_costs(const struct bench_setup *s, struct bench_row *row)
 /* --- repetitions
  * -------------------------------------------------------------------------------- */
 
-#define READ_SIZE ((size_t)256 << 20)
-#define READ_TIMES 6
-
 struct repetition {
     double speed; /* tokens per second */
-    double read;  /* bytes per second */
+    double read;  /* bytes per second that could have been read meanwhile */
 };
-
-/* The best of what can be read now; as measured once where a device says no more. */
-static double read_now(struct bench_runner *b)
-{
-    device *d = b->setup->session->devices.dev;
-    double best = 0;
-
-    if (b->setup->no_limits)
-        return 0;
-    if (d->ops->read_speed && !b->memory) {
-        b->memory = mem_alloc_aligned(READ_SIZE);
-        if (b->memory)
-            memset(b->memory, 1, READ_SIZE);
-    }
-    if (!d->ops->read_speed || !b->memory)
-        return b->setup->limits.read_bytes_per_second;
-    for (int i = 0; i < READ_TIMES; i++)
-        best = larger(best, d->ops->read_speed(d, b->memory, READ_SIZE));
-    return best;
-}
 
 static int by_speed(const void *a, const void *b)
 {
@@ -285,17 +263,15 @@ static int by_speed(const void *a, const void *b)
 static int repeat(struct bench_runner *b, struct bench_row *row, struct repetition *done,
                   struct progress *progress, clm_error *err)
 {
-    double before = read_now(b);
+    const struct bench_meter *m = &b->meter;
 
     for (row->n = 0; row->n < b->setup->repetitions; row->n++) {
-        double seconds = time_test(b, &row->test, err), after = read_now(b);
-
-        if (seconds >= 0 && interrupt_seen())
-            seconds = fail(err, CLM_ERR_CANCELLED, "stopped");
-        if (seconds < 0)
+        if (run_test(b, &row->test, err))
             return -1;
-        done[row->n] = (struct repetition){tokens_of(&row->test) / seconds, larger(before, after)};
-        before = after;
+        if (interrupt_seen())
+            return fail(err, CLM_ERR_CANCELLED, "stopped");
+        done[row->n] =
+            (struct repetition){tokens_of(&row->test) / m->seconds, m->readable / m->seconds};
         progress_show(progress, row->n + 1, b->setup->repetitions);
     }
     qsort(done, (size_t)row->n, sizeof *done, by_speed);
@@ -313,6 +289,10 @@ int bench_measure(struct bench_runner *b, struct bench_row *row, struct progress
 
     if (!done)
         return fail(err, CLM_ERR_NOMEM, "no memory for %d repetitions", b->setup->repetitions);
+    if (!b->setup->no_limits) {
+        b->meter.dev = b->setup->session->devices.dev;
+        b->meter.known = b->setup->limits.read_bytes_per_second;
+    }
     progress_show(progress, 0, b->setup->repetitions);
     rc = reach_depth(b, row->test.depth, err) || warm_up(b, row->test, err) ||
                  repeat(b, row, done, progress, err)
@@ -329,5 +309,5 @@ int bench_measure(struct bench_runner *b, struct bench_row *row, struct progress
 void bench_runner_close(struct bench_runner *b)
 {
     kv_seq_close(b->base);
-    mem_free_aligned(b->memory);
+    bench_meter_close(&b->meter);
 }
