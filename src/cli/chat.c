@@ -56,8 +56,14 @@ void chat_close(struct chat *c)
 void chat_clear(struct chat *c)
 {
     strbuf_clear(&c->messages);
+    c->asked = 0;
     tool_calls_release(&c->calls);
     c->n_results = 0;
+}
+
+bool chat_can_retry(const struct chat *c)
+{
+    return c->asked > 0;
 }
 
 size_t chat_open_calls(const struct chat *c)
@@ -224,17 +230,19 @@ static void cut(struct strbuf *b, size_t size)
         b->data[size] = '\0';
 }
 
-/* What the user says, or the result of the last open call. */
-static void add_message(struct chat *c, const char *text, size_t size, bool result)
+static void add_message(struct chat *c, enum chat_input kind, const char *text, size_t size)
 {
-    if (result)
+    if (kind == CHAT_RESULT)
         chat_give_result(c, text, size);
-    else
+    else if (kind == CHAT_USER)
         conversation_add(&c->messages, "user", text, size);
+    else
+        cut(&c->messages, c->asked);
 }
 
 static void take_reply(struct chat *c)
 {
+    c->asked = c->messages.size;
     conversation_add_reply(&c->messages, &c->said);
     tool_calls_release(&c->calls);
     c->calls = c->said.calls;
@@ -242,23 +250,30 @@ static void take_reply(struct chat *c)
     c->n_results = 0;
 }
 
-int chat_say(struct chat *c, const char *text, size_t size, bool result,
+int chat_say(struct chat *c, enum chat_input kind, const char *text, size_t size,
              const struct chat_options *o, struct chat_turn *turn, clm_error *err)
 {
     size_t before = c->messages.size;
-    bool thinking = false, kept;
+    struct strbuf dropped = {0};
+    bool thinking = false;
     int rc = -1;
 
     *turn = (struct chat_turn){0};
     said_clear(&c->said);
-    add_message(c, text, size, result);
+    if (kind == CHAT_AGAIN)
+        strbuf_add(&dropped, c->messages.data + c->asked, before - c->asked);
+    if (dropped.failed)
+        return fail(err, CLM_ERR_NOMEM, "no memory for the conversation");
+    add_message(c, kind, text, size);
     if (!render(c, &thinking, err) && !check_size(c, err))
         rc = answer(c, thinking, o, turn, err);
-    kept = rc == 0 && turn->figures.generated_tokens > 0;
-    if (kept)
+    if (rc == 0 && turn->figures.generated_tokens > 0) {
         take_reply(c);
-    else
-        cut(&c->messages, before);
-    c->n_results -= !kept && result;
+    } else {
+        cut(&c->messages, before - dropped.size);
+        strbuf_add(&c->messages, dropped.data ? dropped.data : "", dropped.size);
+        c->n_results -= kind == CHAT_RESULT;
+    }
+    strbuf_release(&dropped);
     return rc;
 }

@@ -22,6 +22,7 @@ struct chat {
     struct token_list text;  /* of the turn at hand */
     struct strbuf system;    /* the system prompt; empty: none */
     struct strbuf messages;  /* without it */
+    size_t asked;            /* bytes of these before the last reply; 0: there is none */
     struct said said;        /* the reply at hand */
     struct tool_calls calls; /* of the last reply */
     size_t n_results;        /* of these, given so far */
@@ -70,13 +71,22 @@ const struct tool_call *chat_next_call(const struct chat *c);
 /* Give the first of several open calls its result. */
 void chat_give_result(struct chat *c, const char *text, size_t size);
 
+/* Is there an answer in the place of which another can be made? */
+bool chat_can_retry(const struct chat *c);
+
+enum chat_input {
+    CHAT_USER,   /* the user says something */
+    CHAT_RESULT, /* what the last open call has given */
+    CHAT_AGAIN,  /* no text: the last answer is dropped and made anew */
+};
+
 /**
- * Say something, or give the last open call its result, and have it answered.
+ * Say something and have it answered.
  *
- * Errors leave the conversation as it was before. CLM_ERR_FULL: it does not fit the model's context
- * any more.
+ * Errors leave the conversation as it was before, as does a turn without any answer. CLM_ERR_FULL:
+ * it does not fit the model's context any more.
  */
-int chat_say(struct chat *c, const char *text, size_t size, bool result,
+int chat_say(struct chat *c, enum chat_input kind, const char *text, size_t size,
              const struct chat_options *o, struct chat_turn *turn, clm_error *err);
 
 #endif

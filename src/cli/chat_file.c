@@ -72,16 +72,19 @@ int chat_save(const struct chat *c, const char *path, bool cache, const char *mo
 
 /* Loading */
 
-/* The messages as a conversation keeps them. */
-static int read_messages(struct strbuf *out, const json *messages, const char *path, clm_error *err)
+/* The messages as a conversation keeps them, and where the last begins if it is a reply. */
+static int read_messages(struct strbuf *out, size_t *asked, const json *messages, const char *path,
+                         clm_error *err)
 {
     if (json_kind(messages) != JSON_ARRAY)
         return fail(err, CLM_ERR_FORMAT, "%s holds no conversation", path);
     for (size_t i = 0; i < json_size(messages); i++) {
         const json *message = json_at(messages, i);
+        const char *role = json_string(json_get(message, "role"), NULL);
 
-        if (!json_string(json_get(message, "role"), NULL))
+        if (!role)
             return fail(err, CLM_ERR_FORMAT, "%s: message %zu has no role", path, i);
+        *asked = strcmp(role, "assistant") == 0 ? out->size : 0;
         strbuf_add_str(out, i ? ", " : "");
         json_write(out, message);
     }
@@ -93,18 +96,19 @@ static int read_conversation(struct chat *c, const char *path, clm_error *err)
     json *file = json_parse_file(path, err);
     struct strbuf messages = {0};
     const char *system;
-    size_t size;
+    size_t size, asked = 0;
     int rc;
 
     if (!file)
         return -1;
-    rc = read_messages(&messages, json_get(file, "messages"), path, err);
+    rc = read_messages(&messages, &asked, json_get(file, "messages"), path, err);
     if (rc) {
         strbuf_release(&messages);
     } else {
         chat_clear(c);
         strbuf_release(&c->messages);
         c->messages = messages;
+        c->asked = asked;
         strbuf_clear(&c->system);
         system = json_string(json_get(file, "system"), &size);
         if (system)

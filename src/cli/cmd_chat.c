@@ -67,12 +67,13 @@ static void complain(struct talk *t, const char *text)
 struct chat_command {
     const char *name, *value, *help;
     void (*run)(struct talk *t, const char *value);
+    const char *others; /* names in other programs, a space behind each; NULL: none */
 };
 
-#define N_COMMANDS 8
+#define N_COMMANDS 9
 static const struct chat_command chat_commands[N_COMMANDS];
 
-static void answer(struct talk *t, const char *text, size_t size, bool result);
+static void answer(struct talk *t, enum chat_input kind, const char *text, size_t size);
 
 static void run_help(struct talk *t, const char *value)
 {
@@ -189,8 +190,17 @@ static void run_result(struct talk *t, const char *value)
         snprintf(line, sizeof line, "Next: the result of %.40s", chat_next_call(&t->chat)->name);
         say(t, line);
     } else {
-        answer(t, value, strlen(value), true);
+        answer(t, CHAT_RESULT, value, strlen(value));
     }
+}
+
+static void run_again(struct talk *t, const char *value)
+{
+    (void)value;
+    if (chat_can_retry(&t->chat))
+        answer(t, CHAT_AGAIN, NULL, 0);
+    else
+        complain(t, "there is no answer to make anew");
 }
 
 static void run_quit(struct talk *t, const char *value)
@@ -200,15 +210,25 @@ static void run_quit(struct talk *t, const char *value)
 }
 
 static const struct chat_command chat_commands[N_COMMANDS] = {
-    {"help", "", "this list", run_help},
-    {"clear", "", "forget what was said", run_clear},
-    {"system", "TEXT", "set the system prompt", run_system},
-    {"stats", "", "speeds and sizes", run_stats},
-    {"save", "FILE", "write what was said", run_save},
-    {"load", "FILE", "go on from there", run_load},
-    {"result", "TEXT", "what a call has given", run_result},
-    {"quit", "", "leave", run_quit},
+    {"help", "", "this list", run_help, "? h "},
+    {"clear", "", "forget what was said", run_clear, "new reset "},
+    {"again", "", "answer once more", run_again, "regen retry "},
+    {"system", "TEXT", "set the system prompt", run_system, NULL},
+    {"stats", "", "speeds and sizes", run_stats, NULL},
+    {"save", "FILE", "write what was said", run_save, NULL},
+    {"load", "FILE", "go on from there", run_load, NULL},
+    {"result", "TEXT", "what a call has given", run_result, NULL},
+    {"quit", "", "leave; also /exit, /bye", run_quit, "exit bye q "},
 };
+
+/* Is it one of the names in a list, with a space behind each? */
+static bool is_listed(const char *list, const char *name, size_t size)
+{
+    for (; list && *list; list += strcspn(list, " ") + 1)
+        if (strcspn(list, " ") == size && strncmp(list, name, size) == 0)
+            return true;
+    return false;
+}
 
 static void run_command(struct talk *t, const char *line)
 {
@@ -218,7 +238,8 @@ static void run_command(struct talk *t, const char *line)
 
     value += strspn(value, " \t");
     for (const struct chat_command *c = chat_commands; c < chat_commands + N_COMMANDS; c++) {
-        if (strlen(c->name) == size && strncmp(c->name, line + 1, size) == 0) {
+        if ((strlen(c->name) == size && strncmp(c->name, line + 1, size) == 0) ||
+            is_listed(c->others, line + 1, size)) {
             c->run(t, value);
             return;
         }
@@ -273,7 +294,7 @@ static void say_end(const struct talk *t, enum chat_end end)
     }
 }
 
-static void answer(struct talk *t, const char *text, size_t size, bool result)
+static void answer(struct talk *t, enum chat_input kind, const char *text, size_t size)
 {
     struct chat_options o = {
         .max_tokens = t->args->max_tokens,
@@ -290,7 +311,7 @@ static void answer(struct talk *t, const char *text, size_t size, bool result)
     int rc;
 
     t->screen.begun = t->screen.line_open = false;
-    rc = chat_say(&t->chat, text, size, result, &o, &turn, &problem);
+    rc = chat_say(&t->chat, kind, text, size, &o, &turn, &problem);
     progress_erase(&t->progress);
     reply_screen_end(&t->screen);
     if (reply_screen_flush(&t->screen, t->err))
@@ -395,12 +416,14 @@ static int take_turn(struct talk *t)
         if (t->terminal)
             say(t, "");
         t->leave = true;
+    } else if (r == LINE_INTERRUPTED && t->terminal && t->message.size == 0) {
+        say(t, "(Ctrl-D or /quit leaves)");
     } else if (r == LINE_READ && t->message.failed) {
         return fail(t->err, CLM_ERR_NOMEM, "no memory for what was said");
     } else if (r == LINE_READ && command) {
         run_command(t, t->message.data);
     } else if (r == LINE_READ && !is_blank(&t->message)) {
-        answer(t, t->message.data, t->message.size, false);
+        answer(t, CHAT_USER, t->message.data, t->message.size);
     }
     return t->err->code ? -1 : 0;
 }

@@ -214,6 +214,37 @@ class Conversation(ChatCase):
         self.assertEqual(talk.say(STORY), first)
         self.assertEqual(self.prompt_size(talk), (total, total - 1))
 
+    def test_again(self):
+        """The answer is made anew, and the conversation goes on from the new one."""
+        talk = self.chat("--temp", "1", "--seed", "3", "-n", "20")
+        first = talk.say(STORY)
+        context = self.prompt_size(talk)[0]
+        answers = {first} | {talk.say(name) for name in ("/again", "/regen", "/retry")}
+        self.assertGreater(len(answers), 2)
+        self.assertEqual(self.prompt_size(talk), (context, context - 1))
+        greedy = self.chat("-n", "20")
+        whole = [greedy.say(STORY), greedy.say(HELLO)]
+        greedy.say("/clear")
+        self.assertEqual([greedy.say(STORY), greedy.say("/again"), greedy.say(HELLO)],
+                         [whole[0], whole[0], whole[1]])
+
+    def test_again_of_a_loaded_one(self):
+        file = self.folder / "talk.json"
+        said = [{"role": "user", "content": HELLO}, {"role": "assistant", "content": "No."}]
+        file.write_text(json.dumps({"messages": said}))
+        self.assertEqual(self.piped("/load %s\n/again\n/save %s\n" % (file, file))[0], self.generated(HELLO) + "\n")
+        self.assertNotEqual(json.loads(file.read_text())["messages"][1], said[1])
+        file.write_text(json.dumps({"messages": said[:1]}))
+        self.assertIn("no answer", self.piped("/load %s\n/again\n" % file, status=1)[1])
+        self.assertIn("no answer", self.piped("%s\n/clear\n/again\n" % HELLO, status=1)[1])
+
+    def test_again_fails(self):
+        """The answer that was there stays."""
+        file = self.folder / "talk.json"
+        lines = "%s\n/system %s\n/again\n/system\n/save %s\n" % (HELLO, LONG, file)
+        self.assertIn("conversation", self.piped(lines, status=1)[1])
+        self.assertEqual(json.loads(file.read_text())["messages"][1]["content"], self.generated(HELLO))
+
     def test_cut_off(self):
         talk = self.chat("--max-tokens", "5")
         self.assertIn("(cut off: --max-tokens is 5)", talk.say(STORY))
@@ -266,7 +297,7 @@ class Keys(ChatCase):
         talk.press(b"half a li")
         talk.until(b"half a li", after)
         talk.press(b"\x03")
-        talk.until(b"\r\n> ", after)
+        self.assertIn("/quit leaves", talk.until(b"\r\n> ", after))
         self.assertEqual(talk.say(HELLO), self.generated(HELLO))
 
     def test_end(self):
@@ -274,6 +305,15 @@ class Keys(ChatCase):
         talk = self.chat()
         talk.press(b"/quit\r")
         self.assertEqual(talk.wait(), 0)
+
+    def test_names_elsewhere(self):
+        """What other programs call these commands."""
+        for name in ("exit", "bye", "q"):
+            self.assertEqual(self.piped("/%s\n%s\n" % (name, HELLO)), ("", ""))
+        self.assertIn("/again", self.piped("/?\n")[1])
+        self.assertIn("anew", self.piped("/reset\n")[1])
+        self.assertIn("no command /", self.piped("/exi\n", status=1)[1])
+        self.assertIn("no command /:", self.piped("/\n", status=1)[1])
 
     def test_several_lines(self):
         for lines, meant in ((["one\\", "two\\", "three"], "one\ntwo\nthree"),
@@ -360,7 +400,7 @@ class Narrow(ChatCase):
 
     def test_commands(self):
         talk = self.chat()
-        for name in ("help", "clear", "system", "stats", "save", "load", "result", "quit"):
+        for name in ("help", "clear", "again", "system", "stats", "save", "load", "result", "quit"):
             self.assertIn("/" + name, talk.say("/help"))
         self.assertIn("no command /nonsense", talk.say("/nonsense"))
         self.assertIn("All answers: 0, 0 tokens", talk.say("/stats"))
