@@ -54,6 +54,7 @@ int lines_answer(int (*fn)(void *ctx, const json *line, struct strbuf *out, clm_
         if (strspn(text, " \t\r\n") == (size_t)n)
             continue;
         snprintf(name, sizeof name, "standard input, line %ld", number);
+        n -= text[n - 1] == '\n'; /* else what is missing would be missing in line 2 */
         rc = answer_line(fn, ctx, text, (size_t)n, name, &out, err);
     }
     if (rc == 0 && !feof(stdin))

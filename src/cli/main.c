@@ -7,6 +7,7 @@
 #include "base/distance.h"
 #include "cli/command.h"
 #include "cli/lost_pages.h"
+#include "cli/other_names.h"
 #include "cli/output.h"
 
 const struct command *const commands[] = {
@@ -89,9 +90,12 @@ cleanup:
 static int unknown_command(const char *name)
 {
     const struct command *nearest = command_nearest(name);
+    const char *elsewhere = other_command(name);
     clm_error err = {0};
 
-    if (nearest)
+    if (elsewhere)
+        fail(&err, CLM_ERR_ARG, "unknown command %s; %s", name, elsewhere);
+    else if (nearest)
         fail(&err, CLM_ERR_ARG, "unknown command %s; did you mean %s?", name, nearest->name);
     else
         fail(&err, CLM_ERR_ARG, "unknown command %s", name);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/distance.h"
+#include "cli/other_names.h"
 
 struct parser {
     const struct option *table;
@@ -71,22 +72,39 @@ static void nearest_option(const struct option *table, const char *name, const c
     }
 }
 
-static int unknown_option(struct parser *p, const char *name)
+/* What an option of other programs is called here, where this command has it. */
+static const char *option_elsewhere(const struct parser *p, const char *name, size_t size)
+{
+    const char *text = other_option(name, size);
+    const char *here = text ? strstr(text, "--") : NULL;
+
+    if (!here)
+        return text;
+    here += 2;
+    return find_option(p->table, NULL, here, strcspn(here, " :;"), 0).option ? text : NULL;
+}
+
+/* dashes is how the name begins. */
+static int unknown_option(struct parser *p, const char *dashes, const char *name)
 {
     const char *best = NULL;
     int distance = 4; /* farther is no misspelling */
     char plain[64];
     size_t size = strcspn(name, "=");
+    const char *elsewhere = option_elsewhere(p, name, size);
 
+    if (elsewhere)
+        return fail(p->err, CLM_ERR_ARG, "unknown option %s%.*s; %s", dashes, (int)size, name,
+                    elsewhere);
     if (size < sizeof plain) {
         memcpy(plain, name, size);
         plain[size] = '\0';
         nearest_option(p->table, plain, &best, &distance);
     }
     if (best && distance < (int)strlen(best))
-        return fail(p->err, CLM_ERR_ARG, "unknown option --%.*s; did you mean --%s?", (int)size,
-                    name, best);
-    return fail(p->err, CLM_ERR_ARG, "unknown option --%.*s", (int)size, name);
+        return fail(p->err, CLM_ERR_ARG, "unknown option %s%.*s; did you mean --%s?", dashes,
+                    (int)size, name, best);
+    return fail(p->err, CLM_ERR_ARG, "unknown option %s%.*s", dashes, (int)size, name);
 }
 
 static int parse_int(const struct option *o, int *out, const char *text, clm_error *err)
@@ -406,14 +424,25 @@ static int take_long(struct parser *p, const char *name)
     struct place at = find_option(p->table, p->args, name, size, 0);
 
     if (!at.option)
-        return unknown_option(p, name);
+        return unknown_option(p, "--", name);
     return take_option(p, at, name[size] ? name + size + 1 : NULL);
+}
+
+/* Other programs have names of several letters behind one dash: "-ngl", which is no "-n gl". */
+static bool is_from_elsewhere(const struct parser *p, const char *letters)
+{
+    const struct option *o = find_option(p->table, NULL, NULL, 0, *letters).option;
+    bool is_ours = o && (!letters[1] || (o->kind != OPTION_INT && o->kind != OPTION_INTS));
+
+    return !is_ours && option_elsewhere(p, letters, strcspn(letters, "="));
 }
 
 /* The letters of one argument: flags, of which the last may be an option with its value behind it.
  */
 static int take_letters(struct parser *p, const char *letters)
 {
+    if (is_from_elsewhere(p, letters))
+        return unknown_option(p, "-", letters);
     for (; *letters; letters++) {
         struct place at = find_option(p->table, p->args, NULL, 0, *letters);
 

@@ -116,10 +116,14 @@ static int check_range(int layer, const char *what, int64_t value, int64_t low, 
 
 static int check_norm(int layer, const struct norm_spec *n, clm_error *err)
 {
-    if (n->kind != NORM_NONE && !(n->eps >= 0 && isfinite(n->eps)))
-        return fail(err, CLM_ERR_FORMAT, "a norm of layer %d has eps %g; it must be >= 0", layer,
+    if (n->kind == NORM_NONE || (n->eps >= 0 && isfinite(n->eps)))
+        return 0;
+    if (layer < 0)
+        return fail(err, CLM_ERR_FORMAT, "a norm has eps %g; it must be finite and not negative",
                     (double)n->eps);
-    return 0;
+    return fail(err, CLM_ERR_FORMAT,
+                "a norm of layer %d has eps %g; it must be finite and not negative", layer,
+                (double)n->eps);
 }
 
 static int check_rope(int layer, const struct rope_spec *r, int head_dim, clm_error *err)

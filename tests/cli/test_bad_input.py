@@ -267,4 +267,27 @@ class BadLines(Case):
             self.fails(1, "line 1", "detokenize", input=line + "\n")
 
 
+class OtherNames(Case):
+    """What users of other programs try is answered with what it is here."""
+
+    def test_options(self):
+        for given, words in ((["--temperature", "1"], "--temp "), (["--temperature=1"], "--temp "),
+                             (["-ngl", "99"], ["-ngl", "--gpu-layers"]), (["-c", "2048"], "--max-kv-size"),
+                             (["--n-predict", "9"], "--max-tokens"), (["-sys", "x"], "--system-prompt"),
+                             (["-no-cnv"], "--ignore-chat-template"), (["-f", "x"], "- < FILE"),
+                             (["--trust-remote-code"], "leave it out"), (["-fa"], "leave it out"),
+                             (["--tmp", "1"], "did you mean --temp?"), (["-x"], "unknown option -x")):
+            self.fails(2, words, "generate", *given)
+
+    def test_only_where_they_lead(self):
+        self.fails(2, "unknown option --temperature (", "models", "--temperature")
+        self.fails(2, "--ctx-size", "perplexity", "-c", "none", "file")  # it is an option there
+        self.done("generate", "-n5", "-t1", "--verbose=f")
+
+    def test_commands(self):
+        for given, words in (("run", "clm chat"), ("serve", "no server"), ("pull", "hf download"),
+                             ("version", "--version"), ("genrate", "did you mean generate?")):
+            self.fails(2, [given, words], given)
+
+
 command.main()

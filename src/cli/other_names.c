@@ -1,0 +1,88 @@
+#include "cli/other_names.h"
+
+#include <string.h>
+
+/* Several names that are answered alike, a space behind each. */
+struct answer {
+    const char *names, *text;
+};
+
+#define NOT_NEEDED "it is not needed here; leave it out"
+
+static const struct answer options[] = {
+    {"temperature ", "it is --temp here"},
+    {"n-predict predict num-predict max-new-tokens max-length ", "it is --max-tokens here"},
+    {"ngl n-gpu-layers ", "it is --gpu-layers here"},
+    {"c ctx-size num-ctx n-ctx max-model-len max-seq-len ",
+     "the cache grows up to the model's context; --max-kv-size bounds it"},
+    {"repeat-penalty rep-pen ", "it is --repetition-penalty here"},
+    {"repeat-last-n ", "it is --repetition-context-size here"},
+    {"typical-p ", "it is --typical here"},
+    {"top-n-sigma ", "it is --top-nsigma here"},
+    {"r reverse-prompt stop-sequence stop-sequences ", "it is --stop here"},
+    {"s ", "it is --seed here"},
+    {"sys system ", "it is --system-prompt here"},
+    {"sysf system-prompt-file ", "give the text: --system-prompt \"$(cat FILE)\""},
+    {"f file prompt-file bf binary-file ", "give it as standard input: --prompt - < FILE"},
+    {"chat-template-kwargs chat-template-args ", "it is --chat-template-config here"},
+    {"ctk ctv cache-type-k cache-type-v ", "choose --cache-type, or --kv-bits 8 or 4"},
+    {"b ub batch ubatch-size ", "it is --prefill-step-size here"},
+    {"tb threads-batch ", "--threads is of both"},
+    {"lora adapter adapters ", "it is --adapter-path here"},
+    {"md model-draft draft-model-path ", "it is --draft-model here"},
+    {"draft draft-max draft-n num-speculative-tokens ", "it is --num-draft-tokens here"},
+    {"lookup ngram ", "it is --prompt-lookup here"},
+    {"sm ts split-mode tensor-split tensor-parallel-size tp ", "it is --tensor-parallel here"},
+    {"prompt-cache ", "make a cache with clm cache-prompt and give it as --prompt-cache-file"},
+    {"hf hfr hf-repo repo model-url mu ",
+     "get the model with hf download, and name it with --model"},
+    {"cnv conversation i interactive if interactive-first st single-turn ",
+     "a conversation is clm chat, one answer clm generate"},
+    {"no-cnv no-conversation raw no-chat-template ", "it is --ignore-chat-template here"},
+    {"grammar grammar-file j json-schema jf json-schema-file response-format ",
+     "clm does not hold a text to a grammar"},
+    {"mm mmproj image audio ", "clm runs the language part of a model alone"},
+    {"trust-remote-code ", "clm runs no code that comes with a model; leave it out"},
+    {"fa flash-attn jinja mlock no-mmap no-warmup color co simple-io no-display-prompt e escape "
+     "log-disable use-default-chat-template pipeline ",
+     NOT_NEEDED},
+    {"quiet silent ", "it is --verbose false here"},
+};
+
+static const struct answer commands_elsewhere[] = {
+    {"run ask complete completion cli ", "a text is clm generate, a conversation clm chat"},
+    {"server serve api ", "there is no server; many requests at a time are clm generate --batch"},
+    {"convert quantize fuse merge ",
+     "models are read as they are; mlx_lm.convert, for one, quantises them"},
+    {"pull download get ", "get a model with: hf download org/model"},
+    {"list ls ps ", "what is there is clm models"},
+    {"show info ", "it is clm inspect here"},
+    {"eval evaluate ", "log-probabilities of texts are clm score"},
+    {"ppl ", "it is clm perplexity here"},
+    {"benchmark ", "it is clm bench here"},
+    {"cache_prompt ", "it is clm cache-prompt here"},
+    {"encode ", "it is clm tokenize here"},
+    {"decode ", "it is clm detokenize here"},
+    {"version -v ", "it is clm --version"},
+    {"train lora finetune ", "clm does not train"},
+};
+
+static const char *find(const struct answer *list, size_t n, const char *name, size_t size)
+{
+    for (size_t i = 0; i < n; i++)
+        for (const char *s = list[i].names; *s; s += strcspn(s, " ") + 1)
+            if (strcspn(s, " ") == size && strncmp(s, name, size) == 0)
+                return list[i].text;
+    return NULL;
+}
+
+const char *other_option(const char *name, size_t size)
+{
+    return find(options, sizeof options / sizeof options[0], name, size);
+}
+
+const char *other_command(const char *name)
+{
+    return find(commands_elsewhere, sizeof commands_elsewhere / sizeof commands_elsewhere[0], name,
+                strlen(name));
+}

@@ -1,0 +1,14 @@
+/* cli/other_names.h: what users of other programs look for. */
+#ifndef CLI_OTHER_NAMES_H
+#define CLI_OTHER_NAMES_H
+
+#include <stddef.h>
+
+/* What to do in place of an option of llama.cpp, mlx-lm and others, by its name [size] without
+ * dashes: "it is --temp here"; NULL: not known. */
+const char *other_option(const char *name, size_t size);
+
+/* The same of a command's name. */
+const char *other_command(const char *name);
+
+#endif
