@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # What may follow an option, where help says so only in prose; every word must be in its text.
 VALUES = {
-    "shape": "llama-3.2-1b llama-3.1-8b qwen3-0.6b qwen3-30b-a3b gemma-3-4b tinyllama-1.1b mamba2-1.3b falcon-h1-1.5b storyteller",
+    "shape": "llama-3.2-1b llama-3.1-8b qwen3-0.6b qwen3-30b-a3b gemma-3-4b tinyllama-1.1b deepseek-v2-lite mamba2-1.3b falcon-h1-1.5b qwen3-next-80b-a3b storyteller",
     "bits": "2 3 4 5 6 8 16",
     "group-size": "32 64 128",
     "mode": "affine mxfp4 nvfp4 mxfp8",

@@ -150,7 +150,7 @@ static int open_template(struct rendering *k, const struct render_args *a, clm_e
         return 0;
     if (locate_model(dir, sizeof dir, a->model, err))
         return -1;
-    k->all = chat_templates_open(dir, err);
+    k->all = chat_templates_open(dir, NULL, err);
     return k->all ? 0 : -1;
 }
 

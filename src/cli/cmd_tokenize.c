@@ -1,11 +1,15 @@
 /* cli/cmd_tokenize.c: text to ids, and ids to text, a JSON line each. */
 #include "cli/command.h"
 #include "cli/lines.h"
+#include "cli/output.h"
+#include "cli/prompt.h"
 #include "cli/session.h"
 
 struct tokenize_args {
     struct model_options model;
-    bool plain; /* --no-special, --skip-special */
+    bool plain;       /* --no-special, --skip-special */
+    const char *text; /* in place of lines; NULL: not given */
+    struct ids ids;   /* the same of detokenize; n 0: not given */
 };
 
 struct tokenize {
@@ -15,14 +19,9 @@ struct tokenize {
     struct strbuf text, segment;
 };
 
-static int tokenize_line(void *ctx, const json *line, struct strbuf *out, clm_error *err)
+static int add_ids(struct tokenize *k, const char *text, size_t size, struct strbuf *out,
+                   clm_error *err)
 {
-    struct tokenize *k = ctx;
-    size_t size;
-    const char *text = json_string(json_get(line, "text"), &size);
-
-    if (!text)
-        return fail(err, CLM_ERR_FORMAT, "expected {\"text\": \"...\"}");
     token_list_clear(&k->ids);
     if (tokenizer_encode(k->t, text, size, !k->plain, &k->ids, err))
         return -1;
@@ -30,7 +29,17 @@ static int tokenize_line(void *ctx, const json *line, struct strbuf *out, clm_er
     for (size_t i = 0; i < k->ids.count; i++)
         strbuf_addf(out, i ? ", %d" : "%d", (int)k->ids.ids[i]);
     strbuf_add_str(out, "]}");
-    return 0;
+    return k->ids.failed ? fail(err, CLM_ERR_NOMEM, "no memory for ids") : 0;
+}
+
+static int tokenize_line(void *ctx, const json *line, struct strbuf *out, clm_error *err)
+{
+    size_t size;
+    const char *text = json_string(json_get(line, "text"), &size);
+
+    if (!text)
+        return fail(err, CLM_ERR_FORMAT, "expected {\"text\": \"...\"}");
+    return add_ids(ctx, text, size, out, err);
 }
 
 /* What a detokenizer gives for each id, and at the end. */
@@ -53,13 +62,9 @@ static int add_segments(struct tokenize *k, struct strbuf *out, clm_error *err)
     return rc;
 }
 
-static int detokenize_line(void *ctx, const json *line, struct strbuf *out, clm_error *err)
+/* The ids that k has. */
+static int add_text(struct tokenize *k, struct strbuf *out, clm_error *err)
 {
-    struct tokenize *k = ctx;
-
-    token_list_clear(&k->ids);
-    if (line_ids(&k->ids, line, "ids", err))
-        return -1;
     strbuf_clear(&k->text);
     if (tokenizer_decode(k->t, k->ids.ids, k->ids.count, k->plain, &k->text, err))
         return -1;
@@ -72,6 +77,37 @@ static int detokenize_line(void *ctx, const json *line, struct strbuf *out, clm_
     return k->text.failed ? fail(err, CLM_ERR_NOMEM, "no memory for text") : 0;
 }
 
+static int detokenize_line(void *ctx, const json *line, struct strbuf *out, clm_error *err)
+{
+    struct tokenize *k = ctx;
+
+    token_list_clear(&k->ids);
+    return line_ids(&k->ids, line, "ids", err) ? -1 : add_text(k, out, err);
+}
+
+/* What the command line gives, answered as a line is. */
+static int answer_options(struct tokenize *k, const struct tokenize_args *a, clm_error *err)
+{
+    struct strbuf given = {0}, out = {0};
+    int rc;
+
+    for (int i = 0; i < a->ids.n; i++)
+        token_list_add(&k->ids, a->ids.items[i]);
+    if (k->ids.failed)
+        rc = fail(err, CLM_ERR_NOMEM, "no memory for ids");
+    else if (a->text)
+        rc = prompt_read(&given, a->text, err) ||
+             add_ids(k, given.data ? given.data : "", given.size, &out, err);
+    else
+        rc = add_text(k, &out, err);
+    strbuf_add_char(&out, '\n');
+    if (rc == 0)
+        rc = output_buffer(&out, err);
+    strbuf_release(&given);
+    strbuf_release(&out);
+    return rc ? -1 : 0;
+}
+
 static int run_lines(const struct tokenize_args *a,
                      int (*fn)(void *, const json *, struct strbuf *, clm_error *), clm_error *err)
 {
@@ -81,7 +117,7 @@ static int run_lines(const struct tokenize_args *a,
 
     k.t = s.tokenizer;
     if (rc == 0)
-        rc = lines_answer(fn, &k, err);
+        rc = a->text || a->ids.n ? answer_options(&k, a, err) : lines_answer(fn, &k, err);
     token_list_release(&k.ids);
     strbuf_release(&k.text);
     strbuf_release(&k.segment);
@@ -101,6 +137,9 @@ static int detokenize_run(const void *args, clm_error *err)
 
 static const struct option tokenize_options[] = {
     {TABLE_OPTION(struct tokenize_args, model, option_model)},
+    {STRING_OPTION("prompt", 'p', struct tokenize_args, text, "TEXT",
+                   "the text, in place of lines; - reads all of standard input; \\n and \\t in it "
+                   "stand for line ends and tabs")},
     {FLAG_OPTION("no-special", 0, struct tokenize_args, plain,
                  "leave out the tokens that the tokenizer adds around a text, such as the begin "
                  "token")},
@@ -109,6 +148,7 @@ static const struct option tokenize_options[] = {
 
 static const struct option detokenize_options[] = {
     {TABLE_OPTION(struct tokenize_args, model, option_model)},
+    {IDS_OPTION("tokens", 0, struct tokenize_args, ids, "the ids, in place of lines")},
     {FLAG_OPTION("skip-special", 0, struct tokenize_args, plain, "leave out special tokens")},
     {0},
 };

@@ -10,6 +10,8 @@ const struct option options_template[] = {
     {STRING_OPTION("system-prompt", 0, struct template_args, system, "TEXT",
                    "what the model is told before the conversation, where its chat template has a "
                    "place for that")},
+    {STRING_OPTION("chat-template-file", 0, struct template_args, file, "FILE",
+                   "a chat template in Jinja, in place of the model's")},
     {STRING_OPTION("chat-template-config", 0, struct template_args, variables, "JSON",
                    "variables of the chat template, such as {\"enable_thinking\": false}")},
     {STRING_OPTION("tools", 0, struct template_args, tools, "FILE",
@@ -64,7 +66,7 @@ int chat_template_open(struct chat_template *c, const char *dir, const struct te
     if ((args->variables && read_variables(c, args->variables, err)) ||
         read_tools(c, args->tools, err))
         return -1;
-    c->all = chat_templates_open(dir, &problem);
+    c->all = chat_templates_open(dir, args->file, &problem);
     if (!c->all)
         return problem.code == CLM_ERR_UNSUPPORTED ? 0
                                                    : fail(err, problem.code, "%s", problem.message);

@@ -11,6 +11,7 @@
 
 struct template_args {
     const char *system;    /* the system prompt; NULL: none */
+    const char *file;      /* of a chat template; NULL: the model's */
     const char *variables; /* a JSON object, or NULL */
     const char *tools;     /* a file with a JSON list, or NULL */
     const char *parser;    /* of calls: a name, "none", or NULL: as the model tells */

@@ -54,10 +54,10 @@ int prompt_read(struct strbuf *out, const char *text, clm_error *err)
 
 static void warn_unused(const struct prompt_options *o)
 {
-    if (o->chat.system || o->chat.variables || o->chat.tools || o->prefill)
+    if (o->chat.system || o->chat.file || o->chat.variables || o->chat.tools || o->prefill)
         log_say(&cli_log, LOG_WARNING,
-                "no chat template is used; --system-prompt, --prefill-response, --tools and "
-                "--chat-template-config change nothing");
+                "no chat template is used; --system-prompt, --prefill-response, --tools, "
+                "--chat-template-file and --chat-template-config change nothing");
 }
 
 /* Append the conversation in which the user says this. */

@@ -77,6 +77,9 @@ const struct option options_sampling[] = {
     {SEED_OPTION("seed", 0, A, seed, "of the random numbers (default: another one each time)")},
     {STRINGS_OPTION("extra-eos-token", 0, A, extra_end_tokens, "TOKEN",
                     "tokens, or their ids, that end the text too")},
+    {FLAG_OPTION("ignore-eos", 0, A, ignore_end_tokens,
+                 "go on behind the tokens with which the model ends a text; those of "
+                 "--extra-eos-token still end it")},
     {STRINGS_OPTION("stop", 0, A, stops, "TEXT",
                     "texts that end the text too; they are not part of it; \\n and \\t in them "
                     "stand for line ends and tabs")},
@@ -127,9 +130,11 @@ uint64_t sampling_seed(const struct sampling_args *a)
 }
 
 static int collect_end_tokens(struct token_list *out, const struct session *s,
-                              const struct strings *extra, clm_error *err)
+                              const struct sampling_args *a, clm_error *err)
 {
-    if (end_tokens_load(out, s->dir, s->tokenizer, err))
+    const struct strings *extra = &a->extra_end_tokens;
+
+    if (!a->ignore_end_tokens && end_tokens_load(out, s->dir, s->tokenizer, err))
         return -1;
     for (int i = 0; i < extra->n; i++)
         if (end_tokens_add(out, s->tokenizer, extra->items[i], err))
@@ -201,7 +206,7 @@ int sampling_open(struct sampling *s, const struct sampling_args *a, const struc
 
     o.seed = seed;
     o.logprobs = logprobs;
-    if (collect_end_tokens(&s->end_tokens, session, &a->extra_end_tokens, err) ||
+    if (collect_end_tokens(&s->end_tokens, session, a, err) ||
         collect_stops(&s->stops, &a->stops, err))
         return -1;
     s->sampler = sampling_open_sampler(a, &o, session, &s->end_tokens, err);

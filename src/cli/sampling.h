@@ -12,6 +12,7 @@ struct sampling_args {
     const char *logit_bias;      /* JSON */
     clm_logit_bias *biases;      /* which sampler has, once it is read */
     struct strings dry_breakers; /* texts; none given: the usual ones */
+    bool ignore_end_tokens;      /* those of the model */
     struct strings extra_end_tokens;
     struct strings stops; /* texts */
 };

@@ -24,7 +24,7 @@ clm_chat *clm_chat_open(const clm_model *m, clm_error *err)
 
     if (!c)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for chat templates");
-    c->templates = chat_templates_open(m->path, err);
+    c->templates = chat_templates_open(m->path, NULL, err);
     if (c->templates) {
         format = chat_format_replies(c->templates, m->tokenizer, NULL);
         if (reply_rules_init(&c->rules, &format, NULL, err) == 0)

@@ -38,9 +38,11 @@ typedef struct chat_templates chat_templates;
  * file that processors had, chat_template.json. Along with them the special tokens in
  * tokenizer_config.json and special_tokens_map.json are read.
  *
+ * file  a template that takes the place of all of these; NULL: none.
+ *
  * NULL with CLM_ERR_FORMAT or CLM_ERR_IO; CLM_ERR_UNSUPPORTED when the folder has no template.
  */
-chat_templates *chat_templates_open(const char *dir, clm_error *err);
+chat_templates *chat_templates_open(const char *dir, const char *file, clm_error *err);
 void chat_templates_close(chat_templates *all); /* NULL is fine */
 
 /* The one of that name; without a name tool_use where it exists and a list of tools is given, even

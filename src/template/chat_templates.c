@@ -183,13 +183,13 @@ static int read_files(chat_templates *all, clm_error *err)
                : 0;
 }
 
-static int read_dir(chat_templates *all, clm_error *err)
+static int read_dir(chat_templates *all, const char *file, clm_error *err)
 {
     json *config = NULL, *map = NULL, *old = NULL;
     bool failed;
     int rc = -1;
 
-    if (read_files(all, err))
+    if (file ? add_file(all, "default", file, err) : read_files(all, err))
         return -1;
     config = read_json(all, "tokenizer_config.json", &failed, err);
     if (failed)
@@ -215,7 +215,7 @@ cleanup:
     return rc;
 }
 
-chat_templates *chat_templates_open(const char *dir, clm_error *err)
+chat_templates *chat_templates_open(const char *dir, const char *file, clm_error *err)
 {
     chat_templates *all = mem_zeroed(1, sizeof *all);
 
@@ -225,7 +225,7 @@ chat_templates *chat_templates_open(const char *dir, clm_error *err)
     all->dir = all->memory ? arena_strdup(all->memory, dir) : NULL;
     if (!all->dir)
         no_memory(all, err);
-    if (!all->dir || read_dir(all, err)) {
+    if (!all->dir || read_dir(all, file, err)) {
         chat_templates_close(all);
         return NULL;
     }

@@ -168,6 +168,18 @@ class Template(Output):
             option = ["--chat-template-config", config] if config else []
             self.assertEqual(self.ids("-m", folder, *self.STORY, *option), self.written(text))
 
+    def test_own_template(self):
+        file = self.folder / "own.jinja"
+        file.write_text("{{ bos_token }}Q: {{ messages[0].content }}\nA:")
+        option = ["-n", "12", "--chat-template-file", file]
+        bare = self.model("bare", skip=["tokenizer_config.json"])
+        self.assertEqual(self.ids("-p", "Why?", *option), self.written("<|begin_of_text|>Q: Why?\nA:"))
+        self.assertEqual(self.ids("-m", bare, "-p", "Why?", *option), self.written("Q: Why?\nA:"))
+        self.fails(1, "no-such-file", "generate", "--chat-template-file", "no-such-file")
+        file.write_text("{{")
+        self.fails(1, "own.jinja:1", "generate", *option)
+        self.fails(1, "own.jinja:1", "chat", *option)
+
     def test_refused(self):
         for config, words in (("{", "--chat-template-config"), ("3", "JSON object"),
                               ('{"messages": []}', "cannot set messages")):
@@ -293,6 +305,17 @@ class Ends(Case):
                 self.assertEqual((out[-1]["finish_reason"], out[-1]["generation_tokens"]),
                                  ("stop", seen))
                 self.assertEqual(out[-2]["token"], third)
+
+    def test_no_end(self):
+        """The text goes on behind the model's end token, and what was there before it is the same."""
+        hello = ["generate", "--exact", "--json", "-p", "Hello!", "-n", "40"]
+        ended = [t["token"] for t in self.json_lines(*hello)[:-1]]
+        on = self.json_lines(*hello, "--ignore-eos")
+        self.assertLess(len(ended), 40)
+        self.assertEqual(([t["token"] for t in on[:len(ended)]], len(on) - 1), (ended, 40))
+        self.assertEqual(on[-1]["finish_reason"], "length")
+        again = self.json_lines(*hello, "--ignore-eos", "--extra-eos-token", str(ended[-1]))
+        self.assertEqual([t["token"] for t in again[:-1]], ended)
 
     def test_stop(self):
         """The text up to the first stop, whether it lies within a token or over several."""

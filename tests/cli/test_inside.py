@@ -39,6 +39,17 @@ class Tokens(Case):
             out = self.json_lines("detokenize", *args, input=lines([{"ids": chat}]))[0]
             self.assertEqual((out["text"], "".join(out["segments"])), (text, text))
 
+    def test_of_the_command_line(self):
+        text = TEXTS[4]
+        ids = self.json_lines("tokenize", input=lines([{"text": text}]))
+        self.assertEqual(self.json_lines("tokenize", "-p", text), ids)
+        self.assertEqual(self.json_lines("tokenize", "-p", "-", input=text), ids)
+        self.assertEqual(self.json_lines("tokenize", "-p", "a\\nb"), self.json_lines("tokenize", "-p", "a\nb"))
+        self.assertEqual(self.json_lines("tokenize", "-p", "", "--no-special"), [{"ids": []}])
+        self.assertEqual(self.json_lines("detokenize", "--tokens", ",".join(map(str, ids[0]["ids"]))),
+                         self.json_lines("detokenize", input=lines(ids)))
+        self.fails(2, "--tokens", "detokenize", "--tokens", "1,x")
+
     def test_one_line_each(self):
         """Whatever a text holds: also for readers that know of Unicode's line ends."""
         out = self.done("detokenize", input=lines({"ids": i} for i in self.ids("--no-special")))

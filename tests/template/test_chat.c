@@ -125,7 +125,7 @@ static void put(const char *name, const char *text)
 static void expect_chosen(const char *name, const char *tools_text, const char *expected)
 {
     clm_error err = {0};
-    chat_templates *all = chat_templates_open(folder, &err);
+    chat_templates *all = chat_templates_open(folder, NULL, &err);
     json *tools = tools_text ? json_parse(tools_text, strlen(tools_text), "tools", &err) : NULL;
     const struct template_variable *variables;
     struct strbuf out = {0};
@@ -148,6 +148,30 @@ static void expect_chosen(const char *name, const char *tools_text, const char *
     chat_templates_close(all);
 }
 
+/* A file in the place of all templates of the folder, even broken ones. */
+static void expect_own(const char *name, const char *expected)
+{
+    clm_error err = {0};
+    char path[512];
+    chat_templates *all;
+    struct strbuf out = {0};
+    const struct template_variable *variables;
+    size_t n;
+
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    all = chat_templates_open(folder, path, &err);
+    CHECK(!all == !expected, "%s", err.message);
+    if (!all)
+        return;
+    variables = chat_templates_variables(all, &n);
+    CHECK(!template_render(chat_templates_choose(all, NULL, NULL, &err), variables, n, NULL, &out,
+                           &err),
+          "%s", err.message);
+    CHECK(!strcmp(out.data, expected), "got %s, expected %s", out.data, expected);
+    strbuf_release(&out);
+    chat_templates_close(all);
+}
+
 static void test_folder(void **state)
 {
     const char *base = getenv("TMPDIR");
@@ -157,7 +181,8 @@ static void test_folder(void **state)
     (void)state;
     snprintf(folder, sizeof folder, "%s/clm_chat_XXXXXX", base ? base : "/tmp");
     CHECK(mkdtemp(folder), "%s", folder);
-    CHECK(!chat_templates_open(folder, &err) && err.code == CLM_ERR_UNSUPPORTED, "%s", err.message);
+    CHECK(!chat_templates_open(folder, NULL, &err) && err.code == CLM_ERR_UNSUPPORTED, "%s",
+          err.message);
 
     put("chat_template.json", "{\"chat_template\": \"old {{ bos_token }}\"}");
     expect_chosen(NULL, "[{}]", "old ");
@@ -187,7 +212,12 @@ static void test_folder(void **state)
     expect_chosen(NULL, NULL, "file");
     expect_chosen("rag", NULL, NULL);
     put("additional_chat_templates/tool_use.jinja", "{{ broken");
-    CHECK(!chat_templates_open(folder, &err), "a broken template was taken");
+    CHECK(!chat_templates_open(folder, NULL, &err), "a broken template was taken");
+
+    put("own.jinja", "own {{ eos_token }}");
+    expect_own("own.jinja", "own </s>");
+    put("own.jinja", NULL);
+    expect_own("own.jinja", NULL);
 
     put("additional_chat_templates/tool_use.jinja", NULL);
     rmdir(extra);
