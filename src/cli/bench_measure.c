@@ -289,10 +289,10 @@ int bench_measure(struct bench_runner *b, struct bench_row *row, struct progress
 
     if (!done)
         return fail(err, CLM_ERR_NOMEM, "no memory for %d repetitions", b->setup->repetitions);
-    if (!b->setup->no_limits) {
-        b->meter.dev = b->setup->session->devices.dev;
-        b->meter.known = b->setup->limits.read_bytes_per_second;
-    }
+    if (!b->setup->no_limits)
+        bench_meter_init(&b->meter, b->setup->session->devices.dev,
+                         b->setup->limits.read_bytes_per_second,
+                         b->setup->session->model->weight_bytes);
     progress_show(progress, 0, b->setup->repetitions);
     rc = reach_depth(b, row->test.depth, err) || warm_up(b, row->test, err) ||
                  repeat(b, row, done, progress, err)
