@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Install to a temporary prefix and use what lies there, as a stranger would.
 
-The command runs from there and finds the installed model, pkg-config finds the library, every
-program of examples/ compiles against it and runs.
+The command runs from there and finds the installed model, pkg-config and CMake find the library,
+every program of examples/ compiles against it and runs.
 """
 import argparse
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -76,6 +77,32 @@ def check_library(prefix, options):
         check(len(said.split()) >= 3, "%s says %r" % (example.name, said))
 
 
+def check_cmake(prefix, options, folder):
+    """A project of C, and one of C++ without C, find the library by CMake's own means."""
+    # Flags are those of the C compiler, which may be of another make.
+    for language in ["C"] + ["CXX"] * (shutil.which("c++") is not None and not options.flags):
+        project = folder / language
+        project.mkdir()
+        (project / "CMakeLists.txt").write_text(
+            "cmake_minimum_required(VERSION 3.22)\nproject(story LANGUAGES %s)\n"
+            "find_package(clm %s REQUIRED)\nadd_executable(story main.%s)\n"
+            "target_link_libraries(story PRIVATE clm::clm)\n"
+            "file(WRITE ${CMAKE_BINARY_DIR}/model \"${clm_MODEL_DIR}\")\n"
+            % (language, options.version, "c" if language == "C" else "cc"))
+        (project / ("main.c" if language == "C" else "main.cc")).write_text(
+            "#include <clm/clm.h>\n"
+            "int main(int argc, char **argv) {\n"
+            "    clm_error err = {0, {0}};\n"
+            "    clm_model *m = argc > 1 ? clm_model_open(argv[1], 0, &err) : 0;\n"
+            "    clm_model_close(m);\n"
+            "    return m ? 0 : 1;\n}\n")
+        compiler = [] if language == "CXX" else ["-DCMAKE_C_COMPILER=" + options.cc]
+        run(options.cmake, "-S", project, "-B", project / "b", "-DCMAKE_PREFIX_PATH=%s" % prefix,
+            "-DCMAKE_%s_FLAGS=%s" % (language, options.flags), *compiler)
+        run(options.cmake, "--build", project / "b")
+        run(project / "b/story", (project / "b/model").read_text())
+
+
 def main():
     options = arguments()
     with tempfile.TemporaryDirectory() as folder:
@@ -85,6 +112,7 @@ def main():
             check((prefix / name).is_file(), "%s was not installed" % name)
         check_command(prefix, options.version)
         check_library(prefix, options)
+        check_cmake(prefix, options, pathlib.Path(folder))
 
         # A package is made with DESTDIR: the tree goes below it, for the prefix that was chosen.
         staged = pathlib.Path(folder, "staged")
