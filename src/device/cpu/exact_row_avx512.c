@@ -174,5 +174,6 @@ static void multiply(const struct cpu_task *t, int begin, int end, void *scratch
 const struct cpu_product avx512_exact_row = {
     .name = "f32 rows",
     .panel_cols = COLS,
+    .slowness = 4,
     .multiply = multiply,
 };

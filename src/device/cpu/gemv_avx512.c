@@ -33,6 +33,7 @@
 #define CACHED (24 << 10) /* bytes of x and weights for which it stays in the first cache */
 #define MAX_ROWS 4
 #define OUTPUTS 4       /* at most */
+#define TURNS 4         /* outputs of a place, one after another, whose sums are stored together */
 #define LIMIT_8 127     /* of xq */
 #define LIMIT_16 32512  /* 127 times 256: its nearest multiple of 256 fits, whatever the sign */
 #define SMALLEST 1e-30f /* runs that do not get there are taken for zeros */
@@ -181,8 +182,8 @@ INLINE int outputs_of(const int rows)
 struct tile {
     struct prepared x[MAX_ROWS];
     const uint8_t *data[OUTPUTS], *scales[OUTPUTS], *biases[OUTPUTS];
+    size_t row_bytes, scale_bytes;
     size_t ahead; /* bytes to what is called for */
-    int n_in;
 };
 
 /* Of outputs by rows: scale times step for each group of a batch. */
@@ -319,21 +320,36 @@ INLINE __m256 halves(__m512 v)
     return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
 }
 
+/* A tile of a task's rows, of no outputs yet. */
+INLINE struct tile tile_of(const struct cpu_task *task, size_t ahead, const int bits,
+                           const int group_size, const int rows)
+{
+    const struct weight *w = task->w;
+    struct tile t = {
+        .row_bytes = weight_row_bytes(w),
+        .scale_bytes = weight_scale_row_bytes(w),
+        .ahead = ahead,
+    };
+
+    for (int r = 0; r < rows; r++)
+        t.x[r] = prepared_row(task->prepared, r < task->n_rows ? r : task->n_rows - 1, w->n_in,
+                              group_size, bits);
+    return t;
+}
+
 /* The tile of the i-th outputs of all places; the last one of all instead of those behind it. */
 INLINE void place_tile(struct tile *t, const struct weight *w, const struct cpu_outputs *outputs,
                        int i, const int places)
 {
-    size_t row_bytes = weight_row_bytes(w), scale_bytes = weight_scale_row_bytes(w);
-
     for (int o = 0; o < places; o++) {
         int at = i + o * outputs->step;
 
         if (at >= outputs->end)
             at = outputs->end - 1;
-        t->data[o] = (const uint8_t *)w->data + (size_t)at * row_bytes;
-        t->scales[o] = (const uint8_t *)w->scales + (size_t)at * scale_bytes;
+        t->data[o] = (const uint8_t *)w->data + (size_t)at * t->row_bytes;
+        t->scales[o] = (const uint8_t *)w->scales + (size_t)at * t->scale_bytes;
         if (w->format == WEIGHT_AFFINE)
-            t->biases[o] = (const uint8_t *)w->biases + (size_t)at * scale_bytes;
+            t->biases[o] = (const uint8_t *)w->biases + (size_t)at * t->scale_bytes;
     }
 }
 
@@ -355,19 +371,63 @@ INLINE void store_sums(const struct cpu_task *task, const __m512 *acc,
         }
 }
 
+/* The same for n <= TURNS outputs of each place from the i-th on, by a single row. */
+INLINE void store_turns(const struct cpu_task *task, __m512 (*acc)[OUTPUTS],
+                        const struct cpu_outputs *outputs, int i, int n)
+{
+    for (int o = 0; o < outputs_of(1); o++) {
+        __m128 sums =
+            sums4(halves(acc[0][o]), halves(acc[1][o]), halves(acc[2][o]), halves(acc[3][o]));
+        int at = i + o * outputs->step, there = outputs->end - at;
+        __mmask8 m = (__mmask8)first_16(n < there ? n : there);
+        __m128 bias = _mm_setzero_ps();
+
+        if (m == 0)
+            return;
+        if (task->bias)
+            bias = _mm_maskz_loadu_ps(m, task->bias + at);
+        _mm_mask_storeu_ps(cpu_task_y(task, 0) + at, m, _mm_add_ps(sums, bias));
+    }
+}
+
+/* By a single row. Sums of some outputs are brought together at a time: of short rows that takes
+ * as long as the products. */
+INLINE void multiply_row(const struct cpu_task *task, const struct cpu_outputs *outputs,
+                         const enum dtype type, const int bits, const int group_size)
+{
+    const struct weight *w = task->w;
+    struct tile t = tile_of(task, AHEAD_ONE, bits, group_size, 1);
+
+    for (int i = outputs->begin; i < outputs->begin + outputs->n; i += TURNS) {
+        int left = outputs->begin + outputs->n - i, n = left < TURNS ? left : TURNS;
+        __m512 sums[TURNS][OUTPUTS];
+
+        for (int j = 0; j < n; j++) {
+            __m512 acc[OUTPUTS];
+
+#pragma GCC unroll 4
+            for (int s = 0; s < OUTPUTS; s++)
+                acc[s] = _mm512_setzero_ps();
+            place_tile(&t, w, outputs, i + j, outputs_of(1));
+            add_groups(acc, &t, 0, w->n_in / group_size, type, bits, group_size, 1);
+#pragma GCC unroll 4
+            for (int s = 0; s < outputs_of(1); s++)
+                sums[j][s] = acc[s];
+        }
+        for (int j = n; j < TURNS; j++)
+            for (int s = 0; s < outputs_of(1); s++)
+                sums[j][s] = _mm512_setzero_ps();
+        store_turns(task, sums, outputs, i, n);
+    }
+}
+
 INLINE void multiply_rows(const struct cpu_task *task, const struct cpu_outputs *outputs,
                           const enum dtype type, const int bits, const int group_size,
                           const int rows)
 {
     const struct weight *w = task->w;
-    struct tile t = {
-        .ahead = rows == 1 ? AHEAD_ONE : AHEAD,
-        .n_in = w->n_in,
-    };
+    struct tile t = tile_of(task, AHEAD, bits, group_size, rows);
 
-    for (int r = 0; r < rows; r++)
-        t.x[r] = prepared_row(task->prepared, r < task->n_rows ? r : task->n_rows - 1, w->n_in,
-                              group_size, bits);
     for (int i = outputs->begin; i < outputs->begin + outputs->n; i++) {
         __m512 acc[OUTPUTS * MAX_ROWS];
 
@@ -387,13 +447,9 @@ INLINE void multiply_blocks(const struct cpu_task *task, const struct cpu_output
                             const int group_size)
 {
     const struct weight *w = task->w;
-    const size_t row_bytes = weight_row_bytes(w), run = BLOCK * bits / 8;
+    const size_t run = BLOCK * bits / 8;
     const int n_groups = w->n_in / group_size, block = BLOCK / group_size;
-    struct tile t = {
-        .x = {prepared_row(task->prepared, 0, w->n_in, group_size, bits)},
-        .ahead = AHEAD_ONE,
-        .n_in = w->n_in,
-    };
+    struct tile t = tile_of(task, AHEAD_ONE, bits, group_size, 1);
     __m512 sums[BLOCK_OUTPUTS][OUTPUTS];
     size_t before = 0; /* bytes of these outputs, in the order in which they are multiplied */
 
@@ -408,7 +464,7 @@ INLINE void multiply_blocks(const struct cpu_task *task, const struct cpu_output
             for (int s = 0; s < OUTPUTS; s++)
                 acc[s] = sums[j][s];
             if (!last) /* what lies as far behind the begin of the next outputs */
-                t.ahead = (size_t)(n - j) * row_bytes + before - (size_t)b * run;
+                t.ahead = (size_t)(n - j) * t.row_bytes + before - (size_t)b * run;
             place_tile(&t, w, outputs, i + j, outputs_of(1));
             add_groups(acc, &t, b * block, end, type, bits, group_size, 1);
 #pragma GCC unroll 4
@@ -449,7 +505,11 @@ static bool is_long(const struct cpu_task *t, const int bits)
         multiply_rows(t, o, type, bits, group_size, rows);                                         \
     }
 #define MULTIPLY(name, type, bits, group_size)                                                     \
-    MULTIPLY_ROWS(name, type, bits, group_size, 1)                                                 \
+    static __attribute__((noinline)) void name##_1(const struct cpu_task *t,                       \
+                                                   const struct cpu_outputs *o)                    \
+    {                                                                                              \
+        multiply_row(t, o, type, bits, group_size);                                                \
+    }                                                                                              \
     MULTIPLY_ROWS(name, type, bits, group_size, 2)                                                 \
     MULTIPLY_ROWS(name, type, bits, group_size, 4)                                                 \
     static __attribute__((noinline)) void name##_long(const struct cpu_task *t,                    \

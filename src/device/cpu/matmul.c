@@ -13,8 +13,8 @@
  * take several at a time. A product of a few rows waits for memory, which gives most where it is
  * read far in order: of it, every thread begins with one long run. */
 #define TILE_NS 2500
-#define MAX_TILES 64
-#define FIRST_RUNS 0.95 /* the part of all tiles that these are */
+#define MAX_SHARES 64
+#define FIRST_RUNS 0.95 /* the part of all work that these are */
 #define FEW_ROWS 8
 #define SERIAL_NS 4000 /* less work than this is not worth waking anyone */
 
@@ -29,7 +29,8 @@ struct item {
     const struct cpu_product *product;
     int form; /* of call.forms, -1: none */
     int tile_cols;
-    int64_t end_tile; /* tiles of this item and all before it */
+    double tile_ns;
+    int64_t tile_shares, end_share; /* of the work: a tile's; those of this item and all before */
 };
 
 /* x in the form that some products want. */
@@ -49,11 +50,12 @@ struct call {
     struct form *forms;
     int n_items, n_forms;
     void *scratch; /* of thread 0 */
-    int64_t n_strips, n_tiles;
-    int64_t first_run; /* tiles that a thread begins with; 0: as many as at any other time */
+    int64_t n_strips, n_shares;
+    int64_t first_run; /* shares that a thread begins with; 0: as many as at any other time */
     double ns;         /* how long it may take a thread */
+    int most_rows;     /* of an item */
     _Alignas(64) atomic_llong next_strip;
-    _Alignas(64) atomic_llong next_tile;
+    _Alignas(64) atomic_llong next_share;
 };
 
 /* The rows that go through the same matrix. */
@@ -91,23 +93,23 @@ static void prepare_strips(struct call *c)
     }
 }
 
-/* Tiles from *tile on, a part of what is left; 0 when nothing is. */
-static int64_t take_tiles(struct call *c, int64_t *tile, bool first)
+/* Shares from *share on, a part of what is left; 0 when nothing is. */
+static int64_t take_shares(struct call *c, int64_t *share, bool first)
 {
-    long long next = atomic_load_explicit(&c->next_tile, memory_order_relaxed), n;
+    long long next = atomic_load_explicit(&c->next_share, memory_order_relaxed), n;
 
     do {
-        int64_t left = c->n_tiles - next;
+        int64_t left = c->n_shares - next;
 
         if (left <= 0)
             return 0;
         n = left / (2 * thread_pool_size(c->d->pool));
-        n = n < 1 ? 1 : n > MAX_TILES ? MAX_TILES : n;
+        n = n < 1 ? 1 : n > MAX_SHARES ? MAX_SHARES : n;
         if (first && n < c->first_run) /* less for one that comes late */
             n = c->first_run < left * 2 / 3 ? c->first_run : (left * 2 + 2) / 3;
-    } while (!atomic_compare_exchange_weak_explicit(&c->next_tile, &next, next + n,
+    } while (!atomic_compare_exchange_weak_explicit(&c->next_share, &next, next + n,
                                                     memory_order_relaxed, memory_order_relaxed));
-    *tile = next;
+    *share = next;
     return n;
 }
 
@@ -125,24 +127,34 @@ static void multiply_range(const struct item *item, int begin, int end, void *sc
     product->multiply_places(&item->task, &(struct cpu_outputs){begin, n, n, end});
 }
 
+/* The tiles of an item whose first share is one of [begin, end), counted from the item's. */
+static void multiply_shares(const struct item *item, int64_t begin, int64_t end, void *scratch)
+{
+    int64_t n = item->tile_shares, n_out = item->task.w->n_out;
+    int64_t first = (begin + n - 1) / n * item->tile_cols;
+    int64_t last = (end + n - 1) / n * item->tile_cols;
+
+    if (last > n_out)
+        last = n_out;
+    if (first < last)
+        multiply_range(item, (int)first, (int)last, scratch);
+}
+
 static void multiply_tiles(struct call *c, void *scratch)
 {
     const struct item *item = c->items;
-    int64_t first = 0; /* tile of item */
-    int64_t tile, n;
+    int64_t first = 0; /* share of item */
+    int64_t share, n;
 
-    for (bool run = true; (n = take_tiles(c, &tile, run)) > 0; run = false)
+    for (bool run = true; (n = take_shares(c, &share, run)) > 0; run = false)
         while (n > 0) {
-            for (; tile >= item->end_tile; item++)
-                first = item->end_tile;
+            for (; share >= item->end_share; item++)
+                first = item->end_share;
 
-            int64_t here = item->end_tile - tile < n ? item->end_tile - tile : n;
-            int64_t begin = (tile - first) * item->tile_cols;
-            int64_t end = begin + here * item->tile_cols;
-            int n_out = item->task.w->n_out;
+            int64_t here = item->end_share - share < n ? item->end_share - share : n;
 
-            multiply_range(item, (int)begin, end < n_out ? (int)end : n_out, scratch);
-            tile += here;
+            multiply_shares(item, share - first, share - first + here, scratch);
+            share += here;
             n -= here;
         }
 }
@@ -162,26 +174,49 @@ static void run_call(void *ctx, int thread, int n_threads)
 }
 
 /* How long one output takes, roughly. */
-static double output_ns(const struct weight *w, int n_rows)
+static double output_ns(const struct item *item)
 {
+    const struct weight *w = item->task.w;
     double bytes = (double)(weight_row_bytes(w) + weight_scale_row_bytes(w));
+    double ns = bytes / BYTES_PER_NS + (double)item->task.n_rows * w->n_in / PRODUCTS_PER_NS;
 
-    return bytes / BYTES_PER_NS + (double)n_rows * w->n_in / PRODUCTS_PER_NS;
+    return item->product->slowness ? ns * item->product->slowness : ns;
 }
 
 static void cut_into_tiles(struct call *c, struct item *item)
 {
     const struct weight *w = item->task.w;
     int panel = item->product->panel_cols;
-    double ns = output_ns(w, item->task.n_rows);
+    double ns = output_ns(item);
     int cols = w->n_out / (2 * thread_pool_size(c->d->pool));
 
     if (cols > TILE_NS / ns)
         cols = (int)(TILE_NS / ns);
     item->tile_cols = (cols / panel + (cols < panel)) * panel;
-    c->n_tiles += (w->n_out + item->tile_cols - 1) / item->tile_cols;
+    item->tile_ns = ns * item->tile_cols;
     c->ns += ns * w->n_out;
-    item->end_tile = c->n_tiles;
+}
+
+/* Tiles that take longer than the shortest have more shares of the work. */
+static void share_out(struct call *c)
+{
+    double unit = c->items[0].tile_ns;
+
+    for (int i = 1; i < c->n_items; i++)
+        unit = c->items[i].tile_ns < unit ? c->items[i].tile_ns : unit;
+    if (unit < TILE_NS)
+        unit = TILE_NS;
+    for (int i = 0; i < c->n_items; i++) {
+        struct item *item = &c->items[i];
+        int n_out = item->task.w->n_out;
+
+        item->tile_shares = (int64_t)(item->tile_ns / unit + 0.5);
+        if (item->tile_shares < 1)
+            item->tile_shares = 1;
+        c->n_shares +=
+            (int64_t)((n_out + item->tile_cols - 1) / item->tile_cols) * item->tile_shares;
+        item->end_share = c->n_shares;
+    }
 }
 
 /* One row is the same for all experts that it goes to. */
@@ -232,6 +267,8 @@ static void add_item(struct call *c, const struct cpu_task *task, bool exact)
     };
     item->form = find_form(c, item);
     cut_into_tiles(c, item);
+    if (task->n_rows > c->most_rows)
+        c->most_rows = task->n_rows;
 }
 
 /* Items of all jobs for every group of rows. */
@@ -289,10 +326,11 @@ static void multiply(struct cpu_device *d, const struct matmul_job *jobs, int n_
     struct call c = {.d = d, .items = items, .forms = forms, .scratch = scratch};
 
     add_items(&c, jobs, n_jobs, groups, n_groups, x);
+    share_out(&c);
     if (place_strips(&c))
         return;
-    if (x->rows <= FEW_ROWS)
-        c.first_run = (int64_t)(FIRST_RUNS * (double)c.n_tiles / thread_pool_size(d->pool));
+    if (c.most_rows <= FEW_ROWS)
+        c.first_run = (int64_t)(FIRST_RUNS * (double)c.n_shares / thread_pool_size(d->pool));
     if (c.n_strips == 1) { /* done before the others would be there */
         prepare_strips(&c);
         c.n_strips = 0;

@@ -45,6 +45,7 @@ struct cpu_outputs {
 struct cpu_product {
     const char *name;
     int panel_cols; /* tiles begin at multiples of it */
+    int slowness;   /* times as long as others, roughly; 0 counts as 1 */
 
     /* Where x is read in a form of its own: strips of strip_rows rows (the last may have fewer),
      * each of strip_bytes (a multiple of 64), one after another; or all of them in another order
