@@ -17,12 +17,6 @@ void config_time_step_limit(config *c, struct mamba2_spec *m, double low, double
     m->dt_high = (float)(n == 2 ? limits[1] : high);
 }
 
-void config_silu_alone(config *c, const char *key)
-{
-    if (config_activation(c, key, ACT_SILU) != ACT_SILU)
-        config_fail(c, key, "convolutions before a state are followed by \"silu\" alone");
-}
-
 struct mamba2_spec config_mamba2(config *c, const struct spec *s)
 {
     int expand = config_int_or(c, "mamba_expand", 2);
@@ -35,6 +29,7 @@ struct mamba2_spec config_mamba2(config *c, const struct spec *s)
         .n_groups = groups,
         .state_size = config_int(c, "mamba_d_state"),
         .conv_width = config_int(c, "mamba_d_conv"),
+        .conv_activation = config_activation(c, "hidden_act", ACT_SILU),
         .conv_bias = config_bool_or(c, "mamba_conv_bias", true),
         .in_bias = bias,
         .out_bias = bias,
@@ -49,7 +44,6 @@ struct mamba2_spec config_mamba2(config *c, const struct spec *s)
     else
         config_fail(c, "mamba_d_head", "it must be a number or \"auto\"");
     config_time_step_limit(c, &m, 0, HUGE_VAL);
-    config_silu_alone(c, "hidden_act");
     return m;
 }
 

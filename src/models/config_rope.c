@@ -149,7 +149,7 @@ static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena 
     case ROPE_LONGROPE:
         r->original_max_positions = original_positions(c, scaling, 0);
         r->attention_factor = config_float_or(scaling, "attention_factor", 0);
-        if (config_has(c, "rope_parameters") && config_has(scaling, "factor"))
+        if (config_by_transformers(c) && config_has(scaling, "factor"))
             r->max_positions = config_float(scaling, "factor") * r->original_max_positions;
         config_ignore(scaling, "factor", NULL);
         read_longrope(r, scaling, a);
@@ -186,6 +186,29 @@ static bool is_partial(config *scaling)
     return scaling && strcmp(config_string_or(scaling, key, ""), "proportional") == 0;
 }
 
+/* The first part of a head turns. An odd number of it becomes even: one more, whose speeds are
+ * those of the odd number, theta^(-2i / dims), in transformers, an error in mlx-lm. Proportional
+ * speeds are of the whole head; there transformers leaves one number out, mlx-lm adds one. */
+static void turn_part(struct rope_spec *r, config *c, double part, bool proportional)
+{
+    bool later = config_by_transformers(c);
+
+    if (!(part > 0 && part <= 1)) {
+        config_fail(c, "partial_rotary_factor", "it is %g; it must be above 0, and 1 at most",
+                    part);
+        return;
+    }
+    r->dims = (int)(r->head_dim * part);
+    if (r->dims % 2 == 0 || r->dims == r->head_dim)
+        return;
+    if (proportional) {
+        r->dims += later ? -1 : 1;
+    } else if (later) {
+        r->theta = pow(r->theta, (r->dims + 1.0) / r->dims);
+        r->dims++;
+    }
+}
+
 static struct rope_spec read_rope(config *c, config *scaling, int head_dim, double theta,
                                   bool partial, arena *a)
 {
@@ -201,13 +224,12 @@ static struct rope_spec read_rope(config *c, config *scaling, int head_dim, doub
         part = config_float_or(c, "partial_rotary_factor", 1);
         part = scaling ? config_float_or(scaling, "partial_rotary_factor", part) : part;
     }
-    if (!(part > 0 && part <= 1))
-        config_fail(c, "partial_rotary_factor", "it is %g; it must be above 0, and 1 at most",
-                    part);
-    else
-        r.dims = (int)(head_dim * part);
+    turn_part(&r, c, part, is_partial(scaling));
     if (scaling)
         read_scaling(&r, c, scaling, a);
+    if ((int)(head_dim * part) % 2 && (r.kind == ROPE_YARN || r.kind == ROPE_DYNAMIC))
+        config_fail(c, "partial_rotary_factor", "it is %g: of %d numbers no even part turns", part,
+                    head_dim);
     return r;
 }
 

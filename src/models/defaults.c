@@ -145,62 +145,161 @@ static const struct {
          "\"num_hidden_layers\": 32, \"num_attention_heads\": 16, \"rms_norm_eps\": 1e-06}"},
 },
   of_transformers[] = {
-      {"afmoe", "{\"route_scale\": 1.0}"},
+      {"afmoe", "{\"route_scale\": 1.0, \"head_dim\": 128, \"moe_intermediate_size\": 1408, "
+                "\"num_experts\": 64, \"sliding_window\": 1024, \"mup_enabled\": false, "
+                "\"num_dense_layers\": 1, \"num_shared_experts\": 2}"},
       {"apertus", "{\"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 12000000.0, "
                   "\"factor\": 8.0, \"original_max_position_embeddings\": 8192, "
                   "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0}}"},
+      {"bamba", "{\"mamba_d_state\": 256, \"mamba_d_conv\": 4}"},
       {"bitnet", "{\"rope_theta\": 500000.0}"},
       {"cohere", "{\"rope_theta\": 500000.0}"},
-      {"cohere2", "{\"rope_theta\": 10000.0}"},
+      {"cohere2", "{\"rope_theta\": 10000.0, \"sliding_window\": 4096}"},
       {"cwm", "{\"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 1000000.0, "
               "\"factor\": 16.0, \"original_max_position_embeddings\": 8192, "
-              "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0}}"},
-      {"deepseek_v2", "{\"n_shared_experts\": 2}"},
-      {"deepseek_v3", "{\"routed_scaling_factor\": 2.5, \"n_shared_experts\": 1}"},
-      {"deepseek_v32", "{\"n_shared_experts\": 1}"},
-      {"dots1", "{\"rope_theta\": 10000.0, \"norm_topk_prob\": false}"},
-      {"exaone4", "{\"rope_theta\": 10000.0}"},
-      {"exaone_moe", "{\"rope_theta\": 10000.0, \"routed_scaling_factor\": 2.5}"},
-      {"falcon_h1", "{\"rope_theta\": 10000.0}"},
+              "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0}, \"head_dim\": 128, "
+              "\"sliding_window\": 8192}"},
+      {"deepseek_v2", "{\"n_shared_experts\": 2, \"n_routed_experts\": 64, \"qk_rope_head_dim\": "
+                      "64}"},
+      {"deepseek_v3", "{\"routed_scaling_factor\": 2.5, \"n_shared_experts\": 1, "
+                      "\"first_k_dense_replace\": 3, \"moe_intermediate_size\": 2048, "
+                      "\"n_routed_experts\": 256}"},
+      {"deepseek_v32", "{\"n_shared_experts\": 1, \"index_head_dim\": 128, \"index_n_heads\": 64, "
+                       "\"index_topk\": 2048, \"moe_intermediate_size\": 2048, "
+                       "\"routed_scaling_factor\": 2.5}"},
+      {"dots1", "{\"rope_theta\": 10000.0, \"norm_topk_prob\": false, "
+                "\"moe_intermediate_size\": 1408}"},
+      {"ernie4_5", "{\"head_dim\": 128, \"num_key_value_heads\": 2}"},
+      {"ernie4_5_moe", "{\"moe_intermediate_size\": 1536, \"moe_num_experts\": 64, "
+                       "\"moe_num_shared_experts\": 2, \"moe_layer_interval\": 1, "
+                       "\"moe_layer_start_index\": 1}"},
+      {"exaone", "{\"layer_norm_epsilon\": 1e-05, \"rms_norm_eps\": 1e-05}"},
+      {"exaone4", "{\"rope_theta\": 10000.0, \"sliding_window\": 4096}"},
+      {"exaone_moe", "{\"rope_theta\": 10000.0, \"routed_scaling_factor\": 2.5, "
+                     "\"moe_intermediate_size\": 1024, \"num_experts\": 64, \"sliding_window\": "
+                     "4096, \"num_shared_experts\": 1}"},
+      {"falcon_h1", "{\"rope_theta\": 10000.0, \"mamba_d_state\": 256, \"mamba_d_conv\": 4}"},
+      {"falcon_mamba", "{\"state_size\": 16, \"use_bias\": false, \"use_conv_bias\": true, "
+                       "\"conv_kernel\": 4}"},
+      {"flex_olmo", "{\"num_experts\": 7}"},
+      {"gemma2", "{\"sliding_window\": 4096}"},
+      {"gemma3_text", "{\"num_key_value_heads\": 4, \"sliding_window\": 4096}"},
+      {"gemma3n_text", "{\"hidden_size_per_layer_input\": 256, \"sliding_window\": 512}"},
       {"gemma4_text", "{\"num_key_value_heads\": 4, \"use_double_wide_mlp\": false, "
-                      "\"sliding_window_pattern\": 6, "
-                      "\"final_logit_softcapping\": null, \"global_head_dim\": 512, "
-                      "\"vocab_size_per_layer_input\": 262144}"},
-      {"glm", "{\"partial_rotary_factor\": 0.5}"},
-      {"glm4", "{\"partial_rotary_factor\": 0.5}"},
+                      "\"sliding_window_pattern\": 6, \"final_logit_softcapping\": null, "
+                      "\"global_head_dim\": 512, \"vocab_size_per_layer_input\": 262144, "
+                      "\"sliding_window\": 512}"},
+      {"glm", "{\"partial_rotary_factor\": 0.5, \"head_dim\": 128, \"attention_bias\": "
+              "true, \"num_key_value_heads\": 2}"},
+      {"glm4", "{\"partial_rotary_factor\": 0.5, \"head_dim\": 128, \"attention_bias\": "
+               "true, \"num_key_value_heads\": 2}"},
       {"glm4_moe", "{\"rope_theta\": 10000.0, \"partial_rotary_factor\": 0.5, "
-                   "\"n_shared_experts\": 1}"},
-      {"glm4_moe_lite", "{\"n_shared_experts\": 1}"},
-      {"glm_moe_dsa", "{\"n_shared_experts\": 1}"},
-      {"gpt_bigcode", "{\"activation_function\": \"gelu_pytorch_tanh\"}"},
+                   "\"n_shared_experts\": 1, \"moe_intermediate_size\": 1408, "
+                   "\"n_routed_experts\": 128, \"first_k_dense_replace\": 1}"},
+      {"glm4_moe_lite",
+       "{\"n_shared_experts\": 1, \"moe_intermediate_size\": 1536, "
+       "\"n_routed_experts\": 64, \"num_experts_per_tok\": 4, \"q_lora_rank\": 768, "
+       "\"qk_nope_head_dim\": 192, \"v_head_dim\": 256, "
+       "\"routed_scaling_factor\": 1.8}"},
+      {"glm_moe_dsa", "{\"n_shared_experts\": 1, \"index_head_dim\": 128, \"index_n_heads\": 32, "
+                      "\"index_topk\": 2048, \"moe_intermediate_size\": 2048, \"q_lora_rank\": "
+                      "2048, \"qk_nope_head_dim\": 192, \"v_head_dim\": 256, "
+                      "\"routed_scaling_factor\": 2.5}"},
+      {"gpt2", "{\"n_positions\": 1024}"},
+      {"gpt_bigcode", "{\"activation_function\": \"gelu_pytorch_tanh\", \"n_positions\": 1024}"},
       {"gpt_neox", "{\"partial_rotary_factor\": 0.25, \"hidden_act\": \"gelu\"}"},
       {"gpt_oss", "{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 32.0, "
                   "\"beta_fast\": 32.0, \"beta_slow\": 1.0, \"truncate\": false, "
-                  "\"original_max_position_embeddings\": 4096}}"},
+                  "\"original_max_position_embeddings\": 4096}, \"head_dim\": 64, "
+                  "\"num_local_experts\": 128, \"sliding_window\": 128}"},
+      {"granitemoe", "{\"num_local_experts\": 8, \"num_experts_per_tok\": 2}"},
+      {"granitemoehybrid", "{\"mamba_d_state\": 256, \"num_local_experts\": 8, "
+                           "\"shared_intermediate_size\": 1024, \"mamba_d_conv\": 4, "
+                           "\"num_experts_per_tok\": 2}"},
+      {"granitemoeshared", "{\"num_local_experts\": 8, \"shared_intermediate_size\": 0, "
+                           "\"num_experts_per_tok\": 2}"},
       {"helium", "{\"rope_theta\": 100000.0}"},
       {"jais2", "{\"rope_theta\": 10000.0}"},
-      {"kimi_linear", "{\"routed_scaling_factor\": 2.446}"},
-      {"longcat_flash", "{\"routed_scaling_factor\": 6.0}"},
-      {"mimo_v2_flash", "{\"partial_rotary_factor\": 0.334}"},
+      {"jamba", "{\"attn_layer_period\": 8, \"mamba_d_state\": 16, \"num_experts\": 16, "
+                "\"expert_layer_offset\": 1, \"expert_layer_period\": 2, \"mamba_d_conv\": "
+                "4, \"mamba_expand\": 2, \"num_experts_per_tok\": 2}"},
+      {"kimi_linear", "{\"routed_scaling_factor\": 2.446, \"kv_lora_rank\": 512, "
+                      "\"moe_intermediate_size\": 1024, \"qk_nope_head_dim\": 128, "
+                      "\"qk_rope_head_dim\": 64, \"v_head_dim\": 128}"},
+      {"laguna", "{\"head_dim\": 128, \"sliding_window\": 512, \"rope_parameters\": "
+                 "{\"full_attention\": {\"rope_type\": \"default\", \"rope_theta\": 500000.0, "
+                 "\"partial_rotary_factor\": 0.5}, \"sliding_attention\": {\"rope_type\": "
+                 "\"default\", \"rope_theta\": 10000.0, \"partial_rotary_factor\": 1.0}}}"},
+      {"lfm2", "{\"block_auto_adjust_ff_dim\": true, \"block_multiple_of\": 256, "
+               "\"conv_L_cache\": 3, \"conv_bias\": false, \"norm_eps\": 1e-05}"},
+      {"lfm2_moe", "{\"moe_intermediate_size\": 1792, \"num_dense_layers\": 2, "
+                   "\"num_experts\": 32, \"num_experts_per_tok\": 4, \"use_expert_bias\": true, "
+                   "\"conv_L_cache\": 3, \"conv_bias\": false, \"norm_eps\": 1e-05, "
+                   "\"norm_topk_prob\": true}"},
+      {"llama4_text", "{\"head_dim\": 128, \"intermediate_size_mlp\": 16384, "
+                      "\"num_local_experts\": 16}"},
+      {"longcat_flash", "{\"routed_scaling_factor\": 6.0, \"expert_ffn_hidden_size\": 2048, "
+                        "\"ffn_hidden_size\": 12288, \"n_routed_experts\": 512, "
+                        "\"zero_expert_num\": 256}"},
+      {"mamba", "{\"state_size\": 16, \"use_bias\": false, \"use_conv_bias\": true, "
+                "\"conv_kernel\": 4}"},
+      {"mamba2", "{\"state_size\": 128, \"use_bias\": false, \"use_conv_bias\": true, "
+                 "\"conv_kernel\": 4, \"layer_norm_epsilon\": 1e-05}"},
+      {"mellum", "{\"head_dim\": 128, \"moe_intermediate_size\": 896, \"sliding_window\": "
+                 "1024, \"norm_topk_prob\": true, \"rope_parameters\": {\"full_attention\": "
+                 "{\"rope_type\": \"default\", \"rope_theta\": 500000.0}, "
+                 "\"sliding_attention\": {\"rope_type\": \"default\", \"rope_theta\": 10000.0}}}"},
+      {"mimo_v2_flash",
+       "{\"partial_rotary_factor\": 0.334, \"head_dim\": 192, "
+       "\"max_position_embeddings\": 131072, \"moe_intermediate_size\": 2048, "
+       "\"n_group\": 1, \"n_routed_experts\": 256, \"v_head_dim\": 128, "
+       "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\", "
+       "\"rope_theta\": 5000000.0, \"partial_rotary_factor\": 0.334}, "
+       "\"sliding_attention\": {\"rope_type\": \"default\", \"rope_theta\": 10000.0, "
+       "\"partial_rotary_factor\": 0.334}}}"},
       {"minicpm3", "{\"scale_emb\": 12, \"scale_depth\": 1.4, \"dim_model_base\": 256, "
                    "\"rope_theta\": 10000.0}"},
-      {"ministral3", "{\"rope_theta\": 10000.0}"},
+      {"minimax_m2", "{\"head_dim\": 128, \"num_local_experts\": 256}"},
+      {"ministral", "{\"sliding_window\": 4096}"},
+      {"ministral3", "{\"rope_theta\": 10000.0, \"head_dim\": 128}"},
       {"nemotron", "{\"partial_rotary_factor\": 0.5}"},
-      {"olmo3", "{\"rope_theta\": 500000.0}"},
+      {"nemotron_h", "{\"head_dim\": 128, \"mamba_head_dim\": 64, \"mamba_num_heads\": 128, "
+                     "\"ssm_state_size\": 128, \"conv_kernel\": 4, \"layer_norm_epsilon\": 1e-05, "
+                     "\"use_conv_bias\": true}"},
+      {"olmo3", "{\"rope_theta\": 500000.0, \"sliding_window\": 4096}"},
+      {"olmoe", "{\"num_experts\": 64}"},
+      {"opt", "{\"ffn_dim\": 3072, \"max_position_embeddings\": 2048}"},
       {"persimmon", "{\"rope_theta\": 10000.0, \"partial_rotary_factor\": 0.5}"},
       {"phi", "{\"partial_rotary_factor\": 0.5}"},
-      {"phimoe", "{\"rope_theta\": 1000000.0}"},
+      {"phimoe", "{\"rope_theta\": 1000000.0, \"attention_bias\": false, \"lm_head_bias\": "
+                 "false}"},
       {"qwen2", "{\"rope_theta\": 10000.0}"},
-      {"qwen2_moe", "{\"rope_theta\": 10000.0}"},
-      {"qwen3", "{\"rope_theta\": 10000.0}"},
-      {"qwen3_5_moe_text", "{\"rope_theta\": 10000.0}"},
-      {"qwen3_5_text", "{\"rope_theta\": 10000.0}"},
-      {"qwen3_moe", "{\"rope_theta\": 10000.0}"},
-      {"qwen3_next", "{\"rope_theta\": 10000.0, \"norm_topk_prob\": true}"},
-      {"recurrent_gemma", "{\"partial_rotary_factor\": 0.5}"},
+      {"qwen2_moe", "{\"rope_theta\": 10000.0, \"moe_intermediate_size\": 1408, "
+                    "\"num_experts\": 60, \"num_experts_per_tok\": 4, "
+                    "\"shared_expert_intermediate_size\": 5632}"},
+      {"qwen3", "{\"rope_theta\": 10000.0, \"head_dim\": 128}"},
+      {"qwen3_5_moe_text",
+       "{\"rope_theta\": 10000.0, \"head_dim\": 256, \"linear_key_head_dim\": 128, "
+       "\"linear_num_value_heads\": 32, \"moe_intermediate_size\": 512, "
+       "\"num_experts\": 256, \"shared_expert_intermediate_size\": 512, "
+       "\"num_key_value_heads\": 2}"},
+      {"qwen3_5_text", "{\"rope_theta\": 10000.0, \"head_dim\": 256, \"linear_key_head_dim\": 128, "
+                       "\"linear_num_value_heads\": 32, \"num_key_value_heads\": 4}"},
+      {"qwen3_moe", "{\"rope_theta\": 10000.0, \"moe_intermediate_size\": 768}"},
+      {"qwen3_next", "{\"rope_theta\": 10000.0, \"norm_topk_prob\": true, \"head_dim\": 256, "
+                     "\"linear_key_head_dim\": 128, \"linear_num_value_heads\": 32, "
+                     "\"linear_value_head_dim\": 128, \"moe_intermediate_size\": 512, "
+                     "\"num_experts\": 512, \"shared_expert_intermediate_size\": 512, "
+                     "\"linear_conv_kernel_dim\": 4, \"num_key_value_heads\": 2}"},
+      {"recurrent_gemma", "{\"partial_rotary_factor\": 0.5, \"attention_window_size\": 2048}"},
+      {"seed_oss", "{\"head_dim\": 128, \"attention_bias\": true}"},
       {"smollm3", "{\"rope_theta\": 2000000.0}"},
-      {"solar_open", "{\"n_shared_experts\": 1}"},
+      {"solar_open", "{\"n_shared_experts\": 1, \"head_dim\": 128, \"moe_intermediate_size\": "
+                     "1280, \"n_routed_experts\": 128}"},
       {"stablelm", "{\"partial_rotary_factor\": 0.25}"},
+      {"starcoder2", "{\"num_key_value_heads\": 2}"},
+      {"vaultgemma", "{\"sliding_window\": 4096}"},
+      {"xlstm", "{\"ffn_round_up_to_multiple_of\": 64, \"num_heads\": 8}"},
       {"youtu", "{\"rope_theta\": 10000.0}"},
 };
 
@@ -221,17 +320,18 @@ double model_norm_eps(const char *model_type)
         double eps;
         const char *types;
     } known[] = {
-        {1e-5, "afmoe apertus arcee bamba bitnet cwm ernie4_5 ernie4_5_moe exaone4 exaone_moe "
-               "falcon_h1 glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss hunyuan_v1_dense "
-               "hunyuan_v1_moe kimi_linear llama4_text longcat_flash mimo_v2_flash minicpm3 "
-               "ministral3 mixtral olmo2 olmo3 olmoe phi3 qwen2_vl_text qwen2_5_vl_text "
-               "solar_open"},
+        {1e-5,
+         "afmoe apertus arcee bamba bitnet cwm ernie4_5 ernie4_5_moe exaone4 exaone_moe "
+         "falcon_h1 glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss hunyuan_v1_dense "
+         "hunyuan_v1_moe kimi_linear llama4_text longcat_flash mimo_v2_flash minicpm3 minimax "
+         "ministral3 mixtral olmo2 olmo3 olmoe phi3 qwen2_vl_text qwen2_5_vl_text "
+         "solar_open"},
         {1e-6, "bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots1 flex_olmo gemma gemma2 "
                "gemma3_text gemma3n_text gemma4_text granite granitemoe granitemoehybrid "
                "granitemoeshared hyperclovax jamba laguna llama mellum minimax_m2 ministral "
                "mistral nanochat olmo_hybrid qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next "
                "qwen3_5_text qwen3_5_moe_text qwen3_vl_text qwen3_vl_moe_text recurrent_gemma "
-               "seed_oss smollm3 vaultgemma"},
+               "seed_oss smollm3 vaultgemma youtu"},
         {0.00000015625, "glm glm4"},
         {1e-8, "helium"},
     };

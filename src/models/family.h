@@ -239,8 +239,6 @@ void config_time_step_limit(config *c, struct mamba2_spec *m, double low, double
 struct mamba2_spec config_mamba2(config *c, const struct spec *s);
 /* A rank of key, also "auto": hidden_size / 16, rounded up. */
 int config_dt_rank(config *c, const char *key, int hidden_size);
-/* An activation other than silu is an error. */
-void config_silu_alone(config *c, const char *key);
 
 /* Whether a layer has experts: not when mlp_only_layers lists it or decoder_sparse_step passes it
  * over. */

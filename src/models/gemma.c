@@ -69,12 +69,13 @@ static int gemma_spec(struct spec *s, config *c, arena *a)
     return 0;
 }
 
-/* Every other layer slides, the first one included, where the config says so: by layer_types, by
- * the "hybrid" cache that came before it, or by its new schema. mlx-lm slides in neither case. */
+/* Every other layer slides, the first one included, where the config says so by layer_types or by
+ * the "hybrid" cache that came before it, or transformers wrote it. mlx-lm slides in neither case.
+ */
 static int gemma2_window(config *c, int layer)
 {
     const char *cache = config_string_or(c, "cache_implementation", "");
-    bool slides = strcmp(cache, "hybrid") == 0 || config_has(c, "rope_parameters");
+    bool slides = strcmp(cache, "hybrid") == 0 || config_by_transformers(c);
     int window = slides ? config_window_size(c, "sliding_window", 4096) : 0;
 
     config_ignore(c, "sliding_window", NULL);

@@ -6,22 +6,6 @@
  */
 #include "models/family.h"
 
-/* The share of a head that turns has three names. */
-static struct rope_spec neox_rope(config *c, int head_dim, arena *a)
-{
-    struct rope_spec r =
-        config_rope_partial(c, NULL, head_dim, config_float_or(c, "rotary_emb_base", 10000), a);
-    double part = config_float_or(c, "rotary_pct", 0);
-
-    if (!config_has(c, "rotary_pct"))
-        return r;
-    if (!(part > 0 && part <= 1))
-        config_fail(c, "rotary_pct", "it is %g; it must be above 0, and 1 at most", part);
-    else
-        r.dims = (int)(head_dim * part);
-    return r;
-}
-
 static int neox_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_layer_norm(c, "layer_norm_eps", true);
@@ -40,8 +24,10 @@ static int neox_spec(struct spec *s, config *c, arena *a)
         .activation = config_activation(c, "hidden_act", ACT_GELU_TANH),
         .bias = true,
     };
-    attention = config_attention_partial(c, s, 10000, a);
-    attention.rope = neox_rope(c, attention.head_dim, a);
+    attention = config_attention_plain(c, s);
+    config_alias(c, "rotary_pct", "partial_rotary_factor");
+    attention.rope = config_rope_partial(c, NULL, attention.head_dim,
+                                         config_float_or(c, "rotary_emb_base", 10000), a);
     attention.n_kv_heads = attention.n_heads; /* neither reference heeds num_key_value_heads */
     attention.qkv_bias = attention.o_bias = bias;
     spec_layers(s, norm, attention, mlp);

@@ -76,7 +76,7 @@ static int jamba_spec(struct spec *s, config *c, arena *a)
         return -1;
     attention = config_attention_plain(c, s);
     mamba = mamba_of(c, s, norm);
-    config_silu_alone(c, "hidden_act");
+    mamba.conv_activation = mlp.activation;
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         struct layer_spec *l = &s->layers[i];

@@ -193,8 +193,7 @@ static int kimi_linear_spec(struct spec *s, config *c, arena *a)
     delta.convs_apart = !third;
     if (experts)
         read_latent(&moe, c, norm);
-    if (!third)
-        config_silu_alone(c, "hidden_act");
+    delta.conv_activation = mlp.activation;
     if (config_common(s, c, false, a))
         return -1;
     s->context_length = config_int_or(c, "model_max_length", s->context_length);

@@ -15,6 +15,7 @@ static int mamba_spec_of(struct spec *s, config *c, arena *a)
     struct mamba_spec m = {
         .state_size = config_int(c, "state_size"),
         .conv_width = config_int(c, "conv_kernel"),
+        .conv_activation = config_activation(c, "hidden_act", ACT_SILU),
         .conv_bias = config_bool(c, "use_conv_bias"),
         .bias = config_bool(c, "use_bias"),
     };
@@ -35,7 +36,6 @@ static int mamba_spec_of(struct spec *s, config *c, arena *a)
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++)
         layer_add(&s->layers[i], branch_mamba(norm, m));
-    config_silu_alone(c, "hidden_act");
     config_ignore(c, "expand", "layer_norm_epsilon", "mixer_rms_eps", "time_step_min",
                   "time_step_max", "time_step_floor", "time_step_scale", "time_step_init_scheme",
                   "residual_in_fp32", "rescale_prenorm_residual", "use_mambapy",

@@ -21,6 +21,7 @@ static int mamba2_spec_of(struct spec *s, config *c, arena *a)
             config_int(c, config_has(c, "ssm_state_size") ? "ssm_state_size" : "state_size"),
         .n_groups = config_int_in(c, "n_groups", 1, 4096),
         .conv_width = config_int(c, "conv_kernel"),
+        .conv_activation = config_activation(c, "hidden_act", ACT_SILU),
         .conv_bias = config_bool(c, "use_conv_bias"),
         .in_bias = bias,
         .out_bias = bias,
@@ -39,7 +40,6 @@ static int mamba2_spec_of(struct spec *s, config *c, arena *a)
     config_ignore(c, "state_size", "intermediate_size", "expand", "time_step_rank", "chunk_size",
                   "time_step_min", "time_step_max", "time_step_floor", "residual_in_fp32",
                   "rescale_prenorm_residual", NULL);
-    config_silu_alone(c, "hidden_act");
     return 0;
 }
 

@@ -80,14 +80,12 @@ static bool has_experts(config *c, int layer)
 static int mimo_spec(struct spec *s, config *c, arena *a)
 {
     bool later = config_has(c, "rope_parameters");
-    struct norm_spec norm = {
-        .kind = NORM_RMS,
-        .eps = (float)config_float(c, later ? "rms_norm_eps" : "layernorm_epsilon"),
-    };
+    struct norm_spec norm = {.kind = NORM_RMS};
     struct mlp_spec mlp = config_gated_mlp(c);
     struct moe_spec moe = config_moe_noaux(c, mlp);
     struct attention_spec full = attention_of(c, false, a), sliding = attention_of(c, true, a);
 
+    norm.eps = later ? config_rms_norm(c).eps : (float)config_float(c, "layernorm_epsilon");
     config_noaux_alone(c);
     if (config_common(s, c, false, a))
         return -1;

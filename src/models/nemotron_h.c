@@ -84,6 +84,7 @@ static struct mamba2_spec state_space(config *c, struct norm_spec norm)
         .state_size = config_int(c, "ssm_state_size"),
         .n_groups = config_int_in(c, "n_groups", 1, 4096),
         .conv_width = config_int(c, "conv_kernel"),
+        .conv_activation = config_activation(c, "mamba_hidden_act", ACT_SILU),
         .conv_bias = config_bool(c, "use_conv_bias"),
         .in_bias = bias,
         .out_bias = bias,
@@ -96,7 +97,6 @@ static struct mamba2_spec state_space(config *c, struct norm_spec norm)
         m.dt_low = (float)config_float_or(c, "time_step_min", 0.001);
         m.dt_high = INFINITY;
     }
-    config_silu_alone(c, "mamba_hidden_act");
     config_ignore(c, "use_bias", "mamba_proj_bias", "time_step_min", "time_step_max",
                   "time_step_floor", "time_step_rank", "expand", "chunk_size", NULL);
     return m;

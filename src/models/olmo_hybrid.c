@@ -72,7 +72,7 @@ static int olmo_hybrid_spec(struct spec *s, config *c, arena *a)
     attention.qk_norm_span = QK_NORM_ALL;
     attention.rope = read_rope(c, attention.head_dim, a);
     delta = read_delta(c, &attention, s->hidden_size);
-    config_silu_alone(c, "hidden_act");
+    delta.conv_activation = mlp.activation;
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers && !config_error(c)->code; i++) {
         struct layer_spec *l = &s->layers[i];

@@ -112,8 +112,8 @@ int qwen3_next_spec(struct spec *s, config *c, arena *a)
     if (delta.conv_width == 1) /* see qwen3_next_adapt */
         return config_fail(c, "linear_conv_kernel_dim",
                            "it is 1, with which converted files look like published ones");
+    delta.conv_activation = mlp.activation;
     attention = read_attention(c, s, later, a);
-    config_silu_alone(c, "hidden_act");
     for (int i = 0; i < s->n_layers && !config_error(c)->code; i++) {
         bool sparse = experts && (later || config_layer_is_sparse(c, i));
 

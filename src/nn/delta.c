@@ -1,7 +1,7 @@
 /* nn/delta.c: the delta rule with decay: a state S [key_dim, value_dim] of each head is read by a
  * key, and what it finds is corrected towards the value.
  *
- *     q, k, v = silu(conv(q_proj x)), ...;  q, k of length 1, q times 1 / sqrt(key_dim)
+ *     q, k, v = act(conv(q_proj x)), ...;  q, k of length 1, q times 1 / sqrt(key_dim)
  *     S = diag(w) S;  S += k (x) beta (v - S^T k);  y = S^T q
  *     out = o_proj(norm(y) act(gate x)),  beta = sigmoid(b x)
  *     w = exp(-exp(A_log) softplus(a x + dt_bias)), of a head or of each number of its keys
@@ -51,7 +51,7 @@ static size_t convolve(pass *p, const struct nn_delta *d, const struct projected
     int width = d->spec->conv_width;
 
     for (size_t i = 0; i < COUNT(parts); i++) {
-        nn_conv(p, convs[i], parts[i], width, ACT_SILU, state);
+        nn_conv(p, convs[i], parts[i], width, d->spec->conv_activation, state);
         state += (size_t)(width - 1) * (size_t)parts[i]->cols * sizeof(float);
     }
     return state;

@@ -1,7 +1,7 @@
 /* nn/mamba.c: a state space of which every channel has a state h [state_size] and decays of its
  * own.
  *
- *     x, z = in_proj x;  x = silu(conv(x));  dt, B, C = x_proj x
+ *     x, z = in_proj x;  x = act(conv(x));  dt, B, C = x_proj x
  *     dt = softplus(dt_proj dt);  h = exp(dt A) h + dt x B;  y = h C + D x
  *     out = out_proj(y silu(z))
  *
@@ -34,7 +34,7 @@ tensor *nn_mamba(pass *p, const struct nn_mamba *m, const tensor *x, size_t stat
     tensor *in[2], *dt, b, c; /* x and z: [T, channels] */
 
     nn_linears(p, (const struct nn_linear *[]){&m->x, &m->z}, 2, x, in);
-    nn_conv(p, &m->conv, in[0], s->conv_width, ACT_SILU, state);
+    nn_conv(p, &m->conv, in[0], s->conv_width, s->conv_activation, state);
     dt = steps(p, m, in[0], &b, &c);
     if (!p->failed) {
         p->ops->selective_scan(p->dev, in[0], in[0], dt, &b, &c, m->a, m->d, &p->rows.states,

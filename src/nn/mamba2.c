@@ -1,6 +1,6 @@
 /* nn/mamba2.c: a state space whose matrix S [state_size, head_dim] of each head decays as a whole.
  *
- *     z, xBC, dt = in_proj x;  x, B, C = silu(conv(xBC))
+ *     z, xBC, dt = in_proj x;  x, B, C = act(conv(xBC))
  *     dt = softplus(dt + dt_bias), held within its limits
  *     S = exp(dt A) S + B (x) dt x;  y = S^T C + D x
  *     out = out_proj(norm(y silu(z)))
@@ -41,7 +41,7 @@ static void steps_from_input(pass *p, const struct nn_mamba2 *m, const tensor *x
     scale_part(p, &y->c, s->c_scale);
     scale_part(p, y->z, s->z_scale);
     scale_part(p, y->dt, s->dt_scale);
-    nn_conv(p, &m->conv, in[0], s->conv_width, ACT_SILU, state);
+    nn_conv(p, &m->conv, in[0], s->conv_width, s->conv_activation, state);
 }
 
 /* Only x passes the convolution; the rest is made of it. */
@@ -53,7 +53,7 @@ static void steps_from_x(pass *p, const struct nn_mamba2 *m, const tensor *x, si
     tensor *in[2], *bcdt, dt;
 
     nn_linears(p, (const struct nn_linear *[]){&m->x, &m->z}, 2, x, in);
-    nn_conv(p, &m->conv, in[0], s->conv_width, ACT_SILU, state);
+    nn_conv(p, &m->conv, in[0], s->conv_width, s->conv_activation, state);
     bcdt = nn_linear(p, &m->bcdt, in[0]);
     y->x = *in[0];
     y->z = in[1];

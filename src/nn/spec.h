@@ -241,6 +241,7 @@ struct mamba2_spec {
     int n_heads, head_dim, state_size;
     int n_groups; /* of heads that share B and C */
     int conv_width;
+    enum activation conv_activation;
     bool conv_bias, in_bias, out_bias;
     int dt_rank; /* B, C and the time step are made of the convolved x, the latter through so many
                   * numbers, each with a norm of its own; 0: not. PLaMo 2 */
@@ -269,6 +270,7 @@ struct mamba_spec {
     int channels, state_size; /* of x; of each channel */
     int dt_rank;
     int conv_width;
+    enum activation conv_activation;
     bool conv_bias, bias;       /* bias: of in and out */
     struct norm_spec bcdt_norm; /* of B, C and what makes the time step, each for itself */
 };
@@ -281,6 +283,7 @@ struct delta_spec {
     int n_key_heads; /* of queries and keys, each serving n_heads / n_key_heads of values */
     int key_dim, value_dim;
     int conv_width;
+    enum activation conv_activation;
     bool convs_apart;          /* their states are arrays of their own in mlx-lm's cache files */
     bool keywise;              /* each number of a key decays by itself, else a head as a whole */
     int decay_rank, gate_rank; /* made through so many numbers; 0: straight */

@@ -68,9 +68,33 @@ static void test_shared_index_is_whole(void **state)
     }
 }
 
+/* Two groups of two experts do not have five for a token, where no other may be chosen. */
+static void test_too_few_experts_are_kept(void **state)
+{
+    const char *key = "\"num_experts_per_tok\":2", *at = NULL;
+    struct toggle t = {0};
+    char changed[4096];
+    clm_error err = {0};
+    struct rig r = {0};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(toggles); i++)
+        if (strcmp(toggles[i].name, "deepseek_v32 {}") == 0)
+            t = toggles[i];
+    at = t.config ? strstr(t.config, key) : NULL;
+    assert_non_null(at);
+    snprintf(changed, sizeof changed, "%.*s\"num_experts_per_tok\":5%s", (int)(at - t.config),
+             t.config, at + strlen(key));
+    t.config = changed;
+    write_toggle(&t, "few", "pt");
+    CHECK(rig_open(&r, temporary_path("few"), 1, true, &err) < 0, "it was opened");
+    CHECK(strstr(err.message, "topk_group") && strstr(err.message, "4 experts"), "%s", err.message);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_toggles),
+                                       cmocka_unit_test(test_too_few_experts_are_kept),
                                        cmocka_unit_test(test_shared_index_is_whole)};
 
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
