@@ -144,6 +144,7 @@ typedef struct clm_chat_options {
  * CLM_ERR_ARG (no such template, a variable that has a place of its own), CLM_ERR_FULL (more text
  * than any model reads), CLM_ERR_NOMEM.
  * Returns the text [*size], NUL-terminated, to be given back to clm_text_free; or NULL with *err.
+ * size may be NULL.
  */
 CLM_API char *clm_chat_render(const clm_chat *c, const char *messages,
                               const clm_chat_options *options, size_t *size, clm_error *err);

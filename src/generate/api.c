@@ -284,8 +284,8 @@ int clm_sequence_trim(clm_sequence *s, int n, clm_error *err)
 int clm_sequence_eval(clm_sequence *s, const int32_t *tokens, int n, const float **logits,
                       clm_error *err)
 {
-    if (n < 1)
-        return fail(err, CLM_ERR_ARG, "cannot evaluate %d tokens", n);
+    if (n < 1 || !tokens)
+        return fail(err, CLM_ERR_ARG, "cannot evaluate %d tokens%s", n, tokens ? "" : " at NULL");
     return engine_prefill(s->owner->engine, s->seq, tokens, n, 0, NULL, NULL, logits, err);
 }
 
@@ -310,13 +310,15 @@ static int reserve_inputs(clm_engine *e, int n, clm_error *err)
 int clm_engine_step(clm_engine *e, const clm_input *inputs, int n, const float **logits,
                     clm_error *err)
 {
-    if (n < 1)
-        return fail(err, CLM_ERR_ARG, "a step of %d inputs", n);
+    if (n < 1 || !inputs)
+        return fail(err, CLM_ERR_ARG, "a step of %d inputs", inputs ? n : 0);
     if (reserve_inputs(e, n, err))
         return -1;
     for (int i = 0; i < n; i++) {
         if (!inputs[i].sequence || inputs[i].sequence->owner != e)
             return fail(err, CLM_ERR_ARG, "input %d is not a sequence of this engine", i);
+        if (!inputs[i].tokens)
+            return fail(err, CLM_ERR_ARG, "input %d has no tokens", i);
         e->inputs[i] = (struct engine_input){
             .seq = inputs[i].sequence->seq,
             .tokens = inputs[i].tokens,
@@ -422,6 +424,8 @@ void clm_sampler_close(clm_sampler *s)
 int32_t clm_sampler_next(clm_sampler *s, const float *logits, const int32_t *history, size_t n,
                          float *logprob, clm_error *err)
 {
+    if (!logits)
+        return fail(err, CLM_ERR_ARG, "there are no logits to choose from");
     if (sampler_next(s->sampler, logits, history, n, &s->last, err)) {
         s->last = (struct sample){0};
         return -1;

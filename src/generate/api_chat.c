@@ -92,7 +92,8 @@ char *clm_chat_render(const clm_chat *c, const char *messages, const clm_chat_op
     strbuf_add(&text, "", 0);
     if (render(c, messages, &o, &text, err) == 0) {
         if (!text.failed) {
-            *size = text.size;
+            if (size)
+                *size = text.size;
             return text.data;
         }
         fail(err, CLM_ERR_NOMEM, "no memory for the text of a conversation");
@@ -136,8 +137,11 @@ clm_reply *clm_reply_open(const clm_chat *c, const char *prompt, size_t size,
                           void (*event)(void *ctx, const clm_reply_event *e), void *ctx,
                           clm_error *err)
 {
-    clm_reply *r = mem_zeroed(1, sizeof *r);
+    clm_reply *r;
 
+    if (!event)
+        return fail_null(err, CLM_ERR_ARG, "no one is told of the reply: event is NULL");
+    r = mem_zeroed(1, sizeof *r);
     if (!r)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a reply");
     if (read_json(&r->tools, options ? options->tools : NULL, JSON_ARRAY, "tools", err)) {

@@ -163,7 +163,7 @@ static int collect_stops(struct stop_set *out, const clm_request_options *o, clm
     bool failed = false;
 
     for (int i = 0; i < o->n_stops; i++) {
-        if (!o->stops[i] || !*o->stops[i])
+        if (!o->stops || !o->stops[i] || !*o->stops[i])
             return fail(err, CLM_ERR_ARG, "stop %d is empty; give a text", i);
         failed |= stop_set_add_text(out, o->stops[i], strlen(o->stops[i])) != 0;
     }
@@ -204,8 +204,11 @@ static int submit(clm_request *r, clm_error *err)
 clm_request *clm_scheduler_submit(clm_scheduler *s, const clm_request_options *options,
                                   clm_error *err)
 {
-    clm_request *r = mem_zeroed(1, sizeof *r);
+    clm_request *r;
 
+    if (!options)
+        return fail_null(err, CLM_ERR_ARG, "a request has no options; it needs a prompt");
+    r = mem_zeroed(1, sizeof *r);
     if (!r)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a request");
     r->owner = s;

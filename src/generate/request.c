@@ -16,7 +16,10 @@ static int check_prompt(engine *e, const struct request_options *o, clm_error *e
     if (o->generate.max_tokens < 1)
         return fail(err, CLM_ERR_ARG, "max_tokens must be 1 or more, not %d",
                     o->generate.max_tokens);
-    if (o->n_prompt == 0)
+    if (!(o->generate.timeout >= 0))
+        return fail(err, CLM_ERR_ARG, "timeout must be 0 or more seconds, not %g",
+                    o->generate.timeout);
+    if (o->n_prompt == 0 || !o->prompt)
         return fail(err, CLM_ERR_ARG, "the prompt is empty; give at least one token");
     if (past > context || o->n_prompt > context - past)
         return fail(

@@ -37,6 +37,9 @@ static int check_penalty(const char *name, struct penalty p, double low, clm_err
 
 static int check_tokens(const struct sampler_options *o, int vocab_size, clm_error *err)
 {
+    if (o->n_logit_bias < 0 || (o->n_logit_bias > 0 && !o->logit_bias))
+        return fail(err, CLM_ERR_ARG, "logit_bias is said to have %d tokens and has none",
+                    o->n_logit_bias);
     for (int i = 0; i < o->n_logit_bias; i++) {
         clm_logit_bias b = o->logit_bias[i];
 

@@ -239,7 +239,43 @@ static void test_sampler(void **state)
     options = clm_sampler_defaults();
     options.top_p = 2;
     CHECK(!clm_sampler_open(model, &options, &err) && err.code == CLM_ERR_ARG, "top_p 2 was taken");
+    for (int n = -1; n <= 1; n += 2) {
+        options = clm_sampler_defaults();
+        options.n_logit_bias = n;
+        err = (clm_error){0};
+        CHECK(!clm_sampler_open(model, &options, &err) && err.code == CLM_ERR_ARG,
+              "%d biases at NULL", n);
+    }
+    sampler = clm_sampler_open(model, NULL, &err);
+    err = (clm_error){0};
+    CHECK(clm_sampler_next(sampler, NULL, NULL, 0, NULL, &err) == -1 && err.code == CLM_ERR_ARG,
+          "NULL logits");
+    clm_sampler_close(sampler);
     clm_sequence_close(s);
+}
+
+static void check_bad_requests(clm_scheduler *s)
+{
+    static const int32_t token = 300;
+    clm_request_options good = clm_request_defaults(), bad[6];
+    clm_error err = {0};
+
+    good.prompt = &token;
+    good.n_prompt = 1;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        bad[i] = good;
+    bad[0].n_prompt = 0;
+    bad[1].prompt = NULL;
+    bad[2].max_tokens = -1;
+    bad[3].timeout = -1;
+    bad[4].timeout = (double)NAN;
+    bad[5].n_stops = 1;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        err = (clm_error){0};
+        CHECK(!clm_scheduler_submit(s, &bad[i], &err) && err.code == CLM_ERR_ARG, "request %zu", i);
+    }
+    err = (clm_error){0};
+    CHECK(!clm_scheduler_submit(s, NULL, &err) && err.code == CLM_ERR_ARG, "no options");
 }
 
 /* What a request was told. */
@@ -371,8 +407,7 @@ static void test_scheduler(void **state)
     CHECK(all[1].result.finish == CLM_FINISH_CANCELLED && all[1].n_tokens == 2, "%d tokens",
           all[1].n_tokens);
 
-    o = clm_request_defaults();
-    CHECK(!clm_scheduler_submit(s, &o, &err) && err.code == CLM_ERR_ARG, "no prompt");
+    check_bad_requests(s);
     follower = (struct told){.scheduler = s};
     submit(&follower, prompts[0], o); /* and dropped */
     clm_scheduler_close(s);
@@ -467,6 +502,15 @@ static void test_errors(void **state)
           "no inputs");
     err = (clm_error){0};
     CHECK(clm_sequence_eval(s, &token, 0, &logits, &err) && err.code == CLM_ERR_ARG, "no tokens");
+    err = (clm_error){0};
+    CHECK(clm_sequence_eval(s, NULL, 1, &logits, &err) && err.code == CLM_ERR_ARG, "NULL tokens");
+    err = (clm_error){0};
+    CHECK(clm_engine_step(engine, NULL, 1, &logits, &err) && err.code == CLM_ERR_ARG,
+          "NULL inputs");
+    input = (clm_input){s, NULL, 1, 1};
+    err = (clm_error){0};
+    CHECK(clm_engine_step(engine, &input, 1, &logits, &err) && err.code == CLM_ERR_ARG,
+          "NULL tokens");
     CHECK(clm_sequence_length(s) == 0, "length %d", clm_sequence_length(s));
     err = (clm_error){0};
     CHECK(!clm_engine_open(model, &bad, &err) && err.code == CLM_ERR_ARG, "max_rows -1");
