@@ -432,12 +432,23 @@ static void test_many_rows(void **state)
 
 enum { EXPERTS = 6, MAX_CHOSEN = 4 };
 
-/* How experts are chosen: so many of a row, by a router or beforehand. */
+/* How experts are chosen: so many of a row, by a router or beforehand; by logits that are there, or
+ * by a product of the norm that experts read. */
 struct choosing {
     int n;
     bool routed, biased;
     enum router_score score;
+    bool headed;
 };
+
+static void score(const struct call *c, const tensor *raw, tensor *x, const struct weight *router,
+                  tensor *logits)
+{
+    struct matmul_job job = {.y = logits, .w = router, .careful = true};
+
+    c->o->rms_norm(c->d, x, raw, c->bias, x->cols, 1e-5f);
+    c->o->matmul(c->d, &job, 1, x);
+}
 
 static void choose(const struct call *c, const struct choosing *how, tensor *ids, tensor *weights,
                    const tensor *logits)
@@ -454,6 +465,13 @@ static void choose(const struct call *c, const struct choosing *how, tensor *ids
         c->o->route(c->d, ids, weights, logits, &r);
 }
 
+static void move_weight(struct weight *w, uint8_t *base)
+{
+    w->data = base + (uintptr_t)w->data;
+    w->scales = base + (uintptr_t)w->scales;
+    w->biases = base + (uintptr_t)w->biases;
+}
+
 /* act(gate) up of the experts that each row chose, what others make of it, row by row, and the sum
  * of that by weights, added to something, or something to it. */
 static void check_experts(struct pair *p, const struct weight *like, int rows, int hidden, int wide,
@@ -461,7 +479,8 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
 {
     const int CHOSEN = how->n;
     struct weight w[PAIR_DEVICES][3][EXPERTS];
-    tensor t[TENSORS][PAIR_DEVICES], x[PAIR_DEVICES], logits[PAIR_DEVICES];
+    struct weight router[PAIR_DEVICES];
+    tensor t[TENSORS][PAIR_DEVICES], x[PAIR_DEVICES], raw[PAIR_DEVICES], logits[PAIR_DEVICES];
     struct pair_operand *o, *bias;
     int32_t chosen[7 * MAX_CHOSEN];
     uint8_t *bytes = NULL;
@@ -474,6 +493,7 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
     pair_tensor(p, logits, rows, EXPERTS);
     o = pair_bytes(p, chosen, (size_t)(rows * CHOSEN) * sizeof *chosen, true);
     pair_tensor(p, x, rows, hidden);
+    pair_tensor(p, raw, rows, hidden);
     pair_tensor(p, t[GATE], rows * CHOSEN, wide);
     pair_tensor(p, t[UP], rows * CHOSEN, wide);
     pair_tensor(p, t[Y], rows * CHOSEN, wide);
@@ -481,7 +501,7 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
     pair_tensor(p, t[M], rows, CHOSEN);
     pair_tensor(p, t[N], rows, hidden);
     pair_tensor(p, t[X], rows, hidden);
-    bias = pair_numbers(p, (size_t)(wide * EXPERTS));
+    bias = pair_numbers(p, (size_t)(wide * EXPERTS > hidden ? wide * EXPERTS : hidden));
     for (int pass = 0; pass < 2; pass++) {
         size_t at = 0;
 
@@ -489,11 +509,13 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
             for (int i = 0; i < 3; i++)
                 w[0][i][e] =
                     make_weight(*like, i < 2 ? wide : hidden, i < 2 ? hidden : wide, bytes, &at);
+        router[0] = make_weight(*like, EXPERTS, hidden, bytes, &at);
         if (!bytes)
             bytes = mem_zeroed(size = at, 1);
         assert_non_null(bytes);
     }
     memcpy(w[1], w[0], sizeof w[0]);
+    router[1] = router[0];
     for (int d = 0; d < PAIR_DEVICES; d++) {
         const struct device_ops *ops = p->dev[d]->ops;
         uint8_t *base = ops->alloc(p->dev[d], size, NULL);
@@ -501,18 +523,18 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
         struct matmul_job up[2] = {{.y = &t[GATE][d], .w = w[d][0], .bias = bias->at[d]},
                                    {.y = &t[UP][d], .w = w[d][1]}};
         struct matmul_job down = {.y = &t[Z][d], .w = w[d][2]};
+        struct call call = {.d = p->dev[d], .o = ops, .bias = bias->at[d]};
 
         assert_non_null(base);
         ops->upload(p->dev[d], base, bytes, size);
         for (int i = 0; i < 3; i++)
-            for (int e = 0; e < EXPERTS; e++) {
-                w[d][i][e].data = base + (uintptr_t)w[d][i][e].data;
-                w[d][i][e].scales = base + (uintptr_t)w[d][i][e].scales;
-                w[d][i][e].biases = base + (uintptr_t)w[d][i][e].biases;
-            }
+            for (int e = 0; e < EXPERTS; e++)
+                move_weight(&w[d][i][e], base);
+        move_weight(&router[d], base);
         ops->set_exact(p->dev[d], d == PAIR_CPU);
-        choose(&(struct call){.d = p->dev[d], .o = ops, .bias = bias->at[d]}, how, &ids, &t[M][d],
-               &logits[d]);
+        if (how->headed)
+            score(&call, &raw[d], &x[d], &router[d], &logits[d]);
+        choose(&call, how, &ids, &t[M][d], &logits[d]);
         ops->matmul_experts(p->dev[d], up, 2, EXPERTS, &x[d], &ids);
         if (rows == 3)
             ops->glu_alpha(p->dev[d], &t[to][d], &t[GATE][d], &t[UP][d], 1.702f, 7);
@@ -525,8 +547,10 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
     }
     mem_free(bytes);
     snprintf(what, sizeof what, "%d experts%s, %s of %d bits, %d rows of %d and %d", CHOSEN,
-             how->routed ? " routed" : "", weight_format_name(like->format), like->bits, rows,
-             hidden, wide);
+             how->headed   ? " headed"
+             : how->routed ? " routed"
+                           : "",
+             weight_format_name(like->format), like->bits, rows, hidden, wide);
     pair_check(p, 1e-3, what);
     pair_clear(p);
 }
@@ -539,7 +563,8 @@ static void test_experts(void **state)
         {.n = 4, .routed = true, .score = ROUTER_SOFTMAX_ALL},
         {.n = 2, .routed = true, .score = ROUTER_SOFTMAX_SELECTED},
         {.n = 3, .routed = true, .score = ROUTER_SIGMOID},
-        {1, true, true, ROUTER_SQRT_SOFTPLUS}};
+        {1, true, true, ROUTER_SQRT_SOFTPLUS, false},
+        {4, true, false, ROUTER_SOFTMAX_ALL, true}};
     struct pair p;
 
     (void)state;
@@ -559,6 +584,12 @@ static void test_experts(void **state)
     for (size_t f = 0; f < COUNT(formats); f++)
         if (formats[f].bits == 8)
             check_experts(&p, &formats[f], 1, 4352, 384, &how[1], Y);
+    /* More than one round of tiles, more spans than warps. */
+    for (size_t f = 0; f < COUNT(formats); f++)
+        if (formats[f].group_size == 64) {
+            check_experts(&p, &formats[f], 1, 1024, 4608, &how[5], Y);
+            check_experts(&p, &formats[f], 1, 4352, 512, &how[5], GATE);
+        }
     pair_close(&p);
 }
 

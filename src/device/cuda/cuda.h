@@ -46,6 +46,10 @@ struct cuda_device {
     int clusters[2][9];    /* of so many blocks that the GPU holds; 0: not asked yet */
     const void *routed;    /* ids that a launch finds before it lets go, if n_given is still */
     uint64_t routed_at;    /* this: product_stream.cu */
+    /* A norm of one row that a launch writes down, which lets go only once the row is there: if
+     * n_given is still normed_at. product_block.cu */
+    struct cuda_norm normed;
+    uint64_t normed_at;
     /* Sequences, on the device, whose rows alone were stored since a launch behind which nothing
      * began early; c itself: those of others, too; NULL: none were. */
     const void *stored;

@@ -427,19 +427,6 @@ static __device__ __forceinline__ void take_rows_of_x(uint8_t *shared, const str
 
 /* --- Experts --- */
 
-/* A number that is the greater the greater x is, never 0; NaN is none. */
-static __device__ __forceinline__ unsigned key_of(float x)
-{
-    unsigned bits = __float_as_uint(x + 0.0f); /* -0 is 0 */
-
-    return bits ^ (bits >> 31 ? ~0u : 1u << 31);
-}
-
-static __device__ __forceinline__ float number_of_key(unsigned key)
-{
-    return __uint_as_float(key ^ (key >> 31 ? 1u << 31 : ~0u));
-}
-
 /* The experts of the row, by a warp that has all numbers at hand, and what they are chosen by, in
  * weights [k]. */
 static __device__ __forceinline__ void choose_experts(int *ids, float *weights,

@@ -16,7 +16,7 @@ struct product {
     const float *bias;
     bool wide;
     /* x is the norm of what x says, and goes to normed. */
-    bool is_normed;
+    bool is_normed, lets_go_late;
     struct rows normed;
     const float *norm;
     float eps;
@@ -78,10 +78,13 @@ static __global__ void __launch_bounds__(THREADS)
     int o = blockIdx.x, first = blockIdx.y * N;
     float v[8], norm[8], sums[N] = {}, squares[N] = {}, factors[N];
 
-    cuda_let_go();
+    if (!p.lets_go_late)
+        cuda_let_go();
     weights_at(v, norm, p, 8 * threadIdx.x);
     float bias = p.bias ? p.bias[o] : 0;
     cuda_wait();
+    if (p.lets_go_late)
+        cuda_let_go();
     for (int k = 8 * threadIdx.x; k < p.w.n_in;) {
         add_piece<N>(sums, squares, p, first, k, v, norm);
         k += PIECE;
@@ -128,6 +131,7 @@ void cuda_product_block(struct cuda_device *c, const struct matmul_job *job, con
     p.wide = rows_are_wide(x);
     if (norm) {
         p.is_normed = true;
+        p.lets_go_late = n == 1;
         p.normed = p.x;
         p.x = rows_of(&norm->x);
         p.norm = norm->w;
@@ -135,4 +139,8 @@ void cuda_product_block(struct cuda_device *c, const struct matmul_job *job, con
     }
     cuda_launch(c, n == 1 ? block_kernel<1> : block_kernel<ROWS>, shape_of(grid, dim3(THREADS), 0),
                 p);
+    if (p.lets_go_late) {
+        c->normed = *norm;
+        c->normed_at = c->n_given;
+    }
 }

@@ -42,6 +42,9 @@ int cuda_stream_rows(const struct cuda_device *c, const struct weight *w);
 /* product_one.cu: the product, if it is of one row of x and suits, launched; else false. */
 bool cuda_product_one(struct cuda_device *c, const struct cuda_product *p);
 
+/* product_one_experts.cu: likewise, of experts. */
+bool cuda_product_one_experts(struct cuda_device *c, const struct cuda_product *p);
+
 /* Whether one launch can have both. */
 bool cuda_stream_alike(const struct weight *a, const struct weight *b);
 

@@ -11,6 +11,19 @@ static __device__ __forceinline__ float or_least(float x)
     return isnan(x) ? -INFINITY : x;
 }
 
+/* A number that is the greater the greater x is, never 0; NaN is none. */
+static __device__ __forceinline__ unsigned key_of(float x)
+{
+    unsigned bits = __float_as_uint(x + 0.0f); /* -0 is 0 */
+
+    return bits ^ (bits >> 31 ? ~0u : 1u << 31);
+}
+
+static __device__ __forceinline__ float number_of_key(unsigned key)
+{
+    return __uint_as_float(key ^ (key >> 31 ? 1u << 31 : ~0u));
+}
+
 /* The greatest of the logits, and for a softmax of all the sum of their powers; to all lanes of the
  * warp. */
 static __device__ __forceinline__ float2 look_at_logits(const float *logits,
@@ -45,8 +58,10 @@ static __device__ __forceinline__ void softmax_descending(float *x, int n)
 {
     float most = x[0], sum = 0;
 
+#pragma unroll 1
     for (int i = 0; i < n; i++)
         sum += x[i] = expf(x[i] - most);
+#pragma unroll 1
     for (int i = 0; i < n; i++)
         x[i] /= sum;
 }
@@ -61,9 +76,11 @@ static __device__ __forceinline__ void finish_weights(float *out, float *weights
     if (lane == 0 && p.score == ROUTER_SOFTMAX_SELECTED)
         softmax_descending(weights, p.n_experts_per_token);
     __syncwarp();
+#pragma unroll 1
     for (int j = 0; j < p.n_experts_per_token; j++)
         sum += weights[j];
     sum = fmaxf(sum + p.normalize_eps, p.normalize_floor);
+#pragma unroll 1
     for (int j = lane; j < p.n_experts_per_token; j += WARP)
         out[j] = p.normalize ? weights[j] / sum * p.scale : weights[j] * p.scale;
 }

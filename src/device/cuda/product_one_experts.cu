@@ -1,0 +1,619 @@
+/* device/cuda/product_one_experts.cu: products of one row with the experts that it chose, of as few
+ * instructions as those of product_one.cu.
+ *
+ * Which experts these are is known late: what is on the way from there to the last sum is all that
+ * takes time. So x is ready before, if it is the norm that the launch ahead writes down: of numbers
+ * that are there since that launch let go, not when it has ended. Every warp finds the experts by
+ * itself, no more of them than it needs to ask for its next weights; one block writes them down.
+ *
+ * A chunk is a span of 256 numbers of 16 outputs of one expert. Of gate and up a group of warps
+ * shares a tile, a span each; where answers are put together a block has a tile of all experts.
+ * Each chunk's sums have a place of their own, in which they are added up in one order.
+ */
+#include "device/cuda/math.cuh"
+#include "device/cuda/product_one.cuh"
+#include "device/cuda/router.cuh"
+#include "device/cuda/rows.cuh"
+
+enum {
+    GROUPED_WARPS = 16,
+    TOGETHER_WARPS = 24,
+    MOST_CHOSEN = WARP, /* experts: a lane knows each */
+    KEYS = (int)ROUTED_EXPERTS / WARP,
+    SUMMING = 8, /* lanes for an output of several experts */
+    SQUARES = 16 /* places for sums of warps */
+};
+
+/* Of gate and up with their activation; of answers that are put together. */
+enum experts_mode { GATED, TOGETHER };
+
+struct experts_part {
+    const uint8_t *data, *scales; /* of the first expert */
+    float *y;
+    int64_t y_stride;
+    const float *bias;
+};
+
+struct one_experts {
+    const float *x, *w; /* w: the norm's weights, or NULL */
+    int64_t x_stride;
+    const int32_t *ids;
+    const float *logits; /* what experts are chosen by; NULL: ids are there */
+    int n_chosen, n_tiles, tiles_each, n_spans, n_chunks;
+    int n_sharing, n_groups, n_rounds; /* warps of a tile; groups of them; tiles of each */
+    int pitch;                         /* of sums, in floats */
+    bool known;                        /* ids can be read before the wait */
+    uint32_t row_bytes, scale_row_bytes, tile_bytes, tile_scale_bytes;
+    uint32_t step, scale_step;              /* from expert to expert */
+    int64_t jump, jump_scales, jump_biases; /* from a lane's row to its other one */
+    int64_t to_biases;                      /* from scales */
+    struct experts_part parts[2];
+    float eps, per_number;
+    enum activation act;
+    float *to;
+    int64_t to_stride;
+    const float *weights; /* TOGETHER: what answers are multiplied by */
+    float *sum, scale;    /* += scale times all of them; or NULL */
+    int32_t *found;       /* where the choice is written down */
+    float *found_weights;
+    struct router_params router;
+};
+
+/* --- The choice --- */
+
+struct finding {
+    unsigned keys[KEYS];
+    int id, n; /* lane j has that of choice j, of n so far */
+};
+
+static __device__ __forceinline__ void look_at_keys(struct finding *f, const struct one_experts &s)
+{
+    int lane = threadIdx.x % WARP;
+
+#pragma unroll
+    for (int v = 0; v < KEYS; v++) {
+        int i = lane + v * WARP;
+
+        f->keys[v] = i < s.router.n_experts ? key_of(or_least(__ldcg(s.logits + i))) : 0;
+    }
+}
+
+/* The greatest that is left, the first on ties. */
+static __device__ __forceinline__ void find_next(struct finding *f)
+{
+    int lane = threadIdx.x % WARP;
+    unsigned own = 0, at = ~0u;
+
+#pragma unroll
+    for (int v = 0; v < KEYS; v++)
+        own = max(own, f->keys[v]);
+    unsigned best = __reduce_max_sync(~0u, own);
+#pragma unroll
+    for (int v = KEYS - 1; v >= 0; v--)
+        at = f->keys[v] == best ? lane + v * WARP : at;
+    at = __reduce_min_sync(~0u, at);
+#pragma unroll
+    for (int v = 0; v < KEYS; v++)
+        f->keys[v] = at == lane + v * WARP ? 0 : f->keys[v];
+    f->id = lane == f->n ? (int)at : f->id;
+    f->n++;
+}
+
+static __device__ __forceinline__ void find_all(struct finding *f, const struct one_experts &s)
+{
+#pragma unroll 1
+    while (f->n < s.n_chosen)
+        find_next(f);
+}
+
+/* By one warp, with room for what its answers are multiplied by. */
+static __device__ __forceinline__ void put_choice(float *room, const struct finding &f,
+                                                  const struct one_experts &s)
+{
+    int lane = threadIdx.x % WARP, n = s.router.n_experts;
+    float x = __ldcg(s.logits + f.id);
+
+    if (s.router.score == ROUTER_SOFTMAX_ALL) {
+        float most = __shfl_sync(~0u, x, 0), sum = 0; /* the first choice is the greatest */
+
+#pragma unroll 1
+        for (int i = lane; i < n; i += WARP)
+            sum += expf(__ldcg(s.logits + i) - most);
+        x = or_least(expf(x - most) / over_warp(sum, sum_of()));
+    }
+    if (lane < s.n_chosen) {
+        room[lane] = x;
+        s.found[lane] = f.id;
+    }
+    __syncwarp();
+    finish_weights(s.found_weights, room, s.router);
+    __threadfence();
+    __syncwarp();
+}
+
+/* --- Weights --- */
+
+/* The chunk that a warp asks for next. */
+struct experts_place {
+    const uint8_t *data, *scales;   /* for the lane */
+    uint32_t in_tile, scales_there; /* of the lane in an expert's first tile */
+    int tile, local, row, chunk;    /* the tile among those of its choice */
+};
+
+template <int C, int MODE>
+static __device__ __forceinline__ void find_weights(struct experts_place *p, struct finding *f,
+                                                    const struct one_experts &s)
+{
+    uint32_t local = (uint32_t)p->local, chunk = (uint32_t)p->chunk;
+
+    if (MODE == TOGETHER) {
+        p->row = p->chunk / s.n_spans;
+        chunk -= (uint32_t)(p->row * s.n_spans);
+    }
+    if (MODE == GATED && s.logits)
+#pragma unroll 1
+        while (f->n <= p->row)
+            find_next(f);
+
+    uint32_t id = (uint32_t)__shfl_sync(~0u, f->id, p->row);
+    p->data = s.parts[0].data + (uint64_t)id * s.step +
+              (p->in_tile + local * s.tile_bytes + chunk * one_of<C>::BLOCKS * 64);
+    p->scales = s.parts[0].scales + (uint64_t)id * s.scale_step +
+                (p->scales_there + local * s.tile_scale_bytes + chunk * 8);
+}
+
+/* To the next chunk; false where there is none. */
+template <int C, int MODE>
+static __device__ __forceinline__ bool go_on(struct experts_place *p, struct finding *f,
+                                             const struct one_experts &s, int first, int stride)
+{
+    p->chunk += s.n_sharing;
+    if (p->chunk >= s.n_chunks) {
+        p->chunk = first;
+        p->tile += stride;
+        p->local += stride;
+        if (p->tile >= s.n_tiles)
+            return false;
+        if (MODE == GATED)
+#pragma unroll 1
+            for (; p->local >= s.tiles_each; p->local -= s.tiles_each)
+                p->row++;
+    }
+    find_weights<C, MODE>(p, f, s);
+    return true;
+}
+
+/* --- x --- */
+
+/* All of it, by all warps; with a norm the squares of the lane's numbers. */
+template <int C, int MODE, bool AHEAD>
+static __device__ __forceinline__ float put_x(uint8_t *shared, const struct one_experts &s)
+{
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    float squares = 0;
+
+#pragma unroll 1
+    for (int chunk = warp; chunk < s.n_chunks; chunk += (int)blockDim.x / WARP) {
+        int row = MODE == TOGETHER ? chunk / s.n_spans : 0;
+        int k = (chunk - row * s.n_spans) * SPAN + lane * 8;
+        const float4 *x = (const float4 *)(s.x + row * s.x_stride + k);
+        float4 a = __ldcg(x), b = __ldcg(x + 1);
+        float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, w[8];
+
+        if (AHEAD) {
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                squares += v[i] * v[i];
+            if (s.w) {
+                read8(w, s.w + k);
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+                    v[i] *= w[i];
+            }
+        }
+        put_span<C>(shared + chunk * one_of<C>::BYTES, v);
+    }
+    return squares;
+}
+
+/* --- Outputs --- */
+
+/* Over four lanes; n numbers, and up to a multiple of four others. */
+static __device__ __forceinline__ float sum_chunks(const float *from, int n)
+{
+    float sum = 0;
+
+#pragma unroll 1
+    for (int i = threadIdx.x % 4 * 4; i < n; i += 16) {
+        float4 v = *(const float4 *)(from + i);
+
+        sum += (v.x + (i + 1 < n ? v.y : 0)) + ((i + 2 < n ? v.z : 0) + (i + 3 < n ? v.w : 0));
+    }
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    return sum + __shfl_xor_sync(~0u, sum, 2);
+}
+
+/* Four lanes for an output; of gate and up a warp has four each, side by side. */
+static __device__ __forceinline__ void put_gated(const float *sums, const int *ids, float factor,
+                                                 const struct one_experts &s)
+{
+    int lane = threadIdx.x % WARP, quad = lane / 4 % 4 + lane / 16 * 8;
+    const struct experts_part &part = s.parts[lane / 16];
+    int n = s.n_rounds * s.n_groups * TILE;
+
+#pragma unroll 1
+    for (int i = threadIdx.x / 4; i < n; i += blockDim.x / 4) {
+        int nth = i / TILE, round = nth / s.n_groups;
+        int tile =
+            (round * (int)gridDim.x + (int)blockIdx.x) * s.n_groups + (nth - round * s.n_groups);
+        int in_tile = i / 8 % 2 * 4 + quad;
+
+        if (tile >= s.n_tiles)
+            continue;
+        float sum = sum_chunks(sums + (nth * TILE + in_tile) * s.pitch, s.n_chunks) * factor;
+        int row = tile / s.tiles_each, o = (tile - row * s.tiles_each) * (TILE / 2) + in_tile % 8;
+        if (part.bias)
+            sum += part.bias[(int64_t)ids[row] * s.tiles_each * (TILE / 2) + o];
+
+        float up = __shfl_down_sync(~0u, sum, 16);
+        if (lane % 4 == 0)
+            part.y[row * part.y_stride + o] = sum;
+        __syncwarp(); /* both may go to one place */
+        if (lane < 16 && lane % 4 == 0)
+            s.to[row * s.to_stride + o] = glu_of(sum, up, s.act);
+    }
+}
+
+/* SUMMING lanes for an output, which have some of the experts each. */
+static __device__ __forceinline__ void put_together(const float *sums, const int *ids,
+                                                    const struct one_experts &s, float weight,
+                                                    float before)
+{
+    const struct experts_part &part = s.parts[0];
+    int e0 = threadIdx.x % SUMMING;
+
+#pragma unroll 1
+    for (int i = threadIdx.x / SUMMING; i < s.n_rounds * TILE; i += blockDim.x / SUMMING) {
+        int tile = i / TILE * (int)gridDim.x + (int)blockIdx.x, o = tile * TILE + i % TILE;
+        float all = 0;
+
+        if (tile >= s.n_tiles)
+            continue;
+#pragma unroll 1
+        for (int e = e0; e < s.n_chosen; e += SUMMING) {
+            const float *from = sums + i * s.pitch + e * s.n_spans;
+            float sum = 0;
+
+#pragma unroll 1
+            for (int j = 0; j < s.n_spans; j++)
+                sum += from[j];
+            if (part.bias)
+                sum += part.bias[(int64_t)ids[e] * s.n_tiles * TILE + o];
+            part.y[e * part.y_stride + o] = sum;
+            all += (e == e0 ? weight : s.weights[e]) * sum;
+        }
+#pragma unroll
+        for (int lanes = 1; lanes < SUMMING; lanes *= 2)
+            all += __shfl_xor_sync(~0u, all, lanes);
+        if (e0 > 0)
+            continue;
+        s.to[o] = all;
+        if (s.sum)
+            s.sum[o] = (i < TILE ? before : s.sum[o]) + s.scale * all;
+    }
+}
+
+/* --- The kernel --- */
+
+/* Registers: of gate and up as many as leave room for a block of the router's product, so that x is
+ * ready when that ends. */
+static constexpr int GATED_REGISTERS = 104, TOGETHER_REGISTERS = 80;
+
+/* AHEAD: x is of a norm, and there before the launch ahead has ended. */
+template <int C, int MODE, bool AHEAD, bool HALF>
+static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_REGISTERS)
+    experts_kernel(const __grid_constant__ struct one_experts s)
+{
+    typedef one_of<C> O;
+    constexpr int DEPTH = C == INT4 && MODE == GATED ? 2 : 1;
+    extern __shared__ __align__(16) uint8_t shared[];
+
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, t = lane % 4, g = lane / 4;
+    int group = MODE == GATED ? warp / s.n_sharing : 0, mine = warp - group * s.n_sharing;
+    int stride = (int)gridDim.x * s.n_groups;
+    float *squares = (float *)(shared + s.n_chunks * O::BYTES), *sums = squares + SQUARES;
+    int *ids = (int *)(sums + s.n_rounds * s.n_groups * TILE * s.pitch);
+    bool finds = MODE == GATED && s.logits, writes = finds && blockIdx.x + 1 == gridDim.x;
+    struct experts_place ahead = {};
+    struct finding found = {};
+    uint4 blocks[DEPTH][O::BLOCKS][2];
+    struct one_scales scales[DEPTH];
+    float square = 0, weight = 0, before = 0;
+
+    if (!writes)
+        cuda_let_go();
+    ahead.tile = ahead.local = (int)blockIdx.x * s.n_groups + group;
+    ahead.chunk = mine;
+    ahead.in_tile = (uint32_t)g * s.row_bytes + (uint32_t)t * 16;
+    ahead.scales_there = (uint32_t)g * s.scale_row_bytes;
+    if (MODE == GATED)
+#pragma unroll 1
+        for (; ahead.local >= s.tiles_each && ahead.tile < s.n_tiles; ahead.local -= s.tiles_each)
+            ahead.row++;
+    bool more = ahead.tile < s.n_tiles;
+    int n_asked = 0;
+    int64_t to_biases = s.to_biases + t * 2;
+
+    if (AHEAD) {
+        square = over_warp(put_x<C, MODE, AHEAD>(shared, s), sum_of());
+        if (lane == 0)
+            squares[warp] = square;
+        __syncthreads();
+    }
+    if (finds || !s.known)
+        cuda_wait();
+    if (finds)
+        look_at_keys(&found, s);
+    else if (lane < s.n_chosen)
+        found.id = __ldcg(s.ids + lane);
+
+    if (more)
+        find_weights<C, MODE>(&ahead, &found, s);
+#pragma unroll
+    for (int d = 0; d < DEPTH; d++) {
+        if (d > 0)
+            more = more && go_on<C, MODE>(&ahead, &found, s, mine, stride);
+        if (!more)
+            break;
+#pragma unroll
+        for (int b = 0; b < O::BLOCKS; b++)
+            read_block(blocks[d][b], ahead.data + b * 64, s.jump);
+        read_groups(&scales[d], ahead.scales, s.jump_scales, ahead.scales + to_biases,
+                    s.jump_biases);
+        n_asked++;
+    }
+    if (!AHEAD) {
+        cuda_wait();
+        if (MODE == TOGETHER) {
+            int e = threadIdx.x % SUMMING, o = blockIdx.x * TILE + threadIdx.x / SUMMING;
+
+            weight = e < s.n_chosen ? s.weights[e] : 0;
+            if (s.sum && threadIdx.x < SUMMING * TILE)
+                before = s.sum[o];
+        }
+        put_x<C, MODE, AHEAD>(shared, s);
+        if (MODE == TOGETHER)
+            __syncwarp(); /* a warp's chunks are its own */
+        else
+            __syncthreads();
+    }
+    if (writes && warp == 0) {
+        find_all(&found, s);
+        put_choice((float *)ids + MOST_CHOSEN, found, s);
+        cuda_let_go();
+    }
+    if (s.parts[0].bias || (MODE == GATED && s.parts[1].bias)) {
+        if (warp == 0) {
+            if (finds)
+                find_all(&found, s);
+            ids[lane] = found.id;
+        }
+    }
+
+    struct one_lane at = {};
+    int chunk = mine, nth = group;
+
+    at.x = shared_address(shared) + min(g % 4, 2) * O::PITCH + t * 16 + (C == INT4 ? 0 : g / 4 * 8);
+    at.asked = g / 4 == t / 2;
+    at.up = t % 2 ? 0 : 256;
+    at.weight = (t % 2 ? 0x1p15f : 1) * (C == INT4 ? 0x1p-4f : 1);
+    while (n_asked > 0) {
+#pragma unroll
+        for (int d = 0; d < DEPTH && n_asked > 0; d++) {
+            const float *of = (const float *)(shared + chunk * O::BYTES + O::SUMS);
+            uint32_t x = at.x + chunk * O::BYTES;
+            float factor = of[4] * at.weight, acc[8] = {};
+
+            more = more && go_on<C, MODE>(&ahead, &found, s, mine, stride);
+#pragma unroll
+            for (int b = 0; b < O::BLOCKS; b++) {
+                use_block<C, HALF>(acc, blocks[d][b], b, &at, x, scales[d], factor);
+                if (more)
+                    read_block(blocks[d][b], ahead.data + b * 64, s.jump);
+            }
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                acc[i] += scale_in<HALF>(scales[d].biases[i], false) * of[t];
+            if (more)
+                read_groups(&scales[d], ahead.scales, s.jump_scales, ahead.scales + to_biases,
+                            s.jump_biases);
+            n_asked -= !more;
+
+            float *to = sums + (nth * TILE + g) * s.pitch + chunk;
+            float own = t % 2 ? acc[1] : acc[0], other = t % 2 ? acc[0] : acc[1];
+
+            own += __shfl_xor_sync(~0u, other, 1);
+            own += __shfl_xor_sync(~0u, own, 2);
+            if (t < 2)
+                to[t * 8 * s.pitch] = own;
+            chunk += s.n_sharing;
+            if (chunk >= s.n_chunks) {
+                chunk = mine;
+                nth += s.n_groups;
+            }
+        }
+    }
+    __syncthreads();
+    if (MODE == TOGETHER) {
+        put_together(sums, ids, s, weight, before);
+        return;
+    }
+
+    float factor = 1;
+    if (AHEAD)
+        factor =
+            rsqrtf(sum_slots(squares, min((int)blockDim.x / WARP, SQUARES)) * s.per_number + s.eps);
+    put_gated(sums, ids, factor, s);
+}
+
+/* --- Which it suits --- */
+
+template <int C, int MODE, bool AHEAD>
+static bool launch_kind(struct cuda_device *c, const struct one_experts &s, bool half)
+{
+    struct cuda_shape shape = {};
+    int n_blocks = (s.n_tiles + s.n_groups * s.n_rounds - 1) / (s.n_groups * s.n_rounds);
+    size_t size =
+        (size_t)s.n_chunks * one_of<C>::BYTES +
+        (SQUARES + 2 * MOST_CHOSEN + (size_t)s.n_rounds * s.n_groups * TILE * (size_t)s.pitch) * 4;
+
+    if (size > c->shared_memory)
+        return false;
+    /* One more that has no tiles, where there is room, writes down what was chosen. */
+    shape.grid = dim3((unsigned)(s.logits && n_blocks < c->n_processors ? n_blocks + 1 : n_blocks));
+    shape.block = dim3(32 * (unsigned)(s.n_sharing * s.n_groups));
+    shape.shared = (unsigned)size;
+    shape.early = true;
+    if (half)
+        cuda_launch(c, experts_kernel<C, MODE, AHEAD, true>, shape, s);
+    else
+        cuda_launch(c, experts_kernel<C, MODE, AHEAD, false>, shape, s);
+    return true;
+}
+
+/* Whole spans and tiles of all experts, at places that can be read at once. */
+static bool suits(const struct weight *w, const struct cuda_steps *steps, int rows)
+{
+    uint64_t scales = (uintptr_t)w->scales | (uintptr_t)w->biases | steps->scales | steps->biases;
+
+    return w->format == WEIGHT_AFFINE && (w->bits == 4 || w->bits == 8) && w->group_size == 64 &&
+           w->scale_type != DTYPE_F32 && steps->data <= UINT32_MAX &&
+           steps->scales == steps->biases &&
+           (uint64_t)w->n_out * weight_row_bytes(w) <= UINT32_MAX && w->n_in % SPAN == 0 &&
+           w->n_out % rows == 0 && ((uintptr_t)w->data | steps->data) % 16 == 0 && scales % 8 == 0;
+}
+
+/* Are these in the order of their logits? */
+static bool finds_alike(const struct router_params *r)
+{
+    return (r->score == ROUTER_SOFTMAX_ALL || r->score == ROUTER_SOFTMAX_SELECTED) && !r->bias;
+}
+
+/* Is x the norm that the launch ahead writes down, and can its numbers be read while this one
+ * writes? */
+static bool has_norm(const struct cuda_device *c, const struct cuda_product *p)
+{
+    const struct cuda_norm *n = &c->normed;
+
+    if (c->normed_at != c->n_given || !cuda_same(&n->y, &p->x) || cuda_overlap(&n->y, &n->x))
+        return false;
+    for (int i = 0; i < p->n_jobs; i++)
+        if (cuda_overlap(&p->y[i], &n->x))
+            return false;
+    return !cuda_overlap(&p->tail.y, &n->x);
+}
+
+static void take_part(struct one_experts *s, const struct cuda_product *p, int i)
+{
+    s->parts[i] = {(const uint8_t *)p->w[i].data, (const uint8_t *)p->w[i].scales,
+                   (float *)p->y[i].data, p->y[i].stride, p->bias[i]};
+}
+
+/* How warps share the work. */
+static void cut(struct one_experts *s, const struct cuda_device *c, bool gated)
+{
+    int most = gated ? GROUPED_WARPS : TOGETHER_WARPS, turns;
+
+    s->n_chunks = gated ? s->n_spans : s->n_chosen * s->n_spans;
+    turns = (s->n_chunks + most - 1) / most;
+    s->n_sharing = (s->n_chunks + turns - 1) / turns;
+    s->n_groups = gated ? most / s->n_sharing : 1;
+    s->n_rounds =
+        (s->n_tiles + c->n_processors * s->n_groups - 1) / (c->n_processors * s->n_groups);
+    s->pitch = 4 * ((s->n_chunks + 3) / 4 | 1);
+}
+
+static void take_choice(struct one_experts *s, const struct cuda_device *c,
+                        const struct cuda_product *p)
+{
+    s->ids = p->experts.ids;
+    if (p->routed) {
+        s->logits = (const float *)p->routing.logits.data;
+        s->found = (int32_t *)p->routing.ids.data;
+        s->found_weights = (float *)p->routing.weights.data;
+        s->router = p->routing.p;
+    } else {
+        s->known = c->routed == s->ids && c->routed_at == c->n_given;
+    }
+}
+
+template <int C>
+static bool launch_codes(struct cuda_device *c, const struct one_experts &s, bool gated, bool ahead,
+                         bool half)
+{
+    return gated ? (ahead ? launch_kind<C, GATED, true> : launch_kind<C, GATED, false>)(c, s, half)
+                 : launch_kind<C, TOGETHER, false>(c, s, half);
+}
+
+bool cuda_product_one_experts(struct cuda_device *c, const struct cuda_product *p)
+{
+    bool gated = p->tail.kind == CUDA_TAIL_GLU, ahead;
+    const struct weight *w = p->w;
+    int k = p->y[0].rows;
+    struct one_experts s = {};
+
+    if (!p->experts.ids || p->experts.per_row != k || k > MOST_CHOSEN || c->arch < 80 ||
+        !(gated || p->tail.kind == CUDA_TAIL_COMBINE) || p->x.rows != (gated ? 1 : k) ||
+        !rows_are_wide(&p->x) || (p->routed && !finds_alike(&p->routing.p)))
+        return false;
+    for (int i = 0; i < p->n_jobs; i++)
+        if (p->chosen_from[i] || !suits(&w[i], &p->steps[i], gated ? TILE / 2 : TILE) ||
+            memcmp(&p->steps[i], &p->steps[0], sizeof p->steps[0]))
+            return false;
+    cuda_settle(c);
+    for (int i = 0; i < p->n_jobs; i++)
+        take_part(&s, p, i);
+    s.tiles_each = w->n_out / (gated ? TILE / 2 : TILE);
+    s.n_tiles = gated ? s.tiles_each * k : s.tiles_each;
+    s.n_chosen = k;
+    s.n_spans = w->n_in / SPAN;
+    cut(&s, c, gated);
+    s.row_bytes = (uint32_t)weight_row_bytes(w);
+    s.scale_row_bytes = (uint32_t)weight_scale_row_bytes(w);
+    s.tile_bytes = s.row_bytes * (gated ? TILE / 2 : TILE);
+    s.tile_scale_bytes = s.scale_row_bytes * (gated ? TILE / 2 : TILE);
+    s.step = (uint32_t)p->steps[0].data;
+    s.scale_step = p->steps[0].scales;
+    s.to_biases = (const uint8_t *)w->biases - s.parts[0].scales;
+    s.jump = TILE / 2 * (int64_t)s.row_bytes;
+    s.jump_scales = s.jump_biases = TILE / 2 * (int64_t)s.scale_row_bytes;
+    if (gated) {
+        s.jump = s.parts[1].data - s.parts[0].data;
+        s.jump_scales = s.parts[1].scales - s.parts[0].scales;
+        s.jump_biases = (const uint8_t *)w[1].biases - (const uint8_t *)w[0].biases;
+    }
+    take_choice(&s, c, p);
+    s.x = (const float *)p->x.data;
+    s.x_stride = p->x.stride;
+    ahead = gated && has_norm(c, p);
+    if (ahead) {
+        s.x = (const float *)c->normed.x.data;
+        s.w = c->normed.w;
+        s.eps = c->normed.eps;
+        s.per_number = 1.0f / (float)w->n_in;
+    }
+    s.act = p->tail.act;
+    s.to = (float *)p->tail.y.data;
+    s.to_stride = p->tail.y.stride;
+    s.weights = (const float *)p->tail.weights.data;
+    s.sum = (float *)p->tail.to.data;
+    s.scale = p->tail.scale;
+    if (!(w->bits == 4 ? launch_codes<INT4> : launch_codes<INT8>)(c, s, gated, ahead,
+                                                                  w->scale_type == DTYPE_F16))
+        return false;
+    if (p->routed) {
+        c->routed = s.found;
+        c->routed_at = c->n_given;
+    }
+    return true;
+}
