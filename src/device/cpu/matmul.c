@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "device/cpu/cpu.h"
 
 /* What a tile should take: so short that the threads finish together. As long as much is left they
@@ -15,6 +16,7 @@
 #define TILE_NS 2500
 #define MAX_SHARES 64
 #define FIRST_RUNS 0.95 /* the part of all work that these are */
+#define LATE 20e-6      /* seconds: a thread that comes later gets less to begin with */
 #define FEW_ROWS 8
 #define SERIAL_NS 4000 /* less work than this is not worth waking anyone */
 
@@ -54,6 +56,7 @@ struct call {
     int64_t first_run; /* shares that a thread begins with; 0: as many as at any other time */
     double ns;         /* how long it may take a thread */
     int most_rows;     /* of an item */
+    double late;       /* when others are well under way, by the clock */
     _Alignas(64) atomic_llong next_strip;
     _Alignas(64) atomic_llong next_share;
 };
@@ -97,6 +100,7 @@ static void prepare_strips(struct call *c)
 static int64_t take_shares(struct call *c, int64_t *share, bool first)
 {
     long long next = atomic_load_explicit(&c->next_share, memory_order_relaxed), n;
+    bool late = first && c->first_run > 0 && clock_seconds() > c->late;
 
     do {
         int64_t left = c->n_shares - next;
@@ -105,8 +109,11 @@ static int64_t take_shares(struct call *c, int64_t *share, bool first)
             return 0;
         n = left / (2 * thread_pool_size(c->d->pool));
         n = n < 1 ? 1 : n > MAX_SHARES ? MAX_SHARES : n;
-        if (first && n < c->first_run) /* less for one that comes late */
-            n = c->first_run < left * 2 / 3 ? c->first_run : (left * 2 + 2) / 3;
+        if (first && n < c->first_run) {
+            int64_t most = late ? (left * 2 + 2) / 3 : left;
+
+            n = c->first_run < most ? c->first_run : most;
+        }
     } while (!atomic_compare_exchange_weak_explicit(&c->next_share, &next, next + n,
                                                     memory_order_relaxed, memory_order_relaxed));
     *share = next;
@@ -329,8 +336,10 @@ static void multiply(struct cpu_device *d, const struct matmul_job *jobs, int n_
     share_out(&c);
     if (place_strips(&c))
         return;
-    if (c.most_rows <= FEW_ROWS)
+    if (c.most_rows <= FEW_ROWS) {
         c.first_run = (int64_t)(FIRST_RUNS * (double)c.n_shares / thread_pool_size(d->pool));
+        c.late = clock_seconds() + LATE;
+    }
     if (c.n_strips == 1) { /* done before the others would be there */
         prepare_strips(&c);
         c.n_strips = 0;

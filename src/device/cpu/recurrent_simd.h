@@ -16,6 +16,9 @@
 /* So many sums at once that none waits for itself. */
 enum { LANE_VECTORS = 4, LANES = LANE_VECTORS * VF_LANES };
 
+/* Of a single token, where there are registers for it: lines of memory in their order. */
+enum { WIDE_VECTORS = VF_LANES < 16 ? LANE_VECTORS : 8, WIDE = WIDE_VECTORS * VF_LANES };
+
 static void simd_convolve(float *y, const float *const *x, const float *w, const float *bias, int n,
                           int width)
 {
@@ -64,7 +67,7 @@ INLINE void look_up(float *known, const float *from, int64_t stride,
                     const struct cpu_recurrence_step *s, int begin, int end, int n_vectors, int n,
                     enum recurrence_rule rule)
 {
-    vf sums[LANE_VECTORS];
+    vf sums[WIDE_VECTORS];
 
     for (int j = 0; j < n_vectors; j++)
         sums[j] = vf_load(known + j * VF_LANES);
@@ -87,7 +90,7 @@ INLINE void take_in(struct lanes *l, int lane, float *to, int64_t to_stride, con
                     int64_t from_stride, const struct cpu_recurrence_step *s, int begin, int end,
                     int n_vectors, int n, enum recurrence_rule rule, bool stream)
 {
-    vf known[LANE_VECTORS], change[LANE_VECTORS], sums[LANE_VECTORS];
+    vf known[WIDE_VECTORS], change[WIDE_VECTORS], sums[WIDE_VECTORS];
 
     for (int j = 0; j < n_vectors; j++) {
         known[j] = vf_load(l->known + lane + j * VF_LANES);
@@ -123,6 +126,8 @@ INLINE void look_up_all(struct lanes *l, const float *from, int64_t stride,
 {
     int lane = 0;
 
+    for (; lane + WIDE <= n; lane += WIDE)
+        look_up(l->known + lane, from + lane, stride, s, begin, end, WIDE_VECTORS, VF_LANES, rule);
     for (; lane + LANES <= n; lane += LANES)
         look_up(l->known + lane, from + lane, stride, s, begin, end, LANE_VECTORS, VF_LANES, rule);
     for (; lane + VF_LANES <= n; lane += VF_LANES)
@@ -137,6 +142,9 @@ INLINE void take_in_all(struct lanes *l, float *to, int64_t to_stride, const flo
 {
     int lane = 0;
 
+    for (; lane + WIDE <= n; lane += WIDE)
+        take_in(l, lane, to, to_stride, from, from_stride, s, begin, end, WIDE_VECTORS, VF_LANES,
+                rule, stream);
     for (; lane + LANES <= n; lane += LANES)
         take_in(l, lane, to, to_stride, from, from_stride, s, begin, end, LANE_VECTORS, VF_LANES,
                 rule, stream);
@@ -152,7 +160,7 @@ INLINE void recur(float *y, float *to, int64_t to_stride, const float *from, int
                   const struct cpu_recurrence_step *step, int n, enum recurrence_rule rule)
 {
     const struct cpu_recurrence_step copy = *step, *s = &copy; /* that no store may change */
-    int keys = n > LANES ? 16 : s->key_dim;
+    int keys = n > WIDE ? 16 : s->key_dim;
     uintptr_t spread = (uintptr_t)to | (uintptr_t)to_stride * sizeof *to;
     bool stream = s->last && spread % (VF_LANES * sizeof *to) == 0;
     struct lanes l;
