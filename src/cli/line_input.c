@@ -315,8 +315,11 @@ static enum line_result read_edited(line_input *in, const char *prompt, struct s
      */
     el_set(in->editor, EL_PREP_TERM, 1);
     line = el_wgets(in->editor, &n);
-    if (in->interrupted)
+    if (in->interrupted) {
+        if (line && n > 1)
+            add_wide(out, line, n);
         return LINE_INTERRUPTED;
+    }
     if (!line && n < 0) {
         fail(err, CLM_ERR_IO, "cannot read standard input: %s", strerror(errno));
         return LINE_FAILED;

@@ -12,7 +12,7 @@ typedef struct line_input line_input;
 enum line_result {
     LINE_READ,
     LINE_END,         /* of the input; Ctrl-D */
-    LINE_INTERRUPTED, /* Ctrl-C: what was typed is to be forgotten */
+    LINE_INTERRUPTED, /* Ctrl-C: what was typed, as far as it is there, is to be forgotten */
     LINE_FAILED
 };
 

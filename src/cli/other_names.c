@@ -24,6 +24,7 @@ static const struct answer options[] = {
     {"sys system ", "it is --system-prompt here"},
     {"sysf system-prompt-file ", "give the text: --system-prompt \"$(cat FILE)\""},
     {"f file prompt-file bf binary-file ", "give it as standard input: --prompt - < FILE"},
+    {"chat-template jinja-template ", "it is --chat-template-file here"},
     {"chat-template-kwargs chat-template-args ", "it is --chat-template-config here"},
     {"ctk ctv cache-type-k cache-type-v ", "choose --cache-type, or --kv-bits 8 or 4"},
     {"b ub batch ubatch-size ", "it is --prefill-step-size here"},

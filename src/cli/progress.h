@@ -13,7 +13,8 @@ struct progress {
 
 struct progress progress_open(const char *what, const char *unit);
 
-/* "\rPrompt: 512/2048 tokens, 25%": at most 40 columns. Erases the line when done reaches total. */
+/* "\rPrompt: 512/2048 tokens, 25%": at most 40 columns; "\r25%" where there are too few. Erases the
+ * line when done reaches total. */
 void progress_show(struct progress *p, int done, int total);
 void progress_erase(struct progress *p);
 

@@ -297,6 +297,9 @@ class Keys(ChatCase):
         talk.press(b"half a li")
         talk.until(b"half a li", after)
         talk.press(b"\x03")
+        talk.until(b"\r\n> ", after)
+        after = len(talk.text)
+        talk.press(b"\x03")
         self.assertIn("/quit leaves", talk.until(b"\r\n> ", after))
         self.assertEqual(talk.say(HELLO), self.generated(HELLO))
 

@@ -93,6 +93,15 @@ class Progress(Case):
         last = t.text.rindex(b"tokens, ", 0, t.text.index(b"=========="))
         self.assertIn(b"\r\x1b[K", t.text[last:t.text.index(b"==========")])
 
+    def test_narrow(self):
+        """A line that had no room in the terminal would stay there in part."""
+        for columns, first in ((20, r"\d+%"), (4, r"\d%|\d\d%|"), (COLUMNS, r"Prompt: .*%")):
+            t = Terminal("generate", "-p", LONG, "-n", "3", "--prefill-step-size", "64", columns=columns)
+            self.assertEqual(t.wait(), 0)
+            shown = self.columns(t.text[:t.text.index(b"==========")].decode())
+            self.assertRegex(shown[1], "^(%s)$" % first)
+            self.assertLess(max(map(len, shown)), columns)
+
     def test_bench(self):
         t = Terminal("bench", "--shape", "storyteller", "-p", "8,16", "-n", "0", "-r", "2", stdout=subprocess.PIPE)
         with t.process.stdout as out:
