@@ -1,6 +1,7 @@
 /* cli/cmd_chat.c: a conversation in the terminal. */
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -155,13 +156,28 @@ static const char *model_name(const struct talk *t)
     return slash && slash[1] ? slash + 1 : t->session.dir;
 }
 
+/* A file's name as it is typed: without blanks at its end, "~/" standing for the home folder. */
+static int file_named(char *out, size_t size, const char *value, clm_error *err)
+{
+    const char *home = strncmp(value, "~/", 2) == 0 ? getenv("HOME") : NULL;
+    int n = snprintf(out, size, "%s%s", home ? home : "", home ? value + 1 : value);
+
+    if (n < 0 || (size_t)n >= size)
+        return fail(err, CLM_ERR_ARG, "%.100s...: the name is too long", value);
+    while (n > 0 && strchr(" \t", out[n - 1]))
+        out[--n] = '\0';
+    return 0;
+}
+
 static void run_save(struct talk *t, const char *value)
 {
     clm_error problem = {0};
+    char name[PATH_MAX];
 
     if (!*value)
         complain(t, "/save wants the name of a file");
-    else if (chat_save(&t->chat, value, t->args->cache_files, model_name(t), &problem))
+    else if (file_named(name, sizeof name, value, &problem) ||
+             chat_save(&t->chat, name, t->args->cache_files, model_name(t), &problem))
         complain(t, problem.message);
     else
         say(t, "The conversation is saved.");
@@ -170,10 +186,12 @@ static void run_save(struct talk *t, const char *value)
 static void run_load(struct talk *t, const char *value)
 {
     clm_error problem = {0};
+    char name[PATH_MAX];
 
     if (!*value)
         complain(t, "/load wants the name of a file");
-    else if (chat_load(&t->chat, value, t->args->cache_files, &problem))
+    else if (file_named(name, sizeof name, value, &problem) ||
+             chat_load(&t->chat, name, t->args->cache_files, &problem))
         complain(t, problem.message);
     else
         say(t, "The conversation goes on.");
@@ -424,6 +442,8 @@ static int take_turn(struct talk *t)
         run_command(t, t->message.data);
     } else if (r == LINE_READ && !is_blank(&t->message)) {
         answer(t, CHAT_USER, t->message.data, t->message.size);
+        if (t->terminal && is_listed("exit quit q ", t->message.data, t->message.size))
+            say(t, "(/quit leaves)");
     }
     return t->err->code ? -1 : 0;
 }

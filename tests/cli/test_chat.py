@@ -75,8 +75,8 @@ class ChatCase(Case):
         found = re.search(r"Prompt: (\d+) tokens, (\d+) of them kept", talk.say("/stats"))
         return tuple(map(int, found.groups()))
 
-    def piped(self, lines, *args, status=0):
-        result = command.run("chat", "--exact", *args, input=lines)
+    def piped(self, lines, *args, status=0, env=None):
+        result = command.run("chat", "--exact", *args, input=lines, env=env)
         self.assertEqual(result.returncode, status, result.stderr)
         return result.stdout.decode(), result.stderr.decode()
 
@@ -176,6 +176,14 @@ class Conversation(ChatCase):
         self.assertEqual((said["system"], [m["role"] for m in said["messages"]]),
                          ("You are kind.", ["user", "assistant"]))
         self.assertTrue((self.folder / "talk.json.safetensors").exists())
+
+    def test_names_of_files(self):
+        """As they are typed, with ~/ and blanks at the end."""
+        said = self.piped("/save ~/a b.json \t\n/load ~/a b.json\n/load %s/a b.json  \n" % self.folder,
+                          env=environment(HOME=self.folder))[1]
+        self.assertEqual(said, "The conversation is saved.\n" + 2 * "The conversation goes on.\n")
+        self.assertTrue((self.folder / "a b.json").exists())
+        self.assertIn("too long", self.piped("/save %s\n" % ("x" * 9000), status=1)[1])
 
     def test_not_loaded(self):
         """What cannot be loaded changes nothing; a bad cache is told, and done without."""
@@ -308,6 +316,13 @@ class Keys(ChatCase):
         talk = self.chat()
         talk.press(b"/quit\r")
         self.assertEqual(talk.wait(), 0)
+
+    def test_words_that_might_leave(self):
+        """They are said to the model; who meant to leave is told how."""
+        talk = self.chat("-n", "5")
+        for word in ("exit", "quit", "q"):
+            self.assertIn("(/quit leaves)", talk.say(word))
+        self.assertNotIn("leaves", talk.say("exit now"))
 
     def test_names_elsewhere(self):
         """What other programs call these commands."""
