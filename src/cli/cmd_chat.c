@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "cli/chat_file.h"
 #include "cli/command.h"
@@ -16,6 +17,8 @@
 
 /* A prompt this long may take a while. */
 #define LONG_PROMPT 128
+/* Of a file that is said; the model's context is the bound that counts. */
+#define MAX_READ ((size_t)64 << 20)
 #define BLOCK "\"\"\""
 
 struct chat_args {
@@ -39,6 +42,7 @@ struct talk {
     struct reply_screen screen;
     struct progress progress;
     struct strbuf message;
+    struct strbuf read;    /* from files, to go before what is said next */
     struct chat_turn turn; /* the last one that was answered */
     int turns, tokens;     /* answered and generated so far */
     bool terminal, leave, failed;
@@ -71,7 +75,7 @@ struct chat_command {
     const char *others; /* names in other programs, a space behind each; NULL: none */
 };
 
-#define N_COMMANDS 9
+#define N_COMMANDS 10
 static const struct chat_command chat_commands[N_COMMANDS];
 
 static void answer(struct talk *t, enum chat_input kind, const char *text, size_t size);
@@ -95,6 +99,7 @@ static void run_clear(struct talk *t, const char *value)
 {
     (void)value;
     chat_clear(&t->chat);
+    strbuf_clear(&t->read);
     say(t, "The conversation starts anew.");
 }
 
@@ -197,6 +202,30 @@ static void run_load(struct talk *t, const char *value)
         say(t, "The conversation goes on.");
 }
 
+static void run_read(struct talk *t, const char *value)
+{
+    clm_error problem = {0};
+    char name[PATH_MAX];
+    char *text = NULL;
+    size_t size;
+
+    if (!*value) {
+        complain(t, "/read wants the name of a file");
+        return;
+    }
+    if (file_named(name, sizeof name, value, &problem) == 0)
+        text = file_read(name, MAX_READ, &size, &problem);
+    if (!text) {
+        complain(t, problem.message);
+        return;
+    }
+    strbuf_add(&t->read, text, size);
+    if (size > 0 && text[size - 1] != '\n')
+        strbuf_add_char(&t->read, '\n');
+    mem_free(text);
+    say(t, "It goes before what is said next.");
+}
+
 static void run_result(struct talk *t, const char *value)
 {
     char line[120];
@@ -231,6 +260,7 @@ static const struct chat_command chat_commands[N_COMMANDS] = {
     {"help", "", "this list", run_help, "? h "},
     {"clear", "", "forget what was said", run_clear, "new reset "},
     {"again", "", "answer once more", run_again, "regen retry "},
+    {"read", "FILE", "say it, with what is next", run_read, NULL},
     {"system", "TEXT", "set the system prompt", run_system, NULL},
     {"stats", "", "speeds and sizes", run_stats, NULL},
     {"save", "FILE", "write what was said", run_save, NULL},
@@ -441,7 +471,11 @@ static int take_turn(struct talk *t)
     } else if (r == LINE_READ && command) {
         run_command(t, t->message.data);
     } else if (r == LINE_READ && !is_blank(&t->message)) {
-        answer(t, CHAT_USER, t->message.data, t->message.size);
+        strbuf_add(&t->read, t->message.data, t->message.size);
+        if (t->read.failed)
+            return fail(t->err, CLM_ERR_NOMEM, "no memory for what was said");
+        answer(t, CHAT_USER, t->read.data, t->read.size);
+        strbuf_clear(&t->read);
         if (t->terminal && is_listed("exit quit q ", t->message.data, t->message.size))
             say(t, "(/quit leaves)");
     }
@@ -502,6 +536,7 @@ static int chat_run(const void *args, clm_error *err)
     session_close(&t.session);
     strbuf_release(&t.screen.out);
     strbuf_release(&t.message);
+    strbuf_release(&t.read);
     return rc;
 }
 

@@ -222,6 +222,24 @@ class Conversation(ChatCase):
         self.assertEqual(talk.say(STORY), first)
         self.assertEqual(self.prompt_size(talk), (total, total - 1))
 
+    def test_read(self):
+        """A file's text goes before what is said next, once; two files, one after another."""
+        one, two = self.folder / "one", self.folder / "two"
+        one.write_text("It is a cat.")
+        two.write_text("It is red.\n")
+        said = self.generated("It is a cat.\nIt is red.\nTell me.") + "\n"
+        lines = "/read %s\n/read %s\nTell me.\n" % (one, two)
+        self.assertEqual(self.piped(lines)[0], said)
+        file = self.folder / "talk.json"
+        self.piped(lines + "%s\n/read %s\n/clear\n%s\n/save %s\n" % (HELLO, one, HELLO, file))
+        self.assertEqual(json.loads(file.read_text())["messages"][0]["content"], HELLO)
+        self.assertIn("no-such", self.piped("/read no-such\n%s\n" % HELLO, status=1)[1])
+        self.assertIn("/read wants", self.piped("/read\n", status=1)[1])
+        one.write_text(LONG)
+        out, said = self.piped("/read %s\nTell me.\n%s\n" % (one, HELLO), status=1)
+        self.assertIn("/clear", said)
+        self.assertEqual(out, self.generated(HELLO) + "\n")
+
     def test_again(self):
         """The answer is made anew, and the conversation goes on from the new one."""
         talk = self.chat("--temp", "1", "--seed", "3", "-n", "20")
@@ -418,7 +436,7 @@ class Narrow(ChatCase):
 
     def test_commands(self):
         talk = self.chat()
-        for name in ("help", "clear", "again", "system", "stats", "save", "load", "result", "quit"):
+        for name in ("help", "clear", "again", "read", "system", "stats", "save", "load", "result", "quit"):
             self.assertIn("/" + name, talk.say("/help"))
         self.assertIn("no command /nonsense", talk.say("/nonsense"))
         self.assertIn("All answers: 0, 0 tokens", talk.say("/stats"))
