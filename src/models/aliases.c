@@ -22,7 +22,7 @@ static const struct {
     {"recurrent_gemma", "sliding_window", "attention_window_size"},
     {"deepseek_v2", "num_experts", "n_routed_experts"},
     {"deepseek_v3 deepseek_v32 dots1 glm4_moe glm4_moe_lite glm_moe_dsa longcat_flash "
-     "mimo_v2_flash nemotron_h solar_open",
+     "mimo_v2_flash nemotron_h solar_open glm4v_moe_text",
      "num_local_experts", "n_routed_experts"},
     {"bailing_hybrid flex_olmo hunyuan_v1_moe jamba kimi_linear olmoe", "num_local_experts",
      "num_experts"},

@@ -206,6 +206,8 @@ static const struct {
                       "2048, \"qk_nope_head_dim\": 192, \"v_head_dim\": 256, "
                       "\"routed_scaling_factor\": 2.5}"},
       {"gpt2", "{\"n_positions\": 1024}"},
+      {"glm4v_moe_text", "{\"rope_theta\": 10000.0, \"partial_rotary_factor\": 0.5, "
+                         "\"attention_bias\": true, \"n_shared_experts\": 1}"},
       {"gpt_bigcode", "{\"activation_function\": \"gelu_pytorch_tanh\", \"n_positions\": 1024}"},
       {"gpt_neox", "{\"partial_rotary_factor\": 0.25, \"hidden_act\": \"gelu\"}"},
       {"gpt_oss", "{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 32.0, "
@@ -320,18 +322,18 @@ double model_norm_eps(const char *model_type)
         double eps;
         const char *types;
     } known[] = {
-        {1e-5,
-         "afmoe apertus arcee bamba bitnet cwm ernie4_5 ernie4_5_moe exaone4 exaone_moe "
-         "falcon_h1 glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss hunyuan_v1_dense "
-         "hunyuan_v1_moe kimi_linear llama4_text longcat_flash mimo_v2_flash minicpm3 minimax "
-         "ministral3 mixtral olmo2 olmo3 olmoe phi3 qwen2_vl_text qwen2_5_vl_text "
-         "solar_open"},
+        {1e-5, "afmoe apertus arcee bamba bitnet cwm ernie4_5 ernie4_5_moe exaone4 exaone_moe "
+               "falcon_h1 glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss hunyuan_v1_dense "
+               "hunyuan_v1_moe kimi_linear llama4_text longcat_flash mimo_v2_flash minicpm3 "
+               "minimax glm4v_text glm_ocr_text glm4v_moe_text paddleocr_vl_text hunyuan_vl_text "
+               "ministral3 mixtral olmo2 olmo3 olmoe phi3 qwen2_vl_text qwen2_5_vl_text "
+               "solar_open"},
         {1e-6, "bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots1 flex_olmo gemma gemma2 "
                "gemma3_text gemma3n_text gemma4_text granite granitemoe granitemoehybrid "
                "granitemoeshared hyperclovax jamba laguna llama mellum minimax_m2 ministral "
                "mistral nanochat olmo_hybrid qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next "
                "qwen3_5_text qwen3_5_moe_text qwen3_vl_text qwen3_vl_moe_text recurrent_gemma "
-               "seed_oss smollm3 vaultgemma youtu"},
+               "seed_oss smollm3 vaultgemma youtu qwen2_5_omni_text qwen3_omni_moe_text"},
         {0.00000015625, "glm glm4"},
         {1e-8, "helium"},
     };

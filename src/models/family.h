@@ -149,7 +149,7 @@ struct weight_prefix {
 
 struct family {
     const char *name;            /* "Llama" */
-    const char *model_types[16]; /* as config.json says; where it has a text_config with a type that
+    const char *model_types[32]; /* as config.json says; where it has a text_config with a type that
                                   * another family serves, that one */
     /* Fill s (zeroed) from c; arrays from a. -1 when c has failed. */
     int (*spec)(struct spec *s, config *c, arena *a);

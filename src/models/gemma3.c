@@ -118,7 +118,7 @@ static const struct weight_rule gemma3_weights[] = {
 
 const struct family family_gemma3 = {
     .name = "Gemma 3",
-    .model_types = {"gemma3_text", "gemma3"},
+    .model_types = {"gemma3_text", "gemma3", "shieldgemma2"},
     .spec = gemma3_spec,
     .reads_text_config = true,
     .weights = gemma3_weights,

@@ -12,7 +12,9 @@
 
 static int glm_spec(struct spec *s, config *c, arena *a)
 {
-    bool sandwich = strcmp(config_string_or(c, "model_type", ""), "glm4") == 0;
+    const char *type = config_string_or(c, "model_type", "");
+    bool sees = strcmp(type, "glm4v_text") == 0 || strcmp(type, "glm_ocr_text") == 0;
+    bool sandwich = strcmp(type, "glm4") == 0 || sees;
     struct norm_spec norm = config_rms_norm(c);
     struct attention_spec attention;
 
@@ -20,6 +22,8 @@ static int glm_spec(struct spec *s, config *c, arena *a)
         return -1;
     s->tie_by_file |= sandwich; /* mlx-lm reads the head there is */
     attention = config_attention_partial(c, s, 10000, a);
+    if (sees) /* whatever the keys say */
+        attention.qkv_bias = strcmp(type, "glm4v_text") == 0;
     attention.o_bias = false;
     attention.rope.interleaved = config_bool_or(c, "rope_traditional", true);
     spec_layers(s, norm, attention, config_gated_mlp(c));
@@ -46,7 +50,7 @@ static const struct weight_rule glm_weights[] = {
 
 const struct family family_glm = {
     .name = "GLM-4",
-    .model_types = {"glm", "glm4"},
+    .model_types = {"glm", "glm4", "glm4v", "glm4v_text", "glm46v", "glm_ocr", "glm_ocr_text"},
     .spec = glm_spec,
     .weights = glm_weights,
 };

@@ -12,7 +12,8 @@
 
 static int glm4_moe_spec(struct spec *s, config *c, arena *a)
 {
-    bool dots = strcmp(config_string_or(c, "model_type", ""), "dots1") == 0;
+    const char *type = config_string_or(c, "model_type", "");
+    bool dots = strcmp(type, "dots1") == 0;
     struct norm_spec norm = config_rms_norm(c);
     int first_sparse = config_int_or(c, "first_k_dense_replace", 0);
     struct mlp_spec mlp = {.gated = true,
@@ -27,7 +28,7 @@ static int glm4_moe_spec(struct spec *s, config *c, arena *a)
     if (config_common(s, c, false, a))
         return -1;
     /* mlx-lm reads the head there is. */
-    s->tie_by_file |= strcmp(config_string_or(c, "model_type", ""), "dots1") != 0;
+    s->tie_by_file |= !dots;
     attention = config_attention_plain(c, s);
     if (dots && !config_by_transformers(c)) { /* mlx-lm has biases elsewhere */
         attention.qkv_bias = false;
@@ -36,7 +37,8 @@ static int glm4_moe_spec(struct spec *s, config *c, arena *a)
     attention.rope = dots ? config_rope(c, NULL, attention.head_dim, 1000000, a)
                           : config_rope_parameters(c, attention.head_dim, 1000000, true, a);
     attention.o_bias = dots && attention.qkv_bias;
-    if (config_bool_or(c, "use_qk_norm", dots))
+    if (config_bool_or(c, "use_qk_norm", dots) &&
+        !(strcmp(type, "solar_open") == 0 && config_by_transformers(c)))
         attention.q_norm = attention.k_norm = norm;
     s->final_norm = norm;
     s->more_layers = true;
@@ -55,7 +57,7 @@ static int glm4_moe_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_glm4_moe = {
     .name = "GLM 4.5, dots.llm1, Solar Open",
-    .model_types = {"glm4_moe", "dots1", "solar_open"},
+    .model_types = {"glm4_moe", "dots1", "solar_open", "glm4v_moe", "glm4v_moe_text"},
     .spec = glm4_moe_spec,
     .weights = layout_moe,
 };

@@ -38,7 +38,7 @@ static int granite_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_granite = {
     .name = "Granite, HyperCLOVA X",
-    .model_types = {"granite", "hyperclovax"},
+    .model_types = {"granite", "hyperclovax", "granite_speech"},
     .spec = granite_spec,
     .weights = layout_llama,
 };

@@ -24,7 +24,7 @@ static int hunyuan_dense_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_hunyuan_dense = {
     .name = "Hunyuan, dense",
-    .model_types = {"hunyuan_v1_dense"},
+    .model_types = {"hunyuan_v1_dense", "hunyuan_vl", "hunyuan_vl_text"},
     .spec = hunyuan_dense_spec,
     .weights = layout_llama,
 };

@@ -115,20 +115,24 @@ static int check_experts(const struct model *m, clm_error *err)
  * text_config; where that names no type that is known, the family's own. */
 static config *find_text(struct model *m, clm_error *err)
 {
-    config *text;
+    config *text, *whole; /* omni models also speak; what they say a thinker makes */
     const char *type;
     const struct family *f;
 
     m->family = find_family(m->config, err);
-    text =
-        m->family && !m->family->reads_text_config ? config_object(m->config, "text_config") : NULL;
+    whole = config_object(m->config, "thinker_config");
+    if (!whole)
+        whole = m->config;
+    text = m->family && !m->family->reads_text_config ? config_object(whole, "text_config") : NULL;
     if (!text)
         return m->family ? m->config : NULL;
     type = config_string_or(text, "model_type", NULL);
     f = type ? model_family_find(type) : NULL;
     if (f)
         m->family = f;
-    config_ignore(m->config, "vision_config", "audio_config", "tie_word_embeddings",
+    config_ignore(m->config, "talker_config", "token2wav_config", "code2wav_config",
+                  "enable_audio_output", "enable_talker", NULL);
+    config_ignore(whole, "vision_config", "audio_config", "tie_word_embeddings",
                   "projector_hidden_act", "vision_feature_layer", "vision_feature_select_strategy",
                   "spatial_merge_size", "multimodal_projector_bias", "mm_tokens_per_image",
                   "image_token_index", "vocab_size", "hidden_size", "image_seq_length", NULL);
@@ -189,7 +193,7 @@ static int describe(struct model *m, struct adapter *adapter, clm_error *err)
         return -1;
     /* The whole's key decides in transformers, which keeps no head that is tied, and none in
      * mlx-lm's Pixtral. */
-    if (config_kind(m->config, "text_config") == CONFIG_OBJECT &&
+    if ((text != m->config || config_kind(m->config, "text_config") == CONFIG_OBJECT) &&
         (config_by_transformers(m->config) || strcmp(m->spec->model_type, "pixtral") == 0))
         m->spec->tie_by_file = true;
     if (m->spec->tie_by_file && m->weights)

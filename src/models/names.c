@@ -129,20 +129,24 @@ static bool without_prefix(const struct weight_prefix *prefixes, const char *nam
  * what makes embeddings of pictures and sounds. */
 static const struct weight_prefix text_prefixes[] = {
     {"language_model.model.blocks.", "model.layers."}, /* Kimi K2.5 as transformers writes it */
+    {"language_model.model.encoder.layers.", "model.layers."}, /* Qianfan OCR */
     {"language_model.model.", "model."},
     {"model.language_model.", "model."},
     {"language_model.", ""},
     {"model.text_model.", "model."},
+    {"thinker.", ""}, /* what of Qwen's omni models makes text */
     {NULL, NULL},
 };
 
 static const struct weight_rule towers[] = {
-    {"vision_tower.**", IGNORE},
+    {"{vision,image,video}_tower.**", IGNORE},
     {"vision_model.**", IGNORE},
     {"visual.**", IGNORE},
     {"multi_modal_projector.**", IGNORE},
     {"{image_newline,model.image_newline}", IGNORE},
-    {"mm_projector.**", IGNORE},
+    {"{mm_projector,projector,encoder}.**", IGNORE},
+    {"{mlp1,mlp_AR,vit}.**", IGNORE},
+    {"{talker,token2wav,code2wav}.**", IGNORE},
     {"audio_tower.**", IGNORE},
     {"embed_vision.**", IGNORE},
     {"embed_audio.**", IGNORE},
@@ -152,6 +156,10 @@ static const struct weight_rule towers[] = {
     {"model.multi_modal_projector.**", IGNORE},
     {"model.audio_tower.**", IGNORE},
     {"model.connector.**", IGNORE},
+    {"model.{aligner,merger,projector,vqmodel}.**", IGNORE},
+    {"model.generation_**", IGNORE},
+    {"model.vision_{encoder,projection}.**", IGNORE},
+    {"model.visual_embeddings_table.**", IGNORE},
     {"model.embed_vision.**", IGNORE},
     {"model.embed_audio.**", IGNORE},
     {NULL, IGNORE},

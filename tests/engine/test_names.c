@@ -52,8 +52,16 @@ static const struct renaming published[] = {
     {NULL, NULL},
 };
 
+/* Beside what speaks. */
+static const struct renaming thinker[] = {
+    {"lm_head.", "thinker.lm_head."},
+    {"model.", "thinker.model."},
+    {NULL, NULL},
+};
+
 static const struct retelling retellings[] = {
     {"deepseek_v41", NULL, NULL, published, 0},
+    {"qwen2_untied", NULL, NULL, thinker, 0},
     /* A head in the file serves, whatever the config says; families without one are tied. */
     {"qwen2_moe", "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true", NULL, 0},
     {"hunyuan", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", NULL, 0},

@@ -44,6 +44,30 @@ static void test_toggles(void **state)
         check_toggle(&toggles_mlx[i], COUNT(toggles) + i, "mlx");
 }
 
+static struct toggle toggle_named(const char *name)
+{
+    for (size_t i = 0; i < COUNT(toggles); i++)
+        if (strcmp(toggles[i].name, name) == 0)
+            return toggles[i];
+    CHECK(false, "there is no toggle %s", name);
+    return (struct toggle){0};
+}
+
+/* What makes the text of a model that also speaks is one level further down. */
+static void test_thinker(void **state)
+{
+    struct toggle t = toggle_named("qwen2_5_omni_thinker of qwen2");
+    char whole[4096];
+
+    (void)state;
+    snprintf(whole, sizeof whole,
+             "{\"model_type\": \"qwen2_5_omni\", \"transformers_version\": \"5.24.0\", "
+             "\"talker_config\": {}, \"thinker_config\": %s}",
+             t.config);
+    t.config = whole;
+    check_toggle(&t, COUNT(toggles) + COUNT(toggles_mlx), "pt");
+}
+
 /* Layers that see the keys which another chose are not parted from it: of five, of which the fourth
  * has an index, too, the last two can be on another device, the last alone cannot. */
 static void test_shared_index_is_whole(void **state)
@@ -71,17 +95,14 @@ static void test_shared_index_is_whole(void **state)
 /* Two groups of two experts do not have five for a token, where no other may be chosen. */
 static void test_too_few_experts_are_kept(void **state)
 {
-    const char *key = "\"num_experts_per_tok\":2", *at = NULL;
-    struct toggle t = {0};
+    const char *key = "\"num_experts_per_tok\":2", *at;
+    struct toggle t = toggle_named("deepseek_v32 {}");
     char changed[4096];
     clm_error err = {0};
     struct rig r = {0};
 
     (void)state;
-    for (size_t i = 0; i < COUNT(toggles); i++)
-        if (strcmp(toggles[i].name, "deepseek_v32 {}") == 0)
-            t = toggles[i];
-    at = t.config ? strstr(t.config, key) : NULL;
+    at = strstr(t.config, key);
     assert_non_null(at);
     snprintf(changed, sizeof changed, "%.*s\"num_experts_per_tok\":5%s", (int)(at - t.config),
              t.config, at + strlen(key));
@@ -94,6 +115,7 @@ static void test_too_few_experts_are_kept(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_toggles),
+                                       cmocka_unit_test(test_thinker),
                                        cmocka_unit_test(test_too_few_experts_are_kept),
                                        cmocka_unit_test(test_shared_index_is_whole)};
 
