@@ -182,7 +182,7 @@ static void run_save(struct talk *t, const char *value)
     if (!*value)
         complain(t, "/save wants the name of a file");
     else if (file_named(name, sizeof name, value, &problem) ||
-             chat_save(&t->chat, name, t->args->cache_files, model_name(t), &problem))
+             chat_save(&t->chat, name, t->args->cache_files, t->args->model.model, &problem))
         complain(t, problem.message);
     else
         say(t, "The conversation is saved.");

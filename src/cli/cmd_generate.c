@@ -377,13 +377,15 @@ static int generate_run(const void *args, clm_error *err)
     struct run run = {.args = &a, .progress = progress_open("Prompt", "tokens"), .err = err};
     struct session s = {0};
     struct draft_session draft = {0};
-    char *cached = a.cache_file && !a.model.model ? prompt_cache_model(a.cache_file) : NULL;
+    char *cached = a.cache_file && !a.model.model ? prompt_cache_model(a.cache_file, err) : NULL;
     int rc = -1;
 
     run.lines.out = &run.line;
     if (cached)
         a.model.model = cached;
     a.model.like = a.cache_file;
+    if (err->code)
+        goto cleanup;
     if (a.json && a.parse)
         fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
     else if (a.sampling.sampler.top_logprobs > 0 && !a.json)
@@ -394,6 +396,8 @@ static int generate_run(const void *args, clm_error *err)
         run.speculation = draft.speculation;
         rc = a.batch.file ? run_batch(&a, &s, draft.speculation, err) : run_session(&run, &s, err);
     }
+
+cleanup:
     mem_free(cached);
     sampling_release(&a.sampling);
     strbuf_release(&run.line);

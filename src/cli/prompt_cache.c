@@ -1,9 +1,12 @@
 #include "cli/prompt_cache.h"
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/fingerprint.h"
 #include "base/memory.h"
+#include "cli/locate.h"
 #include "format/safetensors.h"
 
 /* "" for a model that has none. */
@@ -19,21 +22,32 @@ static void print_template(char out[FINGERPRINT_SIZE], const struct chat_templat
     fingerprint_text(&f, out);
 }
 
+/* Names of the hub stay as they are, and folders that begin at the root. */
+static const char *name_model(struct text_identity *id, const struct session *s, const char *model)
+{
+    const char *name = model ? model : s->dir;
+
+    if (name[0] == '/' || !file_is_dir(name) || !realpath(name, id->folder))
+        return name;
+    return id->folder;
+}
+
 struct cache_origin prompt_cache_origin(struct text_identity *id, const struct session *s,
                                         const struct chat_template *c, const char *model)
 {
     tokenizer_fingerprint(s->tokenizer, id->tokenizer);
     print_template(id->chat_template, c);
     return (struct cache_origin){
-        .model = model ? model : s->dir,
+        .model = name_model(id, s, model),
         .tokenizer = id->tokenizer,
         .chat_template = id->chat_template,
     };
 }
 
-char *prompt_cache_model(const char *path)
+char *prompt_cache_model(const char *path, clm_error *err)
 {
     struct safetensors file;
+    char folder[PATH_MAX];
     clm_error ignored = {0};
     char *model = NULL;
 
@@ -43,6 +57,10 @@ char *prompt_cache_model(const char *path)
         if (!strcmp(file.metadata[2 * i], "0.model") && file.metadata[2 * i + 1][0])
             model = mem_strdup(file.metadata[2 * i + 1]);
     safetensors_close(&file);
+    if (model && locate_model(folder, sizeof folder, model, &ignored))
+        fail(err, CLM_ERR_IO,
+             "%s was made with the model %s, which is not there; name it with --model", path,
+             model);
     return model;
 }
 

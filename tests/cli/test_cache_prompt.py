@@ -31,6 +31,17 @@ class Caches(Case):
         for _ in range(2):
             self.assertEqual(self.go_on("-p", END), whole)
 
+    def test_model_is_found_again(self):
+        """From another folder than the one it was named from."""
+        self.model("named", skip=["config.json"])
+        (self.folder / "named/config.json").write_text((command.MODEL / "config.json").read_text())
+        self.keep("--exact", "-p", BEGIN, "-m", "named", cwd=self.folder)
+        self.assertEqual(self.go_on("-p", END), self.text("-p", BEGIN + END))
+        (self.folder / "named").rename(self.folder / "moved")
+        self.fails(1, [str(self.file), str(self.folder / "named"), "--model"], "generate", "--prompt-cache-file",
+                   self.file, "-p", END)
+        self.assertEqual(self.go_on("-p", END, "-m", self.folder / "moved"), self.text("-p", BEGIN + END))
+
     def test_less_is_evaluated(self):
         self.keep("-p", BEGIN)
         sizes = [self.json_lines("generate", "--json", "-n", "1", *args)[-1]["prompt_tokens"]
