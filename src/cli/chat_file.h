@@ -5,8 +5,8 @@
 
 #include "cli/chat.h"
 
-/* cache: that too, where the model has read something; model as chosen, or NULL. CLM_ERR_ARG while a call
- * waits for its result. */
+/* cache: that too, where the model has read something; model as chosen, or NULL. CLM_ERR_ARG while
+ * a call waits for its result. */
 int chat_save(const struct chat *c, const char *path, bool cache, const char *model,
               clm_error *err);
 

@@ -85,6 +85,18 @@ static int locate_name(char *out, size_t size, const char *name, clm_error *err)
                 cache, name);
 }
 
+/* org/model of an address on the hub; any other name as it is. */
+static const char *without_address(const char *name)
+{
+    static const char *const hosts[] = {"https://huggingface.co/", "https://hf.co/",
+                                        "huggingface.co/", "hf.co/", "hf://"};
+
+    for (size_t i = 0; i < COUNT(hosts); i++)
+        if (strncmp(name, hosts[i], strlen(hosts[i])) == 0)
+            return name + strlen(hosts[i]);
+    return name;
+}
+
 /* share/clm beside the bin that this program lies in. */
 static bool beside_program(char *out, size_t size)
 {
@@ -132,5 +144,5 @@ int locate_model(char *out, size_t size, const char *name, clm_error *err)
         return check_folder(name, err) ? -1 : copy_path(out, size, name, err);
     if (file_exists(name))
         return refuse_file(name, err);
-    return locate_name(out, size, name, err);
+    return locate_name(out, size, without_address(name), err);
 }

@@ -24,6 +24,8 @@ class BadModel(Case):
         self.fails(1, ["./no/where", "no such folder"], "generate", "-m", "./no/where", env=cache)
         self.fails(1, ["org/model", "hf download org/model"], "generate", "-m", "org/model",
                    env=cache)
+        for host in ("https://huggingface.co/", "hf.co/"):
+            self.fails(1, [": org/model: ", "hf download org/model"], "generate", "-m", host + "org/model", env=cache)
         self.fails(1, "nowhere", "generate", env=environment(CLM_MODEL="nowhere"))
         self.fails(2, "--model", "generate", "-m", "")
 
