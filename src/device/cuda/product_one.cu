@@ -32,6 +32,7 @@ struct one {
     uint32_t row_bytes, scale_row_bytes;
     int firsts[ONE_PARTS];                  /* outputs before those of a part */
     int64_t jump, jump_scales, jump_biases; /* from a lane's row to its other one */
+    int64_t step, step_scales; /* from a block's tile to its next; 0: that may be in another part */
     float eps, per_number, scale;
     enum activation act;
     bool adds;
@@ -112,19 +113,31 @@ static __device__ __forceinline__ float take_x(uint8_t *shared, const struct one
 
 /* --- Outputs --- */
 
-/* The norm is written down, by each block its share. */
-static __device__ __forceinline__ void put_norm(const struct one &s, float factor)
+/* What is written down of the norm, by each block its share: four numbers of a thread without the
+ * factor, which are read before it is known; */
+static __device__ __forceinline__ float4 read_norm(const struct one &s, int k)
 {
-    int n = s.n_spans * SPAN, step = 4 * (int)gridDim.x;
+    float4 v = *(const float4 *)(s.x + k), w = {1, 1, 1, 1};
 
-    for (int k = 4 * (int)blockIdx.x + step * (int)(blockDim.x - 1 - threadIdx.x); k < n;
-         k += step * (int)blockDim.x) {
-        float4 v = *(const float4 *)(s.x + k), w = {1, 1, 1, 1};
+    if (s.w)
+        w = *(const float4 *)(s.w + k);
+    return make_float4(v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w);
+}
 
-        if (s.w)
-            w = *(const float4 *)(s.w + k);
-        *(float4 *)(s.norm + k) = make_float4(v.x * factor * w.x, v.y * factor * w.y,
-                                              v.z * factor * w.z, v.w * factor * w.w);
+/* these and what else is the thread's. */
+static __device__ __forceinline__ void put_norm(const struct one &s, float4 v, int k, float factor)
+{
+    int n = s.n_spans * SPAN, step = 4 * (int)(gridDim.x * blockDim.x);
+
+    if (k >= n)
+        return;
+    for (;;) {
+        *(float4 *)(s.norm + k) =
+            make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor);
+        k += step;
+        if (k >= n)
+            return;
+        v = read_norm(s, k);
     }
 }
 
@@ -191,8 +204,15 @@ static __global__ void __launch_bounds__(32 * ONE_WARPS, 1)
             ahead.span = warp;
             ahead.tile += gridDim.x;
             there = ahead.tile < s.n_tiles;
-            if (there)
+            if (PAIRED || s.step) {
+                ahead.data += s.step;
+                if (is_int(C)) {
+                    ahead.scales += s.step_scales;
+                    ahead.biases += s.step_scales;
+                }
+            } else if (there) {
                 find_tile<C, PAIRED>(&ahead, s);
+            }
         }
 #pragma unroll
         for (int b = 0; b < O::BLOCKS; b++) {
@@ -227,7 +247,11 @@ static __global__ void __launch_bounds__(32 * ONE_WARPS, 1)
         for (int i = 0; i < 8; i++)
             acc[i] = 0;
     }
+    int share = 4 * (int)(blockIdx.x + gridDim.x * (blockDim.x - 1 - threadIdx.x));
+    float4 numbers = {};
     if (s.norm) {
+        if (share < s.n_spans * SPAN)
+            numbers = read_norm(s, share);
         square = over_warp(square, sum_of());
         if (lane == 0)
             squares[warp] = square;
@@ -252,7 +276,8 @@ static __global__ void __launch_bounds__(32 * ONE_WARPS, 1)
                 part.y[o] = sum;
             __syncwarp(); /* both may go to one place */
             if (lane < 16 && t == 0)
-                s.to[o] = glu_of(sum, up, s.act);
+                s.to[o] = s.act == ACT_SILU ? up * __fdividef(sum, 1 + __expf(-sum))
+                                            : glu_of(sum, up, s.act);
             continue;
         }
         int which = (o >= s.firsts[1]) + (o >= s.firsts[2]) + (o >= s.firsts[3]);
@@ -266,14 +291,14 @@ static __global__ void __launch_bounds__(32 * ONE_WARPS, 1)
             s.to[o] = (i == own ? before : s.to[o]) + s.scale * sum;
     }
     if (s.norm)
-        put_norm(s, factor);
+        put_norm(s, numbers, share, factor);
 }
 
 /* --- Which it suits --- */
 
 /* False where there is too little memory. */
 template <int C, bool PAIRED>
-static bool launch_kind(struct cuda_device *c, const struct one &s, int n_warps, bool half)
+static bool launch_kind(struct cuda_device *c, struct one &s, int n_warps, bool half)
 {
     struct cuda_shape shape = {};
     int slots = ONE_WARPS / n_warps * c->n_processors;
@@ -284,6 +309,12 @@ static bool launch_kind(struct cuda_device *c, const struct one &s, int n_warps,
     if (size > c->shared_memory)
         return false;
     shape.grid = dim3((unsigned)((s.n_tiles + rounds - 1) / rounds));
+    if (PAIRED || s.firsts[1] == INT_MAX) {
+        int64_t outputs = (int64_t)shape.grid.x * (PAIRED ? TILE / 2 : TILE);
+
+        s.step = outputs * s.row_bytes;
+        s.step_scales = outputs * s.scale_row_bytes;
+    }
     shape.block = dim3(32 * (unsigned)n_warps);
     shape.shared = (unsigned)size;
     shape.early = true;

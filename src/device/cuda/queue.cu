@@ -20,7 +20,7 @@ extern "C" {
 }
 
 enum {
-    FIRST_LAUNCHES = 16,
+    FIRST_LAUNCHES = 8,
     MOST_LAUNCHES = 128,
     GRAPH_LAUNCHES = 4, /* fewer are not worth a graph */
     MAX_ARGUMENTS = 32,
