@@ -107,8 +107,10 @@ static int read_lists(struct lists *l, const char *path, clm_error *err)
         if (state == LINE_READ && !is_blank(text, size))
             rc = read_list(l, text, size, name, err);
     }
+    if (rc == 0 && l->n == 0)
+        rc = fail(err, CLM_ERR_FORMAT, "%s: no lists of tokens", r.name);
     line_reader_close(&r);
-    return rc || l->n > 0 ? rc : fail(err, CLM_ERR_FORMAT, "%s: no lists of tokens", path);
+    return rc;
 }
 
 static int keep_row(void *ctx, size_t text, int i, const float *logits, int32_t best,

@@ -130,7 +130,7 @@ class Logits(Case):
             for i, ids in enumerate(lists):
                 self.assertEqual(got["logits.%d" % i], self.logits(ids)["prompt_logits"])
         for text, said in (('{"ids": []}', "line 1"), ('{"ids": [1]}\n{"tokens": [1]}', "line 2"),
-                           ('{"ids": [1, 4096]}', "4096"), ("[1]", "ids"), ("", "no lists")):
+                           ('{"ids": [1, 4096]}', "4096"), ("[1]", "ids"), ("", "standard input: no lists")):
             self.fails(1, said, "logits", "--batch", "-", "--out", out, input=text)
         self.fails(2, "--batch", "logits", "--batch", file, "--tokens", "1", "--out", out)
 
