@@ -152,9 +152,12 @@ static void add_families_text(struct strbuf *b)
 static void add_on_this_machine(struct listing *l)
 {
     char dir[PATH_MAX];
+    clm_error why = {0};
 
-    if (locate_model(dir, sizeof dir, NULL, NULL) == 0)
+    if (locate_model(dir, sizeof dir, NULL, &why) == 0)
         add_model(l, "(without -m)", dir);
+    else if (!l->json)
+        strbuf_addf(l->out, "  (without -m)  %s\n", why.message);
     hub_each(add_model, l, NULL);
 }
 

@@ -198,6 +198,8 @@ class Models(Case):
         self.assertTrue(found["a/known"]["supported"])
         self.assertFalse(found["b/unknown"]["supported"])
         self.assertEqual(found["a/known"]["path"], str(self.folder / "models--a--known/snapshots/1"))
+        lost = self.done("models", env=dict(env, CLM_MODEL="/no/where")).decode()
+        self.assertIn("(without -m)  /no/where: no such folder", lost)
         text = self.done("models", env=env).decode()
         self.assertIn("a/known", text)
         self.assertIn("transmogrifier (not supported)", text)
