@@ -8,6 +8,7 @@
 
 device *device_open(const char *name, int n_threads, clm_error *err)
 {
+    const char *from = name ? "" : "CLM_DEVICE: ";
     clm_error missing = {0};
     device *d;
 
@@ -18,7 +19,8 @@ device *device_open(const char *name, int n_threads, clm_error *err)
     if (name && !strcmp(name, "cuda"))
         return device_cuda_open(err);
     if (name && *name)
-        return fail_null(err, CLM_ERR_ARG, "unknown device %.60s; there are cpu and cuda", name);
+        return fail_null(err, CLM_ERR_ARG, "%sunknown device %.60s; there are cpu and cuda", from,
+                         name);
     d = device_cuda_open(&missing);
     return d ? d : device_cpu_open(n_threads, err);
 }

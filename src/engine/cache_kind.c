@@ -1,4 +1,5 @@
 /* engine/cache_kind.c: how a prompt cache's file keeps keys and values. */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,8 +42,11 @@ static void add_kinds(struct kv_cache_options *kind, struct cache_source *s, con
         if (plan.leaves[i].kind != CACHE_IDLE)
             add_kind(kind, s, &s->leaves[n++], &plan.leaves[i]);
     from = cache_source_metadata(s, CACHE_QUANTIZED_FROM);
-    if (kind->bits && from)
-        kind->quantised_from = atoi(from) > 0 ? atoi(from) : 0;
+    if (kind->bits && from) {
+        long n = strtol(from, NULL, 10);
+
+        kind->quantised_from = n < 0 ? 0 : n > INT_MAX ? INT_MAX : (int)n;
+    }
 }
 
 struct kv_cache_options cache_file_kind(const struct model *m, const char *path)

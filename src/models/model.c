@@ -145,7 +145,8 @@ static config *find_text(struct model *m, clm_error *err)
 static void add_defaults(config *root, config *text)
 {
     const char *key = "transformers_version";
-    int version = config_kind(root, key) == CONFIG_STRING ? atoi(config_string(root, key)) : 0;
+    long version =
+        config_kind(root, key) == CONFIG_STRING ? strtol(config_string(root, key), NULL, 10) : 0;
     bool later = version >= 5 || (version > 0 && config_has(text, "rope_parameters"));
     const char *keys = model_defaults(config_string_or(root, "model_type", ""), later);
 

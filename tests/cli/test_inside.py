@@ -213,7 +213,7 @@ class Models(Case):
         self.assertIn(out["cuda"]["is" if out["cuda"]["present"] else "why"], text)
         logits = ("logits", "--tokens", "1,2", "--out", self.folder / "out.safetensors")
         self.done(*logits, "--device", "cpu", env=environment(CLM_DEVICE="none"))
-        self.fails(2, "unknown device none", *logits, env=environment(CLM_DEVICE="none"))
+        self.fails(2, "CLM_DEVICE: unknown device none", *logits, env=environment(CLM_DEVICE="none"))
         whole = self.done(*logits, "--device", "cpu")
         for layers in ("auto", "all", "0"):
             self.assertEqual(self.done(*logits, "--device", "cpu", "--gpu-layers", layers), whole)
