@@ -1,6 +1,6 @@
 /* models/aliases.c: second names that transformers gives keys of a config.json (attribute_map);
- * where a file has one, it counts, whatever the key itself says, but for Kimi Linear, whose key
- * comes first. */
+ * where a file has one, it counts, whatever the key itself says; for types with a '?' the key comes
+ * first. */
 #include "models/aliases.h"
 
 #include <string.h>
@@ -24,27 +24,29 @@ static const struct {
     {"deepseek_v3 deepseek_v32 dots1 glm4_moe glm4_moe_lite glm_moe_dsa longcat_flash "
      "mimo_v2_flash nemotron_h solar_open glm4v_moe_text",
      "num_local_experts", "n_routed_experts"},
-    {"bailing_hybrid flex_olmo hunyuan_v1_moe jamba kimi_linear olmoe", "num_local_experts",
+    {"bailing_hybrid flex_olmo hunyuan_v1_moe jamba olmoe kimi_linear?", "num_local_experts",
      "num_experts"},
-    {"gpt_oss minimax minimax_m2 mixtral", "num_experts", "num_local_experts"},
+    {"gpt_oss mellum minimax minimax_m2 mixtral", "num_experts", "num_local_experts"},
     {"ernie4_5_moe", "num_experts", "moe_num_experts"},
     {"ernie4_5_moe", "num_experts_per_tok", "moe_k"},
     {"hunyuan_v1_moe longcat_flash", "num_experts_per_tok", "moe_topk"},
     {"longcat_flash", "intermediate_size", "ffn_hidden_size"},
     {"longcat_flash", "moe_intermediate_size", "expert_ffn_hidden_size"},
-    {"bailing_hybrid kimi_linear", "num_experts_per_tok", "num_experts_per_token"},
-    {"bailing_hybrid kimi_linear", "n_shared_experts", "num_shared_experts"},
-    {"bailing_hybrid kimi_linear", "n_group", "num_expert_group"},
-    {"bailing_hybrid kimi_linear", "norm_topk_prob", "moe_renormalize"},
+    {"bailing_hybrid kimi_linear?", "num_experts_per_tok", "num_experts_per_token"},
+    {"bailing_hybrid kimi_linear?", "n_shared_experts", "num_shared_experts"},
+    {"bailing_hybrid kimi_linear?", "n_group", "num_expert_group"},
+    {"bailing_hybrid kimi_linear?", "norm_topk_prob", "moe_renormalize"},
 };
 
-static bool is_listed(const char *types, const char *type)
+/* Whether types list the type, and whether with a '?'. */
+static bool is_listed(const char *types, const char *type, bool *key_first)
 {
     size_t length = strlen(type);
 
     for (const char *at = types, *end; *at; at = end + (*end == ' ')) {
         end = at + strcspn(at, " ");
-        if ((size_t)(end - at) == length && strncmp(at, type, length) == 0)
+        *key_first = end[-1] == '?';
+        if ((size_t)(end - at) - *key_first == length && strncmp(at, type, length) == 0)
             return true;
     }
     return false;
@@ -52,8 +54,10 @@ static bool is_listed(const char *types, const char *type)
 
 void model_aliases(config *c, const char *model_type)
 {
+    bool key_first;
+
     for (size_t i = 0; i < COUNT(aliases); i++)
-        if (is_listed(aliases[i].types, model_type) &&
-            !(strcmp(model_type, "kimi_linear") == 0 && config_has(c, aliases[i].key)))
+        if (is_listed(aliases[i].types, model_type, &key_first) &&
+            !(key_first && config_has(c, aliases[i].key)))
             config_alias(c, aliases[i].alias, aliases[i].key);
 }

@@ -19,7 +19,7 @@ static bool is_attention(config *c, int layer)
 static struct attention_spec attention_of(config *c, const struct spec *s, arena *a)
 {
     struct attention_spec attention = config_attention_partial(c, s, 10000, a);
-    config *rope = config_object(c, "rope_parameters");
+    config *rope = config_rope_object(c);
 
     if (!config_has(c, "partial_rotary_factor") &&
         !(rope && config_has(rope, "partial_rotary_factor")))

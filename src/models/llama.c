@@ -39,7 +39,7 @@ static int llama_spec(struct spec *s, config *c, arena *a)
     if (strcmp(type, "cwm") == 0 && !config_has(c, "rope_parameters") &&
         !config_has(c, "rope_scaling"))
         return config_fail(c, "rope_parameters", "it is missing");
-    attention = config_attention(c, s, 10000, a);
+    attention = config_attention(c, s, strcmp(type, "cwm") == 0 ? 1000000 : 10000, a);
     bare = strcmp(type, "ministral") == 0 ||
            (strcmp(type, "mistral") == 0 && config_by_transformers(c));
     mlp.bias = mlp.bias && !bare; /* whatever the keys say */

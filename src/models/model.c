@@ -154,7 +154,7 @@ static void add_defaults(config *root, config *text)
         text = config_object(root, "text_config");
     if (!keys)
         keys = model_defaults(config_string_or(text, "model_type", ""), later);
-    if (keys && !(config_has(text, "rope_scaling") && strstr(keys, "rope_parameters")))
+    if (keys)
         config_defaults(text, keys);
 }
 

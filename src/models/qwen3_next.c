@@ -52,7 +52,7 @@ static struct rope_spec read_rope(config *c, int head_dim, arena *a)
 {
     static const char key[] = "partial_rotary_factor";
     struct rope_spec rope = config_rope_partial(c, NULL, head_dim, 100000, a);
-    config *parameters = config_object(c, "rope_parameters");
+    config *parameters = config_rope_object(c);
 
     if (!config_has(c, key) && !(parameters && config_has(parameters, key)))
         rope.dims = head_dim / 4;

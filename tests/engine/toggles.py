@@ -363,6 +363,12 @@ CASES = [
     ("mimo_v2_flash", {"rope_parameters": GONE, "rms_norm_eps": GONE}),
     ("afmoe", {"mup_enabled": GONE}),
     ("minimax", {"rms_norm_eps": GONE}),
+    ("bamba", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
+    ("qwen3_next", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
+    ("qwen3_5_text", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
+    ("llama", {"model_type": "cwm", "architectures": ["CwmForCausalLM"], "num_hidden_layers": 5,
+               "rope_scaling": {"type": "linear", "factor": 4.0}}),
+    ("gpt_oss", {"rope_scaling": {"type": "linear", "factor": 4.0}, "sliding_window": GONE}),
 ]
 
 
