@@ -218,6 +218,8 @@ static const struct {
       {"granitemoehybrid", "{\"mamba_d_state\": 256, \"num_local_experts\": 8, "
                            "\"shared_intermediate_size\": 1024, \"mamba_d_conv\": 4, "
                            "\"num_experts_per_tok\": 2}"},
+      {"granitemoe_swa", "{\"sliding_window\": 128}"},
+      {"granite_swa", "{\"sliding_window\": 128}"},
       {"granitemoeshared", "{\"num_local_experts\": 8, \"shared_intermediate_size\": 0, "
                            "\"num_experts_per_tok\": 2}"},
       {"helium", "{\"rope_theta\": 100000.0}"},
@@ -322,7 +324,8 @@ double model_norm_eps(const char *model_type)
         double eps;
         const char *types;
     } known[] = {
-        {1e-5, "afmoe apertus arcee bamba bitnet cwm ernie4_5 ernie4_5_moe exaone4 exaone_moe "
+        {1e-5, "granite_swa afmoe apertus arcee bamba bitnet cwm ernie4_5 ernie4_5_moe exaone4 "
+               "exaone_moe "
                "falcon_h1 glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss hunyuan_v1_dense "
                "hunyuan_v1_moe kimi_linear llama4_text longcat_flash mimo_v2_flash minicpm3 "
                "minimax glm4v_text glm_ocr_text glm4v_moe_text paddleocr_vl_text hunyuan_vl_text "
@@ -330,7 +333,8 @@ double model_norm_eps(const char *model_type)
                "solar_open"},
         {1e-6, "bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots1 flex_olmo gemma gemma2 "
                "gemma3_text gemma3n_text gemma4_text granite granitemoe granitemoehybrid "
-               "granitemoeshared hyperclovax jamba laguna llama mellum minimax_m2 ministral "
+               "granitemoeshared granitemoe_swa hyperclovax jamba laguna llama mellum minimax_m2 "
+               "ministral "
                "mistral nanochat olmo_hybrid qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next "
                "qwen3_5_text qwen3_5_moe_text qwen3_vl_text qwen3_vl_moe_text recurrent_gemma "
                "seed_oss smollm3 vaultgemma youtu qwen2_5_omni_text qwen3_omni_moe_text"},

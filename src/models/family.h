@@ -227,6 +227,10 @@ int qwen3_next_spec(struct spec *s, config *c, arena *a);
 void qwen3_next_adapt(struct spec *s, const checkpoint *c);
 extern const struct weight_rule layout_qwen3_next[];
 
+/* models/granite.c: attention of a layer of Granite SWA, made of that of all: every fourth sees
+ * all, all have sinks and may have a theta of their own, 0 for no positions. */
+struct attention_spec granite_swa_attention(config *c, struct attention_spec at, int layer);
+
 /* models/bailing_moe.c: experts as Ling has them: num_experts by score_function, groups, a bias of
  * the choice, moe_shared_expert_intermediate_size for each of num_shared_experts. */
 struct moe_spec bailing_moe(config *c, struct mlp_spec mlp);

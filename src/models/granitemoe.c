@@ -22,11 +22,13 @@ static int granitemoe_spec(struct spec *s, config *c, arena *a)
             },
         .expert = config_gated_mlp(c),
     };
-    struct attention_spec attention;
+    const char *type = config_string_or(c, "model_type", "");
+    bool swa = strcmp(type, "granitemoe_swa") == 0;
+    struct attention_spec attention, all;
 
-    if (strcmp(config_string_or(c, "model_type", ""), "granitemoeshared") == 0) {
+    if (strcmp(type, "granitemoeshared") == 0 || swa) {
         moe.shared = moe.expert;
-        moe.shared.intermediate_size = config_int_or(c, "shared_intermediate_size", 1024);
+        moe.shared.intermediate_size = config_int_or(c, "shared_intermediate_size", swa ? 0 : 1024);
     }
     if (config_common(s, c, true, a))
         return -1;
@@ -34,10 +36,13 @@ static int granitemoe_spec(struct spec *s, config *c, arena *a)
         return config_fail(c, "logits_scaling", "it is %g; it must be positive", logits);
     attention = config_attention(c, s, 10000, a);
     attention.scale = (float)config_float_or(c, "attention_multiplier", 1);
+    all = attention;
     s->embed_scale = (float)config_float_or(c, "embedding_multiplier", 1);
     s->logit_scale = (float)(1 / logits);
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
+        if (swa)
+            attention = granite_swa_attention(c, all, i);
         layer_add(&s->layers[i], branch_attention(norm, attention))->scale = residual;
         layer_add(&s->layers[i], branch_moe(norm, moe))->scale = residual;
     }
@@ -48,6 +53,7 @@ static const struct weight_rule granitemoe_weights[] = {
     {"model.embed_tokens", EMBED_TOKENS},
     {"model.layers.*.input_layernorm", PRE_NORM(0)},
     {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
+    {"model.layers.*.self_attn.sinks", SLOTS(0, ROLE_SINKS)},
     {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
     {"model.layers.*.block_sparse_moe.router.layer", ROUTER(1)},
     {"model.layers.*.block_sparse_moe.router", ROUTER(1)},
@@ -65,7 +71,7 @@ static const struct weight_rule granitemoe_weights[] = {
 
 const struct family family_granitemoe = {
     .name = "Granite, experts",
-    .model_types = {"granitemoe", "granitemoeshared"},
+    .model_types = {"granitemoe", "granitemoeshared", "granitemoe_swa"},
     .spec = granitemoe_spec,
     .weights = granitemoe_weights,
 };

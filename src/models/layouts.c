@@ -5,6 +5,7 @@ const struct weight_rule layout_llama[] = {
     {"model.embed_tokens", EMBED_TOKENS},
     {"model.layers.*.input_layernorm", PRE_NORM(0)},
     {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
+    {"model.layers.*.self_attn.sinks", SLOTS(0, ROLE_SINKS)},
     {"model.layers.*.self_attn.{q,k}_norm", ATTENTION_NORMS(0)},
     {"model.layers.*.self_attn.{query,key}_layernorm", ATTENTION_NORMS(0)},
     {"model.layers.*.post_norm1", POST_NORM(0)}, /* of those that have norms behind blocks too */

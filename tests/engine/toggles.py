@@ -369,6 +369,12 @@ CASES = [
     ("llama", {"model_type": "cwm", "architectures": ["CwmForCausalLM"], "num_hidden_layers": 5,
                "rope_scaling": {"type": "linear", "factor": 4.0}}),
     ("gpt_oss", {"rope_scaling": {"type": "linear", "factor": 4.0}, "sliding_window": GONE}),
+    ("granite", {"model_type": "granite_swa", "architectures": ["GraniteSWAForCausalLM"], "num_hidden_layers": 5,
+                 "sliding_window": 5}),
+    ("granite", {"model_type": "granite_swa", "architectures": ["GraniteSWAForCausalLM"], "sliding_window": 3,
+                 "layer_types": ["sliding_attention", "full_attention"], "layer_rope_theta": [100.0, 0]}),
+    ("granitemoe", {"model_type": "granitemoe_swa", "architectures": ["GraniteMoeSWAForCausalLM"],
+                    "sliding_window": 4, "shared_intermediate_size": 12, "layer_rope_theta": [0, 500.0]}),
 ]
 
 
