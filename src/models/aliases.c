@@ -22,8 +22,11 @@ static const struct {
     {"recurrent_gemma", "sliding_window", "attention_window_size"},
     {"deepseek_v2", "num_experts", "n_routed_experts"},
     {"deepseek_v3 deepseek_v32 dots1 glm4_moe glm4_moe_lite glm_moe_dsa longcat_flash "
-     "mimo_v2_flash nemotron_h solar_open glm4v_moe_text",
+     "mimo_v2_flash nemotron_h solar_open glm4v_moe_text sarvam_moe sarvam_mla",
      "num_local_experts", "n_routed_experts"},
+    {"sarvam_moe sarvam_mla", "num_experts", "n_routed_experts"},
+    {"sarvam_moe sarvam_mla", "num_shared_experts", "n_shared_experts"},
+    {"sarvam_moe", "use_qkv_bias", "attention_bias"},
     {"bailing_hybrid flex_olmo hunyuan_v1_moe jamba olmoe kimi_linear?", "num_local_experts",
      "num_experts"},
     {"gpt_oss mellum minimax minimax_m2 mixtral", "num_experts", "num_local_experts"},

@@ -169,7 +169,7 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_deepseek_v3 = {
     .name = "DeepSeek V2, V3 and V3.2, GLM 5, Kimi K2, GLM 4.7 Flash, Mistral 4",
-    .model_types = {"deepseek_v3", "deepseek_v2", "kimi_k2", "kimi_k25", "kimi_vl",
+    .model_types = {"deepseek_v3", "sarvam_mla", "deepseek_v2", "kimi_k2", "kimi_k25", "kimi_vl",
                     "joyai_llm_flash", "glm4_moe_lite", "mistral4", "deepseek_v32", "glm_moe_dsa"},
     .spec = deepseek_spec,
     .weights = layout_mla,

@@ -296,6 +296,13 @@ static const struct {
                      "\"num_experts\": 512, \"shared_expert_intermediate_size\": 512, "
                      "\"linear_conv_kernel_dim\": 4, \"num_key_value_heads\": 2}"},
       {"recurrent_gemma", "{\"partial_rotary_factor\": 0.5, \"attention_window_size\": 2048}"},
+      {"sarvam_mla", "{\"q_lora_rank\": null, \"n_shared_experts\": 1, \"n_routed_experts\": 128, "
+                     "\"num_experts_per_tok\": 8, \"first_k_dense_replace\": 1, "
+                     "\"routed_scaling_factor\": 2.5, \"moe_intermediate_size\": 2048}"},
+      {"sarvam_moe",
+       "{\"head_dim\": 64, \"rope_theta\": 8000000.0, \"use_qk_norm\": true, \"n_shared_experts\": "
+       "1, \"n_routed_experts\": 128, \"num_experts_per_tok\": 6, \"first_k_dense_replace\": 1, "
+       "\"routed_scaling_factor\": 2.5, \"moe_intermediate_size\": 1024}"},
       {"seed_oss", "{\"head_dim\": 128, \"attention_bias\": true}"},
       {"smollm3", "{\"rope_theta\": 2000000.0}"},
       {"solar_open", "{\"n_shared_experts\": 1, \"head_dim\": 128, \"moe_intermediate_size\": "
@@ -337,7 +344,8 @@ double model_norm_eps(const char *model_type)
                "ministral "
                "mistral nanochat olmo_hybrid qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next "
                "qwen3_5_text qwen3_5_moe_text qwen3_vl_text qwen3_vl_moe_text recurrent_gemma "
-               "seed_oss smollm3 vaultgemma youtu qwen2_5_omni_text qwen3_omni_moe_text"},
+               "seed_oss smollm3 vaultgemma youtu sarvam_moe sarvam_mla qwen2_5_omni_text "
+               "qwen3_omni_moe_text"},
         {0.00000015625, "glm glm4"},
         {1e-8, "helium"},
     };

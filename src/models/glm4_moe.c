@@ -57,7 +57,7 @@ static int glm4_moe_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_glm4_moe = {
     .name = "GLM 4.5, dots.llm1, Solar Open",
-    .model_types = {"glm4_moe", "dots1", "solar_open", "glm4v_moe", "glm4v_moe_text"},
+    .model_types = {"glm4_moe", "dots1", "solar_open", "glm4v_moe", "glm4v_moe_text", "sarvam_moe"},
     .spec = glm4_moe_spec,
     .weights = layout_moe,
 };

@@ -31,6 +31,11 @@ const struct weight_rule layout_moe[] = {
     {"model.layers.*.mlp.experts.e_score_correction_bias", ROUTER_BIAS(1)},
     {"model.layers.*.mlp.moe_statics.e_score_correction_bias", ROUTER_BIAS(1)},
     {"model.layers.*.mlp.expert_bias", ROUTER_BIAS(1)},
+    {"model.layers.*.mlp.gate.expert_bias", ROUTER_BIAS(1)}, /* Sarvam, as published */
+    {"model.word_embeddings", EMBED_TOKENS},
+    {"model.layers.*.attention.query_key_value", ATTENTION_QKV(0)},
+    {"model.layers.*.attention.dense", SLOTS(0, ROLE_O_PROJ)},
+    {"model.layers.*.attention.{query,key}_layernorm", ATTENTION_NORMS(0)},
     {"model.layers.*.block_sparse_moe.e_score_correction_bias", ROUTER_BIAS(1)},
     {"model.layers.*.mlp.gate", ROUTER(1)},
     {"model.layers.*.mlp.gate.proj", ROUTER(1)},

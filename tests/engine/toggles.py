@@ -375,6 +375,9 @@ CASES = [
                  "layer_types": ["sliding_attention", "full_attention"], "layer_rope_theta": [100.0, 0]}),
     ("granitemoe", {"model_type": "granitemoe_swa", "architectures": ["GraniteMoeSWAForCausalLM"],
                     "sliding_window": 4, "shared_intermediate_size": 12, "layer_rope_theta": [0, 500.0]}),
+    ("glm4_moe", {"model_type": "sarvam_moe", "rope_parameters": GONE, "use_qk_norm": GONE,
+                  "routed_scaling_factor": GONE, "n_routed_experts": GONE, "num_experts": 4}),
+    ("deepseek_v3", {"model_type": "sarvam_mla", "q_lora_rank": GONE, "routed_scaling_factor": GONE}),
 ]
 
 
