@@ -12,6 +12,8 @@ static const struct {
     {"codegen gpt2 gpt_bigcode gptj", "max_position_embeddings", "n_positions"},
     {"bloom codegen gpt2 gpt_bigcode gptj", "num_attention_heads", "n_head"},
     {"bloom codegen gpt2 gpt_bigcode gptj", "num_hidden_layers", "n_layer"},
+    {"gpt_neo", "num_attention_heads", "num_heads"},
+    {"gpt_neo", "num_hidden_layers", "num_layers"},
     {"dbrx mpt", "hidden_size", "d_model"},
     {"dbrx mpt", "num_attention_heads", "n_heads"},
     {"dbrx mpt", "num_hidden_layers", "n_layers"},

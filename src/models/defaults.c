@@ -209,6 +209,7 @@ static const struct {
       {"glm4v_moe_text", "{\"rope_theta\": 10000.0, \"partial_rotary_factor\": 0.5, "
                          "\"attention_bias\": true, \"n_shared_experts\": 1}"},
       {"gpt_bigcode", "{\"activation_function\": \"gelu_pytorch_tanh\", \"n_positions\": 1024}"},
+      {"gpt_neo", "{\"max_position_embeddings\": 2048}"},
       {"gpt_neox", "{\"partial_rotary_factor\": 0.25, \"hidden_act\": \"gelu\"}"},
       {"gpt_oss", "{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 32.0, "
                   "\"beta_fast\": 32.0, \"beta_slow\": 1.0, \"truncate\": false, "

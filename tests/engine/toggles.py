@@ -127,6 +127,12 @@ CONFIGS = {
         "sliding_window": 7, "vocab_size": 80, "tie_word_embeddings": False}, "vision_config": {"hidden_size":
         16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
         "patch_size": 14}},
+    "gpt_neo":
+        {"architectures": ["GPTNeoForCausalLM"], "activation_function": "gelu_new", "attention_layers": ["global",
+        "local", "local"], "attention_types": [[["global"], 1], [["local"], 2]], "bos_token_id": 0, "eos_token_id": 0,
+        "hidden_size": 36, "intermediate_size": None, "layer_norm_epsilon": 1e-05, "max_position_embeddings": 64,
+        "model_type": "gpt_neo", "num_heads": 3, "num_layers": 3, "transformers_version": "5.24.0", "vocab_size": 48,
+        "window_size": 5},
     "laguna":
         {"pad_token_id": 2, "architectures": ["LagunaForCausalLM"], "attention_bias": False, "gating": True,
         "head_dim": 16, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "layer_types":
@@ -378,6 +384,7 @@ CASES = [
     ("glm4_moe", {"model_type": "sarvam_moe", "rope_parameters": GONE, "use_qk_norm": GONE,
                   "routed_scaling_factor": GONE, "n_routed_experts": GONE, "num_experts": 4}),
     ("deepseek_v3", {"model_type": "sarvam_mla", "q_lora_rank": GONE, "routed_scaling_factor": GONE}),
+    ("gpt_neo", {}),
 ]
 
 
