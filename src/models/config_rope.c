@@ -188,25 +188,27 @@ static bool is_partial(config *scaling)
 
 /* The first part of a head turns. An odd number of it becomes even: one more, whose speeds are
  * those of the odd number, theta^(-2i / dims), in transformers, an error in mlx-lm. Proportional
- * speeds are of the whole head; there transformers leaves one number out, mlx-lm adds one. */
-static void turn_part(struct rope_spec *r, config *c, double part, bool proportional)
+ * speeds are of the whole head; there transformers leaves one number out, mlx-lm adds one. Whether
+ * it was odd. */
+static bool turn_part(struct rope_spec *r, config *c, double part, bool proportional)
 {
     bool later = config_by_transformers(c);
 
     if (!(part > 0 && part <= 1)) {
         config_fail(c, "partial_rotary_factor", "it is %g; it must be above 0, and 1 at most",
                     part);
-        return;
+        return false;
     }
     r->dims = (int)(r->head_dim * part);
     if (r->dims % 2 == 0 || r->dims == r->head_dim)
-        return;
+        return false;
     if (proportional) {
         r->dims += later ? -1 : 1;
     } else if (later) {
         r->theta = pow(r->theta, (r->dims + 1.0) / r->dims);
         r->dims++;
     }
+    return true;
 }
 
 static struct rope_spec read_rope(config *c, config *scaling, int head_dim, double theta,
@@ -214,6 +216,7 @@ static struct rope_spec read_rope(config *c, config *scaling, int head_dim, doub
 {
     struct rope_spec r = rope_plain(head_dim, theta);
     double part = 1;
+    bool odd;
 
     if (config_kind(c, "rope_theta") != CONFIG_ARRAY) /* else theta is that of the layer */
         r.theta = config_float_or(c, "rope_theta", theta);
@@ -224,10 +227,10 @@ static struct rope_spec read_rope(config *c, config *scaling, int head_dim, doub
         part = config_float_or(c, "partial_rotary_factor", 1);
         part = scaling ? config_float_or(scaling, "partial_rotary_factor", part) : part;
     }
-    turn_part(&r, c, part, is_partial(scaling));
+    odd = turn_part(&r, c, part, is_partial(scaling));
     if (scaling)
         read_scaling(&r, c, scaling, a);
-    if ((int)(head_dim * part) % 2 && (r.kind == ROPE_YARN || r.kind == ROPE_DYNAMIC))
+    if (odd && (r.kind == ROPE_YARN || r.kind == ROPE_DYNAMIC))
         config_fail(c, "partial_rotary_factor", "it is %g: of %d numbers no even part turns", part,
                     head_dim);
     return r;
