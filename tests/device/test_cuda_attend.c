@@ -7,20 +7,21 @@ static int pick(const int *from, size_t n)
     return from[random_below(n)];
 }
 
-/* Caches of halves or codes, heads of most sizes, of latents where rows are few. */
-static struct kv_layer random_layer(bool few)
+/* Caches of halves or codes, heads of most sizes, of latents where rows are few. n_heads: of keys;
+ * 0: few, by chance. */
+static struct kv_layer random_layer(bool few, int n_heads)
 {
     static const int dims[] = {8, 16, 40, 64, 64, 72, 80, 96, 128, 128, 128, 192, 256};
     static const int heads[] = {1, 2, 3}, tokens[] = {16, 32, 64}, groups[] = {32, 64};
     struct kv_layer kv = {
         .type = random_below(2) ? DTYPE_BF16 : DTYPE_F16,
-        .n_kv_heads = pick(heads, COUNT(heads)),
+        .n_kv_heads = n_heads ? n_heads : pick(heads, COUNT(heads)),
         .k_dim = pick(dims, COUNT(dims)),
         .block_tokens = pick(tokens, COUNT(tokens)),
     };
 
     kv.v_dim = random_below(4) ? kv.k_dim : pick(dims, COUNT(dims));
-    if (few && random_below(4) == 0) {
+    if (few && !n_heads && random_below(4) == 0) {
         kv.n_kv_heads = 1;
         kv.k_dim = random_below(2) ? 576 : 264 + 8 * (int)random_below(39);
         kv.v_dim = random_below(2) ? 512 : 8 + 8 * (int)random_below(64);
@@ -66,9 +67,9 @@ static struct attend_params random_params(const struct kv_layer *kv)
 /* Queries are rounded to the cache's type where there are many, which moves a score by no more than
  * the type's epsilon of scale |q| |k|, here some 2 at most; weights are, of numbers below 1. What
  * is made of codes is rounded to the type twice, of numbers up to 2. */
-static void check(struct pair *p, const int rows[N], const int past[N])
+static void check(struct pair *p, const int rows[N], const int past[N], int n_heads)
 {
-    struct kv_layer kv = random_layer(sum(rows) < 100);
+    struct kv_layer kv = random_layer(sum(rows) < 100, n_heads);
     struct attend_params params = random_params(&kv);
     struct cache_call c[PAIR_DEVICES];
     tensor q[PAIR_DEVICES], y[PAIR_DEVICES], logs[PAIR_DEVICES];
@@ -123,14 +124,38 @@ static void test_attend(void **state)
         rows[0]++;
         if (most == 2)
             past[0] += (int)random_below(650); /* of keys for more blocks than a cluster has */
-        check(&p, rows, past);
+        check(&p, rows, past, 0);
+    }
+    pair_close(&p);
+}
+
+/* Of so many heads of keys that tiles of halves come by way of rings; sequences end in other tiles.
+ */
+static void test_many_heads(void **state)
+{
+    const int n_tries = TEST_IS_SLOW ? 4 : 24;
+    struct pair p;
+
+    (void)state;
+    pair_open(&p);
+    p.dev[PAIR_GPU]->ops->set_exact(p.dev[PAIR_GPU], false);
+    for (int i = 0; i < n_tries; i++) {
+        int rows[N], past[N];
+
+        for (int j = 0; j < N; j++) {
+            rows[j] = 1 + (i % 8 == 7 ? (int)random_below(3) : 0);
+            past[j] = 1 + (int)random_below(i % 2 ? 300 : 30);
+        }
+        past[i % N] += 130 + (int)random_below(400);
+        check(&p, rows, past, 34 + (int)random_below(60));
     }
     pair_close(&p);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_attend)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_attend),
+                                       cmocka_unit_test(test_many_heads)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@
  * f32; each query is first divided by a power of two, so that none is out of f16's range.
  */
 #include "device/cuda/attend_join.cuh"
+#include "device/cuda/attend_ring.cuh"
 
 /* --- Queries in shared memory --- */
 
@@ -355,6 +356,59 @@ static __device__ __forceinline__ void visit(const attend_args &a, const struct 
     }
 }
 
+/* The same of tiles that come by way of a ring. early: those of keys before the batch's own may be
+ * asked for before anything is waited for. */
+template <typename T, int DIM, int NQ>
+static __device__ __forceinline__ void
+visit_ring(const attend_args &a, const struct cuda_pool &pool, const struct work &w,
+           const struct tiles &t, int first, int end, const struct rooms<T> &room, bool early,
+           struct found<DIM, NQ> &f)
+{
+#if __CUDA_ARCH__ >= 900
+    const struct ring<DIM> r(threadIdx.x / 32);
+    int i = first + threadIdx.x / 32;
+    struct tile_place asked = {}, next = {}; /* of the tile whose keys alone are on their way, and
+                                                of the one behind it */
+    float factors[NQ][2];
+
+    r.open();
+    for (int n = 0; n < RING_KEYS && i + n * WARPS < end; n++) {
+        asked = place_of(a, pool, w, t, i + n * WARPS);
+        if (!early || asked.key + TILE > w.position)
+            cuda_wait();
+        r.ask_keys(pool.keys, asked.block, asked.row, n);
+        if (n == 0)
+            r.ask_values(pool.values, asked.block, asked.row);
+    }
+    if (i + RING_KEYS * WARPS < end)
+        next = place_of(a, pool, w, t, i + RING_KEYS * WARPS);
+    cuda_wait();
+    put_queries<T, 0, DIM, NQ>(a, w, room.high, room.low, room.factors);
+    take_factors(factors, room.factors);
+    for (int n = 0; i < end; i += WARPS, n++) {
+        int key = tile_number(t, i) * TILE;
+        raw_keys<0, DIM> k = {};
+        raw_values<0, DIM> v = {};
+        float s[NQ][4];
+
+        r.keys(k, pool.keys, n);
+        multiply_keys<T>(s, k, room.high, room.low);
+        __syncwarp();
+        if (i + RING_KEYS * WARPS < end)
+            r.ask_keys(pool.keys, next.block, next.row, n + RING_KEYS);
+        weigh(s, f, a, w, factors, key);
+        r.values(v, pool.values, w, key, n);
+        add_values<T>(f, s, v);
+        __syncwarp();
+        if (i + WARPS < end)
+            r.ask_values(pool.values, asked.block, asked.row);
+        asked = next;
+        if (i + (RING_KEYS + 1) * WARPS < end)
+            next = place_of(a, pool, w, t, i + (RING_KEYS + 1) * WARPS);
+    }
+#endif
+}
+
 /* --- The kernel --- */
 
 static __device__ __forceinline__ struct work work_of(const attend_args &a, const kv_sequence &s,
@@ -408,16 +462,20 @@ static __device__ __forceinline__ int tiles_before(const struct tiles &t, int sp
 }
 
 /* Of the tiles in the pool of earlier tokens, or of the others; what both find is put together by
- * the block that ends last of all. */
-template <typename T, int BITS, int DIM, int NQ>
-static __global__ void __launch_bounds__(THREADS)
+ * the block that ends last of all. early: keys before the batch's own are there before what was
+ * launched before has ended. */
+template <typename T, int BITS, int DIM, int NQ, bool RING>
+static __global__ void __launch_bounds__(THREADS, RING ? RING_BLOCKS : 0)
     decode_kernel(const __grid_constant__ attend_args a,
-                  const __grid_constant__ struct cuda_pool pool, bool of_earlier)
+                  const __grid_constant__ struct cuda_pool pool, bool of_earlier, bool early)
 {
     const int query_numbers = 8 * NQ * query_row<BITS, DIM>::size;
     __shared__ __align__(16) char queries[2 * query_numbers * sizeof(T)];
     __shared__ float factors[8 * NQ];
-    __shared__ struct shared_room<DIM, NQ> room;
+    extern __shared__ __align__(128) char ring_memory[];
+    __shared__ struct shared_room<DIM, NQ> own_room;
+    struct shared_room<DIM, NQ> &room =
+        RING ? *(struct shared_room<DIM, NQ> *)ring_memory : own_room;
     struct rooms<T> rooms = {
         (T *)queries, (T *)queries + query_numbers, factors
     };
@@ -431,10 +489,10 @@ static __global__ void __launch_bounds__(THREADS)
     const struct work w = work_of(a, a.batch.sequences[sequence], first_query, 8 * NQ);
     const struct tiles t = tiles_of(w);
     int n_early = a.kv.split > 0 ? tiles_before(t, a.kv.split) : 0;
-    struct share early = share_of(0, n_early, a.max_splits);
+    struct share before = share_of(0, n_early, a.max_splits);
     struct share late = share_of(n_early, t.n, a.max_splits);
-    const struct share &mine = of_earlier ? early : late;
-    int split = blockIdx.z, n_splits = early.n_splits + late.n_splits;
+    const struct share &mine = of_earlier ? before : late;
+    int split = blockIdx.z, n_splits = before.n_splits + late.n_splits;
 
     if (split >= mine.n_splits) {
         cuda_wait();
@@ -442,7 +500,13 @@ static __global__ void __launch_bounds__(THREADS)
     }
     int first = mine.begin + split * mine.per_split, end = min(mine.end, first + mine.per_split);
     begin(f);
-    visit<T, BITS>(a, pool, w, t, first, end, rooms, f);
+    if constexpr (RING) {
+        static_assert(ring<DIM>::shared >= (int)sizeof room, "room for what warps have found");
+        visit_ring<T>(a, pool, w, t, first, end, rooms, early, f);
+        __syncthreads(); /* room is where tiles were */
+    } else {
+        visit<T, BITS>(a, pool, w, t, first, end, rooms, f);
+    }
     gather(room, f, r);
     if (n_splits == 1) {
         put(a, w, r);
@@ -457,7 +521,7 @@ static __global__ void __launch_bounds__(THREADS)
     const size_t size = layout<DIM, NQ>::partial;
     size_t which = (size_t)blockIdx.x * gridDim.y + blockIdx.y;
     float *partials = a.partials + which * a.max_splits * (a.kv.split > 0 ? 2 : 1) * size;
-    hand_in(w, r, partials + (split + (of_earlier ? 0 : early.n_splits)) * size);
+    hand_in(w, r, partials + (split + (of_earlier ? 0 : before.n_splits)) * size);
     if (!is_last(a.tickets + which, n_splits))
         return;
     combine(room, w, partials, n_splits, r);
@@ -484,6 +548,15 @@ static bool pool_fits(const struct cuda_pool *pool, int most)
            part_fits(pool, &pool->keys, most) && part_fits(pool, &pool->values, most);
 }
 
+/* By way of rings: where items, of a sequence and a kv head, are many, so that memory is what they
+ * wait for. */
+template <int BITS, int DIM, int NQ>
+static bool takes_ring(const struct cuda_device *c, const struct attend_args *a, int64_t n_items)
+{
+    return BITS == 0 && DIM == 128 && NQ == 1 && wgmma_built_for(c->arch) && a->kv.split == 0 &&
+           n_items * a->kv.n_kv_heads >= RING_ITEMS;
+}
+
 template <typename T, int BITS, int DIM, int NQ>
 static void launch_kernel(struct cuda_device *c, const struct attend_args *a, int n_items,
                           const struct cuda_pool &pool)
@@ -492,7 +565,34 @@ static void launch_kernel(struct cuda_device *c, const struct attend_args *a, in
                                true};
 
     shape.cluster = a->cluster;
-    cuda_launch(c, decode_kernel<T, BITS, DIM, NQ>, shape, *a, pool, &pool != &a->kv.now);
+    if constexpr (BITS == 0 && DIM == 128 && NQ == 1)
+        if (takes_ring<BITS, DIM, NQ>(c, a, n_items)) {
+            shape.shared = ring<DIM>::shared;
+            cuda_settle(c); /* what waits may store */
+            bool early = !c->stored || c->stored == a->batch.sequences;
+            cuda_launch(c, decode_kernel<T, BITS, DIM, NQ, true>, shape, *a, pool, false, early);
+            return;
+        }
+    cuda_launch(c, decode_kernel<T, BITS, DIM, NQ, false>, shape, *a, pool, &pool != &a->kv.now,
+                false);
+}
+
+/* Into how many parts to split n items, so that blocks, of which so many have room at a time, end
+ * soonest: what a block begins and ends with takes it as long as a tenth of an item. */
+static int64_t ring_splits(int64_t room, int64_t n)
+{
+    float least = 0;
+    int64_t best = 1;
+
+    for (int64_t splits = 1; splits <= MAX_SPLITS; splits++) {
+        float time = (float)((n * splits + room - 1) / room) * (1.0f / (float)splits + 0.1f);
+
+        if (splits == 1 || time < least) {
+            least = time;
+            best = splits;
+        }
+    }
+    return best;
 }
 
 /* One wave of blocks where there are few items, else several, so that the last is short; but few
@@ -505,6 +605,8 @@ static void launch(struct cuda_device *c, struct attend_args *a, int n_items, in
     int64_t splits = 2 * n <= room ? room / n : (3 * room + n - 1) / n;
     int pools = a->kv.split > 0 ? 2 : 1;
 
+    if (takes_ring<BITS, DIM, NQ>(c, a, n_items))
+        splits = ring_splits((int64_t)c->n_processors * RING_BLOCKS, n);
     a->max_splits = splits > MAX_SPLITS ? MAX_SPLITS : (int)splits;
     if (n > CUDA_TICKETS)
         a->max_splits = 1;

@@ -91,10 +91,20 @@ static __global__ void __launch_bounds__(THREADS)
     float4 kept[KEPT];
     float sum = 0;
 
-    cuda_begin();
+    float4 by[KEPT];
+    int n = x.cols / 4;
+
+    cuda_let_go();
+    /* Weights were there before. */
+#pragma unroll
+    for (int j = 0; j < KEPT; j++) {
+        int i = threadIdx.x + j * THREADS;
+
+        by[j] = w && i < n ? __ldg((const float4 *)w + i) : make_float4(1, 1, 1, 1);
+    }
+    cuda_wait();
     float4 *at = (float4 *)row_at(x, blockIdx.x), *to = (float4 *)row_at(y, blockIdx.x);
     const float4 *more = a.data ? (const float4 *)row_at(a, blockIdx.x) : NULL;
-    int n = x.cols / 4;
 
 #pragma unroll
     for (int j = 0; j < KEPT; j++) {
@@ -121,9 +131,9 @@ static __global__ void __launch_bounds__(THREADS)
 
         if (i >= n)
             break;
-        float4 by = w ? ((const float4 *)w)[i] : make_float4(1, 1, 1, 1), v = kept[j];
-        v = make_float4(v.x * factor * by.x, v.y * factor * by.y, v.z * factor * by.z,
-                        v.w * factor * by.w);
+        float4 v = kept[j];
+        v = make_float4(v.x * factor * by[j].x, v.y * factor * by[j].y, v.z * factor * by[j].z,
+                        v.w * factor * by[j].w);
         to[i] = v;
         *(uint2 *)(halves.data + blockIdx.x * halves.stride + 4 * i) =
             make_uint2(mma_pack<__nv_bfloat16>(v.x, v.y), mma_pack<__nv_bfloat16>(v.z, v.w));

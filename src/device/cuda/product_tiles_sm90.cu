@@ -201,14 +201,52 @@ static __device__ __forceinline__ void put(float *to, const float (&v)[4], int n
             to[i] = v[i];
 }
 
-static __device__ __forceinline__ void add_to(float *to, const float (&v)[4], float scale, int n,
-                                              bool wide)
-{
-    float sum[4];
+/* What sums are added to, of which a thread reads the first few while the product is under way. */
+enum { EARLY = 2 };
 
+struct addends {
+    float4 v[EARLY];
+};
+
+static __device__ __forceinline__ float4 addend(const float *at, int n, bool wide)
+{
+    if (wide && n >= 4)
+        return *(const float4 *)at;
+    return make_float4(n > 0 ? at[0] : 0, n > 1 ? at[1] : 0, n > 2 ? at[2] : 0, n > 3 ? at[3] : 0);
+}
+
+/* Number i of the block's fours of sums: its row, and its first output. */
+static __device__ __forceinline__ int row_of(const struct tiles &p, int i)
+{
+    int shift = p.kind == CUDA_TAIL_GLU ? 5 : 6;
+
+    static_assert(OUTPUTS / 4 == 64, "as many fours as the shift says");
+    return blockIdx.z + gridDim.z * (i >> shift);
+}
+
+static __device__ __forceinline__ int output_of(const struct tiles &p, int i)
+{
+    return i % (p.kind == CUDA_TAIL_GLU ? OUTPUTS / 8 : OUTPUTS / 4) * 4;
+}
+
+[[maybe_unused]] static __device__ __forceinline__ void
+ask_addends(struct addends &a, const struct tiles &p, const struct tile &tile)
+{
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        sum[i] = i < n ? to[i] + scale * v[i] : 0;
+    for (int j = 0; j < EARLY; j++) {
+        int i = threadIdx.x + j * THREADS, row = row_of(p, i), o = tile.first + output_of(p, i);
+
+        a.v[j] = {};
+        if (p.kind == CUDA_TAIL_ADD && row < p.n_rows)
+            a.v[j] = addend(row_at(p.to, row) + o, p.parts[tile.part].n_out - o, p.wide);
+    }
+}
+
+static __device__ __forceinline__ void add_to(float *to, const float4 &a, const float (&v)[4],
+                                              float scale, int n, bool wide)
+{
+    float sum[4] = {a.x + scale * v[0], a.y + scale * v[1], a.z + scale * v[2], a.w + scale * v[3]};
+
     put(to, sum, n, wide);
 }
 
@@ -262,14 +300,16 @@ static __device__ __forceinline__ void finish_pair(const struct tiles &p, int ro
 }
 
 /* This block's share of the rows. */
-[[maybe_unused]] static __device__ __forceinline__ void
-finish(const struct tiles &p, const struct tile &tile, const float *sums)
+[[maybe_unused]] static __device__ __forceinline__ void finish(const struct tiles &p,
+                                                               const struct tile &tile,
+                                                               const float *sums,
+                                                               const struct addends &addends)
 {
     bool paired = p.kind == CUDA_TAIL_GLU;
-    int fours = paired ? OUTPUTS / 8 : OUTPUTS / 4, n_splits = gridDim.z;
+    int n_splits = gridDim.z, turn = 0;
 
-    for (int i = threadIdx.x;; i += THREADS) {
-        int row = blockIdx.z + n_splits * (i / fours), q = i % fours * 4, o = tile.first + q;
+    for (int i = threadIdx.x;; i += THREADS, turn++) {
+        int row = row_of(p, i), q = output_of(p, i), o = tile.first + q;
         const struct part &part = p.parts[tile.part];
         float v[4];
 
@@ -288,8 +328,12 @@ finish(const struct tiles &p, const struct tile &tile, const float *sums)
             continue;
         add_bias(v, part, o);
         put(row_at(part.y, row) + o, v, n, part.wide);
-        if (p.kind == CUDA_TAIL_ADD)
-            add_to(row_at(p.to, row) + o, v, p.scale, n, p.wide);
+        if (p.kind == CUDA_TAIL_ADD) {
+            float *to = row_at(p.to, row) + o;
+            float4 a = turn == 0 ? addends.v[0] : turn == 1 ? addends.v[1] : addend(to, n, p.wide);
+
+            add_to(to, a, v, p.scale, n, p.wide);
+        }
     }
 }
 
@@ -317,16 +361,18 @@ static __global__ void __launch_bounds__(THREADS, 1)
         barrier_show();
     }
     __syncthreads();
-    if (threadIdx.x < MULTIPLYING)
-        multiply<N>(tile, room, sums);
-    else if (threadIdx.x == MULTIPLYING)
+    struct addends addends;
+    if (threadIdx.x == MULTIPLYING)
         bring_all<N>(p, tile, room);
     __syncwarp();
     cuda_wait();
+    ask_addends(addends, p, tile);
+    if (threadIdx.x < MULTIPLYING)
+        multiply<N>(tile, room, sums);
     __syncthreads();
     if (gridDim.z > 1)
         meet_cluster();
-    finish(p, tile, sums);
+    finish(p, tile, sums, addends);
     if (gridDim.z > 1)
         meet_cluster(); /* others may read this block's sums */
 #endif
