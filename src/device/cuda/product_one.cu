@@ -144,8 +144,7 @@ static __device__ __forceinline__ void put_norm(const struct one &s, float4 v, i
 /* --- The kernel --- */
 
 template <int C, bool PAIRED, bool HALF>
-static __global__ void __launch_bounds__(32 * ONE_WARPS, 1)
-    one_kernel(const __grid_constant__ struct one s)
+static __device__ __forceinline__ void multiply_row(const struct one &s)
 {
     typedef one_of<C> O;
     extern __shared__ __align__(16) uint8_t shared[];
@@ -294,6 +293,21 @@ static __global__ void __launch_bounds__(32 * ONE_WARPS, 1)
         put_norm(s, numbers, share, factor);
 }
 
+template <int C, bool PAIRED, bool HALF>
+static __global__ void __launch_bounds__(32 * ONE_WARPS, 1)
+    one_kernel(const __grid_constant__ struct one s)
+{
+    multiply_row<C, PAIRED, HALF>(s);
+}
+
+/* So few registers that a block of a router's product, which comes next, has room beside it: its
+ * weights are there when this ends. */
+template <int C, bool HALF>
+static __global__ void __maxnreg__(104) one_beside_kernel(const __grid_constant__ struct one s)
+{
+    multiply_row<C, false, HALF>(s);
+}
+
 /* --- Which it suits --- */
 
 /* False where there is too little memory. */
@@ -319,6 +333,14 @@ static bool launch_kind(struct cuda_device *c, struct one &s, int n_warps, bool 
     shape.shared = (unsigned)size;
     shape.early = true;
     cuda_settle(c);
+    if constexpr (C == INT4 && !PAIRED) {
+        /* Where there are routers, one comes behind what is added to x. */
+        if (s.adds && n_warps == ONE_WARPS && c->normed_at) {
+            cuda_launch(c, half ? one_beside_kernel<C, true> : one_beside_kernel<C, false>, shape,
+                        s);
+            return true;
+        }
+    }
     if (is_int(C) && half)
         cuda_launch(c, one_kernel<C, PAIRED, is_int(C)>, shape, s);
     else

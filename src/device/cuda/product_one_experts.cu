@@ -3,8 +3,8 @@
  *
  * Which experts these are is known late: what is on the way from there to the last sum is all that
  * takes time. So x is ready before, if it is the norm that the launch ahead writes down: of numbers
- * that are there since that launch let go, not when it has ended. Every warp finds the experts by
- * itself, no more of them than it needs to ask for its next weights; one block writes them down.
+ * that are there since that launch let go, not when it has ended. Every block finds the experts by
+ * itself, each thread how many come before one of them; the last block writes them down.
  *
  * A chunk is a span of 256 numbers of 16 outputs of one expert. Of gate and up a group of warps
  * shares a tile, a span each; where answers are put together a block has a tile of all experts.
@@ -19,9 +19,8 @@ enum {
     GROUPED_WARPS = 16,
     TOGETHER_WARPS = 24,
     MOST_CHOSEN = WARP, /* experts: a lane knows each */
-    KEYS = (int)ROUTED_EXPERTS / WARP,
-    SUMMING = 8, /* lanes for an output of several experts */
-    SQUARES = 16 /* places for sums of warps */
+    SUMMING = 8,        /* lanes for an output of several experts */
+    SQUARES = 16        /* places for sums of warps */
 };
 
 /* Of gate and up with their activation; of answers that are put together. */
@@ -61,57 +60,60 @@ struct one_experts {
 
 /* --- The choice --- */
 
-struct finding {
-    unsigned keys[KEYS];
-    int id, n; /* lane j has that of choice j, of n so far */
-};
-
-static __device__ __forceinline__ void look_at_keys(struct finding *f, const struct one_experts &s)
+/* How many of the keys [first, first + WARP) come before the lane's own, of expert e: the greater
+ * ones, and on ties the first. */
+static __device__ __forceinline__ int count_before(const unsigned *keys, int first, unsigned own,
+                                                   int e)
 {
-    int lane = threadIdx.x % WARP;
+    int n = 0;
 
+    if (first == e / WARP * WARP) {
 #pragma unroll
-    for (int v = 0; v < KEYS; v++) {
-        int i = lane + v * WARP;
+        for (int j = 0; j < WARP; j += 4) {
+            const uint4 k = *(const uint4 *)(keys + first + j);
 
-        f->keys[v] = i < s.router.n_experts ? key_of(or_least(__ldcg(s.logits + i))) : 0;
+            n += k.x > own - (j < e % WARP);
+            n += k.y > own - (j + 1 < e % WARP);
+            n += k.z > own - (j + 2 < e % WARP);
+            n += k.w > own - (j + 3 < e % WARP);
+        }
+        return n;
     }
+    own -= first < e;
+#pragma unroll
+    for (int j = 0; j < WARP; j += 4) {
+        const uint4 k = *(const uint4 *)(keys + first + j);
+
+        n += (k.x > own) + (k.y > own) + (k.z > own) + (k.w > own);
+    }
+    return n;
 }
 
-/* The greatest that is left, the first on ties. */
-static __device__ __forceinline__ void find_next(struct finding *f)
+/* The experts in order, by all threads; keys: room for ROUTED_EXPERTS. */
+static __device__ __forceinline__ void choose(int *ids, unsigned *keys, const struct one_experts &s)
 {
-    int lane = threadIdx.x % WARP;
-    unsigned own = 0, at = ~0u;
+    int e = threadIdx.x, n = s.router.n_experts, n_before = 0;
+    int n_padded = (n + WARP - 1) / WARP * WARP;
+    unsigned own = e < n ? key_of(or_least(__ldcg(s.logits + e))) : 0;
 
-#pragma unroll
-    for (int v = 0; v < KEYS; v++)
-        own = max(own, f->keys[v]);
-    unsigned best = __reduce_max_sync(~0u, own);
-#pragma unroll
-    for (int v = KEYS - 1; v >= 0; v--)
-        at = f->keys[v] == best ? lane + v * WARP : at;
-    at = __reduce_min_sync(~0u, at);
-#pragma unroll
-    for (int v = 0; v < KEYS; v++)
-        f->keys[v] = at == lane + v * WARP ? 0 : f->keys[v];
-    f->id = lane == f->n ? (int)at : f->id;
-    f->n++;
-}
-
-static __device__ __forceinline__ void find_all(struct finding *f, const struct one_experts &s)
-{
+    if (e < n_padded)
+        keys[e] = own;
+    __syncthreads();
+    if (e < n_padded) {
 #pragma unroll 1
-    while (f->n < s.n_chosen)
-        find_next(f);
+        for (int first = 0; first < n_padded; first += WARP)
+            n_before += count_before(keys, first, own, e);
+        if (own && n_before < s.n_chosen)
+            ids[n_before] = e;
+    }
+    __syncthreads();
 }
 
 /* By one warp, with room for what its answers are multiplied by. */
-static __device__ __forceinline__ void put_choice(float *room, const struct finding &f,
-                                                  const struct one_experts &s)
+static __device__ __forceinline__ void put_choice(float *room, int id, const struct one_experts &s)
 {
     int lane = threadIdx.x % WARP, n = s.router.n_experts;
-    float x = __ldcg(s.logits + f.id);
+    float x = __ldcg(s.logits + id);
 
     if (s.router.score == ROUTER_SOFTMAX_ALL) {
         float most = __shfl_sync(~0u, x, 0), sum = 0; /* the first choice is the greatest */
@@ -123,7 +125,7 @@ static __device__ __forceinline__ void put_choice(float *room, const struct find
     }
     if (lane < s.n_chosen) {
         room[lane] = x;
-        s.found[lane] = f.id;
+        s.found[lane] = id;
     }
     __syncwarp();
     finish_weights(s.found_weights, room, s.router);
@@ -141,7 +143,7 @@ struct experts_place {
 };
 
 template <int C, int MODE>
-static __device__ __forceinline__ void find_weights(struct experts_place *p, struct finding *f,
+static __device__ __forceinline__ void find_weights(struct experts_place *p, int ids,
                                                     const struct one_experts &s)
 {
     uint32_t local = (uint32_t)p->local, chunk = (uint32_t)p->chunk;
@@ -150,12 +152,8 @@ static __device__ __forceinline__ void find_weights(struct experts_place *p, str
         p->row = p->chunk / s.n_spans;
         chunk -= (uint32_t)(p->row * s.n_spans);
     }
-    if (MODE == GATED && s.logits)
-#pragma unroll 1
-        while (f->n <= p->row)
-            find_next(f);
+    uint32_t id = (uint32_t)__shfl_sync(~0u, ids, p->row);
 
-    uint32_t id = (uint32_t)__shfl_sync(~0u, f->id, p->row);
     p->data = s.parts[0].data + (uint64_t)id * s.step +
               (p->in_tile + local * s.tile_bytes + chunk * one_of<C>::BLOCKS * 64);
     p->scales = s.parts[0].scales + (uint64_t)id * s.scale_step +
@@ -164,40 +162,48 @@ static __device__ __forceinline__ void find_weights(struct experts_place *p, str
 
 /* To the next chunk; false where there is none. */
 template <int C, int MODE>
-static __device__ __forceinline__ bool go_on(struct experts_place *p, struct finding *f,
-                                             const struct one_experts &s, int first, int stride)
+static __device__ __forceinline__ bool go_on(struct experts_place *p, int ids,
+                                             const struct one_experts &s, int first, int end)
 {
     p->chunk += s.n_sharing;
     if (p->chunk >= s.n_chunks) {
         p->chunk = first;
-        p->tile += stride;
-        p->local += stride;
-        if (p->tile >= s.n_tiles)
+        p->tile += s.n_groups;
+        p->local += s.n_groups;
+        if (p->tile >= end)
             return false;
         if (MODE == GATED)
 #pragma unroll 1
             for (; p->local >= s.tiles_each; p->local -= s.tiles_each)
                 p->row++;
     }
-    find_weights<C, MODE>(p, f, s);
+    find_weights<C, MODE>(p, ids, s);
     return true;
 }
 
 /* --- x --- */
 
-/* All of it, by all warps; with a norm the squares of the lane's numbers. */
-template <int C, int MODE, bool AHEAD>
-static __device__ __forceinline__ float put_x(uint8_t *shared, const struct one_experts &s)
+/* A lane's numbers of a chunk. */
+template <int MODE>
+static __device__ __forceinline__ const float4 *find_x(int chunk, const struct one_experts &s)
 {
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    int row = MODE == TOGETHER ? chunk / s.n_spans : 0;
+    int k = (chunk - row * s.n_spans) * SPAN + threadIdx.x % WARP * 8;
+
+    return (const float4 *)(s.x + row * s.x_stride + k);
+}
+
+/* All of it, by all warps, of which each has its first chunk's; with a norm the squares of the
+ * lane's numbers. */
+template <int C, int MODE, bool AHEAD>
+static __device__ __forceinline__ float put_x(uint8_t *shared, const struct one_experts &s,
+                                              float4 a, float4 b)
+{
+    int lane = threadIdx.x % WARP;
     float squares = 0;
 
 #pragma unroll 1
-    for (int chunk = warp; chunk < s.n_chunks; chunk += (int)blockDim.x / WARP) {
-        int row = MODE == TOGETHER ? chunk / s.n_spans : 0;
-        int k = (chunk - row * s.n_spans) * SPAN + lane * 8;
-        const float4 *x = (const float4 *)(s.x + row * s.x_stride + k);
-        float4 a = __ldcg(x), b = __ldcg(x + 1);
+    for (int chunk = threadIdx.x / WARP; chunk < s.n_chunks;) {
         float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, w[8];
 
         if (AHEAD) {
@@ -205,13 +211,19 @@ static __device__ __forceinline__ float put_x(uint8_t *shared, const struct one_
             for (int i = 0; i < 8; i++)
                 squares += v[i] * v[i];
             if (s.w) {
-                read8(w, s.w + k);
+                read8(w, s.w + chunk * SPAN + lane * 8);
 #pragma unroll
                 for (int i = 0; i < 8; i++)
                     v[i] *= w[i];
             }
         }
         put_span<C>(shared + chunk * one_of<C>::BYTES, v);
+        chunk += (int)blockDim.x / WARP;
+        if (chunk < s.n_chunks) {
+            const float4 *x = find_x<MODE>(chunk, s);
+
+            a = __ldcg(x), b = __ldcg(x + 1);
+        }
     }
     return squares;
 }
@@ -233,34 +245,52 @@ static __device__ __forceinline__ float sum_chunks(const float *from, int n)
     return sum + __shfl_xor_sync(~0u, sum, 2);
 }
 
-/* Four lanes for an output; of gate and up a warp has four each, side by side. */
+/* Which output number i of the block's is, of the four lanes' row of a tile: 32 times its number
+ * among those of its part, and the choice; below 0: there is none. */
+static __device__ __forceinline__ int find_output(int i, const struct one_experts &s)
+{
+    int n = s.n_rounds * s.n_groups, nth = i / TILE, tile = (int)blockIdx.x * n + nth;
+    int row = tile / s.tiles_each;
+
+    if (nth >= n || tile >= s.n_tiles)
+        return -1;
+    return ((tile - row * s.tiles_each) * (TILE / 2) + i / 8 % 2 * 4 + threadIdx.x / 4 % 4) *
+               MOST_CHOSEN +
+           row;
+}
+
+/* Four lanes for an output; of gate and up a warp has four each, side by side. first: which the
+ * first of them is. */
 static __device__ __forceinline__ void put_gated(const float *sums, const int *ids, float factor,
-                                                 const struct one_experts &s)
+                                                 int first, const struct one_experts &s)
 {
     int lane = threadIdx.x % WARP, quad = lane / 4 % 4 + lane / 16 * 8;
     const struct experts_part &part = s.parts[lane / 16];
     int n = s.n_rounds * s.n_groups * TILE;
 
 #pragma unroll 1
-    for (int i = threadIdx.x / 4; i < n; i += blockDim.x / 4) {
-        int nth = i / TILE, round = nth / s.n_groups;
-        int tile =
-            (round * (int)gridDim.x + (int)blockIdx.x) * s.n_groups + (nth - round * s.n_groups);
+    for (int i = threadIdx.x / 4;;) {
+        int row = first % MOST_CHOSEN, o = first / MOST_CHOSEN;
         int in_tile = i / 8 % 2 * 4 + quad;
 
-        if (tile >= s.n_tiles)
-            continue;
-        float sum = sum_chunks(sums + (nth * TILE + in_tile) * s.pitch, s.n_chunks) * factor;
-        int row = tile / s.tiles_each, o = (tile - row * s.tiles_each) * (TILE / 2) + in_tile % 8;
-        if (part.bias)
-            sum += part.bias[(int64_t)ids[row] * s.tiles_each * (TILE / 2) + o];
+        if (first >= 0) {
+            float sum =
+                sum_chunks(sums + (i / TILE * TILE + in_tile) * s.pitch, s.n_chunks) * factor;
 
-        float up = __shfl_down_sync(~0u, sum, 16);
-        if (lane % 4 == 0)
-            part.y[row * part.y_stride + o] = sum;
-        __syncwarp(); /* both may go to one place */
-        if (lane < 16 && lane % 4 == 0)
-            s.to[row * s.to_stride + o] = glu_of(sum, up, s.act);
+            if (part.bias)
+                sum += part.bias[(int64_t)ids[row] * s.tiles_each * (TILE / 2) + o];
+
+            float up = __shfl_down_sync(~0u, sum, 16);
+            if (lane % 4 == 0)
+                part.y[row * part.y_stride + o] = sum;
+            __syncwarp(); /* both may go to one place */
+            if (lane < 16 && lane % 4 == 0)
+                s.to[row * s.to_stride + o] = glu_of(sum, up, s.act);
+        }
+        i += blockDim.x / 4;
+        if (i - threadIdx.x % WARP / 4 >= n)
+            break;
+        first = find_output(i, s);
     }
 }
 
@@ -274,7 +304,7 @@ static __device__ __forceinline__ void put_together(const float *sums, const int
 
 #pragma unroll 1
     for (int i = threadIdx.x / SUMMING; i < s.n_rounds * TILE; i += blockDim.x / SUMMING) {
-        int tile = i / TILE * (int)gridDim.x + (int)blockIdx.x, o = tile * TILE + i % TILE;
+        int o = (int)blockIdx.x * s.n_rounds * TILE + i, tile = o / TILE;
         float all = 0;
 
         if (tile >= s.n_tiles)
@@ -315,90 +345,83 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
     experts_kernel(const __grid_constant__ struct one_experts s)
 {
     typedef one_of<C> O;
-    constexpr int DEPTH = C == INT4 && MODE == GATED ? 2 : 1;
+
     extern __shared__ __align__(16) uint8_t shared[];
 
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, t = lane % 4, g = lane / 4;
     int group = MODE == GATED ? warp / s.n_sharing : 0, mine = warp - group * s.n_sharing;
-    int stride = (int)gridDim.x * s.n_groups;
+    int n_mine = s.n_rounds * s.n_groups, end = min(((int)blockIdx.x + 1) * n_mine, s.n_tiles);
     float *squares = (float *)(shared + s.n_chunks * O::BYTES), *sums = squares + SQUARES;
     int *ids = (int *)(sums + s.n_rounds * s.n_groups * TILE * s.pitch);
     bool finds = MODE == GATED && s.logits, writes = finds && blockIdx.x + 1 == gridDim.x;
     struct experts_place ahead = {};
-    struct finding found = {};
-    uint4 blocks[DEPTH][O::BLOCKS][2];
-    struct one_scales scales[DEPTH];
+    uint4 blocks[O::BLOCKS][2];
+    struct one_scales scales;
     float square = 0, weight = 0, before = 0;
 
     if (!writes)
         cuda_let_go();
-    ahead.tile = ahead.local = (int)blockIdx.x * s.n_groups + group;
+    ahead.tile = ahead.local = (int)blockIdx.x * n_mine + group;
     ahead.chunk = mine;
     ahead.in_tile = (uint32_t)g * s.row_bytes + (uint32_t)t * 16;
     ahead.scales_there = (uint32_t)g * s.scale_row_bytes;
     if (MODE == GATED)
 #pragma unroll 1
-        for (; ahead.local >= s.tiles_each && ahead.tile < s.n_tiles; ahead.local -= s.tiles_each)
+        for (; ahead.local >= s.tiles_each && ahead.tile < end; ahead.local -= s.tiles_each)
             ahead.row++;
-    bool more = ahead.tile < s.n_tiles;
-    int n_asked = 0;
+    bool more = ahead.tile < end;
+    int id = 0; /* lane j has that of choice j */
     int64_t to_biases = s.to_biases + t * 2;
 
+    const float4 *x = find_x<MODE>(warp < s.n_chunks ? warp : 0, s);
+    float4 a, b;
+    int first = MODE == GATED ? find_output(threadIdx.x / 4, s) : 0;
     if (AHEAD) {
-        square = over_warp(put_x<C, MODE, AHEAD>(shared, s), sum_of());
+        a = __ldcg(x), b = __ldcg(x + 1);
+        square = over_warp(put_x<C, MODE, AHEAD>(shared, s, a, b), sum_of());
         if (lane == 0)
             squares[warp] = square;
         __syncthreads();
     }
     if (finds || !s.known)
         cuda_wait();
-    if (finds)
-        look_at_keys(&found, s);
-    else if (lane < s.n_chosen)
-        found.id = __ldcg(s.ids + lane);
+    if (finds) {
+        choose(ids, (unsigned *)sums, s);
+        id = lane < s.n_chosen ? ids[lane] : 0;
+    } else if (lane < s.n_chosen) {
+        id = __ldcg(s.ids + lane);
+    }
 
-    if (more)
-        find_weights<C, MODE>(&ahead, &found, s);
-#pragma unroll
-    for (int d = 0; d < DEPTH; d++) {
-        if (d > 0)
-            more = more && go_on<C, MODE>(&ahead, &found, s, mine, stride);
-        if (!more)
-            break;
+    if (more) {
+        find_weights<C, MODE>(&ahead, id, s);
 #pragma unroll
         for (int b = 0; b < O::BLOCKS; b++)
-            read_block(blocks[d][b], ahead.data + b * 64, s.jump);
-        read_groups(&scales[d], ahead.scales, s.jump_scales, ahead.scales + to_biases,
-                    s.jump_biases);
-        n_asked++;
+            read_block(blocks[b], ahead.data + b * 64, s.jump);
+        read_groups(&scales, ahead.scales, s.jump_scales, ahead.scales + to_biases, s.jump_biases);
     }
     if (!AHEAD) {
         cuda_wait();
+        a = __ldcg(x), b = __ldcg(x + 1);
         if (MODE == TOGETHER) {
-            int e = threadIdx.x % SUMMING, o = blockIdx.x * TILE + threadIdx.x / SUMMING;
+            int e = threadIdx.x % SUMMING,
+                o = blockIdx.x * s.n_rounds * TILE + threadIdx.x / SUMMING;
 
             weight = e < s.n_chosen ? s.weights[e] : 0;
             if (s.sum && threadIdx.x < SUMMING * TILE)
                 before = s.sum[o];
         }
-        put_x<C, MODE, AHEAD>(shared, s);
+        put_x<C, MODE, AHEAD>(shared, s, a, b);
         if (MODE == TOGETHER)
             __syncwarp(); /* a warp's chunks are its own */
         else
             __syncthreads();
     }
     if (writes && warp == 0) {
-        find_all(&found, s);
-        put_choice((float *)ids + MOST_CHOSEN, found, s);
+        put_choice((float *)ids + MOST_CHOSEN, id, s);
         cuda_let_go();
     }
-    if (s.parts[0].bias || (MODE == GATED && s.parts[1].bias)) {
-        if (warp == 0) {
-            if (finds)
-                find_all(&found, s);
-            ids[lane] = found.id;
-        }
-    }
+    if (!finds && warp == 0)
+        ids[lane] = id;
 
     struct one_lane at = {};
     int chunk = mine, nth = group;
@@ -407,40 +430,36 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
     at.asked = g / 4 == t / 2;
     at.up = t % 2 ? 0 : 256;
     at.weight = (t % 2 ? 0x1p15f : 1) * (C == INT4 ? 0x1p-4f : 1);
-    while (n_asked > 0) {
-#pragma unroll
-        for (int d = 0; d < DEPTH && n_asked > 0; d++) {
-            const float *of = (const float *)(shared + chunk * O::BYTES + O::SUMS);
-            uint32_t x = at.x + chunk * O::BYTES;
-            float factor = of[4] * at.weight, acc[8] = {};
+    while (more) {
+        const float *of = (const float *)(shared + chunk * O::BYTES + O::SUMS);
+        uint32_t x_at = at.x + chunk * O::BYTES;
+        float factor = of[4] * at.weight, acc[8] = {};
 
-            more = more && go_on<C, MODE>(&ahead, &found, s, mine, stride);
+        more = go_on<C, MODE>(&ahead, id, s, mine, end);
 #pragma unroll
-            for (int b = 0; b < O::BLOCKS; b++) {
-                use_block<C, HALF>(acc, blocks[d][b], b, &at, x, scales[d], factor);
-                if (more)
-                    read_block(blocks[d][b], ahead.data + b * 64, s.jump);
-            }
-#pragma unroll
-            for (int i = 0; i < 2; i++)
-                acc[i] += scale_in<HALF>(scales[d].biases[i], false) * of[t];
+        for (int b = 0; b < O::BLOCKS; b++) {
+            use_block<C, HALF>(acc, blocks[b], b, &at, x_at, scales, factor);
             if (more)
-                read_groups(&scales[d], ahead.scales, s.jump_scales, ahead.scales + to_biases,
-                            s.jump_biases);
-            n_asked -= !more;
+                read_block(blocks[b], ahead.data + b * 64, s.jump);
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            acc[i] += scale_in<HALF>(scales.biases[i], false) * of[t];
+        if (more)
+            read_groups(&scales, ahead.scales, s.jump_scales, ahead.scales + to_biases,
+                        s.jump_biases);
 
-            float *to = sums + (nth * TILE + g) * s.pitch + chunk;
-            float own = t % 2 ? acc[1] : acc[0], other = t % 2 ? acc[0] : acc[1];
+        float *to = sums + (nth * TILE + g) * s.pitch + chunk;
+        float own = t % 2 ? acc[1] : acc[0], other = t % 2 ? acc[0] : acc[1];
 
-            own += __shfl_xor_sync(~0u, other, 1);
-            own += __shfl_xor_sync(~0u, own, 2);
-            if (t < 2)
-                to[t * 8 * s.pitch] = own;
-            chunk += s.n_sharing;
-            if (chunk >= s.n_chunks) {
-                chunk = mine;
-                nth += s.n_groups;
-            }
+        own += __shfl_xor_sync(~0u, other, 1);
+        own += __shfl_xor_sync(~0u, own, 2);
+        if (t < 2)
+            to[t * 8 * s.pitch] = own;
+        chunk += s.n_sharing;
+        if (chunk >= s.n_chunks) {
+            chunk = mine;
+            nth += s.n_groups;
         }
     }
     __syncthreads();
@@ -453,7 +472,7 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
     if (AHEAD)
         factor =
             rsqrtf(sum_slots(squares, min((int)blockDim.x / WARP, SQUARES)) * s.per_number + s.eps);
-    put_gated(sums, ids, factor, s);
+    put_gated(sums, ids, factor, first, s);
 }
 
 /* --- Which it suits --- */
