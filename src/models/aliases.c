@@ -29,7 +29,7 @@ static const struct {
     {"sarvam_moe sarvam_mla", "num_experts", "n_routed_experts"},
     {"sarvam_moe sarvam_mla", "num_shared_experts", "n_shared_experts"},
     {"sarvam_moe", "use_qkv_bias", "attention_bias"},
-    {"bailing_hybrid flex_olmo hunyuan_v1_moe jamba olmoe kimi_linear?", "num_local_experts",
+    {"bailing_hybrid flex_olmo hunyuan_v1_moe hy_v3 jamba olmoe kimi_linear?", "num_local_experts",
      "num_experts"},
     {"gpt_oss mellum minimax minimax_m2 mixtral", "num_experts", "num_local_experts"},
     {"ernie4_5_moe", "num_experts", "moe_num_experts"},

@@ -10,6 +10,12 @@
     "\"sliding_window\": 512, \"num_kv_shared_layers\": 20, \"global_head_dim\": 512, "            \
     "\"vocab_size_per_layer_input\": 262144}"
 
+/* mlx-lm does not have this one. */
+#define HY_V3                                                                                      \
+    "{\"head_dim\": 128, \"num_key_value_heads\": 8, \"num_experts\": 192, "                       \
+    "\"num_experts_per_tok\": 8, \"num_shared_experts\": 1, \"moe_intermediate_size\": 1536, "     \
+    "\"router_scaling_factor\": 2.826}"
+
 /* What differs from the defaults in the families' code, or has none there. */
 static const struct {
     const char *model_type, *keys;
@@ -77,6 +83,7 @@ static const struct {
          "\"sliding_window\": 128}"},
         {"gptj", "{\"n_embd\": 4096, \"vocab_size\": 50400, \"n_head\": 16, \"n_layer\": 28}"},
         {"hunyuan_v1_dense", "{\"max_position_embeddings\": 32768}"},
+        {"hy_v3", HY_V3},
         {"internlm2", "{\"max_position_embeddings\": 32768}"},
         {"internlm3", "{\"max_position_embeddings\": 32768}"},
         {"iquestloopcoder", "{\"max_position_embeddings\": 131072}"},
@@ -224,6 +231,7 @@ static const struct {
       {"granitemoeshared", "{\"num_local_experts\": 8, \"shared_intermediate_size\": 0, "
                            "\"num_experts_per_tok\": 2}"},
       {"helium", "{\"rope_theta\": 100000.0}"},
+      {"hy_v3", HY_V3},
       {"jais2", "{\"rope_theta\": 10000.0}"},
       {"jamba", "{\"attn_layer_period\": 8, \"mamba_d_state\": 16, \"num_experts\": 16, "
                 "\"expert_layer_offset\": 1, \"expert_layer_period\": 2, \"mamba_d_conv\": "
@@ -335,7 +343,7 @@ double model_norm_eps(const char *model_type)
         {1e-5, "granite_swa afmoe apertus arcee bamba bitnet cwm ernie4_5 ernie4_5_moe exaone4 "
                "exaone_moe "
                "falcon_h1 glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss hunyuan_v1_dense "
-               "hunyuan_v1_moe kimi_linear llama4_text longcat_flash mimo_v2_flash minicpm3 "
+               "hunyuan_v1_moe hy_v3 kimi_linear llama4_text longcat_flash mimo_v2_flash minicpm3 "
                "minimax glm4v_text glm_ocr_text glm4v_moe_text paddleocr_vl_text hunyuan_vl_text "
                "ministral3 mixtral olmo2 olmo3 olmoe phi3 qwen2_vl_text qwen2_5_vl_text "
                "solar_open"},

@@ -39,6 +39,7 @@ const struct weight_rule layout_moe[] = {
     {"model.layers.*.block_sparse_moe.e_score_correction_bias", ROUTER_BIAS(1)},
     {"model.layers.*.mlp.gate", ROUTER(1)},
     {"model.layers.*.mlp.gate.proj", ROUTER(1)},
+    {"model.layers.*.mlp.router.gate", ROUTER(1)}, /* Hy3 */
     {"model.layers.*.self_attn.g_proj", SLOTS(0, ROLE_ATTENTION_GATE)},
     {"model.layers.*.self_attn.attention_sink_bias", SLOTS(0, ROLE_SINKS)},
     {"model.layers.*.block_sparse_moe.gate", ROUTER(1)},
@@ -49,6 +50,7 @@ const struct weight_rule layout_moe[] = {
     {"model.layers.*.block_sparse_moe.experts.#.{w1,w3,w2}", EXPERTS(1)},
     {"model.layers.*.mlp.shared_expert.{gate,up,down}_proj", SHARED_EXPERT(1)},
     {"model.layers.*.mlp.shared_experts.{gate,up,down}_proj", SHARED_EXPERT(1)},
+    {"model.layers.*.mlp.shared_mlp.{gate,up,down}_proj", SHARED_EXPERT(1)},
     {"model.layers.*.mlp.coefficient", SLOTS(1, ROLE_SHARED_MIX)},
     {"model.layers.*.mlp.shared_expert_gate", SLOTS(1, ROLE_SHARED_EXPERT_GATE)},
     {"model.norm", FINAL_NORM},

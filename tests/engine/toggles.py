@@ -133,6 +133,14 @@ CONFIGS = {
         "hidden_size": 36, "intermediate_size": None, "layer_norm_epsilon": 1e-05, "max_position_embeddings": 64,
         "model_type": "gpt_neo", "num_heads": 3, "num_layers": 3, "transformers_version": "5.24.0", "vocab_size": 48,
         "window_size": 5},
+    "hy_v3":
+        {"pad_token_id": 2, "architectures": ["HYV3ForCausalLM"], "attention_bias": False, "enable_moe_fp32_combine": True,
+        "head_dim": 12, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "max_position_embeddings": 512,
+        "mlp_bias": False, "mlp_layer_types": ["dense", "sparse", "sparse"], "model_type": "hy_v3", "moe_intermediate_size":
+        8, "num_attention_heads": 4, "num_experts": 6, "num_experts_per_tok": 3, "num_hidden_layers": 3,
+        "num_key_value_heads": 2, "num_shared_experts": 1, "rms_norm_eps": 1e-05, "rope_parameters": {"rope_theta":
+        11158840.0, "rope_type": "default"}, "router_scaling_factor": 1.5, "tie_word_embeddings": False,
+        "transformers_version": "5.24.0", "vocab_size": 48},
     "laguna":
         {"pad_token_id": 2, "architectures": ["LagunaForCausalLM"], "attention_bias": False, "gating": True,
         "head_dim": 16, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "layer_types":
@@ -385,6 +393,9 @@ CASES = [
                   "routed_scaling_factor": GONE, "n_routed_experts": GONE, "num_experts": 4}),
     ("deepseek_v3", {"model_type": "sarvam_mla", "q_lora_rank": GONE, "routed_scaling_factor": GONE}),
     ("gpt_neo", {}),
+    ("hy_v3", {}),
+    ("hy_v3", {"mlp_layer_types": GONE, "rope_parameters": GONE, "rms_norm_eps": GONE, "num_shared_experts": 0,
+               "mlp_bias": True}),
 ]
 
 
