@@ -10,7 +10,8 @@
     "\"sliding_window\": 512, \"num_kv_shared_layers\": 20, \"global_head_dim\": 512, "            \
     "\"vocab_size_per_layer_input\": 262144}"
 
-/* mlx-lm does not have this one. */
+/* mlx-lm does not have these. */
+#define COHERE2_MOE "{\"head_dim\": 128, \"sliding_window\": 4096}"
 #define HY_V3                                                                                      \
     "{\"head_dim\": 128, \"num_key_value_heads\": 8, \"num_experts\": 192, "                       \
     "\"num_experts_per_tok\": 8, \"num_shared_experts\": 1, \"moe_intermediate_size\": 1536, "     \
@@ -32,6 +33,7 @@ static const struct {
         {"cohere2",
          "{\"hidden_size\": 4096, \"num_hidden_layers\": 32, \"intermediate_size\": 14336, "
          "\"num_attention_heads\": 32, \"vocab_size\": 256000, \"rope_theta\": 50000.0}"},
+        {"cohere2_moe", COHERE2_MOE},
         {"deepseek", "{\"vocab_size\": 102400, \"hidden_size\": 4096, \"intermediate_size\": "
                      "11008, \"moe_intermediate_size\": 1407, \"num_hidden_layers\": 30, "
                      "\"num_attention_heads\": 32, \"rms_norm_eps\": 1e-06}"},
@@ -162,6 +164,7 @@ static const struct {
       {"bitnet", "{\"rope_theta\": 500000.0}"},
       {"cohere", "{\"rope_theta\": 500000.0}"},
       {"cohere2", "{\"rope_theta\": 10000.0, \"sliding_window\": 4096}"},
+      {"cohere2_moe", COHERE2_MOE},
       {"cwm", "{\"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 1000000.0, "
               "\"factor\": 16.0, \"original_max_position_embeddings\": 8192, "
               "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0}, \"head_dim\": 128, "

@@ -141,6 +141,16 @@ CONFIGS = {
         "num_key_value_heads": 2, "num_shared_experts": 1, "rms_norm_eps": 1e-05, "rope_parameters": {"rope_theta":
         11158840.0, "rope_type": "default"}, "router_scaling_factor": 1.5, "tie_word_embeddings": False,
         "transformers_version": "5.24.0", "vocab_size": 48},
+    "cohere2_moe":
+        {"pad_token_id": 2, "architectures": ["Cohere2MoeForCausalLM"], "attention_bias": False, "expert_selection_fn":
+        "softmax", "head_dim": 12, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 8, "layer_norm_eps": 1e-05,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention", "sliding_attention"], "logit_scale": 0.25,
+        "max_position_embeddings": 512, "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "model_type":
+        "cohere2_moe", "norm_topk_prob": True, "num_attention_heads": 4, "num_experts": 6, "num_experts_per_tok": 3,
+        "num_hidden_layers": 4, "num_key_value_heads": 2, "num_shared_experts": 2, "prefix_dense_intermediate_size": 24,
+        "prefix_dense_sliding_window_pattern": 1, "rms_norm_eps": None, "rope_parameters": {"rope_theta": 10000.0,
+        "rope_type": "default"}, "shared_expert_combination_strategy": "average", "sliding_window": 5,
+        "sliding_window_pattern": 4, "tie_word_embeddings": True, "transformers_version": "5.24.0", "vocab_size": 48},
     "laguna":
         {"pad_token_id": 2, "architectures": ["LagunaForCausalLM"], "attention_bias": False, "gating": True,
         "head_dim": 16, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "layer_types":
@@ -396,6 +406,11 @@ CASES = [
     ("hy_v3", {}),
     ("hy_v3", {"mlp_layer_types": GONE, "rope_parameters": GONE, "rms_norm_eps": GONE, "num_shared_experts": 0,
                "mlp_bias": True}),
+    ("cohere2_moe", {}),
+    ("cohere2_moe", {"layer_types": GONE, "mlp_layer_types": GONE, "first_k_dense_replace": 2, "rms_norm_eps": 1e-05,
+                     "prefix_dense_sliding_window_pattern": 2, "sliding_window_pattern": 2,
+                     "expert_selection_fn": "sigmoid", "shared_expert_combination_strategy": "sum"}),
+    ("cohere2_moe", {"expert_selection_fn": "sigmoid", "norm_topk_prob": False, "num_shared_experts": 0}),
 ]
 
 
