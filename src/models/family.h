@@ -227,6 +227,9 @@ int qwen3_next_spec(struct spec *s, config *c, arena *a);
 void qwen3_next_adapt(struct spec *s, const checkpoint *c);
 extern const struct weight_rule layout_qwen3_next[];
 
+/* models/step3p7.c, for models that see, whose text it is. */
+int step3p7_spec(struct spec *s, config *c, arena *a);
+
 /* models/granite.c: attention of a layer of Granite SWA, made of that of all: every fourth sees
  * all, all have sinks and may have a theta of their own, 0 for no positions. */
 struct attention_spec granite_swa_attention(config *c, struct attention_spec at, int layer);

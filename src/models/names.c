@@ -145,7 +145,7 @@ static const struct weight_rule towers[] = {
     {"multi_modal_projector.**", IGNORE},
     {"{image_newline,model.image_newline}", IGNORE},
     {"{mm_projector,projector,encoder}.**", IGNORE},
-    {"{mlp1,mlp_AR,vit}.**", IGNORE},
+    {"{mlp1,mlp_AR,vit,vit_large_projector}.**", IGNORE},
     {"{talker,token2wav,code2wav}.**", IGNORE},
     {"audio_tower.**", IGNORE},
     {"embed_vision.**", IGNORE},

@@ -103,9 +103,13 @@ static int step_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = {.kind = NORM_RMS,
                              .eps = (float)config_float_or(c, "rms_norm_eps", 1e-5)};
-    struct mlp_spec mlp = config_gated_mlp(c);
-    struct moe_spec moe = read_moe(c, mlp);
+    struct mlp_spec mlp;
+    struct moe_spec moe;
 
+    if (config_root_has(c, "text_config"))
+        return step3p7_spec(s, c, a);
+    mlp = config_gated_mlp(c);
+    moe = read_moe(c, mlp);
     if (config_common(s, c, false, a))
         return -1;
     s->tie_by_file = true; /* mlx-lm reads the head there is */
@@ -163,8 +167,8 @@ static const struct weight_rule step_weights[] = {
 };
 
 const struct family family_step3p5 = {
-    .name = "Step 3.5",
-    .model_types = {"step3p5"},
+    .name = "Step 3.5, Step 3.7",
+    .model_types = {"step3p5", "step3p7"},
     .spec = step_spec,
     .adapt = step_adapt,
     .weights = step_weights,

@@ -151,6 +151,18 @@ CONFIGS = {
         "prefix_dense_sliding_window_pattern": 1, "rms_norm_eps": None, "rope_parameters": {"rope_theta": 10000.0,
         "rope_type": "default"}, "shared_expert_combination_strategy": "average", "sliding_window": 5,
         "sliding_window_pattern": 4, "tie_word_embeddings": True, "transformers_version": "5.24.0", "vocab_size": 48},
+    "step3p7":
+        {"architectures": ["Step3p7ForConditionalGeneration"], "model_type": "step3p7", "tie_word_embeddings": False,
+        "transformers_version": "5.24.0", "text_config": {"head_dim": 8, "hidden_size": 32, "intermediate_size": 24,
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+        "max_position_embeddings": 512, "mlp_layer_types": ["dense", "sparse", "dense", "sparse"], "model_type": "step3p5",
+        "moe_intermediate_size": 8, "moe_router_scaling_factor": 1.5, "n_routed_experts": 6, "num_attention_heads": 4,
+        "num_experts_per_tok": 3, "num_hidden_layers": 4, "num_key_value_heads": 2, "num_sliding_attention_heads": 6,
+        "pad_token_id": 0, "rms_norm_eps": 1e-05, "rope_parameters": {"full_attention": {"partial_rotary_factor": 0.5,
+        "rope_theta": 5000000.0, "rope_type": "default"}, "sliding_attention": {"rope_theta": 10000.0, "rope_type":
+        "default"}}, "share_expert_dim": 16, "sliding_window": 5, "swiglu_limits": [0.0, 0.01, 0.0, 0.0],
+        "swiglu_limits_shared": [0.0, 0.0, 0.02, 0.01], "vocab_size": 48}, "vision_config": {"hidden_size": 16,
+        "image_size": 28, "mlp_ratio": 2.0, "num_attention_heads": 2, "num_hidden_layers": 1, "patch_size": 14}},
     "laguna":
         {"pad_token_id": 2, "architectures": ["LagunaForCausalLM"], "attention_bias": False, "gating": True,
         "head_dim": 16, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "layer_types":
@@ -166,6 +178,14 @@ CONFIGS = {
         "rope_type": "default"}}, "shared_expert_intermediate_size": 16, "sliding_window": 6,
         "tie_word_embeddings": False, "transformers_version": "5.24.0", "vocab_size": 48},
 }
+# The schema of its published file.
+STEP = {k: v for k, v in CONFIGS["step3p7"]["text_config"].items() if k not in
+        ("mlp_layer_types", "n_routed_experts", "num_experts_per_tok", "num_key_value_heads", "rope_parameters",
+         "num_sliding_attention_heads", "swiglu_limits", "moe_router_scaling_factor")} | {
+    "moe_num_experts": 6, "moe_top_k": 2, "num_attention_groups": 2, "moe_layers_enum": "1,3", "attention_other_setting":
+    {"num_attention_heads": 2}, "rope_theta": [5000000.0, 10000.0, 10000.0, 5000000.0], "partial_rotary_factors":
+    [0.5, 1.0, 1.0, 0.5], "rope_scaling": {"rope_type": "llama3", "factor": 2.0, "original_max_position_embeddings": 64,
+    "low_freq_factor": 1.0, "high_freq_factor": 32.0}}
 # Models that also see or hear, around the text of a golden checkpoint; a tower of one small layer.
 TOWER = {"hidden_size": 16, "embed_dim": 16, "intermediate_size": 16, "num_hidden_layers": 1, "depth": 1,
          "num_attention_heads": 2, "num_heads": 2, "image_size": 28, "patch_size": 14, "out_hidden_size": 32,
@@ -411,6 +431,10 @@ CASES = [
                      "prefix_dense_sliding_window_pattern": 2, "sliding_window_pattern": 2,
                      "expert_selection_fn": "sigmoid", "shared_expert_combination_strategy": "sum"}),
     ("cohere2_moe", {"expert_selection_fn": "sigmoid", "norm_topk_prob": False, "num_shared_experts": 0}),
+    ("step3p7", {}),
+    ("step3p7", {"text_config": STEP}),
+    ("step3p7", {"text_config": STEP | {"moe_layers_enum": [0, 3], "rope_theta": 100.0, "mlp_bias": True,
+                                        "attention_bias": True, "query_pre_attn_scalar": 20}}),
 ]
 
 
