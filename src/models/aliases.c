@@ -23,7 +23,7 @@ static const struct {
     {"exaone", "hidden_act", "activation_function"},
     {"recurrent_gemma", "sliding_window", "attention_window_size"},
     {"deepseek_v2", "num_experts", "n_routed_experts"},
-    {"deepseek_v3 deepseek_v32 dots1 glm4_moe glm4_moe_lite glm_moe_dsa longcat_flash "
+    {"axk1 deepseek_v3 deepseek_v32 dots1 glm4_moe glm4_moe_lite glm_moe_dsa longcat_flash "
      "mimo_v2_flash nemotron_h solar_open glm4v_moe_text sarvam_moe sarvam_mla",
      "num_local_experts", "n_routed_experts"},
     {"sarvam_moe sarvam_mla", "num_experts", "n_routed_experts"},

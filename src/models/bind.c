@@ -128,6 +128,13 @@ static int slot_of(const struct binder *b, const struct tensor_place *place, int
     return slot;
 }
 
+/* Whether a layer without experts holds it, that has no use for it. */
+static bool is_spare(const struct binder *b, const struct tensor_place *place)
+{
+    return place->to.spare &&
+           b->m->spec->layers[place->layer].branches[place->to.branch].op != OP_MOE;
+}
+
 /* The other stack of the same experts: down_proj of gate_up_proj, or the reverse. NULL: none. */
 static const struct checkpoint_tensor *other_stack(const struct binder *b,
                                                    const struct checkpoint_tensor *t, bool *is_down)
@@ -168,7 +175,7 @@ static int reach(struct binder *b, const struct checkpoint_tensor *t,
     struct piece *piece;
     int expert = place->expert < 0 ? 0 : place->expert;
 
-    if (slot < 0 && reads_other_cache(b, place, role))
+    if (slot < 0 && (is_spare(b, place) || reads_other_cache(b, place, role)))
         return 0;
     if (slot < 0 || (place->expert >= 0) > (b->slots[slot].n_experts > 0))
         return binder_unused(b, t);

@@ -7,6 +7,8 @@
  * V2 weighs experts by a softmax, of the groups with the best experts; V3 by sigmoids, chosen with
  * a bias; Mistral 4 as V2, of the groups with the best two experts.
  *
+ * A.X K1 is V3 with a norm behind its experts.
+ *
  * V3.2 and GLM 5 see but the keys that an indexer finds, in GLM 5 perhaps that of a layer before.
  *
  * DeepSeek-V2, arXiv:2405.04434; V3, 2412.19437; V3.2, 2512.02556; Kimi K2, 2507.20534
@@ -127,6 +129,7 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
 
     if (sparse)
         moe = read_moe(c, mlp, kind);
+    moe.router_bias_optional = strcmp(type, "axk1") == 0;
     if (kind == V2)
         mlp.bias = moe.shared.bias = config_bool_or(c, "mlp_bias", false);
     if (config_common(s, c, false, a))
@@ -156,7 +159,10 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
         }
         layer_add(&s->layers[i], branch_mla(norm, own));
         if (sparse && is_sparse(c, i)) {
-            layer_add(&s->layers[i], branch_moe(norm, moe));
+            struct branch_spec *experts = layer_add(&s->layers[i], branch_moe(norm, moe));
+
+            if (strcmp(type, "axk1") == 0)
+                experts->post_norm = norm;
         } else {
             mlp.intermediate_size = config_int(c, "intermediate_size");
             layer_add(&s->layers[i], branch_mlp(norm, mlp));
@@ -168,9 +174,10 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
 }
 
 const struct family family_deepseek_v3 = {
-    .name = "DeepSeek V2, V3 and V3.2, GLM 5, Kimi K2, GLM 4.7 Flash, Mistral 4",
+    .name = "DeepSeek V2, V3 and V3.2, GLM 5, Kimi K2, GLM 4.7 Flash, Mistral 4, A.X K1",
     .model_types = {"deepseek_v3", "sarvam_mla", "deepseek_v2", "kimi_k2", "kimi_k25", "kimi_vl",
-                    "joyai_llm_flash", "glm4_moe_lite", "mistral4", "deepseek_v32", "glm_moe_dsa"},
+                    "joyai_llm_flash", "glm4_moe_lite", "mistral4", "deepseek_v32", "glm_moe_dsa",
+                    "axk1"},
     .spec = deepseek_spec,
     .weights = layout_mla,
 };

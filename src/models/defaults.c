@@ -11,6 +11,10 @@
     "\"vocab_size_per_layer_input\": 262144}"
 
 /* mlx-lm does not have these. */
+#define AXK1                                                                                       \
+    "{\"n_routed_experts\": 192, \"n_shared_experts\": 1, \"moe_intermediate_size\": 2048, "       \
+    "\"num_experts_per_tok\": 8, \"n_group\": 8, \"topk_group\": 4, "                              \
+    "\"first_k_dense_replace\": 1, \"routed_scaling_factor\": 2.5}"
 #define COHERE2_MOE "{\"head_dim\": 128, \"sliding_window\": 4096}"
 #define HY_V3                                                                                      \
     "{\"head_dim\": 128, \"num_key_value_heads\": 8, \"num_experts\": 192, "                       \
@@ -27,6 +31,7 @@ static const struct {
          "\"moe_intermediate_size\": 1024, \"num_hidden_layers\": 32, \"num_attention_heads\": 32, "
          "\"rms_norm_eps\": 1e-05, \"sliding_window\": 2048, \"num_key_value_heads\": 4, "
          "\"head_dim\": 64, \"max_position_embeddings\": 131072}"},
+        {"axk1", AXK1},
         {"cohere",
          "{\"hidden_size\": 8192, \"num_hidden_layers\": 40, \"intermediate_size\": 22528, "
          "\"num_attention_heads\": 64, \"vocab_size\": 256000, \"rope_theta\": 8000000.0}"},
@@ -160,6 +165,7 @@ static const struct {
       {"apertus", "{\"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 12000000.0, "
                   "\"factor\": 8.0, \"original_max_position_embeddings\": 8192, "
                   "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0}}"},
+      {"axk1", AXK1},
       {"bamba", "{\"mamba_d_state\": 256, \"mamba_d_conv\": 4}"},
       {"bitnet", "{\"rope_theta\": 500000.0}"},
       {"cohere", "{\"rope_theta\": 500000.0}"},
@@ -350,7 +356,8 @@ double model_norm_eps(const char *model_type)
                "minimax glm4v_text glm_ocr_text glm4v_moe_text paddleocr_vl_text hunyuan_vl_text "
                "ministral3 mixtral olmo2 olmo3 olmoe phi3 qwen2_vl_text qwen2_5_vl_text "
                "solar_open"},
-        {1e-6, "bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots1 flex_olmo gemma gemma2 "
+        {1e-6, "axk1 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots1 flex_olmo "
+               "gemma gemma2 "
                "gemma3_text gemma3n_text gemma4_text granite granitemoe granitemoehybrid "
                "granitemoeshared granitemoe_swa hyperclovax jamba laguna llama mellum minimax_m2 "
                "ministral "

@@ -76,6 +76,8 @@ const struct weight_rule layout_mla[] = {
     {"model.layers.*.self_attn.indexer.{wq_b,wk,weights_proj}", SLOTS(0, ROLE_INDEX_Q)},
     {"model.layers.*.self_attn.indexer.k_norm", SLOTS(0, ROLE_INDEX_K_NORM)},
     {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.post_mlp_layernorm", /* A.X K1, whose dense layers hold one unused */
+     {.kind = TARGET_SLOTS, .branch = 1, .first = ROLE_POST_NORM, .spare = true}},
     {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
     {"model.layers.*.mlp.gate.e_score_correction_bias", ROUTER_BIAS(1)},
     {"model.layers.*.mlp.gate", ROUTER(1)},

@@ -163,6 +163,15 @@ CONFIGS = {
         "default"}}, "share_expert_dim": 16, "sliding_window": 5, "swiglu_limits": [0.0, 0.01, 0.0, 0.0],
         "swiglu_limits_shared": [0.0, 0.0, 0.02, 0.01], "vocab_size": 48}, "vision_config": {"hidden_size": 16,
         "image_size": 28, "mlp_ratio": 2.0, "num_attention_heads": 2, "num_hidden_layers": 1, "patch_size": 14}},
+    "axk1":
+        {"pad_token_id": 2, "architectures": ["AXK1ForCausalLM"], "attention_bias": False, "hidden_act": "silu", "hidden_size":
+        32, "intermediate_size": 24, "kv_lora_rank": 16, "max_position_embeddings": 512, "mlp_layer_types": ["dense",
+        "sparse"], "model_type": "axk1", "moe_intermediate_size": 8, "n_group": 2, "n_routed_experts": 6,
+        "n_shared_experts": 1, "norm_topk_prob": True, "num_attention_heads": 4, "num_experts_per_tok": 2,
+        "num_hidden_layers": 2, "num_key_value_heads": 4, "q_lora_rank": 16, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8,
+        "rms_norm_eps": 1e-06, "rope_interleave": True, "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+        "routed_scaling_factor": 1.5, "tie_word_embeddings": False, "topk_group": 1, "transformers_version": "5.24.0",
+        "v_head_dim": 8, "vocab_size": 48},
     "laguna":
         {"pad_token_id": 2, "architectures": ["LagunaForCausalLM"], "attention_bias": False, "gating": True,
         "head_dim": 16, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "layer_types":
@@ -435,6 +444,8 @@ CASES = [
     ("step3p7", {"text_config": STEP}),
     ("step3p7", {"text_config": STEP | {"moe_layers_enum": [0, 3], "rope_theta": 100.0, "mlp_bias": True,
                                         "attention_bias": True, "query_pre_attn_scalar": 20}}),
+    ("axk1", {}),
+    ("axk1", {"mlp_layer_types": GONE, "n_shared_experts": 0, "attention_bias": True, "routed_scaling_factor": GONE}),
 ]
 
 
