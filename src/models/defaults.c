@@ -15,6 +15,10 @@
     "{\"n_routed_experts\": 192, \"n_shared_experts\": 1, \"moe_intermediate_size\": 2048, "       \
     "\"num_experts_per_tok\": 8, \"n_group\": 8, \"topk_group\": 4, "                              \
     "\"first_k_dense_replace\": 1, \"routed_scaling_factor\": 2.5}"
+#define FLINT                                                                                      \
+    "{\"num_key_value_heads\": 4, \"head_dim\": 128, \"sliding_window\": 513, "                    \
+    "\"moe_intermediate_size\": 512, \"shared_expert_intermediate_size\": 1024, "                  \
+    "\"num_experts_per_tok\": 6, \"num_experts\": 256, \"mlp_only_layers\": [0, 1]}"
 #define COHERE2_MOE "{\"head_dim\": 128, \"sliding_window\": 4096}"
 #define HY_V3                                                                                      \
     "{\"head_dim\": 128, \"num_key_value_heads\": 8, \"num_experts\": 192, "                       \
@@ -65,6 +69,7 @@ static const struct {
                       "\"num_hidden_layers\": 36, \"rms_norm_eps\": 1e-05, \"vocab_size\": 32784, "
                       "\"num_key_value_heads\": 2, \"head_dim\": 64, "
                       "\"max_position_embeddings\": 131072}"},
+        {"flint", FLINT},
         {"gear", "{\"sliding_window\": 512}"},
         {"gemma2", "{\"query_pre_attn_scalar\": 144.0}"},
         {"gemma3",
@@ -198,6 +203,7 @@ static const struct {
       {"falcon_mamba", "{\"state_size\": 16, \"use_bias\": false, \"use_conv_bias\": true, "
                        "\"conv_kernel\": 4}"},
       {"flex_olmo", "{\"num_experts\": 7}"},
+      {"flint", FLINT},
       {"gemma2", "{\"sliding_window\": 4096}"},
       {"gemma3_text", "{\"num_key_value_heads\": 4, \"sliding_window\": 4096}"},
       {"gemma3n_text", "{\"hidden_size_per_layer_input\": 256, \"sliding_window\": 512}"},
@@ -356,7 +362,7 @@ double model_norm_eps(const char *model_type)
                "minimax glm4v_text glm_ocr_text glm4v_moe_text paddleocr_vl_text hunyuan_vl_text "
                "ministral3 mixtral olmo2 olmo3 olmoe phi3 qwen2_vl_text qwen2_5_vl_text "
                "solar_open"},
-        {1e-6, "axk1 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots1 flex_olmo "
+        {1e-6, "axk1 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots1 flex_olmo flint "
                "gemma gemma2 "
                "gemma3_text gemma3n_text gemma4_text granite granitemoe granitemoehybrid "
                "granitemoeshared granitemoe_swa hyperclovax jamba laguna llama mellum minimax_m2 "

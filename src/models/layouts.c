@@ -42,6 +42,7 @@ const struct weight_rule layout_moe[] = {
     {"model.layers.*.mlp.router.gate", ROUTER(1)}, /* Hy3 */
     {"model.layers.*.self_attn.g_proj", SLOTS(0, ROLE_ATTENTION_GATE)},
     {"model.layers.*.self_attn.attention_sink_bias", SLOTS(0, ROLE_SINKS)},
+    {"model.layers.*.self_attn.softmax_offset", SLOTS(0, ROLE_SINKS)}, /* Flint */
     {"model.layers.*.block_sparse_moe.gate", ROUTER(1)},
     {"model.layers.*.mlp.switch_mlp.{gate,up,down}_proj", EXPERTS(1)},
     {"model.layers.*.mlp.experts.{gate,up,down}_proj", EXPERTS(1)},

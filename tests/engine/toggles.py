@@ -172,6 +172,14 @@ CONFIGS = {
         "rms_norm_eps": 1e-06, "rope_interleave": True, "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
         "routed_scaling_factor": 1.5, "tie_word_embeddings": False, "topk_group": 1, "transformers_version": "5.24.0",
         "v_head_dim": 8, "vocab_size": 48},
+    "flint":
+        {"pad_token_id": 2, "architectures": ["FlintForCausalLM"], "attention_bias": False, "decoder_sparse_step": 1,
+        "head_dim": 12, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "layer_types": ["full_attention",
+        "sliding_attention", "full_attention"], "max_position_embeddings": 512, "mlp_only_layers": [0], "model_type": "flint",
+        "moe_intermediate_size": 8, "norm_topk_prob": True, "num_attention_heads": 4, "num_experts": 6,
+        "num_experts_per_tok": 3, "num_hidden_layers": 3, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+        "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "shared_expert_intermediate_size": 16,
+        "sliding_window": 5, "tie_word_embeddings": False, "transformers_version": "5.24.0", "vocab_size": 48},
     "laguna":
         {"pad_token_id": 2, "architectures": ["LagunaForCausalLM"], "attention_bias": False, "gating": True,
         "head_dim": 16, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "layer_types":
@@ -446,6 +454,9 @@ CASES = [
                                         "attention_bias": True, "query_pre_attn_scalar": 20}}),
     ("axk1", {}),
     ("axk1", {"mlp_layer_types": GONE, "n_shared_experts": 0, "attention_bias": True, "routed_scaling_factor": GONE}),
+    ("flint", {}),
+    ("flint", {"layer_types": GONE, "mlp_only_layers": GONE, "num_hidden_layers": 5, "norm_topk_prob": False,
+               "rms_norm_eps": GONE}),
 ]
 
 

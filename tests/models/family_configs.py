@@ -39,6 +39,12 @@ WRITTEN = [
      "num_key_value_heads": 2, "num_shared_experts": 1, "prefix_dense_intermediate_size": 32, "rope_parameters":
      {"rope_theta": 10000.0, "rope_type": "default"}, "sliding_window": 8, "tie_word_embeddings": True,
      "vocab_size": 256},
+    {"model_type": "flint", "head_dim": 16, "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 48,
+     "layer_types": ["full_attention", "sliding_attention"], "max_position_embeddings": 512, "mlp_only_layers": [0],
+     "moe_intermediate_size": 16, "norm_topk_prob": True, "num_attention_heads": 4, "num_experts": 4,
+     "num_experts_per_tok": 2, "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+     "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "shared_expert_intermediate_size": 32,
+     "sliding_window": 8, "tie_word_embeddings": False, "vocab_size": 256},
     {"model_type": "mllama", "text_config": {"model_type": "mllama_text_model", "cross_attention_layers": [1],
      "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 48, "max_position_embeddings": 512,
      "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-05,
