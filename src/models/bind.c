@@ -128,11 +128,21 @@ static int slot_of(const struct binder *b, const struct tensor_place *place, int
     return slot;
 }
 
-/* Whether a layer without experts holds it, that has no use for it. */
+/* Whether a layer without experts holds a norm that those with experts have, and has no use for it.
+ */
 static bool is_spare(const struct binder *b, const struct tensor_place *place)
 {
-    return place->to.spare &&
-           b->m->spec->layers[place->layer].branches[place->to.branch].op != OP_MOE;
+    const struct spec *s = b->m->spec;
+
+    if (!place->to.spare || s->layers[place->layer].branches[place->to.branch].op == OP_MOE)
+        return false;
+    for (int i = 0; i < s->n_layers; i++) {
+        const struct branch_spec *branch = &s->layers[i].branches[place->to.branch];
+
+        if (branch->op == OP_MOE && branch->post_norm.kind != NORM_NONE)
+            return true;
+    }
+    return false;
 }
 
 /* The other stack of the same experts: down_proj of gate_up_proj, or the reverse. NULL: none. */

@@ -32,7 +32,7 @@ struct weight_target {
     bool bias;                     /* the tensor is a bias, whatever its name ends with */
     bool scales;                   /* or the scales of quantised weights */
     bool second;                   /* '*' counts from the spec's second_layers on */
-    bool spare;                    /* layers without experts do without it */
+    bool spare;                    /* a norm that layers without experts do without */
     bool bare; /* only of tensors whose name has no last part such as ".weight" */
 };
 
