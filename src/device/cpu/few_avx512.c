@@ -381,7 +381,6 @@ INLINE __m512 sums4_512(__m512 a, __m512 b, __m512 c, __m512 d)
     return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
 }
 
-/* y of two outputs by up to four rows. */
 /* Up to eight vectors, of two outputs by four rows each: in every 128 bits a part of four sums. */
 INLINE __m512 sums_of_four(__m512 sums[2][ROWS], const int first, const int rows)
 {
