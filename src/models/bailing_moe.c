@@ -45,11 +45,9 @@ struct moe_spec bailing_moe(config *c, struct mlp_spec mlp)
         config_fail(c, "score_function", "unknown scores \"%s\" of experts", scores);
     moe.router.normalize = moe.router.normalize && moe.router.n_experts_per_token > 1;
     moe.expert.intermediate_size = size;
-    moe.shared.intermediate_size = 0;
-    if (n_shared > 0 && shared > (1 << 24) / n_shared)
-        config_fail(c, "num_shared_experts", "%d of %d numbers are too many", n_shared, shared);
-    else if (config_bool_or(c, "moe_router_enable_shared_expert", true))
-        moe.shared.intermediate_size = shared * n_shared;
+    if (!config_bool_or(c, "moe_router_enable_shared_expert", true))
+        n_shared = 0;
+    moe.shared.intermediate_size = config_shared_size(c, "num_shared_experts", n_shared, shared);
     config_ignore(c, "moe_router_enable_routed_scaling", "norm_softmax", NULL);
     return moe;
 }

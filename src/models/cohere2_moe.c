@@ -31,11 +31,8 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
     } else if (strcmp(scores, "softmax") != 0) {
         config_fail(c, "expert_selection_fn", "unknown scores \"%s\" of experts", scores);
     }
-    if (shared > 0 && mlp.intermediate_size > (1 << 24) / shared)
-        config_fail(c, "num_shared_experts", "%d of %d numbers are too many", shared,
-                    mlp.intermediate_size);
-    else
-        moe.shared.intermediate_size = shared * mlp.intermediate_size;
+    moe.shared.intermediate_size =
+        config_shared_size(c, "num_shared_experts", shared, mlp.intermediate_size);
     return moe;
 }
 

@@ -133,6 +133,14 @@ struct moe_spec config_moe_local(config *c, int n_experts)
     };
 }
 
+int config_shared_size(config *c, const char *key, int n, int size)
+{
+    if (n == 0 || size <= (1 << 24) / n)
+        return n * size;
+    config_fail(c, key, "%d of %d numbers are too many", n, size);
+    return 0;
+}
+
 struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp)
 {
     bool other = !config_has(c, "n_routed_experts");
@@ -155,10 +163,7 @@ struct moe_spec config_moe_noaux(config *c, struct mlp_spec mlp)
         .shared = mlp,
     };
 
-    if (shared > 0 && size > (1 << 24) / shared)
-        config_fail(c, "n_shared_experts", "%d of %d numbers are too many", shared, size);
-    else
-        moe.shared.intermediate_size = shared * size;
+    moe.shared.intermediate_size = config_shared_size(c, "n_shared_experts", shared, size);
     moe.expert.intermediate_size = size;
     config_router_origin(c, &moe.router);
     config_ignore(c, "topk_method", "scoring_func", NULL); /* sigmoid to both references */

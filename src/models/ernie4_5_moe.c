@@ -47,10 +47,8 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
         config_fail(c, "moe_gate_act", "unknown scores \"%s\" of experts", scores);
     if (size > 0)
         moe.expert.intermediate_size = size;
-    if (shared > 0 && moe.expert.intermediate_size > (1 << 24) / shared)
-        config_fail(c, "moe_num_shared_experts", "%d are too many", shared);
-    else
-        moe.shared.intermediate_size = moe.expert.intermediate_size * shared;
+    moe.shared.intermediate_size =
+        config_shared_size(c, "moe_num_shared_experts", shared, moe.expert.intermediate_size);
     config_ignore(c, "moe_capacity", "moe_use_aux_free", NULL);
     return moe;
 }

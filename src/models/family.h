@@ -197,6 +197,9 @@ struct mlp_spec config_gated_mlp(config *c);
  * config_gated_mlp. */
 struct moe_spec config_moe_local(config *c, int n_experts);
 
+/* The size of n shared experts side by side; too many are an error of key, and 0. */
+int config_shared_size(config *c, const char *key, int n, int size);
+
 /* Experts as DeepSeek-V3 has them: n_routed_experts (or num_experts, num_shared_experts) by sigmoid
  * scores with a bias, n_group and topk_group, norm_topk_prob, routed_scaling_factor,
  * n_shared_experts. mlp gives the kind of each expert. */

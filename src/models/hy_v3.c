@@ -26,10 +26,8 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
 
     moe.expert.intermediate_size = size;
     moe.expert.bias = false;
-    if (shared > (1 << 24) / size)
-        config_fail(c, "num_shared_experts", "%d of %d numbers are too many", shared, size);
-    else if (shared > 0) /* else it is as wide as a dense layer */
-        moe.shared.intermediate_size = shared * size;
+    if (shared > 0) /* else it is as wide as a dense layer */
+        moe.shared.intermediate_size = config_shared_size(c, "num_shared_experts", shared, size);
     return moe;
 }
 

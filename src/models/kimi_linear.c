@@ -114,12 +114,8 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp, bool later)
     struct moe_spec moe = {.router_bias = true, .expert = mlp, .shared = mlp};
 
     moe.expert.intermediate_size = config_int(c, "moe_intermediate_size");
-    moe.shared.intermediate_size = 0;
-    if (shared > 0 && moe.expert.intermediate_size > (1 << 24) / shared)
-        config_fail(c, "num_shared_experts", "%d of %d numbers are too many", shared,
-                    moe.expert.intermediate_size);
-    else
-        moe.shared.intermediate_size = shared * moe.expert.intermediate_size;
+    moe.shared.intermediate_size =
+        config_shared_size(c, "num_shared_experts", shared, moe.expert.intermediate_size);
     moe.router = (struct router_params){
         .score = strcmp(scores, "softmax") == 0 ? ROUTER_SOFTMAX_ALL : ROUTER_SIGMOID,
         .n_experts = config_int(c, "num_experts"),
