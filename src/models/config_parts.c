@@ -58,7 +58,7 @@ struct attention_spec config_attention_partial(config *c, const struct spec *s, 
 
 struct temperature_spec config_temperature(config *c)
 {
-    config *rope = config_object(c, "rope_parameters");
+    config *rope = config_rope_object(c);
     struct temperature_spec t = {0};
 
     if (!rope || !config_has(rope, "llama_4_scaling_beta"))

@@ -25,6 +25,8 @@
     "\"num_experts_per_tok\": 8, \"num_shared_experts\": 1, \"moe_intermediate_size\": 1536, "     \
     "\"router_scaling_factor\": 2.826}"
 
+#define GPT_NEOX_ROPE "{\"rotary_pct\": 0.25, \"rotary_emb_base\": 10000.0"
+
 /* What differs from the defaults in the families' code, or has none there. */
 static const struct {
     const char *model_type, *keys;
@@ -93,6 +95,7 @@ static const struct {
          "\"rms_norm_eps\": 1e-05, \"hidden_size\": 2880, \"intermediate_size\": 2880, "
          "\"num_attention_heads\": 64, \"num_key_value_heads\": 8, \"head_dim\": 64, "
          "\"sliding_window\": 128}"},
+        {"gpt_neox", GPT_NEOX_ROPE "}"},
         {"gptj", "{\"n_embd\": 4096, \"vocab_size\": 50400, \"n_head\": 16, \"n_layer\": 28}"},
         {"hunyuan_v1_dense", "{\"max_position_embeddings\": 32768}"},
         {"hy_v3", HY_V3},
@@ -232,7 +235,7 @@ static const struct {
                          "\"attention_bias\": true, \"n_shared_experts\": 1}"},
       {"gpt_bigcode", "{\"activation_function\": \"gelu_pytorch_tanh\", \"n_positions\": 1024}"},
       {"gpt_neo", "{\"max_position_embeddings\": 2048}"},
-      {"gpt_neox", "{\"partial_rotary_factor\": 0.25, \"hidden_act\": \"gelu\"}"},
+      {"gpt_neox", GPT_NEOX_ROPE ", \"hidden_act\": \"gelu\"}"},
       {"gpt_oss", "{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 32.0, "
                   "\"beta_fast\": 32.0, \"beta_slow\": 1.0, \"truncate\": false, "
                   "\"original_max_position_embeddings\": 4096}, \"head_dim\": 64, "
@@ -289,7 +292,11 @@ static const struct {
                    "\"rope_theta\": 10000.0}"},
       {"minimax_m2", "{\"head_dim\": 128, \"num_local_experts\": 256}"},
       {"ministral", "{\"sliding_window\": 4096}"},
-      {"ministral3", "{\"rope_theta\": 10000.0, \"head_dim\": 128}"},
+      {"ministral3",
+       "{\"head_dim\": 128, \"rope_parameters\": {\"type\": \"yarn\", \"rope_theta\": "
+       "1000000.0, \"factor\": 16.0, \"original_max_position_embeddings\": 16384, "
+       "\"beta_fast\": 32.0, \"beta_slow\": 1.0, \"mscale_all_dim\": 1.0, "
+       "\"mscale\": 1.0, \"llama_4_scaling_beta\": 0.1}}"},
       {"nemotron", "{\"partial_rotary_factor\": 0.5}"},
       {"nemotron_h", "{\"head_dim\": 128, \"mamba_head_dim\": 64, \"mamba_num_heads\": 128, "
                      "\"ssm_state_size\": 128, \"conv_kernel\": 4, \"layer_norm_epsilon\": 1e-05, "

@@ -25,9 +25,10 @@ static int neox_spec(struct spec *s, config *c, arena *a)
         .bias = true,
     };
     attention = config_attention_plain(c, s);
+    /* The names that other models have for these count for nothing. */
     config_alias(c, "rotary_pct", "partial_rotary_factor");
-    attention.rope = config_rope_partial(c, NULL, attention.head_dim,
-                                         config_float_or(c, "rotary_emb_base", 10000), a);
+    config_alias(c, "rotary_emb_base", "rope_theta");
+    attention.rope = config_rope_partial(c, NULL, attention.head_dim, 10000, a);
     attention.n_kv_heads = attention.n_heads; /* neither reference heeds num_key_value_heads */
     attention.qkv_bias = attention.o_bias = bias;
     spec_layers(s, norm, attention, mlp);

@@ -14,6 +14,8 @@ static bool is_attention(config *c, int layer)
     int n = config_strings(c, key, &types);
     const char *type = layer < n ? types[layer] : NULL;
 
+    if (n < 0 && config_by_transformers(c)) /* to which all are state spaces then */
+        return false;
     if (!type)
         config_fail(c, key, "it has %d entries, too few for layer %d", n < 0 ? 0 : n, layer);
     else if (strcmp(type, "attention") == 0 || strcmp(type, "full_attention") == 0)

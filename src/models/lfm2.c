@@ -10,19 +10,24 @@
 
 #include "models/family.h"
 
-/* By full_attn_idxs where that is there, else by layer_types. */
+/* By full_attn_idxs or by layer_types; of both, the former counts in mlx-lm, the latter in
+ * transformers, to which LFM2 with neither is attention alone. */
 static bool is_attention(config *c, int layer)
 {
     const int *indices;
     const char *const *types;
+    bool later = config_by_transformers(c);
     int n = config_ints(c, "full_attn_idxs", &indices);
     int n_types = config_strings(c, "layer_types", &types);
 
-    for (int i = 0; i < n; i++)
-        if (indices[i] == layer)
-            return true;
-    if (n >= 0)
+    if (n >= 0 && !(later && n_types >= 0)) {
+        for (int i = 0; i < n; i++)
+            if (indices[i] == layer)
+                return true;
         return false;
+    }
+    if (n_types < 0 && later && !config_has(c, "num_experts"))
+        return true;
     if (layer >= n_types) {
         config_fail(c, "layer_types", "it has %d entries, too few for layer %d",
                     n_types < 0 ? 0 : n_types, layer);

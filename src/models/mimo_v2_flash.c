@@ -63,18 +63,26 @@ static struct attention_spec attention_of(config *c, bool slides, arena *a)
     return at;
 }
 
+/* Whether the older of two keys says what layers are. Where neither is there, transformers has
+ * those of the published model. */
+static bool is_by(config *c, const char *older, const char *newer)
+{
+    return !config_has(c, newer) && (config_has(c, older) || !config_by_transformers(c));
+}
+
 static bool layer_slides(config *c, int layer)
 {
-    return config_has(c, "layer_types")
-               ? config_layer_is(c, "layer_types", "sliding_attention", layer, false)
-               : flag_of(c, "hybrid_layer_pattern", layer);
+    if (is_by(c, "hybrid_layer_pattern", "layer_types"))
+        return flag_of(c, "hybrid_layer_pattern", layer);
+    return config_layer_is(c, "layer_types", "sliding_attention", layer,
+                           layer > 0 && (layer + 1) % 6 != 0);
 }
 
 static bool has_experts(config *c, int layer)
 {
-    return config_has(c, "mlp_layer_types")
-               ? config_layer_is(c, "mlp_layer_types", "sparse", layer, false)
-               : flag_of(c, "moe_layer_freq", layer);
+    if (is_by(c, "moe_layer_freq", "mlp_layer_types"))
+        return flag_of(c, "moe_layer_freq", layer);
+    return config_layer_is(c, "mlp_layer_types", "sparse", layer, layer > 0);
 }
 
 static int mimo_spec(struct spec *s, config *c, arena *a)

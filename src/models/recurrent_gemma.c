@@ -19,6 +19,8 @@ static bool is_recurrent(config *c, int layer)
     int n = config_strings(c, key, &types);
     const char *type;
 
+    if (n < 0 && config_by_transformers(c))
+        return layer % 3 != 2;
     if (n <= 0)
         return config_fail(c, "block_types", "it must say which layers are recurrent");
     type = types[layer % n];
