@@ -26,6 +26,14 @@ static int own_layers(const struct spec *s)
     return n;
 }
 
+/* Of all, be it one of those that have names of their own. */
+static int layer_of(const struct binder *b, const struct tensor_place *place)
+{
+    bool second = place->layer >= 0 && place->to.second;
+
+    return place->layer + (second ? b->m->spec->second_layers : 0);
+}
+
 /* What a tensor of the adapter is for; module gets the name of what it adapts. */
 static int find_place(const struct binder *b, const struct checkpoint_tensor *t,
                       struct tensor_place *place, char *module, size_t size)
@@ -60,8 +68,8 @@ static int lead_one(struct binder *b, const struct checkpoint_tensor *t)
         return 0; /* of what is not run, as towers of pictures */
     if (place.to.kind == TARGET_NONE || tied)
         return binder_unused(b, t);
-    if (is_addition(place.part) &&
-        adapter_check_module(b->adapter, module, place.layer, own_layers(b->m->spec), b->err))
+    if (is_addition(place.part) && adapter_check_module(b->adapter, module, layer_of(b, &place),
+                                                        own_layers(b->m->spec), b->err))
         return -1;
     stack_note(b, t, &place);
     return binder_lead(b, t, place);

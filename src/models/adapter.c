@@ -198,16 +198,17 @@ struct tensor_place adapter_place(const struct family *f, const struct spec *s, 
     return tensor_place(f, s, module); /* a whole tensor */
 }
 
-/* The name of a module within its layer; the whole name of one outside of layers. */
+/* The name of a module within its layer, what follows the first number, as the layers are called
+ * "layers", "h" or "blocks"; the whole name of one outside of layers. */
 static const char *within_layer(const char *module)
 {
-    const char *at = strstr(module, "layers.");
+    for (const char *at = strchr(module, '.'); at; at = strchr(at + 1, '.')) {
+        size_t n = strspn(at + 1, "0123456789");
 
-    if (!at)
-        return module;
-    at += strlen("layers.");
-    at += strspn(at, "0123456789");
-    return *at == '.' ? at + 1 : module;
+        if (n > 0 && at[n + 1] == '.')
+            return at + n + 2;
+    }
+    return module;
 }
 
 int adapter_check_module(const struct adapter *a, const char *module, int layer, int n_layers,

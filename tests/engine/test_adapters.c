@@ -3,6 +3,7 @@
  * themselves or the model. For what PEFT computes itself see test_peft.c. */
 #include <math.h>
 
+#include "../models/derived.h"
 #include "tiny_run.h"
 
 enum form { MLX, PEFT };
@@ -113,6 +114,13 @@ static const struct adapting adaptings[] = {
      false,
      {NULL},
      MLX_CONFIG("lora", ""),
+     two},
+    {"lora of keys in layers of another name",
+     "plamo2",
+     MLX,
+     false,
+     {"gate_up_proj"},
+     MLX_CONFIG("lora", ", \"keys\": [\"mlp.gate_up_proj\"]"),
      two},
 };
 
@@ -537,13 +545,52 @@ static void test_not_there(void **state)
     tiny_close(&adapter);
 }
 
+/* Layers that have names of their own come after the others. */
+static void test_second_layers(void **state)
+{
+    static const char afm7[] =
+        "{\"model_type\": \"afm7\", \"vocab_size\": 48, \"hidden_dim\": 32, \"num_layers\": 4, "
+        "\"num_kv_reuse_layers\": 2, \"num_heads\": 4, \"num_kv_heads\": 2, "
+        "\"hidden_dim_scale_factor\": 1.5, \"rope_theta\": 50000, \"rms_norm_eps\": 1e-05}";
+    static const char last[] =
+        "{\"num_layers\": 1, \"lora_parameters\": {\"rank\": 3, \"scale\": 1}}";
+    clm_error err = {0};
+    device *d = device_cpu_open(1, &err);
+    struct tiny base;
+
+    (void)state;
+    CHECK(d, "%s", err.message);
+    tiny_derive(&base, afm7, d);
+    temporary_clear();
+    write_model(&base, "base");
+    for (int layer = 0; layer < 2; layer++) {
+        struct tiny adapter = {0};
+        char module[64];
+        struct rig r;
+        int rc;
+
+        snprintf(module, sizeof module, "model.kv_reuse_layers.%d.mlp.down_proj", layer);
+        tiny_put(&adapter, module, ".lora_a", DTYPE_F32, 0, 48, 3, random_numbers(48 * 3, 1));
+        tiny_put(&adapter, module, ".lora_b", DTYPE_F32, 0, 3, 32, random_numbers(32 * 3, 1));
+        write_adapter(&adapter, "adapter", last, MLX);
+        rc = rig_open_adapted(&r, temporary_path("base"), temporary_path("adapter"), 1, true, &err);
+        CHECK((rc == 0) == (layer == 1), "%d: %s", layer, err.message);
+        CHECK(rc == 0 || strstr(err.message, "last 1 of 4"), "%s", err.message);
+        if (rc == 0)
+            rig_close(&r);
+        tiny_close(&adapter);
+        err = (clm_error){0};
+    }
+    tiny_close(&base);
+    d->ops->close(d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),
-        cmocka_unit_test(test_whole_tensors),
-        cmocka_unit_test(test_wrong),
-        cmocka_unit_test(test_not_there),
+        cmocka_unit_test(test_forms),         cmocka_unit_test(test_whole_tensors),
+        cmocka_unit_test(test_wrong),         cmocka_unit_test(test_not_there),
+        cmocka_unit_test(test_second_layers),
     };
 
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
