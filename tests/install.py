@@ -59,7 +59,8 @@ def check_command(prefix, version):
 def check_library(prefix, options):
     found = [p.parent for p in prefix.rglob("clm.pc")]
     check(len(found) == 1, "clm.pc is in %s" % found)
-    environment = dict(os.environ, PKG_CONFIG_PATH=str(found[0]))
+    environment = dict(os.environ, PKG_CONFIG_PATH=str(found[0]),
+                       LD_LIBRARY_PATH=str(found[0].parent))
 
     def ask(*question):
         return run("pkg-config", *question, "clm", env=environment).split()
@@ -67,13 +68,23 @@ def check_library(prefix, options):
     check(ask("--modversion") == [options.version], "clm.pc has another version")
     check(pathlib.Path(ask("--variable=modeldir")[0]).resolve() ==
           (prefix / "share/clm/storyteller-4bit").resolve(), "clm.pc names another model")
+    # Names of the library that are not in its header are no one's concern.
+    own = prefix / "own.c"
+    own.write_text("#include <clm/clm.h>\n"
+                   "int fail(void);\nint fail(void) { return 0; }\n"
+                   "int arena_open = 7;\n"
+                   "int main(void) { return clm_version() ? fail() : arena_open; }\n")
+    run(options.cc, *options.flags.split(), *ask("--cflags"), own, "-o", prefix / "own",
+        *ask("--libs"))
+    run(prefix / "own", env=environment)
     examples = sorted(pathlib.Path(options.source, "examples").glob("*.c"))
     check(examples, "there are no examples")
     for example in examples:
         program = prefix / ("example_" + example.stem)
         run(options.cc, "-std=c17", "-Wall", "-Wextra", "-Werror", *options.flags.split(),
             *ask("--cflags"), example, "-o", program, *ask("--libs"))
-        said = run(program, prefix / "share/clm/storyteller-4bit", "Tell me a story.")
+        said = run(program, prefix / "share/clm/storyteller-4bit", "Tell me a story.",
+                   env=environment)
         check(len(said.split()) >= 3, "%s says %r" % (example.name, said))
 
 

@@ -42,6 +42,18 @@ foreach(source ${examples})
   set_tests_properties(example_${name} PROPERTIES PASS_REGULAR_EXPRESSION "[a-z]+ [a-z]+ [a-z]+")
 endforeach()
 
+# And one of them with the shared library.
+add_executable(example_shared ${CMAKE_SOURCE_DIR}/examples/generate.c)
+target_link_libraries(example_shared PRIVATE clm_shared clm_options)
+add_test(NAME example_shared
+         COMMAND example_shared ${CMAKE_SOURCE_DIR}/models/storyteller-4bit "Tell me a story.")
+set_tests_properties(example_shared PROPERTIES PASS_REGULAR_EXPRESSION "[a-z]+ [a-z]+ [a-z]+")
+if(CMAKE_NM AND CMAKE_READELF)
+  add_test(NAME shared COMMAND ${CLM_PYTHON} ${tests}/shared.py --library $<TARGET_FILE:clm_shared>
+           --header ${CMAKE_SOURCE_DIR}/include/clm/clm.h --nm ${CMAKE_NM} --readelf ${CMAKE_READELF}
+           --soname libclm.so.${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+endif()
+
 set(flags "")
 if(CLM_SANITIZE)
   set(flags "-fsanitize=${CLM_SANITIZE}")

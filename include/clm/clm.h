@@ -17,6 +17,9 @@ extern "C" {
 #define CLM_API
 #endif
 
+/* Of the library that is linked, such as "0.1.0". */
+CLM_API const char *clm_version(void);
+
 enum clm_error_code {
     CLM_OK = 0,
     CLM_ERR_ARG,         /* a value given by the caller is out of range */
@@ -243,7 +246,9 @@ CLM_API int clm_sequence_trim(clm_sequence *s, int n, clm_error *err);
 /**
  * Evaluate n tokens at the end of a sequence and give the logits after the last one.
  *
- * tokens  [n] ids in [0, vocab_size), n >= 1; more than a step takes are evaluated in several.
+ * tokens  [n] ids in [0, vocab_size), n >= 1; more than a step takes are evaluated in several. A
+ *         sequence longer than clm_model_context_length is evaluated, too, though what comes of it
+ *         may be of no use; CLM_ERR_FULL where the model has learned so many positions alone.
  * logits  set to [vocab_size] f32, unnormalised; owned by the engine, valid until its next call.
  *
  * Errors: CLM_ERR_ARG (a token is out of range) and CLM_ERR_FULL (no room for n more) leave s as it

@@ -107,7 +107,7 @@ static int overview(bool version)
     clm_error err = {0};
 
     if (version)
-        printf("clm %s\n", CLM_VERSION);
+        printf("clm %s\n", clm_version());
     else
         help_overview();
     return output_flush(&err) ? report(NULL, &err) : STATUS_DONE;

@@ -10,6 +10,11 @@ struct clm_detokenizer {
     struct strbuf text;
 };
 
+const char *clm_version(void)
+{
+    return CLM_VERSION;
+}
+
 static void pass_warning(void *ctx, enum log_level level, const char *message)
 {
     const clm_model *m = ctx;

@@ -16,7 +16,7 @@ static inline void lanes_max(float *restrict lanes, const float *x, int n)
         lanes[l] = x[l] > lanes[l] ? x[l] : lanes[l];
 }
 
-VECTOR_CLONES float logits_max(const float *x, int n)
+VECTOR_CLONES static float largest(const float *x, int n)
 {
     float lanes[2 * LANES], max = x[0];
     int i = 0;
@@ -34,6 +34,11 @@ VECTOR_CLONES float logits_max(const float *x, int n)
     return max;
 }
 
+float logits_max(const float *x, int n)
+{
+    return largest(x, n);
+}
+
 /* Is there a NaN or +inf? */
 VECTOR_CLONES static bool has_bad(const float *x, int n)
 {
@@ -46,14 +51,14 @@ VECTOR_CLONES static bool has_bad(const float *x, int n)
 
 int32_t logits_argmax(const float *x, int n)
 {
-    float max = logits_max(x, n);
+    float max = largest(x, n);
 
     if (has_bad(x, n) || max < -FLT_MAX)
         return -1;
     for (int begin = 0; begin < n; begin += BLOCK) {
         int end = n - begin < BLOCK ? n : begin + BLOCK;
 
-        if (logits_max(x + begin, end - begin) < max)
+        if (largest(x + begin, end - begin) < max)
             continue;
         for (int i = begin; i < end; i++)
             if (x[i] == max)
@@ -79,13 +84,18 @@ static inline double block_sum(const float *x, int n)
     return sum;
 }
 
-VECTOR_CLONES double logits_sum(const float *x, int n)
+VECTOR_CLONES static double sum_of(const float *x, int n)
 {
     double sum = 0;
 
     for (int i = 0; i < n; i += BLOCK)
         sum += block_sum(x + i, n - i < BLOCK ? n - i : BLOCK);
     return sum;
+}
+
+double logits_sum(const float *x, int n)
+{
+    return sum_of(x, n);
 }
 
 /* exp(x) for x <= 0: x = k log(2) + r, |r| <= log(2) / 2, and a polynomial for exp(r), whose
@@ -120,7 +130,7 @@ static inline void block_exp(float *restrict y, const float *x, int n, float max
         y[i] = exp_below_0((float)((double)(x[i] - max) * factor));
 }
 
-VECTOR_CLONES double logits_exp(float *out, const float *x, int n, float max, double temp)
+VECTOR_CLONES static double exp_all(float *out, const float *x, int n, float max, double temp)
 {
     double sum = 0, factor = fmin(1 / temp, 1e30); /* finite: 0 times it is 0 */
     float y[BLOCK];
@@ -134,6 +144,11 @@ VECTOR_CLONES double logits_exp(float *out, const float *x, int n, float max, do
         sum += block_sum(y, size);
     }
     return sum;
+}
+
+double logits_exp(float *out, const float *x, int n, float max, double temp)
+{
+    return exp_all(out, x, n, max, temp);
 }
 
 double logits_log_sum_exp(const float *x, int n, float max)

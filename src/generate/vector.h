@@ -1,6 +1,7 @@
 /* generate/vector.h: functions of plain loops, compiled for AVX2 and AVX-512 too and chosen when
  * the program starts. No form fuses operations, so all give the same bits. Sanitizers must be set
- * up before anything is chosen, so they do without.
+ * up before anything is chosen, so they do without. Static functions alone: gcc shows the names of
+ * others to whoever loads the library, whatever the visibility.
  */
 #ifndef GENERATE_VECTOR_H
 #define GENERATE_VECTOR_H

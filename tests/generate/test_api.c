@@ -59,6 +59,7 @@ static void test_model(void **state)
     int n = tokenize("Once upon a time", NULL, 0);
 
     (void)state;
+    CHECK(strspn(clm_version(), "0123456789.") == strlen(clm_version()), "%s", clm_version());
     CHECK(clm_model_vocab_size(model) > 1000 && clm_model_context_length(model) > 100, "sizes");
     CHECK(clm_model_is_end(model, 3) && !clm_model_is_end(model, 100), "end tokens");
     CHECK(n == 5 && tokenize("Once upon a time", tokens, 4) == 5 && tokens[0] == 0, "%d tokens", n);
