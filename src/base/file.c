@@ -239,7 +239,7 @@ struct file_writer {
     int fd;
     bool failed;
     char *path;
-    char *temporary;
+    char *temporary; /* NULL: it is no file of its own */
 };
 
 static void writer_free(file_writer *w)
@@ -393,6 +393,21 @@ file_writer *file_writer_open_own(const char *path, clm_error *err)
     return w;
 }
 
+file_writer *file_writer_open_standard(clm_error *err)
+{
+    file_writer *w = mem_zeroed(1, sizeof *w);
+
+    if (!w)
+        return fail_null(err, CLM_ERR_NOMEM, "no memory to write standard output");
+    w->path = mem_strdup("standard output");
+    w->fd = w->path ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3) : -1;
+    if (w->fd >= 0)
+        return w;
+    fail_errno(err, "write", "standard output", errno);
+    writer_free(w);
+    return NULL;
+}
+
 int file_writer_write(file_writer *w, const void *data, size_t size, clm_error *err)
 {
     const char *p = data;
@@ -437,6 +452,10 @@ static int commit(file_writer *w, bool durable, clm_error *err)
         fail(err, CLM_ERR_IO, "cannot write %s: an earlier write failed", w->path);
         goto cleanup;
     }
+    if (!w->temporary) {
+        writer_free(w);
+        return 0;
+    }
     if (durable && fsync(w->fd)) {
         fail_errno(err, "write", w->path, errno);
         goto cleanup;
@@ -452,8 +471,9 @@ static int commit(file_writer *w, bool durable, clm_error *err)
 
 cleanup:
     if (rc)
-        unlink(w->temporary);
-    writer_free(w);
+        file_writer_abort(w);
+    else
+        writer_free(w);
     return rc;
 }
 
@@ -471,7 +491,8 @@ void file_writer_abort(file_writer *w)
 {
     if (!w)
         return;
-    unlink(w->temporary);
+    if (w->temporary)
+        unlink(w->temporary);
     writer_free(w);
 }
 

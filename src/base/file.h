@@ -59,6 +59,9 @@ typedef struct file_writer file_writer;
 file_writer *file_writer_open(const char *path, clm_error *err);
 /* For its user alone, whatever was there. */
 file_writer *file_writer_open_own(const char *path, clm_error *err);
+/* Over standard output, in which there is no name to rename: what was written before a failure
+ * stays there. */
+file_writer *file_writer_open_standard(clm_error *err);
 int file_writer_write(file_writer *w, const void *data, size_t size, clm_error *err);
 int file_writer_commit(file_writer *w, clm_error *err); /* closes w in either case */
 /* The same without waiting for the disk, for what can be checked and made again: after a failure

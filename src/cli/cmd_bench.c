@@ -213,6 +213,19 @@ static int longest_input(const struct run *r)
     return n;
 }
 
+static size_t longest_text(const struct run *r)
+{
+    size_t most = 0;
+
+    for (int i = 0; i < r->n_tests; i++) {
+        const struct bench_test *t = &r->tests[i];
+        size_t n = (size_t)t->depth + (size_t)t->prompt + (size_t)t->generate;
+
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
 static int tokens_held(const struct run *r)
 {
     double most = 0;
@@ -340,8 +353,10 @@ static int run_model(struct run *r, const char *model, bool is_shape)
     rc = is_shape ? session_open_devices(&r->session, &o, r->err) || open_shape(r, model)
                   : session_open_model(&r->session, &o, r->err);
     r->setup.model = is_shape ? model : r->session.dir;
-    if (rc == 0)
+    if (rc == 0) {
+        session_warn_length(&r->session, longest_text(r));
         rc = run_threads(r);
+    }
     session_close(&r->session);
     return rc ? -1 : 0;
 }

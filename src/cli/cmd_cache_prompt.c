@@ -88,10 +88,11 @@ static int cache_prompt_run(const void *args, clm_error *err)
     if (!a->file)
         return fail(err, CLM_ERR_ARG,
                     "--prompt-cache-file is missing: --prompt-cache-file FILE.safetensors");
-    if (file_writer_try(a->file, err) == 0 &&
+    if (output_try_file("prompt-cache-file", a->file, err) == 0 &&
         session_open_text(&s, &a->model, a->prefill_step_size, err) == 0 &&
         prompt_open(&prompt, &a->prompt, s.dir, s.tokenizer, err) == 0 &&
         session_check_tokens(&s, &prompt.tokens, err) == 0) {
+        session_warn_length(&s, prompt.tokens.count);
         interrupt_watch();
         rc = keep(a, &s, &prompt, err);
     }

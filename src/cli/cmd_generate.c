@@ -241,6 +241,8 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
 
     if (open_past(a, s, given, &seq, &o.prefixes, err))
         return -1;
+    if (a->model.max_kv_size) /* else it is an error */
+        session_warn_length(s, (size_t)(seq ? kv_seq_length(seq) : 0) + prompt->count);
     if (prompt->count >= LONG_PROMPT)
         progress_show(&run->progress, 0, (int)prompt->count);
     run->tokenizer = s->tokenizer;

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "cli/command.h"
 #include "cli/logits_batch.h"
+#include "cli/output.h"
 #include "cli/prompt_cache.h"
 #include "format/safetensors.h"
 
@@ -36,6 +37,12 @@ static int evaluate(float *rows, struct session *s, kv_seq *seq, const int32_t *
     return 0;
 }
 
+/* NULL: standard output */
+static const char *out_path(const struct logits_args *a)
+{
+    return strcmp(a->out, "-") == 0 ? NULL : a->out;
+}
+
 static int write_logits(const struct logits_args *a, const float *rows, int vocab_size,
                         clm_error *err)
 {
@@ -45,7 +52,7 @@ static int write_logits(const struct logits_args *a, const float *rows, int voca
         logits_tensor("prompt_logits", rows, a->tokens.n, vocab_size),
     };
 
-    return safetensors_write(a->out, tensors, COUNT(tensors), NULL, 0, err);
+    return safetensors_write(out_path(a), tensors, COUNT(tensors), NULL, 0, err);
 }
 
 static int run_tokens(const struct logits_args *a, struct session *s, clm_error *err)
@@ -69,6 +76,7 @@ static int run_tokens(const struct logits_args *a, struct session *s, clm_error 
              a->tokens.n + a->decode.n);
         goto cleanup;
     }
+    session_warn_length(s, (size_t)kv_seq_length(seq) + (size_t)a->tokens.n + (size_t)a->decode.n);
     if (evaluate(rows, s, seq, a->tokens.items, a->tokens.n, step, err) ||
         evaluate(rows + (size_t)a->tokens.n * (size_t)vocab_size, s, seq, a->decode.items,
                  a->decode.n, 1, err))
@@ -100,12 +108,12 @@ static int logits_run(const void *args, clm_error *err)
     struct session s = {0};
     int rc = -1;
 
-    if (check_args(a, err) || file_writer_try(a->out, err) ||
-        (a->save_cache && file_writer_try(a->save_cache, err)))
+    if (check_args(a, err) || (out_path(a) && file_writer_try(a->out, err)) ||
+        (a->save_cache && output_try_file("save-prompt-cache", a->save_cache, err)))
         return -1;
     model.like = a->cache_file;
     if (session_open(&s, &model, a->prefill_step_size, err) == 0)
-        rc = a->batch ? logits_batch(&s, a->batch, a->out, err) : run_tokens(a, &s, err);
+        rc = a->batch ? logits_batch(&s, a->batch, out_path(a), err) : run_tokens(a, &s, err);
     session_close(&s);
     return rc;
 }
@@ -125,7 +133,8 @@ static const struct option logits_options[] = {
     {STRING_OPTION("batch", 0, struct logits_args, batch, "FILE",
                    "lines of {\"ids\": [...]}, as clm tokenize writes them, in place of --tokens; "
                    "- is standard input")},
-    {STRING_OPTION("out", 'o', struct logits_args, out, "FILE", "the safetensors file to write")},
+    {STRING_OPTION("out", 'o', struct logits_args, out, "FILE",
+                   "the safetensors file to write; - is standard output")},
     {0},
 };
 

@@ -174,7 +174,7 @@ static int perplexity_run(const void *args, clm_error *err)
     struct session s = {0};
     int rc = -1;
 
-    if (a->save && file_writer_try(a->save, err))
+    if (a->save && output_try_file("save-logits", a->save, err))
         return -1;
     if (session_open_text(&s, &a->model, 0, err) == 0)
         rc = measure_file(a, &s, err);

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 void output_init(void)
 {
     for (int fd = 0; fd <= 2; fd++)
@@ -47,6 +49,14 @@ int output_buffer(struct strbuf *b, clm_error *err)
     rc = output_text(b->data ? b->data : "", b->size, err);
     strbuf_clear(b);
     return rc;
+}
+
+int output_try_file(const char *option, const char *path, clm_error *err)
+{
+    if (strcmp(path, "-") == 0)
+        return fail(err, CLM_ERR_ARG,
+                    "--%s needs the name of a file, not -; ./- is the file of this name", option);
+    return file_writer_try(path, err);
 }
 
 void output_end_if_unread(void)

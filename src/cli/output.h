@@ -22,6 +22,10 @@ int output_text(const char *text, size_t size, clm_error *err);
  */
 int output_buffer(struct strbuf *b, clm_error *err);
 
+/* Can a file be written under a name that an option has? "-" is none, for standard output gets
+ * other things. To be asked before the work. */
+int output_try_file(const char *option, const char *path, clm_error *err);
+
 /* Where the reader of standard output has gone, which is no failure to speak of, end as the system
  * ends a program that writes to such a pipe. For main, when all else is closed. */
 void output_end_if_unread(void);

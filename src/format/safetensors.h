@@ -27,7 +27,8 @@ int safetensors_parse(struct safetensors *st, const void *data, size_t size, con
                       clm_error *err);
 void safetensors_close(struct safetensors *st); /* a zeroed one is fine */
 
-/* Write tensors and metadata to a file, whole or not at all. Names must differ. */
+/* Write tensors and metadata to a file, whole or not at all; path NULL: to standard output. Names
+ * must differ. */
 int safetensors_write(const char *path, const struct checkpoint_tensor *tensors, size_t n_tensors,
                       const char *const *metadata, size_t n_metadata, clm_error *err);
 

@@ -9,7 +9,8 @@
 #include "format/safetensors.h"
 
 struct output {
-    const char *path;
+    const char *path;                        /* in messages */
+    bool standard;                           /* it is standard output */
     const struct checkpoint_tensor **sorted; /* as they will lie in the file */
     size_t n_tensors;
     const char *const *metadata;
@@ -158,7 +159,8 @@ static int write_tensor(const struct output *o, const struct checkpoint_tensor *
 
 static int write_all(const struct output *o, const struct strbuf *header)
 {
-    file_writer *w = file_writer_open(o->path, o->err);
+    file_writer *w =
+        o->standard ? file_writer_open_standard(o->err) : file_writer_open(o->path, o->err);
 
     if (!w)
         return -1;
@@ -178,7 +180,8 @@ int safetensors_write_with(const char *path, const struct checkpoint_tensor *ten
                            size_t n_tensors, const char *const *metadata, size_t n_metadata,
                            safetensors_fill fill, void *ctx, clm_error *err)
 {
-    struct output o = {.path = path,
+    struct output o = {.path = path ? path : "standard output",
+                       .standard = !path,
                        .n_tensors = n_tensors,
                        .metadata = metadata,
                        .n_metadata = n_metadata,
@@ -190,7 +193,7 @@ int safetensors_write_with(const char *path, const struct checkpoint_tensor *ten
 
     o.sorted = mem_zeroed(n_tensors + 1, sizeof *o.sorted);
     if (!o.sorted)
-        return fail(err, CLM_ERR_NOMEM, "%s: no memory for %zu tensors", path, n_tensors);
+        return fail(err, CLM_ERR_NOMEM, "%s: no memory for %zu tensors", o.path, n_tensors);
     for (size_t i = 0; i < n_tensors; i++)
         o.sorted[i] = &tensors[i];
     if (!check(&o) && !make_header(&header, &o))

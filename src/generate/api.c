@@ -262,6 +262,8 @@ int clm_sequence_save(const clm_sequence *s, const char *path, clm_error *err)
     char text[FINGERPRINT_SIZE];
     struct cache_origin origin = origin_of(s->owner->model, text);
 
+    if (!path)
+        return fail(err, CLM_ERR_ARG, "the path of a prompt cache is NULL");
     return cache_file_save(s->owner->engine, s->seq, path, &origin, err);
 }
 
@@ -270,6 +272,8 @@ clm_sequence *clm_sequence_load(clm_engine *e, const char *path, clm_error *err)
     char text[FINGERPRINT_SIZE];
     struct cache_origin origin = origin_of(e->model, text);
 
+    if (!path)
+        return fail_null(err, CLM_ERR_ARG, "the path of a prompt cache is NULL");
     return clm_sequence_of(e, cache_file_load(e->engine, path, &origin, err), err);
 }
 

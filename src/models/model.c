@@ -169,6 +169,23 @@ static void check_required(config *root, config *text)
         config_require(text, keys);
 }
 
+/* Who adds yarn to a config, as model cards say, leaves max_position_embeddings as it was: that of
+ * before it. */
+static void stretch_context(struct spec *s)
+{
+    for (int i = 0; i < s->n_layers && s->context_length > 0; i++)
+        for (int b = 0; b < s->layers[i].n_branches; b++) {
+            const struct branch_spec *branch = &s->layers[i].branches[b];
+            const struct rope_spec *r = branch->op == OP_MLA         ? &branch->mla.rope
+                                        : branch->op == OP_ATTENTION ? &branch->attention.rope
+                                                                     : NULL;
+            double length = r && r->kind == ROPE_YARN ? r->factor * r->original_max_positions : 0;
+
+            if (length > s->context_length && length <= INT32_MAX)
+                s->context_length = (int)length;
+        }
+}
+
 /* m->config is open: spec and structure from it. adapter may be NULL. */
 static int describe(struct model *m, struct adapter *adapter, clm_error *err)
 {
@@ -203,6 +220,7 @@ static int describe(struct model *m, struct adapter *adapter, clm_error *err)
         m->spec->tie_word_embeddings = false;
         adapter->unties = true;
     }
+    stretch_context(m->spec);
     m->nn = nn_model_new(m->spec, m->memory, err);
     return m->nn ? 0 : -1;
 }

@@ -107,6 +107,17 @@ class Logits(Case):
         self.assertTrue(all(map(math.isfinite, out["prompt_logits"][1])))
         self.assertEqual(self.logits(self.IDS)["decode_logits"][0], [0, 4096])
 
+    def test_standard_output(self):
+        file = self.folder / "ids.jsonl"
+        file.write_text(lines([{"ids": self.IDS}, {"ids": [7]}]))
+        for args in (["--tokens", "1,2", "--decode", "3"], ["--batch", file]):
+            self.assertEqual(self.done("logits", *args, "-o", self.folder / "out"), b"")
+            self.assertEqual(self.done("logits", *args, "-o", "-", cwd=self.folder),
+                             (self.folder / "out").read_bytes())
+        self.assertFalse((self.folder / "-").exists())
+        with open("/dev/full", "wb") as full:
+            self.fails(1, "standard output", "logits", "--tokens", "1,2", "-o", "-", stdout=full)
+
     def test_any_cut_gives_the_same(self):
         whole = self.logits(self.IDS)["prompt_logits"][1]
         for n in (1, 3, 7):
@@ -246,6 +257,36 @@ class Perplexity(Case):
         self.assertRegex(out, r"\APerplexity: \d+\.\d{4} \+- \d+\.\d{4}\nTokens: 19, in windows of 512; ")
 
 
+class Context(Case):
+    """What goes past what a model was made for, which its speeds of rotation do not stop."""
+    TOKENS = ",".join(["5"] * 40)
+
+    def warns(self, *args, **options):
+        result = command.run(*args, **options)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stderr.decode(), r"\Aclm: warning: \d+ tokens, where the model was made for 32: [^\n]+\n\Z")
+
+    def test_warnings(self):
+        model, out = self.model(max_position_embeddings=32), self.folder / "out"
+        self.warns("logits", "-m", model, "--tokens", self.TOKENS, "-o", out)
+        self.warns("logits", "-m", model, "--tokens", "5,6,7", "--decode", self.TOKENS, "-o", out)
+        self.warns("cache-prompt", "-m", model, "-p", "a fox " * 40, "--prompt-cache-file", out)
+        self.warns("bench", "-m", model, "-p", "20", "-n", "13", "-d", "0,13", "-r", "1", "--no-limits")
+        self.warns("generate", "-m", model, "-p", "a fox " * 40, "-n", "1", "--max-kv-size", "16")
+        self.fails(1, "32", "generate", "-m", model, "-p", "a fox " * 40, "-n", "1")
+        self.done("logits", "-m", model, "--tokens", self.TOKENS[:2 * 32 - 1], "-o", out)
+        self.done("bench", "-m", model, "-p", "32", "-n", "0", "-r", "1", "--no-limits")
+
+    def test_yarn(self):
+        """Configs to which it was added keep the length from before it."""
+        def length(**scaling):
+            scaling = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=1000, **scaling)
+            model = self.model("m%d" % len(list(self.folder.iterdir())), rope_scaling=scaling)
+            return json.loads(self.done("inspect", "--json", "-m", model))["context_length"]
+        self.assertEqual(length(), 4000)
+        self.assertEqual(length(beta_fast=16), 4000)
+
+
 class Help(Case):
     def test_overview(self):
         out = self.done("--help").decode()
@@ -259,6 +300,12 @@ class Help(Case):
             self.assertEqual(self.done(name, "--help").decode(), told)
             self.assertEqual(self.done(name, "-h").decode(), told)
             self.assertLessEqual(max(map(len, told.splitlines())), 79)
+
+    def test_no_name_of_a_file(self):
+        for args in (["logits", "--tokens", "1", "-o", "x", "--save-prompt-cache", "-"],
+                     ["cache-prompt", "-p", "x", "--prompt-cache-file", "-"],
+                     ["perplexity", __file__, "--save-logits", "-"]):
+            self.fails(2, ["%s needs the name of a file" % args[-2], "./-"], *args, cwd=self.folder)
 
     def test_version(self):
         self.assertRegex(self.done("--version").decode(), r"\Aclm \d+\.\d+\.\d+\n\Z")
