@@ -457,7 +457,7 @@ int config_ints(config *c, const char *key, const int **items)
     return n;
 }
 
-int config_floats(config *c, const char *key, const double **items)
+static int read_floats(config *c, const char *key, bool nulls, const double **items)
 {
     void *room;
     int n;
@@ -467,10 +467,21 @@ int config_floats(config *c, const char *key, const double **items)
     if (!array)
         return n;
     for (int i = 0; i < n; i++)
-        if (!as_float(json_at(array, i), (double *)room + i))
+        if (!(nulls && json_kind(json_at(array, i)) == JSON_NULL) &&
+            !as_float(json_at(array, i), (double *)room + i))
             return fail_wrong(c, key, i, json_at(array, i), "a number");
     *items = room;
     return n;
+}
+
+int config_floats(config *c, const char *key, const double **items)
+{
+    return read_floats(c, key, false, items);
+}
+
+int config_floats_or_nulls(config *c, const char *key, const double **items)
+{
+    return read_floats(c, key, true, items);
 }
 
 int config_strings(config *c, const char *key, const char *const **items)

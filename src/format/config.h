@@ -57,6 +57,7 @@ const char *config_string_or(config *c, const char *key, const char *value);
  * above, but floats may be infinite, as in a time_step_limit of [0.0, Infinity]. */
 int config_ints(config *c, const char *key, const int **items);
 int config_floats(config *c, const char *key, const double **items);
+int config_floats_or_nulls(config *c, const char *key, const double **items); /* null is 0 */
 int config_strings(config *c, const char *key, const char *const **items);
 int config_bools(config *c, const char *key, const bool **items);
 

@@ -36,6 +36,10 @@ static const struct weight_rule exaone_weights[] = {
     {"transformer.h.*.ln_2", PRE_NORM(1)},
     {"transformer.h.*.mlp.{c_fc_0,c_fc_1,c_proj}", MLP(1)},
     {"transformer.ln_f", FINAL_NORM},
+    /* The names that transformers has in memory, and with it adapters. */
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.self_attn.{q,k,v,o}_proj", ATTENTION(0)},
+    {"model.layers.*.mlp.{gate,up,down}_proj", MLP(1)},
     {"lm_head", LM_HEAD},
     {"transformer.h.*.attn.attention.rotary**", IGNORE}, /* computed from rope_theta */
     {"transformer.rotary**", IGNORE},

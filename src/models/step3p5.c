@@ -16,7 +16,7 @@
 static double of_layer(config *c, const char *key, int layer, double otherwise)
 {
     const double *items;
-    int n = config_floats(c, key, &items);
+    int n = config_floats_or_nulls(c, key, &items);
 
     return layer < n ? items[layer] : otherwise;
 }
@@ -158,6 +158,11 @@ static const struct weight_rule step_weights[] = {
     {"model.layers.*.moe.router_bias", ROUTER_BIAS(1)},
     {"model.layers.*.moe.{gate,up,down}_proj", EXPERTS(1)},
     {"model.layers.*.share_expert.{gate,up,down}_proj", SHARED_EXPERT(1)},
+    /* The names that transformers has in memory, and with it adapters. */
+    {"model.layers.*.mlp.gate", ROUTER(1)},
+    {"model.layers.*.mlp.experts.gate_up_proj", SPLIT(1, ROLE_EXPERT_GATE, 2)},
+    {"model.layers.*.mlp.experts.down_proj", SLOTS(1, ROLE_EXPERT_DOWN)},
+    {"model.layers.*.mlp.shared_experts.{gate,up,down}_proj", SHARED_EXPERT(1)},
     {"model.norm", FINAL_NORM},
     {"lm_head", LM_HEAD},
     {"model.layers.*.{eh_proj,enorm,hnorm}", IGNORE}, /* guesses of further tokens */

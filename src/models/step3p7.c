@@ -21,7 +21,7 @@ static int either(config *c, const char *second, const char *key, int otherwise)
 static double of_layer(config *c, const char *key, int layer, double otherwise)
 {
     const double *items;
-    int n = config_floats(c, key, &items);
+    int n = config_floats_or_nulls(c, key, &items);
 
     if (n > 0 && layer >= n)
         config_fail(c, key, "%d entries, too few for layer %d", n, layer);

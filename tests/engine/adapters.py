@@ -28,6 +28,25 @@ VISION = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGenerat
           "boi_token_index": 77, "eoi_token_index": 78, "mm_tokens_per_image": 1,
           "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 16, "num_hidden_layers": 1,
                             "num_attention_heads": 2, "intermediate_size": 16, "image_size": 16, "patch_size": 8}}
+# Types that the goldens do not have.
+CONFIGS = {
+    "exaone":
+        {"architectures": ["LlamaForCausalLM"], "model_type": "exaone", "vocab_size": 80, "hidden_size": 32,
+         "intermediate_size": 48, "num_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "max_position_embeddings": 512, "layer_norm_epsilon": 1e-05, "activation_function": "silu",
+         "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "tie_word_embeddings": False,
+         "transformers_version": "5.24.0"},
+    "step3p7":
+        {"architectures": ["Step3p7ForConditionalGeneration"], "model_type": "step3p7", "transformers_version": "5.24.0",
+         "tie_word_embeddings": False, "text_config":
+             {"model_type": "step3p5", "vocab_size": 48, "hidden_size": 16, "intermediate_size": 24,
+              "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+              "mlp_layer_types": ["dense", "sparse"], "layer_types": ["full_attention", "sliding_attention"],
+              "moe_intermediate_size": 8, "share_expert_dim": 8, "n_routed_experts": 3, "num_experts_per_tok": 2,
+              "num_sliding_attention_heads": 2, "sliding_window": 5, "pad_token_id": 0},
+         "vision_config": {"hidden_size": 16, "image_size": 28, "mlp_ratio": 2.0, "num_attention_heads": 2,
+                           "num_hidden_layers": 1, "patch_size": 14}},
+}
 CASES = [
     ("llama", {}, {"target_modules": r".*\.(q_proj|down_proj|lm_head)", "exclude_modules": r".*\.0\.mlp\..*", "r": 2,
                    "use_dora": True, "use_rslora": True, "rank_pattern": {r"layers\.\d\.self.*_proj": 3, "down_proj": 4},
@@ -51,11 +70,16 @@ CASES = [
     ("deepseek_v2", {}, {"target_modules": ATTENTION, "use_dora": True}),
     ("deepseek_v3", {}, {"target_modules": ATTENTION, "lora_bias": True}),
     ("gemma3n_text", {}, {"target_modules": r".*\.(altup_(unembed_)?projections\.\d|modality_router|embed_tokens_per_layer)"}),
+    ("exaone", {}, {"target_modules": ["q_proj", "o_proj", "gate_proj", "down_proj"], "modules_to_save": ["embed_tokens"]}),
+    ("step3p7", {}, {"target_modules": r".*language_model.*(q_proj|shared_experts\.down_proj|mlp\.up_proj)",
+                     "target_parameters": STACKS}),
     ("gemma3_text", VISION, {"target_modules": r".*\.(q_proj|embed_tokens|fc1)"}),
 ]
 
 
 def config_of(goldens, fixture, change):
+    if fixture in CONFIGS:
+        return CONFIGS[fixture] | change
     config = json.loads((goldens / "models_hf" / fixture / "config.json").read_text())
     if "vision_config" in change:
         return change | {"text_config": config | TEXT, "tie_word_embeddings": True}

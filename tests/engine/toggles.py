@@ -161,7 +161,7 @@ CONFIGS = {
         "pad_token_id": 0, "rms_norm_eps": 1e-05, "rope_parameters": {"full_attention": {"partial_rotary_factor": 0.5,
         "rope_theta": 5000000.0, "rope_type": "default"}, "sliding_attention": {"rope_theta": 10000.0, "rope_type":
         "default"}}, "share_expert_dim": 16, "sliding_window": 5, "swiglu_limits": [0.0, 0.01, 0.0, 0.0],
-        "swiglu_limits_shared": [0.0, 0.0, 0.02, 0.01], "vocab_size": 48}, "vision_config": {"hidden_size": 16,
+        "swiglu_limits_shared": [None, 0.0, 0.02, 0.01], "vocab_size": 48}, "vision_config": {"hidden_size": 16,
         "image_size": 28, "mlp_ratio": 2.0, "num_attention_heads": 2, "num_hidden_layers": 1, "patch_size": 14}},
     "axk1":
         {"pad_token_id": 2, "architectures": ["AXK1ForCausalLM"], "attention_bias": False, "hidden_act": "silu", "hidden_size":
