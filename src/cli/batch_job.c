@@ -258,7 +258,7 @@ static int submit(struct batch_job *job, scheduler *s, const struct token_list *
         .generate = {.max_tokens = l->max_tokens,
                      .prefill_step_size = rules->prefill_step_size,
                      .timeout = l->timeout,
-                     .end_tokens = rules->end_tokens,
+                     .end_tokens = l->ignore_end_tokens ? NULL : rules->end_tokens,
                      .stops = l->stops.n_texts ? &l->stops : rules->stops,
                      .speculation = rules->speculation,
                      .ctx = job,

@@ -92,6 +92,14 @@ static int take_number(struct batch_line *l, const struct number *n, const json 
     return 0;
 }
 
+static int take_ignore_eos(struct batch_line *l, const json *v, clm_error *err)
+{
+    if (json_kind(v) != JSON_BOOL)
+        return wrong("ignore_eos", "true or false", err);
+    l->ignore_end_tokens = json_bool(v, false);
+    return 0;
+}
+
 static int take_seed(struct batch_line *l, const json *v, clm_error *err)
 {
     if (json_kind(v) != JSON_INT)
@@ -233,6 +241,8 @@ static int take_key(struct batch_line *l, const char *key, const json *v, clm_er
         return take_prompt(l, v, err);
     if (strcmp(key, "seed") == 0)
         return take_seed(l, v, err);
+    if (strcmp(key, "ignore_eos") == 0)
+        return take_ignore_eos(l, v, err);
     if (strcmp(key, "stop") == 0)
         return take_stop(l, v, err);
     if (strcmp(key, "logit_bias") == 0)

@@ -21,6 +21,7 @@ struct batch_line {
     int max_tokens;
     double timeout; /* seconds; 0: none */
     bool logprobs;  /* to be told */
+    bool ignore_end_tokens;
 
     const json *custom_id; /* NULL: none */
     const json *messages;  /* NULL: there is a prompt */

@@ -17,6 +17,13 @@ static int32_t token_of(const char *key)
     return end == key || *end || errno || id < 0 || id > INT32_MAX ? -1 : (int32_t)id;
 }
 
+static int by_token(const void *a, const void *b)
+{
+    const clm_logit_bias *x = a, *y = b;
+
+    return (x->token > y->token) - (x->token < y->token);
+}
+
 int logit_bias_read(clm_logit_bias **out, int *n, const json *value, const char *name,
                     clm_error *err)
 {
@@ -36,10 +43,12 @@ int logit_bias_read(clm_logit_bias **out, int *n, const json *value, const char 
         if (id < 0 || (it.kind != JSON_INT && it.kind != JSON_REAL))
             return fail(err, CLM_ERR_ARG, "%s must be an object that gives token ids a number",
                         name);
-        for (int i = 0; i < *n; i++)
-            if (biases[i].token == id)
-                return fail(err, CLM_ERR_ARG, "%s names token %d twice", name, (int)id);
         biases[(*n)++] = (clm_logit_bias){id, (float)json_real(it.value, 0)};
     }
+    if (*n)
+        qsort(biases, (size_t)*n, sizeof *biases, by_token);
+    for (int i = 1; i < *n; i++)
+        if (biases[i].token == biases[i - 1].token)
+            return fail(err, CLM_ERR_ARG, "%s names token %d twice", name, (int)biases[i].token);
     return 0;
 }

@@ -120,6 +120,16 @@ class Answers(Batch):
                                     "--seed", 5))
         self.assertEqual(got["b"]["response"]["body"]["usage"]["completion_tokens"], 2)
 
+    def test_end_tokens(self):
+        chat = [{"role": "user", "content": "Hi"}]
+        text = "".join(line(str(name), messages=chat, max_tokens=60, **body)
+                       for name, body in enumerate(({}, {"ignore_eos": True}, {"ignore_eos": False})))
+        got, _ = self.answers(text)
+        self.assertEqual([self.choice(got[str(i)])["finish_reason"] for i in range(3)], ["stop", "length", "stop"])
+        self.assertEqual([got[str(i)]["response"]["body"]["usage"]["completion_tokens"] == 60 for i in range(3)],
+                         [False, True, False])
+        self.assertIn("ignore_eos", self.error(self.answers(line("a", prompt=STORY, ignore_eos=1))[0]["a"])[1])
+
     def test_tokens_as_prompt(self):
         got, _ = self.answers(line("a", prompt=[0, 465, 483], max_tokens=2)
                               + line("b", prompt=[1 << 30], max_tokens=2))
@@ -161,6 +171,7 @@ class Lines(Batch):
             "stream": ({**good, "stream": True}, "stream"),
             "bias": ({**good, "logit_bias": {"x": 1}}, "logit_bias"),
             "twice": ({**good, "logit_bias": {"1": 1, "01": 2}}, "twice"),
+            "many": ({**good, "logit_bias": {str(i): 1 for i in range(200000)}}, "4096"), # in no time
             "empty": ({"messages": []}, "messages"),
             "format": ({**good, "response_format": {"type": "json_object"}}, "response_format"),
             "long": ({"prompt": [5] * 5000}, "context"),
