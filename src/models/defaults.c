@@ -25,6 +25,12 @@
     "\"num_experts_per_tok\": 8, \"num_shared_experts\": 1, \"moe_intermediate_size\": 1536, "     \
     "\"router_scaling_factor\": 2.826}"
 
+#define LFM3                                                                                       \
+    "{\"head_dim\": 128, \"num_key_value_heads\": 4, \"rope_parameters\": "                        \
+    "{\"sliding_attention\": {\"rope_type\": \"default\", \"rope_theta\": 10000.0}, "              \
+    "\"full_attention\": {\"rope_type\": \"proportional\", \"rope_theta\": 1000000.0, "            \
+    "\"partial_rotary_factor\": 0.5}}}"
+
 #define GPT_NEOX_ROPE "{\"rotary_pct\": 0.25, \"rotary_emb_base\": 10000.0"
 
 /* What differs from the defaults in the families' code, or has none there. */
@@ -124,6 +130,7 @@ static const struct {
         {"laguna", "{\"vocab_size\": 100352, \"hidden_size\": 2048, \"intermediate_size\": 8192, "
                    "\"num_hidden_layers\": 40, \"num_attention_heads\": 48, \"rms_norm_eps\": "
                    "1e-06, \"sliding_window\": 512}"},
+        {"lfm3", LFM3},
         {"longcat_flash_ngram",
          "{\"ngram_vocab_size_ratio\": 78, \"emb_neighbor_num\": 4, \"emb_split_num\": 4}"},
         {"minimax_m3_vl", "{\"hidden_size\": 6144, \"num_hidden_layers\": 60}"},
@@ -267,6 +274,7 @@ static const struct {
                    "\"num_experts\": 32, \"num_experts_per_tok\": 4, \"use_expert_bias\": true, "
                    "\"conv_L_cache\": 3, \"conv_bias\": false, \"norm_eps\": 1e-05, "
                    "\"norm_topk_prob\": true}"},
+      {"lfm3", LFM3},
       {"llama4_text", "{\"head_dim\": 128, \"intermediate_size_mlp\": 16384, "
                       "\"num_local_experts\": 16}"},
       {"longcat_flash", "{\"routed_scaling_factor\": 6.0, \"expert_ffn_hidden_size\": 2048, "

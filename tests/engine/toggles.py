@@ -163,6 +163,14 @@ CONFIGS = {
         "default"}}, "share_expert_dim": 16, "sliding_window": 5, "swiglu_limits": [0.0, 0.01, 0.0, 0.0],
         "swiglu_limits_shared": [None, 0.0, 0.02, 0.01], "vocab_size": 48}, "vision_config": {"hidden_size": 16,
         "image_size": 28, "mlp_ratio": 2.0, "num_attention_heads": 2, "num_hidden_layers": 1, "patch_size": 14}},
+    "lfm3":
+        {"architectures": ["Lfm3ForCausalLM"], "conv_L_cache": 4, "conv_bias": False, "head_dim": 12, "hidden_size": 32,
+        "intermediate_size": 24, "layer_types": ["conv", "full_attention", "sliding_attention"],
+        "max_position_embeddings": 512, "model_type": "lfm3", "norm_eps": 1e-05, "num_attention_heads": 4,
+        "num_hidden_layers": 3, "num_key_value_heads": 2, "pad_token_id": 2, "rope_parameters": {"full_attention":
+        {"partial_rotary_factor": 0.5, "rope_theta": 1000000.0, "rope_type": "proportional"}, "sliding_attention":
+        {"rope_theta": 10000.0, "rope_type": "default"}}, "sliding_window": 5, "tie_word_embeddings": True,
+        "transformers_version": "5.24.0", "use_attention_gate": True, "use_sandwich_norm": True, "vocab_size": 48},
     "axk1":
         {"pad_token_id": 2, "architectures": ["AXK1ForCausalLM"], "attention_bias": False, "hidden_act": "silu", "hidden_size":
         32, "intermediate_size": 24, "kv_lora_rank": 16, "max_position_embeddings": 512, "mlp_layer_types": ["dense",
@@ -468,6 +476,9 @@ CASES = [
     ("recurrent_gemma", {"block_types": GONE, "num_hidden_layers": 4}),
     ("flint", {"layer_types": GONE, "mlp_only_layers": GONE, "num_hidden_layers": 5, "norm_topk_prob": False,
                "rms_norm_eps": GONE}),
+    ("lfm3", {}),
+    ("lfm3", {"layer_types": GONE, "rope_parameters": GONE, "num_hidden_layers": 5, "use_attention_gate": False,
+              "use_sandwich_norm": False, "conv_bias": True, "tie_word_embeddings": False}),
 ]
 
 

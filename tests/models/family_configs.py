@@ -45,6 +45,12 @@ WRITTEN = [
      "num_experts_per_tok": 2, "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
      "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "shared_expert_intermediate_size": 32,
      "sliding_window": 8, "tie_word_embeddings": False, "vocab_size": 256},
+    {"model_type": "lfm3", "conv_L_cache": 4, "conv_bias": False, "head_dim": 12, "hidden_size": 32, "intermediate_size": 24,
+     "layer_types": ["conv", "full_attention", "sliding_attention"], "max_position_embeddings": 512, "norm_eps": 1e-05,
+     "num_attention_heads": 4, "num_hidden_layers": 3, "num_key_value_heads": 2, "rope_parameters": {"full_attention":
+     {"partial_rotary_factor": 0.5, "rope_theta": 1000000.0, "rope_type": "proportional"}, "sliding_attention":
+     {"rope_theta": 10000.0, "rope_type": "default"}}, "sliding_window": 5, "tie_word_embeddings": True,
+     "use_attention_gate": True, "use_sandwich_norm": True, "vocab_size": 48},
     {"model_type": "mllama", "text_config": {"model_type": "mllama_text_model", "cross_attention_layers": [1],
      "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 48, "max_position_embeddings": 512,
      "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-05,
