@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/line_reader.h"
+#include "cli/lines.h"
 #include "cli/output.h"
 
 /* Lines that are read ahead of those that run, so that none runs out of work; and jobs that are
@@ -53,14 +54,10 @@ static int add_line(struct batch *b, const char *text, size_t size)
 {
     char name[64];
 
-    for (size_t i = 0; i < size; i++) {
-        if (!strchr(" \t\r", text[i]) || !text[i]) {
-            snprintf(name, sizeof name, "line %ld", b->reader.number);
-            return add_job(
-                b, batch_job_open(b->rules, b->scheduler, text, size, name, b->reader.number));
-        }
-    }
-    return 0; /* an empty line asks for nothing */
+    if (line_is_blank(text, size)) /* it asks for nothing */
+        return 0;
+    snprintf(name, sizeof name, "line %ld", b->reader.number);
+    return add_job(b, batch_job_open(b->rules, b->scheduler, text, size, name, b->reader.number));
 }
 
 static int refuse_line(struct batch *b)

@@ -11,6 +11,7 @@
 #include "cli/draft.h"
 #include "cli/interrupt.h"
 #include "cli/line_input.h"
+#include "cli/lines.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/reply_screen.h"
@@ -445,11 +446,6 @@ static enum line_result read_message(struct talk *t, bool *command)
     return r == LINE_END && m->size > 0 ? LINE_READ : r;
 }
 
-static bool is_blank(const struct strbuf *b)
-{
-    return b->size == 0 || strspn(b->data, " \t\r\n") == b->size;
-}
-
 /* One message. Without a terminal Ctrl-C is meant for all of it. */
 static int take_turn(struct talk *t)
 {
@@ -470,7 +466,7 @@ static int take_turn(struct talk *t)
         return fail(t->err, CLM_ERR_NOMEM, "no memory for what was said");
     } else if (r == LINE_READ && command) {
         run_command(t, t->message.data);
-    } else if (r == LINE_READ && !is_blank(&t->message)) {
+    } else if (r == LINE_READ && !line_is_blank(t->message.data, t->message.size)) {
         strbuf_add(&t->read, t->message.data, t->message.size);
         if (t->read.failed)
             return fail(t->err, CLM_ERR_NOMEM, "no memory for what was said");

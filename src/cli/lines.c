@@ -8,6 +8,15 @@
 
 #include "cli/output.h"
 
+bool line_is_blank(const char *text, size_t size)
+{
+    while (size > 0 && *text && strchr(" \t\r\n", *text)) {
+        text++;
+        size--;
+    }
+    return size == 0;
+}
+
 /* The object in a line of text; NULL with *err. */
 static json *parse_line(const char *text, size_t size, const char *name, clm_error *err)
 {
@@ -51,7 +60,7 @@ int lines_answer(int (*fn)(void *ctx, const json *line, struct strbuf *out, clm_
     int rc = 0;
 
     for (long number = 1; rc == 0 && (n = getline(&text, &capacity, stdin)) >= 0; number++) {
-        if (strspn(text, " \t\r\n") == (size_t)n)
+        if (line_is_blank(text, (size_t)n))
             continue;
         snprintf(name, sizeof name, "standard input, line %ld", number);
         n -= text[n - 1] == '\n'; /* else what is missing would be missing in line 2 */
@@ -132,11 +141,8 @@ static int take_lines(struct input *in, struct line *lines, size_t *n, clm_error
     *n = 0;
     while (*n < LINES_MOST && (text = next_line(in, &size))) {
         struct line *l = &lines[*n];
-        size_t blank = 0;
 
-        while (blank < size && strchr(" \t\r", text[blank]) && text[blank])
-            blank++;
-        if (blank == size)
+        if (line_is_blank(text, size))
             continue;
         snprintf(l->name, sizeof l->name, "standard input, line %ld", in->number);
         l->value = parse_line(text, size, l->name, err);

@@ -7,6 +7,8 @@
 #include "format/json.h"
 #include "tokenizer/tokenizer.h"
 
+bool line_is_blank(const char *text, size_t size);
+
 /**
  * Answer every line of standard input: fn appends the answer to *out, without a line end, and it is
  * written before the next line is read. Empty lines are passed over. An error ends the work; it

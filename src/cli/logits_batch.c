@@ -78,15 +78,6 @@ cleanup:
     return rc;
 }
 
-static bool is_blank(const char *text, size_t size)
-{
-    while (size > 0 && (*text == ' ' || *text == '\t' || *text == '\r')) {
-        text++;
-        size--;
-    }
-    return size == 0;
-}
-
 static int read_lists(struct lists *l, const char *path, clm_error *err)
 {
     struct line_reader r = {0};
@@ -104,7 +95,7 @@ static int read_lists(struct lists *l, const char *path, clm_error *err)
             rc = -1;
         if (state == LINE_TOO_LONG)
             rc = fail(err, CLM_ERR_FORMAT, "%s: longer than %zu bytes", name, LINE_MAX_BYTES);
-        if (state == LINE_READ && !is_blank(text, size))
+        if (state == LINE_READ && !line_is_blank(text, size))
             rc = read_list(l, text, size, name, err);
     }
     if (rc == 0 && l->n == 0)

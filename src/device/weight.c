@@ -197,6 +197,23 @@ void weight_piece_f32(float *out, const struct weight *w, int o, int k, int n)
     weight_row_f32(out, &piece, 0);
 }
 
+bool weight_set_dense(struct weight *w, enum dtype type)
+{
+    switch (type) {
+    case DTYPE_F32:
+        w->format = WEIGHT_F32;
+        return true;
+    case DTYPE_F16:
+        w->format = WEIGHT_F16;
+        return true;
+    case DTYPE_BF16:
+        w->format = WEIGHT_BF16;
+        return true;
+    default:
+        return false;
+    }
+}
+
 const char *weight_format_name(enum weight_format format)
 {
     static const char *const names[WEIGHT_FORMATS] = {

@@ -63,6 +63,9 @@ void weight_row_f32(float *out, const struct weight *w, int o);
  * more; of WEIGHT_FP8 any. */
 void weight_piece_f32(float *out, const struct weight *w, int o, int k, int n);
 
+/* Sets the format of dense numbers of a type; false: it is none of theirs. */
+bool weight_set_dense(struct weight *w, enum dtype type);
+
 const char *weight_format_name(enum weight_format format);
 
 /* -1 with *err unless the fields are of one of the formats: known bits and groups, n_in fitting. */

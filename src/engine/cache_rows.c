@@ -48,19 +48,9 @@ static int read_dense(const struct reading *r, int place, struct weight *w)
         return -1;
     *w = (struct weight){
         .n_out = r->rows->heads * r->rows->size, .n_in = (int)t->shape[3], .data = t->data};
-    switch (t->type) {
-    case DTYPE_F32:
-        w->format = WEIGHT_F32;
-        return 0;
-    case DTYPE_F16:
-        w->format = WEIGHT_F16;
-        return 0;
-    case DTYPE_BF16:
-        w->format = WEIGHT_BF16;
-        return 0;
-    default:
-        return damaged(r, "keys and values are no floating-point numbers");
-    }
+    return weight_set_dense(w, t->type)
+               ? 0
+               : damaged(r, "keys and values are no floating-point numbers");
 }
 
 /* Words, scales and biases, as MLX quantises. */

@@ -343,21 +343,11 @@ int set_quantised(const struct binder *b, struct weight *w, const struct piece *
 
 int read_dense(const struct binder *b, struct weight *w, const struct checkpoint_tensor *t)
 {
-    switch (t->type) {
-    case DTYPE_F32:
-        w->format = WEIGHT_F32;
+    if (weight_set_dense(w, t->type))
         return 0;
-    case DTYPE_F16:
-        w->format = WEIGHT_F16;
-        return 0;
-    case DTYPE_BF16:
-        w->format = WEIGHT_BF16;
-        return 0;
-    default:
-        return fail(b->err, CLM_ERR_UNSUPPORTED,
-                    "%s: tensor %s is %s; clm reads F32, F16, BF16 and MLX quantised matrices",
-                    b->path, t->name, dtype_name(t->type));
-    }
+    return fail(b->err, CLM_ERR_UNSUPPORTED,
+                "%s: tensor %s is %s; clm reads F32, F16, BF16 and MLX quantised matrices", b->path,
+                t->name, dtype_name(t->type));
 }
 
 int set_dense(const struct binder *b, struct weight *w, const struct piece *p,
