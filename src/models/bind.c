@@ -190,7 +190,7 @@ static int reach(struct binder *b, const struct checkpoint_tensor *t,
     if (slot < 0 || (place->expert >= 0) > (b->slots[slot].n_experts > 0))
         return binder_unused(b, t);
     if (expert >= (b->slots[slot].n_experts ? b->slots[slot].n_experts : 1) &&
-        is_zero_expert(b, place))
+        (place->to.leads || is_zero_expert(b, place)))
         return 0;
     if (expert >= (b->slots[slot].n_experts ? b->slots[slot].n_experts : 1))
         return fail(b->err, CLM_ERR_FORMAT,
@@ -260,6 +260,15 @@ static int role_of(const struct weight_target *to, int i)
     return (int)to->first + step * (to->kind == TARGET_SPLIT_BACK ? to->n - 1 - i : i);
 }
 
+static int64_t numbers_of(const struct checkpoint_tensor *t)
+{
+    int64_t n = 1;
+
+    for (int i = 0; i < t->n_dims; i++)
+        n *= t->shape[i];
+    return n;
+}
+
 /* A fused tensor: its rows belong to several roles. */
 static int reach_parts(struct binder *b, const struct checkpoint_tensor *t,
                        const struct tensor_place *place)
@@ -276,7 +285,7 @@ static int reach_parts(struct binder *b, const struct checkpoint_tensor *t,
                 return binder_unused(b, t);
             n = b->slots[slot].n_out;
             if (pass == 0) {
-                all += n;
+                all += place->to.leads ? numbers_of(t) : n;
                 continue;
             }
             if (reach(b, t, place, role, fused_rows(b, place, i, n, before, all)))

@@ -31,6 +31,11 @@
     "\"full_attention\": {\"rope_type\": \"proportional\", \"rope_theta\": 1000000.0, "            \
     "\"partial_rotary_factor\": 0.5}}}"
 
+#define ERNIE4_5_VL                                                                                \
+    "{\"num_key_value_heads\": 4, \"moe_intermediate_size\": [1536, 512], \"moe_k\": 6, "          \
+    "\"moe_num_experts\": 64, \"moe_num_shared_experts\": 2, \"moe_layer_interval\": 1, "          \
+    "\"moe_layer_start_index\": 1}"
+
 #define GPT_NEOX_ROPE "{\"rotary_pct\": 0.25, \"rotary_emb_base\": 10000.0"
 
 /* What differs from the defaults in the families' code, or has none there. */
@@ -71,6 +76,7 @@ static const struct {
         {"deepseek_v41_text",
          "{\"vocab_size\": 129280, \"hidden_size\": 5120, \"num_hidden_layers\": 40}"},
         {"ernie4_5_moe", "{\"moe_layer_interval\": 1}"},
+        {"ernie4_5_vl_moe_text", ERNIE4_5_VL},
         {"exaone_moe", "{\"routed_scaling_factor\": 2.5}"},
         {"falcon_h1", "{\"hidden_size\": 1024, \"intermediate_size\": 2048, \"mamba_d_conv\": 4, "
                       "\"mamba_d_state\": 128, \"mamba_n_heads\": 24, \"num_attention_heads\": 8, "
@@ -204,6 +210,7 @@ static const struct {
       {"ernie4_5_moe", "{\"moe_intermediate_size\": 1536, \"moe_num_experts\": 64, "
                        "\"moe_num_shared_experts\": 2, \"moe_layer_interval\": 1, "
                        "\"moe_layer_start_index\": 1}"},
+      {"ernie4_5_vl_moe_text", ERNIE4_5_VL},
       {"exaone", "{\"layer_norm_epsilon\": 1e-05, \"rms_norm_eps\": 1e-05}"},
       {"exaone4", "{\"rope_theta\": 10000.0, \"sliding_window\": 4096}"},
       {"exaone_moe", "{\"rope_theta\": 10000.0, \"routed_scaling_factor\": 2.5, "
@@ -371,7 +378,7 @@ double model_norm_eps(const char *model_type)
         const char *types;
     } known[] = {
         {1e-5, "granite_swa afmoe apertus arcee bamba bitnet cwm ernie4_5 ernie4_5_moe exaone4 "
-               "exaone_moe "
+               "ernie4_5_vl_moe_text exaone_moe "
                "falcon_h1 glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss hunyuan_v1_dense "
                "hunyuan_v1_moe hy_v3 kimi_linear llama4_text longcat_flash mimo_v2_flash minicpm3 "
                "minimax glm4v_text glm_ocr_text glm4v_moe_text paddleocr_vl_text hunyuan_vl_text "

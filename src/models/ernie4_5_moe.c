@@ -22,6 +22,14 @@ static int bound(config *c, const char *key, int otherwise, bool least)
     return value;
 }
 
+/* A number, or the first of a list, which is that of text where the model sees, too. */
+static int first_of(config *c, const char *key, int otherwise)
+{
+    const int *items;
+
+    return config_int_or_ints(c, key, &items) > 0 ? items[0] : otherwise;
+}
+
 static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
 {
     const char *scores = config_string_or(c, "moe_gate_act", "softmax");
@@ -30,7 +38,9 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
         .router =
             {
                 .score = strcmp(scores, "sigmoid") == 0 ? ROUTER_SIGMOID : ROUTER_SOFTMAX_ALL,
-                .n_experts = config_int(c, "moe_num_experts"),
+                .n_experts = config_kind(c, "moe_num_experts") == CONFIG_ARRAY
+                                 ? first_of(c, "moe_num_experts", 1)
+                                 : config_int(c, "moe_num_experts"),
                 .n_experts_per_token = config_int_or(c, "moe_k", 1),
                 .normalize = true,
                 .normalize_floor = (float)config_float_or(c, "moe_norm_min", 1e-12),
@@ -41,7 +51,7 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
         .expert = mlp,
         .shared = mlp,
     };
-    int size = config_int_or(c, "moe_intermediate_size", 0);
+    int size = first_of(c, "moe_intermediate_size", 0);
 
     if (strcmp(scores, "sigmoid") != 0 && strcmp(scores, "softmax") != 0)
         config_fail(c, "moe_gate_act", "unknown scores \"%s\" of experts", scores);
@@ -53,7 +63,7 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
     return moe;
 }
 
-static int ernie4_5_moe_spec(struct spec *s, config *c, arena *a)
+int ernie4_5_moe_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
     struct mlp_spec mlp = config_gated_mlp(c);
@@ -78,8 +88,10 @@ static int ernie4_5_moe_spec(struct spec *s, config *c, arena *a)
     s->final_norm = norm;
     s->more_layers = true;
     for (int i = 0; i < s->n_layers; i++) {
+        bool sparse = (i + 1) % every == 0 && i >= first && i <= last;
+
         layer_add(&s->layers[i], branch_attention(norm, attention));
-        if ((i + 1) % every == 0 && i >= first && i <= last)
+        if (config_layer_is(c, "mlp_layer_types", "sparse", i, sparse))
             layer_add(&s->layers[i], branch_moe(norm, moe));
         else
             layer_add(&s->layers[i], branch_mlp(norm, mlp));

@@ -33,7 +33,8 @@ struct weight_target {
     bool scales;                   /* or the scales of quantised weights */
     bool second;                   /* '*' counts from the spec's second_layers on */
     bool spare;                    /* a norm that layers without experts do without */
-    bool bare; /* only of tensors whose name has no last part such as ".weight" */
+    bool leads; /* experts, or rows of a vector, behind those there are: unread */
+    bool bare;  /* only of tensors whose name has no last part such as ".weight" */
 };
 
 /**
@@ -84,6 +85,15 @@ struct weight_rule {
 #define SECOND_SLOTS(b, role)                                                                      \
     {                                                                                              \
         .kind = TARGET_SLOTS, .branch = (b), .first = (role), .second = true                       \
+    }
+
+#define FIRST_EXPERTS(b)                                                                           \
+    {                                                                                              \
+        .kind = TARGET_SLOTS, .branch = (b), .first = ROLE_EXPERT_GATE, .leads = true              \
+    }
+#define FIRST_ROWS(b, role)                                                                        \
+    {                                                                                              \
+        .kind = TARGET_SPLIT, .branch = (b), .first = (role), .n = 1, .leads = true                \
     }
 
 #define CONV(b) SLOTS(b, ROLE_CONV)
@@ -230,6 +240,9 @@ bool checkpoint_is_published(const checkpoint *c, const char *own, const char *c
 int qwen3_next_spec(struct spec *s, config *c, arena *a);
 void qwen3_next_adapt(struct spec *s, const checkpoint *c);
 extern const struct weight_rule layout_qwen3_next[];
+
+/* models/ernie4_5_moe.c, for those that see. */
+int ernie4_5_moe_spec(struct spec *s, config *c, arena *a);
 
 /* models/step3p7.c, for models that see, whose text it is. */
 int step3p7_spec(struct spec *s, config *c, arena *a);

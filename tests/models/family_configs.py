@@ -45,6 +45,12 @@ WRITTEN = [
      "num_experts_per_tok": 2, "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
      "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "shared_expert_intermediate_size": 32,
      "sliding_window": 8, "tie_word_embeddings": False, "vocab_size": 256},
+    {"model_type": "ernie4_5_vl_moe_text", "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24,
+     "max_position_embeddings": 512, "mlp_layer_types": ["dense", "sparse"], "moe_intermediate_size": [12, 8], "moe_k": 2,
+     "moe_layer_interval": 1, "moe_num_experts": 4, "moe_num_shared_experts": 1, "num_attention_heads": 4,
+     "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-05, "rope_parameters":
+     {"mrope_section": [1, 1, 2], "rope_theta": 500000.0, "rope_type": "default"}, "tie_word_embeddings": False,
+     "use_bias": False, "vocab_size": 48},
     {"model_type": "lfm3", "conv_L_cache": 4, "conv_bias": False, "head_dim": 12, "hidden_size": 32, "intermediate_size": 24,
      "layer_types": ["conv", "full_attention", "sliding_attention"], "max_position_embeddings": 512, "norm_eps": 1e-05,
      "num_attention_heads": 4, "num_hidden_layers": 3, "num_key_value_heads": 2, "rope_parameters": {"full_attention":
