@@ -1,6 +1,7 @@
 #include "models/adapter.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
+#include <limits.h>
 #include <math.h>
 #include <pcre2.h>
 #include <stdio.h>
@@ -28,7 +29,7 @@ static void read_mlx(struct adapter *a, config *c)
         return;
     }
     a->kind = strcmp(kind, "dora") == 0 ? ADAPTER_DORA : ADAPTER_LORA;
-    a->n_layers = (int)config_float(c, "num_layers"); /* -1: all */
+    a->n_layers = config_int_in(c, "num_layers", -1, INT_MAX); /* -1: all */
     p = config_object(c, "lora_parameters");
     if (!p) {
         if (!config_has(c, "lora_parameters"))

@@ -410,6 +410,12 @@ static const struct bad {
 } bad[] = {
     {0, "{", NULL, NULL, NULL, {"adapter_config.json", ""}},
     {0, "{\"lora_parameters\": {\"rank\": 3, \"scale\": 1}}", NULL, NULL, NULL, {"num_layers", ""}},
+    {0,
+     "{\"num_layers\": 9223372036854775807, \"lora_parameters\": {\"rank\": 3, \"scale\": 1}}",
+     NULL,
+     NULL,
+     NULL,
+     {"num_layers", ""}},
     {0, "{\"num_layers\": 2}", NULL, NULL, NULL, {"lora_parameters", ""}},
     {0, "{\"num_layers\": 2, \"lora_parameters\": {\"rank\": 3}}", NULL, NULL, NULL, {"scale", ""}},
     {0,
