@@ -33,7 +33,7 @@ void field_count(struct fields *f, const char *name, double value)
     strbuf_addf(f->out, "%.0f", value);
 }
 
-void field_real(struct fields *f, const char *name, double value)
+static void field_real(struct fields *f, const char *name, double value)
 {
     begin(f, name);
     strbuf_addf(f->out, "%.6g", value);

@@ -371,11 +371,6 @@ int reply_feed(struct reply *r, const char *text, size_t n)
     return stopped ? 1 : 0;
 }
 
-bool reply_token(struct reply *r, int32_t id)
-{
-    return stop_id(&r->stops, id);
-}
-
 int reply_finish(struct reply *r)
 {
     if (r->failed)

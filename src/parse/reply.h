@@ -83,9 +83,6 @@ void reply_start(struct reply *r, const struct reply_rules *rules, const json *t
 /* One more segment. 0: go on; 1: a stop text was found, which ends the reply; -1: no memory. */
 int reply_feed(struct reply *r, const char *text, size_t n);
 
-/* Does this token end the reply? For each token, before its text is fed. */
-bool reply_token(struct reply *r, int32_t id);
-
 /* The end of the reply, however it came: what was held back comes out. 0, or -1 without memory. */
 int reply_finish(struct reply *r);
 void reply_release(struct reply *r);

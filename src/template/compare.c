@@ -480,7 +480,7 @@ static bool has_text(const char *s, size_t n, const struct value *what)
     return memmem(s, (size_t)(end - s), what->s, what->size);
 }
 
-int value_in(struct render *r, const struct value *item, const struct value *container)
+static int value_in(struct render *r, const struct value *item, const struct value *container)
 {
     const struct value *unused;
 

@@ -54,8 +54,8 @@ static bool base_prefix(const char *s, const char *end, int64_t *base)
     return true;
 }
 
-int text_to_int(struct render *r, const struct value *text, int64_t base, struct value *out,
-                bool *valid)
+static int text_to_int(struct render *r, const struct value *text, int64_t base, struct value *out,
+                       bool *valid)
 {
     const char *end = text->s + text->size, *s = character_skip_space(text->s, end);
     char digits[BIGINT_MAX_DIGITS + 1];

@@ -64,8 +64,4 @@ FILTER(round);
 /* tojson as it leaves its text in the output; *out is not set. */
 builtin_fn emit_tojson;
 
-/* int(text, base): false where Python raises ValueError. */
-int text_to_int(struct render *r, const struct value *text, int64_t base, struct value *out,
-                bool *valid);
-
 #endif

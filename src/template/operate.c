@@ -27,7 +27,7 @@ struct value int_value(struct render *r, const struct bigint *b)
     return bigint_to_int(b, &small) ? value_int(small) : v;
 }
 
-const struct bigint *int_big(struct render *r, const struct value *v)
+static const struct bigint *int_big(struct render *r, const struct value *v)
 {
     const struct bigint *b = v->kind == V_BIGINT ? v->big : bigint_from_int(&r->heap, v->i);
 

@@ -167,7 +167,6 @@ int value_equal(struct render *r, const struct value *a, const struct value *b);
 int value_less(struct render *r, const struct value *a, const struct value *b, enum compare_op op);
 int value_compare(struct render *r, const struct value *a, const struct value *b,
                   enum compare_op op);
-int value_in(struct render *r, const struct value *item, const struct value *container);
 bool value_same(const struct value *a, const struct value *b);           /* a is b */
 int value_length(struct render *r, const struct value *v, int64_t *out); /* len() */
 bool value_has_length(const struct value *v);
@@ -179,8 +178,7 @@ int undefined_error(struct render *r, const struct value *v); /* -1: it was used
 int operate(struct render *r, enum node_kind op, const struct value *a, const struct value *b,
             struct value *out);
 int operate_unary(struct render *r, const struct value *v, bool minus, struct value *out);
-struct value int_value(struct render *r, const struct bigint *b); /* the smaller form */
-const struct bigint *int_big(struct render *r, const struct value *v);
+struct value int_value(struct render *r, const struct bigint *b);    /* the smaller form */
 int to_double(struct render *r, const struct value *v, double *out); /* of a number */
 int format_percent(struct render *r, const struct value *format, const struct value *arg,
                    struct value *out);

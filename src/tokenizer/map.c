@@ -12,7 +12,8 @@ static struct pair_slot *place_of(struct pair_map *m, uint64_t key)
     return &m->slots[i];
 }
 
-int pair_map_reserve(struct pair_map *m, size_t n, clm_error *err)
+/* Room for n pairs in all. */
+static int pair_map_reserve(struct pair_map *m, size_t n, clm_error *err)
 {
     struct pair_map bigger = {.count = m->count};
     size_t size = 16;

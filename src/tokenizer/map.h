@@ -54,8 +54,6 @@ static inline void pair_map_prefetch(const struct pair_map *m, uint32_t left, ui
     __builtin_prefetch(&m->slots[pair_hash(pair_key(left, right)) & m->mask], 1);
 }
 
-/* Make room for n pairs in all; 0 or -1 without memory. */
-int pair_map_reserve(struct pair_map *m, size_t n, clm_error *err);
 /* Set the pair's values, new or not; 0 or -1 without memory. */
 int pair_map_set(struct pair_map *m, uint32_t left, uint32_t right, uint32_t a, uint32_t b,
                  clm_error *err);

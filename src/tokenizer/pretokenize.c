@@ -9,7 +9,7 @@
 #include "tokenizer/scripts.h"
 #include "tokenizer/unicode.h"
 
-int pieces_add(struct pieces *p, size_t begin, size_t size, size_t head, clm_error *err)
+static int pieces_add(struct pieces *p, size_t begin, size_t size, size_t head, clm_error *err)
 {
     if (!size)
         return 0;

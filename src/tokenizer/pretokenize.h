@@ -83,6 +83,4 @@ int pretokenize(const struct pretokenizer *p, struct pre_scratch *scratch, const
                 size_t head, const struct pieces **out, clm_error *err);
 void pre_scratch_release(struct pre_scratch *scratch);
 
-int pieces_add(struct pieces *p, size_t begin, size_t size, size_t head, clm_error *err);
-
 #endif
