@@ -113,31 +113,36 @@ static __device__ __forceinline__ float take_x(uint8_t *shared, const struct one
 
 /* --- Outputs --- */
 
-/* What is written down of the norm, by each block its share: four numbers of a thread without the
- * factor, which are read before it is known; */
-static __device__ __forceinline__ float4 read_norm(const struct one &s, int k)
-{
-    float4 v = *(const float4 *)(s.x + k), w = {1, 1, 1, 1};
+/* What is written down of the norm, by each block its share: four numbers of a thread, which are on
+ * their way while the block's sums meet; */
+struct one_norm {
+    float4 x, w;
+};
 
+static __device__ __forceinline__ void read_norm(struct one_norm *v, const struct one &s, int k)
+{
+    v->x = *(const float4 *)(s.x + k);
     if (s.w)
-        w = *(const float4 *)(s.w + k);
-    return make_float4(v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w);
+        v->w = *(const float4 *)(s.w + k);
 }
 
 /* these and what else is the thread's. */
-static __device__ __forceinline__ void put_norm(const struct one &s, float4 v, int k, float factor)
+static __device__ __forceinline__ void put_norm(const struct one &s, struct one_norm *v, int k,
+                                                float factor)
 {
     int n = s.n_spans * SPAN, step = 4 * (int)(gridDim.x * blockDim.x);
 
     if (k >= n)
         return;
     for (;;) {
-        *(float4 *)(s.norm + k) =
-            make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor);
+        float4 x = v->x, w = v->w;
+
+        *(float4 *)(s.norm + k) = make_float4(x.x * w.x * factor, x.y * w.y * factor,
+                                              x.z * w.z * factor, x.w * w.w * factor);
         k += step;
         if (k >= n)
             return;
-        v = read_norm(s, k);
+        read_norm(v, s, k);
     }
 }
 
@@ -180,6 +185,12 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
     if (!PAIRED && s.adds && tile < s.n_tiles)
         before = s.to[tile * TILE + own / 8 % 2 * 4 + quad];
     float square = take_x<C>(shared, s, warp, n_warps, w);
+    /* While weights come. */
+    if (s.norm) {
+        square = over_warp(square, sum_of());
+        if (lane == 0)
+            squares[warp] = square;
+    }
     __syncwarp();
 
     struct one_lane at = {};
@@ -247,14 +258,9 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
             acc[i] = 0;
     }
     int share = 4 * (int)(blockIdx.x + gridDim.x * (blockDim.x - 1 - threadIdx.x));
-    float4 numbers = {};
-    if (s.norm) {
-        if (share < s.n_spans * SPAN)
-            numbers = read_norm(s, share);
-        square = over_warp(square, sum_of());
-        if (lane == 0)
-            squares[warp] = square;
-    }
+    struct one_norm numbers = {{}, {1, 1, 1, 1}};
+    if (s.norm && share < s.n_spans * SPAN)
+        read_norm(&numbers, s, share);
     __syncthreads();
 
     float factor = 1;
@@ -290,7 +296,7 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
             s.to[o] = (i == own ? before : s.to[o]) + s.scale * sum;
     }
     if (s.norm)
-        put_norm(s, numbers, share, factor);
+        put_norm(s, &numbers, share, factor);
 }
 
 template <int C, bool PAIRED, bool HALF>
