@@ -16,7 +16,8 @@
  * the same operations in the same order wherever its row lies, so exact mode uses only this way. In
  * whole numbers, attention_int.c: the same on integers; the long prompt's way. Direct: keys and
  * values are read from the cache as they lie, once for the few queries there are; then long
- * sequences are also cut into ranges of keys, whose results are put together at the end.
+ * sequences are also cut into ranges of keys, whose results are put together at the end;
+ * attention_direct.c.
  *
  * Quantised rows of a block become numbers in the scratch of the thread, as they are needed; the
  * direct way reads their codes, where there are kernels for that.
@@ -35,11 +36,12 @@ enum {
     PIECE_QUERIES = 96, /* of a packed piece: enough to make packing cheap, few enough for the L2 */
     INT_NUMBERS = 192,  /* of a query and its sums; larger ones are fewer, for the L2's sake */
     INT_TOKENS = 1024,  /* sequences up to here are treated in f32: it costs them little */
-    DIRECT_QUERIES = 16,     /* at most this many queries go the direct way, or one row */
-    WAITING_NUMBERS = 16384, /* of stretches that meet several fours of queries at once */
-    RANGE = 16 * CHUNK, /* keys of a range; by position alone, so that threads change nothing */
-    TURNS = 8,          /* of a thread, where there are many pieces */
-    MIN_GROUP = 32,     /* of codes that kernels read as they are */
+    DIRECT_QUERIES = 16, /* at most this many queries go the direct way, or one row */
+    RANGE = 16 * CHUNK,  /* keys of a range; by position alone, so that threads change nothing */
+    TURNS = 8,           /* of a thread, where there are many pieces */
+    TOGETHER = 16,       /* pieces of as many heads, treated together, */
+    TOGETHER_BYTES = 262144, /* whose states take so much room */
+    MIN_GROUP = 32,          /* of codes that kernels read as they are */
     ATTEND_PRODUCTS = 131072 /* multiplications that are worth a thread */
 };
 
@@ -120,6 +122,27 @@ static void add_piece(struct attend_call *call, const struct piece *p)
     call->n_pieces++;
 }
 
+/* Of the keys [piece.first_key, end) and some heads, those of a range one after another; partial
+ * results of a head's ranges follow one another. */
+static void add_ranges(struct attend_call *call, const struct piece *all, int end, int head,
+                       int end_head)
+{
+    struct piece piece = *all;
+    int n_queries = piece.n_rows * call->group, key = piece.first_key;
+
+    for (piece.range = 0; piece.range < piece.n_ranges; piece.range++) {
+        piece.first_key = skip_hole(&piece, key);
+        piece.end_key = key = piece.n_ranges > 1 ? next_range(piece.first_key, end) : end;
+        for (piece.kv_head = head; piece.kv_head < end_head; piece.kv_head++) {
+            piece.partial = call->n_partials;
+            if (piece.n_ranges > 1)
+                piece.partial +=
+                    ((int64_t)piece.kv_head * piece.n_ranges + piece.range) * n_queries;
+            add_piece(call, &piece);
+        }
+    }
+}
+
 /* Adds the pieces of rows [row, row + n_rows) for all kv heads; without pieces, only counts them.
  */
 static void add_pieces(struct attend_call *call, const struct kv_sequence *s, int row, int n_rows)
@@ -142,18 +165,13 @@ static void add_pieces(struct attend_call *call, const struct kv_sequence *s, in
         for (key = skip_hole(&piece, key); key < end; piece.n_ranges++)
             key = skip_hole(&piece, next_range(key, end));
     }
-    for (piece.kv_head = 0; piece.kv_head < call->kv->n_kv_heads; piece.kv_head++) {
-        int key = sight.first;
+    /* Codes are read head by head, by which their kernels gain more than by memory's order. */
+    int n_heads = call->kv->n_kv_heads, step = call->kv->bits ? 1 : n_heads;
 
-        for (piece.range = 0; piece.range < piece.n_ranges; piece.range++) {
-            piece.first_key = skip_hole(&piece, key);
-            piece.end_key = key = piece.n_ranges > 1 ? next_range(piece.first_key, end) : end;
-            piece.partial = call->n_partials;
-            if (piece.n_ranges > 1)
-                call->n_partials += (int64_t)n_rows * call->group;
-            add_piece(call, &piece);
-        }
-    }
+    for (int head = 0; head < n_heads; head += step)
+        add_ranges(call, &piece, end, head, head + step);
+    if (piece.n_ranges > 1)
+        call->n_partials += (int64_t)n_heads * piece.n_ranges * n_rows * call->group;
 }
 
 /* Last rows first: they see most keys, and what is left at the end should be short. */
@@ -182,7 +200,9 @@ static int chunk_of(const struct state *st)
 {
     switch (st->piece->way) {
     case WAY_DIRECT:
-        return st->n_queries <= DIRECT_QUERIES ? CPU_DIRECT_CHUNK : CHUNK;
+        return st->n_queries <= DIRECT_QUERIES
+                   ? (st->call->kv->bits ? CPU_DIRECT_CHUNK / 2 : CPU_DIRECT_CHUNK)
+                   : CHUNK;
     case WAY_INTEGERS:
         return st->call->kernels->integers->chunk;
     default:
@@ -261,11 +281,6 @@ static void begin_piece(struct state *st)
     memset(st->acc, 0, (size_t)st->n_held * (size_t)call->v_cols * sizeof *st->acc);
     if (st->piece->way == WAY_INTEGERS)
         attention_int_begin(st);
-}
-
-struct span attention_span(const struct state *st, int first, int end)
-{
-    return (struct span){max_int(first - st->base, 0), min_int(end - st->base, st->chunk)};
 }
 
 struct span attention_visible(const struct state *st, int query)
@@ -347,8 +362,7 @@ bool attention_see(const struct state *st, int query, float *s, int from, int n,
            keep(st, query, s, from, *seen, hole);
 }
 
-/* The step of the softmax for one query, over the scores [from, from + n) of a chunk. */
-static void soften(struct state *st, int query, int from, int n)
+void attention_soften(struct state *st, int query, int from, int n)
 {
     const struct attend_call *call = st->call;
     float *s = st->s + (int64_t)query * st->chunk + from;
@@ -362,27 +376,6 @@ static void soften(struct state *st, int query, int from, int n)
                                                &st->max[query], &st->sum[query]);
     if (factor != 1.0f)
         call->kernels->scale(st->acc + (int64_t)query * call->v_cols, call->v_cols, factor);
-}
-
-void attention_stretches(struct state *st, struct span keys, stretch_fn fn)
-{
-    const struct kv_layer *kv = st->call->kv;
-    struct span hole = attention_span(st, st->piece->hole, st->piece->hole_end);
-
-    for (int key = keys.begin, n; key < keys.end; key += n) {
-        int place, end = keys.end;
-        char *block;
-
-        if (key < hole.begin && hole.begin < hole.end)
-            end = min_int(end, hole.begin);
-        if (key >= hole.begin && key < hole.end) {
-            n = hole.end - key;
-            continue;
-        }
-        block = kv_block_of(kv, st->piece->s, st->base + key, &place);
-        n = kv_run(kv, st->piece->s, st->base + key, min_int(end - key, CHUNK));
-        fn(st, kv_of(kv, st->piece->s, st->base + key), block, place, key, n);
-    }
 }
 
 /* --- A chunk, the packed way --- */
@@ -432,7 +425,7 @@ static void packed_tile(struct state *st, int first, int n)
                st->keys + (int64_t)from * k_dim, k_dim * panel, n, (to - from) / panel, k_dim,
                false);
     for (int i = first; i < first + n; i++)
-        soften(st, i, from, to - from);
+        attention_soften(st, i, from, to - from);
     if (hole.begin >= hole.end)
         hole = (struct span){keys.end, keys.end};
     weigh_panels(st, first, n, keys.begin, min_int(keys.end, hole.begin));
@@ -446,160 +439,6 @@ static void packed_chunk(struct state *st, struct span keys)
     attention_stretches(st, keys, pack_stretch);
     for (int i = 0; i < st->n_queries; i += rows)
         packed_tile(st, i, min_int(rows, st->n_queries - i));
-}
-
-/* --- A chunk, the direct way --- */
-
-/* The queries as kernels that read codes take them. */
-static const struct cpu_rounded *rounded(struct state *st, const struct kv_layer *at)
-{
-    if (st->rounded_bits != at->bits || st->rounded_group != at->group_size)
-        st->call->kernels->round_queries(&st->rounded, st->q, st->call->k_cols, st->n_queries,
-                                         at->k_dim, at->group_size, at->bits);
-    st->rounded_bits = at->bits;
-    st->rounded_group = at->group_size;
-    return &st->rounded;
-}
-
-/* Do kernels->paired take the rows of this pool? */
-static bool is_paired(const struct state *st, const struct kv_layer *at)
-{
-    return st->call->kernels->paired && st->n_queries >= 3 && !at->bits && at->type != DTYPE_F32;
-}
-
-static struct cpu_paired_queries turned(struct state *st, enum dtype type)
-{
-    const struct attend_call *call = st->call;
-
-    if (st->turned_type != type)
-        call->kernels->paired->turn(st->turned, st->q, call->k_cols, st->n_queries, call->kv->k_dim,
-                                    type);
-    st->turned_type = type;
-    return (struct cpu_paired_queries){st->q, call->k_cols, st->n_queries, st->turned};
-}
-
-/* The scores of the stretches that wait, or with values what these weigh. */
-static void treat_waiting(struct state *st, bool values)
-{
-    const struct attend_call *call = st->call;
-    const struct cpu_paired_attention *k = call->kernels->paired;
-    enum dtype type = st->waiting_type;
-    struct cpu_paired_queries q;
-
-    if (st->n_waiting == 0)
-        return;
-    if (values) {
-        k->weigh[type](st->acc, call->v_cols, st->s, st->chunk, st->n_queries, st->waiting,
-                       st->n_waiting, call->kv->v_dim);
-    } else {
-        q = turned(st, type);
-        k->scores[type](st->s, st->chunk, &q, st->waiting, st->n_waiting, call->kv->k_dim);
-    }
-    st->n_waiting = st->keys_waiting = 0;
-}
-
-/* Stretches that several fours of queries meet in turn should be found in the nearest cache. */
-static void wait_with(struct state *st, const struct kv_rows *rows, const void *ahead, int key,
-                      int n, int dim, bool values)
-{
-    int most = st->n_queries > 4 ? WAITING_NUMBERS / dim : st->chunk;
-
-    if (rows->type != st->waiting_type || st->n_waiting == CPU_STRETCHES ||
-        st->keys_waiting + n > most)
-        treat_waiting(st, values);
-    st->waiting_type = rows->type;
-    st->waiting[st->n_waiting++] = (struct cpu_stretch){rows->data, ahead, key, n};
-    st->keys_waiting += n;
-}
-
-/* The values of the stretch are wanted next, */
-static void score_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
-                          int key, int n)
-{
-    const struct attend_call *call = st->call;
-    struct kv_part values = kv_values(at);
-    int head = st->piece->kv_head;
-    const void *ahead = kv_rows_ahead(at, &values, block, head, place, n);
-
-    if (kv_reads_codes(call->kernels, at, at->k_dim)) {
-        struct cpu_codes codes = kv_key_codes(call->kernels, at, block, head, place, n, st->room);
-
-        codes.ahead = at->v_dim == at->k_dim ? ahead : NULL;
-        call->kernels->score_codes(st->s + key, st->chunk, rounded(st, at), st->n_queries, &codes,
-                                   n);
-    } else {
-        struct kv_rows rows = kv_read_keys(call->kernels, at, block, head, place, n, st->room);
-
-        if (is_paired(st, at))
-            wait_with(st, &rows, ahead, key, n, at->k_dim, false);
-        else
-            call->kernels->scores[rows.type](st->s + key, st->chunk, st->q, call->k_cols,
-                                             st->n_queries, rows.data, n, at->k_dim,
-                                             at->bits ? NULL : ahead);
-    }
-}
-
-/* Those keys of a piece [key, key + n), all of which it visits. */
-static bool has_keys(const struct piece *p, int key, int n)
-{
-    return key >= p->first_key && key + n <= p->end_key &&
-           (key >= p->hole_end || key + n <= p->hole);
-}
-
-/* and then the keys of the next chunk, or of the first one of the next piece. */
-static const void *keys_ahead(const struct state *st, const struct kv_layer *at, int key, int n)
-{
-    const struct kv_layer *kv = st->call->kv;
-    const struct piece *p = st->piece;
-    struct kv_part keys = kv_keys(at);
-    int next = st->base + key + st->chunk, place;
-
-    if (next >= p->end_key && st->next) {
-        p = st->next;
-        next = p->first_key / st->chunk * st->chunk + key;
-    }
-    if (!has_keys(p, next, n) || kv_of(kv, p->s, next) != at)
-        return NULL;
-    const char *block = kv_block_of(kv, p->s, next, &place);
-    return kv_rows_ahead(at, &keys, block, p->kv_head, place, n);
-}
-
-static void weigh_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
-                          int key, int n)
-{
-    const struct attend_call *call = st->call;
-    int head = st->piece->kv_head;
-    const void *ahead = keys_ahead(st, at, key, n);
-
-    if (kv_reads_codes(call->kernels, at, at->v_dim)) {
-        struct cpu_codes codes = kv_value_codes(call->kernels, at, block, head, place, n, st->room);
-
-        codes.ahead = at->v_dim == at->k_dim ? ahead : NULL;
-        call->kernels->weigh_codes(st->acc, call->v_cols, st->s + key, st->chunk, st->n_queries,
-                                   &codes, n);
-    } else {
-        struct kv_rows rows = kv_read_values(call->kernels, at, block, head, place, n, st->room);
-
-        if (is_paired(st, at))
-            wait_with(st, &rows, ahead, key, n, at->v_dim, true);
-        else
-            call->kernels->weigh[rows.type](st->acc, call->v_cols, st->s + key, st->chunk,
-                                            st->n_queries, rows.data, n, at->v_dim,
-                                            at->bits ? NULL : ahead);
-    }
-}
-
-static void direct_chunk(struct state *st, struct span keys)
-{
-    int panel = st->call->kernels->panel;
-    int from = keys.begin / panel * panel, to = (int)round_up(keys.end, panel);
-
-    attention_stretches(st, keys, score_stretch);
-    treat_waiting(st, false);
-    for (int i = 0; i < st->n_queries; i++)
-        soften(st, i, from, to - from);
-    attention_stretches(st, keys, weigh_stretch);
-    treat_waiting(st, true);
 }
 
 /* --- attend: results --- */
@@ -650,39 +489,69 @@ static void end_piece(struct state *st)
     }
 }
 
-static void attend_piece(const struct attend_call *call, const struct piece *piece,
-                         const struct piece *next, int thread)
+/* How many of n pieces differ in nothing but the head. */
+static int alike(const struct piece *p, int64_t n)
 {
-    struct state st = {
-        .call = call, .piece = piece, .next = next, .n_queries = piece->n_rows * call->group};
-    float *scratch = cpu_scratch(call->d, thread, lay_out(&st, NULL));
+    int same = 1;
+
+    while (same < n && same < TOGETHER && p->way == WAY_DIRECT && p[same].s == p->s &&
+           p[same].row == p->row && p[same].range == p->range)
+        same++;
+    return same;
+}
+
+/* The first of n pieces, and those after it that are treated with it, of which the number is
+ * returned. */
+static int attend_pieces(const struct attend_call *call, const struct piece *piece, int64_t n,
+                         int thread)
+{
+    struct state states[TOGETHER];
+
+    states[0] = (struct state){.call = call,
+                               .piece = piece,
+                               .n_queries = piece->n_rows * call->group,
+                               .first_head = piece->kv_head};
+    size_t bytes = lay_out(states, NULL);
+    int most = call->kv->bits ? 1 : max_int(1, (int)(TOGETHER_BYTES / bytes));
+    int count = min_int(alike(piece, n), most);
+    char *scratch = cpu_scratch(call->d, thread, (size_t)count * bytes);
 
     if (!scratch)
-        return;
-    lay_out(&st, scratch);
-    begin_piece(&st);
+        return count;
+    for (int i = 0; i < count; i++) {
+        if (i > 0)
+            states[i] = states[0];
+        states[i].piece = piece + i;
+        states[i].end_head = piece->kv_head + count;
+        states[i].next = count < n ? piece + count : NULL;
+        lay_out(&states[i], (float *)(scratch + (size_t)i * bytes));
+        begin_piece(&states[i]);
+    }
     for (int key = piece->first_key; key < piece->end_key;
-         key = skip_hole(piece, st.base + st.chunk)) {
+         key = skip_hole(piece, states->base + states->chunk)) {
         struct span keys;
 
-        st.base = key / st.chunk * st.chunk;
-        keys = attention_span(&st, piece->first_key, piece->end_key);
+        for (int i = 0; i < count; i++)
+            states[i].base = key / states->chunk * states->chunk;
+        keys = attention_span(states, piece->first_key, piece->end_key);
         if (piece->way == WAY_DIRECT)
-            direct_chunk(&st, keys);
+            attention_direct_chunk(states, count, keys);
         else if (piece->way == WAY_INTEGERS)
-            attention_int_chunk(&st, keys);
+            attention_int_chunk(states, keys);
         else
-            packed_chunk(&st, keys);
+            packed_chunk(states, keys);
     }
-    end_piece(&st);
+    for (int i = 0; i < count; i++)
+        end_piece(&states[i]);
+    return count;
 }
 
 static void attend_range(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct attend_call *call = ctx;
 
-    for (int64_t i = begin; i < end; i++)
-        attend_piece(call, &call->pieces[i], i + 1 < end ? &call->pieces[i + 1] : NULL, thread);
+    for (int64_t i = begin; i < end;)
+        i += attend_pieces(call, &call->pieces[i], end - i, thread);
 }
 
 /* y of one query from the results of n ranges, in order, partials apart. */
@@ -721,7 +590,7 @@ static void combine_ranges(void *ctx, int64_t begin, int64_t end, int thread)
 }
 
 /* Pieces that one thread should take at a time: worth a thread, and as many as leave each some
- * turns, for at the end of a piece the next one's keys are called for. */
+ * turns, for what heads have in common is then read in its order. */
 static int64_t attend_grain(const struct attend_call *call)
 {
     int64_t turns = call->n_pieces / (TURNS * thread_pool_size(call->d->pool)), worth;

@@ -72,13 +72,14 @@ struct int_state {
 struct state {
     const struct attend_call *call;
     const struct piece *piece;
-    int n_queries, n_held; /* that there is room for */
-    int chunk, base;       /* keys of a chunk; position of the one that is visited */
-    float *q;              /* [n_held, k_cols], scaled, padded with zeros */
-    float *s;              /* [n_held, chunk]; in whole numbers [CPU_INT_ROWS, chunk] */
-    float *acc;            /* [n_held, v_cols] */
-    float *max, *sum;      /* [n_held] */
-    float *keys;           /* panels; packed pieces only */
+    int n_queries, n_held;    /* that there is room for */
+    int first_head, end_head; /* of the kv heads that are treated together */
+    int chunk, base;          /* keys of a chunk; position of the one that is visited */
+    float *q;                 /* [n_held, k_cols], scaled, padded with zeros */
+    float *s;                 /* [n_held, chunk]; in whole numbers [CPU_INT_ROWS, chunk] */
+    float *acc;               /* [n_held, v_cols] */
+    float *max, *sum;         /* [n_held] */
+    float *keys;              /* panels; packed pieces only */
     float *values;
     float *room; /* of quantised rows */
     struct int_state ints;
@@ -89,7 +90,7 @@ struct state {
     struct cpu_stretch waiting[CPU_STRETCHES]; /* to be treated at once, of this type */
     enum dtype waiting_type;
     int n_waiting, keys_waiting;
-    const struct piece *next; /* that the thread will treat after this one, or NULL */
+    const struct piece *next; /* that the thread will treat after these, or NULL */
 };
 
 /* Takes count numbers from a block of scratch, 64-byte aligned; with base NULL only adds up. */
@@ -107,7 +108,10 @@ struct span {
 };
 
 /* Those that lie in [first, end) of the sequence. */
-struct span attention_span(const struct state *st, int first, int end);
+static inline struct span attention_span(const struct state *st, int first, int end)
+{
+    return (struct span){max_int(first - st->base, 0), min_int(end - st->base, st->chunk)};
+}
 
 /* Those from the first to the last that query may see. */
 struct span attention_visible(const struct state *st, int query);
@@ -116,11 +120,37 @@ struct span attention_visible(const struct state *st, int query);
  * those lie that it sees, between which others are -INFINITY. False when it sees none. */
 bool attention_see(const struct state *st, int query, float *s, int from, int n, struct span *seen);
 
+/* The step of the softmax for one query, over the scores [from, from + n) of a chunk. */
+void attention_soften(struct state *st, int query, int from, int n);
+
 /* Calls fn for every stretch of the keys [begin, end) of a chunk that lies in one block, of the
  * pool that at describes; what the piece leaves out lies in none. */
 typedef void (*stretch_fn)(struct state *st, const struct kv_layer *at, char *block, int place,
                            int key, int n);
-void attention_stretches(struct state *st, struct span keys, stretch_fn fn);
+static inline void attention_stretches(struct state *st, struct span keys, stretch_fn fn)
+{
+    const struct kv_layer *kv = st->call->kv;
+    struct span hole = attention_span(st, st->piece->hole, st->piece->hole_end);
+    int most = st->piece->way == WAY_DIRECT && !kv->bits ? st->chunk : CHUNK;
+
+    for (int key = keys.begin, n; key < keys.end; key += n) {
+        int place, end = keys.end;
+        char *block;
+
+        if (key < hole.begin && hole.begin < hole.end)
+            end = min_int(end, hole.begin);
+        if (key >= hole.begin && key < hole.end) {
+            n = hole.end - key;
+            continue;
+        }
+        block = kv_block_of(kv, st->piece->s, st->base + key, &place);
+        n = kv_run(kv, st->piece->s, st->base + key, min_int(end - key, most));
+        fn(st, kv_of(kv, st->piece->s, st->base + key), block, place, key, n);
+    }
+}
+
+/* attention_direct.c: a chunk, for the pieces of n heads that follow one another. */
+void attention_direct_chunk(struct state *states, int n, struct span keys);
 
 /* attention_int.c: its part of the scratch, see take; the queries, once they are in st->q; and a
  * chunk. */

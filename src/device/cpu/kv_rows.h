@@ -36,14 +36,13 @@ static inline int kv_stretch(const struct kv_layer *kv, const struct kv_sequence
 static inline int kv_run(const struct kv_layer *kv, const struct kv_sequence *s, int p, int most)
 {
     const struct kv_layer *at = kv_of(kv, s, p);
-    int n = kv_stretch(kv, s, p);
+    int n = kv_stretch(kv, s, p), b = p / kv->block_tokens;
+    int32_t last = p < s->n_mapped ? 0 : s->blocks[kv_block_index(b, s->n_kept, s->n_gone)];
 
     for (; p >= s->n_mapped && n < most && kv_at(kv, p + n) == at; n += kv->block_tokens) {
-        int b = (p + n) / kv->block_tokens;
-        int32_t last = s->blocks[kv_block_index(b - 1, s->n_kept, s->n_gone)];
-        int32_t next = s->blocks[kv_block_index(b, s->n_kept, s->n_gone)];
+        int32_t next = s->blocks[kv_block_index(++b, s->n_kept, s->n_gone)];
 
-        if (next != last + 1 || !(next & (int32_t)((1u << at->side_shift) - 1)))
+        if (next != ++last || !(next & (int32_t)((1u << at->side_shift) - 1)))
             break;
     }
     return n < most ? n : most;

@@ -120,7 +120,7 @@ struct cpu_paired_queries {
 };
 
 /* Keys of a chunk that are read straight from the cache, at most, and so stretches of them. */
-enum { CPU_DIRECT_CHUNK = 128, CPU_STRETCHES = 16 };
+enum { CPU_DIRECT_CHUNK = 256, CPU_STRETCHES = 16 };
 
 /* The slots scores and weigh for many stretches at once, of keys and values that are multiplied as
  * bf16, for at least three queries. Slots of F32 are empty. */
