@@ -18,13 +18,10 @@ static bool is_attention(config *c, int layer)
 
 static struct attention_spec attention_of(config *c, const struct spec *s, arena *a)
 {
-    struct attention_spec attention = config_attention_partial(c, s, 10000, a);
-    config *rope = config_rope_object(c);
+    struct attention_spec attention = config_attention_plain(c, s);
 
-    if (!config_has(c, "partial_rotary_factor") &&
-        !(rope && config_has(rope, "partial_rotary_factor")))
-        attention.rope.dims = attention.head_dim / 2;
-    config_ignore(c, "attn_rotary_emb", NULL);
+    attention.rope = config_rope_fixed_part(c, attention.head_dim, 10000, 0.5, a);
+    config_ignore(c, "attn_rotary_emb", "partial_rotary_factor", NULL);
     return attention;
 }
 

@@ -77,6 +77,7 @@ static void read_longrope(struct rope_spec *r, config *scaling, arena *a)
     if (!copy)
         fail(config_error(scaling), CLM_ERR_NOMEM, "rope factors: no memory");
     r->factors = copy;
+    r->n_factors = n;
 }
 
 /* Hunyuan's dynamic scaling is the same at every length: a larger theta. */
@@ -211,22 +212,23 @@ static bool turn_part(struct rope_spec *r, config *c, double part, bool proporti
     return true;
 }
 
+/* part of a head turns where the scaling does not say; 0: all of it, whatever is said, but with
+ * proportional speeds. */
 static struct rope_spec read_rope(config *c, config *scaling, int head_dim, double theta,
-                                  bool partial, arena *a)
+                                  double part, arena *a)
 {
     struct rope_spec r = rope_plain(head_dim, theta);
-    double part = 1;
-    bool odd;
+    bool partial = part != 0, odd;
 
     if (config_kind(c, "rope_theta") != CONFIG_ARRAY) /* else theta is that of the layer */
         r.theta = config_float_or(c, "rope_theta", theta);
     r.interleaved = config_bool_or(c, "rope_traditional", false);
     if (scaling)
         r.theta = config_float_or(scaling, "rope_theta", r.theta);
-    if (partial || is_partial(scaling)) {
-        part = config_float_or(c, "partial_rotary_factor", 1);
-        part = scaling ? config_float_or(scaling, "partial_rotary_factor", part) : part;
-    }
+    if (!partial)
+        part = is_partial(scaling) ? config_float_or(c, "partial_rotary_factor", 1) : 1;
+    if (scaling && (partial || is_partial(scaling)))
+        part = config_float_or(scaling, "partial_rotary_factor", part);
     odd = turn_part(&r, c, part, is_partial(scaling));
     if (scaling)
         read_scaling(&r, c, scaling, a);
@@ -254,13 +256,33 @@ config *config_rope_object(config *c)
 struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, double theta,
                              arena *a)
 {
-    return read_rope(c, rope_object(c, rope_key(c), layer_type), head_dim, theta, false, a);
+    return read_rope(c, rope_object(c, rope_key(c), layer_type), head_dim, theta, 0, a);
+}
+
+/* The key at the top; a 0 there is an error, too. */
+static double said_part(config *c, double otherwise)
+{
+    double part = config_float_or(c, "partial_rotary_factor", otherwise);
+
+    return part == 0 ? -1 : part;
 }
 
 struct rope_spec config_rope_partial(config *c, const char *layer_type, int head_dim, double theta,
                                      arena *a)
 {
-    return read_rope(c, rope_object(c, rope_key(c), layer_type), head_dim, theta, true, a);
+    return read_rope(c, rope_object(c, rope_key(c), layer_type), head_dim, theta, said_part(c, 1),
+                     a);
+}
+
+struct rope_spec config_rope_part(config *c, int head_dim, double theta, double part, arena *a)
+{
+    return read_rope(c, rope_object(c, rope_key(c), NULL), head_dim, theta, said_part(c, part), a);
+}
+
+struct rope_spec config_rope_fixed_part(config *c, int head_dim, double theta, double part,
+                                        arena *a)
+{
+    return read_rope(c, rope_object(c, rope_key(c), NULL), head_dim, theta, part, a);
 }
 
 struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, bool partial,
@@ -268,7 +290,8 @@ struct rope_spec config_rope_parameters(config *c, int head_dim, double theta, b
 {
     const char *key = config_by_transformers(c) ? rope_key(c) : "rope_parameters";
 
-    return read_rope(c, rope_object(c, key, NULL), head_dim, theta, partial, a);
+    return read_rope(c, rope_object(c, key, NULL), head_dim, theta, partial ? said_part(c, 1) : 0,
+                     a);
 }
 
 struct rope_spec config_rope_sliding(config *c, int head_dim, arena *a)

@@ -292,6 +292,12 @@ struct rope_spec config_rope(config *c, const char *layer_type, int head_dim, do
 struct rope_spec config_rope_partial(config *c, const char *layer_type, int head_dim, double theta,
                                      arena *a);
 
+/* The same of a model with one rope, where it is part if nothing says otherwise; where only the
+ * object of the rope may. */
+struct rope_spec config_rope_part(config *c, int head_dim, double theta, double part, arena *a);
+struct rope_spec config_rope_fixed_part(config *c, int head_dim, double theta, double part,
+                                        arena *a);
+
 /* The same for families in which mlx-lm knows no scaling: rope_parameters count, a rope_scaling of
  * the old schema only where transformers wrote c; else it is named in the warning of unused keys.
  */

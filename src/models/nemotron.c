@@ -20,9 +20,8 @@ static int nemotron_spec(struct spec *s, config *c, arena *a)
     norm.offset = 1;
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention_partial(c, s, 10000, a);
-    if (!config_has(c, "partial_rotary_factor") && !config_has(c, "rope_parameters"))
-        attention.rope.dims = attention.head_dim / 2;
+    attention = config_attention_plain(c, s);
+    attention.rope = config_rope_part(c, attention.head_dim, 10000, 0.5, a);
     spec_layers(s, norm, attention, mlp);
     return 0;
 }

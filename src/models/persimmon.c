@@ -16,10 +16,9 @@ static int persimmon_spec(struct spec *s, config *c, arena *a)
 
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention_partial(c, s, 25000, a);
+    attention = config_attention_plain(c, s);
+    attention.rope = config_rope_part(c, attention.head_dim, 25000, 0.5, a);
     attention.qkv_bias = attention.o_bias = true;
-    if (!config_has(c, "rope_parameters") && !config_has(c, "partial_rotary_factor"))
-        attention.rope.dims = attention.head_dim / 2;
     if (config_bool_or(c, "qk_layernorm", true))
         attention.q_norm = attention.k_norm = norm;
     spec_layers(s, norm, attention, mlp);

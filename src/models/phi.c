@@ -19,12 +19,11 @@ static int phi_spec(struct spec *s, config *c, arena *a)
     if (config_common(s, c, false, a))
         return -1;
     s->tie_by_file |= s->tie_word_embeddings; /* mlx-lm reads the head there is */
-    attention = config_attention_partial(c, s, 10000, a);
+    attention = config_attention_plain(c, s);
+    attention.rope = config_rope_part(c, attention.head_dim, 10000, 0.4, a);
     attention.qkv_bias = attention.o_bias = true;
     if (config_bool_or(c, "qk_layernorm", false))
         attention.q_norm = attention.k_norm = norm;
-    if (!config_has(c, "partial_rotary_factor") && !config_has(c, "rope_parameters"))
-        attention.rope.dims = (int)(0.4 * attention.head_dim);
     s->lm_head_bias = true;
     spec_layers(s, norm, attention, mlp);
     for (int i = 0; i < s->n_layers; i++)

@@ -47,25 +47,13 @@ static struct moe_spec read_moe(config *c, bool later, struct mlp_spec mlp)
     return moe;
 }
 
-/* A quarter of each head turns, unless the config says otherwise. */
-static struct rope_spec read_rope(config *c, int head_dim, arena *a)
-{
-    static const char key[] = "partial_rotary_factor";
-    struct rope_spec rope = config_rope_partial(c, NULL, head_dim, 100000, a);
-    config *parameters = config_rope_object(c);
-
-    if (!config_has(c, key) && !(parameters && config_has(parameters, key)))
-        rope.dims = head_dim / 4;
-    return rope;
-}
-
 static struct attention_spec read_attention(config *c, const struct spec *s, bool later, arena *a)
 {
     struct attention_spec at = config_attention_plain(c, s);
 
     if (later)
         at.n_kv_heads = config_int_or(c, "num_key_value_heads", 8);
-    at.rope = read_rope(c, at.head_dim, a);
+    at.rope = config_rope_part(c, at.head_dim, 100000, 0.25, a);
     at.q_norm = at.k_norm = s->final_norm;
     at.gate = GATE_ALL;
     at.gate_activation = ACT_SIGMOID;

@@ -135,6 +135,9 @@ static int check_rope(int layer, const struct rope_spec *r, int head_dim, clm_er
     if (r->dims % 2 || (r->kind == ROPE_PROPORTIONAL && head_dim % 2))
         return fail(err, CLM_ERR_FORMAT,
                     "%d rotary dimensions in layer %d: the number must be even", r->dims, layer);
+    if (r->kind == ROPE_LONGROPE && r->n_factors != r->dims / 2)
+        return fail(err, CLM_ERR_FORMAT, "%d factors of rope in layer %d; %d pairs of a head turn",
+                    r->n_factors, layer, r->dims / 2);
     if (!(r->theta > 0) || !isfinite(r->theta))
         return fail(err, CLM_ERR_FORMAT, "rope_theta of layer %d is %g; it must be positive", layer,
                     r->theta);

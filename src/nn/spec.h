@@ -46,8 +46,9 @@ struct rope_spec {
     double low_freq_factor, high_freq_factor;            /* llama3 */
     double beta_fast, beta_slow, mscale, mscale_all_dim; /* yarn */
     double attention_factor; /* multiplies cos and sin when > 0, else the kind's own formula */
-    const double *factors;   /* [dims / 2] longrope */
-    bool no_truncate;        /* yarn: keep the bounds of the ramp unrounded */
+    const double *factors;   /* [dims / 2] longrope, which are n_factors */
+    int n_factors;
+    bool no_truncate; /* yarn: keep the bounds of the ramp unrounded */
 };
 
 /* What a norm of queries and keys spans. */

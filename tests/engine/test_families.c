@@ -316,6 +316,30 @@ static void test_left_out(void **state)
     d->ops->close(d);
 }
 
+/* A part of the head that another key makes larger than what factors are there for. */
+static void test_too_few_factors(void **state)
+{
+    static const char text[] =
+        "{\"model_type\": \"minimax_m2\", \"hidden_size\": 32, \"num_hidden_layers\": 1, "
+        "\"intermediate_size\": 8, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, "
+        "\"rms_norm_eps\": 1e-05, \"vocab_size\": 48, \"max_position_embeddings\": 512, "
+        "\"rope_theta\": 10000.0, \"head_dim\": 12, \"num_experts_per_tok\": 2, "
+        "\"num_local_experts\": 5, \"shared_intermediate_size\": 0, \"partial_rotary_factor\": "
+        "0.5, "
+        "\"rotary_dim\": 12, \"rope_scaling\": {\"type\": \"longrope\", \"long_factor\": [1, 2, "
+        "3], "
+        "\"original_max_position_embeddings\": 8}}";
+    struct model_format format = {.format = WEIGHT_BF16};
+    clm_error err = {0};
+    device *d = device_cpu_open(1, &err);
+
+    (void)state;
+    CHECK(d, "%s", err.message);
+    CHECK(!model_random(text, "config.json", format, d, NULL, &err), "3 factors for 6 pairs");
+    CHECK(strstr(err.message, "3 factors") && strstr(err.message, "6 pairs"), "%s", err.message);
+    d->ops->close(d);
+}
+
 /* The list of configs is written by a script; it must not fall behind the registry. */
 /* No two families serve one model_type. */
 static void test_types_differ(void **state)
@@ -352,9 +376,10 @@ static void test_all_there(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types_differ), cmocka_unit_test(test_all_there),
-        cmocka_unit_test(test_left_out),     cmocka_unit_test(test_required),
-        cmocka_unit_test(test_names),        cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_types_differ),    cmocka_unit_test(test_all_there),
+        cmocka_unit_test(test_left_out),        cmocka_unit_test(test_required),
+        cmocka_unit_test(test_too_few_factors), cmocka_unit_test(test_names),
+        cmocka_unit_test(test_mutations),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

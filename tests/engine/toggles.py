@@ -486,6 +486,12 @@ CASES = [
     ("recurrent_gemma", {"block_types": GONE, "num_hidden_layers": 4}),
     ("flint", {"layer_types": GONE, "mlp_only_layers": GONE, "num_hidden_layers": 5, "norm_topk_prob": False,
                "rms_norm_eps": GONE}),
+    ("bamba", {"rope_parameters": GONE, "partial_rotary_factor": 0.25, "transformers_version": "4.52.4", "rope_scaling":
+               {"type": "longrope", "factor": 2.0, "original_max_position_embeddings": 2, "short_factor": [1.0, 1.1],
+                "long_factor": [1.0, 1.5]}}),
+    ("persimmon", {"rope_parameters": GONE, "transformers_version": "4.52.4", "rope_theta": 500.0, "rope_scaling":
+                   {"type": "longrope", "factor": 2.0, "original_max_position_embeddings": 2, "short_factor": [1.0, 1.1],
+                    "long_factor": [1.0, 1.5]}}),
     ("ernie4_5_vl_moe", {}),
     ("lfm3", {}),
     ("lfm3", {"layer_types": GONE, "rope_parameters": GONE, "num_hidden_layers": 5, "use_attention_gate": False,
