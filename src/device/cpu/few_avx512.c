@@ -2,214 +2,57 @@
  *
  * To scale a sum takes operations of the pipes that VNNI goes through, so as many products as can
  * be should be in it: here the 16 lanes of a sum are 16 units, runs of numbers of one group, and
- * the sums of an output by a row are scaled when all of these units are done, a block. Codes get
- * there by transposing the units of a block, 32 bits at a time, in registers. To store 512 bits
- * costs (Zen 4) as much as to multiply them. So codes are not stored when they are transposed but
- * transposed anew for every four rows, and sums as f32 stay in registers too for a piece of a row,
- * which four rows and two outputs leave enough of.
+ * the sums of two outputs by all rows of a strip are scaled when all of these units are done, a
+ * block. Codes get there by transposing the units of a block, 32 bits at a time, in registers, for
+ * to store 512 bits costs (Zen 4) as much as to multiply them. Exchanges take VNNI's pipes too
+ * unless products are among them, so codes of what comes next are transposed beside products.
+ * Sums of two outputs by two rows are exchanged before they are scaled, so that every 128 bits have
+ * all four: so f32 sums of a pair of outputs are four vectors, and few operations join them.
  *
- * A unit has 64 numbers, or 32 where groups have no more, or where that is enough for the end of a
- * row. A piece is blocks of the same unit, up to PIECE numbers. Prepared, x is strips of up to ROWS
- * rows. A strip is pieces, each of them blocks
- *
- *     int8 q [unit / 8][2][ROWS][16][4]
- *     float steps [ROWS][16]
- *
- * and behind them, for its groups,
- *
- *     float sums [ROWS][piece_groups]
- *     bf16 halves [2][ROWS][piece_groups]
- *
- * where q has of every 8 numbers of a unit those at even places, then those at odd ones, as nibbles
- * come out of 32 bits; x = step q, and a sum is that of a group's x as rounded. Biases of bf16 meet
- * halves, which have a sum as bf16 and what that leaves of it.
- *
- * Which unit a lane has is what transposing leaves least to do for: unit_order.
+ * What blocks and pieces of them are, and x as it is prepared: few_avx512.h.
  */
-#include "device/cpu/matmul_avx512.h"
+#include "device/cpu/few_avx512.h"
 
-#include "base/number.h"
-
-#define ROWS 8
 #define MIN_ROWS 4
+#define TWOS (ROWS / 2)
 #define OUTPUTS 8 /* whose weights are in the first cache for all strips, a tile */
 #define PAIRS (OUTPUTS / 2)
-#define PIECE 2048
-#define MAX_STRIPS 2
-#define PREPARED 4 /* rows of x at a time */
-#define LINE 64
 #define FAR 2 /* tiles */
-
-_Static_assert(MAX_STRIPS *ROWS == AVX512_FEW_ROWS, "there are accumulators for all rows");
 
 /* What a thread works with. */
 struct work {
-    float sums[MAX_STRIPS][PAIRS][2][ROWS][16]; /* of the pieces before */
-    uint8_t codes[2][PIECE / 2];                /* where a row ends within a block */
+    float sums[MAX_STRIPS][PAIRS][TWOS][16]; /* of the pieces before */
+    uint8_t codes[2][2][PIECE / 2];          /* where a row ends within a block */
 };
 
 _Static_assert(sizeof(struct work) <= CPU_PRODUCT_SCRATCH, "it fits in the scratch");
 
-/* The unit that a lane has. */
-static const int32_t order_64[16] = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15};
-static const int32_t order_32[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
-
-INLINE const int32_t *unit_order(int unit)
-{
-    return unit == 64 ? order_64 : order_32;
-}
-
-/* Of the block that begins at a number of a row. */
-INLINE int unit_at(int k, int n_in, int group_size)
-{
-    return group_size < 64 || n_in - k <= 512 ? 32 : 64;
-}
-
-struct piece {
-    int begin, end; /* numbers of a row */
-    int unit, n_blocks;
-};
-
-static struct piece piece_at(int k, int n_in, int group_size)
-{
-    struct piece p = {.begin = k, .end = k, .unit = unit_at(k, n_in, group_size)};
-
-    do {
-        p.n_blocks++;
-        p.end += 16 * p.unit;
-    } while (p.end < n_in && p.end - k < PIECE && unit_at(p.end, n_in, group_size) == p.unit);
-    p.end = p.end < n_in ? p.end : n_in;
-    return p;
-}
-
-/* --- x
- * ------------------------------------------------------------------------------------------------
- */
-
-INLINE size_t block_bytes(const int unit)
-{
-    return ROWS * 16 * ((size_t)unit + sizeof(float));
-}
-
-/* There is room for so many, a multiple of 32. */
-INLINE int piece_groups(int group_size)
-{
-    return group_size < 64 ? PIECE / 32 : PIECE / 64;
-}
-
-INLINE size_t piece_bytes(const struct piece *p, int group_size)
-{
-    return (size_t)p->n_blocks * block_bytes(p->unit) +
-           ROWS * (size_t)piece_groups(group_size) * (sizeof(float) + 2 * sizeof(uint16_t));
-}
-
-static size_t strip_bytes(int n_in, int group_size)
-{
-    size_t size = 0;
-
-    for (int k = 0; k < n_in;) {
-        struct piece p = piece_at(k, n_in, group_size);
-
-        size += piece_bytes(&p, group_size);
-        k = p.end;
-    }
-    return size;
-}
-
-/* Rows are shared out among the strips evenly: so many come before strip s. */
-INLINE int rows_before(int s, int n_rows)
-{
-    return s * n_rows / ((n_rows + ROWS - 1) / ROWS);
-}
-
-/* x from number k on, of which n there are, as a row of a block; sums [16]: of the units. */
-static void prepare_block(uint8_t *block, float *sums, const float *x, int n, int unit)
-{
-    float *steps = (float *)(void *)(block + 16 * ROWS * unit);
-
-    for (int lane = 0; lane < 16; lane++) {
-        int32_t q[16], *to = (int32_t *)(void *)block + lane;
-        int i = unit_order(unit)[lane];
-
-        if (i * unit < n) {
-            sums[i] = avx2_quantise_i8((int8_t *)q, x + i * unit, unit, steps + lane);
-            avx2_order_bytes((int8_t *)q, unit);
-        } else {
-            memset(q, 0, sizeof q);
-            sums[i] = steps[lane] = 0;
-        }
-        for (int j = 0; j < unit / 4; j++)
-            to[j * ROWS * 16] = q[j];
-    }
-}
-
-/* Row r of a strip. */
-static void prepare_row(uint8_t *strip, int r, const float *x, int n_in, int group_size)
-{
-    int room = piece_groups(group_size);
-
-    for (int k = 0; k < n_in;) {
-        struct piece p = piece_at(k, n_in, group_size);
-        float units[PIECE / 32];
-        uint8_t *end = strip + (size_t)p.n_blocks * block_bytes(p.unit);
-        float *sums = (float *)(void *)end + r * room;
-        uint16_t *halves = (uint16_t *)((float *)(void *)end + ROWS * room) + r * room;
-        int per_group = group_size / p.unit;
-
-        for (int b = 0; b < p.n_blocks; b++, k += 16 * p.unit)
-            prepare_block(strip + (size_t)b * block_bytes(p.unit) + 64 * r, units + 16 * b, x + k,
-                          n_in - k, p.unit);
-        for (int g = 0; g < room; g++) {
-            float sum = 0;
-
-            for (int i = g * per_group; i < (g + 1) * per_group && i < 16 * p.n_blocks; i++)
-                sum += units[i];
-            sums[g] = sum;
-            halves[g] = f32_to_bf16(sum);
-            halves[ROWS * room + g] = f32_to_bf16(sum - bf16_to_f32(halves[g]));
-        }
-        strip += piece_bytes(&p, group_size);
-        k = p.end;
-    }
-}
-
-/* x comes PREPARED rows at a time, so that two threads have something to do where there is but one
- * strip: three times this are two strips. */
-static size_t prepared_bytes(int n_in, int group_size)
-{
-    return (strip_bytes(n_in, group_size) / 3 * 2 + 2 * LINE) / LINE * LINE;
-}
-
-static void prepare(void *part, const struct cpu_task *t, int first, int n)
-{
-    int n_in = t->w->n_in, g = t->w->group_size;
-    uint8_t *x = (uint8_t *)part - (size_t)(first / PREPARED) * prepared_bytes(n_in, g);
-
-    for (int row = first; row < first + n; row++) {
-        int s = row >= rows_before(1, t->n_rows);
-
-        prepare_row(x + (size_t)s * strip_bytes(n_in, g), row - rows_before(s, t->n_rows),
-                    cpu_task_x(t, row), n_in, g);
-    }
-}
-
 /* --- weights */
 
-/* Where a piece of two outputs meets a strip. */
+/* Where a piece of a tile meets some rows of a strip. */
 struct meeting {
-    const uint8_t *data[2];
-    const uint8_t *scales[2], *biases[2]; /* from the first group of the piece on */
-    const uint8_t *x;
-    int n_blocks, n_groups, room; /* piece_groups */
-    int group_shift;              /* 2^so many units are a group */
-    enum dtype type;              /* of scales */
-    const uint8_t *calls[3]; /* lines that are called for meanwhile: twice as many of the last */
-    int step;
-    float (*sums)[ROWS][16]; /* [2] */
-    bool begin;
-    float *const *y; /* of the first output; NULL: there are more pieces */
-    int second;      /* so far behind it is the other, 1, or 0: there is but one */
+    const uint8_t *data, *scales, *biases; /* of the first output */
+    size_t row_bytes, scale_row_bytes;
+    int n_pairs, last;         /* the output that the last pair begins with */
+    int second;                /* so far behind it is the other, 1, or 0: there is but one */
+    const uint8_t *x, *x_sums; /* of the first row */
+    int n_blocks, n_groups;
+    int group_shift; /* 2^so many units are a group */
+    enum dtype type; /* of scales */
+    size_t there;    /* bytes of a row, where blocks go on behind its end, or 0 */
+    struct work *work;
+    /* Called for meanwhile: as many bytes as data, of the last as of both. */
+    const uint8_t *calls[3], *scale_calls[2];
+    size_t call_bytes[2], scale_call_bytes; /* from pair to pair */
+    float (*sums)[TWOS][16];
+    bool begins, ends;
+    float *y[ROWS];
     const float *bias;
+};
+
+/* A pair of outputs of it. */
+struct pair {
+    const uint8_t *data[2], *scales[2], *biases[2];
 };
 
 /* The scales of the units of a block, in the order of their lanes, of which n groups have any. */
@@ -224,97 +67,137 @@ INLINE __m512 unit_scales(const uint8_t *p, int n, __m512i order, const enum dty
         _mm512_maskz_permutexvar_epi16(0xAAAAAAAA, _mm512_slli_epi32(order, 16), v));
 }
 
-INLINE __m512 block_scales(const struct meeting *m, int j, int group, __m512i order,
-                           const bool e2m1)
+INLINE __m512 block_scales(const struct meeting *m, const struct pair *o, int j, int group,
+                           __m512i order, const bool e2m1)
 {
     int n = m->n_groups - group;
 
     if (e2m1)
         return _mm512_mul_ps(_mm512_set1_ps(0.5f),
-                             unit_scales(m->scales[j] + group, n, order, DTYPE_F8_E8M0));
+                             unit_scales(o->scales[j] + group, n, order, DTYPE_F8_E8M0));
     if (m->type == DTYPE_BF16)
-        return unit_scales(m->scales[j] + 2 * group, n, order, DTYPE_BF16);
+        return unit_scales(o->scales[j] + 2 * group, n, order, DTYPE_BF16);
     if (m->type == DTYPE_F16)
-        return unit_scales(m->scales[j] + 2 * group, n, order, DTYPE_F16);
-    return unit_scales(m->scales[j] + 4 * group, n, order, DTYPE_F32);
+        return unit_scales(o->scales[j] + 2 * group, n, order, DTYPE_F16);
+    return unit_scales(o->scales[j] + 4 * group, n, order, DTYPE_F32);
 }
 
 /* Of 16 groups in order. */
-INLINE __m512 group_biases(const struct meeting *m, int j, int group, const bool e2m1)
+INLINE __m512 group_biases(const struct meeting *m, const struct pair *o, int j, int group,
+                           const bool e2m1)
 {
     int n = m->n_groups - group;
 
     if (e2m1)
         return _mm512_mul_ps(_mm512_set1_ps(-0.5f * E2M1_ZERO),
-                             avx512_scales(m->scales[j] + group, n, DTYPE_F8_E8M0));
-    return m->type == DTYPE_F16 ? avx512_scales(m->biases[j] + 2 * group, n, DTYPE_F16)
-                                : avx512_scales(m->biases[j] + 4 * group, n, DTYPE_F32);
+                             avx512_scales(o->scales[j] + group, n, DTYPE_F8_E8M0));
+    if (m->type == DTYPE_BF16)
+        return avx512_scales(o->biases[j] + 2 * group, n, DTYPE_BF16);
+    return m->type == DTYPE_F16 ? avx512_scales(o->biases[j] + 2 * group, n, DTYPE_F16)
+                                : avx512_scales(o->biases[j] + 4 * group, n, DTYPE_F32);
 }
 
-INLINE void add_biases(__m512 sums[2][ROWS], const struct meeting *m, const uint8_t *x_sums,
-                       const bool e2m1, const int rows)
+/* Of four vectors 32 bits each, in every 128 bits those at i, for i < 4. */
+INLINE void transpose_32(__m512i v[4], __m512i a, __m512i b, __m512i c, __m512i d)
 {
-    if (!e2m1 && m->type == DTYPE_BF16) {
-        x_sums += ROWS * sizeof(float) * (size_t)m->room;
-        for (int g = 0; g < m->n_groups; g += 32) {
-            int n = m->n_groups - g;
-            __mmask32 there = n < 32 ? (1u << n) - 1 : 0xFFFFFFFF;
+    __m512i low[2] = {_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)};
+    __m512i high[2] = {_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d)};
 
-#pragma GCC unroll 2
-            for (int j = 0; j < 2; j++) {
-                __m512bh b = (__m512bh)_mm512_maskz_loadu_epi16(there, m->biases[j] + 2 * g);
+    v[0] = _mm512_unpacklo_epi64(low[0], low[1]);
+    v[1] = _mm512_unpackhi_epi64(low[0], low[1]);
+    v[2] = _mm512_unpacklo_epi64(high[0], high[1]);
+    v[3] = _mm512_unpackhi_epi64(high[0], high[1]);
+}
 
-#pragma GCC unroll 8
-                for (int r = 0; r < rows; r++) {
-                    const uint8_t *high = x_sums + 2 * (r * m->room + g);
-                    const uint8_t *low = high + 2 * ROWS * m->room;
+/* Factors of two outputs, for sums of two rows. */
+INLINE void twice(__m512 v[4], __m512 a, __m512 b)
+{
+    __m512i to[4];
 
-                    sums[j][r] = _mm512_dpbf16_ps(sums[j][r], b, (__m512bh)_mm512_load_si512(high));
-                    sums[j][r] = _mm512_dpbf16_ps(sums[j][r], b, (__m512bh)_mm512_load_si512(low));
-                }
-            }
-        }
+    transpose_32(to, _mm512_castps_si512(a), _mm512_castps_si512(b), _mm512_castps_si512(a),
+                 _mm512_castps_si512(b));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        v[i] = _mm512_castsi512_ps(to[i]);
+}
+
+INLINE __m512 bf16_biases(const struct meeting *m, const struct pair *o, int j)
+{
+    __mmask32 there = m->n_groups < 32 ? (1u << m->n_groups) - 1 : 0xFFFFFFFF;
+
+    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(there, o->biases[j]));
+}
+
+/* halves: of groups of 64 at least, which are 32 at most. */
+INLINE void add_biases(__m512 sums[TWOS], const struct meeting *m, const struct pair *o,
+                       const bool halves, const bool e2m1, const int rows)
+{
+    const uint8_t *x_sums = m->x_sums;
+    __m512 b[4];
+
+    if (halves) {
+        twice(b, bf16_biases(m, o, 0), bf16_biases(m, o, 1));
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r += 2)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                sums[r / 2] =
+                    _mm512_dpbf16_ps(sums[r / 2], (__m512bh)b[i],
+                                     (__m512bh)_mm512_load_si512(x_sums + 128 * r + 64 * i));
         return;
     }
-    for (int g = 0; g < m->n_groups; g += 16)
-#pragma GCC unroll 2
-        for (int j = 0; j < 2; j++) {
-            __m512 b = group_biases(m, j, g, e2m1);
-
-#pragma GCC unroll 8
-            for (int r = 0; r < rows; r++)
-                sums[j][r] =
-                    _mm512_fmadd_ps(b, _mm512_load_ps(x_sums + 4 * (r * m->room + g)), sums[j][r]);
-        }
+    for (int g = 0; g < m->n_groups; g += 16, x_sums += 128 * ROWS) {
+        twice(b, group_biases(m, o, 0, g, e2m1), group_biases(m, o, 1, g, e2m1));
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r += 2)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                sums[r / 2] =
+                    _mm512_fmadd_ps(b[i], _mm512_load_ps(x_sums + 128 * r + 64 * i), sums[r / 2]);
+    }
 }
 
-/* Of four vectors of codes 32 bits each, in every 128 bits the i-th, for two i from first on. */
-INLINE void transpose_four(__m512i v[2], const uint8_t *p, const int first)
+/* Codes that are transposed step by step: v[i] of unit / 16 of them, 8 numbers of each unit. */
+struct turn {
+    __m512i v[4], ab, low[2], high[2];
+};
+
+#define TURN_STEPS 8
+
+INLINE __m512i unpack_32(const uint8_t *p, const int first)
 {
     __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + 64);
-    __m512i c = _mm512_loadu_si512(p + 128), d = _mm512_loadu_si512(p + 192);
-    __m512i ab = first ? _mm512_unpackhi_epi32(a, b) : _mm512_unpacklo_epi32(a, b);
-    __m512i cd = first ? _mm512_unpackhi_epi32(c, d) : _mm512_unpacklo_epi32(c, d);
 
-    v[0] = _mm512_unpacklo_epi64(ab, cd);
-    v[1] = _mm512_unpackhi_epi64(ab, cd);
+    return first ? _mm512_unpackhi_epi32(a, b) : _mm512_unpacklo_epi32(a, b);
 }
 
-/* 8 numbers of each unit, four times (units of 64) or twice. */
-INLINE void transpose(__m512i v[4], const uint8_t *p, const int first, const int unit)
+/* Of the codes from p on the i-th 32 bits of every 128, for two i from first on. */
+INLINE void turn(struct turn *t, const uint8_t *p, const int first, const int unit, const int step)
 {
-    __m512i low[2], high[2];
+    if (step == 0) {
+        t->ab = unpack_32(p, first);
+    } else if (step == 1) {
+        __m512i cd = unpack_32(p + 128, first);
 
-    if (unit == 32) {
-        transpose_four(v, p, first);
-        return;
+        t->low[0] = _mm512_unpacklo_epi64(t->ab, cd);
+        t->low[1] = _mm512_unpackhi_epi64(t->ab, cd);
+    } else if (unit == 32) {
+        t->v[0] = t->low[0];
+        t->v[1] = t->low[1];
+    } else if (step == 3) {
+        t->ab = unpack_32(p + 256, first);
+    } else if (step == 4) {
+        __m512i cd = unpack_32(p + 384, first);
+
+        t->high[0] = _mm512_unpacklo_epi64(t->ab, cd);
+        t->high[1] = _mm512_unpackhi_epi64(t->ab, cd);
+    } else if (step == 6) {
+        t->v[0] = _mm512_shuffle_i64x2(t->low[0], t->high[0], 0x88);
+        t->v[2] = _mm512_shuffle_i64x2(t->low[0], t->high[0], 0xDD);
+    } else if (step == 7) {
+        t->v[1] = _mm512_shuffle_i64x2(t->low[1], t->high[1], 0x88);
+        t->v[3] = _mm512_shuffle_i64x2(t->low[1], t->high[1], 0xDD);
     }
-    transpose_four(low, p, first);
-    transpose_four(high, p + 256, first);
-    v[0] = _mm512_shuffle_i64x2(low[0], high[0], 0x88);
-    v[1] = _mm512_shuffle_i64x2(low[1], high[1], 0x88);
-    v[2] = _mm512_shuffle_i64x2(low[0], high[0], 0xDD);
-    v[3] = _mm512_shuffle_i64x2(low[1], high[1], 0xDD);
 }
 
 /* --- products */
@@ -325,179 +208,306 @@ INLINE __m512i to_bytes(__m512i v, const bool e2m1)
     return e2m1 ? avx512_e2m1(v) : v;
 }
 
+/* What is beside the products: codes that come next are turned. To exchange parts of vectors takes
+ * pipes that products go through too, unless some products are there for every exchange. */
+struct beside {
+    struct turn *to; /* [2] */
+    const uint8_t *data[2];
+    const uint8_t *next[2], *far; /* lines that are called for */
+};
+
+/* acc += the products of row r with w. */
+INLINE void multiply_row(__m512i acc[2][ROWS], const __m512i w[2], const uint8_t *x, const int r)
+{
+    __m512i xr = avx512_now(_mm512_load_si512(x + 64 * r));
+
+    acc[0][r] = avx512_now(_mm512_dpbusd_epi32(acc[0][r], w[0], xr));
+    acc[1][r] = avx512_now(_mm512_dpbusd_epi32(acc[1][r], w[1], xr));
+}
+
 /* Calls for a line each, where the products before are. */
 INLINE void call(__m512i acc[2][ROWS], const uint8_t *a, const uint8_t *b)
 {
     __asm__("prefetcht1 %1\n\tprefetcht1 %2" : "+v"(acc[0][0]) : "m"(*a), "m"(*b));
 }
 
-/* acc += the products of 8 numbers of each unit of two outputs, whose codes are v0 and v1. */
-INLINE void multiply_codes(__m512i acc[2][ROWS], __m512i v0, __m512i v1, const uint8_t *x,
-                           const uint8_t *next, const uint8_t *far, int step, const bool e2m1,
-                           const int rows)
+INLINE void unpack(__m512i w[2], const struct turn v[2], const int i, const int odd,
+                   const bool e2m1)
 {
-#pragma GCC unroll 2
-    for (int odd = 0; odd < 2; odd++, x += 64 * ROWS) {
-        __m512i w0 = to_bytes(odd ? _mm512_srli_epi16(v0, 4) : v0, e2m1);
-        __m512i w1 = to_bytes(odd ? _mm512_srli_epi16(v1, 4) : v1, e2m1);
+    w[0] = to_bytes(odd ? _mm512_srli_epi16(v[0].v[i], 4) : v[0].v[i], e2m1);
+    w[1] = to_bytes(odd ? _mm512_srli_epi16(v[1].v[i], 4) : v[1].v[i], e2m1);
+}
 
-        call(acc, next + odd * step, far + odd * step);
+/* acc += the products of 8 numbers of each unit of two outputs in each of the steps from begin on;
+ * beside the later half of all of them, what comes next is turned. */
+INLINE void multiply_codes(__m512i acc[2][ROWS], const struct turn v[2], const uint8_t *x,
+                           struct beside *b, const int begin, const int first, const int unit,
+                           const bool e2m1, const int rows)
+{
+    const int n = unit / 16, stride = 64 * ROWS;
+
+#pragma GCC unroll 8
+    for (int i = begin; i < 2 * n; i++) {
+        const uint8_t *xi = x + ((first + i / 2 % 2 + i / 4 * 4) * 2 + i % 2) * stride;
+        const int j = (i - n) * 2 / n, step = unit == 64 ? (i - n) % 2 * 4 : 0;
+        __m512i w[2];
+
+        unpack(w, v, i / 2, i % 2, e2m1);
+        call(acc, b->next[first / 2] + i * LINE, b->far + (first * n + i) * LINE);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            __m512i xr = avx512_now(_mm512_load_si512(x + 64 * r));
-
-            acc[0][r] = avx512_now(_mm512_dpbusd_epi32(acc[0][r], w0, xr));
-            acc[1][r] = avx512_now(_mm512_dpbusd_epi32(acc[1][r], w1, xr));
+            multiply_row(acc, w, xi, r);
+            if (i >= n && r % 2 == 1) {
+                __asm__("" : "+v"(acc[1][r]), "+r"(b->data[j]));
+                turn(&b->to[j], b->data[j], 2 - first, unit, step + r / 2);
+            }
         }
+        if (i >= n)
+#pragma GCC unroll 4
+            for (int s = rows / 2; s < 4; s++)
+                turn(&b->to[j], b->data[j], 2 - first, unit, step + s);
     }
 }
 
-INLINE void multiply_block(__m512i acc[2][ROWS], const uint8_t *const data[2], const uint8_t *x,
-                           const uint8_t *const calls[3], int step, const int unit, const bool e2m1,
-                           const int rows)
+INLINE __m512 add_quarters(__m512 a, __m512 b)
 {
-    const int n = unit / 16, stride = 128 * ROWS;
-
-#pragma GCC unroll 2
-    for (int first = 0; first < 4; first += 2) {
-        __m512i v[2][4];
-
-        transpose(v[0], data[0], first, unit);
-        transpose(v[1], data[1], first, unit);
-#pragma GCC unroll 8
-        for (int i = 0; i < n; i++) {
-            multiply_codes(acc, v[0][i], v[1][i], x + (first + i % 2 + i / 2 * 4) * stride,
-                           calls[first / 2] + 2 * i * step, calls[2] + (first * n + 2 * i) * step,
-                           step, e2m1, rows);
-        }
-    }
-}
-
-INLINE __m512 sums4_512(__m512 a, __m512 b, __m512 c, __m512 d)
-{
-    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-
-    return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
-}
-
-/* Up to eight vectors, of two outputs by four rows each: in every 128 bits a part of four sums. */
-INLINE __m512 sums_of_four(__m512 sums[2][ROWS], const int first, const int rows)
-{
-    const __m512 none = _mm512_setzero_ps();
-    __m512 a, b;
-
-    if (rows <= first)
-        return none;
-    a = sums4_512(sums[0][first], sums[1][first], rows > first + 1 ? sums[0][first + 1] : none,
-                  rows > first + 1 ? sums[1][first + 1] : none);
-    if (rows <= first + 2)
-        b = none;
-    else
-        b = sums4_512(sums[0][first + 2], sums[1][first + 2],
-                      rows > first + 3 ? sums[0][first + 3] : none,
-                      rows > first + 3 ? sums[1][first + 3] : none);
     return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
 }
 
-/* y of two outputs. */
-INLINE void store(const struct meeting *m, __m512 sums[2][ROWS], const int rows)
+/* y of the outputs at and second behind it. */
+INLINE void store(const struct meeting *m, int at, const __m512 sums[TWOS], const int rows)
 {
-    __m512 a = sums_of_four(sums, 0, rows), b = sums_of_four(sums, 4, rows);
+    __m512 v =
+        add_quarters(add_quarters(sums[0], sums[1]),
+                     rows > 4 ? add_quarters(sums[2], rows > 6 ? sums[3] : sums[2]) : sums[0]);
     float y[ROWS][2];
 
-    a = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
     if (m->bias)
-        a = _mm512_add_ps(a, _mm512_mask_mov_ps(_mm512_set1_ps(m->bias[0]), 0xAAAA,
-                                                _mm512_set1_ps(m->bias[m->second])));
-    _mm512_storeu_ps(y[0], a);
+        v = _mm512_add_ps(v, _mm512_mask_mov_ps(_mm512_set1_ps(m->bias[at]), 0xAAAA,
+                                                _mm512_set1_ps(m->bias[at + m->second])));
+    _mm512_storeu_ps(y[0], v);
     __asm__ volatile("" : : "r"(y) : "memory"); /* one by one from there, not out of the register */
     if (m->second)
         for (int r = 0; r < rows; r++)
-            memcpy(m->y[r], y[r], sizeof y[r]);
+            memcpy(m->y[r] + at, y[r], sizeof y[r]);
     else
         for (int r = 0; r < rows; r++)
-            m->y[r][0] = y[r][0];
+            m->y[r][at] = y[r][0];
 }
 
-INLINE void multiply_pair(const struct meeting *m, const int unit, const bool e2m1, const int rows)
+/* A block that has been multiplied, whose sums are not yet scaled. */
+struct block {
+    const uint8_t *steps;
+    struct pair o;
+    int group;
+};
+
+/* sums += the scaled sums of rows r and r + 1 of a block. */
+INLINE void add_rows(__m512 sums[TWOS], const __m512i acc[2][ROWS], const uint8_t *steps,
+                     const __m512 scales[4], const int r, const int rows)
+{
+    const int other = r + 1 < rows ? r + 1 : r;
+    __m512i v[4];
+
+    transpose_32(v, acc[0][r], acc[1][r], acc[0][other], acc[1][other]);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        sums[r / 2] = _mm512_fmadd_ps(
+            _mm512_mul_ps(_mm512_cvtepi32_ps(v[i]), _mm512_load_ps(steps + 128 * r + 64 * i)),
+            scales[i], sums[r / 2]);
+}
+
+INLINE void block_factors(__m512 scales[4], const struct meeting *m, const struct block *b,
+                          __m512i order, const bool e2m1)
+{
+    twice(scales, block_scales(m, &b->o, 0, b->group, order, e2m1),
+          block_scales(m, &b->o, 1, b->group, order, e2m1));
+}
+
+/* What lies within a row from p on may end with the memory. */
+static void copy_codes(struct pair *o, const struct meeting *m, int i, int unit)
+{
+    size_t size = 8 * (size_t)(unit * m->n_blocks);
+
+    for (int j = 0; j < 2; j++) {
+        uint8_t *codes = m->work->codes[i % 2][j];
+
+        memcpy(codes, o->data[j], m->there);
+        memset(codes + m->there, 0, size - m->there);
+        o->data[j] = codes;
+    }
+}
+
+/* The output that a pair begins with. */
+INLINE int pair_begin(const struct meeting *m, int i)
+{
+    return 2 * i < m->last ? 2 * i : m->last;
+}
+
+INLINE struct pair pair_at(const struct meeting *m, int at)
+{
+    size_t row = (size_t)at * m->row_bytes, scales = (size_t)at * m->scale_row_bytes;
+    size_t next = m->second ? m->row_bytes : 0, next_scales = m->second ? m->scale_row_bytes : 0;
+
+    return (struct pair){
+        .data = {m->data + row, m->data + row + next},
+        .scales = {m->scales + scales, m->scales + scales + next_scales},
+        .biases = {m->biases + scales, m->biases + scales + next_scales},
+    };
+}
+
+/* Of the pair that is done, or a piece of it. */
+INLINE void end_pair(const struct meeting *m, const struct pair *o, int i, __m512 sums[TWOS],
+                     const bool halves, const bool e2m1, const int rows)
+{
+    add_biases(sums, m, o, halves, e2m1, rows);
+    if (m->ends) {
+        store(m, pair_begin(m, i), sums, rows);
+        return;
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < TWOS; r++)
+        _mm512_store_ps(m->sums[i][r], sums[r]);
+}
+
+INLINE void begin_pair(const struct meeting *m, int i, __m512 sums[TWOS])
+{
+#pragma GCC unroll 4
+    for (int r = 0; r < TWOS; r++)
+        sums[r] = m->begins ? _mm512_setzero_ps() : _mm512_load_ps(m->sums[i][r]);
+}
+
+/* For the scales and biases of a pair. */
+INLINE void call_scales(const struct meeting *m, int i)
+{
+    size_t begin = (size_t)i * m->scale_call_bytes;
+
+    for (size_t at = begin; at < begin + m->scale_call_bytes; at += LINE) {
+        _mm_prefetch((const char *)m->scale_calls[0] + at, _MM_HINT_T1);
+        _mm_prefetch((const char *)m->scale_calls[1] + at, _MM_HINT_T1);
+    }
+}
+
+/* Blocks of all pairs one after another: the sums of a block are scaled beside the first products
+ * of the next one. */
+INLINE void multiply_pairs(const struct meeting *m, const int unit, const bool halves,
+                           const bool e2m1, const int rows)
 {
     const __m512i order =
         _mm512_srl_epi32(_mm512_loadu_si512(unit_order(unit)), _mm_cvtsi32_si128(m->group_shift));
-    const uint8_t *data[2] = {m->data[0], m->data[1]};
-    const uint8_t *calls[3] = {m->calls[0], m->calls[1], m->calls[2]}, *x = m->x;
-    int group = 0;
+    const int stride = 64 * ROWS, n_all = m->n_pairs * m->n_blocks;
+    const uint8_t *x = m->x;
+    struct block done = {.steps = m->x + 16 * unit * ROWS, .o = pair_at(m, 0)};
+    struct pair o = done.o;
+    struct turn v[2], next[2];
+    struct beside beside = {.next = {m->calls[0], m->calls[1]}, .far = m->calls[2]};
+    const uint8_t *pair_calls[3] = {m->calls[0], m->calls[1], m->calls[2]};
+    __m512i acc[2][ROWS];
+    __m512 sums[TWOS], scales[4];
 
-    for (int left = m->n_blocks; left-- > 0;) {
-        const bool begin = m->begin && x == m->x;
-        __m512i acc[2][ROWS];
-        __m512 sums[2][ROWS];
-
+    begin_pair(m, 0, sums);
+    if (m->there)
+        copy_codes(&o, m, 0, unit);
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++)
-            acc[0][r] = acc[1][r] = _mm512_setzero_si512();
-        multiply_block(acc, data, x, calls, m->step, unit, e2m1, rows);
-        x += 16 * unit * ROWS;
+    for (int r = 0; r < rows; r++)
+        acc[0][r] = acc[1][r] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+    for (int s = 0; s < TURN_STEPS; s++) {
+        turn(&v[0], o.data[0], 0, unit, s);
+        turn(&v[1], o.data[1], 0, unit, s);
+    }
+    beside.data[0] = o.data[0];
+    beside.data[1] = o.data[1];
+    for (int k = 0, i = 0, b = 0; k < n_all; k++) {
+        const uint8_t *steps = x + 16 * unit * ROWS, *begin = steps + 128 * ROWS;
+        __m512i w[2][2];
 
-        __m512 scales[2] = {block_scales(m, 0, group, order, e2m1),
-                            block_scales(m, 1, group, order, e2m1)};
-
-        group += 16 >> m->group_shift;
-        for (int j = 0; j < 2; j++) {
-            data[j] += 8 * unit;
-            calls[j] += unit / 8 * m->step;
-        }
-        calls[2] += unit / 4 * m->step;
+        /* The block before, whose products the first round has none of. */
+        block_factors(scales, m, &done, order, e2m1);
+        unpack(w[0], v, 0, 0, e2m1);
+        unpack(w[1], v, 0, 1, e2m1);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            __m512 step = _mm512_load_ps(x + 64 * r);
-
-#pragma GCC unroll 2
-            for (int j = 0; j < 2; j++) {
-                __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[j][r]), step);
-
-                sums[j][r] = begin ? _mm512_mul_ps(v, scales[j])
-                                   : _mm512_fmadd_ps(v, scales[j], _mm512_load_ps(m->sums[j][r]));
+            if (r % 2 == 0)
+                add_rows(sums, (const __m512i(*)[ROWS])acc, done.steps, scales, r, rows);
+            acc[0][r] = acc[1][r] =
+                halves ? _mm512_load_si512(begin + 64 * r) : _mm512_setzero_si512();
+            multiply_row(acc, w[0], x, r);
+            multiply_row(acc, w[1], x + stride, r);
+        }
+        call(acc, beside.next[0], beside.far);
+        call(acc, beside.next[0] + LINE, beside.far + LINE);
+        if (b == 0 && k > 0) {
+            end_pair(m, &done.o, i - 1, sums, halves, e2m1, rows);
+            begin_pair(m, i, sums);
+        }
+        beside.to = next;
+        multiply_codes(acc, v, x, &beside, 2, 0, unit, e2m1, rows);
+        done = (struct block){.steps = steps, .o = o, .group = b * (16 >> m->group_shift)};
+        if (++b == m->n_blocks) {
+            b = 0;
+            call_scales(m, i);
+            if (++i < m->n_pairs) {
+                o = pair_at(m, pair_begin(m, i));
+                if (m->there)
+                    copy_codes(&o, m, i, unit);
             }
+            beside.data[0] = o.data[0];
+            beside.data[1] = o.data[1];
+            x = m->x;
+        } else {
+            beside.data[0] += 8 * unit;
+            beside.data[1] += 8 * unit;
+            x = begin + 64 * ROWS;
         }
-        x += ROWS * 16 * sizeof(float);
-        if (left == 0)
-            add_biases(sums, m, x, e2m1, rows);
-        if (left == 0 && m->y) {
-            store(m, sums, rows);
-            return;
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            _mm512_store_ps(m->sums[0][r], sums[0][r]);
-            _mm512_store_ps(m->sums[1][r], sums[1][r]);
+        beside.to = v;
+        multiply_codes(acc, next, steps - 16 * unit * ROWS, &beside, 0, 2, unit, e2m1, rows);
+        for (int j = 0; j < 2; j++)
+            beside.next[j] += 8 * unit;
+        beside.far += 16 * unit;
+        if (b == 0) {
+            beside.next[0] = pair_calls[0] += m->call_bytes[0];
+            beside.next[1] = pair_calls[1] += m->call_bytes[0];
+            beside.far = pair_calls[2] += m->call_bytes[1];
         }
     }
+    block_factors(scales, m, &done, order, e2m1);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r += 2)
+        add_rows(sums, (const __m512i(*)[ROWS])acc, done.steps, scales, r, rows);
+    end_pair(m, &done.o, m->n_pairs - 1, sums, halves, e2m1, rows);
 }
 
 /* A function for each format of block and number of rows: see gemv_avx2.h. */
 typedef void multiply_meeting(const struct meeting *m);
 
-#define MULTIPLY_ROWS(name, unit, e2m1, rows)                                                      \
+#define MULTIPLY_ROWS(name, unit, halves, e2m1, rows)                                              \
     static __attribute__((noinline)) void name##_##rows(const struct meeting *m)                   \
     {                                                                                              \
-        multiply_pair(m, unit, e2m1, rows);                                                        \
+        multiply_pairs(m, unit, halves, e2m1, rows);                                               \
     }
-#define MULTIPLY(name, unit, e2m1)                                                                 \
-    MULTIPLY_ROWS(name, unit, e2m1, 4)                                                             \
-    MULTIPLY_ROWS(name, unit, e2m1, 5)                                                             \
-    MULTIPLY_ROWS(name, unit, e2m1, 6)                                                             \
-    MULTIPLY_ROWS(name, unit, e2m1, 7)                                                             \
-    MULTIPLY_ROWS(name, unit, e2m1, 8)
+#define MULTIPLY(name, unit, halves, e2m1)                                                         \
+    MULTIPLY_ROWS(name, unit, halves, e2m1, 4)                                                     \
+    MULTIPLY_ROWS(name, unit, halves, e2m1, 5)                                                     \
+    MULTIPLY_ROWS(name, unit, halves, e2m1, 6)                                                     \
+    MULTIPLY_ROWS(name, unit, halves, e2m1, 7)                                                     \
+    MULTIPLY_ROWS(name, unit, halves, e2m1, 8)
 
-MULTIPLY(multiply_mxfp4, 32, true)
-MULTIPLY(multiply_32, 32, false)
-MULTIPLY(multiply_64, 64, false)
+MULTIPLY(multiply_mxfp4, 32, false, true)
+MULTIPLY(multiply_32, 32, false, false)
+MULTIPLY(multiply_64, 64, false, false)
+MULTIPLY(multiply_64_bf16, 64, true, false)
 
 #define NUMBERS_OF_ROWS(name)                                                                      \
     {                                                                                              \
         name##_4, name##_5, name##_6, name##_7, name##_8                                           \
     }
+
+/* Biases of bf16 meet halves. */
+static bool meets_halves(const struct weight *w, int unit)
+{
+    return unit == 64 && w->format == WEIGHT_AFFINE && w->scale_type == DTYPE_BF16;
+}
 
 static multiply_meeting *function_for(const struct weight *w, int unit, int rows)
 {
@@ -505,9 +515,11 @@ static multiply_meeting *function_for(const struct weight *w, int unit, int rows
         NUMBERS_OF_ROWS(multiply_mxfp4),
         NUMBERS_OF_ROWS(multiply_32),
         NUMBERS_OF_ROWS(multiply_64),
+        NUMBERS_OF_ROWS(multiply_64_bf16),
     };
+    int format = w->format == WEIGHT_MXFP4 ? 0 : meets_halves(w, unit) ? 3 : unit / 32;
 
-    return functions[w->format == WEIGHT_MXFP4 ? 0 : unit / 32][rows - MIN_ROWS];
+    return functions[format][rows - MIN_ROWS];
 }
 
 /* --- tiles */
@@ -542,123 +554,65 @@ static void open_walk(struct walk *walk, const struct cpu_task *t, int begin, in
     }
 }
 
-/* What lies within a row from p on may end with the memory. */
-static void copy_codes(struct meeting *m, struct work *work, const struct piece *p)
-{
-    size_t there = (size_t)(p->end - p->begin) / 2, size = 8 * (size_t)(p->unit * p->n_blocks);
-
-    for (int j = 0; j < 2; j++) {
-        memcpy(work->codes[j], m->data[j], there);
-        memset(work->codes[j] + there, 0, size - there);
-        m->data[j] = work->codes[j];
-    }
-}
-
-/* Outputs at and second behind it. */
-INLINE void open_meeting(struct meeting *m, const struct walk *walk, int at)
-{
-    const struct weight *w = walk->task->w;
-    const uint8_t *data = (const uint8_t *)w->data + (size_t)at * walk->row_bytes + walk->codes;
-    size_t scales = (size_t)at * walk->scale_row_bytes + walk->scales;
-
-    m->data[0] = data;
-    m->data[1] = data + (walk->second ? walk->row_bytes : 0);
-    m->scales[0] = (const uint8_t *)w->scales + scales;
-    m->scales[1] = m->scales[0] + (walk->second ? walk->scale_row_bytes : 0);
-    if (w->format == WEIGHT_AFFINE) {
-        m->biases[0] = (const uint8_t *)w->biases + scales;
-        m->biases[1] = m->biases[0] + (walk->second ? walk->scale_row_bytes : 0);
-    }
-}
-
-/* What is called for during the meetings of a piece of a tile, for each of its OUTPUTS: codes of
- * the piece that comes next, once more; in the order of memory, what lies FAR tiles behind; and so
- * scales. */
-struct calls {
-    const uint8_t *next, *far, *scales, *biases;
-    size_t row_bytes, far_bytes, scale_bytes;
-};
-
-static struct calls open_calls(const struct walk *walk, const struct piece *p, int tile)
-{
-    const struct weight *w = walk->task->w;
-    size_t numbers = (size_t)(p->end - p->begin), far = (size_t)(tile + FAR * OUTPUTS);
-    size_t bytes = walk->scale_row_bytes * numbers / (size_t)w->n_in;
-    size_t scales = far * walk->scale_row_bytes + OUTPUTS * walk->scales;
-    size_t next = p->end < w->n_in ? walk->codes + numbers / 2 : OUTPUTS * walk->row_bytes;
-
-    return (struct calls){
-        .next = (const uint8_t *)w->data + (size_t)tile * walk->row_bytes + next,
-        .far = (const uint8_t *)w->data + far * walk->row_bytes + OUTPUTS * walk->codes,
-        .scales = (const uint8_t *)w->scales + scales,
-        .biases = (const uint8_t *)(w->format == WEIGHT_AFFINE ? w->biases : w->scales) + scales,
-        .row_bytes = walk->row_bytes,
-        .far_bytes = numbers,
-        .scale_bytes = 2 * bytes,
-    };
-}
-
-INLINE void call_next(struct meeting *m, struct calls *c)
-{
-    m->calls[0] = c->next;
-    m->calls[1] = c->next + c->row_bytes;
-    m->calls[2] = c->far;
-    for (size_t i = 0; i < c->scale_bytes; i += LINE) {
-        _mm_prefetch((const char *)c->scales + i, _MM_HINT_T1);
-        _mm_prefetch((const char *)c->biases + i, _MM_HINT_T1);
-    }
-    c->next += 2 * c->row_bytes;
-    c->far += c->far_bytes;
-    c->scales += c->scale_bytes;
-    c->biases += c->scale_bytes;
-}
-
-/* A piece of the outputs from tile on. */
+/* A piece of the outputs from tile on. What is called for meanwhile: codes of the piece that comes
+ * next, once more; in the order of memory, what lies FAR tiles behind. */
 static void multiply_piece(const struct walk *walk, const struct piece *p, int tile, int end)
 {
     const struct cpu_task *t = walk->task;
     const struct weight *w = t->w;
-    int n_pairs = (end - tile + 1) / 2 < PAIRS ? (end - tile + 1) / 2 : PAIRS;
-    bool partial = p->begin + 16 * p->unit * p->n_blocks > w->n_in;
-    struct calls calls = open_calls(walk, p, tile);
-    float *y[ROWS];
+    const uint8_t *data = (const uint8_t *)w->data + (size_t)tile * walk->row_bytes;
+    size_t scales = (size_t)tile * walk->scale_row_bytes + walk->scales;
+    size_t numbers = (size_t)(p->end - p->begin);
+    size_t next = p->end < w->n_in ? walk->codes + numbers / 2 : OUTPUTS * walk->row_bytes;
+    size_t room = (size_t)piece_groups(w->group_size);
+    size_t far_scales =
+        (size_t)(tile + FAR * OUTPUTS) * walk->scale_row_bytes + OUTPUTS * walk->scales;
     struct meeting m = {
+        .data = data + walk->codes,
+        .scales = (const uint8_t *)w->scales + scales,
+        .biases = (const uint8_t *)(w->format == WEIGHT_AFFINE ? w->biases : w->scales) + scales,
+        .row_bytes = walk->row_bytes,
+        .scale_row_bytes = walk->scale_row_bytes,
+        .n_pairs = (end - tile + 1) / 2 < PAIRS ? (end - tile + 1) / 2 : PAIRS,
+        .last = walk->last - tile,
+        .second = walk->second,
         .n_blocks = p->n_blocks,
         .n_groups = (p->end - p->begin) / w->group_size,
-        .room = piece_groups(w->group_size),
         .group_shift = __builtin_ctz((unsigned)(w->group_size / p->unit)),
         .type = w->scale_type,
-        .begin = p->begin == 0,
-        .y = p->end == w->n_in ? y : NULL,
-        .second = walk->second,
+        .there = p->begin + 16 * p->unit * p->n_blocks > w->n_in ? numbers / 2 : 0,
+        .work = walk->work,
+        .calls = {data + next, data + next + walk->row_bytes,
+                  data + FAR * OUTPUTS * walk->row_bytes + OUTPUTS * walk->codes},
+        .call_bytes = {2 * walk->row_bytes, numbers},
+        .scale_calls = {(const uint8_t *)w->scales + far_scales,
+                        (const uint8_t *)(w->format == WEIGHT_AFFINE ? w->biases : w->scales) +
+                            far_scales},
+        .scale_call_bytes = 2 * walk->scale_row_bytes * numbers / (size_t)w->n_in,
+        .begins = p->begin == 0,
+        .ends = p->end == w->n_in,
+        .bias = t->bias ? t->bias + tile : NULL,
     };
 
     for (int s = 0; s < walk->n_strips; s++) {
-        multiply_meeting *f = function_for(w, p->unit, walk->rows[s]);
-
-        m.x = m.calls[0] = m.calls[1] = m.calls[2] = walk->x[s];
-        m.step = s == 0 ? LINE : 0;
-        for (int i = 0; i < n_pairs; i++) {
-            int at = tile + 2 * i < walk->last ? tile + 2 * i : walk->last;
-
-            open_meeting(&m, walk, at);
-            if (partial)
-                copy_codes(&m, walk->work, p);
-            if (s == 0)
-                call_next(&m, &calls);
-            m.sums = walk->work->sums[s][i];
-            m.bias = t->bias ? t->bias + at : NULL;
-            for (int r = 0; r < walk->rows[s]; r++)
-                y[r] = cpu_task_y(t, walk->first_row[s] + r) + at;
-            f(&m);
-        }
+        m.x = walk->x[s];
+        m.x_sums = m.x + (size_t)p->n_blocks * block_bytes(p->unit);
+        if (meets_halves(w, p->unit))
+            m.x_sums += 2 * ROWS * room * sizeof(float);
+        m.sums = walk->work->sums[s];
+        for (int r = 0; r < walk->rows[s]; r++)
+            m.y[r] = cpu_task_y(t, walk->first_row[s] + r) + tile;
+        function_for(w, p->unit, walk->rows[s])(&m);
+        /* For the other rows there is nothing to call for. */
+        m.calls[0] = m.calls[1] = m.calls[2] = m.data;
+        m.call_bytes[0] = m.call_bytes[1] = m.scale_call_bytes = 0;
     }
 }
 
 static void multiply(const struct cpu_task *task, int begin, int end, void *scratch)
 {
     const struct weight *w = task->w;
-    size_t strip = strip_bytes(w->n_in, w->group_size);
+    size_t strip = avx512_few_strip_bytes(w->n_in, w->group_size);
     struct walk walk;
 
     open_walk(&walk, task, begin, end, scratch);
@@ -683,7 +637,7 @@ const struct cpu_product avx512_few = {
     .name = "i8 rows, VNNI",
     .panel_cols = OUTPUTS,
     .strip_rows = PREPARED,
-    .strip_bytes = prepared_bytes,
-    .prepare = prepare,
+    .strip_bytes = avx512_few_prepared_bytes,
+    .prepare = avx512_few_prepare,
     .multiply = multiply,
 };
