@@ -166,7 +166,8 @@ static const struct {
                    "13312, \"vocab_size\": 32000}"},
         {"plamo3",
          "{\"hidden_size\": 4096, \"num_hidden_layers\": 32, \"rms_norm_eps\": 1e-06, "
-         "\"num_attention_heads\": 32, \"intermediate_size\": 13312, \"vocab_size\": 32000}"},
+         "\"num_attention_heads\": 32, \"num_key_value_heads\": 4, \"head_dim\": 128, "
+         "\"intermediate_size\": 13312, \"vocab_size\": 32000}"},
         {"qwen", "{\"hidden_size\": 2048, \"num_attention_heads\": 16, \"num_hidden_layers\": 24, "
                  "\"intermediate_size\": 11008, \"vocab_size\": 151936}"},
         {"qwen3_5", "{\"hidden_size\": 4096, \"intermediate_size\": 14336, \"num_hidden_layers\": "
