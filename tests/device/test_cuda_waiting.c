@@ -438,7 +438,7 @@ struct choosing {
     int n;
     bool routed, biased;
     enum router_score score;
-    bool headed;
+    bool headed, tied; /* tied: of equal logits */
 };
 
 static void score(const struct call *c, const tensor *raw, tensor *x, const struct weight *router,
@@ -483,6 +483,7 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
     tensor t[TENSORS][PAIR_DEVICES], x[PAIR_DEVICES], raw[PAIR_DEVICES], logits[PAIR_DEVICES];
     struct pair_operand *o, *bias;
     int32_t chosen[7 * MAX_CHOSEN];
+    float some[7 * EXPERTS];
     uint8_t *bytes = NULL;
     size_t size = 0;
     char what[100];
@@ -490,7 +491,15 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
     for (int i = 0; i < rows * CHOSEN; i++)
         chosen[i] = i % CHOSEN ? (chosen[i - 1] + 1 + (int32_t)random_below(3)) % EXPERTS
                                : (int32_t)random_below(EXPERTS);
-    pair_tensor(p, logits, rows, EXPERTS);
+    for (int i = 0; i < rows * EXPERTS; i++)
+        some[i] = i % EXPERTS == 3 ? 2 : i % EXPERTS == 0 ? -1 : 0.5f;
+    if (how->tied) {
+        o = pair_bytes(p, some, (size_t)(rows * EXPERTS) * sizeof *some, true);
+        for (int d = 0; d < PAIR_DEVICES; d++)
+            logits[d] = (tensor){o->at[d], DTYPE_F32, rows, EXPERTS, EXPERTS};
+    } else {
+        pair_tensor(p, logits, rows, EXPERTS);
+    }
     o = pair_bytes(p, chosen, (size_t)(rows * CHOSEN) * sizeof *chosen, true);
     pair_tensor(p, x, rows, hidden);
     pair_tensor(p, raw, rows, hidden);
@@ -563,8 +572,9 @@ static void test_experts(void **state)
         {.n = 4, .routed = true, .score = ROUTER_SOFTMAX_ALL},
         {.n = 2, .routed = true, .score = ROUTER_SOFTMAX_SELECTED},
         {.n = 3, .routed = true, .score = ROUTER_SIGMOID},
-        {1, true, true, ROUTER_SQRT_SOFTPLUS, false},
-        {4, true, false, ROUTER_SOFTMAX_ALL, true}};
+        {1, true, true, ROUTER_SQRT_SOFTPLUS, false, false},
+        {4, true, false, ROUTER_SOFTMAX_ALL, true, false},
+        {4, .routed = true, .score = ROUTER_SOFTMAX_ALL, .tied = true}};
     struct pair p;
 
     (void)state;

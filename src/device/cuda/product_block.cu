@@ -56,18 +56,37 @@ static __device__ __forceinline__ void add_piece(float sums[N], float squares[N]
         }
 }
 
-/* The rows' norm, of which each block has its share. */
-template <int N>
-static __device__ void put_norm(const float factors[N], const struct product &p, int first)
-{
-    int each = (p.w.n_in + gridDim.x - 1) / gridDim.x, begin = blockIdx.x * each;
-    int end = min(begin + each, p.w.n_in);
+/* A block's share of the rows' norm, and its first number for the thread: read with x, written when
+ * the factors are known. */
+template <int N> struct share {
+    int i, end;
+    float x[N], norm;
+};
 
+template <int N>
+static __device__ __forceinline__ void read_share(struct share<N> *s, const struct product &p,
+                                                  int first)
+{
 #pragma unroll
     for (int r = 0; r < N; r++)
-        for (int i = begin + threadIdx.x; first + r < p.y.n && i < end; i += THREADS)
-            row_at(p.normed, first + r)[i] =
-                row_at(p.x, first + r)[i] * factors[r] * (p.norm ? p.norm[i] : 1);
+        s->x[r] = first + r < p.y.n && s->i < s->end ? row_at(p.x, first + r)[s->i] : 0;
+}
+
+template <int N>
+static __device__ __forceinline__ void put_norm(struct share<N> *s, const float factors[N],
+                                                const struct product &p, int first)
+{
+    while (s->i < s->end) {
+#pragma unroll
+        for (int r = 0; r < N; r++)
+            if (first + r < p.y.n)
+                row_at(p.normed, first + r)[s->i] = s->x[r] * factors[r] * s->norm;
+        s->i += THREADS;
+        if (s->i < s->end) {
+            read_share(s, p, first);
+            s->norm = p.norm ? p.norm[s->i] : 1;
+        }
+    }
 }
 
 template <int N>
@@ -82,9 +101,20 @@ static __global__ void __launch_bounds__(THREADS)
         cuda_let_go();
     weights_at(v, norm, p, 8 * threadIdx.x);
     float bias = p.bias ? p.bias[o] : 0;
+    struct share<N> share = {
+    };
+    if (p.is_normed) {
+        int each = (p.w.n_in + gridDim.x - 1) / gridDim.x;
+
+        share.i = blockIdx.x * each + threadIdx.x;
+        share.end = min((int)(blockIdx.x + 1) * each, p.w.n_in);
+        share.norm = p.norm && share.i < share.end ? p.norm[share.i] : 1;
+    }
     cuda_wait();
     if (p.lets_go_late)
         cuda_let_go();
+    if (p.is_normed)
+        read_share(&share, p, first);
     for (int k = 8 * threadIdx.x; k < p.w.n_in;) {
         add_piece<N>(sums, squares, p, first, k, v, norm);
         k += PIECE;
@@ -114,7 +144,7 @@ static __global__ void __launch_bounds__(THREADS)
             row_at(p.y, first + r)[o] = sum * factors[r] + bias;
     }
     if (p.is_normed)
-        put_norm<N>(factors, p, first);
+        put_norm(&share, factors, p, first);
 }
 
 void cuda_product_block(struct cuda_device *c, const struct matmul_job *job, const tensor *x,

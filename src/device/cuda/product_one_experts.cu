@@ -23,8 +23,9 @@ enum {
     SQUARES = 16        /* places for sums of warps */
 };
 
-/* Of gate and up with their activation; of answers that are put together. */
-enum experts_mode { GATED, TOGETHER };
+/* Of gate and up with their activation; of answers that are put together; the same where each warp
+ * has one chunk. */
+enum experts_mode { GATED, TOGETHER, ONCE };
 
 struct experts_part {
     const uint8_t *data, *scales; /* of the first expert */
@@ -39,9 +40,10 @@ struct one_experts {
     const int32_t *ids;
     const float *logits; /* what experts are chosen by; NULL: ids are there */
     int n_chosen, n_tiles, tiles_each, n_spans, n_chunks;
-    int n_sharing, n_groups, n_rounds; /* warps of a tile; groups of them; tiles of each */
-    int pitch;                         /* of sums, in floats */
-    bool known;                        /* ids can be read before the wait */
+    int n_sharing, n_groups, n_rounds;       /* warps of a tile; groups of them; tiles of each */
+    int pitch;                               /* of sums, in floats */
+    uint32_t by_spans, by_sharing, by_tiles; /* what quotient_of() takes */
+    bool known;                              /* ids can be read before the wait */
     uint32_t row_bytes, scale_row_bytes, tile_bytes, tile_scale_bytes;
     uint32_t step, scale_step;              /* from expert to expert */
     int64_t jump, jump_scales, jump_biases; /* from a lane's row to its other one */
@@ -58,55 +60,110 @@ struct one_experts {
     struct router_params router;
 };
 
-/* --- The choice --- */
-
-/* How many of the keys [first, first + WARP) come before the lane's own, of expert e: the greater
- * ones, and on ties the first. */
-static __device__ __forceinline__ int count_before(const unsigned *keys, int first, unsigned own,
-                                                   int e)
+/* n / d, n d < 2^31: the instructions of a division are many where they are all that there is to
+ * do. */
+static uint32_t inverse_of(int d)
 {
-    int n = 0;
-
-    if (first == e / WARP * WARP) {
-#pragma unroll
-        for (int j = 0; j < WARP; j += 4) {
-            const uint4 k = *(const uint4 *)(keys + first + j);
-
-            n += k.x > own - (j < e % WARP);
-            n += k.y > own - (j + 1 < e % WARP);
-            n += k.z > own - (j + 2 < e % WARP);
-            n += k.w > own - (j + 3 < e % WARP);
-        }
-        return n;
-    }
-    own -= first < e;
-#pragma unroll
-    for (int j = 0; j < WARP; j += 4) {
-        const uint4 k = *(const uint4 *)(keys + first + j);
-
-        n += (k.x > own) + (k.y > own) + (k.z > own) + (k.w > own);
-    }
-    return n;
+    return 0x80000000u / (uint32_t)d + 1;
 }
 
-/* The experts in order, by all threads; keys: room for ROUTED_EXPERTS. */
+static __device__ __forceinline__ int quotient_of(int n, uint32_t inverse)
+{
+    return (int)__umulhi(2 * (uint32_t)n, inverse);
+}
+
+/* No loads that the compiler may move to where their numbers are used. */
+static __device__ __forceinline__ int read_id(const int32_t *p)
+{
+    int id;
+
+    asm volatile("ld.global.cg.s32 %0, [%1];" : "=r"(id) : "l"(p) : "memory");
+    return id;
+}
+
+static __device__ __forceinline__ float4 read_four(const float4 *p)
+{
+    float4 v;
+
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "l"(p)
+                 : "memory");
+    return v;
+}
+
+/* --- The choice --- */
+
+/* Where the key of expert e lies: a quarter of them in a row, each in banks of its own. */
+static __device__ __forceinline__ unsigned place_of(unsigned e)
+{
+    return e + e / (ROUTED_EXPERTS / 4) * 4;
+}
+
+/* n += a > b, in two instructions. */
+static __device__ __forceinline__ void count_greater(int *n, unsigned a, unsigned b)
+{
+    asm("{.reg .pred p; setp.gt.u32 p, %1, %2; @p add.s32 %0, %0, 1;}" : "+r"(*n) : "r"(a), "r"(b));
+}
+
+/* The experts to their places, by how many come before them: the greater ones, and TIES: of equal
+ * ones the first; without it these share a place, which the first of them has. Four lanes for each,
+ * a quarter of the keys for a lane. */
+template <bool TIES>
+static __device__ __forceinline__ void rank(int *ids, const unsigned *keys,
+                                            const struct one_experts &s)
+{
+    unsigned quarter = threadIdx.x % 4, first = quarter * (ROUTED_EXPERTS / 4);
+    unsigned in_warp = threadIdx.x % WARP / 4, n_experts = (unsigned)s.router.n_experts;
+    const unsigned *its = keys + place_of(first);
+
+#pragma unroll 1
+    for (unsigned e = threadIdx.x / 4; e - in_warp < n_experts; e += blockDim.x / 4) {
+        unsigned own = keys[place_of(e)];
+        int n = 0, others[3] = {};
+
+        if (TIES) {
+#pragma unroll 1
+            for (unsigned j = 0; j < ROUTED_EXPERTS / 4; j++)
+                n += its[j] > own || (its[j] == own && first + j < e);
+        } else {
+#pragma unroll
+            for (int j = 0; j < ROUTED_EXPERTS / 4; j += 4) {
+                const uint4 k = *(const uint4 *)(its + j);
+
+                count_greater(&n, k.x, own);
+                count_greater(&others[0], k.y, own);
+                count_greater(&others[1], k.z, own);
+                count_greater(&others[2], k.w, own);
+            }
+        }
+        n += others[0] + (others[1] + others[2]);
+        n += __shfl_xor_sync(~0u, n, 1);
+        n += __shfl_xor_sync(~0u, n, 2);
+        if (quarter == 0 && own && n < s.n_chosen)
+            atomicMin(ids + n, (int)e);
+    }
+}
+
+/* The experts in order, by all threads, of which there are more than experts and choices; keys:
+ * room for ROUTED_EXPERTS and twelve. */
 static __device__ __forceinline__ void choose(int *ids, unsigned *keys, const struct one_experts &s)
 {
-    int e = threadIdx.x, n = s.router.n_experts, n_before = 0;
-    int n_padded = (n + WARP - 1) / WARP * WARP;
-    unsigned own = e < n ? key_of(or_least(__ldcg(s.logits + e))) : 0;
+    unsigned e = threadIdx.x, lane = e % WARP, n_chosen = (unsigned)s.n_chosen;
 
-    if (e < n_padded)
-        keys[e] = own;
+    if (e < ROUTED_EXPERTS)
+        keys[place_of(e)] =
+            e < (unsigned)s.router.n_experts ? key_of(or_least(__ldcg(s.logits + e))) : 0;
+    else if (e - ROUTED_EXPERTS < n_chosen)
+        ids[e - ROUTED_EXPERTS] = ROUTED_EXPERTS;
     __syncthreads();
-    if (e < n_padded) {
-#pragma unroll 1
-        for (int first = 0; first < n_padded; first += WARP)
-            n_before += count_before(keys, first, own, e);
-        if (own && n_before < s.n_chosen)
-            ids[n_before] = e;
+    rank<false>(ids, keys, s);
+    __syncthreads();
+    if (__any_sync(~0u, lane < n_chosen && ids[lane] == ROUTED_EXPERTS)) {
+        __syncthreads();
+        rank<true>(ids, keys, s);
+        __syncthreads();
     }
-    __syncthreads();
 }
 
 /* By one warp, with room for what its answers are multiplied by. */
@@ -148,8 +205,8 @@ static __device__ __forceinline__ void find_weights(struct experts_place *p, int
 {
     uint32_t local = (uint32_t)p->local, chunk = (uint32_t)p->chunk;
 
-    if (MODE == TOGETHER) {
-        p->row = p->chunk / s.n_spans;
+    if (MODE != GATED) {
+        p->row = quotient_of(p->chunk, s.by_spans);
         chunk -= (uint32_t)(p->row * s.n_spans);
     }
     uint32_t id = (uint32_t)__shfl_sync(~0u, ids, p->row);
@@ -187,7 +244,7 @@ static __device__ __forceinline__ bool go_on(struct experts_place *p, int ids,
 template <int MODE>
 static __device__ __forceinline__ const float4 *find_x(int chunk, const struct one_experts &s)
 {
-    int row = MODE == TOGETHER ? chunk / s.n_spans : 0;
+    int row = MODE != GATED ? quotient_of(chunk, s.by_spans) : 0;
     int k = (chunk - row * s.n_spans) * SPAN + threadIdx.x % WARP * 8;
 
     return (const float4 *)(s.x + row * s.x_stride + k);
@@ -203,7 +260,7 @@ static __device__ __forceinline__ float put_x(uint8_t *shared, const struct one_
     float squares = 0;
 
 #pragma unroll 1
-    for (int chunk = threadIdx.x / WARP; chunk < s.n_chunks;) {
+    for (int chunk = threadIdx.x / WARP; MODE == ONCE || chunk < s.n_chunks;) {
         float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, w[8];
 
         if (AHEAD) {
@@ -218,6 +275,8 @@ static __device__ __forceinline__ float put_x(uint8_t *shared, const struct one_
             }
         }
         put_span<C>(shared + chunk * one_of<C>::BYTES, v);
+        if (MODE == ONCE)
+            break;
         chunk += (int)blockDim.x / WARP;
         if (chunk < s.n_chunks) {
             const float4 *x = find_x<MODE>(chunk, s);
@@ -250,7 +309,7 @@ static __device__ __forceinline__ float sum_chunks(const float *from, int n)
 static __device__ __forceinline__ int find_output(int i, const struct one_experts &s)
 {
     int n = s.n_rounds * s.n_groups, nth = i / TILE, tile = (int)blockIdx.x * n + nth;
-    int row = tile / s.tiles_each;
+    int row = quotient_of(tile, s.by_tiles);
 
     if (nth >= n || tile >= s.n_tiles)
         return -1;
@@ -285,7 +344,9 @@ static __device__ __forceinline__ void put_gated(const float *sums, const int *i
                 part.y[row * part.y_stride + o] = sum;
             __syncwarp(); /* both may go to one place */
             if (lane < 16 && lane % 4 == 0)
-                s.to[row * s.to_stride + o] = glu_of(sum, up, s.act);
+                s.to[row * s.to_stride + o] = s.act == ACT_SILU
+                                                  ? up * __fdividef(sum, 1 + __expf(-sum))
+                                                  : glu_of(sum, up, s.act);
         }
         i += blockDim.x / 4;
         if (i - threadIdx.x % WARP / 4 >= n)
@@ -349,7 +410,8 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
     extern __shared__ __align__(16) uint8_t shared[];
 
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, t = lane % 4, g = lane / 4;
-    int group = MODE == GATED ? warp / s.n_sharing : 0, mine = warp - group * s.n_sharing;
+    int group = MODE == GATED ? quotient_of(warp, s.by_sharing) : 0,
+        mine = warp - group * s.n_sharing;
     int n_mine = s.n_rounds * s.n_groups, end = min(((int)blockIdx.x + 1) * n_mine, s.n_tiles);
     float *squares = (float *)(shared + s.n_chunks * O::BYTES), *sums = squares + SQUARES;
     int *ids = (int *)(sums + s.n_rounds * s.n_groups * TILE * s.pitch);
@@ -358,7 +420,10 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
     uint4 blocks[O::BLOCKS][2];
     struct one_scales scales;
     float square = 0, weight = 0, before = 0;
+    int id = 0; /* lane j has that of choice j */
 
+    if (MODE != GATED && s.known && lane < s.n_chosen)
+        id = read_id(s.ids + lane);
     if (!writes)
         cuda_let_go();
     ahead.tile = ahead.local = (int)blockIdx.x * n_mine + group;
@@ -369,15 +434,14 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
 #pragma unroll 1
         for (; ahead.local >= s.tiles_each && ahead.tile < end; ahead.local -= s.tiles_each)
             ahead.row++;
-    bool more = ahead.tile < end;
-    int id = 0; /* lane j has that of choice j */
+    bool more = MODE == ONCE || ahead.tile < end;
     int64_t to_biases = s.to_biases + t * 2;
 
-    const float4 *x = find_x<MODE>(warp < s.n_chunks ? warp : 0, s);
+    const float4 *x = find_x<MODE>(MODE == ONCE || warp < s.n_chunks ? warp : 0, s);
     float4 a, b;
     int first = MODE == GATED ? find_output(threadIdx.x / 4, s) : 0;
     if (AHEAD) {
-        a = __ldcg(x), b = __ldcg(x + 1);
+        a = read_four(x), b = read_four(x + 1);
         square = over_warp(put_x<C, MODE, AHEAD>(shared, s, a, b), sum_of());
         if (lane == 0)
             squares[warp] = square;
@@ -388,8 +452,8 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
     if (finds) {
         choose(ids, (unsigned *)sums, s);
         id = lane < s.n_chosen ? ids[lane] : 0;
-    } else if (lane < s.n_chosen) {
-        id = __ldcg(s.ids + lane);
+    } else if ((MODE == GATED || !s.known) && lane < s.n_chosen) {
+        id = read_id(s.ids + lane);
     }
 
     if (more) {
@@ -401,8 +465,8 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
     }
     if (!AHEAD) {
         cuda_wait();
-        a = __ldcg(x), b = __ldcg(x + 1);
-        if (MODE == TOGETHER) {
+        a = read_four(x), b = read_four(x + 1);
+        if (MODE != GATED) {
             int e = threadIdx.x % SUMMING,
                 o = blockIdx.x * s.n_rounds * TILE + threadIdx.x / SUMMING;
 
@@ -411,7 +475,7 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
                 before = s.sum[o];
         }
         put_x<C, MODE, AHEAD>(shared, s, a, b);
-        if (MODE == TOGETHER)
+        if (MODE != GATED)
             __syncwarp(); /* a warp's chunks are its own */
         else
             __syncthreads();
@@ -435,7 +499,7 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
         uint32_t x_at = at.x + chunk * O::BYTES;
         float factor = of[4] * at.weight, acc[8] = {};
 
-        more = go_on<C, MODE>(&ahead, id, s, mine, end);
+        more = MODE != ONCE && go_on<C, MODE>(&ahead, id, s, mine, end);
 #pragma unroll
         for (int b = 0; b < O::BLOCKS; b++) {
             use_block<C, HALF>(acc, blocks[b], b, &at, x_at, scales, factor);
@@ -463,7 +527,7 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
         }
     }
     __syncthreads();
-    if (MODE == TOGETHER) {
+    if (MODE != GATED) {
         put_together(sums, ids, s, weight, before);
         return;
     }
@@ -550,6 +614,9 @@ static void cut(struct one_experts *s, const struct cuda_device *c, bool gated)
     s->n_rounds =
         (s->n_tiles + c->n_processors * s->n_groups - 1) / (c->n_processors * s->n_groups);
     s->pitch = 4 * ((s->n_chunks + 3) / 4 | 1);
+    s->by_spans = inverse_of(s->n_spans);
+    s->by_sharing = inverse_of(s->n_sharing);
+    s->by_tiles = inverse_of(s->tiles_each);
 }
 
 static void take_choice(struct one_experts *s, const struct cuda_device *c,
@@ -571,7 +638,9 @@ static bool launch_codes(struct cuda_device *c, const struct one_experts &s, boo
                          bool half)
 {
     return gated ? (ahead ? launch_kind<C, GATED, true> : launch_kind<C, GATED, false>)(c, s, half)
-                 : launch_kind<C, TOGETHER, false>(c, s, half);
+           : s.n_chunks == s.n_sharing && s.n_rounds == 1
+               ? launch_kind<C, ONCE, false>(c, s, half)
+               : launch_kind<C, TOGETHER, false>(c, s, half);
 }
 
 bool cuda_product_one_experts(struct cuda_device *c, const struct cuda_product *p)
@@ -594,6 +663,8 @@ bool cuda_product_one_experts(struct cuda_device *c, const struct cuda_product *
         take_part(&s, p, i);
     s.tiles_each = w->n_out / (gated ? TILE / 2 : TILE);
     s.n_tiles = gated ? s.tiles_each * k : s.tiles_each;
+    if ((int64_t)s.n_tiles * s.tiles_each > INT32_MAX) /* quotients */
+        return false;
     s.n_chosen = k;
     s.n_spans = w->n_in / SPAN;
     cut(&s, c, gated);
