@@ -308,6 +308,17 @@ struct device_ops {
     int (*sync)(device *d, clm_error *err);
     void (*close)(device *d);
 
+    /* NULL with the three after it: it has none. Mail brings results to the host, sooner than
+     * download, a letter of up to size bytes at a time, of a multiple of 4. send queues one, and
+     * all that was queued before is on its way; await waits for the one that was sent last, and
+     * what was queued before it, and says where it lies until the next. -1 or NULL with *err, as of
+     * sync. */
+    struct device_mail *(*mail_open)(device *d, size_t size, clm_error *err);
+    void (*mail_close)(device *d, struct device_mail *m); /* NULL is fine */
+    int (*mail_send)(device *d, struct device_mail *m, const void *from, size_t size,
+                     clm_error *err);
+    const void *(*mail_await)(device *d, struct device_mail *m, clm_error *err);
+
     /* Bytes of memory that are left, of a device that has its own; else 0. */
     size_t (*available)(device *d);
 

@@ -20,6 +20,9 @@ struct engine {
     bool exact;
     struct rows rows; /* of the last step */
     struct buffer logits, pieces, best, rules, drawn;
+    struct device_mail *mail; /* of mail_size bytes; NULL: none so far */
+    size_t mail_size;
+    device *mail_dev;
     tensor head;      /* the logits of the last step, where they lie on */
     device *head_dev; /* this device; NULL: nowhere */
 };
@@ -154,6 +157,8 @@ void engine_close(engine *e)
     if (!e)
         return;
     thread_pool_close(e->threads);
+    if (e->mail)
+        e->mail_dev->ops->mail_close(e->mail_dev, e->mail);
     for (int s = 0; s < DEVICE_MAX_GROUP; s++)
         for (int i = 0; i < NN_MAX_PARTS; i++)
             pass_memory_close(e->memories[s][i]);
@@ -318,7 +323,8 @@ static int reserve_results(engine *e, const struct step *s, clm_error *err)
     return buffer_need(&e->logits, (size_t)s->n_logits * vocab_size, sizeof(float), err) &&
                    buffer_need(&e->best, (size_t)s->n_logits, sizeof(int32_t), err) &&
                    buffer_need(&e->rules, (size_t)s->n_logits, sizeof(struct draw_rule), err) &&
-                   buffer_need(&e->drawn, (size_t)s->n_logits, sizeof(struct drawn), err)
+                   buffer_need(&e->drawn, (size_t)s->n_logits,
+                               sizeof(struct drawn) + sizeof(int32_t), err)
                ? 0
                : -1;
 }
@@ -375,23 +381,60 @@ static struct rules upload_rules(struct draw_rule *host, const struct step *s, p
     return r;
 }
 
-/* The most likely tokens, and what is drawn, to the host as far as they are asked for. */
-static void fetch_tokens(const struct step *s, pass *p, const tensor *out, const struct rules *r,
-                         int32_t *best, struct drawn *drawn)
+/* Mail for so many bytes; NULL: the device has none. */
+static struct device_mail *mail_for(engine *e, const pass *p, size_t size)
 {
-    size_t n = (size_t)out->rows;
-    int32_t *ids = pass_bytes(p, n * sizeof *ids);
-    struct drawn *found = r->all ? pass_bytes(p, n * sizeof *found) : NULL;
+    clm_error ignored = {0};
 
-    if (!ids || (r->all && !found))
-        return;
+    if (!p->ops->mail_open || p->model->n_parts > 1)
+        return NULL;
+    if (e->mail_size < size) {
+        e->mail_dev = p->dev;
+        p->ops->mail_close(p->dev, e->mail);
+        e->mail = p->ops->mail_open(p->dev, 2 * size, &ignored);
+        e->mail_size = e->mail ? 2 * size : 0;
+    }
+    return e->mail;
+}
+
+/* What was queued is done then; else pass_done waits for it. */
+static bool fetch_by_mail(engine *e, pass *p, void *to, const void *from, size_t size)
+{
+    struct device_mail *mail = mail_for(e, p, size);
+    const void *letter = NULL;
+
+    if (!mail)
+        return false;
+    if (!p->ops->mail_send(p->dev, mail, from, size, p->err))
+        letter = p->ops->mail_await(p->dev, mail, p->err);
+    if (letter)
+        memcpy(to, letter, size);
+    else
+        p->failed = true;
+    return letter;
+}
+
+/* The most likely tokens, and what is drawn, to the host; true: the device has been waited for. */
+static bool fetch_tokens(engine *e, pass *p, const tensor *out, const struct rules *r)
+{
+    size_t n = (size_t)out->rows, size = r->all ? n * sizeof(struct drawn) : 0;
+    size_t all = size + n * sizeof(int32_t);
+    char *room = pass_bytes(p, all);
+    int32_t *ids;
+    bool done;
+
+    if (!room)
+        return false;
+    ids = (int32_t *)(room + size);
     p->ops->argmax(p->dev, ids, out);
     if (r->all)
-        p->ops->draw(p->dev, found, out, ids, r->all, r->filtered);
-    if (s->n_best > 0)
-        p->ops->download(p->dev, best, ids, n * sizeof *ids);
-    if (r->all)
-        p->ops->download(p->dev, drawn, found, n * sizeof *found);
+        p->ops->draw(p->dev, (struct drawn *)room, out, ids, r->all, r->filtered);
+    done = fetch_by_mail(e, p, e->drawn.data, room, all);
+    if (!done && !p->failed)
+        p->ops->download(p->dev, e->drawn.data, room, all);
+    if (!p->failed)
+        memcpy(e->best.data, (char *)e->drawn.data + size, n * sizeof(int32_t));
+    return done;
 }
 
 /* The pass of a share; logits [n_logits, those of its head]. alone: it is the model, and what the
@@ -402,6 +445,7 @@ static int run_share(engine *e, const struct step *s, int share, float *logits, 
     const struct nn_model *m = share_of(e->model, share);
     struct rules rules = {0};
     pass p;
+    bool waited = false;
     tensor *out;
 
     pass_init(&p, m, e->cache, e->memories[share], err);
@@ -412,17 +456,17 @@ static int run_share(engine *e, const struct step *s, int share, float *logits, 
             rules = upload_rules(e->rules.data, s, &p);
         p.part_rows[i] = p.rows;
     }
-    out = nn_forward(&p, e->rows.logit_rows, s->n_logits);
+    out = nn_forward(&p);
     /* Before pass_done, so that the device is waited for once. */
     if (out && !p.failed)
         fetch_logits(s, &p, out, logits, !alone);
     if (out && !p.failed && alone && s->n_best + s->n_drawn > 0)
-        fetch_tokens(s, &p, out, &rules, e->best.data, e->drawn.data);
+        waited = fetch_tokens(e, &p, out, &rules);
     if (alone && out && !p.failed && s->n_drawn > 0) {
         e->head = *out;
         e->head_dev = p.dev;
     }
-    return pass_done(&p);
+    return waited ? 0 : pass_done(&p);
 }
 
 /* A step of several devices. */

@@ -137,6 +137,8 @@ void rows_upload(const struct rows *r, const struct step *s, pass *p)
         .past = pass_upload(p, r->past, bytes * (size_t)r->n_past),
         .positions = pass_upload(p, r->positions, bytes),
         .n_rows = s->n_rows,
+        .logit_rows = pass_upload(p, r->logit_rows, (size_t)s->n_logits * sizeof(int32_t)),
+        .n_logits = s->n_logits,
         .kv = r->batches + n_batches(p->cache) * (size_t)p->model->share,
         .states = {.sequences = r->states + (size_t)states * (size_t)s->n_inputs,
                    .n_sequences = s->n_inputs,

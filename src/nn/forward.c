@@ -241,15 +241,24 @@ static void embed(pass *p, tensor *x)
     pass_rewind(p, mark);
 }
 
-/* The final norm and the head, for the asked rows alone. */
-static tensor *head(pass *p, const tensor *x, const int32_t *logit_rows, int n_logits)
+/* Of the rows x, which nobody reads any more, those whose logits are asked for. */
+static tensor *last_rows(pass *p, tensor *x)
 {
-    const int32_t *rows = pass_upload(p, logit_rows, (size_t)n_logits * sizeof(int32_t));
-    tensor *last = pass_tensor(p, DTYPE_F32, n_logits, x->cols);
-    tensor *logits;
+    tensor *last;
 
+    if (p->rows.n_logits == x->rows)
+        return x;
+    last = pass_tensor(p, DTYPE_F32, p->rows.n_logits, x->cols);
     if (!p->failed)
-        p->ops->gather_rows(p->dev, last, x, rows);
+        p->ops->gather_rows(p->dev, last, x, p->rows.logit_rows);
+    return last;
+}
+
+/* The final norm and the head, for the asked rows alone. */
+static tensor *head(pass *p, tensor *x)
+{
+    tensor *last = last_rows(p, x), *logits;
+
     last = nn_norm(p, &p->model->final_norm, last, last->cols);
     if (p->model->spec->embed_size)
         last = nn_linear(p, &p->model->head_proj, last);
@@ -328,7 +337,7 @@ static tensor *enter_part(pass *p, int part, const tensor *x)
     return y;
 }
 
-tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
+tensor *nn_forward(pass *p)
 {
     const struct nn_model *m = p->model;
     const struct spec *s = m->spec;
@@ -355,5 +364,5 @@ tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits)
         nn_hyper_end(p, x);
     if (s->n_kept && !p->failed)
         mix_end(p, x);
-    return n_logits > 0 && !p->failed ? head(p, x, logit_rows, n_logits) : NULL;
+    return p->rows.n_logits > 0 && !p->failed ? head(p, x) : NULL;
 }

@@ -108,9 +108,9 @@ void nn_hyper_end(pass *p, tensor *x);
 /* raw: x before the norm of the branch. */
 tensor *nn_moe(pass *p, const struct nn_moe *m, const tensor *x, const tensor *raw);
 
-/* nn/forward.c: all layers. Gives the logits [n_logits, vocab_size] of the rows listed in
- * logit_rows (host memory), or NULL when there are none. The pass keeps them until its memory is
+/* nn/forward.c: all layers. Gives the logits [n_logits, vocab_size] of the rows that the
+ * pass asks for, or NULL when there are none. The pass keeps them until its memory is
  * rewound. */
-tensor *nn_forward(pass *p, const int32_t *logit_rows, int n_logits);
+tensor *nn_forward(pass *p);
 
 #endif

@@ -19,6 +19,8 @@ struct pass_rows {
     const int32_t *past;       /* [T, ngram.n - 1] device memory, where the model asks for them: the
                                 * tokens before each, the nearest first, 0 before the first */
     int n_rows;                /* T >= 1 */
+    const int32_t *logit_rows; /* [n_logits] device memory: whose logits are asked for, in order */
+    int n_logits;
     const struct kv_batch *kv; /* [groups of the cache], at least one */
     struct state_batch states; /* of recurrent mixers */
 };

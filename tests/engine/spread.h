@@ -1,6 +1,7 @@
 /* tests/engine/spread.h: the devices of a test: the CPU, or what CLM_DEVICE names. With
  * CLM_TEST_SPLIT=N in the environment the last N layers of every model are apart: on the GPU, if
- * CLM_DEVICE says cuda, else on a second CPU that keeps its memory to itself as a GPU does; with
+ * CLM_DEVICE says cuda, else on a second CPU that keeps its memory to itself and brings results by
+ * mail as a GPU does ("all": all of them); with
  * CLM_TEST_SHARES=N there are so many devices that compute every layer together. */
 #ifndef SPREAD_H
 #define SPREAD_H
@@ -20,6 +21,50 @@ static inline size_t spread_available(device *d)
     return spread_free_bytes;
 }
 
+struct device_mail {
+    char *sent;
+    size_t size;
+};
+
+static inline struct device_mail *spread_mail_open(device *d, size_t size, clm_error *err)
+{
+    struct device_mail *m = mem_zeroed(1, sizeof *m);
+
+    (void)d;
+    if (m)
+        m->sent = mem_alloc(size);
+    if (m && m->sent) {
+        m->size = size;
+        return m;
+    }
+    mem_free(m);
+    return fail_null(err, CLM_ERR_NOMEM, "no memory for mail");
+}
+
+static inline void spread_mail_close(device *d, struct device_mail *m)
+{
+    (void)d;
+    if (m)
+        mem_free(m->sent);
+    mem_free(m);
+}
+
+static inline int spread_mail_send(device *d, struct device_mail *m, const void *from, size_t size,
+                                   clm_error *err)
+{
+    CHECK(size <= m->size && size % 4 == 0, "a letter of %zu bytes", size);
+    if (d->ops->sync(d, err))
+        return -1;
+    memcpy(m->sent, from, size);
+    return 0;
+}
+
+static inline const void *spread_mail_await(device *d, struct device_mail *m, clm_error *err)
+{
+    (void)d, (void)err;
+    return m->sent;
+}
+
 static inline int spread_two(struct model_devices *where, int gpu_layers, int n_threads,
                              clm_error *err)
 {
@@ -32,6 +77,10 @@ static inline int spread_two(struct model_devices *where, int gpu_layers, int n_
     spread_ops.name = "other";
     spread_ops.reads_host = false;
     spread_ops.available = spread_available;
+    spread_ops.mail_open = spread_mail_open;
+    spread_ops.mail_close = spread_mail_close;
+    spread_ops.mail_send = spread_mail_send;
+    spread_ops.mail_await = spread_mail_await;
     where->dev->ops = &spread_ops;
     return 0;
 }
@@ -42,7 +91,7 @@ static inline int spread_open(struct model_devices *where, int n_threads, clm_er
     const char *name = getenv("CLM_DEVICE") ? NULL : "cpu";
 
     if (n && (name || !strcmp(getenv("CLM_DEVICE"), "cpu")))
-        return spread_two(where, atoi(n), n_threads, err);
+        return spread_two(where, !strcmp(n, "all") ? GPU_LAYERS_ALL : atoi(n), n_threads, err);
     if (shares)
         return model_devices_open_group(where, atoi(shares), name, n_threads * atoi(shares), err);
     return model_devices_open(where, name, n_threads, n ? atoi(n) : GPU_LAYERS_AUTO, err);

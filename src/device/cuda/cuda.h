@@ -108,12 +108,24 @@ struct cuda_shape {
 void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda_shape *shape,
                     const void *const *values, const unsigned short *sizes, int n);
 
+/* A launch that was written down. */
+struct cuda_written {
+    uint64_t list;
+    size_t at;
+};
+
+/* The last one; and the first argument of one, which may be changed, as long as it has not gone to
+ * the stream: NULL then, or where it is not of this kernel. */
+struct cuda_written cuda_queue_last(const struct cuda_device *c);
+void *cuda_queue_find(struct cuda_device *c, struct cuda_written w, const void *kernel);
+
 /* Gives all that was written down to the stream, and the stream itself: for library calls, which
  * cannot be written down, and for copies. */
 cudaStream_t cuda_flush(struct cuda_device *c);
 
 /* Flushes, waits for all of it, and lets the staged bytes go. */
 void cuda_drain(struct cuda_device *c);
+void cuda_idle(struct cuda_device *c); /* nothing is queued any more, as somebody has found out */
 
 struct cuda_queue *cuda_queue_open(void); /* NULL without memory */
 void cuda_queue_close(struct cuda_queue *q);
@@ -197,6 +209,13 @@ void cuda_download(device *d, void *to, const void *from, size_t size);
 void cuda_copy(device *d, void *to, const void *from, size_t size);
 const void *cuda_map(device *d, const void *data, size_t size, clm_error *err);
 void cuda_unmap(device *d, const void *data, size_t size);
+
+/* --- Results (mail.cu) --- */
+
+struct device_mail *cuda_mail_open(device *d, size_t size, clm_error *err);
+void cuda_mail_close(device *d, struct device_mail *m);
+int cuda_mail_send(device *d, struct device_mail *m, const void *from, size_t size, clm_error *err);
+const void *cuda_mail_await(device *d, struct device_mail *m, clm_error *err);
 
 /* --- Groups (group.cu) --- */
 

@@ -26,7 +26,20 @@ enum {
     N_CHAINS = 1024,
     SLAB = 64 << 20,
     BIG_MODEL = 256 << 20, /* takes long enough to load another library meanwhile */
-    COPY_THREADS = 256
+    COPY_THREADS = 256,
+    N_TOGETHER = 8, /* uploads of one launch */
+    TOGETHER_THREADS = 512,
+    MOST_TOGETHER = 16 * 1024 /* bytes of one of them */
+};
+
+/* Uploads that go together, each by a block. */
+struct together {
+    struct {
+        char *to;
+        const char *from;
+        size_t size;
+    } uploads[N_TOGETHER];
+    int64_t n;
 };
 
 /* Bytes of the ring that have a copy on the device. */
@@ -67,6 +80,7 @@ struct room {
 struct cuda_memory {
     char *ring, *ring_copy; /* pinned, and on the device */
     size_t ring_used;
+    struct cuda_written together; /* the last launch of uploads */
     struct staged staged[N_STAGED];
     int n_staged;
     char *landing;           /* pinned */
@@ -91,16 +105,30 @@ static size_t aligned(size_t n)
 /* --- Copying by kernel --- */
 
 /* Both ends 16-byte aligned, or copied byte by byte. */
-static __global__ void copy_kernel(char *to, const char *from, size_t size)
+static __device__ __forceinline__ void copy_bytes(char *to, const char *from, size_t size, size_t i,
+                                                  size_t step)
 {
-    size_t step = (size_t)gridDim.x * blockDim.x, i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     size_t words = ((uintptr_t)to | (uintptr_t)from) % 16 ? 0 : size / 16;
 
-    cuda_wait();
     for (size_t w = i; w < words; w += step)
         ((uint4 *)to)[w] = ((const uint4 *)from)[w];
     for (size_t b = words * 16 + i; b < size; b += step)
         to[b] = from[b];
+}
+
+static __global__ void copy_kernel(char *to, const char *from, size_t size)
+{
+    cuda_wait();
+    copy_bytes(to, from, size, (size_t)blockIdx.x * blockDim.x + threadIdx.x,
+               (size_t)gridDim.x * blockDim.x);
+}
+
+static __global__ void __launch_bounds__(TOGETHER_THREADS) together_kernel(struct together all)
+{
+    cuda_wait();
+    if (blockIdx.x < all.n)
+        copy_bytes(all.uploads[blockIdx.x].to, all.uploads[blockIdx.x].from,
+                   all.uploads[blockIdx.x].size, threadIdx.x, TOGETHER_THREADS);
 }
 
 static void queue_copy(struct cuda_device *c, void *to, const void *from, size_t size)
@@ -113,6 +141,56 @@ static void queue_copy(struct cuda_device *c, void *to, const void *from, size_t
 
     if (size)
         cuda_launch(c, copy_kernel, shape, (char *)to, (const char *)from, size);
+}
+
+/* One more upload in a launch: as a part of the last one if it goes on from there, or in a block of
+ * its own. */
+static bool join(struct together *all, char *to, const char *from, size_t size)
+{
+    size_t last = all->uploads[all->n - 1].size;
+
+    for (int i = 0; i < all->n; i++)
+        if (to < all->uploads[i].to + all->uploads[i].size && all->uploads[i].to < to + size)
+            return false;
+    if (all->uploads[all->n - 1].to + last == to && all->uploads[all->n - 1].from + last == from &&
+        last + size <= MOST_TOGETHER) {
+        all->uploads[all->n - 1].size += size;
+        return true;
+    }
+    if (all->n == N_TOGETHER)
+        return false;
+    all->uploads[all->n].to = to;
+    all->uploads[all->n].from = from;
+    all->uploads[all->n++].size = size;
+    return true;
+}
+
+/* From the ring. Few bytes join the uploads before them, which saves a launch that nothing can
+ * overlap with: where nothing came between, or, staged, if these are still to be given to the
+ * stream: nobody asks for what is staged before it is. */
+static void queue_upload(struct cuda_device *c, void *to, const void *from, size_t size,
+                         bool staged)
+{
+    struct cuda_memory *m = c->memory;
+    struct cuda_shape shape = {dim3(N_TOGETHER), dim3(TOGETHER_THREADS), 0, true, true};
+    struct together all = {}, *before;
+
+    if (size > MOST_TOGETHER) {
+        queue_copy(c, to, from, size);
+        return;
+    }
+    if (!staged)
+        cuda_settle(c);
+    before = (struct together *)cuda_queue_find(c, m->together, (const void *)together_kernel);
+    if (before && (staged || cuda_queue_last(c).at == m->together.at) &&
+        join(before, (char *)to, (const char *)from, size))
+        return;
+    all.uploads[0].to = (char *)to;
+    all.uploads[0].from = (const char *)from;
+    all.uploads[0].size = size;
+    all.n = 1;
+    cuda_launch(c, together_kernel, shape, all);
+    m->together = cuda_queue_last(c);
 }
 
 /* --- The ring --- */
@@ -151,7 +229,7 @@ const void *cuda_stage(struct cuda_device *c, const void *data, size_t size)
     }
 
     size_t at = into_ring(c, data, size);
-    queue_copy(c, m->ring_copy + at, m->ring + at, size);
+    queue_upload(c, m->ring_copy + at, m->ring + at, aligned(size), true);
     if (m->n_staged < N_STAGED)
         m->staged[m->n_staged++] = (struct staged){at, size};
     return c->failure.code ? NULL : m->ring_copy + at;
@@ -327,7 +405,7 @@ void cuda_upload(device *d, void *to, const void *from, size_t size)
     if (size > SMALL)
         cuda_carry(c, &c->memory->carrier, to, from, size, cudaMemcpyHostToDevice);
     else
-        queue_copy(c, to, c->memory->ring + into_ring(c, from, size), size);
+        queue_upload(c, to, c->memory->ring + into_ring(c, from, size), size, false);
 }
 
 /* By way of the landing; the least by a kernel, as part of a graph. */

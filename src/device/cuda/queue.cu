@@ -51,8 +51,10 @@ struct plan {
 
 struct cuda_queue {
     struct list now;
-    int room;   /* launches of this list */
-    bool whole; /* the last launch was such that the next begins when it has ended */
+    uint64_t n_lists; /* given so far */
+    size_t last;      /* where the last launch of this list lies */
+    int room;         /* launches of this list */
+    bool whole;       /* the last launch was such that the next begins when it has ended */
     struct plan plans[N_PLANS];
     uint64_t clock;
 };
@@ -111,6 +113,7 @@ void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda
         cuda_fail(c, CLM_ERR_NOMEM, "cuda: no memory for a launch with %d arguments", n);
         return;
     }
+    q->last = list->size;
     memset(to, 0, launch.size);
     memcpy(to, &launch, sizeof launch);
     memcpy(to + sizeof launch, sizes, (size_t)n * sizeof *sizes);
@@ -287,12 +290,36 @@ cudaStream_t cuda_flush(struct cuda_device *c)
         give(c);
     c->queue->now.size = 0;
     c->queue->now.n = 0;
+    c->queue->n_lists++;
     return c->stream;
+}
+
+struct cuda_written cuda_queue_last(const struct cuda_device *c)
+{
+    return (struct cuda_written){c->queue->n_lists, c->queue->last};
+}
+
+void *cuda_queue_find(struct cuda_device *c, struct cuda_written w, const void *kernel)
+{
+    struct cuda_queue *q = c->queue;
+    struct launch launch;
+
+    if (w.list != q->n_lists || w.at + sizeof launch > q->now.size)
+        return NULL;
+    memcpy(&launch, q->now.bytes + w.at, sizeof launch);
+    return launch.kernel == kernel
+               ? q->now.bytes + w.at + align16(sizeof launch + launch.n * sizeof(unsigned short))
+               : NULL;
 }
 
 void cuda_drain(struct cuda_device *c)
 {
     cuda_check(c, cudaStreamSynchronize(cuda_flush(c)), "waiting for the device");
+    cuda_idle(c);
+}
+
+void cuda_idle(struct cuda_device *c)
+{
     cuda_staging_reset(c);
     c->queue->room = FIRST_LAUNCHES;
     c->queue->whole = false;
