@@ -569,8 +569,8 @@ static void test_dequantise(void **state)
 /* --- calls
  * ---------------------------------------------------------------------------------------------- */
 
-/* Jobs of different formats share a call, its rows, and what is prepared of them. */
-static void check_jobs(device *d, int rows)
+/* Jobs of different formats share a call, its rows, and what is prepared of them. n_out 0: any. */
+static void check_jobs(device *d, int rows, int n_out)
 {
     struct weight formats[MAX_FORMATS], w[MAX_FORMATS];
     struct matmul_job jobs[MAX_FORMATS];
@@ -580,7 +580,7 @@ static void check_jobs(device *d, int rows)
     fill_rows(&x);
     d->ops->set_exact(d, false);
     for (int j = 0; j < n; j++) {
-        w[j] = random_weight(formats[j], 1 + (int)random_below(40), 256);
+        w[j] = random_weight(formats[j], n_out > 0 ? n_out : 1 + (int)random_below(40), 256);
         y[j] = new_tensor(rows, w[j].n_out, w[j].n_out);
         jobs[j] = (struct matmul_job){.y = &y[j], .w = &w[j]};
     }
@@ -605,7 +605,11 @@ static void test_jobs(void **state)
         if (!d)
             continue;
         for (int rows = 0; rows < 14; rows += 3)
-            check_jobs(d, rows);
+            check_jobs(d, rows, 0);
+        /* A job's last tiles are of one call, unlike those of all: whatever their number of
+         * outputs. */
+        for (int n_out = 33; n_out <= 48; n_out++)
+            check_jobs(d, 4 + n_out % 7, n_out);
         d->ops->close(d);
     }
 }

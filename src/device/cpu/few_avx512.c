@@ -397,7 +397,7 @@ INLINE void multiply_pairs(const struct meeting *m, const int unit, const bool h
         _mm512_srl_epi32(_mm512_loadu_si512(unit_order(unit)), _mm_cvtsi32_si128(m->group_shift));
     const int stride = 64 * ROWS, n_all = m->n_pairs * m->n_blocks;
     const uint8_t *x = m->x;
-    struct block done = {.steps = m->x + 16 * unit * ROWS, .o = pair_at(m, 0)};
+    struct block done = {.steps = m->x + 16 * unit * ROWS, .o = pair_at(m, pair_begin(m, 0))};
     struct pair o = done.o;
     struct turn v[2], next[2];
     struct beside beside = {.next = {m->calls[0], m->calls[1]}, .far = m->calls[2]};
