@@ -4,8 +4,8 @@
     bench/divergence.py MODEL TEXT [--clm build/clm] [--bits 16 8 4] [--window 512] [--windows 16]
 
 MODEL is a folder in bf16 or f16; for fewer bits its matrices are quantised in groups of 64 as MLX lays them out. Each
-window is evaluated twice, as one prompt and token by token (`clm logits --tokens` and `--decode`), as different kernels
-serve them.
+window is evaluated as one prompt, eight tokens at a time and token by token (`clm logits --tokens`, with
+`--prefill-step-size`, and `--decode`), as different kernels serve them.
 """
 import argparse
 import json
@@ -17,6 +17,7 @@ import tempfile
 import numpy as np
 
 GROUP = 64
+PATHS = ("prompt", "eights", "single tokens")
 
 
 def read_tensors(path):
@@ -87,10 +88,13 @@ def make(model, folder, bits):
     return folder
 
 
-def log_probabilities(clm, model, ids, one_by_one, *options):
+def log_probabilities(clm, model, ids, path, *options):
     """[len(ids), vocabulary] after each token, in float64."""
-    join = lambda part: ",".join(map(str, part))
-    tokens = ["--tokens", join(ids[:1]), "--decode", join(ids[1:])] if one_by_one else ["--tokens", join(ids)]
+    first = 1 if path == "single tokens" else len(ids)
+    tokens = []
+    for option, part in (("--tokens", ids[:first]), ("--decode", ids[first:])):
+        tokens += [option, ",".join(map(str, part))] if part else []
+    tokens += ["--prefill-step-size", "8"] if path == "eights" else []
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as out:
         subprocess.run([clm, "logits", "-m", model, "-o", out.name, *tokens, *options], check=True)
         found = read_tensors(pathlib.Path(out.name))
@@ -100,12 +104,12 @@ def log_probabilities(clm, model, ids, one_by_one, *options):
     return logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
 
-def compare(clm, model, windows, one_by_one):
+def compare(clm, model, windows, path):
     """Divergence of each token, and the sums of what both say of the tokens that come."""
     divergences, losses, counts = [], np.zeros(2), 0
     for ids in windows:
-        exact = log_probabilities(clm, model, ids, one_by_one, "--exact")
-        default = log_probabilities(clm, model, ids, one_by_one)
+        exact = log_probabilities(clm, model, ids, path, "--exact")
+        default = log_probabilities(clm, model, ids, path)
         divergences.append((np.exp(exact) * (exact - default)).sum(1))
         at = np.arange(len(ids) - 1)
         losses += [-said[at, ids[1:]].sum() for said in (exact, default)]
@@ -131,11 +135,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for bits in args.bits:
             model = args.model if bits == 16 else make(args.model, pathlib.Path(folder, str(bits)), bits)
-            for one_by_one in (False, True):
-                divergence, (exact, default) = compare(args.clm, model, windows, one_by_one)
+            for path in PATHS:
+                divergence, (exact, default) = compare(args.clm, model, windows, path)
                 print("%-5d %-13s %12.2e %12.2e %12.4f %12.4f %9.4f%%" % (
-                    bits, "single tokens" if one_by_one else "prompt", divergence.mean(), divergence.max(), exact,
-                    default, 100 * (default / exact - 1)), flush=True)
+                    bits, path, divergence.mean(), divergence.max(), exact, default,
+                    100 * (default / exact - 1)), flush=True)
 
 
 if __name__ == "__main__":
