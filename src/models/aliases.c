@@ -20,8 +20,8 @@ static const struct {
     {"dbrx", "max_position_embeddings", "max_seq_len"},
     {"exaone", "num_hidden_layers", "num_layers"},
     {"exaone", "rms_norm_eps", "layer_norm_epsilon"},
-    {"lfm3", "rms_norm_eps", "norm_eps"},
     {"exaone", "hidden_act", "activation_function"},
+    {"lfm3", "rms_norm_eps", "norm_eps"},
     {"recurrent_gemma", "sliding_window", "attention_window_size"},
     {"deepseek_v2", "num_experts", "n_routed_experts"},
     {"axk1 deepseek_v3 deepseek_v32 dots1 glm4_moe glm4_moe_lite glm_moe_dsa longcat_flash "

@@ -81,7 +81,7 @@ static __device__ __forceinline__ int read_id(const int32_t *p)
     return id;
 }
 
-static __device__ __forceinline__ float4 read_four(const float4 *p)
+static __device__ __forceinline__ float4 read_x(const float4 *p)
 {
     float4 v;
 
@@ -441,7 +441,7 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
     float4 a, b;
     int first = MODE == GATED ? find_output(threadIdx.x / 4, s) : 0;
     if (AHEAD) {
-        a = read_four(x), b = read_four(x + 1);
+        a = read_x(x), b = read_x(x + 1);
         square = over_warp(put_x<C, MODE, AHEAD>(shared, s, a, b), sum_of());
         if (lane == 0)
             squares[warp] = square;
@@ -465,7 +465,7 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
     }
     if (!AHEAD) {
         cuda_wait();
-        a = read_four(x), b = read_four(x + 1);
+        a = read_x(x), b = read_x(x + 1);
         if (MODE != GATED) {
             int e = threadIdx.x % SUMMING,
                 o = blockIdx.x * s.n_rounds * TILE + threadIdx.x / SUMMING;
