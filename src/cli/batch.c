@@ -36,6 +36,7 @@ struct batch {
     scheduler *scheduler;
     struct batch_job *first, **end; /* in the order of the file */
     int n_jobs;
+    bool warned; /* of the length of a text, for all of them */
     clm_error *err;
 };
 
@@ -121,6 +122,7 @@ static int write_results(struct batch *b, bool any_order)
         if (b->end == &job->next)
             b->end = at;
         b->n_jobs--;
+        b->warned = b->warned || session_warn_length(b->rules->session, job->n_evaluated);
         int rc = output_buffer(&job->result, b->err);
 
         batch_job_close(job);

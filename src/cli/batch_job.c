@@ -100,6 +100,8 @@ static void write_answer(struct batch_job *job, const struct generate_result *r)
     struct strbuf *out = &job->result;
     const char *model = job->rules->session->dir;
 
+    job->n_evaluated = (size_t)r->prompt_tokens + (size_t)r->generated_tokens;
+    job->n_evaluated -= r->generated_tokens > 0; /* the last is not */
     begin_result(job);
     strbuf_addf(out,
                 ", \"response\": {\"status_code\": 200, \"request_id\": \"req_%ld\", \"body\": "

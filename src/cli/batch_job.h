@@ -32,6 +32,7 @@ struct batch_job {
     bool failed;          /* for want of memory */
     struct strbuf result; /* its line, when done */
     bool done;
+    size_t n_evaluated; /* tokens of its text, when done */
     struct batch_job *next;
 };
 

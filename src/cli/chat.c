@@ -269,6 +269,8 @@ int chat_say(struct chat *c, enum chat_input kind, const char *text, size_t size
         rc = answer(c, thinking, o, turn, err);
     if (rc == 0 && turn->figures.generated_tokens > 0) {
         take_reply(c);
+        turn->same = dropped.size > 0 && dropped.size == c->messages.size - c->asked &&
+                     memcmp(dropped.data, c->messages.data + c->asked, dropped.size) == 0;
     } else {
         cut(&c->messages, before - dropped.size);
         strbuf_add(&c->messages, dropped.data ? dropped.data : "", dropped.size);

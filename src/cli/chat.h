@@ -37,6 +37,7 @@ enum chat_end {
 
 struct chat_turn {
     enum chat_end end;
+    bool same; /* as the answer in the place of which it is */
     struct generate_result figures;
 };
 

@@ -47,6 +47,7 @@ struct talk {
     struct chat_turn turn; /* the last one that was answered */
     int turns, tokens;     /* answered and generated so far */
     bool terminal, leave, failed;
+    bool warned; /* of the length of the conversation */
     clm_error *err; /* of writing: the end of the talk */
 };
 
@@ -101,6 +102,7 @@ static void run_clear(struct talk *t, const char *value)
     (void)value;
     chat_clear(&t->chat);
     strbuf_clear(&t->read);
+    t->warned = false;
     say(t, "The conversation starts anew.");
 }
 
@@ -126,6 +128,7 @@ static void say_drafts(const struct talk *t, const struct generate_result *r)
 static void run_stats(struct talk *t, const char *value)
 {
     const struct generate_result *r = &t->turn.figures;
+    int kept = t->args->model.max_kv_size;
     char line[80];
 
     (void)value;
@@ -146,6 +149,8 @@ static void run_stats(struct talk *t, const char *value)
     if (chat_context(&t->chat) > 0)
         snprintf(line, sizeof line, "Context: %d of %d tokens", chat_length(&t->chat),
                  chat_context(&t->chat));
+    else if (kept > 0 && kept < chat_length(&t->chat))
+        snprintf(line, sizeof line, "Context: %d of %d tokens kept", kept, chat_length(&t->chat));
     else
         snprintf(line, sizeof line, "Context: %d tokens", chat_length(&t->chat));
     say(t, line);
@@ -343,6 +348,19 @@ static void say_end(const struct talk *t, enum chat_end end)
     }
 }
 
+/* With --max-kv-size a conversation goes on where the model's context ends. */
+static void warn_length(struct talk *t)
+{
+    size_t most = session_made_for(&t->session);
+    char line[80];
+
+    if (t->warned || !most || (size_t)chat_length(&t->chat) <= most)
+        return;
+    snprintf(line, sizeof line, "(The model was made for %zu tokens:\n/clear starts anew.)", most);
+    say(t, line);
+    t->warned = true;
+}
+
 static void answer(struct talk *t, enum chat_input kind, const char *text, size_t size)
 {
     struct chat_options o = {
@@ -373,6 +391,10 @@ static void answer(struct talk *t, enum chat_input kind, const char *text, size_
     t->turns++;
     t->tokens += turn.figures.generated_tokens;
     say_end(t, turn.end);
+    warn_length(t);
+    if (turn.same)
+        say(t, sampler_draws(&t->args->sampling.sampler) ? "(the same as before)"
+                                                         : "(the same as before, as --temp is 0)");
     if (chat_next_call(&t->chat))
         say(t, "(/result TEXT gives the model what\nits call has given)");
 }

@@ -219,6 +219,20 @@ static int open_past(const struct generate_args *a, const struct session *s,
     return *seq ? 0 : -1;
 }
 
+/* What the length of the text comes from, or leads to, where that is not what was asked for. */
+static void say_length(const struct generate_args *a, const struct session *s, size_t prompt,
+                       const struct generate_result *r)
+{
+    size_t n = prompt + (size_t)r->generated_tokens;
+
+    if (n > 0 && session_warn_length(s, n - 1)) /* the last token is not evaluated */
+        return;
+    if (r->finish == FINISH_LENGTH && r->generated_tokens < a->max_tokens &&
+        a->max_tokens != INT_MAX && !a->json && !a->parse)
+        log_say(&cli_log, LOG_WARNING, "the text ends where the model's context of %d is full",
+                engine_context(s->engine));
+}
+
 static int write_all(struct run *run, struct session *s, const struct sampling *sampling,
                      const struct prompt *given, uint64_t seed, clm_error *err)
 {
@@ -237,12 +251,14 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
     };
     struct generate_result r;
     kv_seq *seq = NULL;
+    size_t length;
+    bool warned;
     int rc;
 
     if (open_past(a, s, given, &seq, &o.prefixes, err))
         return -1;
-    if (a->model.max_kv_size) /* else it is an error */
-        session_warn_length(s, (size_t)(seq ? kv_seq_length(seq) : 0) + prompt->count);
+    length = (size_t)(seq ? kv_seq_length(seq) : 0) + prompt->count;
+    warned = a->model.max_kv_size && session_warn_length(s, length); /* else it is an error */
     if (prompt->count >= LONG_PROMPT)
         progress_show(&run->progress, 0, (int)prompt->count);
     run->tokenizer = s->tokenizer;
@@ -255,6 +271,8 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
     prefix_index_close(o.prefixes);
     if (rc || run->err->code)
         return -1;
+    if (!warned)
+        say_length(a, s, length, &r);
     if (a->json || a->parse)
         add_json_statistics(run, &r, seed);
     else

@@ -290,15 +290,24 @@ int session_check_tokens(const struct session *s, const struct token_list *token
     return 0;
 }
 
-void session_warn_length(const struct session *s, size_t n_tokens)
+size_t session_made_for(const struct session *s)
 {
     const struct spec *spec = s->model->spec;
 
-    if (spec->context_length > 0 && n_tokens > (size_t)spec->context_length && !spec->n_positions)
-        log_say(&cli_log, LOG_WARNING,
-                "%zu tokens, where the model was made for %d: what it says of those beyond may be "
-                "of no use",
-                n_tokens, spec->context_length);
+    return spec->context_length > 0 && !spec->n_positions ? (size_t)spec->context_length : 0;
+}
+
+bool session_warn_length(const struct session *s, size_t n_tokens)
+{
+    size_t most = session_made_for(s);
+
+    if (!most || n_tokens <= most)
+        return false;
+    log_say(&cli_log, LOG_WARNING,
+            "%zu tokens, where the model was made for %zu: what it says of those beyond may be of "
+            "no use",
+            n_tokens, most);
+    return true;
 }
 
 void session_close(struct session *s)

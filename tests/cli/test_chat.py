@@ -252,7 +252,7 @@ class Conversation(ChatCase):
         whole = [greedy.say(STORY), greedy.say(HELLO)]
         greedy.say("/clear")
         self.assertEqual([greedy.say(STORY), greedy.say("/again"), greedy.say(HELLO)],
-                         [whole[0], whole[0], whole[1]])
+                         [whole[0], whole[0] + "\n(the same as before, as --temp is 0)", whole[1]])
 
     def test_again_of_a_loaded_one(self):
         file = self.folder / "talk.json"
@@ -293,6 +293,15 @@ class Conversation(ChatCase):
         out, said = self.piped("%s\n%s\n" % (LONG, HELLO), status=1)
         self.assertRegex(said, r"\Aclm: this makes the conversation \d+ tokens .*/clear.*\n\Z")
         self.assertTrue(out.startswith("Hello"))
+
+    def test_beyond_the_context(self):
+        talk = self.chat("--max-kv-size", "64", "--system-prompt", "the cat and the dog and " * 160)
+        self.assertNotIn("made for", talk.say(HELLO))
+        self.assertIn("(The model was made for 1024 tokens:\n/clear starts anew.)", talk.say(STORY * 5))
+        self.assertRegex(talk.say("/stats"), r"Context: 64 of 1\d\d\d tokens kept")
+        self.assertNotIn("made for", talk.say(HELLO))
+        talk.say("/clear")
+        self.assertIn("made for", talk.say(STORY * 9))
 
 
 class Keys(ChatCase):

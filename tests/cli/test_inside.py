@@ -273,9 +273,18 @@ class Context(Case):
         self.warns("cache-prompt", "-m", model, "-p", "a fox " * 40, "--prompt-cache-file", out)
         self.warns("bench", "-m", model, "-p", "20", "-n", "13", "-d", "0,13", "-r", "1", "--no-limits")
         self.warns("generate", "-m", model, "-p", "a fox " * 40, "-n", "1", "--max-kv-size", "16")
+        for more in ("--json",), ("--verbose", "false"):
+            self.warns("generate", "-m", model, "-p", "a", "--ignore-eos", "-n", "60", "--max-kv-size", "16", *more)
+        lines = '{"body": {"prompt": "a", "max_tokens": 60, "ignore_eos": true}}\n' * 2
+        self.warns("generate", "-m", model, "--batch", "-", "--max-kv-size", "16", input=lines)
         self.fails(1, "32", "generate", "-m", model, "-p", "a fox " * 40, "-n", "1")
         self.done("logits", "-m", model, "--tokens", self.TOKENS[:2 * 32 - 1], "-o", out)
         self.done("bench", "-m", model, "-p", "32", "-n", "0", "-r", "1", "--no-limits")
+        plain = "generate", "-m", model, "-p", "a", "--ignore-chat-template", "--ignore-eos"
+        self.done(*plain, "-n", "all", "--verbose", "false")
+        result = command.run(*plain, "-n", "60", "--verbose", "false")
+        self.assertEqual(result.stderr.decode(),
+                         "clm: warning: the text ends where the model's context of 32 is full\n")
 
     def test_yarn(self):
         """Configs to which it was added keep the length from before it."""
