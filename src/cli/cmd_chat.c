@@ -47,7 +47,7 @@ struct talk {
     struct chat_turn turn; /* the last one that was answered */
     int turns, tokens;     /* answered and generated so far */
     bool terminal, leave, failed;
-    bool warned; /* of the length of the conversation */
+    bool warned;    /* of the length of the conversation */
     clm_error *err; /* of writing: the end of the talk */
 };
 

@@ -81,7 +81,7 @@ static const char *option_elsewhere(const struct parser *p, const char *name, si
     if (!here)
         return text;
     here += 2;
-    return find_option(p->table, NULL, here, strcspn(here, " :;"), 0).option ? text : NULL;
+    return find_option(p->table, NULL, here, strcspn(here, " ,:;"), 0).option ? text : NULL;
 }
 
 /* dashes is how the name begins. */
@@ -428,11 +428,11 @@ static int take_long(struct parser *p, const char *name)
     return take_option(p, at, name[size] ? name + size + 1 : NULL);
 }
 
-/* Other programs have names of several letters behind one dash: "-ngl", which is no "-n gl". */
+/* Other programs have names of several letters behind one dash: "-ngl" is no "-n gl", and "-md" not
+ * the model d. */
 static bool is_from_elsewhere(const struct parser *p, const char *letters)
 {
-    const struct option *o = find_option(p->table, NULL, NULL, 0, *letters).option;
-    bool is_ours = o && (!letters[1] || (o->kind != OPTION_INT && o->kind != OPTION_INTS));
+    bool is_ours = !letters[1] && find_option(p->table, NULL, NULL, 0, *letters).option;
 
     return !is_ours && option_elsewhere(p, letters, strcspn(letters, "="));
 }

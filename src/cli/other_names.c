@@ -45,7 +45,7 @@ static const struct answer options[] = {
     {"mm mmproj image audio ", "clm runs the language part of a model alone"},
     {"trust-remote-code ", "clm runs no code that comes with a model; leave it out"},
     {"fa flash-attn jinja mlock no-mmap no-warmup color co simple-io no-display-prompt e escape "
-     "log-disable use-default-chat-template pipeline ",
+     "log-disable use-default-chat-template pipeline quantize-activations ",
      NOT_NEEDED},
     {"quiet silent ", "it is --verbose false here"},
 };

@@ -57,7 +57,8 @@ int session_open_text(struct session *s, const struct model_options *o, int max_
 int session_open_tokenizer(struct session *s, const struct model_options *o, clm_error *err);
 /* CLM_ERR_FORMAT: the tokenizer has given tokens that the model does not have. */
 int session_check_tokens(const struct session *s, const struct token_list *tokens, clm_error *err);
-/* How many tokens in a row the model was made for, though nothing in it ends there; 0: not known. */
+/* How many tokens in a row the model was made for, though nothing in it ends there; 0: not known.
+ */
 size_t session_made_for(const struct session *s);
 /* Warns, and says so, where so many tokens in a row, which are evaluated all the same, are more. */
 bool session_warn_length(const struct session *s, size_t n_tokens);

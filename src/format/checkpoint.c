@@ -232,6 +232,24 @@ static int check_complete(struct opening *o, const struct names *names)
     return 0;
 }
 
+static int no_weights(struct opening *o)
+{
+    static const char *const pickled[] = {"pytorch_model.bin", "pytorch_model.bin.index.json",
+                                          "consolidated.00.pth"};
+    char path[4096];
+
+    for (size_t i = 0; i < COUNT(pickled); i++)
+        if (file_join(path, sizeof path, o->folder, pickled[i], NULL) == 0 && file_exists(path))
+            return fail(o->err, CLM_ERR_UNSUPPORTED,
+                        "%s: PyTorch's own files, which may run code, are not read; get the model "
+                        "as safetensors, or save it so with transformers",
+                        path);
+    return fail(o->err, CLM_ERR_IO,
+                "%s: no weights there: neither model.safetensors nor " INDEX_NAME
+                " nor model*.safetensors",
+                o->folder);
+}
+
 static int open_listed(struct opening *o)
 {
     static const char *const prefixes[] = {"model", "weight"};
@@ -241,10 +259,7 @@ static int open_listed(struct opening *o)
     for (size_t i = 0; i < COUNT(prefixes) && !rc && !names.n; i++)
         rc = list_weights(o, prefixes[i], &names);
     if (!rc && !names.n)
-        rc = fail(o->err, CLM_ERR_IO,
-                  "%s: no weights there: neither model.safetensors nor " INDEX_NAME
-                  " nor model*.safetensors",
-                  o->folder);
+        rc = no_weights(o);
     if (!rc)
         rc = check_complete(o, &names);
     if (!rc)

@@ -14,8 +14,14 @@ static void skip_space(struct json_scan *s)
 /* "line 3, column 7: bad JSON: ", both from 1, columns in bytes. */
 static int refuse_by_line(struct json_scan *s, const char *what)
 {
+    static const char lfs[] = LFS_POINTER;
     const char *line = s->begin;
     size_t number = 1;
+
+    if ((size_t)(s->end - s->begin) >= sizeof lfs - 1 && !memcmp(s->begin, lfs, sizeof lfs - 1))
+        return fail(s->err, CLM_ERR_FORMAT,
+                    "%s: this is a Git LFS pointer, not the file itself; run git lfs pull",
+                    s->name);
 
     for (const char *p = s->begin; p < s->at; p++)
         if (*p == '\n') {

@@ -59,6 +59,9 @@ bool json_scan_word(struct json_scan *s, const char *word);
 /* A whole number in [0, 2^64): no sign, fraction or exponent. */
 int json_scan_u64(struct json_scan *s, uint64_t *value);
 
+/* What git leaves in the place of a large file that it was not asked to get. */
+#define LFS_POINTER "version https://git-lfs"
+
 /* Any value, checked and forgotten. */
 int json_scan_skip(struct json_scan *s);
 

@@ -300,7 +300,7 @@ static int check_unique(struct parser *p, const char *const *names, size_t strid
 static int check_frame(const uint8_t *data, size_t size, size_t *header, const char *name,
                        clm_error *err)
 {
-    static const char lfs[] = "version https://git-lfs";
+    static const char lfs[] = LFS_POINTER;
     uint64_t n;
 
     if (size >= sizeof lfs - 1 && !memcmp(data, lfs, sizeof lfs - 1))

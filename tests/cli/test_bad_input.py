@@ -76,6 +76,18 @@ class BadModel(Case):
             (folder / name).write_bytes(text)
             self.fails(1, name, "generate", "-m", folder)
 
+    def test_pointers(self):
+        """What git leaves of a large file that it was not asked to get."""
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            folder = self.model("pointer-" + name, skip=[name])
+            (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+            self.fails(1, [name, "git lfs pull"], "generate", "-m", folder)
+
+    def test_pickled_weights(self):
+        folder = self.model(skip=["model.safetensors", "model.safetensors.index.json"])
+        (folder / "pytorch_model.bin").write_bytes(b"x")
+        self.fails(1, ["pytorch_model.bin", "as safetensors"], "generate", "-m", folder)
+
     def test_truncated_weights(self):
         folder = self.model(skip=["model.safetensors"])
         data = (MODEL / "model.safetensors").read_bytes()
@@ -275,6 +287,7 @@ class OtherNames(Case):
     def test_options(self):
         for given, words in ((["--temperature", "1"], "--temp "), (["--temperature=1"], "--temp "),
                              (["-ngl", "99"], ["-ngl", "--gpu-layers"]), (["-c", "2048"], "--max-kv-size"),
+                             (["-md", "x"], "--draft-model"), (["-ctk", "q8_0"], "--kv-bits"),
                              (["--n-predict", "9"], "--max-tokens"), (["-sys", "x"], "--system-prompt"),
                              (["-no-cnv"], "--ignore-chat-template"), (["-f", "x"], "- < FILE"),
                              (["--trust-remote-code"], "leave it out"), (["-fa"], "leave it out"),

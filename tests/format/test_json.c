@@ -162,7 +162,7 @@ static void test_refused(void **state)
         {"[\"abc", "bad JSON", CLM_ERR_FORMAT},
         {"[\"abc\\", "bad JSON", CLM_ERR_FORMAT},
         {"{'a': 1}", "bad JSON", CLM_ERR_FORMAT},
-        {"version https://git-lfs.github.com/spec/v1", "line 1", CLM_ERR_FORMAT},
+        {"version https://git-lfs.github.com/spec/v1", "run git lfs pull", CLM_ERR_FORMAT},
         {"[1, \xFF]", "line 1, column 5: bad JSON: bytes that are not UTF-8", CLM_ERR_FORMAT},
         {"[nul]", "expected a value", CLM_ERR_FORMAT},
         {"[1.]", "expected a digit", CLM_ERR_FORMAT},
