@@ -348,7 +348,8 @@ typedef struct clm_logit_bias {
 } clm_logit_bias;
 
 /* Chooses tokens. Names are those of mlx-lm's options and, where it has none, of llama.cpp's; what
- * 0 turns off is off by default. Start from clm_sampler_defaults(): the most likely token. */
+ * 0 turns off is off by default. Start from clm_sampler_defaults(): the most likely token. All zero
+ * is CLM_ERR_ARG. */
 typedef struct clm_sampler_options {
     double temp;
     double dynatemp_range, dynatemp_exponent;

@@ -48,8 +48,9 @@ clm_model *clm_model_open(const char *path, const clm_model_options *options, cl
     clm_model_options o = options ? *options : (clm_model_options){0};
     clm_model *m = path ? mem_zeroed(1, sizeof *m) : NULL;
 
-    if (!path)
-        return fail_null(err, CLM_ERR_ARG, "the path of a model is NULL; give its folder");
+    if (!path || !*path)
+        return fail_null(err, CLM_ERR_ARG, "the path of a model is %s; give its folder",
+                         path ? "empty" : "NULL");
     if (!m)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a model");
     m->warn = o.warn;
@@ -408,8 +409,12 @@ clm_sampler *clm_sampler_open(const clm_model *m, const clm_sampler_options *opt
 
     if (!s)
         return fail_null(err, CLM_ERR_NOMEM, "no memory for a sampler");
-    if (end_tokens_for_xtc(&special, m->tokenizer, &m->end_tokens, err) == 0 &&
-        find_breakers(&o.dry.breakers, m, &given, err) == 0) {
+    if (given.dry_base == 0) /* which it never is, but where all is */
+        fail(err, CLM_ERR_ARG,
+             "dry_base must be 1 or more, not 0: start from clm_sampler_defaults(), or "
+             "clm_request_defaults() of a request");
+    else if (end_tokens_for_xtc(&special, m->tokenizer, &m->end_tokens, err) == 0 &&
+             find_breakers(&o.dry.breakers, m, &given, err) == 0) {
         o.xtc_special = special.ids;
         o.n_xtc_special = (int)special.count;
         s->sampler = sampler_open(&o, m->model->spec->vocab_size, err);

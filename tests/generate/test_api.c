@@ -240,6 +240,11 @@ static void test_sampler(void **state)
     options = clm_sampler_defaults();
     options.top_p = 2;
     CHECK(!clm_sampler_open(model, &options, &err) && err.code == CLM_ERR_ARG, "top_p 2 was taken");
+    options = (clm_sampler_options){0};
+    err = (clm_error){0};
+    CHECK(!clm_sampler_open(model, &options, &err) && err.code == CLM_ERR_ARG &&
+              strstr(err.message, "clm_sampler_defaults"),
+          "options that are all zero: %s", err.message);
     for (int n = -1; n <= 1; n += 2) {
         options = clm_sampler_defaults();
         options.n_logit_bias = n;
