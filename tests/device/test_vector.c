@@ -714,8 +714,142 @@ static void check_direct_nan(const struct cpu_vector_kernels *k, enum dtype type
                   (double)bad, r, i);
 }
 
+enum { ATTEND_KEYS = 100, ATTEND_DIM = 160 };
+
+/* Keys, values, queries and what there is before. */
+struct attended {
+    float keys[ATTEND_KEYS * ATTEND_DIM], values[ATTEND_KEYS * ATTEND_DIM], q[8 * ATTEND_DIM];
+    uint16_t key_cache[ATTEND_KEYS * ATTEND_DIM], value_cache[ATTEND_KEYS * ATTEND_DIM];
+    float acc[8 * ATTEND_DIM], max[8], sum[8];
+    struct cpu_stretch key_parts[CPU_STRETCHES], value_parts[CPU_STRETCHES];
+    int n_parts;
+};
+
+static void make_attended(struct attended *a, enum dtype type, int k_dim, int v_dim, int n,
+                          bool begun)
+{
+    random_numbers(a->key_cache, a->keys, type, n * k_dim);
+    random_numbers(a->value_cache, a->values, type, n * v_dim);
+    random_floats(a->q, COUNT(a->q));
+    random_floats(a->acc, COUNT(a->acc));
+    a->n_parts = cut(a->key_parts, a->key_cache, n, k_dim);
+    for (int i = 0; i < a->n_parts; i++) {
+        struct cpu_stretch part = a->key_parts[i];
+
+        part.rows = a->value_cache + (size_t)part.at * (size_t)v_dim;
+        a->value_parts[i] = part;
+    }
+    for (int r = 0; r < 8; r++) {
+        a->max[r] = begun ? (float)random_below(40) - 20 : -INFINITY;
+        a->sum[r] = begun ? 1.5f : 0;
+    }
+    if (!begun)
+        memset(a->acc, 0, sizeof a->acc);
+}
+
+static bool attend_at_once(const struct cpu_vector_kernels *k, struct attended *a, enum dtype type,
+                           int rows, int k_dim, int v_dim)
+{
+    static uint16_t turned[4 * 8 * ATTEND_DIM];
+    struct cpu_paired_queries q = {a->q, k_dim, rows, turned};
+
+    k->paired->turn(turned, a->q, k_dim, rows, k_dim, type);
+    return k->paired->attend[type](a->acc, ATTEND_DIM, a->max, a->sum, &q, a->key_parts,
+                                   a->value_parts, a->n_parts, k_dim, v_dim);
+}
+
+/* 2^(score - max) of a key is off by as much as its score, and by 2^-8 as bf16; the sum of all by
+ * what each is. Numbers below 2^-14 may count as nothing. */
+static void check_attend(const struct cpu_vector_kernels *k, enum dtype type, int rows, int k_dim,
+                         int v_dim, int n)
+{
+    static struct attended before, a;
+
+    make_attended(&before, type, k_dim, v_dim, n, random_below(2));
+    a = before;
+    CHECK(attend_at_once(k, &a, type, rows, k_dim, v_dim), "attend: %d by %d", k_dim, v_dim);
+    for (int r = 0; r < rows; r++) {
+        double p[ATTEND_KEYS], off[ATTEND_KEYS], sum, sum_off = 0, most = (double)before.max[r];
+        double first = exp2((double)before.max[r] - (double)a.max[r]);
+
+        sum = before.sum[r] > 0 ? first * (double)before.sum[r] : 0;
+        for (int j = 0; j < n; j++) {
+            double score = 0, size = 0;
+
+            for (int i = 0; i < k_dim; i++) {
+                double one = (double)before.q[r * k_dim + i] * (double)before.keys[j * k_dim + i];
+
+                score += one;
+                size += fabs(one) * 0x1p-7 + fabs((double)before.q[r * k_dim + i]) * 0x1p-14;
+            }
+            p[j] = exp2(score - (double)a.max[r]);
+            off[j] = p[j] * (exp2(size + 0x1p-12) - 1 + 0x1p-8);
+            most = score - size > most ? score - size : most;
+            sum += p[j];
+            sum_off += off[j];
+        }
+        CHECK(most <= (double)a.max[r] + 9, "attend: max %g of %g", (double)a.max[r], most);
+        check_close(a.sum[r], sum, sum_off + sum * 0x1p-16, "attend sum", n, r);
+        for (int i = 0; i < v_dim; i++) {
+            double want = before.sum[r] > 0 ? first * (double)before.acc[r * ATTEND_DIM + i] : 0;
+            double size = fabs(want) * 0x1p-16;
+
+            for (int j = 0; j < n; j++) {
+                double value = (double)before.values[j * v_dim + i];
+
+                want += p[j] * value;
+                size += off[j] * fabs(value) + (p[j] + off[j]) * (fabs(value) * 0x1p-8 + 0x1p-14);
+            }
+            check_close(a.acc[r * ATTEND_DIM + i], want, size, "attend", v_dim, i);
+        }
+        for (int i = v_dim; i < ATTEND_DIM; i++)
+            CHECK(a.acc[r * ATTEND_DIM + i] == before.acc[r * ATTEND_DIM + i],
+                  "attend: wrote at %d", i);
+    }
+    CHECK(memcmp(a.max + rows, before.max + rows, (size_t)(8 - rows) * sizeof *a.max) == 0,
+          "attend: wrote after %d rows", rows);
+}
+
+/* Nothing changes where some number is not finite. */
+static void check_attend_nan(const struct cpu_vector_kernels *k, enum dtype type, float bad)
+{
+    static struct attended before, a;
+    uint16_t bits = type == DTYPE_F16 ? f32_to_f16(bad) : f32_to_bf16(bad);
+
+    make_attended(&before, type, 64, 96, ATTEND_KEYS, true);
+    if (random_below(2))
+        before.key_cache[random_below((size_t)(ATTEND_KEYS * 64))] = bits;
+    else
+        before.value_cache[random_below((size_t)(ATTEND_KEYS * 96))] = bits;
+    for (int i = 0; i < before.n_parts; i++) {
+        before.key_parts[i].ahead = before.value_parts[i].ahead = NULL;
+        before.key_parts[i].rows = before.key_cache + before.key_parts[i].at * 64;
+        before.value_parts[i].rows = before.value_cache + before.value_parts[i].at * 96;
+    }
+    a = before;
+    if (type == DTYPE_F16)
+        CHECK(!attend_at_once(k, &a, type, 8, 64, 96), "attend: %g", (double)bad);
+    CHECK(memcmp(&a, &before, sizeof a) == 0, "attend: changed something");
+}
+
+static void check_attends(const struct cpu_vector_kernels *k)
+{
+    for (enum dtype type = DTYPE_F16; type <= DTYPE_BF16; type++)
+        for (int round = 0; round < 400; round++) {
+            int rows = 3 + (int)random_below(2) + 4 * (int)random_below(2);
+            int k_dim = 32 * (1 + (int)random_below(ATTEND_DIM / 32));
+            int v_dim = 32 * (1 + (int)random_below(ATTEND_DIM / 32));
+
+            check_attend(k, type, rows, round % 3 ? k_dim : 64, round % 3 ? v_dim : 64,
+                         1 + (int)random_below(ATTEND_KEYS));
+            check_attend_nan(k, type, round % 3 ? (float)(round % 3 - 1.5) * INFINITY : NAN);
+        }
+}
+
 static void check_directs(const struct cpu_vector_kernels *k)
 {
+    if (k->paired)
+        check_attends(k);
     for (enum dtype type = DTYPE_F16; type <= DTYPE_BF16; type++)
         for (int many = 0; many <= (k->paired != NULL); many++) {
             check_direct_nan(k, type, NAN, many);

@@ -39,8 +39,7 @@ enum {
     DIRECT_QUERIES = 16, /* at most this many queries go the direct way, or one row */
     RANGE = 16 * CHUNK,  /* keys of a range; by position alone, so that threads change nothing */
     TURNS = 8,           /* of a thread, where there are many pieces */
-    TOGETHER = 16,       /* pieces of as many heads, treated together, */
-    TOGETHER_BYTES = 262144, /* whose states take so much room */
+    TOGETHER_BYTES = 262144, /* room for states of pieces that are treated together */
     MIN_GROUP = 32,          /* of codes that kernels read as they are */
     ATTEND_PRODUCTS = 131072 /* multiplications that are worth a thread */
 };
@@ -494,7 +493,7 @@ static int alike(const struct piece *p, int64_t n)
 {
     int same = 1;
 
-    while (same < n && same < TOGETHER && p->way == WAY_DIRECT && p[same].s == p->s &&
+    while (same < n && same < ATTEND_TOGETHER && p->way == WAY_DIRECT && p[same].s == p->s &&
            p[same].row == p->row && p[same].range == p->range)
         same++;
     return same;
@@ -505,7 +504,7 @@ static int alike(const struct piece *p, int64_t n)
 static int attend_pieces(const struct attend_call *call, const struct piece *piece, int64_t n,
                          int thread)
 {
-    struct state states[TOGETHER];
+    struct state states[ATTEND_TOGETHER];
 
     states[0] = (struct state){.call = call,
                                .piece = piece,

@@ -7,7 +7,7 @@
  */
 #include <string.h>
 
-#include "device/cpu/simd_avx512.h"
+#include "device/cpu/attention_pairs_avx512.h"
 
 #define FOR_TILE_ROWS(CASE)                                                                        \
     CASE(1)                                                                                        \
@@ -15,55 +15,10 @@
 #include "device/cpu/attention_simd.h"
 
 enum {
-    FOUR = 4,            /* queries at a time */
-    EIGHT = 8,           /* keys at a time */
-    PAIRED_DIM = 512,    /* numbers of a query at most, where it is turned for one stretch */
-    SOON = 16,           /* keys that are called for once more, so many before they are read */
-    STRIP = 32,          /* numbers that make a vector of 16 bits each */
-    TURNED = 16 * STRIP, /* what a strip of four queries becomes */
-    WEIGHTS = CPU_DIRECT_CHUNK + CPU_STRETCHES + STRIP,
-    OR_DIFFER = 0xF6 /* a | (b ^ c) */
+    PAIRED_DIM = 512, /* numbers of a query at most, where it is turned for one stretch */
+    SOON = 16,        /* keys that are called for once more, so many before they are read */
+    WEIGHTS = CPU_DIRECT_CHUNK + CPU_STRETCHES + STRIP
 };
-
-/* The bits of f16, shifted to where bf16 has them, are those of a number 2^112 times as small, or 0
- * for one below 2^-14; so these are what the other factors are multiplied by, and results. */
-
-#define KEY_SCALE 0x1p56f
-#define VALUE_SCALE 0x1p112f
-
-INLINE __mmask32 strip_mask(int n)
-{
-    return n < STRIP ? (1u << n) - 1 : 0xFFFFFFFF;
-}
-
-/* Zeros past n. */
-INLINE __m512i load_strip(const uint16_t *p, int n)
-{
-    return n >= STRIP ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16(strip_mask(n), p);
-}
-
-/* Rounded to eight bits of mantissa; the sign of a lane of strange is set where a number was not
- * finite: 1 more in the exponent turns its sign. */
-INLINE __m512i as_bf16(__m512i v, enum dtype type, __m512i *strange)
-{
-    if (type == DTYPE_BF16)
-        return v;
-    __m512i half_up = _mm512_add_epi16(v, _mm512_set1_epi16(4));
-    __m512i more = _mm512_add_epi16(v, _mm512_set1_epi16(0x400));
-
-    *strange = _mm512_ternarylogic_epi32(*strange, v, more, OR_DIFFER);
-    return _mm512_and_si512(_mm512_srai_epi16(half_up, 3), _mm512_set1_epi16((short)0x8FFF));
-}
-
-INLINE bool any_strange(__m512i strange)
-{
-    return _mm512_movepi16_mask(strange) != 0;
-}
-
-INLINE vf multiply(vf sum, __m512i a, __m512i b)
-{
-    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
-}
 
 /* n floats by a scale as bf16, zeros up to a strip. */
 INLINE __m512i rounded_strip(const float *from, int n, float scale)
@@ -73,19 +28,6 @@ INLINE __m512i rounded_strip(const float *from, int n, float scale)
     vf high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), from + VF_LANES);
 
     return (__m512i)_mm512_cvtne2ps_pbh(vf_mul(high, vf_set(scale)), vf_mul(low, vf_set(scale)));
-}
-
-/* Rows that are read, and what is called to the second cache meanwhile: one line after every few
- * products, for of many at once the processor leaves some out, and of few some too, so that each is
- * called once more, SOON rows before it is read. With nothing to call for these are the rows
- * themselves, which costs less than to ask. */
-struct calls {
-    const uint16_t *rows, *ahead, *soon;
-};
-
-INLINE void call_line(const uint16_t *p)
-{
-    __builtin_prefetch(p, 0, 2);
 }
 
 /* From row j of a stretch on. */
@@ -102,12 +44,7 @@ INLINE struct calls calls_of(const struct cpu_stretch *part, const struct cpu_st
         .soon = at < end && row < at->n ? (const uint16_t *)at->rows + (int64_t)row * dim : rows};
 }
 
-/* --- Scores ---
- *
- * Pairs of numbers of four keys are exchanged within quarters of vectors, pair t of each quarter of
- * key j to pair j of vector t, so that a pair of sums has one key; they meet queries of which pair
- * t of a quarter fills that quarter of vector t. What is left to add up are quarters.
- */
+/* --- Scores --- */
 
 /* [fours, strips, t, row] vectors. */
 static void turn(uint16_t *to, const float *q, int ldq, int n, int dim, enum dtype type)
@@ -128,88 +65,19 @@ static void turn(uint16_t *to, const float *q, int ldq, int n, int dim, enum dty
             }
 }
 
-INLINE void exchange_pairs(__m512i k[FOUR])
-{
-    __m512i low01 = _mm512_unpacklo_epi32(k[0], k[1]), high01 = _mm512_unpackhi_epi32(k[0], k[1]);
-    __m512i low23 = _mm512_unpacklo_epi32(k[2], k[3]), high23 = _mm512_unpackhi_epi32(k[2], k[3]);
-
-    k[0] = _mm512_unpacklo_epi64(low01, low23);
-    k[1] = _mm512_unpackhi_epi64(low01, low23);
-    k[2] = _mm512_unpacklo_epi64(high01, high23);
-    k[3] = _mm512_unpackhi_epi64(high01, high23);
-}
-
-/* Quarters of the result: a02 a13 b02 b13. */
-INLINE vf add_halves(vf a, vf b)
-{
-    return vf_add(_mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(1, 0, 1, 0)),
-                  _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(3, 2, 3, 2)));
-}
-
-/* a01 a23 b01 b23 */
-INLINE vf add_neighbours(vf a, vf b)
-{
-    return vf_add(_mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(2, 0, 2, 0)),
-                  _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(3, 1, 3, 1)));
-}
-
-/* n numbers of so many keys, EIGHT at most. */
-INLINE void score_strip(vf sums[FOUR][2], const uint16_t *q, struct calls at, int n_keys, int dim,
-                        int n, enum dtype type, const int rows, __m512i *strange)
-{
-    __m512i k[2][FOUR];
-
-#pragma GCC unroll 8
-    for (int j = 0; j < EIGHT; j++) {
-        int64_t key = j < n_keys ? j : 0;
-
-        k[j / FOUR][j % FOUR] = as_bf16(load_strip(at.rows + key * dim, n), type, strange);
-    }
-    exchange_pairs(k[0]);
-    exchange_pairs(k[1]);
-#pragma GCC unroll 4
-    for (int t = 0; t < 4; t++)
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            __m512i query = _mm512_loadu_si512(q + (t * FOUR + r) * STRIP);
-
-            sums[r][0] = multiply(sums[r][0], k[0][t], query);
-            sums[r][1] = multiply(sums[r][1], k[1][t], query);
-            if (r % 2 == 0)
-                call_line(at.ahead + (2 * t + r / 2) * STRIP);
-            if (r % 2 == (rows > 3))
-                call_line(at.soon + (2 * t + r / 2) * STRIP);
-        }
-}
-
-/* s[r, 0..n_keys). Lines are called for in memory's order. */
+/* s[r, 0..n_keys). */
 INLINE void score_eight(float *s, int64_t lds, const uint16_t *q, struct calls at, int n_keys,
                         int dim, enum dtype type, const int rows, __m512i *strange)
 {
     __mmask8 mask = (__mmask8)((1u << n_keys) - 1);
-    vf sums[FOUR][2], scale = vf_set(type == DTYPE_F16 ? KEY_SCALE : 1);
-    int i = 0;
+    vf two[FOUR / 2];
 
-#pragma GCC unroll 4
-    for (int r = 0; r < FOUR; r++)
-        sums[r][0] = sums[r][1] = vf_set(0);
-    for (; i + STRIP <= dim; i += STRIP, q += TURNED) {
-        score_strip(sums, q, at, n_keys, dim, STRIP, type, rows, strange);
-        at.rows += STRIP;
-        at.ahead += STRIP * EIGHT;
-        at.soon += STRIP * EIGHT;
-    }
-    if (i < dim)
-        score_strip(sums, q, at, n_keys, dim, dim - i, type, rows, strange);
+    sum_eight(two, q, at, n_keys, dim, type, rows, strange);
 #pragma GCC unroll 2
     for (int r = 0; r < rows; r += 2) {
-        vf two = vf_mul(add_neighbours(add_halves(sums[r][0], sums[r][1]),
-                                       add_halves(sums[r + 1][0], sums[r + 1][1])),
-                        scale);
-
-        _mm256_mask_storeu_ps(s + r * lds, mask, _mm512_castps512_ps256(two));
+        _mm256_mask_storeu_ps(s + r * lds, mask, _mm512_castps512_ps256(two[r / 2]));
         if (r + 1 < rows)
-            _mm256_mask_storeu_ps(s + (r + 1) * lds, mask, _mm512_extractf32x8_ps(two, 1));
+            _mm256_mask_storeu_ps(s + (r + 1) * lds, mask, _mm512_extractf32x8_ps(two[r / 2], 1));
     }
 }
 
@@ -256,39 +124,6 @@ INLINE void score_stretch(float *s, int lds, const struct cpu_paired_queries *q,
 
 /* --- Values --- */
 
-/* Two values, or one with another that weighs nothing. */
-INLINE void weigh_pair(vf sums[FOUR][4], const uint16_t *p, struct calls at, int64_t other, int dim,
-                       enum dtype type, const int strips, const int last, const int rows,
-                       __m512i *strange)
-{
-    __m512i value[4];
-
-#pragma GCC unroll 2
-    for (int v = 0; v < strips; v++) {
-        int n = v < strips - 1 ? STRIP : last;
-        __m512i a = as_bf16(load_strip(at.rows + v * STRIP, n), type, strange);
-        __m512i b = as_bf16(load_strip(at.rows + other + v * STRIP, n), type, strange);
-
-        value[2 * v] = _mm512_unpacklo_epi16(a, b);
-        value[2 * v + 1] = _mm512_unpackhi_epi16(a, b);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-        int32_t two;
-
-        memcpy(&two, p + r * WEIGHTS, sizeof two);
-        for (int l = r; l < 2 * strips; l += rows) {
-            int64_t line = (int64_t)(l % 2) * dim + l / 2 * STRIP;
-
-            call_line(at.ahead + line);
-            call_line(at.soon + line);
-        }
-#pragma GCC unroll 4
-        for (int v = 0; v < 2 * strips; v++)
-            sums[r][v] = multiply(sums[r][v], value[v], _mm512_set1_epi32(two));
-    }
-}
-
 /* For weights p of pairs of keys, those of a stretch after those of the last one; column strips,
  * the last of which has so many numbers. y stays as it is, and the result is false, where some are
  * not finite. */
@@ -296,21 +131,15 @@ INLINE bool weigh_strips(float *y, int64_t ldy, const uint16_t *p, const struct 
                          int n_parts, int column, int dim, enum dtype type, const int strips,
                          const int last, const int rows, bool ahead)
 {
-    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
-    const __m512i second = _mm512_add_epi64(first, _mm512_set1_epi64(4));
     __m512i strange = _mm512_setzero_si512();
     vf sums[FOUR][4];
 
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (int v = 0; v < 2 * strips; v += 2) {
-            vf a = vf_load(y + r * ldy + v * VF_LANES);
-            vf b = vf_load(y + r * ldy + (v + 1) * VF_LANES);
-
-            sums[r][v] = _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(2, 0, 2, 0));
-            sums[r][v + 1] = _mm512_shuffle_f32x4(a, b, _MM_SHUFFLE(3, 1, 3, 1));
-        }
+        for (int v = 0; v < 2 * strips; v += 2)
+            part_quarters(&sums[r][v], vf_load(y + r * ldy + v * VF_LANES),
+                          vf_load(y + r * ldy + (v + 1) * VF_LANES));
     for (const struct cpu_stretch *part = parts; part < parts + n_parts; part++)
         for (int from = 0; from < part->n; from += SOON) {
             struct calls at = calls_of(part, parts + n_parts, from, dim, ahead);
@@ -320,7 +149,7 @@ INLINE bool weigh_strips(float *y, int64_t ldy, const uint16_t *p, const struct 
             at.ahead += column;
             at.soon += column;
             for (int j = 0; j < n; j += 2, p += 2) {
-                weigh_pair(sums, p, at, j + 1 < n ? dim : 0, dim, type, strips, last, rows,
+                weigh_pair(sums, p, WEIGHTS, at, j + 1 < n ? dim : 0, dim, type, strips, last, rows,
                            &strange);
                 at.rows += 2 * (int64_t)dim;
                 at.ahead += 2 * (int64_t)dim;
@@ -332,16 +161,8 @@ INLINE bool weigh_strips(float *y, int64_t ldy, const uint16_t *p, const struct 
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (int v = 0; v < 2 * strips; v += 2) {
-            vf a = sums[r][v], b = sums[r][v + 1];
-
-            vf_store(y + r * ldy + v * VF_LANES,
-                     _mm512_castpd_ps(
-                         _mm512_permutex2var_pd(_mm512_castps_pd(a), first, _mm512_castps_pd(b))));
-            vf_store(y + r * ldy + (v + 1) * VF_LANES,
-                     _mm512_castpd_ps(
-                         _mm512_permutex2var_pd(_mm512_castps_pd(a), second, _mm512_castps_pd(b))));
-        }
+        for (int v = 0; v < 2 * strips; v += 2)
+            join_quarters(y + r * ldy + v * VF_LANES, sums[r][v], sums[r][v + 1]);
     return true;
 }
 
@@ -471,6 +292,7 @@ PAIRED(bf16, DTYPE_BF16)
 
 static const struct cpu_paired_attention paired = {
     .turn = turn,
+    .attend = {[DTYPE_F16] = cpu_attend_f16_avx512, [DTYPE_BF16] = cpu_attend_bf16_avx512},
     .scores = {[DTYPE_F16] = paired_scores_f16, [DTYPE_BF16] = paired_scores_bf16},
     .weigh = {[DTYPE_F16] = paired_weigh_f16, [DTYPE_BF16] = paired_weigh_bf16},
 };

@@ -1,8 +1,8 @@
 /* device/cpu/attention_direct.c: attention the direct way, see attention.c.
  *
  * Keys and values are read where they lie, as far as can be in the order of memory, where the same
- * rows of all heads are neighbours: of each chunk the keys of one head after another, and then the
- * values.
+ * rows of all heads are neighbours: of each chunk the keys and values of one head after another, if
+ * kernels take both at once, or else the keys of each and then the values.
  */
 #include "device/cpu/attention_piece.h"
 
@@ -128,23 +128,17 @@ static bool has_keys(const struct piece *p, int key, int n)
            (key >= p->hole_end || key + n <= p->hole);
 }
 
-/* And during values: those of the next head, or keys of the next chunk, or piece. */
-static const void *after_values(const struct state *st, const struct kv_layer *at,
-                                const char *block, int place, int key, int n)
+/* Where the next head's rows of that part lie, or of last those of the next chunk, or piece. */
+static const void *rows_of_next(const struct state *st, const struct kv_layer *at,
+                                const char *block, int place, int key, int n,
+                                const struct kv_part *part, const struct kv_part *last)
 {
     const struct kv_layer *kv = st->call->kv;
     const struct piece *p = st->piece;
     int head = p->kv_head + 1, next = st->base + key + st->chunk;
-    struct kv_part part;
 
-    if (is_long(at, at->v_dim)) {
-        part = kv_values(at);
-        return (const char *)kv_rows_ahead(at, &part, block, head - 1, place, n) + LEAD;
-    }
-    if (head < st->end_head) {
-        part = kv_values(at);
-        return kv_rows_ahead(at, &part, block, head, place, n);
-    }
+    if (head < st->end_head)
+        return kv_rows_ahead(at, part, block, head, place, n);
     head = st->first_head;
     if (next >= p->end_key && st->next) {
         p = st->next;
@@ -153,9 +147,19 @@ static const void *after_values(const struct state *st, const struct kv_layer *a
     }
     if (!has_keys(p, next, n) || kv_of(kv, p->s, next) != at)
         return NULL;
-    part = kv_keys(at);
     block = kv_block_of(kv, p->s, next, &place);
-    return kv_rows_ahead(at, &part, block, head, place, n);
+    return kv_rows_ahead(at, last, block, head, place, n);
+}
+
+/* And during values: those of the next head, or keys. */
+static const void *after_values(const struct state *st, const struct kv_layer *at,
+                                const char *block, int place, int key, int n)
+{
+    struct kv_part keys = kv_keys(at), values = kv_values(at);
+
+    if (is_long(at, at->v_dim))
+        return (const char *)kv_rows_ahead(at, &values, block, st->piece->kv_head, place, n) + LEAD;
+    return rows_of_next(st, at, block, place, key, n, &values, &keys);
 }
 
 static void weigh_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
@@ -183,19 +187,94 @@ static void weigh_stretch(struct state *st, const struct kv_layer *at, char *blo
     }
 }
 
-void attention_direct_chunk(struct state *states, int n, struct span keys)
+/* --- Keys and values at once --- */
+
+/* Can kernels->paired->attend treat these rows, all of which every query sees? */
+static bool is_plain(const struct state *st)
 {
-    int panel = states->call->kernels->panel;
+    const struct attend_call *call = st->call;
+    const struct attend_params *p = call->p;
+
+    return call->kernels->paired && st->piece->n_rows == 1 && st->n_queries >= 3 &&
+           (st->n_queries % 4 == 0 || st->n_queries % 4 == 3) && !p->slopes && p->softcap == 0 &&
+           !p->kept && !p->block_size && call->kv->k_dim % 32 == 0 && call->kv->v_dim % 32 == 0 &&
+           call->kv->v_dim <= CPU_ATTEND_DIM;
+}
+
+/* With keys_waiting < 0 there are stretches that attend does not take. */
+static void gather_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
+                           int key, int n)
+{
+    struct kv_part k = kv_keys(at), v = kv_values(at);
+    int head = st->piece->kv_head, i = st->n_waiting;
+
+    if (st->keys_waiting < 0 || i == CPU_STRETCHES || !is_paired(st, at) ||
+        (i > 0 && at->type != st->waiting_type)) {
+        st->keys_waiting = -1;
+        return;
+    }
+    st->waiting_type = at->type;
+    st->waiting[i] = (struct cpu_stretch){
+        .rows = kv_read_keys(st->call->kernels, at, block, head, place, n, st->room).data,
+        .ahead = rows_of_next(st, at, block, place, key, n, &k, &k),
+        .at = key,
+        .n = n};
+    st->values_waiting[i] = (struct cpu_stretch){
+        .rows = kv_read_values(st->call->kernels, at, block, head, place, n, st->room).data,
+        .ahead = rows_of_next(st, at, block, place, key, n, &v, &v),
+        .at = key,
+        .n = n};
+    if (i > 0) {
+        st->waiting[i - 1].ahead = st->waiting[i].rows;
+        st->values_waiting[i - 1].ahead = st->values_waiting[i].rows;
+    }
+    st->n_waiting++;
+}
+
+static bool attend_at_once(struct state *st, struct span keys)
+{
+    const struct attend_call *call = st->call;
+    bool done = false;
+
+    if (!is_plain(st))
+        return false;
+    attention_stretches(st, keys, gather_stretch);
+    if (st->keys_waiting == 0) {
+        struct cpu_paired_queries q = turned(st, st->waiting_type);
+
+        done = call->kernels->paired->attend[st->waiting_type](
+            st->acc, call->v_cols, st->max, st->sum, &q, st->waiting, st->values_waiting,
+            st->n_waiting, call->kv->k_dim, call->kv->v_dim);
+    }
+    st->n_waiting = st->keys_waiting = 0;
+    return done;
+}
+
+/* --- A chunk --- */
+
+static void score_and_soften(struct state *st, struct span keys)
+{
+    int panel = st->call->kernels->panel;
     int from = keys.begin / panel * panel, to = (int)round_up(keys.end, panel);
 
-    for (struct state *st = states; st < states + n; st++) {
-        attention_stretches(st, keys, score_stretch);
-        treat_waiting(st, false);
-        for (int i = 0; i < st->n_queries; i++)
-            attention_soften(st, i, from, to - from);
+    attention_stretches(st, keys, score_stretch);
+    treat_waiting(st, false);
+    for (int i = 0; i < st->n_queries; i++)
+        attention_soften(st, i, from, to - from);
+}
+
+void attention_direct_chunk(struct state *states, int n, struct span keys)
+{
+    bool done[ATTEND_TOGETHER];
+
+    for (int i = 0; i < n; i++) {
+        done[i] = attend_at_once(&states[i], keys);
+        if (!done[i])
+            score_and_soften(&states[i], keys);
     }
-    for (struct state *st = states; st < states + n; st++) {
-        attention_stretches(st, keys, weigh_stretch);
-        treat_waiting(st, true);
-    }
+    for (int i = 0; i < n; i++)
+        if (!done[i]) {
+            attention_stretches(&states[i], keys, weigh_stretch);
+            treat_waiting(&states[i], true);
+        }
 }

@@ -5,7 +5,10 @@
 #include "device/cpu/cpu.h"
 #include "device/cpu/kv_rows.h"
 
-enum { CHUNK = CPU_ATTEND_CHUNK };
+enum {
+    CHUNK = CPU_ATTEND_CHUNK,
+    ATTEND_TOGETHER = 16 /* pieces of as many heads at most, treated together */
+};
 
 static inline int64_t round_up(int64_t n, int64_t to)
 {
@@ -86,8 +89,9 @@ struct state {
     struct cpu_rounded rounded; /* queries of a direct piece, for codes of so many bits in such */
     int rounded_bits, rounded_group; /* groups; 0: not yet */
     uint16_t *turned; /* the queries of a direct piece for kernels->paired and keys of this type, */
-    enum dtype turned_type;                    /* F32: none yet */
-    struct cpu_stretch waiting[CPU_STRETCHES]; /* to be treated at once, of this type */
+    enum dtype turned_type;                           /* F32: none yet */
+    struct cpu_stretch waiting[CPU_STRETCHES];        /* to be treated at once, of this type */
+    struct cpu_stretch values_waiting[CPU_STRETCHES]; /* where keys and values are */
     enum dtype waiting_type;
     int n_waiting, keys_waiting;
     const struct piece *next; /* that the thread will treat after these, or NULL */

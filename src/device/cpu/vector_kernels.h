@@ -119,8 +119,9 @@ struct cpu_paired_queries {
     const uint16_t *turned;
 };
 
-/* Keys of a chunk that are read straight from the cache, at most, and so stretches of them. */
-enum { CPU_DIRECT_CHUNK = 256, CPU_STRETCHES = 16 };
+/* Keys of a chunk that are read straight from the cache, at most, and so stretches of them; numbers
+ * of a value that cpu_paired_attention.attend takes. */
+enum { CPU_DIRECT_CHUNK = 256, CPU_STRETCHES = 16, CPU_ATTEND_DIM = 512 };
 
 /* The slots scores and weigh for many stretches at once, of keys and values that are multiplied as
  * bf16, for at least three queries. Slots of F32 are empty. */
@@ -131,6 +132,16 @@ struct cpu_paired_attention {
                                  const struct cpu_stretch *keys, int n_stretches, int dim);
     void (*weigh[CPU_KV_TYPES])(float *y, int ldy, const float *s, int lds, int n_rows,
                                 const struct cpu_stretch *values, int n_stretches, int dim);
+
+    /* Scores, their part of the softmax in max, sum and acc [n, ld], see attention.c, and values at
+     * once, of keys that all queries see; values[i] are those of keys[i]. For fours of queries, of
+     * which the last may have three, and whole 32 numbers of keys and values, of these
+     * CPU_ATTEND_DIM at most. max may stay behind the largest score by a few. False, and nothing
+     * has changed, where some number in the cache is not finite. */
+    bool (*attend[CPU_KV_TYPES])(float *acc, int ld, float *max, float *sum,
+                                 const struct cpu_paired_queries *q, const struct cpu_stretch *keys,
+                                 const struct cpu_stretch *values, int n_stretches, int k_dim,
+                                 int v_dim);
 };
 
 struct cpu_vector_kernels {
