@@ -210,9 +210,10 @@ enum router_score {
     ROUTER_SOFTMAX_ALL,      /* softmax over all experts, then the k largest */
     ROUTER_SOFTMAX_SELECTED, /* the k largest logits, then softmax over these */
     ROUTER_SIGMOID,
-    ROUTER_SQRT_SOFTPLUS, /* sqrt(log(1 + exp(logit))) */
-    ROUTER_SPARSE_MIXER   /* k times the largest logit, weighted by a softmax over those near it.
-                             arXiv:2409.12136 */
+    ROUTER_SQRT_SOFTPLUS,    /* sqrt(log(1 + exp(logit))) */
+    ROUTER_SIGMOID_SELECTED, /* the k largest logits + bias, then the sigmoid of these logits */
+    ROUTER_SPARSE_MIXER      /* k times the largest logit, weighted by a softmax over those near it.
+                                arXiv:2409.12136 */
 };
 
 /* Experts are chosen by score + bias, of the groups kept alone, and weighted by their scores

@@ -25,6 +25,10 @@ static int apertus_spec(struct spec *s, config *c, arena *a)
     attention.q_norm = attention.k_norm = norm;
     if (!original) /* mlx-lm has no biases there */
         attention.qkv_bias = attention.o_bias = false;
+    if (config_kind(c, "output_vocab_size") == CONFIG_NUMBER) { /* 1.5: the head has no images */
+        s->embed_rows = s->vocab_size;
+        s->vocab_size = config_int_in(c, "output_vocab_size", 1, s->vocab_size);
+    }
     config_ignore(c, "hidden_act", "qk_norm", "post_norm", NULL); /* the same whatever they say */
     spec_layers(s, norm, attention, mlp);
     return 0;
@@ -45,7 +49,7 @@ static const struct weight_rule apertus_weights[] = {
 
 const struct family family_apertus = {
     .name = "Apertus",
-    .model_types = {"apertus"},
+    .model_types = {"apertus", "apertus1p5_text", "apertus1p5"},
     .spec = apertus_spec,
     .weights = apertus_weights,
 };

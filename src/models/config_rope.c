@@ -166,10 +166,13 @@ static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena 
 static config *rope_object(config *c, const char *key, const char *layer_type)
 {
     config *all = config_object(c, key);
-    const char *first = all ? config_key(all, 0) : NULL;
+    const char *each = NULL;
+    bool by_type = false;
     config *one;
 
-    if (!first || config_kind(all, first) != CONFIG_OBJECT)
+    for (int i = 0; all && !by_type && (each = config_key(all, i)); i++)
+        by_type = config_kind(all, each) == CONFIG_OBJECT;
+    if (!by_type)
         return all;
     if (!layer_type)
         layer_type = "full_attention";

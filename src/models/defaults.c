@@ -38,6 +38,11 @@
 
 #define GPT_NEOX_ROPE "{\"rotary_pct\": 0.25, \"rotary_emb_base\": 10000.0"
 
+#define APERTUS                                                                                    \
+    "{\"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 12000000.0, "               \
+    "\"factor\": 8.0, \"original_max_position_embeddings\": 8192, "                                \
+    "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0}}"
+
 /* What differs from the defaults in the families' code, or has none there. */
 static const struct {
     const char *model_type, *keys;
@@ -164,10 +169,9 @@ static const struct {
         {"pixtral", "{\"num_attention_heads\": 32}"},
         {"plamo2", "{\"hidden_size\": 4096, \"num_hidden_layers\": 32, \"intermediate_size\": "
                    "13312, \"vocab_size\": 32000}"},
-        {"plamo3",
-         "{\"hidden_size\": 4096, \"num_hidden_layers\": 32, \"rms_norm_eps\": 1e-06, "
-         "\"num_attention_heads\": 32, \"num_key_value_heads\": 4, \"head_dim\": 128, "
-         "\"intermediate_size\": 13312, \"vocab_size\": 32000}"},
+        {"plamo3", "{\"hidden_size\": 4096, \"num_hidden_layers\": 32, \"rms_norm_eps\": 1e-06, "
+                   "\"num_attention_heads\": 32, \"num_key_value_heads\": 4, \"head_dim\": 128, "
+                   "\"intermediate_size\": 13312, \"vocab_size\": 32000}"},
         {"qwen", "{\"hidden_size\": 2048, \"num_attention_heads\": 16, \"num_hidden_layers\": 24, "
                  "\"intermediate_size\": 11008, \"vocab_size\": 151936}"},
         {"qwen3_5", "{\"hidden_size\": 4096, \"intermediate_size\": 14336, \"num_hidden_layers\": "
@@ -184,9 +188,8 @@ static const struct {
       {"afmoe", "{\"route_scale\": 1.0, \"head_dim\": 128, \"moe_intermediate_size\": 1408, "
                 "\"num_experts\": 64, \"sliding_window\": 1024, \"mup_enabled\": false, "
                 "\"num_dense_layers\": 1, \"num_shared_experts\": 2}"},
-      {"apertus", "{\"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 12000000.0, "
-                  "\"factor\": 8.0, \"original_max_position_embeddings\": 8192, "
-                  "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0}}"},
+      {"apertus", APERTUS},
+      {"apertus1p5_text", APERTUS},
       {"axk1", AXK1},
       {"bamba", "{\"mamba_d_state\": 256, \"mamba_d_conv\": 4}"},
       {"bitnet", "{\"rope_theta\": 500000.0}"},
@@ -378,14 +381,16 @@ double model_norm_eps(const char *model_type)
         double eps;
         const char *types;
     } known[] = {
-        {1e-5, "granite_swa afmoe apertus arcee bamba bitnet cwm ernie4_5 ernie4_5_moe exaone4 "
+        {1e-5, "granite_swa afmoe apertus apertus1p5_text phi4_multimodal arcee bamba bitnet cwm "
+               "ernie4_5 ernie4_5_moe exaone4 "
                "ernie4_5_vl_moe_text exaone_moe "
                "falcon_h1 glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss hunyuan_v1_dense "
                "hunyuan_v1_moe hy_v3 kimi_linear llama4_text longcat_flash mimo_v2_flash minicpm3 "
                "minimax glm4v_text glm_ocr_text glm4v_moe_text paddleocr_vl_text hunyuan_vl_text "
                "ministral3 mixtral olmo2 olmo3 olmoe phi3 qwen2_vl_text qwen2_5_vl_text "
                "solar_open"},
-        {1e-6, "axk1 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 dots1 flex_olmo flint "
+        {1e-6, "aria_text lara_mini kolibri1 axk1 bailing_hybrid deepseek_v2 deepseek_v3 "
+               "deepseek_v32 dots1 flex_olmo flint "
                "gemma gemma2 "
                "gemma3_text gemma3n_text gemma4_text granite granitemoe granitemoehybrid "
                "granitemoeshared granitemoe_swa hyperclovax jamba laguna llama mellum minimax_m2 "

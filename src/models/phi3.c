@@ -28,6 +28,13 @@ static const struct weight_rule phi3_weights[] = {
     {"model.layers.*.self_attn.qkv_proj", ATTENTION_QKV(0)},
     {"model.layers.*.self_attn.o_proj", SLOTS(0, ROLE_O_PROJ)},
     {"model.layers.*.post_attention_layernorm", PRE_NORM(1)},
+    {"model.layers.*.self_attn.qkv_proj.base_layer", ATTENTION_QKV(0)}, /* of those that see */
+    {"model.layers.*.self_attn.o_proj.base_layer", SLOTS(0, ROLE_O_PROJ)},
+    {"model.layers.*.self_attn.{qkv_proj,o_proj}.lora_**", IGNORE}, /* for pictures and sounds */
+    {"model.layers.*.mlp.gate_up_proj.base_layer", MLP_GATE_UP(1)},
+    {"model.layers.*.mlp.down_proj.base_layer", SLOTS(1, ROLE_DOWN_PROJ)},
+    {"model.layers.*.mlp.{gate_up_proj,down_proj}.lora_**", IGNORE},
+    {"model.embed_tokens_extend.**", IGNORE},
     {"model.layers.*.mlp.gate_up_proj", MLP_GATE_UP(1)},
     {"model.layers.*.mlp.down_proj", SLOTS(1, ROLE_DOWN_PROJ)},
     {"model.norm", FINAL_NORM},
@@ -37,7 +44,7 @@ static const struct weight_rule phi3_weights[] = {
 
 const struct family family_phi3 = {
     .name = "Phi-3, Phi-4 mini",
-    .model_types = {"phi3"},
+    .model_types = {"phi3", "phi4_multimodal", "phi4mm"},
     .spec = phi3_spec,
     .weights = phi3_weights,
 };

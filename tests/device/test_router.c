@@ -54,7 +54,9 @@ static void check_row(const int32_t *ids, const float *weights, const float *log
                 best = i;
         taken[best] = true;
         CHECK(ids[j] == best, "expert %d of %d: %d, expected %d", j, k, ids[j], best);
-        want[j] = p->score == ROUTER_SOFTMAX_SELECTED ? exp(scores[best]) : scores[best];
+        want[j] = p->score == ROUTER_SOFTMAX_SELECTED   ? exp(scores[best])
+                  : p->score == ROUTER_SIGMOID_SELECTED ? 1 / (1 + exp(-scores[best]))
+                                                        : scores[best];
         sum += want[j];
     }
     for (int j = 0; j < k; j++) {
@@ -97,7 +99,8 @@ static void test_route(void **state)
 
     (void)state;
     for (size_t e = 0; e < COUNT(experts); e++)
-        for (enum router_score score = ROUTER_SOFTMAX_ALL; score <= ROUTER_SQRT_SOFTPLUS; score++)
+        for (enum router_score score = ROUTER_SOFTMAX_ALL; score <= ROUTER_SIGMOID_SELECTED;
+             score++)
             for (int normalize = 0; normalize < 2; normalize++)
                 for (int n_rows = 1; n_rows <= MAX_ROWS; n_rows += 23) {
                     struct router_params p = {
@@ -190,6 +193,8 @@ static void check_biased_row(const int32_t *ids, const float *weights, const flo
                 best = i;
         CHECK(ids[j] == best, "expert %d of %d: %d, expected %d", j, k, ids[j], best);
         choice[best] = -HUGE_VAL;
+        if (p->score == ROUTER_SIGMOID_SELECTED)
+            scores[best] = 1 / (1 + exp(-scores[best]));
         sum += scores[best];
     }
     sum = fmax(sum + (double)p->normalize_eps, (double)p->normalize_floor);
@@ -245,6 +250,9 @@ static void test_route_groups(void **state)
                 .scale = 2.5f,
             };
 
+            check_biased(d, p, 40);
+            p.score = ROUTER_SIGMOID_SELECTED;
+            p.n_groups = 0;
             check_biased(d, p, 40);
         }
     d->ops->close(d);

@@ -57,6 +57,26 @@ WRITTEN = [
      {"partial_rotary_factor": 0.5, "rope_theta": 1000000.0, "rope_type": "proportional"}, "sliding_attention":
      {"rope_theta": 10000.0, "rope_type": "default"}}, "sliding_window": 5, "tie_word_embeddings": True,
      "use_attention_gate": True, "use_sandwich_norm": True, "vocab_size": 48},
+    {"model_type": "biogpt", "hidden_act": "gelu", "hidden_size": 32, "intermediate_size": 48,
+     "max_position_embeddings": 128, "num_attention_heads": 4, "num_hidden_layers": 2, "scale_embedding": True,
+     "tie_word_embeddings": True, "vocab_size": 80},
+    {"model_type": "aria_text", "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24,
+     "max_position_embeddings": 512, "moe_num_experts": 5, "moe_num_shared_experts": 2, "moe_topk": 2,
+     "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+     "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "tie_word_embeddings": False, "vocab_size": 80},
+    {"model_type": "lara_mini", "head_dim": 12, "hidden_act": "silu", "hidden_size": 32, "layer_types":
+     ["linear_attention", "sliding_attention", "full_attention"], "linear_conv_kernel_dim": 4, "linear_key_head_dim": 8,
+     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_value_head_dim": 12, "max_position_embeddings": 512,
+     "moe_intermediate_size": 16, "norm_topk_prob": True, "num_attention_heads": 4, "num_experts": 5,
+     "num_experts_per_tok": 2, "num_hidden_layers": 3, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+     "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "shared_expert_intermediate_size": 24,
+     "sliding_window": 5, "tie_word_embeddings": True, "vocab_size": 80},
+    {"model_type": "kolibri1", "head_dim": 12, "hidden_act": "silu", "hidden_size": 32, "layer_types":
+     ["sliding_attention", "full_attention"], "max_position_embeddings": 512, "moe_intermediate_size": 16,
+     "norm_topk_prob": True, "num_attention_heads": 4, "num_experts": 5, "num_experts_per_tok": 2,
+     "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "rope_parameters":
+     {"rope_theta": 10000.0, "rope_type": "default"}, "shared_expert_intermediate_size": 24, "sliding_window": 5,
+     "tie_word_embeddings": False, "vocab_size": 80},
     {"model_type": "mllama", "text_config": {"model_type": "mllama_text_model", "cross_attention_layers": [1],
      "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 48, "max_position_embeddings": 512,
      "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-05,

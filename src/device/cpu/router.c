@@ -151,6 +151,8 @@ static void route_row(int32_t *ids, float *weights, const float *logits, float *
         weights[j] = scores[ids[j]];
     if (p->score == ROUTER_SOFTMAX_SELECTED)
         softmax_descending(weights, k);
+    for (int j = 0; j < k && p->score == ROUTER_SIGMOID_SELECTED; j++)
+        weights[j] = 1.0f / (1.0f + expf(-weights[j]));
     finish_weights(weights, p);
 }
 

@@ -466,7 +466,7 @@ bool cuda_stream_routes(const struct cuda_product *p, const struct cuda_routing 
     int n = r->p.n_experts;
 
     return goes_direct(codes_of(&p->w[0]), {.n_choices = 1}) && n <= ROUTED_EXPERTS &&
-           r->p.score != ROUTER_SPARSE_MIXER && r->p.n_groups <= 1;
+           r->p.score <= ROUTER_SQRT_SOFTPLUS && r->p.n_groups <= 1;
 }
 
 /* Each choice has as many warps of a block as the others, all of which have something to do. */

@@ -149,7 +149,7 @@ static __global__ void route_kernel(int32_t *all_ids, int64_t ids_stride, struct
 
         if (threadIdx.x == 0) {
             ids[j] = id;
-            weights[j] = scores[id];
+            weights[j] = p.score == ROUTER_SIGMOID_SELECTED ? sigmoid(scores[id]) : scores[id];
         }
     }
     __syncwarp();
