@@ -50,8 +50,6 @@ static int openelm_spec(struct spec *s, config *c, arena *a)
 
     if (config_common_named(s, c, &keys, true, a))
         return -1;
-    if (!config_bool_or(c, "ffn_with_glu", true))
-        return config_fail(c, "ffn_with_glu", "a feed-forward without gate");
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
         struct attention_spec attention = {
@@ -72,8 +70,9 @@ static int openelm_spec(struct spec *s, config *c, arena *a)
         layer_add(&s->layers[i], branch_attention(norm, attention));
         layer_add(&s->layers[i], branch_mlp(norm, mlp));
     }
+    /* mlx-lm has a gate whatever ffn_with_glu says; the shapes of weights tell if there is none. */
     config_ignore(c, "num_gqa_groups", "qkv_multipliers", "normalization_layer_name",
-                  "rope_max_length", NULL);
+                  "rope_max_length", "ffn_with_glu", NULL);
     return 0;
 }
 
