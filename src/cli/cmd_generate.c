@@ -266,6 +266,14 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
                   &r, err);
     progress_erase(&run->progress);
     kv_seq_close(seq);
+    if (rc == 0 && !run->err->code) {
+        if (a->json || a->parse)
+            add_json_statistics(run, &r, seed);
+        else
+            add_statistics(run, &r);
+        rc = output_buffer(&run->line, err);
+    }
+    /* Warnings begin a line of their own, behind the text's. */
     if (o.prefixes && rc == 0)
         prefix_index_write(o.prefixes);
     prefix_index_close(o.prefixes);
@@ -273,12 +281,6 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
         return -1;
     if (!warned)
         say_length(a, s, length, &r);
-    if (a->json || a->parse)
-        add_json_statistics(run, &r, seed);
-    else
-        add_statistics(run, &r);
-    if (output_buffer(&run->line, err))
-        return -1;
     return r.finish == FINISH_CANCELLED ? STATUS_INTERRUPTED : STATUS_DONE;
 }
 

@@ -282,9 +282,11 @@ class Context(Case):
         self.done("bench", "-m", model, "-p", "32", "-n", "0", "-r", "1", "--no-limits")
         plain = "generate", "-m", model, "-p", "a", "--ignore-chat-template", "--ignore-eos"
         self.done(*plain, "-n", "all", "--verbose", "false")
-        result = command.run(*plain, "-n", "60", "--verbose", "false")
-        self.assertEqual(result.stderr.decode(),
-                         "clm: warning: the text ends where the model's context of 32 is full\n")
+        result = command.run(*plain, "-n", "60", stderr=subprocess.STDOUT)
+        self.assertRegex(result.stdout.decode(), r"GB\nclm: warning: the text ends where the model's context of 32 is full\n\Z")
+        folder = "--prompt-cache-dir", self.folder / "kept", "--prompt-cache-dir-bytes", "1000"
+        result = command.run(*plain, "-n", "1", *folder, stderr=subprocess.STDOUT)
+        self.assertRegex(result.stdout.decode(), r"GB\nclm: warning: a prompt cache is not kept: [^\n]+\n\Z")
 
     def test_yarn(self):
         """Configs to which it was added keep the length from before it."""
