@@ -144,11 +144,10 @@ static __device__ __forceinline__ void bring_all(const struct tiles &p, const st
 /* --- Multiplying --- */
 
 template <int N>
-static __device__ __forceinline__ void multiply(const struct tile &tile, const struct room &room,
-                                                float *sums)
+static __device__ __forceinline__ void multiply(float (&acc)[N / 8][4], const struct tile &tile,
+                                                const struct room &room)
 {
     int group = threadIdx.x / GROUP, lane = threadIdx.x % WARP;
-    float acc[N / 8][4] = {};
 
     wgmma_hold(acc);
     for (int n = 0; n < tile.end - tile.begin; n++) {
@@ -168,9 +167,14 @@ static __device__ __forceinline__ void multiply(const struct tile &tile, const s
     }
     wgmma_wait<0>();
     wgmma_hold(acc);
-    barrier_among(1, MULTIPLYING);
+}
 
-    int o = threadIdx.x / WARP * 16 + lane / 4, t = lane % 4;
+/* In the place of stages, which all have read. */
+template <int N>
+static __device__ __forceinline__ void keep_sums(float *sums, const float (&acc)[N / 8][4])
+{
+    int lane = threadIdx.x % WARP, o = threadIdx.x / WARP * 16 + lane / 4, t = lane % 4;
+
 #pragma unroll
     for (int i = 0; i < N / 8; i++)
 #pragma unroll
@@ -367,8 +371,12 @@ static __global__ void __launch_bounds__(THREADS, 1)
     __syncwarp();
     cuda_wait();
     ask_addends(addends, p, tile);
+    float acc[N / 8][4] = {};
     if (threadIdx.x < MULTIPLYING)
-        multiply<N>(tile, room, sums);
+        multiply<N>(acc, tile, room);
+    __syncthreads();
+    if (threadIdx.x < MULTIPLYING)
+        keep_sums<N>(sums, acc);
     __syncthreads();
     if (gridDim.z > 1)
         meet_cluster();
