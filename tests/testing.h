@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -30,6 +31,13 @@
 #ifndef TEST_IS_SLOW
 #define TEST_IS_SLOW 0
 #endif
+
+/* So does compute-sanitizer, a hundred times: CLM_TEST_SLOW in the environment says so. Tests on a
+ * GPU then do as little as launches every kernel. */
+static inline bool test_is_slow(void)
+{
+    return TEST_IS_SLOW || getenv("CLM_TEST_SLOW");
+}
 
 /* CHECK(condition, "format", ...): fails the running test with where, what and the message. */
 #define CHECK(condition, ...)                                                                      \
@@ -82,6 +90,20 @@ static inline uint64_t random_u64(void)
 static inline size_t random_below(size_t n)
 {
     return (size_t)(random_u64() % n);
+}
+
+/* Does this process run the next case? Not with CLM_TEST_PART=2/16 in the environment, unless the
+ * case is in the third of sixteen parts, which share a program's cases by chance: what a checker
+ * makes slow is done by many processes. A case has random numbers of its own, whoever runs it. */
+static inline bool next_case(void)
+{
+    static uint64_t n_cases;
+    const char *part = getenv("CLM_TEST_PART");
+    unsigned i = 0, n = 1;
+
+    random_state = 0x5EED + (n_cases++ << 40);
+    CHECK(!part || (sscanf(part, "%u/%u", &i, &n) == 2 && i < n), "CLM_TEST_PART=%s", part);
+    return random_below(n) == i;
 }
 
 /* n numbers in [-1, 1), each a multiple of 2^-23. */

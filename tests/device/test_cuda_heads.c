@@ -123,6 +123,8 @@ static void check_heads(struct pair *p, size_t sequence, int dim, int turning, b
     struct pair_operand *pool, *blocks, *norm_w;
     char what[100];
 
+    if (!next_case())
+        return;
     pair_tensor(p, q, ROWS, (HEADS + (one ? 2 * KV_HEADS : 0)) * dim);
     pair_tensor(p, k, ROWS, KV_HEADS * dim);
     pair_tensor(p, v, ROWS, KV_HEADS * dim);
@@ -185,7 +187,8 @@ static void test_heads(void **state)
     for (size_t i = 0; i < COUNT(head_sequences); i++)
         for (size_t j = 0; j < COUNT(dims); j++)
             for (int way = 0; way < 8; way++)
-                check_heads(&p, i, dims[j][0], dims[j][1], way & 1, way & 2, way & 4);
+                if (!test_is_slow() || (i + j) % 4 * 2 + i % 2 == (size_t)way)
+                    check_heads(&p, i, dims[j][0], dims[j][1], way & 1, way & 2, way & 4);
     pair_close(&p);
 }
 
@@ -261,8 +264,13 @@ static void check_attention(struct pair *p, const struct attention_case *a, int 
     struct pair_operand *norm_w, *blocks, *pool;
     struct kv_layer kv = a->kv;
     int32_t places[TEXTS * EACH];
+    bool normed;
     char what[100];
 
+    if (!next_case())
+        return;
+    /* Either way in turn, whatever else there is. */
+    normed = a->normed != (n_texts == 2);
     kv.v_dim = dim;
     kv.block_tokens = kv.block_tokens ? kv.block_tokens : TOKENS;
     kv.slab_shift = 9;
@@ -326,9 +334,9 @@ static void check_attention(struct pair *p, const struct attention_case *a, int 
                 from.cols = x->cols;
                 o->copy_rows(dev, x, &from);
                 o->scale(dev, x, 0.5f + (float)step);
-                if (a->normed && i < 2)
-                    norm_heads(&c, x);
             }
+            for (int i = 0; i < 2 && normed; i++)
+                norm_heads(&c, i ? &k[d] : &q[d]);
             turn(&c, &q[d]);
             turn(&c, &k[d]);
             o->kv_store(dev, &kv, &batch, &k[d], &v[d]);
@@ -343,6 +351,17 @@ static void check_attention(struct pair *p, const struct attention_case *a, int 
     pair_clear(p);
 }
 
+/* Whether kernels or clusters come with it that no case before has: of attend_few.cu the first six
+ * have all. */
+static bool attention_case_counts(size_t i, int n_texts, int past_rows)
+{
+    if (i >= 6)
+        return n_texts == 2 && past_rows == 200;
+    return i != 1 && i != 2 && n_texts < 3 &&
+           (past_rows == 14 || past_rows == 1021 || (past_rows == 126 && n_texts == 2) ||
+            (past_rows == MOST_PAST && attention_cases[i].kv.k_dim == 64));
+}
+
 static void test_attention(void **state)
 {
     static const int past[] = {1, 14, 126, 200, 254, 509, 1021, 1026, MOST_PAST};
@@ -353,7 +372,8 @@ static void test_attention(void **state)
     for (size_t i = 0; i < COUNT(attention_cases); i++)
         for (int n = 1; n <= TEXTS; n++)
             for (size_t j = 0; j < COUNT(past); j++)
-                check_attention(&p, &attention_cases[i], n, past[j]);
+                if (!test_is_slow() || attention_case_counts(i, n, past[j]))
+                    check_attention(&p, &attention_cases[i], n, past[j]);
     pair_close(&p);
 }
 

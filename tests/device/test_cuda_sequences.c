@@ -42,6 +42,8 @@ static void check_channels(struct pair *p, const int rows[N], int channels, int 
     tensor x[PAIR_DEVICES], y[PAIR_DEVICES], gate[PAIR_DEVICES];
     struct pair_operand *w, *bias, *positions;
 
+    if (!next_case())
+        return;
     make_states(p, s, rows, (size_t)(2 * width * channels), 8);
     pair_tensor(p, x, t, channels);
     pair_tensor(p, y, t, channels);
@@ -74,6 +76,8 @@ static void check_scans(struct pair *p, const int rows[N], int channels, int siz
     tensor x[PAIR_DEVICES], y[PAIR_DEVICES], dt[PAIR_DEVICES], b[PAIR_DEVICES], c[PAIR_DEVICES];
     struct pair_operand *a, *skip;
 
+    if (!next_case())
+        return;
     make_states(p, s, rows, (size_t)(channels * size), 4);
     pair_tensor(p, x, t, channels);
     pair_tensor(p, y, t, 3 * channels);
@@ -109,6 +113,8 @@ static void check_recurrence(struct pair *p, const int rows[N], enum recurrence_
     tensor a[PAIR_DEVICES], b[PAIR_DEVICES];
     struct pair_operand *skip;
 
+    if (!next_case())
+        return;
     make_states(p, s, rows, (size_t)(heads * keys * values), 16);
     pair_tensor(p, q, t, key_heads * keys);
     pair_tensor(p, k, t, key_heads * keys);
@@ -158,7 +164,7 @@ static void test_states(void **state)
         check_channels(&p, n_rows[i], 300, 4);
         check_scans(&p, n_rows[i], 7, 3);
         check_scans(&p, n_rows[i], 130, 40);
-        for (size_t j = 0; j < COUNT(dims); j++)
+        for (size_t j = 0; j < COUNT(dims) && (j == i || !test_is_slow()); j++)
             for (int rule = 0; rule < RECUR_RULES; rule++) {
                 check_recurrence(&p, n_rows[i], (enum recurrence_rule)rule, dims[j], dims[j][0]);
                 check_recurrence(&p, n_rows[i], (enum recurrence_rule)rule, dims[j],
@@ -226,6 +232,8 @@ static void check_attend(struct pair *p, const struct attend_case *a, const int 
     tensor q[PAIR_DEVICES], y[PAIR_DEVICES], logs[PAIR_DEVICES];
     struct pair_operand *heads;
 
+    if (!next_case())
+        return;
     cache_make(p, c, &a->kv, rows, past);
     cache_store(p, c, rows, past);
     pair_tensor(p, q, sum(rows), a->n_heads * a->kv.k_dim);
@@ -265,9 +273,12 @@ static void check_select(struct pair *p, const int rows[N], const int past[N], i
     const struct kv_layer like = {.type = DTYPE_F32, .n_kv_heads = 1, .k_dim = DIM, .v_dim = 4};
     struct cache_call c[PAIR_DEVICES];
     tensor q[PAIR_DEVICES], w[PAIR_DEVICES];
-    struct pair_operand *kept = pair_ids(p, (size_t)(sum(rows) * WORDS * HEADS), 2);
-    struct pair_operand *candidates = pair_ids(p, (size_t)(sum(rows) * WORDS), 2);
+    struct pair_operand *kept, *candidates;
 
+    if (!next_case())
+        return;
+    kept = pair_ids(p, (size_t)(sum(rows) * WORDS * HEADS), 2);
+    candidates = pair_ids(p, (size_t)(sum(rows) * WORDS), 2);
     cache_make(p, c, &like, rows, past);
     cache_store(p, c, rows, past);
     pair_tensor(p, q, sum(rows), HEADS * DIM);
@@ -313,6 +324,8 @@ static void check_route(struct pair *p, struct router_params r, int rows)
     struct pair_operand *ids, *bias, *scales;
     int k = r.n_experts_per_token;
 
+    if (!next_case())
+        return;
     pair_tensor(p, logits, rows, r.n_experts);
     pair_tensor(p, weights, rows, k);
     pair_tensor(p, rest, rows, 1);
@@ -367,6 +380,8 @@ static void test_ids(void **state)
     struct pair_operand *ids, *past, *bounded, *hashed;
 
     (void)state;
+    if (!next_case())
+        return;
     pair_open(&p);
     ids = pair_ids(&p, 300, 1000);
     past = pair_ids(&p, 900, 1000);

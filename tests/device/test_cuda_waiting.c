@@ -229,6 +229,18 @@ static const struct weight formats[] = {
     {.format = WEIGHT_MXFP4, .bits = 4, .group_size = 32},
 };
 
+/* Others, of which a few sequences are enough. */
+static const struct weight more_formats[] = {
+    {.format = WEIGHT_AFFINE, .bits = 4, .group_size = 128, .scale_type = DTYPE_BF16},
+    {.format = WEIGHT_AFFINE, .bits = 8, .group_size = 128, .scale_type = DTYPE_F16},
+    {.format = WEIGHT_AFFINE, .bits = 4, .group_size = 32, .scale_type = DTYPE_BF16},
+    {.format = WEIGHT_AFFINE, .bits = 8, .group_size = 64, .scale_type = DTYPE_F16},
+    {.format = WEIGHT_AFFINE, .bits = 2, .group_size = 64, .scale_type = DTYPE_BF16},
+    {.format = WEIGHT_AFFINE, .bits = 5, .group_size = 32, .scale_type = DTYPE_BF16},
+    {.format = WEIGHT_AFFINE, .bits = 6, .group_size = 32, .scale_type = DTYPE_F16},
+    {.format = WEIGHT_MXFP8, .bits = 8, .group_size = 32},
+};
+
 static void put_number(uint8_t *to, enum dtype type, float x)
 {
     uint32_t bits;
@@ -266,7 +278,7 @@ static struct weight make_weight(struct weight w, int n_out, int n_in, uint8_t *
             put_number(bytes + *at + i, type, random_below(2) ? x : -x);
         }
     for (size_t i = 0; bytes && w.group_size && i < n; i++)
-        bytes[*at + i] = (uint8_t)random_below(256);
+        bytes[*at + i] = (uint8_t)(random_below(256) & (w.format == WEIGHT_MXFP8 ? 0xbf : 0xff));
     *at += (n + 255) / 256 * 256;
     for (int biases = 0; biases < 2 && n_groups; biases++) {
         size_t step = w.format == WEIGHT_AFFINE ? dtype_size(w.scale_type) : 1;
@@ -328,6 +340,8 @@ static void check(struct pair *p, size_t sequence, const struct weight *like, co
     struct pair_operand *weight, *bias;
     char what[200];
 
+    if (!next_case())
+        return;
     for (int i = 0; i < TENSORS; i++) {
         tensor t[PAIR_DEVICES];
 
@@ -382,6 +396,9 @@ static void test_sequences(void **state)
                     continue;
                 if (shapes[j].rows > 13 && sequences[i].run != run_careful_norm)
                     continue;
+                if (test_is_slow() &&
+                    (shapes[j].hidden > 512 || (i + j) % COUNT(formats) != f || (i + j) % 2))
+                    continue;
                 check(&p, i, &formats[f], &shapes[j], false);
                 if (j < 2)
                     check(&p, i, &formats[f], &shapes[j], true);
@@ -403,7 +420,8 @@ static void test_blocks(void **state)
         for (size_t j = 0; j < COUNT(shapes); j++) {
             int step = formats[f].group_size ? formats[f].group_size : 32;
 
-            if (shapes[j].hidden % step == 0 && shapes[j].wide % step == 0)
+            if (shapes[j].hidden % step == 0 && shapes[j].wide % step == 0 &&
+                (!test_is_slow() || shapes[j].hidden <= 256))
                 check(&p, 0, &formats[f], &shapes[j], false);
         }
     pair_close(&p);
@@ -422,8 +440,9 @@ static void test_many_rows(void **state)
     (void)state;
     pair_open(&p);
     for (size_t j = 0; j < COUNT(shapes); j++)
-        check(&p, 0, &bf16, &shapes[j], false);
-    for (size_t i = 0; i < COUNT(sequences); i++)
+        if (!test_is_slow() || (shapes[j].hidden < 256 && shapes[j].wide <= 2048))
+            check(&p, 0, &bf16, &shapes[j], false);
+    for (size_t i = 0; i < COUNT(sequences); i += test_is_slow() ? 12 : 1)
         check(&p, i, &bf16, &(struct shape){70, 192, 192}, false);
     pair_close(&p);
 }
@@ -488,6 +507,8 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
     size_t size = 0;
     char what[100];
 
+    if (!next_case())
+        return;
     for (int i = 0; i < rows * CHOSEN; i++)
         chosen[i] = i % CHOSEN ? (chosen[i - 1] + 1 + (int32_t)random_below(3)) % EXPERTS
                                : (int32_t)random_below(EXPERTS);
@@ -564,17 +585,18 @@ static void check_experts(struct pair *p, const struct weight *like, int rows, i
     pair_clear(p);
 }
 
+static const struct choosing how[] = {
+    {.n = 2},
+    {.n = 4, .routed = true, .score = ROUTER_SOFTMAX_ALL},
+    {.n = 2, .routed = true, .score = ROUTER_SOFTMAX_SELECTED},
+    {.n = 3, .routed = true, .score = ROUTER_SIGMOID},
+    {1, true, true, ROUTER_SQRT_SOFTPLUS, false, false},
+    {4, true, false, ROUTER_SOFTMAX_ALL, true, false},
+    {4, .routed = true, .score = ROUTER_SOFTMAX_ALL, .tied = true}};
+
 static void test_experts(void **state)
 {
     static const enum place to[] = {GATE, Y, UP};
-    static const struct choosing how[] = {
-        {.n = 2},
-        {.n = 4, .routed = true, .score = ROUTER_SOFTMAX_ALL},
-        {.n = 2, .routed = true, .score = ROUTER_SOFTMAX_SELECTED},
-        {.n = 3, .routed = true, .score = ROUTER_SIGMOID},
-        {1, true, true, ROUTER_SQRT_SOFTPLUS, false, false},
-        {4, true, false, ROUTER_SOFTMAX_ALL, true, false},
-        {4, .routed = true, .score = ROUTER_SOFTMAX_ALL, .tied = true}};
     struct pair p;
 
     (void)state;
@@ -584,32 +606,61 @@ static void test_experts(void **state)
             const struct choosing *h = &how[i / COUNT(to)];
             enum place at = to[i % COUNT(to)];
 
-            check_experts(&p, &formats[f], 1, 128, 256, h, at);
-            check_experts(&p, &formats[f], 1, 64, 2112, h, at);
+            /* One place for each way to choose, and of the rest what has kernels of its own. */
+            if (test_is_slow() && i % COUNT(to) != f % COUNT(to))
+                continue;
+            if (!test_is_slow())
+                check_experts(&p, &formats[f], 1, 128, 256, h, at);
+            if (!test_is_slow() || h == &how[0])
+                check_experts(&p, &formats[f], 1, 64, 2112, h, at);
             check_experts(&p, &formats[f], 1, 256, 768, h, at); /* by bulk copies */
-            check_experts(&p, &formats[f], 3, 256, 64, h, at);
-            check_experts(&p, &formats[f], 7, 64, 192, h, at); /* more are grouped */
+            if (!test_is_slow() || h < &how[2])
+                check_experts(&p, &formats[f], 3, 256, 64, h, at);
+            if (!test_is_slow() || h == &how[6])
+                check_experts(&p, &formats[f], 7, 64, 192, h, at); /* more are grouped */
         }
     /* More stages than there is room for. */
-    for (size_t f = 0; f < COUNT(formats); f++)
+    for (size_t f = 0; f < COUNT(formats) && !test_is_slow(); f++)
         if (formats[f].bits == 8)
             check_experts(&p, &formats[f], 1, 4352, 384, &how[1], Y);
     /* More than one round of tiles, more spans than warps. */
     for (size_t f = 0; f < COUNT(formats); f++)
         if (formats[f].group_size == 64) {
             check_experts(&p, &formats[f], 1, 1024, 4608, &how[5], Y);
-            check_experts(&p, &formats[f], 1, 4352, 512, &how[5], GATE);
+            if (!test_is_slow())
+                check_experts(&p, &formats[f], 1, 4352, 512, &how[5], GATE);
         }
+    pair_close(&p);
+}
+
+static void test_more_formats(void **state)
+{
+    struct pair p;
+
+    (void)state;
+    pair_open(&p);
+    for (size_t f = 0; f < COUNT(more_formats); f++) {
+        const struct weight *like = &more_formats[f];
+
+        check(&p, 0, like, &(struct shape){1, 256, 512}, false);
+        check(&p, 0, like, &(struct shape){4, 256, 128}, false);
+        check(&p, 0, like, &(struct shape){13, 256, 384}, false);
+        if (f < 2)
+            check(&p, 0, like, &(struct shape){130, 128, 256}, false);
+        check_experts(&p, like, 1, 128, 2176, &how[0], GATE);
+        check_experts(&p, like, 1, 256, 768, &how[1], Y);
+        check_experts(&p, like, 1, 256, 512, &how[5], UP);
+        check_experts(&p, like, 3, 256, 128, &how[2], Y);
+    }
     pair_close(&p);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sequences),
-        cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_many_rows),
-        cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_sequences),    cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_many_rows),    cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_more_formats),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

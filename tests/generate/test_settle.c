@@ -13,7 +13,7 @@
 
 /* Rows */
 
-enum { MAX_COLS = 128256, N_ROWS = 6, N_TRIES = TEST_IS_SLOW ? 60 : 600 };
+enum { MAX_COLS = 128256, N_ROWS = 6 };
 
 /* What a row looks like. */
 enum shape { FLAT, STEEP, TIED, HOLED, EQUAL, SHAPES };
@@ -138,13 +138,16 @@ static void check_rows(device *d, int n_cols, enum shape shape, struct tally *ta
 static void test_rows(void **state)
 {
     static const int cols[] = {1, 2, 7, 48, 1000, 4097, 32000, MAX_COLS};
+    const int n_tries = test_is_slow() ? 60 : 600;
     struct tally tally[SHAPES] = {{0}};
     clm_error err = {0};
     device *d = device_open(getenv("CLM_DEVICE") ? NULL : "cpu", 2, &err);
 
     (void)state;
     CHECK(d, "%s", err.message);
-    for (int i = 0; i < N_TRIES; i++) {
+    for (int i = 0; i < n_tries; i++) {
+        if (!next_case())
+            continue;
         /* Long rows take long: fewer of them. */
         int n = cols[random_below(i % 8 ? 6 : COUNT(cols))];
         enum shape shape = (enum shape)random_below(SHAPES);
@@ -154,11 +157,13 @@ static void test_rows(void **state)
     for (int i = 0; i < SHAPES; i++)
         print_message("shape %d: %d of %d rows are not settled\n", i, tally[i].unsettled,
                       tally[i].rows);
+    d->ops->close(d);
+    if (getenv("CLM_TEST_PART"))
+        return; /* too few rows to tell */
     /* Ties at the edge of a filter are left to the sampler; else hardly anything. */
     CHECK(tally[FLAT].unsettled * 30 < tally[FLAT].rows, "flat rows");
     CHECK(tally[STEEP].unsettled * 30 < tally[STEEP].rows, "steep rows");
     CHECK(tally[HOLED].unsettled * 30 < tally[HOLED].rows, "rows with holes");
-    d->ops->close(d);
 }
 
 /* Rows without a largest number are never settled. */
@@ -233,7 +238,12 @@ static void test_no_rules(void **state)
 
 /* Texts */
 
-enum { N_TEXTS = 8, N_TOKENS = 40 };
+enum { N_TEXTS = 8 };
+
+static int n_tokens(void)
+{
+    return test_is_slow() ? 4 : 40;
+}
 
 static int no_process(void *ctx, float *logits, int vocab_size, const int32_t *history, size_t n,
                       clm_error *err)
@@ -275,7 +285,7 @@ static void make_texts(struct bundled *b, const struct token_list *prompt, bool 
         struct request_options o = {
             .prompt = prompt->ids,
             .n_prompt = prompt->count - (size_t)(i % 3),
-            .generate = {.max_tokens = N_TOKENS, .ctx = &texts[i], .token = keep_token},
+            .generate = {.max_tokens = n_tokens(), .ctx = &texts[i], .token = keep_token},
         };
 
         o.sampler = s[i] = sampler_open(&options, b->model->spec->vocab_size, &err);
@@ -298,6 +308,8 @@ static void test_texts(void **state)
     clm_error err = {0};
 
     (void)state;
+    if (!next_case())
+        return;
     if (apart)
         setenv("CLM_TEST_SPLIT", "2", 1);
     b = bundled_open(BUNDLED_MODEL);
@@ -309,9 +321,9 @@ static void test_texts(void **state)
     make_texts(&b, &prompt, true, host);
     make_texts(&b, &prompt, false, drawn);
     for (int i = 0; i < N_TEXTS; i++) {
-        CHECK(host[i].count == N_TOKENS && drawn[i].count == N_TOKENS, "text %d: %zu tokens", i,
-              drawn[i].count);
-        for (int j = 0; j < N_TOKENS; j++)
+        CHECK(host[i].count == (size_t)n_tokens() && drawn[i].count == host[i].count,
+              "text %d: %zu tokens", i, drawn[i].count);
+        for (int j = 0; j < n_tokens(); j++)
             CHECK(host[i].ids[j] == drawn[i].ids[j], "text %d: token %d is %d, not %d", i, j,
                   drawn[i].ids[j], host[i].ids[j]);
         token_list_release(&host[i]);
