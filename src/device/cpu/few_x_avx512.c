@@ -3,125 +3,159 @@
 
 #include "base/number.h"
 
+#define COLUMNS 4 /* at a time: a row in a place is a column */
+
 size_t avx512_few_strip_bytes(int n_in, int group_size)
 {
-    size_t size = 0;
-
-    for (int k = 0; k < n_in;) {
-        struct piece p = piece_at(k, n_in, group_size);
-
-        size += piece_bytes(&p, group_size);
-        k = p.end;
-    }
-    return size;
+    return few_x_of(n_in, group_size).bytes;
 }
 
-/* What a row of a block begins with behind q. */
-INLINE float *block_steps(uint8_t *block, int unit)
+/* Some columns of a strip, from the first on. */
+struct columns {
+    const struct few_x *f;
+    uint8_t *strip;
+    int first, n, all;
+    const float *x[COLUMNS]; /* what comes next */
+};
+
+/* The steps and what sums begin with of unit u. */
+INLINE float *steps_of(const struct columns *c, int u)
 {
-    return (float *)(void *)(block + 16 * ROWS * unit);
+    return (float *)(void *)(c->strip + (size_t)u * c->f->unit_bytes + c->all * c->f->unit) +
+           c->first;
 }
 
-INLINE int32_t *block_begin(uint8_t *block, int unit, int r)
+INLINE int32_t *begin_of(const struct columns *c, int u)
 {
-    return (int32_t *)(void *)(block_steps(block, unit) + 2 * ROWS * 16) + 16 * r;
+    return (int32_t *)(void *)(steps_of(c, u) + c->all);
 }
 
-/* x from number k on, of which n there are, as row r of a block; sums, steps [16]: of the units. */
-static void prepare_block(uint8_t *block, int r, float *sums, float *steps, const float *x, int n,
-                          int unit)
+/* q of a unit, of every 8 numbers those at even places first; returns what q sums up to. */
+INLINE int32_t quantise(__m512i *q, const float *x, const int unit, float *step)
 {
-    float *to_steps = block_steps(block, unit);
-    int8_t q[16][64] __attribute__((aligned(64)));
-    const uint8_t *lanes[16];
+    const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
+    const __m512i even_first =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+    __m512i most = _mm512_setzero_si512();
+    __m128i v[4] = {_mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128(),
+                    _mm_setzero_si128()};
+    float inverse;
 
-    for (int i = 0; i < 16; i++) {
-        if (i * unit < n) {
-            sums[i] = avx2_quantise_i8(q[i], x + i * unit, unit, steps + i);
-            avx2_order_bytes(q[i], unit);
-        } else {
-            memset(q[i], 0, sizeof q[i]);
-            sums[i] = steps[i] = 0;
+#pragma GCC unroll 4
+    for (int i = 0; i < unit; i += 16) /* as integers NaN > infinity > all numbers */
+        most = _mm512_max_epi32(
+            most, _mm512_and_si512(magnitude, _mm512_castps_si512(_mm512_loadu_ps(x + i))));
+    *step =
+        avx2_step(_mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(most)))),
+                  127, &inverse);
+#pragma GCC unroll 4
+    for (int i = 0; i < unit; i += 16)
+        v[i / 16] = _mm512_cvtsepi32_epi8(
+            _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse))));
+    *q = _mm512_castsi128_si512(v[0]);
+    *q = _mm512_inserti32x4(*q, v[1], 1);
+    *q = _mm512_inserti32x4(*q, v[2], 2);
+    *q = _mm512_shuffle_epi8(_mm512_inserti32x4(*q, v[3], 3), even_first);
+    return _mm512_reduce_add_epi32(
+        _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), *q));
+}
+
+/* 32 bits of every column side by side, then the next ones. */
+INLINE void store_columns(const struct columns *c, int u, const __m512i q[COLUMNS], const int unit)
+{
+    uint8_t *to = c->strip + (size_t)u * c->f->unit_bytes + 4 * c->first;
+    __m512i low[2] = {_mm512_unpacklo_epi32(q[0], q[1]), _mm512_unpacklo_epi32(q[2], q[3])};
+    __m512i high[2] = {_mm512_unpackhi_epi32(q[0], q[1]), _mm512_unpackhi_epi32(q[2], q[3])};
+    __m512i v[4] = {_mm512_unpacklo_epi64(low[0], low[1]), _mm512_unpackhi_epi64(low[0], low[1]),
+                    _mm512_unpacklo_epi64(high[0], high[1]),
+                    _mm512_unpackhi_epi64(high[0], high[1])};
+
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m128i *at[4] = {(__m128i *)(to + 4 * c->all * i), (__m128i *)(to + 4 * c->all * (i + 4)),
+                          (__m128i *)(to + 4 * c->all * (i + 8)),
+                          (__m128i *)(to + 4 * c->all * (i + 12))};
+
+        _mm_storeu_si128(at[0], _mm512_castsi512_si128(v[i]));
+        _mm_storeu_si128(at[1], _mm512_extracti32x4_epi32(v[i], 1));
+        if (unit == 64) {
+            _mm_storeu_si128(at[2], _mm512_extracti32x4_epi32(v[i], 2));
+            _mm_storeu_si128(at[3], _mm512_extracti32x4_epi32(v[i], 3));
         }
     }
-    for (int lane = 0; lane < 16; lane++) {
-        float *to = to_steps + place(r, lane);
-
-        lanes[lane] = (const uint8_t *)q[unit_order(unit)[lane]];
-        to[0] = to[1] = steps[unit_order(unit)[lane]];
-    }
-    for (int at = 0; at < unit; at += 32) {
-        __m512i v[8];
-
-        avx512_load_transposed(v, lanes, at);
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; j++)
-            _mm512_store_si512(block + 16 * ROWS * (at + 4 * j) + 64 * r, v[j]);
-    }
-    memset(block_begin(block, unit, r), 0, 16 * sizeof(int32_t));
 }
 
-/* What sums begin with, so that biases of -MIDDLE scales meet what is left of the sum of a group of
- * units: it goes to the unit of the greatest step. */
-static void begin_group(uint8_t *blocks, int r, float left, const float *steps, int first, int n,
-                        int unit)
+/* sums [COLUMNS] += what unit u sums up to. */
+INLINE void prepare_unit(struct columns *c, int u, float *sums, const int unit)
 {
-    int best = first;
+    __m512i q[COLUMNS];
+    float *steps = steps_of(c, u);
 
-    for (int i = first + 1; i < first + n; i++)
-        best = steps[i] > steps[best] ? i : best;
-    if (!(fabsf(left) < 1e4f * steps[best])) /* or one is not a number */
-        return;
-    block_begin(blocks + (size_t)(best / 16) * block_bytes(unit), unit,
-                r)[unit_lane(unit, best % 16)] = (int32_t)lrintf(-MIDDLE * left / steps[best]);
-}
+#pragma GCC unroll 4
+    for (int i = 0; i < COLUMNS; i++) {
+        float step = 0;
 
-/* Row r of a strip. */
-static void prepare_row(uint8_t *strip, int r, const float *x, int n_in, int group_size)
-{
-    int room = piece_groups(group_size);
-
-    for (int k = 0; k < n_in;) {
-        struct piece p = piece_at(k, n_in, group_size);
-        float units[PIECE / 32], steps[PIECE / 32];
-        float *sums = (float *)(void *)(strip + (size_t)p.n_blocks * block_bytes(p.unit));
-        uint16_t *halves = (uint16_t *)(sums + 2 * ROWS * room);
-        int per_group = group_size / p.unit;
-
-        for (int b = 0; b < p.n_blocks; b++, k += 16 * p.unit)
-            prepare_block(strip + (size_t)b * block_bytes(p.unit), r, units + 16 * b,
-                          steps + 16 * b, x + k, n_in - k, p.unit);
-        for (int g = 0; g < room; g++) {
-            float sum = 0, *to = sums + g / 16 * 2 * ROWS * 16 + place(r, g % 16);
-            uint16_t *half = halves + g / 32 * 4 * ROWS * 16 + 2 * place(r, g % 32 / 2) + g % 2;
-            int first = g * per_group, n = 0;
-
-            for (; n < per_group && first + n < 16 * p.n_blocks; n++)
-                sum += units[first + n];
-            to[0] = to[1] = sum;
-            half[0] = half[2] = f32_to_bf16(sum);
-            if (n > 0)
-                begin_group(strip, r, sum - bf16_to_f32(half[0]), steps, first, n, p.unit);
+        q[i] = _mm512_setzero_si512();
+        if (i < c->n) {
+            sums[i] += (float)quantise(&q[i], c->x[i], unit, &step) * step;
+            c->x[i] += unit;
         }
-        strip += piece_bytes(&p, group_size);
-        k = p.end;
+        steps[i] = step;
+    }
+    _mm_storeu_si128((__m128i *)begin_of(c, u), _mm_setzero_si128());
+    store_columns(c, u, q, unit);
+}
+
+/* What sums begin with, so that biases of -MIDDLE scales meet what is left of the sum of a group:
+ * it goes to the unit of the greatest step. */
+static void begin_group(const struct columns *c, int g, int i, float left)
+{
+    int best = g * c->f->per_group;
+
+    for (int u = best + 1; u < (g + 1) * c->f->per_group; u++)
+        best = steps_of(c, u)[i] > steps_of(c, best)[i] ? u : best;
+
+    float step = steps_of(c, best)[i];
+
+    if (fabsf(left) < 1e4f * step) /* else it says nothing, or one is not a number */
+        begin_of(c, best)[i] = (int32_t)lrintf(-MIDDLE * left / step);
+}
+
+static void prepare_columns(struct columns *c)
+{
+    const struct few_x *f = c->f;
+    float *sums = (float *)(void *)(c->strip + f->sums_offset) + c->first;
+    uint16_t *halves = (uint16_t *)(void *)(c->strip + f->halves_offset) + 2 * c->first;
+
+    for (int g = 0; g < (f->n_groups + CHUNK - 1) / CHUNK * CHUNK; g++, sums += c->all) {
+        float of[COLUMNS] = {0};
+
+        for (int u = g * f->per_group; g < f->n_groups && u < (g + 1) * f->per_group; u++)
+            if (f->unit == 64)
+                prepare_unit(c, u, of, 64);
+            else
+                prepare_unit(c, u, of, 32);
+        for (int i = 0; i < COLUMNS; i++) {
+            uint16_t half = f32_to_bf16(of[i]);
+
+            sums[i] = of[i];
+            halves[(size_t)(g / 2) * (size_t)c->all * 2 + (size_t)(2 * i + g % 2)] = half;
+            if (g < f->n_groups && i < c->n)
+                begin_group(c, g, i, of[i] - bf16_to_f32(half));
+        }
     }
 }
 
-size_t avx512_few_prepared_bytes(int n_in, int group_size)
+void avx512_few_prepare(void *strip, const struct cpu_task *t, int first, int n)
 {
-    return (avx512_few_strip_bytes(n_in, group_size) / 3 * 2 + 2 * LINE) / LINE * LINE;
-}
+    struct few_x f = few_x_of(t->w->n_in, t->w->group_size);
 
-void avx512_few_prepare(void *part, const struct cpu_task *t, int first, int n)
-{
-    int n_in = t->w->n_in, g = t->w->group_size;
-    uint8_t *x = (uint8_t *)part - (size_t)(first / PREPARED) * avx512_few_prepared_bytes(n_in, g);
+    for (int at = 0; at < n * f.places; at += COLUMNS) {
+        struct columns c = {.f = &f, .strip = strip, .first = at, .all = ROWS * f.places};
 
-    for (int row = first; row < first + n; row++) {
-        int s = row >= rows_before(1, t->n_rows);
-
-        prepare_row(x + (size_t)s * avx512_few_strip_bytes(n_in, g),
-                    row - rows_before(s, t->n_rows), cpu_task_x(t, row), n_in, g);
+        for (; c.n < COLUMNS && at + c.n < n * f.places; c.n++)
+            c.x[c.n] = cpu_task_x(t, first + (at + c.n) / f.places) +
+                       (at + c.n) % f.places * (t->w->n_in / f.places);
+        prepare_columns(&c);
     }
 }

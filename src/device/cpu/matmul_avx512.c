@@ -118,7 +118,8 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
         return &avx512_gemm_bf16;
     if (!exact && (w->format <= WEIGHT_BF16 || weight_is_e4m3(w)) && n_rows > FEW_F32)
         return &avx512_gemm_f32;
-    if (!exact && is_nibbles(w) && n_rows > FEW_INTEGER && n_rows <= FEW_NIBBLES)
+    if (!exact && is_nibbles(w) && n_rows > FEW_INTEGER && n_rows <= FEW_NIBBLES &&
+        w->n_out >= AVX512_FEW_OUTPUTS)
         return &avx512_few;
     if (!exact && is_nibbles(w) && n_rows > FEW_NIBBLES && w->n_in % RUN_SIZE == 0)
         return &avx512_gemm_runs;

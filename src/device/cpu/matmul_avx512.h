@@ -4,8 +4,9 @@
 
 #include "device/cpu/matmul_avx2.h"
 
-#define AVX512_FEW_ROWS 16 /* that avx512_few takes at most */
-#define RUN_SIZE 128       /* avx512_gemm_runs takes weights of a multiple of so many numbers */
+#define AVX512_FEW_ROWS 16    /* that avx512_few takes at most */
+#define AVX512_FEW_OUTPUTS 16 /* and at least so many outputs */
+#define RUN_SIZE 128          /* avx512_gemm_runs takes weights of a multiple of so many numbers */
 
 extern const struct cpu_product avx512_gemm_i8;      /* affine, mxfp4, nvfp4; many rows */
 extern const struct cpu_product avx512_gemm_bf16;    /* bf16; many rows */
