@@ -26,3 +26,8 @@ int edit_distance(const char *a, const char *b)
     }
     return row[n];
 }
+
+bool is_misspelling(int distance, const char *word)
+{
+    return distance <= 1 + (int)strlen(word) / 3;
+}

@@ -31,7 +31,7 @@ const struct command *command_find(const char *name)
 const struct command *command_nearest(const char *name)
 {
     const struct command *best = NULL;
-    int best_distance = 4; /* farther is no misspelling */
+    int best_distance = INT_MAX;
 
     for (int i = 0; *name && commands[i]; i++)
         if (strncmp(commands[i]->name, name, strlen(name)) == 0)
@@ -39,7 +39,7 @@ const struct command *command_nearest(const char *name)
     for (int i = 0; commands[i]; i++) {
         int distance = edit_distance(name, commands[i]->name);
 
-        if (distance < best_distance && distance < (int)strlen(commands[i]->name)) {
+        if (distance < best_distance && is_misspelling(distance, commands[i]->name)) {
             best = commands[i];
             best_distance = distance;
         }

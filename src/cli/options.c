@@ -63,7 +63,9 @@ static void nearest_option(const struct option *table, const char *name, const c
             nearest_option(o->group, name, best, best_distance);
             continue;
         }
-        int distance = edit_distance(name, o->name);
+        size_t size = strlen(name);
+        bool cut = size > 2 && strncmp(name, o->name, size) == 0; /* off, as other programs allow */
+        int distance = cut ? 1 : edit_distance(name, o->name);
 
         if (distance < *best_distance) {
             *best = o->name;
@@ -88,7 +90,7 @@ static const char *option_elsewhere(const struct parser *p, const char *name, si
 static int unknown_option(struct parser *p, const char *dashes, const char *name)
 {
     const char *best = NULL;
-    int distance = 4; /* farther is no misspelling */
+    int distance = INT_MAX;
     char plain[64];
     size_t size = strcspn(name, "=");
     const char *elsewhere = option_elsewhere(p, name, size);
@@ -101,7 +103,7 @@ static int unknown_option(struct parser *p, const char *dashes, const char *name
         plain[size] = '\0';
         nearest_option(p->table, plain, &best, &distance);
     }
-    if (best && distance < (int)strlen(best))
+    if (best && is_misspelling(distance, best))
         return fail(p->err, CLM_ERR_ARG, "unknown option %s%.*s; did you mean --%s?", dashes,
                     (int)size, name, best);
     return fail(p->err, CLM_ERR_ARG, "unknown option %s%.*s", dashes, (int)size, name);
@@ -144,8 +146,10 @@ static int parse_seed(const struct option *o, struct seed *out, const char *text
     errno = 0;
     out->value = strtoull(text, &end, 10);
     if (!isdigit((unsigned char)text[0]) || *end || errno)
-        return fail(err, CLM_ERR_ARG, "--%s must be a whole number below 2^64, not %s", o->name,
-                    text);
+        return fail(
+            err, CLM_ERR_ARG,
+            "--%s must be a whole number below 2^64, not %s; without it each run has another",
+            o->name, text);
     out->given = true;
     return 0;
 }

@@ -34,6 +34,8 @@ static const struct answer options[] = {
     {"draft draft-max draft-n num-speculative-tokens ", "it is --num-draft-tokens here"},
     {"lookup ngram ", "it is --prompt-lookup here"},
     {"sm ts split-mode tensor-split tensor-parallel-size tp ", "it is --tensor-parallel here"},
+    {"prompt-cache-file ",
+     "what was said is kept by /save and /load, all of it with --cache-files"},
     {"prompt-cache ", "make a cache with clm cache-prompt and give it as --prompt-cache-file"},
     {"hf hfr hf-repo repo model-url mu ",
      "get the model with hf download, and name it with --model"},

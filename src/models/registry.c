@@ -43,5 +43,5 @@ const char *model_type_nearest(const char *model_type)
             }
         }
     }
-    return best && least <= 1 + (int)strlen(best) / 3 ? best : NULL;
+    return best && is_misspelling(least, best) ? best : NULL;
 }

@@ -205,6 +205,10 @@ class BadOptions(Case):
         self.fails(2, ["gen", "generate?"], "gen")
         self.fails(2, "xyzzy", "xyzzy")
         self.fails(2, ["benhc", "bench?"], "help", "benhc")
+        self.fails(2, "unknown command nope (", "nope")
+        self.fails(2, "did you mean --repetition-penalty?", "generate", "--repetition-pen", "1")
+        self.fails(2, "/load", "chat", "--prompt-cache-file", "x")
+        self.fails(2, "each run has another", "generate", "--seed", "-1")
 
     def test_values(self):
         self.fails(2, ["--temp", "needs a value"], "generate", "--temp")
