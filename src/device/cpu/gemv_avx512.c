@@ -13,7 +13,8 @@
  *
  * A lane of 32 bits is of one group, as are its neighbours: what it sums becomes f32 once a chunk.
  * Outputs far apart from each other are treated side by side: see gemv_avx2.h. Beside a single row
- * these are two: of more, the processor loses sight of what is read next.
+ * these are two: of more, the processor loses sight of what is read next, as it does of scales that
+ * are called for to the first cache.
  *
  * A single row of x has to stay in the first cache beside the weights that pass through it. Where
  * they are too long for that some outputs are gone through together, a block of numbers of each in
@@ -24,10 +25,9 @@
 #include "device/cpu/matmul_avx512.h"
 
 #define CHUNK 64
-#define BATCH 16      /* groups whose scales are expanded at a time */
-#define AHEAD 512     /* bytes of weights */
-#define AHEAD_ONE 256 /* for a single row */
-#define SCALES_AHEAD 128
+#define BATCH 16          /* groups whose scales are expanded at a time */
+#define AHEAD 512         /* bytes of weights */
+#define AHEAD_ONE 256     /* for a single row */
 #define BLOCK 4096        /* numbers of a long row that are treated at a time */
 #define BLOCK_OUTPUTS 2   /* that are gone through together, in each place */
 #define CACHED (24 << 10) /* bytes of x and weights for which it stays in the first cache */
@@ -202,15 +202,11 @@ INLINE void expand(__m512 *acc, struct factors *f, const struct tile *t, int g, 
     for (int o = 0; o < outputs_of(rows); o++) {
         __m512 scale = avx512_scales(t->scales[o] + at, n, type), bias;
 
-        if (rows == 1)
-            _mm_prefetch((const char *)t->scales[o] + at + SCALES_AHEAD, _MM_HINT_T0);
         if (e2m1) {
             scale = _mm512_mul_ps(scale, _mm512_set1_ps(0.5f));
             bias = _mm512_mul_ps(scale, _mm512_set1_ps(-E2M1_ZERO));
         } else {
             bias = avx512_scales(t->biases[o] + at, n, type);
-            if (rows == 1)
-                _mm_prefetch((const char *)t->biases[o] + at + SCALES_AHEAD, _MM_HINT_T0);
         }
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
