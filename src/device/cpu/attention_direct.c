@@ -128,17 +128,20 @@ static bool has_keys(const struct piece *p, int key, int n)
            (key >= p->hole_end || key + n <= p->hole);
 }
 
-/* Where the next head's rows of that part lie, or of last those of the next chunk, or piece. */
+/* Where the next head's keys or values lie, or else those of the next chunk, or piece. */
 static const void *rows_of_next(const struct state *st, const struct kv_layer *at,
-                                const char *block, int place, int key, int n,
-                                const struct kv_part *part, const struct kv_part *last)
+                                const char *block, int place, int key, int n, bool values,
+                                bool values_else)
 {
     const struct kv_layer *kv = st->call->kv;
     const struct piece *p = st->piece;
     int head = p->kv_head + 1, next = st->base + key + st->chunk;
+    struct kv_part part;
 
-    if (head < st->end_head)
-        return kv_rows_ahead(at, part, block, head, place, n);
+    if (head < st->end_head) {
+        part = values ? kv_values(at) : kv_keys(at);
+        return kv_rows_ahead(at, &part, block, head, place, n);
+    }
     head = st->first_head;
     if (next >= p->end_key && st->next) {
         p = st->next;
@@ -147,19 +150,21 @@ static const void *rows_of_next(const struct state *st, const struct kv_layer *a
     }
     if (!has_keys(p, next, n) || kv_of(kv, p->s, next) != at)
         return NULL;
+    part = values_else ? kv_values(at) : kv_keys(at);
     block = kv_block_of(kv, p->s, next, &place);
-    return kv_rows_ahead(at, last, block, head, place, n);
+    return kv_rows_ahead(at, &part, block, head, place, n);
 }
 
 /* And during values: those of the next head, or keys. */
 static const void *after_values(const struct state *st, const struct kv_layer *at,
                                 const char *block, int place, int key, int n)
 {
-    struct kv_part keys = kv_keys(at), values = kv_values(at);
+    struct kv_part part;
 
-    if (is_long(at, at->v_dim))
-        return (const char *)kv_rows_ahead(at, &values, block, st->piece->kv_head, place, n) + LEAD;
-    return rows_of_next(st, at, block, place, key, n, &values, &keys);
+    if (!is_long(at, at->v_dim))
+        return rows_of_next(st, at, block, place, key, n, true, false);
+    part = kv_values(at);
+    return (const char *)kv_rows_ahead(at, &part, block, st->piece->kv_head, place, n) + LEAD;
 }
 
 static void weigh_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
@@ -195,7 +200,7 @@ static bool is_plain(const struct state *st)
     const struct attend_call *call = st->call;
     const struct attend_params *p = call->p;
 
-    return call->kernels->paired && st->piece->n_rows == 1 && st->n_queries >= 3 &&
+    return is_paired(st, call->kv) && st->piece->n_rows == 1 &&
            (st->n_queries % 4 == 0 || st->n_queries % 4 == 3) && !p->slopes && p->softcap == 0 &&
            !p->kept && !p->block_size && call->kv->k_dim % 32 == 0 && call->kv->v_dim % 32 == 0 &&
            call->kv->v_dim <= CPU_ATTEND_DIM;
@@ -205,7 +210,6 @@ static bool is_plain(const struct state *st)
 static void gather_stretch(struct state *st, const struct kv_layer *at, char *block, int place,
                            int key, int n)
 {
-    struct kv_part k = kv_keys(at), v = kv_values(at);
     int head = st->piece->kv_head, i = st->n_waiting;
 
     if (st->keys_waiting < 0 || i == CPU_STRETCHES || !is_paired(st, at) ||
@@ -216,12 +220,12 @@ static void gather_stretch(struct state *st, const struct kv_layer *at, char *bl
     st->waiting_type = at->type;
     st->waiting[i] = (struct cpu_stretch){
         .rows = kv_read_keys(st->call->kernels, at, block, head, place, n, st->room).data,
-        .ahead = rows_of_next(st, at, block, place, key, n, &k, &k),
+        .ahead = rows_of_next(st, at, block, place, key, n, false, false),
         .at = key,
         .n = n};
     st->values_waiting[i] = (struct cpu_stretch){
         .rows = kv_read_values(st->call->kernels, at, block, head, place, n, st->room).data,
-        .ahead = rows_of_next(st, at, block, place, key, n, &v, &v),
+        .ahead = rows_of_next(st, at, block, place, key, n, true, true),
         .at = key,
         .n = n};
     if (i > 0) {
