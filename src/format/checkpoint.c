@@ -244,10 +244,12 @@ static int no_weights(struct opening *o)
                         "%s: PyTorch's own files, which may run code, are not read; get the model "
                         "as safetensors, or save it so with transformers",
                         path);
-    return fail(o->err, CLM_ERR_IO,
-                "%s: no weights there: neither model.safetensors nor " INDEX_NAME
-                " nor model*.safetensors",
-                o->folder);
+    return fail(
+        o->err, CLM_ERR_IO,
+        "%s: no weights there: neither model.safetensors nor " INDEX_NAME
+        " nor model*.safetensors%s",
+        o->folder,
+        strstr(o->folder, "/snapshots/") ? "; the download was not ended, repeat hf download" : "");
 }
 
 static int open_listed(struct opening *o)

@@ -503,6 +503,9 @@ class Where(Case):
         (refs / "main").write_text("0123abcd")
         for env in (dict(HF_HUB_CACHE=self.folder / "hub"), dict(HF_HOME=self.folder)):
             self.done("generate", "-n", "1", "-m", "some/story", env=environment(**env))
+        for name in ("model.safetensors", "model.safetensors.index.json"):
+            (revision / name).unlink()  # as a download that was stopped
+        self.fails(1, "repeat hf download", "generate", "-m", "some/story", env=environment(**env))
 
     def test_a_folder_goes_before_the_hub(self):
         os.makedirs(self.folder / "some")
