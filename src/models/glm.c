@@ -50,7 +50,8 @@ static const struct weight_rule glm_weights[] = {
 
 const struct family family_glm = {
     .name = "GLM-4",
-    .model_types = {"glm", "glm4", "glm4v", "glm4v_text", "glm46v", "glm_ocr", "glm_ocr_text"},
+    .model_types = {"glm", "glm4", "glm4v", "glm4v_text", "glm46v", "glmga", "glm_ocr",
+                    "glm_ocr_text"},
     .spec = glm_spec,
     .weights = glm_weights,
 };

@@ -59,7 +59,8 @@ static int granite_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_granite = {
     .name = "Granite, HyperCLOVA X",
-    .model_types = {"granite", "hyperclovax", "granite_speech", "granite_swa"},
+    .model_types = {"granite", "hyperclovax", "granite_speech", "granite_speech_plus",
+                    "granite_swa"},
     .spec = granite_spec,
     .weights = layout_llama,
 };

@@ -57,12 +57,12 @@ static int llama_spec(struct spec *s, config *c, arena *a)
 
 const struct family family_llama = {
     .name = "Llama, Mistral",
-    .model_types = {"llama",       "mistral",         "pixtral",          "llava",
-                    "xverse",      "iquestcoder",     "ministral",        "cwm",
-                    "llava_next",  "llava_onevision", "internvl",         "idefics3",
-                    "smolvlm",     "voxtral",         "deepseek_vl",      "glmasr",
-                    "idefics2",    "janus",           "llava_next_video", "perception_lm",
-                    "video_llava", "vipllava"},
+    .model_types = {"llama",         "mistral",         "pixtral",     "llava",
+                    "xverse",        "iquestcoder",     "ministral",   "cwm",
+                    "llava_next",    "llava_onevision", "internvl",    "idefics3",
+                    "smolvlm",       "voxtral",         "deepseek_vl", "deepseek_vl_hybrid",
+                    "glmasr",        "idefics2",        "janus",       "llava_next_video",
+                    "perception_lm", "video_llava",     "vipllava"},
     .spec = llama_spec,
     .weights = layout_llama,
 };

@@ -81,7 +81,7 @@ static const struct weight_prefix opt_prefixes[] = {
 
 const struct family family_opt = {
     .name = "OPT",
-    .model_types = {"opt"},
+    .model_types = {"opt", "blip-2"},
     .spec = opt_spec,
     .weights = opt_weights,
     .prefixes = opt_prefixes,

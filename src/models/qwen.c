@@ -113,7 +113,9 @@ const struct family family_qwen = {
                     "lighton_ocr",
                     "ovis2",
                     "qianfan_ocr",
-                    "video_llama_3"},
+                    "video_llama_3",
+                    "audioflamingo3",
+                    "pp_chart2table"},
     .spec = qwen_spec,
     .weights = qwen_weights,
 };

@@ -179,7 +179,7 @@ const struct weight_rule layout_qwen3_next[] = {
 const struct family family_qwen3_next = {
     .name = "Qwen3-Next, Qwen 3.5",
     .model_types = {"qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text",
-                    "minicpmv4_6"},
+                    "minicpmv4_6", "minicpmv4_7", "minicpm_ocr"},
     .spec = qwen3_next_spec,
     .adapt = qwen3_next_adapt,
     .weights = layout_qwen3_next,
