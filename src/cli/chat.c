@@ -162,15 +162,16 @@ cleanup:
     return rc;
 }
 
-static int check_size(const struct chat *c, clm_error *err)
+/* first: nothing was said before */
+static int check_size(const struct chat *c, bool first, clm_error *err)
 {
     int context = chat_context(c);
 
     if (context > 0 && c->text.count > (size_t)context)
         return fail(err, CLM_ERR_FULL,
                     "this makes the conversation %zu tokens long, the model's context holds %d; "
-                    "/clear starts a new one",
-                    c->text.count, context);
+                    "%s",
+                    c->text.count, context, first ? "shorten it" : "/clear starts a new one");
     return 0;
 }
 
@@ -265,7 +266,7 @@ int chat_say(struct chat *c, enum chat_input kind, const char *text, size_t size
     if (dropped.failed)
         return fail(err, CLM_ERR_NOMEM, "no memory for the conversation");
     add_message(c, kind, text, size);
-    if (!render(c, &thinking, err) && !check_size(c, err))
+    if (!render(c, &thinking, err) && !check_size(c, before == 0, err))
         rc = answer(c, thinking, o, turn, err);
     if (rc == 0 && turn->figures.generated_tokens > 0) {
         take_reply(c);

@@ -291,8 +291,10 @@ class Conversation(ChatCase):
 
     def test_context_fills(self):
         out, said = self.piped("%s\n%s\n" % (LONG, HELLO), status=1)
-        self.assertRegex(said, r"\Aclm: this makes the conversation \d+ tokens .*/clear.*\n\Z")
+        self.assertRegex(said, r"\Aclm: this makes the conversation \d+ tokens .*; shorten it\n\Z")
         self.assertTrue(out.startswith("Hello"))
+        said = self.piped("%s\n%s\n" % (HELLO, LONG), status=1)[1]
+        self.assertRegex(said, r"\Aclm: this makes the conversation \d+ tokens .*/clear.*\n\Z")
 
     def test_beyond_the_context(self):
         talk = self.chat("--max-kv-size", "64", "--system-prompt", "the cat and the dog and " * 160)
