@@ -11,7 +11,7 @@
 
 #include "testing.h"
 
-enum { PAIR_CPU, PAIR_GPU, PAIR_DEVICES, PAIR_OPERANDS = 12, PAIR_MARGIN = 8 };
+enum { PAIR_CPU, PAIR_GPU, PAIR_DEVICES, PAIR_OPERANDS = 20, PAIR_MARGIN = 8 };
 #define PAIR_CANARY 12345.678f
 
 /* Memory of both; of numbers to compare, or of bytes that must be equal. */

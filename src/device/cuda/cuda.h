@@ -60,7 +60,9 @@ struct cuda_device {
     /* [CUDA_TICKETS] counters, all 0 between operations: by one the last of the blocks that share
      * it finds out that it is the last, and puts it back. */
     unsigned *tickets;
+    struct cuda_layer *layer; /* layer_experts.cu; NULL: nothing was noted yet */
     int index;                /* of the GPUs that CUDA shows */
+    bool counted;             /* among the devices that are open */
     struct cuda_group *group; /* group.cu; NULL: it is alone */
     int rank;                 /* in it */
 };
@@ -84,6 +86,10 @@ static inline void cuda_use(const struct cuda_device *c)
 
 /* --- Failures --- */
 
+/* Is this the only device of the process on its GPU, so that a launch whose blocks wait for one
+ * another finds room for all of them? */
+bool cuda_is_alone(const struct cuda_device *c);
+
 /* Keeps the first failure: what was being done, and what CUDA says. True when this was none. */
 bool cuda_check(struct cuda_device *c, cudaError_t status, const char *what);
 
@@ -101,6 +107,7 @@ struct cuda_shape {
     dim3 grid, block;
     unsigned shared; /* bytes of dynamic shared memory; above 48 KiB it is asked for */
     bool early, whole;
+    bool joins;       /* what comes next may take it back */
     unsigned cluster; /* blocks along z that share their memory, on sm_90; 0: each its own */
 };
 
@@ -118,6 +125,10 @@ struct cuda_written {
  * the stream: NULL then, or where it is not of this kernel. */
 struct cuda_written cuda_queue_last(const struct cuda_device *c);
 void *cuda_queue_find(struct cuda_device *c, struct cuda_written w, const void *kernel);
+
+/* The last n launches, of which this was the first, are written down no more; all of them early.
+ * False where they have gone to the stream. */
+bool cuda_queue_take_back(struct cuda_device *c, struct cuda_written first, int n);
 
 /* Gives all that was written down to the stream, and the stream itself: for library calls, which
  * cannot be written down, and for copies. */
@@ -165,6 +176,18 @@ static __device__ __forceinline__ void cuda_let_go(void)
 
 /* Of cuBLASLt, if it was asked for; device/cuda/blas.h has the rest. */
 void cuda_blas_close(struct cuda_device *c);
+
+/* --- Layers with experts (layer_experts.cu): what was written down last --- */
+
+void cuda_layer_output(struct cuda_device *c, const struct cuda_product *p);
+void cuda_layer_router(struct cuda_device *c, const struct matmul_job *job,
+                       const struct cuda_norm *norm);
+void cuda_layer_gated(struct cuda_device *c, const struct cuda_product *p);
+
+/* Launched with all of these; false: not at all. */
+bool cuda_layer_down(struct cuda_device *c, const struct cuda_product *p);
+bool cuda_layer_next(struct cuda_device *c, const struct cuda_product *p);
+void cuda_layer_close(struct cuda_device *c);
 
 /* --- Memory (memory.cu) --- */
 

@@ -72,6 +72,22 @@ static int cuda_sync(device *d, clm_error *err)
     return -1;
 }
 
+/* Devices that are open, by GPU. */
+enum { COUNTED_GPUS = 64 };
+static int n_open[COUNTED_GPUS];
+
+static void count_open(struct cuda_device *c, int n)
+{
+    if (c->index < COUNTED_GPUS)
+        __atomic_add_fetch(&n_open[c->index], n, __ATOMIC_SEQ_CST);
+    c->counted = n > 0;
+}
+
+bool cuda_is_alone(const struct cuda_device *c)
+{
+    return c->index < COUNTED_GPUS && __atomic_load_n(&n_open[c->index], __ATOMIC_SEQ_CST) == 1;
+}
+
 static void cuda_close(device *d)
 {
     struct cuda_device *c = cuda_device_of(d);
@@ -83,11 +99,14 @@ static void cuda_close(device *d)
         cudaStreamSynchronize(c->stream);
     cuda_group_close(c);
     cuda_use(c);
+    cuda_layer_close(c);
     cuda_blas_close(c);
     cuda_memory_close(c);
     cuda_queue_close(c->queue);
     if (c->stream)
         cudaStreamDestroy(c->stream);
+    if (c->counted)
+        count_open(c, -1);
     mem_free(c);
 }
 
@@ -216,6 +235,7 @@ static int open_device(struct cuda_device *c, clm_error *err)
     c->base.ops = &cuda_ops;
     if (look(c, err))
         return -1;
+    count_open(c, 1);
     cuda_use(c);
     cuda_check(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "making a stream");
     if (c->failure.code)

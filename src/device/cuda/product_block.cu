@@ -167,10 +167,12 @@ void cuda_product_block(struct cuda_device *c, const struct matmul_job *job, con
         p.norm = norm->w;
         p.eps = norm->eps;
     }
-    cuda_launch(c, n == 1 ? block_kernel<1> : block_kernel<ROWS>, shape_of(grid, dim3(THREADS), 0),
-                p);
+    struct cuda_shape shape = shape_of(grid, dim3(THREADS), 0);
+    shape.joins = p.lets_go_late;
+    cuda_launch(c, n == 1 ? block_kernel<1> : block_kernel<ROWS>, shape, p);
     if (p.lets_go_late) {
         c->normed = *norm;
         c->normed_at = c->n_given;
+        cuda_layer_router(c, job, norm);
     }
 }

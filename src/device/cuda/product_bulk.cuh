@@ -48,15 +48,6 @@ template <int C, int SHIFT> static void plan_bulk_of(struct stream *s)
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 
-static __device__ __forceinline__ void copy_bulk(uint32_t to, const void *from, int n,
-                                                 uint32_t barrier)
-{
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], "
-                 "%2, [%3];" ::"r"(to),
-                 "l"(from), "r"(n), "r"(barrier)
-                 : "memory");
-}
-
 /* A tile by its number, of the group's choice or of any. */
 template <int MODE>
 static __device__ __forceinline__ struct spot spot_of(const struct stream &s, int tile, int group)

@@ -338,6 +338,7 @@ static bool launch_kind(struct cuda_device *c, struct one &s, int n_warps, bool 
     shape.block = dim3(32 * (unsigned)n_warps);
     shape.shared = (unsigned)size;
     shape.early = true;
+    shape.joins = C == INT4 && s.adds && c->normed_at; /* layer_experts.cu */
     cuda_settle(c);
     if constexpr (C == INT4 && !PAIRED) {
         /* Where there are routers, one comes behind what is added to x. */
@@ -370,6 +371,10 @@ bool cuda_product_one(struct cuda_device *c, const struct cuda_product *p)
 {
     const tensor *x = p->normed ? &p->norm.x : &p->x;
     const struct weight *w = p->w;
+
+    if (cuda_layer_next(c, p))
+        return true;
+
     bool paired = p->tail.kind == CUDA_TAIL_GLU;
     int rows = paired ? TILE / 2 : TILE, n_out = 0;
     struct one s = {};

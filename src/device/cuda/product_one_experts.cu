@@ -10,9 +10,9 @@
  * shares a tile, a span each; where answers are put together a block has a tile of all experts.
  * Each chunk's sums have a place of their own, in which they are added up in one order.
  */
+#include "device/cuda/chosen.cuh"
 #include "device/cuda/math.cuh"
 #include "device/cuda/product_one.cuh"
-#include "device/cuda/router.cuh"
 #include "device/cuda/rows.cuh"
 
 enum {
@@ -60,18 +60,6 @@ struct one_experts {
     struct router_params router;
 };
 
-/* n / d, n d < 2^31: the instructions of a division are many where they are all that there is to
- * do. */
-static uint32_t inverse_of(int d)
-{
-    return 0x80000000u / (uint32_t)d + 1;
-}
-
-static __device__ __forceinline__ int quotient_of(int n, uint32_t inverse)
-{
-    return (int)__umulhi(2 * (uint32_t)n, inverse);
-}
-
 /* No loads that the compiler may move to where their numbers are used. */
 static __device__ __forceinline__ int read_id(const int32_t *p)
 {
@@ -93,78 +81,6 @@ static __device__ __forceinline__ float4 read_x(const float4 *p)
 }
 
 /* --- The choice --- */
-
-/* Where the key of expert e lies: a quarter of them in a row, each in banks of its own. */
-static __device__ __forceinline__ unsigned place_of(unsigned e)
-{
-    return e + e / (ROUTED_EXPERTS / 4) * 4;
-}
-
-/* n += a > b, in two instructions. */
-static __device__ __forceinline__ void count_greater(int *n, unsigned a, unsigned b)
-{
-    asm("{.reg .pred p; setp.gt.u32 p, %1, %2; @p add.s32 %0, %0, 1;}" : "+r"(*n) : "r"(a), "r"(b));
-}
-
-/* The experts to their places, by how many come before them: the greater ones, and TIES: of equal
- * ones the first; without it these share a place, which the first of them has. Four lanes for each,
- * a quarter of the keys for a lane. */
-template <bool TIES>
-static __device__ __forceinline__ void rank(int *ids, const unsigned *keys,
-                                            const struct one_experts &s)
-{
-    unsigned quarter = threadIdx.x % 4, first = quarter * (ROUTED_EXPERTS / 4);
-    unsigned in_warp = threadIdx.x % WARP / 4, n_experts = (unsigned)s.router.n_experts;
-    const unsigned *its = keys + place_of(first);
-
-#pragma unroll 1
-    for (unsigned e = threadIdx.x / 4; e - in_warp < n_experts; e += blockDim.x / 4) {
-        unsigned own = keys[place_of(e)];
-        int n = 0, others[3] = {};
-
-        if (TIES) {
-#pragma unroll 1
-            for (unsigned j = 0; j < ROUTED_EXPERTS / 4; j++)
-                n += its[j] > own || (its[j] == own && first + j < e);
-        } else {
-#pragma unroll
-            for (int j = 0; j < ROUTED_EXPERTS / 4; j += 4) {
-                const uint4 k = *(const uint4 *)(its + j);
-
-                count_greater(&n, k.x, own);
-                count_greater(&others[0], k.y, own);
-                count_greater(&others[1], k.z, own);
-                count_greater(&others[2], k.w, own);
-            }
-        }
-        n += others[0] + (others[1] + others[2]);
-        n += __shfl_xor_sync(~0u, n, 1);
-        n += __shfl_xor_sync(~0u, n, 2);
-        if (quarter == 0 && own && n < s.n_chosen)
-            atomicMin(ids + n, (int)e);
-    }
-}
-
-/* The experts in order, by all threads, of which there are more than experts and choices; keys:
- * room for ROUTED_EXPERTS and twelve. */
-static __device__ __forceinline__ void choose(int *ids, unsigned *keys, const struct one_experts &s)
-{
-    unsigned e = threadIdx.x, lane = e % WARP, n_chosen = (unsigned)s.n_chosen;
-
-    if (e < ROUTED_EXPERTS)
-        keys[place_of(e)] =
-            e < (unsigned)s.router.n_experts ? key_of(or_least(__ldcg(s.logits + e))) : 0;
-    else if (e - ROUTED_EXPERTS < n_chosen)
-        ids[e - ROUTED_EXPERTS] = ROUTED_EXPERTS;
-    __syncthreads();
-    rank<false>(ids, keys, s);
-    __syncthreads();
-    if (__any_sync(~0u, lane < n_chosen && ids[lane] == ROUTED_EXPERTS)) {
-        __syncthreads();
-        rank<true>(ids, keys, s);
-        __syncthreads();
-    }
-}
 
 /* By one warp, with room for what its answers are multiplied by. */
 static __device__ __forceinline__ void put_choice(float *room, int id, const struct one_experts &s)
@@ -450,7 +366,11 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
     if (finds || !s.known)
         cuda_wait();
     if (finds) {
-        choose(ids, (unsigned *)sums, s);
+        unsigned n_experts = (unsigned)s.router.n_experts;
+
+        choose_experts(ids, (unsigned *)sums,
+                       threadIdx.x < n_experts ? __ldcg(s.logits + threadIdx.x) : 0, n_experts,
+                       s.n_chosen);
         id = lane < s.n_chosen ? ids[lane] : 0;
     } else if ((MODE == GATED || !s.known) && lane < s.n_chosen) {
         id = read_id(s.ids + lane);
@@ -557,6 +477,7 @@ static bool launch_kind(struct cuda_device *c, const struct one_experts &s, bool
     shape.block = dim3(32 * (unsigned)(s.n_sharing * s.n_groups));
     shape.shared = (unsigned)size;
     shape.early = true;
+    shape.joins = MODE == GATED && s.logits;
     if (half)
         cuda_launch(c, experts_kernel<C, MODE, AHEAD, true>, shape, s);
     else
@@ -658,6 +579,8 @@ bool cuda_product_one_experts(struct cuda_device *c, const struct cuda_product *
         if (p->chosen_from[i] || !suits(&w[i], &p->steps[i], gated ? TILE / 2 : TILE) ||
             memcmp(&p->steps[i], &p->steps[0], sizeof p->steps[0]))
             return false;
+    if (cuda_layer_down(c, p))
+        return true;
     cuda_settle(c);
     for (int i = 0; i < p->n_jobs; i++)
         take_part(&s, p, i);
@@ -704,6 +627,7 @@ bool cuda_product_one_experts(struct cuda_device *c, const struct cuda_product *
     if (p->routed) {
         c->routed = s.found;
         c->routed_at = c->n_given;
+        cuda_layer_gated(c, p);
     }
     return true;
 }

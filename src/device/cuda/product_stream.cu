@@ -437,7 +437,12 @@ void cuda_launch_product(struct cuda_device *c, const struct cuda_product *p)
         cuda_product_tiles(c, p);
         return;
     }
-    if (cuda_product_one(c, p) || cuda_product_one_experts(c, p))
+    if (cuda_product_one(c, p)) {
+        if (p->tail.kind == CUDA_TAIL_ADD && c->normed_at)
+            cuda_layer_output(c, p);
+        return;
+    }
+    if (cuda_product_one_experts(c, p))
         return;
     if (!prepare(c, &s, &v, p)) {
         cuda_fail(c, CLM_ERR_UNSUPPORTED, "cuda: %zu bytes of shared memory are too few",

@@ -121,7 +121,7 @@ void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda
         memcpy(to + at, values[i], sizes[i]);
     list->size += launch.size;
     /* What small tensors are uploaded by need not wait for the large ones. */
-    if (++list->n < q->room || cuda_arriving(c))
+    if (++list->n < q->room || cuda_arriving(c) || shape->joins)
         return;
     cuda_flush(c);
     q->room = q->room < MOST_LAUNCHES ? 2 * q->room : MOST_LAUNCHES;
@@ -292,6 +292,20 @@ cudaStream_t cuda_flush(struct cuda_device *c)
     c->queue->now.n = 0;
     c->queue->n_lists++;
     return c->stream;
+}
+
+bool cuda_queue_take_back(struct cuda_device *c, struct cuda_written first, int n)
+{
+    struct cuda_queue *q = c->queue;
+    struct launch launch;
+
+    if (c->failure.code || first.list != q->n_lists || q->now.n < n || first.at >= q->now.size)
+        return false;
+    memcpy(&launch, q->now.bytes + first.at, sizeof launch);
+    q->now.size = first.at;
+    q->now.n -= n;
+    q->whole = !launch.early;
+    return true;
 }
 
 struct cuda_written cuda_queue_last(const struct cuda_device *c)

@@ -163,6 +163,16 @@ static __device__ __forceinline__ void barrier_copy(uint32_t barrier, uint32_t t
                  : "memory");
 }
 
+/* n bytes as they lie, all multiples of 16. */
+static __device__ __forceinline__ void copy_bulk(uint32_t to, const void *from, int n,
+                                                 uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], "
+                 "%2, [%3];" ::"r"(to),
+                 "l"(from), "r"(n), "r"(barrier)
+                 : "memory");
+}
+
 static __device__ __forceinline__ void barrier_arrive(uint32_t barrier)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");

@@ -1,0 +1,185 @@
+/* A layer with experts, from the output of attention to the next layer's queries, keys and values,
+ * which the CUDA device makes one launch of, held against the scalar CPU. */
+#include "cuda_weights.h"
+
+enum { ATTENDED = 4096, MOST_EXPERTS = 40, STEPS = 3 };
+
+enum number { X, ATTENTION, OUT, NORMED, LOGITS, WEIGHTS, GATE, UP, DOWN, SUM, NEXT, Q, K, V, N };
+
+struct shape {
+    int hidden, wide, n_experts, k;
+    enum router_score score;
+    enum number glu; /* where the activation goes */
+    bool over;       /* what is not needed any more is written over */
+};
+
+/* What one device has. */
+struct layer {
+    device *d;
+    const struct device_ops *o;
+    tensor t[N], ids;
+    const float *norm;
+    struct weight out, router, next[3], experts[3][MOST_EXPERTS];
+};
+
+static void matmul(const struct layer *l, enum number to, const struct weight *w, enum number from,
+                   bool careful)
+{
+    tensor y = l->t[to];
+    struct matmul_job job = {.y = &y, .w = w, .careful = careful};
+
+    l->o->matmul(l->d, &job, 1, &l->t[from]);
+}
+
+static void norm(const struct layer *l, enum number to, bool weighted)
+{
+    tensor y = l->t[to];
+
+    l->o->rms_norm(l->d, &y, &l->t[X], weighted ? l->norm : NULL, y.cols, 1e-5f);
+}
+
+static void run(struct layer *l, const struct shape *s, bool next)
+{
+    struct router_params r = {.score = s->score,
+                              .n_experts = s->n_experts,
+                              .n_experts_per_token = s->k,
+                              .normalize = s->score == ROUTER_SOFTMAX_ALL,
+                              .normalize_floor = 1e-9f,
+                              .scale = 1.5f};
+    struct matmul_job up[] = {{.y = &l->t[GATE], .w = l->experts[0]},
+                              {.y = &l->t[UP], .w = l->experts[1]}};
+    struct matmul_job down = {.y = &l->t[DOWN], .w = l->experts[2]};
+
+    matmul(l, OUT, &l->out, ATTENTION, false);
+    l->o->add(l->d, &l->t[X], &l->t[OUT], 0.5f);
+    norm(l, NORMED, true);
+    matmul(l, LOGITS, &l->router, NORMED, true);
+    l->o->route(l->d, &l->ids, &l->t[WEIGHTS], &l->t[LOGITS], &r);
+    l->o->matmul_experts(l->d, up, 2, s->n_experts, &l->t[NORMED], &l->ids);
+    l->o->glu(l->d, &l->t[s->glu], &l->t[GATE], &l->t[UP], ACT_SILU);
+    l->o->matmul_experts(l->d, &down, 1, s->n_experts, &l->t[s->glu], &l->ids);
+    l->o->combine_experts(l->d, &l->t[SUM], &l->t[DOWN], &l->t[WEIGHTS]);
+    l->o->add(l->d, &l->t[X], &l->t[SUM], 0.25f);
+    if (!next)
+        return;
+
+    struct matmul_job qkv[3];
+    norm(l, NEXT, false);
+    for (int i = 0; i < 3; i++)
+        qkv[i] = (struct matmul_job){.y = &l->t[Q + i], .w = &l->next[i]};
+    l->o->matmul(l->d, qkv, 3, &l->t[NEXT]);
+}
+
+/* All weights, of one device without a base. */
+static size_t make_all(struct layer *l, const struct shape *s, enum dtype scales, uint8_t *bytes)
+{
+    const struct weight like = {
+        .format = WEIGHT_AFFINE, .bits = 4, .group_size = 64, .scale_type = scales};
+    const struct weight careful = {
+        .format = WEIGHT_AFFINE, .bits = 8, .group_size = 64, .scale_type = scales};
+    size_t at = 0;
+
+    l->out = make_weight(like, s->hidden, ATTENDED, bytes, &at);
+    l->router = make_weight(careful, s->n_experts, s->hidden, bytes, &at);
+    for (int i = 0; i < 3; i++)
+        l->next[i] = make_weight(like, l->t[Q + i].cols, s->hidden, bytes, &at);
+    for (int i = 0; i < 3; i++)
+        for (int e = 0; e < s->n_experts; e++)
+            l->experts[i][e] = make_weight(like, i < 2 ? s->wide : s->hidden,
+                                           i < 2 ? s->hidden : s->wide, bytes, &at);
+    return at;
+}
+
+static void check(struct pair *p, const struct shape *s, enum dtype scales, bool next)
+{
+    const int sizes[N][2] = {[X] = {1, s->hidden},         [ATTENTION] = {1, ATTENDED},
+                             [OUT] = {1, s->hidden},       [NORMED] = {1, s->hidden},
+                             [LOGITS] = {1, s->n_experts}, [WEIGHTS] = {1, s->k},
+                             [GATE] = {s->k, s->wide},     [UP] = {s->k, s->wide},
+                             [DOWN] = {s->k, s->hidden},   [SUM] = {1, s->hidden},
+                             [NEXT] = {1, s->hidden},      [Q] = {1, 2 * s->hidden},
+                             [K] = {1, s->hidden / 2},     [V] = {1, 256}};
+    struct layer l[PAIR_DEVICES];
+    struct pair_operand *ids, *weight;
+    uint8_t *bytes;
+    size_t size;
+    char what[100];
+
+    if (!next_case())
+        return;
+    ids = pair_ids(p, (size_t)s->k, s->n_experts);
+    weight = pair_numbers(p, (size_t)s->hidden);
+    for (int i = 0; i < N; i++) {
+        tensor t[PAIR_DEVICES];
+
+        pair_tensor(p, t, sizes[i][0], sizes[i][1]);
+        for (int d = 0; d < PAIR_DEVICES; d++)
+            l[d].t[i] = t[d];
+    }
+    for (int d = 0; d < PAIR_DEVICES && s->over; d++) {
+        /* As temporaries of one branch lie where those of another did. */
+        l[d].t[NEXT] = l[d].t[NORMED];
+        l[d].t[OUT] = l[d].t[SUM];
+    }
+    size = make_all(&l[0], s, scales, NULL);
+    bytes = mem_zeroed(size, 1);
+    assert_non_null(bytes);
+    make_all(&l[0], s, scales, bytes);
+    make_all(&l[1], s, scales, NULL);
+    for (int d = 0; d < PAIR_DEVICES; d++) {
+        uint8_t *base;
+
+        l[d].d = p->dev[d];
+        l[d].o = p->dev[d]->ops;
+        base = l[d].o->alloc(l[d].d, size, NULL);
+        assert_non_null(base);
+        l[d].o->upload(l[d].d, base, bytes, size);
+        move_weight(&l[d].out, base);
+        move_weight(&l[d].router, base);
+        for (int i = 0; i < 3; i++) {
+            move_weight(&l[d].next[i], base);
+            for (int e = 0; e < s->n_experts; e++)
+                move_weight(&l[d].experts[i][e], base);
+        }
+        l[d].norm = weight->at[d];
+        l[d].ids = (tensor){ids->at[d], DTYPE_I32, 1, s->k, s->k};
+        l[d].o->set_exact(l[d].d, d == PAIR_CPU);
+        for (int i = 0; i < STEPS; i++)
+            run(&l[d], s, next);
+        l[d].o->free(l[d].d, base);
+    }
+    mem_free(bytes);
+    snprintf(what, sizeof what, "%d of %d experts, of %d and %d, next %d, over %d", s->k,
+             s->n_experts, s->hidden, s->wide, next, s->over);
+    pair_check(p, 1e-3, what);
+    pair_clear(p);
+}
+
+static void test_layers(void **state)
+{
+    static const struct shape shapes[] = {
+        {1024, 256, 16, 4, ROUTER_SOFTMAX_ALL, GATE, false},
+        {2048, 768, 20, 8, ROUTER_SOFTMAX_ALL, GATE, false},
+        {2048, 768, 20, 8, ROUTER_SOFTMAX_ALL, GATE, true},
+        {512, 512, 40, 2, ROUTER_SOFTMAX_SELECTED, UP, false},
+        {256, 256, 33, 1, ROUTER_SOFTMAX_ALL, GATE, false},
+        {1536, 512, 17, 16, ROUTER_SOFTMAX_SELECTED, GATE, true},
+        {768, 1024, 20, 8, ROUTER_SOFTMAX_ALL, GATE, false},
+        {2304, 256, 20, 4, ROUTER_SOFTMAX_ALL, GATE, false}, /* more tiles than processors */
+    };
+    struct pair p;
+
+    (void)state;
+    pair_open(&p);
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (int next = 0; next < 2; next++)
+            check(&p, &shapes[i], i % 2 ? DTYPE_F16 : DTYPE_BF16, next);
+    pair_close(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layers)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
