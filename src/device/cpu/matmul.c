@@ -15,8 +15,13 @@
  * read far in order: of it, every thread begins with one long run. */
 #define TILE_NS 2500
 #define MAX_SHARES 64
-#define FIRST_RUNS 0.95 /* the part of all work that these are */
-#define LATE 20e-6      /* seconds: a thread that comes later gets less to begin with */
+#define FIRST_RUNS 0.95       /* the part of all work that these are */
+#define FIRST_RUNS_SHORT 0.98 /* of less work, in which the threads come less far apart */
+#define SHORT_SHARES 600      /* a thread's, of such work */
+#define PAGE 4096
+#define MOST_MORE 3      /* outputs of a place for the sake of where the next one begins */
+#define MANY_OUTPUTS 128 /* beside which those do not count */
+#define LATE 20e-6       /* seconds: a thread that comes later gets less to begin with */
 #define FEW_ROWS 8
 #define SERIAL_NS 4000 /* less work than this is not worth waking anyone */
 
@@ -120,6 +125,25 @@ static int64_t take_shares(struct call *c, int64_t *share, bool first)
     return n;
 }
 
+/* Outputs of a place, n or a few more, so that the next place is far from a multiple of a page
+ * away: else each finds what the other reads in its way. */
+static int outputs_apart(int n, size_t row_bytes)
+{
+    size_t most = 0;
+    int best = n;
+
+    for (int more = 0; more <= MOST_MORE && n >= MANY_OUTPUTS; more++) {
+        size_t past = (size_t)(n + more) * row_bytes % PAGE;
+        size_t apart = past < PAGE - past ? past : PAGE - past;
+
+        if (apart > most) {
+            most = apart;
+            best = n + more;
+        }
+    }
+    return best;
+}
+
 /* Outputs [begin, end) of an item. */
 static void multiply_range(const struct item *item, int begin, int end, void *scratch)
 {
@@ -131,6 +155,8 @@ static void multiply_range(const struct item *item, int begin, int end, void *sc
     }
     int places = product->places(item->task.n_rows), n = (end - begin + places - 1) / places;
 
+    if (places == 2)
+        n = outputs_apart(n, weight_row_bytes(item->task.w));
     product->multiply_places(&item->task, &(struct cpu_outputs){begin, n, n, end});
 }
 
@@ -337,7 +363,9 @@ static void multiply(struct cpu_device *d, const struct matmul_job *jobs, int n_
     if (place_strips(&c))
         return;
     if (c.most_rows <= FEW_ROWS) {
-        c.first_run = (int64_t)(FIRST_RUNS * (double)c.n_shares / thread_pool_size(d->pool));
+        double shares = (double)c.n_shares / thread_pool_size(d->pool);
+
+        c.first_run = (int64_t)((shares > SHORT_SHARES ? FIRST_RUNS : FIRST_RUNS_SHORT) * shares);
         c.late = clock_seconds() + LATE;
     }
     if (c.n_strips == 1) { /* done before the others would be there */
