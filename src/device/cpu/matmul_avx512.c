@@ -64,6 +64,7 @@ static double bf16_burst(void)
 #define FEW_BF16 8
 #define FEW_F32 12
 #define FEW_INTEGER 4
+#define LEAST_NIBBLES 4 /* fewer are better by choose_gemv */
 #define FEW_NIBBLES AVX512_FEW_ROWS
 #define FEW_EXACT 3
 
@@ -118,7 +119,7 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
         return &avx512_gemm_bf16;
     if (!exact && (w->format <= WEIGHT_BF16 || weight_is_e4m3(w)) && n_rows > FEW_F32)
         return &avx512_gemm_f32;
-    if (!exact && is_nibbles(w) && n_rows > FEW_INTEGER && n_rows <= FEW_NIBBLES &&
+    if (!exact && is_nibbles(w) && n_rows >= LEAST_NIBBLES && n_rows <= FEW_NIBBLES &&
         w->n_out >= AVX512_FEW_OUTPUTS)
         return &avx512_few;
     if (!exact && is_nibbles(w) && n_rows > FEW_NIBBLES && w->n_in % RUN_SIZE == 0)
