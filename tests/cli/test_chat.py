@@ -237,7 +237,7 @@ class Conversation(ChatCase):
         self.assertIn("/read wants", self.piped("/read\n", status=1)[1])
         one.write_text(LONG)
         out, said = self.piped("/read %s\nTell me.\n%s\n" % (one, HELLO), status=1)
-        self.assertIn("/clear", said)
+        self.assertIn("shorten it", said)
         self.assertEqual(out, self.generated(HELLO) + "\n")
 
     def test_again(self):
@@ -282,7 +282,7 @@ class Conversation(ChatCase):
 
     def test_context(self):
         talk = self.chat("-n", "5000", "--system-prompt", "the cat and the dog and " * 150)
-        self.assertIn("/clear", talk.say(STORY * 20))
+        self.assertIn("shorten it", talk.say(STORY * 20))
         answer = talk.say("go on")
         talk.say("/system")
         self.assertTrue(talk.say(HELLO))
