@@ -100,11 +100,12 @@ static void check_head_dim(config *c, const struct mla_spec *mla)
         config_fail(c, "head_dim", "it is %d, qk_rope_head_dim %d", head_dim, mla->rope_dim);
 }
 
-/* As mlp_layer_types says, else from first_k_dense_replace on, every moe_layer_freq-th. */
-static bool is_sparse(config *c, int layer)
+/* As mlp_layer_types says, else from first_k_dense_replace on, every moe_layer_freq-th, which
+ * Mistral 4 does not have. */
+static bool is_sparse(config *c, enum kind kind, int layer)
 {
     int first = config_int_or(c, "first_k_dense_replace", 0);
-    int every = config_int_or(c, "moe_layer_freq", 1);
+    int every = kind == MISTRAL4 ? 1 : config_int_or(c, "moe_layer_freq", 1);
 
     if (every < 1)
         return config_fail(c, "moe_layer_freq", "it is %d; it must be positive", every);
@@ -158,7 +159,7 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
             indexed = i + 1;
         }
         layer_add(&s->layers[i], branch_mla(norm, own));
-        if (sparse && is_sparse(c, i)) {
+        if (sparse && is_sparse(c, kind, i)) {
             struct branch_spec *experts = layer_add(&s->layers[i], branch_moe(norm, moe));
 
             if (strcmp(type, "axk1") == 0)

@@ -77,8 +77,6 @@ static int minimax_01_spec(struct spec *s, config *c, arena *a)
     struct attention_spec attention;
     struct lightning_spec lightning;
 
-    if (config_int_or(c, "shared_intermediate_size", 0))
-        return config_fail(c, "shared_intermediate_size", "a shared expert");
     if (!config_bool_or(c, "postnorm", true))
         return config_fail(c, "postnorm", "it must be true");
     if (config_common(s, c, false, a))
@@ -105,8 +103,10 @@ static int minimax_01_spec(struct spec *s, config *c, arena *a)
         }
         add_block(&s->layers[i], branch_moe(norm, moe), mlp_alpha, mlp_beta);
     }
-    config_ignore(c, "router_jitter_noise", "router_aux_loss_coef", "output_router_logits",
-                  "block_size", "rotary_dim", "shared_moe_mode", "layernorm_epsilon", NULL);
+    /* The reference has no shared expert; the weights of one would have no place. */
+    config_ignore(c, "shared_intermediate_size", "router_jitter_noise", "router_aux_loss_coef",
+                  "output_router_logits", "block_size", "rotary_dim", "shared_moe_mode",
+                  "layernorm_epsilon", NULL);
     return 0;
 }
 

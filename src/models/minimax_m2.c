@@ -39,8 +39,6 @@ static int minimax_m2_spec(struct spec *s, config *c, arena *a)
     };
     struct attention_spec attention;
 
-    if (config_int_or(c, "shared_intermediate_size", 0))
-        return config_fail(c, "shared_intermediate_size", "a shared expert");
     if (config_common(s, c, false, a))
         return -1;
     attention = config_attention_partial(c, s, 5000000, a);
@@ -53,8 +51,9 @@ static int minimax_m2_spec(struct spec *s, config *c, arena *a)
         layer_add(&s->layers[i], branch_attention(norm, attention));
         layer_add(&s->layers[i], branch_moe(norm, moe));
     }
-    config_ignore(c, "router_jitter_noise", "scoring_func", "use_mtp", "num_mtp_modules",
-                  "qk_norm_type", NULL);
+    /* Neither reference has a shared expert; the weights of one would have no place. */
+    config_ignore(c, "shared_intermediate_size", "router_jitter_noise", "scoring_func", "use_mtp",
+                  "num_mtp_modules", "qk_norm_type", NULL);
     return 0;
 }
 
