@@ -444,13 +444,6 @@ static bool has_memory(struct cuda_device *c, struct cuda_layer *l)
     return true;
 }
 
-/* Shared memory for n tiles. More than every kernel may have, as the queue does not ask CUDA for
- * less, and what this one has of its own comes on top. */
-static int next_room(int n, int row_bytes, int scale_bytes)
-{
-    return max(n * next_layout_of(row_bytes, scale_bytes).size, 48 * 1024 + 16);
-}
-
 static void launch(struct cuda_device *c, const struct layer &s, bool next, bool half)
 {
     struct cuda_shape shape = {};
@@ -465,7 +458,8 @@ static void launch(struct cuda_device *c, const struct layer &s, bool next, bool
         int n = (s.firsts[NEXT_PARTS] + n_blocks - 1) / n_blocks;
 
         shape.shared =
-            (unsigned)next_room(n, (int)s.next[0].row_bytes, (int)s.next[0].scale_row_bytes);
+            (unsigned)(n * next_layout_of((int)s.next[0].row_bytes, (int)s.next[0].scale_row_bytes)
+                               .size);
     }
     if (half)
         cuda_launch(c, next ? layer_kernel<true, true> : layer_kernel<false, true>, shape, s);
@@ -627,7 +621,7 @@ bool cuda_layer_next(struct cuda_device *c, const struct cuda_product *p)
         {&l->x, 0, NULL},
     };
     if (n > NEXT_TILES ||
-        next_room(n, row_bytes, scale_bytes) + (int)sizeof(struct layer_room) + 1024 >
+        n * next_layout_of(row_bytes, scale_bytes).size + (int)sizeof(struct layer_room) + 1024 >
             (int)c->shared_memory)
         return false;
     for (int i = 0; i < (int)COUNT(written); i++)

@@ -127,6 +127,19 @@ void cuda_queue_add(struct cuda_device *c, const void *kernel, const struct cuda
     q->room = q->room < MOST_LAUNCHES ? 2 * q->room : MOST_LAUNCHES;
 }
 
+/* Of more than every kernel may have, with what it has of its own, CUDA wants to be told. */
+static void ask_for_shared(struct cuda_device *c, const struct launch *launch)
+{
+    cudaFuncAttributes own = {};
+
+    cuda_check(c, cudaFuncGetAttributes(&own, launch->kernel), "looking up a kernel");
+    if (own.sharedSizeBytes + launch->shared > 48 * 1024)
+        cuda_check(c,
+                   cudaFuncSetAttribute(launch->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        (int)launch->shared),
+                   "asking for shared memory");
+}
+
 /* Launches what lies at p; its size. */
 static size_t launch_one(struct cuda_device *c, char *p)
 {
@@ -162,11 +175,8 @@ static size_t launch_one(struct cuda_device *c, char *p)
     config.stream = c->stream;
     config.attrs = attributes;
     config.numAttrs = n_attributes;
-    if (launch.shared > 48 * 1024)
-        cuda_check(c,
-                   cudaFuncSetAttribute(launch.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        (int)launch.shared),
-                   "asking for shared memory");
+    if (launch.shared > 0)
+        ask_for_shared(c, &launch);
     cuda_check(c, cudaLaunchKernelExC(&config, launch.kernel, values), "launching a kernel");
     return launch.size;
 }
