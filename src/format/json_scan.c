@@ -11,18 +11,21 @@ static void skip_space(struct json_scan *s)
         s->at++;
 }
 
-/* "line 3, column 7: bad JSON: ", both from 1, columns in bytes. */
+/* "line 3, column 7: bad JSON: ", both from 1, columns in bytes; of a text that is one line, which
+ * its name may tell the number of, the column alone. */
 static int refuse_by_line(struct json_scan *s, const char *what)
 {
     static const char lfs[] = LFS_POINTER;
+    size_t size = (size_t)(s->end - s->begin), number = 1;
     const char *line = s->begin;
-    size_t number = 1;
 
-    if ((size_t)(s->end - s->begin) >= sizeof lfs - 1 && !memcmp(s->begin, lfs, sizeof lfs - 1))
+    if (size >= sizeof lfs - 1 && !memcmp(s->begin, lfs, sizeof lfs - 1))
         return fail(s->err, CLM_ERR_FORMAT,
                     "%s: this is a Git LFS pointer, not the file itself; run git lfs pull",
                     s->name);
-
+    if (!size || !memchr(s->begin, '\n', size))
+        return fail(s->err, CLM_ERR_FORMAT, "%s: column %zu: bad JSON: %s", s->name,
+                    (size_t)(s->at - line) + 1, what);
     for (const char *p = s->begin; p < s->at; p++)
         if (*p == '\n') {
             line = p + 1;

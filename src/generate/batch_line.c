@@ -302,7 +302,10 @@ int batch_line_read(struct batch_line *l, const char *text, size_t size, const c
     l->custom_id = json_get(l->root, "custom_id");
     body = json_get(l->root, "body");
     if (!body)
-        return fail(err, CLM_ERR_ARG, "there is no \"body\"");
+        return fail(err, CLM_ERR_ARG,
+                    "there is no \"body\"; a line looks like {\"custom_id\": \"a\", \"body\": "
+                    "{\"prompt\": \"Once\", \"max_tokens\": 99}}, or has \"messages\" in place of "
+                    "\"prompt\": see docs/generation.md");
     if (take_body(l, body, err))
         return -1;
     return check_frame(l, err);

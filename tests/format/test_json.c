@@ -144,10 +144,11 @@ static void test_refused(void **state)
         const char *text, *message;
         int code;
     } cases[] = {
-        {"", "line 1, column 1: bad JSON: the end, expected a value", CLM_ERR_FORMAT},
+        {"", "name: column 1: bad JSON: the end, expected a value", CLM_ERR_FORMAT},
         {"{", "bad JSON", CLM_ERR_FORMAT},
         {"{\"a\": 1,}", "bad JSON", CLM_ERR_FORMAT},
         {"{\n\"a\": x}", "line 2, column 6: bad JSON: 'x', expected a value", CLM_ERR_FORMAT},
+        {"x\n", "line 1, column 1: bad JSON: 'x', expected a value", CLM_ERR_FORMAT},
         {"{\"a\": 1, \"a\": 2}", "duplicate", CLM_ERR_FORMAT},
         {"{\"a\\u0000\": 1, \"a\\u0000\": 2}", "duplicate", CLM_ERR_FORMAT},
         {"[\"\xC0\xAF\"]", "bad JSON", CLM_ERR_FORMAT},
@@ -163,7 +164,7 @@ static void test_refused(void **state)
         {"[\"abc\\", "bad JSON", CLM_ERR_FORMAT},
         {"{'a': 1}", "bad JSON", CLM_ERR_FORMAT},
         {"version https://git-lfs.github.com/spec/v1", "run git lfs pull", CLM_ERR_FORMAT},
-        {"[1, \xFF]", "line 1, column 5: bad JSON: bytes that are not UTF-8", CLM_ERR_FORMAT},
+        {"[1, \xFF]", "name: column 5: bad JSON: bytes that are not UTF-8", CLM_ERR_FORMAT},
         {"[nul]", "expected a value", CLM_ERR_FORMAT},
         {"[1.]", "expected a digit", CLM_ERR_FORMAT},
         {"[-]", "expected a digit", CLM_ERR_FORMAT},
