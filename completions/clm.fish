@@ -17,7 +17,7 @@ complete -c clm -n __fish_use_subcommand -a inspect -d 'a model\'s spec, tensors
 complete -c clm -n __fish_use_subcommand -a models -d 'what is supported, and what is on this machine'
 complete -c clm -n __fish_use_subcommand -a help -d 'explain a command'
 
-complete -c clm -n '__fish_seen_subcommand_from generate' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from generate' -s m -l model -r -F -d 'a model\'s folder, or org/model[@revision] from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l device -x -d 'where to compute'
 complete -c clm -n '__fish_seen_subcommand_from generate' -l gpu-layers -x -a 'all auto' -d 'how many layers, the last ones, to have on the GPU while the CPU computes the others'
@@ -85,7 +85,7 @@ complete -c clm -n '__fish_seen_subcommand_from generate' -l parse -d 'write a J
 complete -c clm -n '__fish_seen_subcommand_from generate' -l verbose -x -a 'true false' -d 'false: write nothing but the text'
 complete -c clm -n '__fish_seen_subcommand_from generate' -s h -l help -d 'show this and exit'
 
-complete -c clm -n '__fish_seen_subcommand_from chat' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from chat' -s m -l model -r -F -d 'a model\'s folder, or org/model[@revision] from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l device -x -d 'where to compute'
 complete -c clm -n '__fish_seen_subcommand_from chat' -l gpu-layers -x -a 'all auto' -d 'how many layers, the last ones, to have on the GPU while the CPU computes the others'
@@ -143,7 +143,7 @@ complete -c clm -n '__fish_seen_subcommand_from chat' -l prompt-cache-dir-bytes 
 complete -c clm -n '__fish_seen_subcommand_from chat' -l cache-files -d '/save FILE also keeps what the model remembers, in FILE.safetensors, and /load takes it from there instead of processing the conversation anew'
 complete -c clm -n '__fish_seen_subcommand_from chat' -s h -l help -d 'show this and exit'
 
-complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -s m -l model -r -F -d 'a model\'s folder, or org/model[@revision] from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l device -x -d 'where to compute'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l gpu-layers -x -a 'all auto' -d 'how many layers, the last ones, to have on the GPU while the CPU computes the others'
@@ -167,7 +167,7 @@ complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l ignore-chat-tem
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l prefill-step-size -x -d 'how many tokens of the prompt to process at a time'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -s h -l help -d 'show this and exit'
 
-complete -c clm -n '__fish_seen_subcommand_from bench' -s m -l model -r -F -d 'folders of models, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from bench' -s m -l model -r -F -d 'folders of models, or org/model[@revision] from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from bench' -s s -l shape -x -a 'llama-3.2-1b llama-3.1-8b qwen3-0.6b qwen3-30b-a3b gemma-3-4b tinyllama-1.1b deepseek-v2-lite mamba2-1.3b falcon-h1-1.5b qwen3-next-80b-a3b storyteller' -d 'random weights in the shape of a known model instead of a checkpoint'
 complete -c clm -n '__fish_seen_subcommand_from bench' -s b -l bits -x -a '2 3 4 5 6 8 16' -d 'of the random weights'
 complete -c clm -n '__fish_seen_subcommand_from bench' -l group-size -x -a '32 64 128' -d 'weights that share a scale'
@@ -197,7 +197,7 @@ complete -c clm -n '__fish_seen_subcommand_from bench' -l max-kv-size -x -d 'kee
 complete -c clm -n '__fish_seen_subcommand_from bench' -s h -l help -d 'show this and exit'
 
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -F
-complete -c clm -n '__fish_seen_subcommand_from perplexity' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from perplexity' -s m -l model -r -F -d 'a model\'s folder, or org/model[@revision] from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -l device -x -d 'where to compute'
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -l gpu-layers -x -a 'all auto' -d 'how many layers, the last ones, to have on the GPU while the CPU computes the others'
@@ -219,7 +219,7 @@ complete -c clm -n '__fish_seen_subcommand_from perplexity' -l kl-divergence -r 
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -l json -d 'write one JSON object'
 complete -c clm -n '__fish_seen_subcommand_from perplexity' -s h -l help -d 'show this and exit'
 
-complete -c clm -n '__fish_seen_subcommand_from score' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from score' -s m -l model -r -F -d 'a model\'s folder, or org/model[@revision] from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from score' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from score' -l device -x -d 'where to compute'
 complete -c clm -n '__fish_seen_subcommand_from score' -l gpu-layers -x -a 'all auto' -d 'how many layers, the last ones, to have on the GPU while the CPU computes the others'
@@ -235,12 +235,12 @@ complete -c clm -n '__fish_seen_subcommand_from score' -l max-kv-size -x -d 'kee
 complete -c clm -n '__fish_seen_subcommand_from score' -l per-token -d 'write id, log-probability and whether it is the most probable of each token'
 complete -c clm -n '__fish_seen_subcommand_from score' -s h -l help -d 'show this and exit'
 
-complete -c clm -n '__fish_seen_subcommand_from tokenize' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from tokenize' -s m -l model -r -F -d 'a model\'s folder, or org/model[@revision] from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from tokenize' -s p -l prompt -x -d 'the text, in place of lines'
 complete -c clm -n '__fish_seen_subcommand_from tokenize' -l no-special -d 'leave out the tokens that the tokenizer adds around a text, such as the begin token'
 complete -c clm -n '__fish_seen_subcommand_from tokenize' -s h -l help -d 'show this and exit'
 
-complete -c clm -n '__fish_seen_subcommand_from detokenize' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from detokenize' -s m -l model -r -F -d 'a model\'s folder, or org/model[@revision] from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from detokenize' -l tokens -x -d 'the ids, in place of lines'
 complete -c clm -n '__fish_seen_subcommand_from detokenize' -l skip-special -d 'leave out special tokens'
 complete -c clm -n '__fish_seen_subcommand_from detokenize' -s h -l help -d 'show this and exit'
@@ -252,7 +252,7 @@ complete -c clm -n '__fish_seen_subcommand_from render' -l now -x -d 'the time t
 complete -c clm -n '__fish_seen_subcommand_from render' -l raw -d 'lines are {"template"'
 complete -c clm -n '__fish_seen_subcommand_from render' -s h -l help -d 'show this and exit'
 
-complete -c clm -n '__fish_seen_subcommand_from logits' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from logits' -s m -l model -r -F -d 'a model\'s folder, or org/model[@revision] from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l device -x -d 'where to compute'
 complete -c clm -n '__fish_seen_subcommand_from logits' -l gpu-layers -x -a 'all auto' -d 'how many layers, the last ones, to have on the GPU while the CPU computes the others'
@@ -274,7 +274,7 @@ complete -c clm -n '__fish_seen_subcommand_from logits' -l batch -r -F -d 'lines
 complete -c clm -n '__fish_seen_subcommand_from logits' -s o -l out -r -F -d 'the safetensors file to write'
 complete -c clm -n '__fish_seen_subcommand_from logits' -s h -l help -d 'show this and exit'
 
-complete -c clm -n '__fish_seen_subcommand_from inspect' -s m -l model -r -F -d 'a model\'s folder, or org/model from the local Hugging Face cache'
+complete -c clm -n '__fish_seen_subcommand_from inspect' -s m -l model -r -F -d 'a model\'s folder, or org/model[@revision] from the local Hugging Face cache'
 complete -c clm -n '__fish_seen_subcommand_from inspect' -l adapter-path -r -F -d 'a folder with a LoRA or DoRA adapter of mlx-lm\'s or PEFT\'s form, applied as the model runs'
 complete -c clm -n '__fish_seen_subcommand_from inspect' -l device -x -d 'where to compute'
 complete -c clm -n '__fish_seen_subcommand_from inspect' -l gpu-layers -x -a 'all auto' -d 'how many layers, the last ones, to have on the GPU while the CPU computes the others'

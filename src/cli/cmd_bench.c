@@ -473,10 +473,10 @@ static void bench_defaults(void *args)
 #define A struct bench_args
 
 static const struct option bench_options[] = {
-    {STRINGS_OPTION("model", 'm', A, models, "MODEL",
-                    "folders of models, or org/model from the local Hugging Face cache; without it "
-                    "what CLM_MODEL in the environment names, else the small model that comes "
-                    "with clm")},
+    {STRINGS_OPTION(
+        "model", 'm', A, models, "MODEL",
+        "folders of models, or org/model[@revision] from the local Hugging Face cache; without it "
+        "what CLM_MODEL in the environment names, else the small model that comes with clm")},
     {NAMES_OPTION(
         "shape", 's', A, shapes,
         "random weights in the shape of a known model instead of a checkpoint: "

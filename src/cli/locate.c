@@ -65,35 +65,51 @@ static int check_folder(const char *name, clm_error *err)
 static int locate_name(char *out, size_t size, const char *name, clm_error *err)
 {
     char cache[PATH_MAX] = "";
+    clm_error why = {0};
 
-    if (hub_is_name(name) && hub_find(out, size, name, NULL) == 0)
+    if (hub_is_name(name) && hub_find(out, size, name, &why) == 0)
         return 0;
     if (access(name, F_OK) && errno == EACCES)
         return fail(err, CLM_ERR_IO, "cannot look at %s: %s", name, strerror(errno));
     if (!hub_is_name(name))
         return fail(err, CLM_ERR_IO, "%s: no such folder; give a model's folder or org/model",
                     name);
+    if (strchr(name, '/'))
+        return fail(err, CLM_ERR_IO, "%s: no such folder, and %s", name, why.message);
     if (hub_cache(cache, sizeof cache, NULL))
         copy_path(cache, sizeof cache, "(none: HOME is not set)", NULL);
-    if (!strchr(name, '/'))
-        return fail(err, CLM_ERR_IO,
-                    "%s: no such folder, and no model of that name in the hub cache %s; give a "
-                    "model's folder or org/model",
-                    name, cache);
     return fail(err, CLM_ERR_IO,
-                "%s: neither a folder nor in the hub cache %s; get it with: hf download %s", name,
-                cache, name);
+                "%s: no such folder, and no model of that name in the hub cache %s; give a "
+                "model's folder or org/model",
+                name, cache);
 }
 
-/* org/model of an address on the hub; any other name as it is. */
-static const char *without_address(const char *name)
+/* "org/model/tree/v2", as addresses end, is "org/model@v2" in out; any other name as it is. */
+static const char *with_revision(char *out, size_t size, const char *name)
+{
+    static const char *const ways[] = {"/tree/", "/commit/"};
+
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        const char *at = strstr(name, ways[i]);
+        int n =
+            at ? snprintf(out, size, "%.*s@%s", (int)(at - name), name, at + strlen(ways[i])) : -1;
+
+        if (n >= 0 && (size_t)n < size)
+            return out;
+    }
+    return name;
+}
+
+/* org/model of an address on the hub, with the revision that the address has; any other name as it
+ * is. */
+static const char *without_address(char *out, size_t size, const char *name)
 {
     static const char *const hosts[] = {"https://huggingface.co/", "https://hf.co/",
                                         "huggingface.co/", "hf.co/", "hf://"};
 
     for (size_t i = 0; i < COUNT(hosts); i++)
         if (strncmp(name, hosts[i], strlen(hosts[i])) == 0)
-            return name + strlen(hosts[i]);
+            return with_revision(out, size, name + strlen(hosts[i]));
     return name;
 }
 
@@ -133,6 +149,7 @@ static int locate_bundled(char *out, size_t size, clm_error *err)
 int locate_model(char *out, size_t size, const char *name, clm_error *err)
 {
     const char *chosen = getenv("CLM_MODEL");
+    char plain[PATH_MAX];
 
     if (!name && chosen && *chosen)
         name = chosen;
@@ -144,5 +161,5 @@ int locate_model(char *out, size_t size, const char *name, clm_error *err)
         return check_folder(name, err) ? -1 : copy_path(out, size, name, err);
     if (file_exists(name))
         return refuse_file(name, err);
-    return locate_name(out, size, without_address(name), err);
+    return locate_name(out, size, without_address(plain, sizeof plain, name), err);
 }

@@ -21,9 +21,9 @@ static const char *const kv_group_sizes[] = {"64", "32", "128", NULL};
 
 const struct option option_model[] = {
     {STRING_OPTION("model", 'm', struct model_options, model, "MODEL",
-                   "a model's folder, or org/model from the local Hugging Face cache; without it "
-                   "what CLM_MODEL in the environment names, else the small model that comes with "
-                   "clm")},
+                   "a model's folder, or org/model[@revision] from the local Hugging Face cache; "
+                   "without it what CLM_MODEL in the environment names, else the small model that "
+                   "comes with clm")},
     {0},
 };
 

@@ -10,6 +10,8 @@
 #include "base/file.h"
 #include "base/memory.h"
 
+#define MAX_NAME 128
+
 static const char prefix[] = "models--";
 
 static const char *variable(const char *name)
@@ -63,36 +65,67 @@ static bool is_name_part(const char *s, size_t n)
     return true;
 }
 
-bool hub_is_name(const char *name)
+/* "model" or "org/model" [n] */
+static bool is_plain_name(const char *name, size_t n)
 {
-    size_t first = strcspn(name, "/"), all = strlen(name);
+    const char *slash = memchr(name, '/', n);
+    size_t first = slash ? (size_t)(slash - name) : n;
 
-    if (all > 128 || !is_name_part(name, first))
+    if (n > MAX_NAME || !is_name_part(name, first))
         return false;
-    return first == all || is_name_part(name + first + 1, all - first - 1);
+    return !slash || is_name_part(slash + 1, n - first - 1);
 }
 
-/* The cache's folder of a model: "org/name" is "models--org--name". */
-static int model_folder(char *out, size_t size, const char *cache, const char *name, clm_error *err)
+/* What git allows a branch to be called, as far as it matters here: it stays below its folder. */
+static bool is_revision(const char *s)
 {
-    const char *slash = strchr(name, '/');
-    int n = slash ? snprintf(out, size, "%s/%s%.*s--%s", cache, prefix, (int)(slash - name), name,
-                             slash + 1)
-                  : snprintf(out, size, "%s/%s%s", cache, prefix, name);
+    if (strlen(s) > MAX_NAME)
+        return false;
+    for (;; s++) {
+        size_t n = strcspn(s, "/");
 
-    if (n < 0 || (size_t)n >= size)
-        return fail(err, CLM_ERR_IO, "the path of %s in the hub cache is too long", name);
+        if (n == 0 || s[0] == '.')
+            return false;
+        for (size_t i = 0; i < n; i++)
+            if ((unsigned char)s[i] <= ' ' || s[i] == '\x7F' || s[i] == '\\')
+                return false;
+        s += n;
+        if (!*s)
+            return true;
+    }
+}
+
+bool hub_is_name(const char *name)
+{
+    size_t n = strcspn(name, "@");
+
+    return is_plain_name(name, n) && (!name[n] || is_revision(name + n + 1));
+}
+
+/* The cache's folder of a model [n]: "org/name" is "models--org--name". */
+static int model_folder(char *out, size_t size, const char *cache, const char *name, size_t n,
+                        clm_error *err)
+{
+    const char *slash = memchr(name, '/', n);
+    int org = slash ? (int)(slash - name) : 0, all = (int)n;
+    int w = slash ? snprintf(out, size, "%s/%s%.*s--%.*s", cache, prefix, org, name, all - org - 1,
+                             slash + 1)
+                  : snprintf(out, size, "%s/%s%.*s", cache, prefix, all, name);
+
+    if (w < 0 || (size_t)w >= size)
+        return fail(err, CLM_ERR_IO, "the path of %.*s in the hub cache is too long", all, name);
     return 0;
 }
 
-/* The revision that refs/main names; false when there is none that could be one. */
-static bool main_revision(char out[65], const char *folder)
+/* The commit that a branch or tag is at; false where refs has none that could be one. */
+static bool read_ref(char out[65], const char *folder, const char *name)
 {
-    char path[PATH_MAX];
+    char refs[PATH_MAX], path[PATH_MAX];
     size_t size, n;
     char *text;
 
-    if (file_join(path, sizeof path, folder, "refs/main", NULL))
+    if (file_join(refs, sizeof refs, folder, "refs", NULL) ||
+        file_join(path, sizeof path, refs, name, NULL))
         return false;
     text = file_read(path, 4096, &size, NULL);
     if (!text)
@@ -130,30 +163,61 @@ static bool newest_snapshot(char *out, size_t size, const char *snapshots)
     return found;
 }
 
-static bool find_snapshot(char *out, size_t size, const char *folder)
+static bool snapshot_of(char *out, size_t size, const char *snapshots, const char *commit)
 {
-    char snapshots[PATH_MAX], revision[65];
+    return !strchr(commit, '/') && file_join(out, size, snapshots, commit, NULL) == 0 &&
+           file_is_dir(out);
+}
+
+/* The only snapshot whose commit begins so, as git shortens them; false where there are none or
+ * several. */
+static bool snapshot_begins(char *out, size_t size, const char *snapshots, const char *revision)
+{
+    size_t n = strlen(revision);
+    DIR *dir = n >= 4 && strspn(revision, "0123456789abcdef") == n ? opendir(snapshots) : NULL;
+    int found = 0;
+
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (strncmp(e->d_name, revision, n) == 0 && snapshot_of(out, size, snapshots, e->d_name))
+            found++;
+    if (dir)
+        closedir(dir);
+    return found == 1;
+}
+
+/* NULL for revision is main, or the newest one where that is not there. */
+static bool find_snapshot(char *out, size_t size, const char *folder, const char *revision)
+{
+    char snapshots[PATH_MAX], commit[65];
 
     if (file_join(snapshots, sizeof snapshots, folder, "snapshots", NULL))
         return false;
-    if (main_revision(revision, folder) && file_join(out, size, snapshots, revision, NULL) == 0 &&
-        file_is_dir(out))
+    if (read_ref(commit, folder, revision ? revision : "main") &&
+        snapshot_of(out, size, snapshots, commit))
         return true;
-    return newest_snapshot(out, size, snapshots);
+    if (!revision)
+        return newest_snapshot(out, size, snapshots);
+    return snapshot_of(out, size, snapshots, revision) ||
+           snapshot_begins(out, size, snapshots, revision);
 }
 
 int hub_find(char *out, size_t size, const char *name, clm_error *err)
 {
     char cache[PATH_MAX], folder[PATH_MAX];
+    size_t n = strcspn(name, "@");
+    const char *revision = name[n] ? name + n + 1 : NULL;
 
     if (!hub_is_name(name))
         return fail(err, CLM_ERR_ARG, "%s is no name of a model on the hub", name);
     if (hub_cache(cache, sizeof cache, err) ||
-        model_folder(folder, sizeof folder, cache, name, err))
+        model_folder(folder, sizeof folder, cache, name, n, err))
         return -1;
-    if (find_snapshot(out, size, folder))
+    if (find_snapshot(out, size, folder, revision))
         return 0;
-    return fail(err, CLM_ERR_IO, "the hub cache %s does not hold %s", cache, name);
+    return fail(err, CLM_ERR_IO, "%s the hub cache %s; get it with: hf download %.*s%s%s",
+                revision && find_snapshot(out, size, folder, NULL) ? "only another revision is in"
+                                                                   : "not in",
+                cache, (int)n, name, revision ? " --revision " : "", revision ? revision : "");
 }
 
 static int is_model(const struct dirent *e)
@@ -168,7 +232,7 @@ static bool name_of(char *out, size_t size, const char *entry)
     int n = dashes ? snprintf(out, size, "%.*s/%s", (int)(dashes - rest), rest, dashes + 2)
                    : snprintf(out, size, "%s", rest);
 
-    return n > 0 && (size_t)n < size && hub_is_name(out);
+    return n > 0 && (size_t)n < size && is_plain_name(out, (size_t)n);
 }
 
 int hub_each(int (*fn)(void *ctx, const char *name, const char *dir), void *ctx, clm_error *err)
@@ -187,7 +251,7 @@ int hub_each(int (*fn)(void *ctx, const char *name, const char *dir), void *ctx,
 
         if (rc == 0 && name_of(name, sizeof name, entries[i]->d_name) &&
             file_join(folder, sizeof folder, cache, entries[i]->d_name, NULL) == 0 &&
-            find_snapshot(dir, sizeof dir, folder))
+            find_snapshot(dir, sizeof dir, folder, NULL))
             rc = fn(ctx, name, dir);
         free(entries[i]);
     }

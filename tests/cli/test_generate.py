@@ -501,8 +501,14 @@ class Where(Case):
         refs = self.folder / "hub/models--some--story/refs"
         refs.mkdir()
         (refs / "main").write_text("0123abcd")
+        (refs / "v2").write_text("0123abcd")
+        address = "https://huggingface.co/some/story/tree/"
         for env in (dict(HF_HUB_CACHE=self.folder / "hub"), dict(HF_HOME=self.folder)):
-            self.done("generate", "-n", "1", "-m", "some/story", env=environment(**env))
+            for name in ("some/story", "some/story@v2", "some/story@0123abcd", address + "main"):
+                self.done("generate", "-n", "1", "-m", name, env=environment(**env))
+        for name in ("some/story@v3", address + "v3"):
+            self.fails(1, ["some/story@v3: ", "another revision", "hf download some/story --revision v3"], "inspect",
+                       "-m", name, env=environment(**env))
         for name in ("model.safetensors", "model.safetensors.index.json"):
             (revision / name).unlink()  # as a download that was stopped
         self.fails(1, "repeat hf download", "generate", "-m", "some/story", env=environment(**env))

@@ -48,9 +48,12 @@ static void test_cache_folder(void **state)
 
 static void test_names(void **state)
 {
-    static const char *const good[] = {"gpt2", "org/model", "a.b/c_d-1", "mlx-community/Llama-3.2"};
-    static const char *const bad[] = {"",       "/",   "a/",   "/a", "a/b/c", "../a",
-                                      "a/../b", "a b", "a/.b", "-a", "a\n",   "\xC3\xA9/x"};
+    static const char *const good[] = {
+        "gpt2",           "org/model",   "a.b/c_d-1",           "mlx-community/Llama-3.2",
+        "org/model@main", "gpt2@v1.0+x", "org/model@refs/pr/1", "a/b@c@d"};
+    static const char *const bad[] = {
+        "",   "/",   "a/",         "/a",   "a/b/c",  "../a",       "a/../b", "a b",     "a/.b",
+        "-a", "a\n", "\xC3\xA9/x", "a/b@", "a/b@..", "a/b@x/../y", "a/b@/x", "a/b@x y", "@x"};
 
     (void)state;
     for (size_t i = 0; i < COUNT(good); i++)
@@ -105,6 +108,52 @@ static void test_find(void **state)
     CHECK(hub_find(out, 10, "org/name", &err), "a path of more than 10 bytes fits");
 }
 
+static void check_missing(const char *name, const char *what, const char *how)
+{
+    char out[2048];
+    clm_error err = {0};
+
+    CHECK(hub_find(out, sizeof out, name, &err) && err.code == CLM_ERR_IO, "%s is in %s", name,
+          out);
+    CHECK(strstr(err.message, what) && strstr(err.message, how), "%s", err.message);
+}
+
+static void test_revisions(void **state)
+{
+    static const char one[] = "1111222233334444555566667777888899990000";
+    static const char two[] = "1111aaaabbbbccccddddeeeeffff000011112222";
+    char path[200];
+
+    (void)state;
+    use_temporary_cache();
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "models--org--name/snapshots/%s/config.json", i ? two : one);
+        temporary_write(path, "{}");
+    }
+    temporary_write("models--org--name/refs/main", one);
+    temporary_write("models--org--name/refs/v2", two);
+    temporary_write("models--org--name/refs/refs/pr/1", two);
+    temporary_write("models--org--name/refs/gone", "3333");
+    temporary_write("models--org--name/refs/up", "../../models--org--name/snapshots");
+
+    snprintf(path, sizeof path, "models--org--name/snapshots/%s", one);
+    check_found("org/name", path);
+    check_found("org/name@main", path);
+    check_found("org/name@1111222233334444555566667777888899990000", path);
+    check_found("org/name@11112", path);
+    snprintf(path, sizeof path, "models--org--name/snapshots/%s", two);
+    check_found("org/name@v2", path);
+    check_found("org/name@refs/pr/1", path);
+    check_found("org/name@1111aaaa", path);
+
+    check_missing("org/name@v3", "another revision", "hf download org/name --revision v3");
+    check_missing("org/name@gone", "another revision", "--revision gone");
+    check_missing("org/name@up", "another revision", "--revision up");
+    check_missing("org/name@1111", "another revision", "--revision 1111"); /* which? */
+    check_missing("org/name@11112g", "another revision", "--revision 11112g");
+    check_missing("org/other@v3", "not in the hub cache", "hf download org/other --revision v3");
+}
+
 struct list {
     char names[256];
     int stop_at;
@@ -143,9 +192,8 @@ static void test_each(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cache_folder),
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_find),
+        cmocka_unit_test(test_cache_folder), cmocka_unit_test(test_names),
+        cmocka_unit_test(test_find),         cmocka_unit_test(test_revisions),
         cmocka_unit_test(test_each),
     };
 
