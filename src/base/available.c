@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -59,4 +60,15 @@ size_t memory_available(void)
             bytes = left;
     }
     return bytes > 0 ? (size_t)bytes : 0;
+}
+
+size_t memory_peak(void)
+{
+    /* What getrusage tells is, on Linux, at least what the process that started this one had. */
+    double kib = number_in("/proc/self/status", "VmHWM:");
+    struct rusage usage;
+
+    if (kib < 0 && getrusage(RUSAGE_SELF, &usage) == 0)
+        kib = (double)usage.ru_maxrss;
+    return kib > 0 ? (size_t)kib * 1024 : 0;
 }

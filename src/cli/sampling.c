@@ -3,8 +3,8 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 
+#include "base/available.h"
 #include "base/memory.h"
 #include "cli/prompt.h"
 #include "format/json.h"
@@ -223,11 +223,7 @@ void sampling_close(struct sampling *s)
 
 double peak_gigabytes(void)
 {
-    struct rusage usage;
-
-    if (getrusage(RUSAGE_SELF, &usage))
-        return 0;
-    return (double)usage.ru_maxrss * 1024 / 1e9;
+    return (double)memory_peak() / 1e9;
 }
 
 /* The first token belongs to the prompt's time, so it is left out of the speed. */

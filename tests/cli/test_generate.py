@@ -42,6 +42,12 @@ class Output(Case):
             self.assertGreater(last[key], 0)
         self.assertIn("seed", last)
 
+    def test_peak_memory_is_its_own(self):
+        """And not that of who starts it, which the system's figure begins with."""
+        large = bytearray(b"x") * (1 << 28)
+        last = self.json_lines("generate", "--json", "-n", "1")[-1]
+        self.assertTrue(0 < last["peak_memory"] < len(large) / 1e9, last)
+
     def test_default_prompt(self):
         self.assertEqual(self.plain(PLAIN, "-n", "24"), self.plain(*PROMPT))
 
