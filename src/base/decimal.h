@@ -1,4 +1,4 @@
-/* base/decimal.h: the number that decimal digits stand for, whatever the locale. */
+/* base/decimal.h: numbers from decimal digits and to them, whatever the locale. */
 #ifndef BASE_DECIMAL_H
 #define BASE_DECIMAL_H
 
@@ -12,5 +12,9 @@
  * characters the rest is not seen.
  */
 double decimal_parse(const char *s, size_t n);
+
+/* As "%.17g", which reads back as the same number; f is finite. */
+#define DECIMAL_ROOM 32
+void decimal_write(char out[DECIMAL_ROOM], double f);
 
 #endif

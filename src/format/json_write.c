@@ -1,7 +1,8 @@
 #include "format/json_write.h"
 
-#include <stdio.h>
 #include <string.h>
+
+#include "base/decimal.h"
 
 static void write_array(struct strbuf *out, const json *array)
 {
@@ -30,13 +31,13 @@ static void write_object(struct strbuf *out, const json *object)
 static void write_real(struct strbuf *out, double f)
 {
     const char *word = json_special(f);
-    char digits[32];
+    char digits[DECIMAL_ROOM];
 
     if (word) {
         strbuf_addf(out, "{\"__float__\": \"%s\"}", word);
         return;
     }
-    snprintf(digits, sizeof digits, "%.17g", f);
+    decimal_write(digits, f);
     strbuf_add_str(out, digits);
     if (!strpbrk(digits, ".e")) /* what has none is read as an integer */
         strbuf_add_str(out, ".0");

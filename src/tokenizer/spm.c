@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "base/memory.h"
 #include "tokenizer/base64.h"
 #include "tokenizer/spm_read.h"
@@ -145,9 +146,12 @@ static void write_unigram(const struct spm *m, struct strbuf *out)
 {
     strbuf_addf(out, "\"type\":\"Unigram\",\"unk_id\":%zu,\"vocab\":[", (size_t)m->unk);
     for (size_t i = 0; i < m->n_pieces; i++) {
+        char score[DECIMAL_ROOM];
+
+        decimal_write(score, (double)m->pieces[i].score);
         strbuf_add_str(out, i ? ",[" : "[");
         strbuf_add_json(out, m->pieces[i].text.s, m->pieces[i].text.n);
-        strbuf_addf(out, ",%.17g]", (double)m->pieces[i].score);
+        strbuf_addf(out, ",%s]", score);
     }
     strbuf_add_char(out, ']');
 }
