@@ -260,7 +260,7 @@ static const struct bad bad[] = {
      CLM_ERR_UNSUPPORTED,
      {"swoosh", "hidden_act"}},
     {"llama", "\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": -1", NULL, CLM_ERR_FORMAT, {"eps"}},
-    {"llama", "{", "", NULL, CLM_ERR_FORMAT, {"config.json", "line 1"}},
+    {"llama", "{", "", NULL, CLM_ERR_FORMAT, {"config.json", "column 13"}},
     {"llama", "}", "} {", NULL, CLM_ERR_FORMAT, {"config.json"}},
     {"phi3", "[1.0, 1.5, 2.0, 4.0]", "[1.0, 1.5, 2.0]", NULL, BAD_VALUE, {"long_factor", "3"}},
     {"phi3", "[1.0, 1.5, 2.0, 4.0]", "[1.0, 1.5, 2.0, 0]", NULL, BAD_VALUE, {"long_factor", "0"}},

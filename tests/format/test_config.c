@@ -240,7 +240,7 @@ static void test_refused_files(void **state)
         const char *text, *message;
     } cases[] = {
         {"[]", "dir/config.json: an object is expected"},
-        {"", "dir/config.json: line 1"},
+        {"", "dir/config.json: column 1"},
         {"{\"a\": 1, \"a\": 1}", "duplicate"},
         {"{\"a\": {\"b\\u0000\": 1}, \"b\\u0000\": 1}", "a key that begins with \"b\" holds a NUL"},
     };
@@ -462,7 +462,7 @@ static void test_generation_refused(void **state)
         {"{\"eos_token_id\": \"</s>\"}", "key \"eos_token_id\" is \"</s>\""},
         {"{\"eos_token_id\": [1, -1]}", "key \"eos_token_id[1]\" is -1"},
         {"{\"top_k\": -2}", "key \"top_k\" is -2"},
-        {"[", "g: line 1"},
+        {"[", "g: column 2"},
     };
 
     (void)state;
