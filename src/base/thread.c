@@ -300,24 +300,50 @@ void thread_pool_run(thread_pool *pool, thread_fn fn, void *ctx)
     gate_wait(&pool->done, done, pool->spin);
 }
 
+static void run_piece(const struct range_job *job, int64_t piece, int thread)
+{
+    int64_t begin = piece * job->grain, left = job->n - begin;
+
+    job->fn(job->ctx, begin, begin + (left < job->grain ? left : job->grain), thread);
+}
+
+static int64_t next_piece(struct range_job *job)
+{
+    return atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
+}
+
 static void range_thread(void *ctx, int thread, int n_threads)
 {
     struct range_job *job = ctx;
+    int64_t piece;
 
     (void)n_threads;
-    for (;;) {
-        int64_t piece = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
-        int64_t begin, left;
+    while ((piece = next_piece(job)) < job->n_pieces)
+        run_piece(job, piece, thread);
+}
 
-        if (piece >= job->n_pieces)
-            return;
-        begin = piece * job->grain;
-        left = job->n - begin;
-        job->fn(job->ctx, begin, begin + (left < job->grain ? left : job->grain), thread);
+/* Parts are as long as each other, up to one piece; what they leave to all comes after the parts'
+ * own pieces, a piece of each part in turn. */
+static void own_thread(void *ctx, int thread, int n_threads)
+{
+    struct range_job *job = ctx;
+    int64_t part = job->n_pieces / n_threads, own = part - part / 8;
+    int64_t rest = job->n_pieces - own * n_threads, i;
+
+    for (int64_t piece = 0; piece < own; piece++)
+        run_piece(job, part * thread + piece, thread);
+    while ((i = next_piece(job)) < rest) {
+        int64_t of_parts = (part - own) * n_threads;
+
+        run_piece(job,
+                  i < of_parts ? part * (i % n_threads) + own + i / n_threads
+                               : part * n_threads + i - of_parts,
+                  thread);
     }
 }
 
-void thread_pool_for(thread_pool *pool, int64_t n, int64_t grain, range_fn fn, void *ctx)
+static void run_pieces(thread_pool *pool, int64_t n, int64_t grain, range_fn fn, void *ctx,
+                       thread_fn in_thread)
 {
     struct range_job *job = &pool->range;
 
@@ -335,7 +361,17 @@ void thread_pool_for(thread_pool *pool, int64_t n, int64_t grain, range_fn fn, v
     job->fn = fn;
     job->ctx = ctx;
     atomic_store_explicit(&job->next, 0, memory_order_relaxed);
-    thread_pool_run(pool, range_thread, job);
+    thread_pool_run(pool, in_thread, job);
+}
+
+void thread_pool_for(thread_pool *pool, int64_t n, int64_t grain, range_fn fn, void *ctx)
+{
+    run_pieces(pool, n, grain, fn, ctx, range_thread);
+}
+
+void thread_pool_for_own(thread_pool *pool, int64_t n, int64_t grain, range_fn fn, void *ctx)
+{
+    run_pieces(pool, n, grain, fn, ctx, own_thread);
 }
 
 void thread_pool_barrier(thread_pool *pool)

@@ -31,6 +31,13 @@ void thread_pool_run(thread_pool *pool, thread_fn fn, void *ctx);
 typedef void (*range_fn)(void *ctx, int64_t begin, int64_t end, int thread);
 void thread_pool_for(thread_pool *pool, int64_t n, int64_t grain, range_fn fn, void *ctx);
 
+/**
+ * The same, but that each thread begins with a part of [0, n) of its own, the same one in every
+ * call with this n and grain, and goes through it in order; the last eighth is for whoever is free.
+ * For memory that is read in order, and that the same thread has written before.
+ */
+void thread_pool_for_own(thread_pool *pool, int64_t n, int64_t grain, range_fn fn, void *ctx);
+
 /* All threads of a running thread_pool_run meet here before any goes on. */
 void thread_pool_barrier(thread_pool *pool);
 

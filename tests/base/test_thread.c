@@ -137,6 +137,10 @@ static void for_piece(void *ctx, int64_t begin, int64_t end, int thread)
         job->seen[i]++;
 }
 
+/* Both ways to cut a range. */
+static void (*const ways[])(thread_pool *, int64_t, int64_t, range_fn,
+                            void *) = {thread_pool_for, thread_pool_for_own};
+
 static void test_for_covers_each_once(void **state)
 {
     static const int64_t sizes[] = {0, 1, 2, 3, 7, 64, 1000, 4099};
@@ -148,11 +152,11 @@ static void test_for_covers_each_once(void **state)
         thread_pool *pool = open_pool(pool_sizes[p]);
 
         for (size_t s = 0; s < COUNT(sizes); s++)
-            for (size_t g = 0; g < COUNT(grains); g++) {
-                struct for_job job = {seen, sizes[s], grains[g], pool_sizes[p], 0};
+            for (size_t g = 0; g < COUNT(ways) * COUNT(grains); g++) {
+                struct for_job job = {seen, sizes[s], grains[g / COUNT(ways)], pool_sizes[p], 0};
 
                 memset(seen, 0, sizeof seen);
-                thread_pool_for(pool, job.n, job.grain, for_piece, &job);
+                ways[g % COUNT(ways)](pool, job.n, job.grain, for_piece, &job);
                 CHECK(atomic_load(&job.errors) == 0, "n %d, grain %d", (int)job.n, (int)job.grain);
                 for (int64_t i = 0; i < (int64_t)sizeof seen; i++)
                     CHECK(seen[i] == (i < job.n), "n %d, grain %d: item %d seen %d times",
@@ -174,7 +178,7 @@ static void test_for_many_tiny_jobs(void **state)
             struct for_job job = {seen, 1 + i % 12, 1, pool_sizes[p], 0};
 
             memset(seen, 0, sizeof seen);
-            thread_pool_for(pool, job.n, job.grain, for_piece, &job);
+            ways[i / 12 % COUNT(ways)](pool, job.n, job.grain, for_piece, &job);
             for (int64_t k = 0; k < job.n; k++)
                 CHECK(seen[k] == 1, "job %d, item %d", i, (int)k);
         }
@@ -196,14 +200,49 @@ static void test_for_extremes(void **state)
     atomic_llong sum = 0;
 
     (void)state;
-    thread_pool_for(pool, INT64_MAX, INT64_MAX / 3, add_length, &sum);
-    CHECK(atomic_load(&sum) == INT64_MAX, "the largest range");
-    atomic_store(&sum, 0);
-    thread_pool_for(pool, 100, 0, add_length, &sum);
-    CHECK(atomic_load(&sum) == 100, "no grain is a grain of one");
-    thread_pool_for(pool, -5, 1, add_length, &sum);
-    CHECK(atomic_load(&sum) == 100, "a negative range is empty");
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        atomic_store(&sum, 0);
+        ways[i](pool, INT64_MAX, INT64_MAX / 3, add_length, &sum);
+        CHECK(atomic_load(&sum) == INT64_MAX, "the largest range");
+        atomic_store(&sum, 0);
+        ways[i](pool, 100, 0, add_length, &sum);
+        CHECK(atomic_load(&sum) == 100, "no grain is a grain of one");
+        ways[i](pool, -5, 1, add_length, &sum);
+        CHECK(atomic_load(&sum) == 100, "a negative range is empty");
+    }
     thread_pool_close(pool);
+}
+
+struct noted {
+    int thread[1024];
+};
+
+static void note_item(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    struct noted *noted = ctx;
+
+    for (int64_t i = begin; i < end; i++)
+        noted->thread[i] = thread;
+}
+
+/* Most of a part goes to its thread every time. */
+static void test_own_parts(void **state)
+{
+    struct noted noted;
+
+    (void)state;
+    for (size_t p = 0; p < COUNT(pool_sizes); p++) {
+        thread_pool *pool = open_pool(pool_sizes[p]);
+        int part = 1000 / pool_sizes[p];
+
+        for (int turn = 0; turn < 100; turn++) {
+            thread_pool_for_own(pool, 1000, 1, note_item, &noted);
+            for (int i = 0; i < 1000; i++)
+                CHECK(i % part >= part - part / 8 || noted.thread[i] == i / part,
+                      "item %d went to thread %d of %d", i, noted.thread[i], pool_sizes[p]);
+        }
+        thread_pool_close(pool);
+    }
 }
 
 static void note_thread(void *ctx, int64_t begin, int64_t end, int thread)
@@ -396,6 +435,7 @@ int main(void)
         cmocka_unit_test(test_for_covers_each_once),
         cmocka_unit_test(test_for_many_tiny_jobs),
         cmocka_unit_test(test_for_extremes),
+        cmocka_unit_test(test_own_parts),
         cmocka_unit_test(test_small_range_stays_with_the_caller),
         cmocka_unit_test(test_barrier),
         cmocka_unit_test(test_open_and_close),

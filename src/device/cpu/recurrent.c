@@ -64,8 +64,8 @@ static void for_channels(device *d, struct channel_call *call, int64_t work, int
     call->d = cpu_device_of(d);
     call->channels = call->x->cols;
     call->n_blocks = (int)(((int64_t)call->channels + CHANNELS - 1) / CHANNELS);
-    thread_pool_for(call->d->pool, (int64_t)call->batch->n_sequences * call->n_blocks,
-                    state_grain(call->batch, work, CHANNELS * numbers), channel_range, call);
+    thread_pool_for_own(call->d->pool, (int64_t)call->batch->n_sequences * call->n_blocks,
+                        state_grain(call->batch, work, CHANNELS * numbers), channel_range, call);
 }
 
 /* --- Convolution --- */
@@ -90,9 +90,25 @@ transpose(float *restrict to, const float *restrict from, int n, int width)
             to[(int64_t)j * n + i] = from[(int64_t)i * width + j];
 }
 
+/* Of one token. */
+static void conv_token(const struct channel_call *call, const struct state_sequence *s, int first,
+                       int n)
+{
+    static const float zeros[CHANNELS];
+    const float *from = state_from(s, call->offset);
+    float *y = row_of(call->y, s->row) + first;
+
+    call->d->vector.convolve_one(y, state_to(s, call->offset) + first, call->channels,
+                                 from ? from + first : zeros, from ? call->channels : 0,
+                                 row_of(call->x, s->row) + first,
+                                 call->w + (int64_t)first * call->width,
+                                 call->bias ? call->bias + first : NULL, n, call->width);
+    call->d->vector.activate(y, y, n, call->act);
+}
+
 /* Backwards, so that y may be x; the state first, for the same reason. */
-static void conv_channels(const struct channel_call *call, const struct state_sequence *s,
-                          int first, int n, int thread)
+static void conv_rows(const struct channel_call *call, const struct state_sequence *s, int first,
+                      int n, int thread)
 {
     size_t taps = (size_t)call->width * CHANNELS, kept = (size_t)call->width - 1;
     float *w = cpu_scratch(call->d, thread,
@@ -122,6 +138,15 @@ static void conv_channels(const struct channel_call *call, const struct state_se
         call->d->vector.convolve(y, x, w, bias, n, call->width);
         call->d->vector.activate(y, y, n, call->act);
     }
+}
+
+static void conv_channels(const struct channel_call *call, const struct state_sequence *s,
+                          int first, int n, int thread)
+{
+    if (s->n_rows == 1)
+        conv_token(call, s, first, n);
+    else
+        conv_rows(call, s, first, n, thread);
 }
 
 void cpu_causal_conv(device *d, tensor *y, const tensor *x, const float *w, const float *bias,
@@ -413,9 +438,10 @@ void cpu_recurrence(device *d, tensor *y, const struct recurrence_params *p,
     int n_blocks = (p->value_dim + lanes - 1) / lanes;
     struct recurrence_call call = {c, y, p, batch, offset, n_blocks, lanes};
 
-    thread_pool_for(c->pool, (int64_t)batch->n_sequences * p->n_heads * n_blocks,
-                    state_grain(batch, LIGHT / 2, (int64_t)p->value_dim / n_blocks * p->key_dim),
-                    recurrence_range, &call);
+    thread_pool_for_own(
+        c->pool, (int64_t)batch->n_sequences * p->n_heads * n_blocks,
+        state_grain(batch, LIGHT / 2, (int64_t)p->value_dim / n_blocks * p->key_dim),
+        recurrence_range, &call);
 }
 
 /* --- Numbers around them --- */

@@ -17,6 +17,26 @@ static void convolve(float *y, const float *const *x, const float *w, const floa
     }
 }
 
+static void convolve_one(float *y, float *to, int64_t to_stride, const float *from,
+                         int64_t from_stride, const float *x, const float *w, const float *bias,
+                         int n, int width)
+{
+    for (int i = 0; i < n; i++) {
+        float sum = bias ? bias[i] : 0.0f, last = x[i];
+
+        for (int j = 0; j < width - 1; j++) {
+            float input = from[j * from_stride + i];
+
+            sum += w[(ptrdiff_t)i * width + j] * input;
+            if (j > 0)
+                to[(j - 1) * to_stride + i] = input;
+        }
+        y[i] = sum + w[(ptrdiff_t)i * width + width - 1] * last;
+        if (width > 1)
+            to[(width - 2) * to_stride + i] = last;
+    }
+}
+
 static float decayed(const float *from, int64_t stride, const struct cpu_recurrence_step *s, int i)
 {
     return s->decay[i * s->decay_step] * from[i * stride];
@@ -102,6 +122,7 @@ static void gated_step(float *to, const float *from, const float *x, const float
 void cpu_recurrent_kernels_scalar(struct cpu_vector_kernels *k)
 {
     k->convolve = convolve;
+    k->convolve_one = convolve_one;
     k->recurrence[RECUR_ADD] = add;
     k->recurrence[RECUR_DELTA] = delta;
     k->recurrence[RECUR_RWKV7] = rwkv7;

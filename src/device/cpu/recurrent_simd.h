@@ -31,15 +31,8 @@ static void simd_convolve(float *y, const float *const *x, const float *w, const
     }
 }
 
-/* --- Matrices: blocks of n_vectors vectors of lanes, of the last vector n lanes; n_vectors,
- * whether n is VF_LANES, the rule and stream are constants where these are used. --- */
-
-/* A token for some lanes: what S^T k after the decay or S^T a before it gives, what k is then
- * multiplied by, and S^T q. */
-struct lanes {
-    float known[CPU_RECURRENCE_LANES], change[CPU_RECURRENCE_LANES], sums[CPU_RECURRENCE_LANES];
-};
-
+/* A vector, of which n lanes are there; whether n is VF_LANES and stream are constants where these
+ * are used. */
 INLINE vf lanes_load(const float *p, int n)
 {
     return n == VF_LANES ? vf_load(p) : vf_load_n(p, n);
@@ -54,6 +47,92 @@ INLINE void lanes_store(float *p, vf v, int n, bool stream)
     else
         vf_store(p, v);
 }
+
+/* Channels whose weights are turned around at once, and how many of each at most. */
+enum { CONV_BLOCK = 64, CONV_WIDTH = 4 };
+
+/* [width, CONV_BLOCK] from [n, width]; a constant width is done with vectors. */
+INLINE void turn_weights(float *restrict turned, const float *restrict w, int n, int width)
+{
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < width; j++)
+            turned[j * CONV_BLOCK + i] = w[i * width + j];
+}
+
+/* Weights j of n channels. */
+INLINE vf gather_weights(const float *w, int j, int n, int width)
+{
+    float found[VF_LANES] = {0};
+
+    for (int i = 0; i < n; i++)
+        found[i] = w[(int64_t)i * width + j];
+    return vf_load(found);
+}
+
+/* n channels of a vector; turned as above, or NULL. */
+INLINE void convolve_lanes(float *y, float *to, int64_t to_stride, const float *from,
+                           int64_t from_stride, const float *x, const float *w, const float *turned,
+                           const float *bias, int n, int width)
+{
+    vf sum = bias ? lanes_load(bias, n) : vf_set(0), last = lanes_load(x, n);
+
+    for (int j = 0; j < width; j++) {
+        vf input = j < width - 1 ? lanes_load(from + j * from_stride, n) : last;
+        vf weight = turned ? vf_load(turned + j * CONV_BLOCK) : gather_weights(w, j, n, width);
+
+        sum = vf_fma(weight, input, sum);
+        if (j > 0)
+            lanes_store(to + (j - 1) * to_stride, input, n, false);
+    }
+    lanes_store(y, sum, n, false);
+}
+
+/* turn, where width is at most CONV_WIDTH: both are constants then. */
+INLINE void convolve_channels(float *y, float *to, int64_t to_stride, const float *from,
+                              int64_t from_stride, const float *x, const float *w,
+                              const float *bias, int n, int width, bool turn)
+{
+    float turned[CONV_WIDTH * CONV_BLOCK] = {0};
+
+    for (int i = 0; i < n; i += VF_LANES) {
+        const float *own = w + (int64_t)i * width, *own_bias = bias ? bias + i : NULL;
+        const float *own_turned = turn ? turned + i % CONV_BLOCK : NULL;
+
+        if (turn && i % CONV_BLOCK == 0)
+            turn_weights(turned, own, n - i < CONV_BLOCK ? n - i : CONV_BLOCK, width);
+        if (n - i >= VF_LANES)
+            convolve_lanes(y + i, to + i, to_stride, from + i, from_stride, x + i, own, own_turned,
+                           own_bias, VF_LANES, width);
+        else
+            convolve_lanes(y + i, to + i, to_stride, from + i, from_stride, x + i, own, own_turned,
+                           own_bias, n - i, width);
+    }
+}
+
+static void simd_convolve_one(float *y, float *to, int64_t to_stride, const float *from,
+                              int64_t from_stride, const float *x, const float *w,
+                              const float *bias, int n, int width)
+{
+    switch (width) {
+    case 3:
+        convolve_channels(y, to, to_stride, from, from_stride, x, w, bias, n, 3, true);
+        break;
+    case 4: /* as in most models */
+        convolve_channels(y, to, to_stride, from, from_stride, x, w, bias, n, 4, true);
+        break;
+    default:
+        convolve_channels(y, to, to_stride, from, from_stride, x, w, bias, n, width, false);
+    }
+}
+
+/* --- Matrices: blocks of n_vectors vectors of lanes, of the last vector n lanes; n_vectors,
+ * whether n is VF_LANES, the rule and stream are constants where these are used. --- */
+
+/* A token for some lanes: what S^T k after the decay or S^T a before it gives, what k is then
+ * multiplied by, and S^T q. */
+struct lanes {
+    float known[CPU_RECURRENCE_LANES], change[CPU_RECURRENCE_LANES], sums[CPU_RECURRENCE_LANES];
+};
 
 /* To the second cache. Looking up reads nothing but the state, taking in has time for the next. */
 INLINE void prefetch(const float *p, int n_vectors)
@@ -266,6 +345,7 @@ static void simd_gated_step(float *to, const float *from, const float *x, const 
 static void simd_recurrent_kernels(struct cpu_vector_kernels *k)
 {
     k->convolve = simd_convolve;
+    k->convolve_one = simd_convolve_one;
     k->recurrence[RECUR_ADD] = simd_add_rule;
     k->recurrence[RECUR_DELTA] = simd_delta_rule;
     k->recurrence[RECUR_RWKV7] = simd_rwkv7_rule;

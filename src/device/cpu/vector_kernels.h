@@ -182,6 +182,13 @@ struct cpu_vector_kernels {
     void (*convolve)(float *y, const float *const *x, const float *w, const float *bias, int n,
                      int width);
 
+    /* The same for one token, its weights [n, width] and the state as device.h has them: x[j] is
+     * row j of from, of which rows are from_stride apart, and x itself the last. Then the row
+     * before becomes x[j]: to may be from, with the same stride, and y may be x. */
+    void (*convolve_one)(float *y, float *to, int64_t to_stride, const float *from,
+                         int64_t from_stride, const float *x, const float *w, const float *bias,
+                         int n, int width);
+
     /* S and y of n lanes as device.h has it; a block that stays for several tokens is best
      * recurrence_lanes wide. Row i of S is read at from + i * from_stride and written at to + i *
      * to_stride; to may be from, with the same stride, and y may be v. */
