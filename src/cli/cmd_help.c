@@ -1,19 +1,37 @@
 /* cli/cmd_help.c: help made from the tables that the parser reads. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "cli/command.h"
 
+/* Columns of a line, and before the text of an option; fewer on a terminal that is narrow. */
 #define WIDTH 79
 #define INDENT 30
+#define NARROW 60
+#define NARROW_INDENT 8
+#define LEAST_WIDTH 20
 
-/* Text broken at spaces to lines of WIDTH, continued at the given column. */
+static int line_width(void)
+{
+    struct winsize size;
+    int width = WIDTH;
+
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 && size.ws_col <= WIDTH)
+        width = size.ws_col - 1;
+    return width > LEAST_WIDTH ? width : LEAST_WIDTH;
+}
+
+/* Text broken at spaces to the lines' width, continued at the given column. */
 static void print_wrapped(const char *text, int column, int at)
 {
+    int width = line_width();
+
     while (*text) {
         int size = (int)strcspn(text, " \n");
 
-        if (at > column && at + 1 + size > WIDTH) {
+        if (at > column && at + 1 + size > width) {
             printf("\n%*s", column, "");
             at = column;
         }
@@ -30,17 +48,17 @@ static void print_wrapped(const char *text, int column, int at)
 
 static void print_option(const struct option *o)
 {
+    int at, indent = line_width() < NARROW ? NARROW_INDENT : INDENT;
     char head[128];
-    int at;
 
     snprintf(head, sizeof head, "  %c%c%s --%s%s%s%s", o->letter ? '-' : ' ',
              o->letter ? o->letter : ' ', o->letter ? "," : " ", o->name, o->value ? " " : "",
              o->value ? o->value : "", o->kind == OPTION_STRINGS ? " ..." : "");
     at = printf("%s", head);
-    if (at > INDENT - 2)
+    if (at > indent - 2)
         at = printf("\n") - 1;
-    printf("%*s", INDENT - at, "");
-    print_wrapped(o->help, INDENT, INDENT);
+    printf("%*s", indent - at, "");
+    print_wrapped(o->help, indent, indent);
 }
 
 /* Those of a table that no line of the whole one before it hides. */
@@ -73,11 +91,16 @@ void help_command(const struct command *c)
 void help_overview(void)
 {
     printf("usage: clm COMMAND [options]\n\nRuns language models.\n\ncommands:\n");
-    for (int i = 0; commands[i]; i++)
-        printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
-    printf("\nclm help COMMAND tells the options of a command; clm --version the version.\n"
-           "Without -m the small model that comes with clm is used.\n"
-           "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n");
+    for (int i = 0; commands[i]; i++) {
+        int at = printf("  %-12s ", commands[i]->name);
+
+        print_wrapped(commands[i]->summary, at, at);
+    }
+    putchar('\n');
+    print_wrapped("clm help COMMAND tells the options of a command; clm --version the version.\n"
+                  "Without -m the small model that comes with clm is used.\n"
+                  "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+                  0, 0);
 }
 
 struct help_args {
@@ -87,19 +110,15 @@ struct help_args {
 static int help_run(const void *args, clm_error *err)
 {
     const struct help_args *a = args;
-    const struct command *c, *nearest;
+    const struct command *c;
 
     if (a->command.n == 0) {
         help_overview();
         return STATUS_DONE;
     }
     c = command_find(a->command.items[0]);
-    if (!c) {
-        nearest = command_nearest(a->command.items[0]);
-        return fail(err, CLM_ERR_ARG, "unknown command %s%s%s%s", a->command.items[0],
-                    nearest ? "; did you mean " : "", nearest ? nearest->name : "",
-                    nearest ? "?" : "");
-    }
+    if (!c)
+        return command_unknown(a->command.items[0], err);
     help_command(c);
     return STATUS_DONE;
 }

@@ -117,7 +117,7 @@ static int run_lines(const struct tokenize_args *a,
 
     k.t = s.tokenizer;
     if (rc == 0)
-        rc = a->text || a->ids.n ? answer_options(&k, a, err) : lines_answer(fn, &k, err);
+        rc = a->text || a->ids.items ? answer_options(&k, a, err) : lines_answer(fn, &k, err);
     token_list_release(&k.ids);
     strbuf_release(&k.text);
     strbuf_release(&k.segment);

@@ -31,8 +31,8 @@ extern const struct command *const commands[];
 
 const struct command *command_find(const char *name); /* NULL: there is none */
 
-/* The command whose name is most like this one, or NULL when none is. */
-const struct command *command_nearest(const char *name);
+/* -1, with an error that says what such a command is called here, or may have been meant. */
+int command_unknown(const char *name, clm_error *err);
 
 extern const struct command command_generate, command_chat, command_cache_prompt, command_bench,
     command_perplexity, command_score, command_tokenize, command_detokenize, command_render,

@@ -28,7 +28,8 @@ const struct command *command_find(const char *name)
     return NULL;
 }
 
-const struct command *command_nearest(const char *name)
+/* The command whose name is most like this one, or NULL when none is. */
+static const struct command *command_nearest(const char *name)
 {
     const struct command *best = NULL;
     int best_distance = INT_MAX;
@@ -49,6 +50,7 @@ const struct command *command_nearest(const char *name)
 
 static int report(const struct command *c, const clm_error *err)
 {
+    bool of_command = c && c != &command_help; /* whose own help is of no help */
     char line[sizeof err->message + 64];
 
     output_end_if_unread();
@@ -56,8 +58,8 @@ static int report(const struct command *c, const clm_error *err)
         output_error(err->message);
         return STATUS_FAILED;
     }
-    snprintf(line, sizeof line, "%s (see clm help%s%s)", err->message, c ? " " : "",
-             c ? c->name : "");
+    snprintf(line, sizeof line, "%s (see clm help%s%s)", err->message, of_command ? " " : "",
+             of_command ? c->name : "");
     output_error(line);
     return STATUS_USAGE;
 }
@@ -87,19 +89,16 @@ cleanup:
     return status < 0 ? report(c, &err) : status;
 }
 
-static int unknown_command(const char *name)
+int command_unknown(const char *name, clm_error *err)
 {
     const struct command *nearest = command_nearest(name);
     const char *elsewhere = other_command(name);
-    clm_error err = {0};
 
     if (elsewhere)
-        fail(&err, CLM_ERR_ARG, "unknown command %s; %s", name, elsewhere);
-    else if (nearest)
-        fail(&err, CLM_ERR_ARG, "unknown command %s; did you mean %s?", name, nearest->name);
-    else
-        fail(&err, CLM_ERR_ARG, "unknown command %s", name);
-    return report(NULL, &err);
+        return fail(err, CLM_ERR_ARG, "unknown command %s; %s", name, elsewhere);
+    if (nearest)
+        return fail(err, CLM_ERR_ARG, "unknown command %s; did you mean %s?", name, nearest->name);
+    return fail(err, CLM_ERR_ARG, "unknown command %s", name);
 }
 
 static int overview(bool version)
@@ -117,6 +116,7 @@ int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "--help";
     const struct command *c;
+    clm_error err = {0};
 
     output_init();
     lost_pages_watch();
@@ -125,5 +125,8 @@ int main(int argc, char **argv)
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
         return overview(true);
     c = command_find(name);
-    return c ? run_command(c, argc - 2, argv + 2) : unknown_command(name);
+    if (c)
+        return run_command(c, argc - 2, argv + 2);
+    command_unknown(name, &err);
+    return report(NULL, &err);
 }

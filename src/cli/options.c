@@ -397,6 +397,16 @@ static int parse_value(struct parser *p, struct place at, const char *text)
     return fail(p->err, CLM_ERR_ARG, "--%s takes no value", o->name);
 }
 
+/* Of an option that takes several values a next option would be one without a word. */
+static bool is_option(const struct parser *p, const char *text)
+{
+    if (text[0] != '-' || !text[1])
+        return false;
+    if (text[1] == '-')
+        return find_option(p->table, NULL, text + 2, strcspn(text + 2, "="), 0).option;
+    return !text[2] && find_option(p->table, NULL, NULL, 0, text[1]).option;
+}
+
 /* text is the value that stands in the same argument, or NULL: it is the next one. */
 static int take_option(struct parser *p, struct place at, const char *text)
 {
@@ -413,6 +423,10 @@ static int take_option(struct parser *p, struct place at, const char *text)
             return fail(p->err, CLM_ERR_ARG, "--%s needs a value: --%s %s", o->name, o->name,
                         o->value);
         text = p->argv[p->at++];
+        if (o->kind == OPTION_STRINGS && is_option(p, text))
+            return fail(p->err, CLM_ERR_ARG,
+                        "--%s needs a value before %s; if that is the value, say --%s=%s", o->name,
+                        text, o->name, text);
     }
     if (parse_value(p, at, text))
         return -1;
@@ -460,15 +474,25 @@ static int take_letters(struct parser *p, const char *letters)
     return 0;
 }
 
+static int no_use(const struct parser *p, const char *text)
+{
+    const struct option *o = options_find(p->table, "prompt");
+    bool prompt = o && o->kind == OPTION_STRING, model = options_find(p->table, "model");
+
+    return fail(p->err, CLM_ERR_ARG, "there is no use for \"%.60s\"%s%s%s", text,
+                prompt ? "; a prompt is given with --prompt" : "",
+                prompt && model ? ", "
+                : model         ? "; "
+                                : "",
+                model ? "a model with --model" : "");
+}
+
 static int take_operand(struct parser *p, const char *text)
 {
     struct strings *list = (struct strings *)(void *)(p->args + p->operands->offset);
 
     if (!p->operands->name)
-        return fail(p->err, CLM_ERR_ARG, "there is no use for \"%.60s\"%s", text,
-                    find_option(p->table, p->args, "prompt", 6, 0).option
-                        ? "; a prompt is given with --prompt"
-                        : "");
+        return no_use(p, text);
     if (is_nameless(p->operands->name, text))
         return fail(p->err, CLM_ERR_ARG, "%s is an empty name", p->operands->name);
     if (list->n == p->operands->max)

@@ -210,6 +210,19 @@ class BadOptions(Case):
         self.fails(2, "/load", "chat", "--prompt-cache-file", "x")
         self.fails(2, "each run has another", "generate", "--seed", "-1")
 
+    def test_value_that_is_an_option(self):
+        """It would be taken for one of several texts, and what follows it for another."""
+        for option in ("-n", "--temp", "--temp=1"):
+            self.fails(2, ["--stop needs a value before " + option, "--stop=" + option], "generate", "--stop", option, "3")
+        for value in ("-", "-x", "--", "-5"):
+            self.done("generate", "-n", "1", "--verbose", "false", "--stop", value)
+
+    def test_operands(self):
+        self.fails(2, ['"x"', "a prompt is given with --prompt, a model with --model"], "generate", "x")
+        for name in ("chat", "inspect", "bench"):
+            self.fails(2, '"x"; a model with --model', name, "x")
+        self.fails(2, 'no use for "x" (see', "models", "x")
+
     def test_values(self):
         self.fails(2, ["--temp", "needs a value"], "generate", "--temp")
         self.fails(2, ["--tools", "empty"], "generate", "--tools", "")
@@ -306,7 +319,8 @@ class OtherNames(Case):
     def test_commands(self):
         for given, words in (("run", "clm chat"), ("serve", "no server"), ("pull", "hf download"),
                              ("version", "--version"), ("genrate", "did you mean generate?")):
-            self.fails(2, [given, words], given)
+            for args in ([given], ["help", given]):
+                self.fails(2, [given, words, "(see clm help)"], *args)
 
 
 command.main()

@@ -49,6 +49,8 @@ class Tokens(Case):
         self.assertEqual(self.json_lines("detokenize", "--tokens", ",".join(map(str, ids[0]["ids"]))),
                          self.json_lines("detokenize", input=lines(ids)))
         self.fails(2, "--tokens", "detokenize", "--tokens", "1,x")
+        self.assertEqual(self.json_lines("detokenize", "--tokens", "", input=lines([{"ids": [5]}])),
+                         self.json_lines("detokenize", input=lines([{"ids": []}])))
 
     def test_one_line_each(self):
         """Whatever a text holds: also for readers that know of Unicode's line ends."""

@@ -125,4 +125,18 @@ class Progress(Case):
         self.assertEqual((t.wait(), t.text), (0, b""))
 
 
+class Help(Case):
+    def test_narrow(self):
+        """Lines fit into the terminal, and say what they say elsewhere; a pipe has the usual ones."""
+        for args in (["help"], ["help", "generate"], ["bench", "--help"]):
+            usual = command.run(*args).stdout.decode()
+            self.assertIn(max(map(len, usual.split("\n"))), range(60, 80))
+            for columns in (40, 60, 300):
+                t = Terminal(*args, columns=columns)
+                self.assertEqual(t.wait(), 0)
+                text = t.text.decode().replace("\r\n", "\n")
+                self.assertEqual(text.split(), usual.split())
+                self.assertLess(max(map(len, text.split("\n"))), min(columns, 80))
+
+
 command.main()
