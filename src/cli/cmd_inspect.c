@@ -244,7 +244,9 @@ static void add_tensors(struct strbuf *b, const checkpoint *c)
     for (size_t i = 0; i < checkpoint_count(c); i++) {
         const struct checkpoint_tensor *t = checkpoint_at(c, i);
 
-        strbuf_addf(b, "%-*s  %-7s  %12zu  ", width, t->name, dtype_name(t->type), t->size);
+        add_printable(b, t->name);
+        strbuf_addf(b, "%*s  %-7s  %12zu  ", width - (int)strlen(t->name), "", dtype_name(t->type),
+                    t->size);
         add_shape(b, t);
         strbuf_add_char(b, '\n');
     }

@@ -81,9 +81,9 @@ static int add_model(void *ctx, const char *name, const char *dir)
         field_close(f, '}');
         return 0;
     }
-    strbuf_addf(l->out, "  %s  %.2f GB, %s%s\n    %s\n", name, bytes / 1e9,
-                *type ? type : "no config.json", supported || !*type ? "" : " (not supported)",
-                dir);
+    strbuf_addf(l->out, "  %s  %.2f GB, ", name, bytes / 1e9);
+    add_printable(l->out, *type ? type : "no config.json");
+    strbuf_addf(l->out, "%s\n    %s\n", supported || !*type ? "" : " (not supported)", dir);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/utf8.h"
 
 static void begin(struct fields *f, const char *name)
 {
@@ -328,4 +329,13 @@ void describe_layer(struct fields *f, const struct layer_spec *l)
 {
     for (int i = 0; i < l->n_branches; i++)
         describe_branch(f, &l->branches[i]);
+}
+
+void add_printable(struct strbuf *out, const char *text)
+{
+    size_t at = out->size;
+
+    strbuf_add_str(out, text);
+    if (!out->failed)
+        utf8_make_printable(out->data + at);
 }

@@ -24,4 +24,7 @@ void field_close(struct fields *f, char bracket);
 /* The branches of a layer. */
 void describe_layer(struct fields *f, const struct layer_spec *l);
 
+/* A text of a file, with '?' for what would command a terminal. */
+void add_printable(struct strbuf *out, const char *text);
+
 #endif

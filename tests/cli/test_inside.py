@@ -191,10 +191,26 @@ class Inspect(Case):
                       "57 matrices affine, 4 bits in groups of"):
             self.assertIn(words, out)
 
+    def test_hostile_name(self):
+        """A name commands no terminal."""
+        folder = self.model(skip=["model.safetensors", "model.safetensors.index.json"])
+        data = (MODEL / "model.safetensors").read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:8 + size])
+        name = "vision_tower.\x1b[2J\u009b1m" + 50 * "n"
+        header[name] = {"dtype": "F32", "shape": [1], "data_offsets": [len(data) - 8 - size, len(data) - 4 - size]}
+        text = json.dumps(header).encode()
+        (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size:] + bytes(4))
+        out = self.done("inspect", "-m", folder).decode()
+        self.assertIn("?[2J??1mnnn", out)
+        self.assertNotRegex(out, "[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+        self.assertIn(name, [t["name"] for t in self.json_lines("inspect", "--json", "-m", folder)[0]["tensors"]])
+
 
 class Models(Case):
     def test_cache(self):
-        for name, kind in (("models--a--known", "qwen3"), ("models--b--unknown", "transmogrifier")):
+        for name, kind in (("models--a--known", "qwen3"), ("models--b--unknown", "transmogrifier"),
+                           ("models--c--hostile", "\x1b[2Jtype\n")):
             folder = self.folder / name / "snapshots/1"
             folder.mkdir(parents=True)
             (folder / "config.json").write_text(json.dumps({"model_type": kind}))
@@ -216,6 +232,7 @@ class Models(Case):
         text = self.done("models", env=env).decode()
         self.assertIn("a/known", text)
         self.assertIn("transmogrifier (not supported)", text)
+        self.assertIn(", ?[2Jtype? (not supported)", text)
 
     def test_devices(self):
         out = {d["name"]: d for d in json.loads(self.done("models", "--devices", "--json"))["devices"]}
