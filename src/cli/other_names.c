@@ -47,9 +47,32 @@ static const struct answer options[] = {
     {"mm mmproj image audio ", "clm runs the language part of a model alone"},
     {"trust-remote-code ", "clm runs no code that comes with a model; leave it out"},
     {"fa flash-attn jinja mlock no-mmap no-warmup color co simple-io no-display-prompt e escape "
-     "log-disable use-default-chat-template pipeline quantize-activations ",
+     "log-disable use-default-chat-template pipeline quantize-activations stream offline cb "
+     "cont-batching numa prio poll cpu-mask perf no-perf special enable-prefix-caching ",
      NOT_NEEDED},
     {"quiet silent ", "it is --verbose false here"},
+    {"prompt-tokens ", "it is --prompt here"},
+    {"generation-tokens ", "it is --generate here"},
+    {"num-trials ", "it is --repetitions here"},
+    {"batch-size ", "it is --concurrent here"},
+    {"sequence-length ", "it is --window here"},
+    {"data-path ", "give the text as a FILE, or - for standard input"},
+    {"np parallel max-num-seqs ", "it is --batch-size here"},
+    {"num-samples num-return-sequences best-of ", "give --batch a line for each"},
+    {"eos-token eos-token-id ", "it is --extra-eos-token here"},
+    {"keep context-shift no-context-shift ",
+     "--max-kv-size keeps the first tokens and the last ones of a text"},
+    {"kv-cache-dtype ", "it is --cache-type here; --kv-bits quantises"},
+    {"no-repeat-ngram-size ", "it is --dry-multiplier here"},
+    {"do-sample ", "--temp above 0 draws"},
+    {"samplers sampling-seq ", "samplers follow each other as docs/sampling.md says"},
+    {"cmoe cpu-moe ncmoe n-cpu-moe ", "--gpu-layers says how many layers are on the GPU"},
+    {"revision ", "it is part of the name: --model org/model@revision"},
+    {"model-path ", "it is --model here"},
+    {"rope-scaling rope-scale rope-freq-base rope-freq-scale yarn-orig-ctx override-kv ",
+     "it is in the model's config.json"},
+    {"list-devices ", "clm models lists them; see clm help models"},
+    {"host port ", "there is no server"},
 };
 
 static const struct answer commands_elsewhere[] = {

@@ -310,6 +310,14 @@ class OtherNames(Case):
                              (["--trust-remote-code"], "leave it out"), (["-fa"], "leave it out"),
                              (["--tmp", "1"], "did you mean --temp?"), (["-x"], "unknown option -x")):
             self.fails(2, words, "generate", *given)
+        for name, options in {
+                "generate": {"revision": "org/model@revision", "keep": "--max-kv-size", "cb": "leave it out",
+                             "kv-cache-dtype": "--cache-type", "list-devices": "clm models", "num-samples": "--batch"},
+                "bench": {"prompt-tokens": "--prompt ", "generation-tokens": "--generate", "num-trials": "--repetitions",
+                          "batch-size": "--concurrent"},
+                "perplexity": {"sequence-length": "--window", "data-path": "FILE"}}.items():
+            for option, words in options.items():
+                self.fails(2, ["unknown option --" + option + "; ", words], name, "--" + option, "1")
 
     def test_only_where_they_lead(self):
         self.fails(2, "unknown option --temperature (", "models", "--temperature")
