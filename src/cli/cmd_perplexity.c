@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "cli/command.h"
+#include "cli/describe.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -89,26 +90,49 @@ static int choose_windows(struct perplexity_windows *w, const struct perplexity_
     return begin_token(t, &w->begin_token, err);
 }
 
-static void write_json(const struct perplexity_args *a, const struct perplexity *p,
-                       const struct perplexity_windows *w, double seconds)
+static void add_divergence(struct fields *f, const struct divergence *d)
 {
-    const struct divergence *d = &p->unlike;
-
-    printf("{\"perplexity\": %.6g, \"standard_error\": %.6g, \"nll\": %.6g, \"tokens\": %lld, "
-           "\"window\": %d, \"stride\": %d, \"seconds\": %.3f, \"tokens_per_second\": %.3f",
-           p->perplexity, p->standard_error, p->nll, p->predictions, w->window, w->stride, seconds,
-           (double)p->predictions / seconds);
-    if (a->base)
-        printf(", \"base_nll\": %.6g, \"log_ratio\": %.6g, \"log_ratio_error\": %.6g, "
-               "\"kl\": {\"mean\": %.6g, \"standard_error\": %.6g, \"median\": %.6g, "
-               "\"p99\": %.6g, \"max\": %.6g}, \"same_top\": %.6g, \"same_top_error\": %.6g",
-               d->base_nll, d->log_ratio, d->log_ratio_error, d->mean, d->standard_error, d->median,
-               d->p99, d->max, d->same_top, d->same_top_error);
-    printf("}\n");
+    field_real(f, "base_nll", d->base_nll);
+    field_real(f, "log_ratio", d->log_ratio);
+    field_real(f, "log_ratio_error", d->log_ratio_error);
+    field_open(f, "kl", '{');
+    field_real(f, "mean", d->mean);
+    field_real(f, "standard_error", d->standard_error);
+    field_real(f, "median", d->median);
+    field_real(f, "p99", d->p99);
+    field_real(f, "max", d->max);
+    field_close(f, '}');
+    field_real(f, "same_top", d->same_top);
+    field_real(f, "same_top_error", d->same_top_error);
 }
 
-static void write_text(const struct perplexity_args *a, const struct perplexity *p,
-                       const struct perplexity_windows *w, double seconds)
+static int write_json(const struct perplexity_args *a, const struct perplexity *p,
+                      const struct perplexity_windows *w, double seconds, clm_error *err)
+{
+    struct strbuf out = {0};
+    struct fields f = {.out = &out, .json = true};
+    int rc;
+
+    field_open(&f, NULL, '{');
+    field_real(&f, "perplexity", p->perplexity);
+    field_real(&f, "standard_error", p->standard_error);
+    field_real(&f, "nll", p->nll);
+    field_count(&f, "tokens", (double)p->predictions);
+    field_count(&f, "window", w->window);
+    field_count(&f, "stride", w->stride);
+    field_real(&f, "seconds", seconds);
+    field_real(&f, "tokens_per_second", (double)p->predictions / seconds);
+    if (a->base)
+        add_divergence(&f, &p->unlike);
+    field_close(&f, '}');
+    strbuf_add_char(&out, '\n');
+    rc = output_buffer(&out, err);
+    strbuf_release(&out);
+    return rc;
+}
+
+static int write_text(const struct perplexity_args *a, const struct perplexity *p,
+                      const struct perplexity_windows *w, double seconds, clm_error *err)
 {
     const struct divergence *d = &p->unlike;
 
@@ -123,6 +147,7 @@ static void write_text(const struct perplexity_args *a, const struct perplexity 
                d->standard_error, d->median, d->p99, d->max, 100 * d->same_top,
                100 * d->same_top_error);
     printf("Time: %.2f s, %.1f tokens-per-sec\n", seconds, (double)p->predictions / seconds);
+    return output_flush(err);
 }
 
 /* What is measured, with the text at hand and the base open where there is one. */
@@ -150,8 +175,7 @@ static int measure(const struct perplexity_args *a, struct session *s,
         return fail(err, inner.code, "%s", inner.message);
     }
     progress_erase(&progress);
-    (a->json ? write_json : write_text)(a, &p, &o.windows, clock_seconds() - begin);
-    return output_flush(err);
+    return (a->json ? write_json : write_text)(a, &p, &o.windows, clock_seconds() - begin, err);
 }
 
 static int measure_file(const struct perplexity_args *a, struct session *s, clm_error *err)

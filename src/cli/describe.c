@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "base/utf8.h"
+#include "format/json.h"
 
 static void begin(struct fields *f, const char *name)
 {
@@ -34,10 +35,15 @@ void field_count(struct fields *f, const char *name, double value)
     strbuf_addf(f->out, "%.0f", value);
 }
 
-static void field_real(struct fields *f, const char *name, double value)
+void field_real(struct fields *f, const char *name, double value)
 {
+    const char *word = json_special(value);
+
     begin(f, name);
-    strbuf_addf(f->out, "%.6g", value);
+    if (word)
+        strbuf_add_str(f->out, word);
+    else
+        strbuf_addf(f->out, "%.6g", value);
 }
 
 void field_bool(struct fields *f, const char *name, bool value)

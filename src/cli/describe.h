@@ -17,6 +17,7 @@ struct fields {
 
 void field_string(struct fields *f, const char *name, const char *value);
 void field_count(struct fields *f, const char *name, double value); /* whole numbers */
+void field_real(struct fields *f, const char *name, double value);  /* as Python's json has them */
 void field_bool(struct fields *f, const char *name, bool value);    /* text: the name, if true */
 void field_open(struct fields *f, const char *name, char bracket);  /* '{' or '['; NULL: no name */
 void field_close(struct fields *f, char bracket);

@@ -49,11 +49,6 @@ static inline const struct pair_slot *pair_map_find(const struct pair_map *m, ui
     }
 }
 
-static inline void pair_map_prefetch(const struct pair_map *m, uint32_t left, uint32_t right)
-{
-    __builtin_prefetch(&m->slots[pair_hash(pair_key(left, right)) & m->mask], 1);
-}
-
 /* Set the pair's values, new or not; 0 or -1 without memory. */
 int pair_map_set(struct pair_map *m, uint32_t left, uint32_t right, uint32_t a, uint32_t b,
                  clm_error *err);

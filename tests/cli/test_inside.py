@@ -260,6 +260,20 @@ class Models(Case):
 class Perplexity(Case):
     TEXT = "Once upon a time, there was a little fox. The fox lived near the river with his family. " * 4
 
+    def test_beyond_numbers(self):
+        """What is too large for a double is what Python's json calls it."""
+        folder = self.model(skip=["model.safetensors"])
+        data = bytearray((MODEL / "model.safetensors").read_bytes())
+        size = 8 + int.from_bytes(data[:8], "little")
+        norm = json.loads(data[8:size])["model.norm.weight"]
+        self.assertEqual(norm["dtype"], "BF16")
+        begin, end = (size + offset for offset in norm["data_offsets"])
+        data[begin:end] = b"\x7a\x47" * ((end - begin) // 2)
+        (folder / "model.safetensors").write_bytes(data)
+        out = self.json_lines("perplexity", "--json", "-m", folder, "-", input=self.TEXT)[0]
+        self.assertEqual((out["perplexity"], out["standard_error"]), (math.inf, math.inf))
+        self.assertGreater(out["nll"], 1000)
+
     def test_windows(self):
         path = self.folder / "text"
         path.write_text(self.TEXT)
