@@ -323,6 +323,12 @@ static int run_threads(struct run *r)
     return 0;
 }
 
+static bool go_on(void *ctx)
+{
+    (void)ctx;
+    return !interrupt_seen();
+}
+
 static int open_shape(struct run *r, const char *shape)
 {
     struct bench_setup *s = &r->setup;
@@ -331,6 +337,7 @@ static int open_shape(struct run *r, const char *shape)
 
     if (s->bits == 16)
         format = (struct model_format){.format = WEIGHT_BF16};
+    r->session.devices.read_ahead = go_on;
     shape_config(&text, shape_find(shape), r->a->layers);
     if (text.failed)
         fail(r->err, CLM_ERR_NOMEM, "no memory for the shape");

@@ -21,7 +21,9 @@ bool checkpoint_has_head(const struct family *f, const checkpoint *c);
 int model_bind(struct model *m, const char *path, struct adapter *adapter, const struct log *log,
                clm_error *err);
 
-/* Fill every place with random numbers stored in the given format (vectors: ones). */
-int model_bind_random(struct model *m, struct model_format format, clm_error *err);
+/* Fill every place with random numbers stored in the given format (vectors: ones). go_on (NULL: not
+ * asked) is asked all along; where it says no: CLM_ERR_CANCELLED. */
+int model_bind_random(struct model *m, struct model_format format, bool (*go_on)(void *ctx),
+                      void *ctx, clm_error *err);
 
 #endif

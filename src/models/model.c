@@ -424,7 +424,7 @@ struct model *model_random_over(const char *config_text, const char *name,
         return NULL;
     m->config = config_parse(config_text, strlen(config_text), name, log, err);
     rc = !m->config || describe(m, NULL, err) || model_place(m, &whole, &format, log, err) ||
-         model_bind_random(m, format, err);
+         model_bind_random(m, format, where->read_ahead, where->read_ahead_ctx, err);
     if (rc == 0) {
         nn_model_share(m->nn);
         rc = share_out(m, where, log, err);

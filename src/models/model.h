@@ -49,8 +49,9 @@ struct model_devices {
     device *group[DEVICE_MAX_GROUP];
     int n_group;
     size_t cache_bytes; /* the bound of the cache, for which room is left; 0: there is none */
-    /* Asked while weights are read from the disk before they are bound: false stops that, and with
-     * it opening the model. NULL: they are read as they are used. */
+    /* Asked while weights are read from the disk before they are bound, and while random ones are
+     * made: false stops that, and with it opening the model. NULL: weights are read as they are
+     * used, and random ones made to the end. */
     bool (*read_ahead)(void *ctx);
     void *read_ahead_ctx;
 };

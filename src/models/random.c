@@ -23,6 +23,8 @@ struct filler {
     struct model_format format;
     uint8_t *block;
     uint64_t state;
+    bool (*go_on)(void *ctx); /* asked before every piece; NULL: nobody is */
+    void *ctx;
     clm_error *err;
 };
 
@@ -87,8 +89,11 @@ static void *place(struct filler *f, size_t size, size_t n)
 {
     uint8_t *to = find_room(f, size);
 
-    for (size_t at = 0; to && at < size; at += n)
+    for (size_t at = 0; to && at < size; at += n) {
+        if (f->go_on && !f->go_on(f->ctx))
+            return fail_null(f->err, CLM_ERR_CANCELLED, "random weights: stopped");
         f->dev->ops->upload(f->dev, to + at, f->block, size - at < n ? size - at : n);
+    }
     return to;
 }
 
@@ -204,10 +209,16 @@ static int fill_slot(void *ctx, const struct nn_slot *s)
                    : fill_vector(f, s, s->form == VECTOR_MINUS_EXP ? -1 : 1, s->vector);
 }
 
-int model_bind_random(struct model *m, struct model_format format, clm_error *err)
+int model_bind_random(struct model *m, struct model_format format, bool (*go_on)(void *ctx),
+                      void *ctx, clm_error *err)
 {
-    struct filler f = {
-        .m = m, .format = format, .state = 1, .err = err, .block = mem_alloc(BLOCK + 8)};
+    struct filler f = {.m = m,
+                       .format = format,
+                       .state = 1,
+                       .go_on = go_on,
+                       .ctx = ctx,
+                       .err = err,
+                       .block = mem_alloc(BLOCK + 8)};
     int rc;
 
     if (!f.block)

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
+import time
 
 import command
 from command import Case
@@ -14,6 +16,12 @@ WEIGHTS = 4096 * 384 + 8 * (2 * 384 * 384 + 2 * 384 * 128 + 3 * 384 * 1024)
 MEASURED = ["bench", "--shape", "storyteller", "-p", "16", "-n", "4", "-r", "2"]
 SMALL = [*MEASURED, "--no-limits"]
 QUICK = ["-r", "1", "--no-limits", "--json"]
+
+
+def catches_interrupts(pid):
+    with open(f"/proc/{pid}/status") as f:
+        mask = next(line.split()[1] for line in f if line.startswith("SigCgt"))
+    return int(mask, 16) >> (signal.SIGINT - 1) & 1
 
 
 class Bench(Case):
@@ -165,6 +173,22 @@ class Bench(Case):
             rows = json.loads(first + out.read())
             self.assertEqual((said.read(), process.wait(command.PATIENCE)), (b"", 130))
         self.assertEqual([row["prefill_step_size"] for row in rows], list(range(1, len(rows) + 1)))
+
+
+    def test_making_weights_is_interrupted(self):
+        """Long before all of them are there."""
+        process = subprocess.Popen([command.CLM, "bench", "--shape", "llama-3.2-1b", "--bits", "8", "-p", "0", "-n", "1",
+                                    "--no-limits", "-o", "jsonl"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   env=command.environment())
+        with process.stdout as out, process.stderr as said:
+            while not catches_interrupts(process.pid):
+                time.sleep(0.001)
+            process.send_signal(signal.SIGINT)
+            self.assertEqual((out.read(), said.read()), (b"", b""))
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 130)
+        self.assertLess(usage.ru_maxrss, 900000)  # kB, of 1313 MB of weights
 
 
 command.main()
