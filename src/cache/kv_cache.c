@@ -218,12 +218,16 @@ static void lay_out_states(kv_cache *c, device *d)
     size_t bytes = o->state_bytes + o->rest.state_bytes;
     int n = 1;
 
-    if (o->rest.dev)
+    c->states_stay = d->ops->states_stay;
+    if (o->rest.dev) {
         parts[n++] = (struct block_part){.dev = o->rest.dev, .bytes = o->rest.state_bytes};
+        c->states_stay = c->states_stay && o->rest.dev->ops->states_stay;
+    }
     for (int i = 0; i < o->n_shares; i++) {
         parts[n++] =
             (struct block_part){.dev = o->shares[i].dev, .bytes = o->shares[i].state_bytes};
         bytes += o->shares[i].state_bytes;
+        c->states_stay = c->states_stay && o->shares[i].dev->ops->states_stay;
     }
     if (bytes == 0)
         return;

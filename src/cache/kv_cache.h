@@ -98,7 +98,7 @@ int kv_seq_length(const kv_seq *s);
 const int32_t *kv_seq_tokens(const kv_seq *s);
 
 /* A sequence with the same past, sharing its blocks; NULL with *err. Room that s has reserved stays
- * with s. */
+ * with s; CLM_ERR_ARG: the states are in that room, to be written in place. */
 kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err);
 
 /**
@@ -114,16 +114,31 @@ int kv_seq_reserve(kv_seq *s, int n, clm_error *err);
  * failure it can only be closed. */
 int kv_seq_reserve_past(kv_seq *s, int n, kv_map *map, clm_error *err);
 
-/* n of the reserved tokens are stored, 0 when the step has failed: the length grows, windows let go
+/* n of the reserved tokens are stored, 0 where there was no step: the length grows, windows let go
  * of what lies behind them and behind the KV_BLOCK_TOKENS tokens before. Room for the others is
  * given back. */
 void kv_seq_commit(kv_seq *s, const int32_t *tokens, int n);
+
+/* The step for which there was room has failed after it had begun: as before, but that the states
+ * may be lost, where they were to be written in place. */
+void kv_seq_fail(kv_seq *s);
+
+/* The states are those after the last token. Else nothing can be appended, until the sequence is
+ * trimmed to its trim point; what comes after that has to be evaluated again. */
+bool kv_seq_is_whole(const kv_seq *s);
+
+/* Steps of one token keep the state before them, for who goes back often. */
+void kv_seq_keep_steps(kv_seq *s);
+
+/* Exchange what two sequences of a cache hold. */
+void kv_seq_swap(kv_seq *a, kv_seq *b);
 
 /* The greatest length up to n, 0 <= n <= length, that the sequence can be trimmed to. That is n
  * itself without windows and recurrent mixers. Windows alone: n where n is at most KV_BLOCK_TOKENS
  * behind the greatest length that the sequence, or the one it was forked from, has had since it was
  * empty, and not before the past that it began with. Recurrent mixers: the nearest snapshot; there
- * is one before the last commit. */
+ * is one before the last commit, unless this was of one token and there is one KV_STEPS_IN_PLACE
+ * tokens before at most. */
 int kv_seq_trim_point(const kv_seq *s, int n);
 
 /* The same of a sequence that begins with a past of length tokens, as one from a file does. */
@@ -137,8 +152,8 @@ int kv_seq_trim(kv_seq *s, int n, clm_error *err);
 bool kv_seq_thin(kv_seq *s);
 
 /* The states of a sequence, in device memory: after its last token (NULL: it has none, all zeros),
- * and where a step for which there is room reserved writes the next. Of the cache's device, and of
- * its second one. */
+ * and where a step for which there is room reserved writes the next, which may be the same. Of the
+ * cache's device, and of its second one. */
 struct kv_state {
     const void *from;
     void *to;

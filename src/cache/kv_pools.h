@@ -40,6 +40,7 @@ struct kv_cache {
     struct group *groups; /* [n_groups] */
     struct pool *pools;   /* [n_pools] */
     struct pool *states;  /* NULL: there are none */
+    bool states_stay;     /* a step of one token may write them where it reads them */
 };
 
 static inline int min_int(int a, int b)

@@ -27,6 +27,7 @@ struct kv_sequence_cache {
     int begun;       /* it began with so many tokens, of which windows have but the last */
     int32_t *tokens; /* [token_capacity] */
     int token_capacity;
+    bool keeps_steps;
     struct kv_states states;
     struct holding groups[]; /* [n_groups] */
 };
@@ -168,6 +169,12 @@ static bool has_states(const kv_seq *s)
     return s->cache->states;
 }
 
+/* There is a block for the next states beside that for those of now. */
+static bool has_next(const kv_seq *s)
+{
+    return s->states.next >= 0 && s->states.next != s->states.now;
+}
+
 /* The pool of states; not used where there are none. */
 static struct block_pool *state_pool(const kv_seq *s)
 {
@@ -230,8 +237,11 @@ static int used_blocks(const kv_seq *s, int g)
 
 kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err)
 {
-    kv_seq *f = kv_seq_open(s->cache, err);
+    kv_seq *f;
 
+    if (s->states.next >= 0 && !has_next(s))
+        return fail_null(err, CLM_ERR_ARG, "a sequence is not forked within a step");
+    f = kv_seq_open(s->cache, err);
     if (!f)
         return NULL;
     if (grow_tokens(f, s->length, err)) {
@@ -242,6 +252,7 @@ kv_seq *kv_seq_fork(const kv_seq *s, clm_error *err)
         memcpy(f->tokens, s->tokens, (size_t)s->length * sizeof *s->tokens);
     f->length = s->length;
     f->begun = s->begun;
+    f->keeps_steps = s->keeps_steps;
     f->map = s->map;
     if (f->map)
         kv_map_own(f->map);
@@ -369,10 +380,16 @@ static void take_blocks(kv_seq *s, int g, int n)
     unmap_part(s, g);
 }
 
+static bool states_stay(const kv_seq *s, int n)
+{
+    return has_states(s) && n == 1 && !s->keeps_steps && s->cache->states_stay && !has_next(s) &&
+           kv_states_may_stay(&s->states, state_pool(s), s->begun);
+}
+
 int kv_seq_reserve(kv_seq *s, int n, clm_error *err)
 {
     kv_cache *c = s->cache;
-    bool ready = true;
+    bool ready = true, stays = states_stay(s, n);
 
     if (n < 0)
         return fail(err, CLM_ERR_ARG, "room for %d tokens was asked of the cache", n);
@@ -380,6 +397,10 @@ int kv_seq_reserve(kv_seq *s, int n, clm_error *err)
         return fail(err, CLM_ERR_FULL, "a sequence of %d tokens cannot take %d more", s->length, n);
     if (n == 0)
         return 0;
+    if (!kv_seq_is_whole(s))
+        return fail(err, CLM_ERR_ARG,
+                    "the states of a sequence of %d tokens are lost after token %d", s->length,
+                    kv_seq_trim_point(s, s->length));
     if (grow_tokens(s, (int64_t)s->length + n, err))
         return -1;
     for (int i = 0; i < c->n_pools; i++)
@@ -392,17 +413,17 @@ int kv_seq_reserve(kv_seq *s, int n, clm_error *err)
         if (missing && grow_table(&s->groups[g], missing, err))
             return -1;
     }
-    if (has_states(s) && s->states.next < 0) {
+    if (has_states(s) && !stays && !has_next(s)) {
         c->states->need = 1;
         ready = false;
     }
-    if (ready)
-        return 0;
-    if (kv_make_room(c, err))
+    if (!ready && kv_make_room(c, err))
         return -1;
-    for (int g = 0; g < c->n_groups; g++)
+    for (int g = 0; g < c->n_groups && !ready; g++)
         take_blocks(s, g, n);
-    if (has_states(s) && s->states.next < 0)
+    if (stays)
+        s->states.next = s->states.now;
+    else if (has_states(s) && !has_next(s))
         s->states.next = block_pool_take(state_pool(s));
     return 0;
 }
@@ -465,7 +486,7 @@ void kv_seq_commit(kv_seq *s, const int32_t *tokens, int n)
         kv_states_cancel(&s->states, state_pool(s));
     else {
         if (has_states(s))
-            kv_states_advance(&s->states, state_pool(s), s->length);
+            kv_states_advance(&s->states, state_pool(s), n);
         memcpy(s->tokens + s->length, tokens, (size_t)n * sizeof *tokens);
     }
     s->length += n;
@@ -480,6 +501,37 @@ void kv_seq_commit(kv_seq *s, const int32_t *tokens, int n)
         drop_unused(s, g);
         if (behind > 0)
             drop_first(s, g, behind);
+    }
+}
+
+void kv_seq_fail(kv_seq *s)
+{
+    if (has_states(s))
+        kv_states_fail(&s->states, state_pool(s));
+    kv_seq_commit(s, NULL, 0);
+}
+
+bool kv_seq_is_whole(const kv_seq *s)
+{
+    return !has_states(s) || s->states.length == s->length;
+}
+
+void kv_seq_keep_steps(kv_seq *s)
+{
+    s->keeps_steps = true;
+}
+
+void kv_seq_swap(kv_seq *a, kv_seq *b)
+{
+    kv_seq head = *a;
+
+    *a = *b;
+    *b = head;
+    for (int g = 0; g < a->cache->n_groups; g++) {
+        struct holding h = a->groups[g];
+
+        a->groups[g] = b->groups[g];
+        b->groups[g] = h;
     }
 }
 
@@ -503,7 +555,7 @@ static bool windows_hold(const kv_seq *s, int n)
 int kv_seq_trim_point(const kv_seq *s, int n)
 {
     if (has_states(s))
-        n = kv_states_point(&s->states, s->length, n);
+        n = kv_states_point(&s->states, n);
     return windows_hold(s, n) ? n : 0;
 }
 
@@ -518,7 +570,7 @@ int kv_seq_trim(kv_seq *s, int n, clm_error *err)
                     "again from token %d",
                     n, kv_seq_trim_point(s, n));
     if (has_states(s))
-        kv_states_trim(&s->states, state_pool(s), s->length, n);
+        kv_states_trim(&s->states, state_pool(s), n);
     s->length = n;
     s->begun = n < s->begun ? n : s->begun;
     for (int g = 0; g < s->cache->n_groups; g++) {
@@ -624,7 +676,7 @@ void kv_seq_visit_blocks(const kv_seq *s, void (*visit)(void *ctx, int pool, int
             visit(ctx, pool_number(c, pool_of(c, g, number_of(s, g, i))), table(&s->groups[g])[i]);
     if (s->states.now >= 0)
         visit(ctx, states, s->states.now);
-    if (s->states.next >= 0)
+    if (has_next(s))
         visit(ctx, states, s->states.next);
     for (int i = 0; i < s->states.n_snapshots; i++)
         visit(ctx, states, s->states.snapshots[i].block);

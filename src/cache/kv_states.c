@@ -24,8 +24,8 @@ static void drop_snapshot(struct kv_states *s, struct block_pool *p, int i)
 
 void kv_states_release(struct kv_states *s, struct block_pool *p)
 {
+    kv_states_cancel(s, p);
     give_back(p, &s->now);
-    give_back(p, &s->next);
     while (s->n_snapshots > 0)
         drop_snapshot(s, p, s->n_snapshots - 1);
 }
@@ -60,20 +60,53 @@ static int least_needed(const struct kv_states *s, int length)
     return found;
 }
 
-void kv_states_advance(struct kv_states *s, struct block_pool *p, int length)
+bool kv_states_may_stay(const struct kv_states *s, const struct block_pool *p, int begun)
 {
-    if (s->now >= 0) {
-        s->snapshots[s->n_snapshots++] = (struct kv_snapshot){length, s->now};
+    int point = s->n_snapshots > 0 ? s->snapshots[s->n_snapshots - 1].length : 0;
+
+    if (s->now < 0 || block_pool_shared(p, s->now))
+        return false;
+    return point >= begun && s->length - point < KV_STEPS_IN_PLACE;
+}
+
+void kv_states_advance(struct kv_states *s, struct block_pool *p, int n)
+{
+    if (s->now >= 0 && s->now != s->next) {
+        s->snapshots[s->n_snapshots++] = (struct kv_snapshot){s->length, s->now};
         if (s->n_snapshots > KV_SNAPSHOTS)
-            drop_snapshot(s, p, least_needed(s, length));
+            drop_snapshot(s, p, least_needed(s, s->length));
     }
     s->now = s->next;
     s->next = -1;
+    s->length += n;
 }
 
 void kv_states_cancel(struct kv_states *s, struct block_pool *p)
 {
+    if (s->next == s->now)
+        s->next = -1;
     give_back(p, &s->next);
+}
+
+/* What the last snapshot has. */
+static void go_back(struct kv_states *s, struct block_pool *p)
+{
+    give_back(p, &s->now);
+    s->length = 0;
+    if (s->n_snapshots > 0) {
+        s->n_snapshots--;
+        s->now = s->snapshots[s->n_snapshots].block;
+        s->length = s->snapshots[s->n_snapshots].length;
+    }
+}
+
+void kv_states_fail(struct kv_states *s, struct block_pool *p)
+{
+    bool lost = s->next >= 0 && s->next == s->now;
+
+    kv_states_cancel(s, p);
+    if (lost)
+        go_back(s, p);
 }
 
 bool kv_states_thin(struct kv_states *s, struct block_pool *p)
@@ -85,24 +118,19 @@ bool kv_states_thin(struct kv_states *s, struct block_pool *p)
     return block_pool_used(p) < used;
 }
 
-int kv_states_point(const struct kv_states *s, int length, int n)
+int kv_states_point(const struct kv_states *s, int n)
 {
-    if (n >= length)
-        return length;
+    if (n >= s->length)
+        return s->length;
     for (int i = s->n_snapshots - 1; i >= 0; i--)
         if (s->snapshots[i].length <= n)
             return s->snapshots[i].length;
     return 0;
 }
 
-void kv_states_trim(struct kv_states *s, struct block_pool *p, int length, int n)
+void kv_states_trim(struct kv_states *s, struct block_pool *p, int n)
 {
     kv_states_cancel(s, p);
-    if (n == length)
-        return;
-    give_back(p, &s->now);
-    while (s->n_snapshots > 0 && s->snapshots[s->n_snapshots - 1].length > n)
-        drop_snapshot(s, p, s->n_snapshots - 1);
-    if (n > 0)
-        s->now = s->snapshots[--s->n_snapshots].block;
+    while (s->length > n)
+        go_back(s, p);
 }

@@ -144,9 +144,9 @@ struct kv_batch {
 };
 
 /* The sequences of a ragged batch as recurrent mixers see them: rows [row, row + n_rows) are the
- * next tokens of a sequence whose state is read at from and written at to, which are never the same
- * memory: a step that fails leaves the old state as it was. A mixer's part, f32, lies at an offset
- * in both, in bytes, a multiple of 4.
+ * next tokens of a sequence whose state is read at from and written at to. These are the same
+ * memory only where the device lets states stay and n_rows is 1; else a step that fails leaves the
+ * old state as it was. A mixer's part, f32, lies at an offset in both, in bytes, a multiple of 4.
  *
  * What a row gives follows from the tokens of its sequence up to it and nothing else, bit for bit:
  * neither from how these were cut into steps, nor from other sequences, nor from the number of
@@ -272,6 +272,7 @@ struct device_ops {
     const char *name;  /* "cpu", "cuda" */
     bool reads_host;   /* its memory is the host's: kernels read what the host has mapped */
     bool side_by_side; /* blocks of its caches may lie so, see struct kv_layer */
+    bool states_stay;  /* states of single rows may be written where they are read */
 
     /* Memory. alloc is 64-byte aligned and not zeroed; NULL with *err. copy is device to device. */
     void *(*alloc)(device *d, size_t size, clm_error *err);

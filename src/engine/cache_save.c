@@ -532,13 +532,21 @@ int cache_file_save(engine *e, const kv_seq *seq, const char *path, const struct
                     clm_error *err)
 {
     struct saving s = {.engine = e, .seq = seq, .path = path, .err = err};
+    kv_seq *whole = NULL;
     int rc = -1;
 
+    if (!kv_seq_is_whole(seq)) {
+        whole = engine_fork_whole(e, seq, err);
+        if (!whole)
+            return -1;
+        s.seq = whole;
+    }
     s.memory = arena_open(0);
     if (s.memory)
         rc = save(&s, o);
     else
         fail(err, CLM_ERR_NOMEM, "%s: no memory to write a cache", path);
     arena_close(s.memory);
+    kv_seq_close(whole);
     return rc;
 }

@@ -545,18 +545,40 @@ static int run(engine *e, const struct step *s, clm_error *err)
     return e->n_shares > 1 ? run_jointly(e, s, err) : run_share(e, s, 0, e->logits.data, true, err);
 }
 
+/* Evaluates again what the states of a sequence have lost to a step that failed; when this fails
+ * the sequence is as it was. */
+static int catch_up(engine *e, kv_seq *seq, clm_error *err)
+{
+    kv_seq *whole = kv_seq_is_whole(seq) ? NULL : engine_fork_whole(e, seq, err);
+
+    if (!whole)
+        return kv_seq_is_whole(seq) ? 0 : -1;
+    kv_seq_swap(seq, whole);
+    kv_seq_close(whole);
+    return 0;
+}
+
 int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
                 clm_error *err)
 {
     struct step s = {.inputs = inputs, .n_inputs = n_inputs};
 
     e->head_dev = NULL;
-    if (check_step(e, &s, err) || reserve(&s, err))
+    if (check_step(e, &s, err))
         return -1;
-    if (reserve_results(e, &s, err) || rows_lay_out(&e->rows, &s, e->cache, err) ||
-        run(e, &s, err)) {
+    for (int i = 0; i < n_inputs; i++)
+        if (catch_up(e, inputs[i].seq, err))
+            return -1;
+    if (reserve(&s, err))
+        return -1;
+    if (reserve_results(e, &s, err) || rows_lay_out(&e->rows, &s, e->cache, err)) {
         for (int i = 0; i < n_inputs; i++)
             kv_seq_commit(inputs[i].seq, NULL, 0);
+        return -1;
+    }
+    if (run(e, &s, err)) {
+        for (int i = 0; i < n_inputs; i++)
+            kv_seq_fail(inputs[i].seq);
         return -1;
     }
     for (int i = 0; i < n_inputs; i++)
@@ -586,6 +608,17 @@ int engine_trim(engine *e, kv_seq *seq, int n, clm_error *err)
         rc = engine_prefill(e, seq, tokens, rest, 0, NULL, NULL, NULL, err);
     mem_free(tokens);
     return rc;
+}
+
+kv_seq *engine_fork_whole(engine *e, const kv_seq *seq, clm_error *err)
+{
+    kv_seq *fork = kv_seq_fork(seq, err);
+
+    if (fork && engine_trim(e, fork, kv_seq_length(fork), err)) {
+        kv_seq_close(fork);
+        return NULL;
+    }
+    return fork;
 }
 
 int engine_prefill(engine *e, kv_seq *seq, const int32_t *tokens, int n_tokens, int chunk,

@@ -61,8 +61,9 @@ struct engine_input {
  * alone; may be NULL when no logits are asked.
  *
  * Errors: CLM_ERR_ARG (a token outside the vocabulary, ...), CLM_ERR_FULL, CLM_ERR_NOMEM leave
- * every sequence as it was. After CLM_ERR_DEVICE the sequences of the batch can only be closed, as
- * one can of which a file that it lies in has been changed (CLM_ERR_IO).
+ * every sequence as it was; where states of recurrent mixers were lost, the next step begins with
+ * evaluating up to KV_STEPS_IN_PLACE tokens again. After CLM_ERR_DEVICE the sequences of the batch
+ * can only be closed, as one can of which a file that it lies in has been changed (CLM_ERR_IO).
  */
 int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
                 clm_error *err);
@@ -104,5 +105,8 @@ int engine_prefill(engine *e, kv_seq *seq, const int32_t *tokens, int n_tokens, 
  * these tokens are not known, as the file that it came from did not tell them.
  */
 int engine_trim(engine *e, kv_seq *seq, int n, clm_error *err);
+
+/* A fork which has states that the sequence has lost to a step that failed; NULL with *err. */
+kv_seq *engine_fork_whole(engine *e, const kv_seq *seq, clm_error *err);
 
 #endif

@@ -215,6 +215,8 @@ static draft_text *draft_model_open_text(drafter *base, const sampler *s, clm_er
         return fail_null(err, CLM_ERR_NOMEM, "no memory for drafts");
     t->sampler = sampler_open_like(s, d->vocab_size, err);
     t->seq = kv_seq_open(engine_cache(d->engine), err);
+    if (t->seq)
+        kv_seq_keep_steps(t->seq);
     if (!t->sampler || !t->seq) {
         draft_model_close_text(base, t);
         return NULL;

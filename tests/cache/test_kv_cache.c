@@ -69,7 +69,19 @@ static const struct layout layouts[] = {
      .state_bytes = 8,
      .kind = {.bits = 4, .group_size = 32, .quantised_from = 32, .max_tokens = 150, .n_first = 40}},
     {"no layers", DTYPE_F16, 0, {{0}}, 0, {0}},
+    {.name = "states that stay", .type = DTYPE_F16, .state_bytes = 8},
+    {.name = "states that stay, and window 40",
+     .type = DTYPE_F16,
+     .n_layers = 2,
+     .layers = {{1, 4, 4, 0, false}, {1, 4, 4, 40, false}},
+     .state_bytes = 100},
 };
+
+/* The last two are on a device whose states may stay where they are. */
+static bool states_stay(const struct layout *l)
+{
+    return l >= &layouts[COUNT(layouts) - 2];
+}
 
 struct model {
     kv_seq *seq;
@@ -196,7 +208,7 @@ static void check_state(const struct world *w, const struct model *m)
 {
     const void *from = kv_seq_state(m->seq).from;
 
-    if (!w->layout->state_bytes)
+    if (!w->layout->state_bytes || !kv_seq_is_whole(m->seq))
         return;
     CHECK(!from == (m->length == 0), "length %d: %s", m->length, from ? "a state" : "no state");
     CHECK(!from || memcmp(from, &m->tags[m->length - 1], sizeof(uint32_t)) == 0, "length %d",
@@ -281,6 +293,8 @@ static void check_world(const struct world *w)
 
 /* Operations, done to the cache and to the model */
 
+static struct device_ops staying_ops;
+
 static struct world *open_world(const struct layout *layout, size_t max_bytes)
 {
     clm_error err = {0};
@@ -288,8 +302,10 @@ static struct world *open_world(const struct layout *layout, size_t max_bytes)
     struct world *w = malloc(sizeof *w);
 
     CHECK(w, "no memory");
+    staying_ops = fake_ops;
+    staying_ops.states_stay = true;
     *w = (struct world){.layout = layout, .max_bytes = max_bytes, .next_tag = 1};
-    w->device.base.ops = &fake_ops;
+    w->device.base.ops = states_stay(layout) ? &staying_ops : &fake_ops;
     options.type = layout->type;
     options.state_bytes = layout->state_bytes;
     options.max_bytes = max_bytes;
@@ -393,7 +409,36 @@ static int append(struct world *w, struct model *m, int n, int n_stored)
     m->longest = m->length > m->longest ? m->length : m->longest;
     for (int i = 0; i < w->layout->n_layers; i++)
         m->moved[i] = m->length > m->moved[i] ? m->length : m->moved[i];
+    if (n_stored == 1 && states_stay(w->layout) &&
+        m->longest - m->length + KV_STEPS_IN_PLACE <= KV_BLOCK_TOKENS)
+        CHECK(kv_seq_trim_point(m->seq, m->length - 1) >= m->length - KV_STEPS_IN_PLACE,
+              "of %d tokens can go back to %d", m->length,
+              kv_seq_trim_point(m->seq, m->length - 1));
     return 0;
+}
+
+/* A step that fails, after it has begun or before. What is lost then has to come again. */
+static void fail_step(struct world *w, struct model *m, int n, bool begun)
+{
+    clm_error err = {0};
+    struct kv_state at;
+    bool lost;
+
+    if (n < 1 || kv_seq_reserve(m->seq, n, &err))
+        return;
+    at = kv_seq_state(m->seq);
+    lost = begun && w->layout->state_bytes && at.from == at.to;
+    if (begun && w->layout->state_bytes)
+        memset(at.to, 0xEE, sizeof(uint32_t));
+    if (begun)
+        kv_seq_fail(m->seq);
+    else
+        kv_seq_commit(m->seq, NULL, 0);
+    CHECK(kv_seq_is_whole(m->seq) != lost, "lost %d", lost);
+    check_sequence(w, m);
+    if (lost)
+        CHECK(kv_seq_reserve(m->seq, 1, &err) && err.code == CLM_ERR_ARG,
+              "room behind lost states");
 }
 
 /* Those in the blocks of the first ones of a layer. */
@@ -410,7 +455,8 @@ static void check_point(const struct world *w, const struct model *m, int n, int
 
     CHECK(point >= 0 && point <= n, "%s: point %d of %d", w->layout->name, point, n);
     if (w->layout->state_bytes)
-        always = n == 0 || n == m->length || (always && n == m->last_length);
+        always = n == 0 || (n == m->length && kv_seq_is_whole(m->seq)) ||
+                 (always && n == m->last_length && !states_stay(w->layout));
     for (int i = 0; i < w->layout->n_layers; i++) {
         int window = reach_of(w->layout, i), first = kept_tokens(w->layout, i);
         int kept = visible_from(window, m->moved[i]) - 3 * KV_BLOCK_TOKENS;
@@ -482,7 +528,11 @@ static void random_operation(struct world *w)
 
         int less = w->layout->state_bytes ? 0 : (int)random_below((size_t)n + 1);
 
+        if (!kv_seq_is_whole(m->seq))
+            trim(w, m, m->length);
         append(w, m, n, random_below(4) ? n : less);
+        if (random_below(8) == 0)
+            fail_step(w, m, some_length(MAX_LENGTH - m->length), random_below(2));
     }
 }
 
@@ -855,6 +905,76 @@ static void test_two_devices(void **state)
     }
 }
 
+/* A step of one token; whether it writes the state where it reads it. */
+static bool step_stays(kv_seq *s)
+{
+    const int32_t token = 7;
+    clm_error err = {0};
+    struct kv_state at;
+
+    CHECK(kv_seq_reserve(s, 1, &err) == 0, "%s", err.message);
+    at = kv_seq_state(s);
+    memcpy(at.to, &(int32_t){kv_seq_length(s) + 1}, sizeof(int32_t));
+    kv_seq_commit(s, &token, 1);
+    return at.from == at.to;
+}
+
+static void check_state_of(const kv_seq *s, int length)
+{
+    CHECK(kv_seq_length(s) == length && *(const int32_t *)kv_seq_state(s).from == length,
+          "%d tokens, the state of %d, not %d", kv_seq_length(s),
+          *(const int32_t *)kv_seq_state(s).from, length);
+}
+
+static void test_states_stay(void **state)
+{
+    const int32_t tokens[2] = {7, 7};
+    struct world *w = open_world(&layouts[COUNT(layouts) - 2], 0);
+    clm_error err = {0};
+    kv_seq *s = kv_seq_open(w->cache, &err), *fork;
+
+    (void)state;
+    for (int i = 0; i < 3 * KV_STEPS_IN_PLACE; i++)
+        CHECK(step_stays(s) == (i % KV_STEPS_IN_PLACE != 0), "step %d", i);
+    CHECK(kv_cache_bytes_used(w->cache) == 3 * w->layout->state_bytes, "%zu bytes",
+          kv_cache_bytes_used(w->cache));
+    CHECK(!step_stays(s) && step_stays(s), "a snapshot now and then");
+
+    /* A fork has the state too. */
+    fork = kv_seq_fork(s, &err);
+    CHECK(!step_stays(s) && step_stays(s), "the other one has the state");
+    check_state_of(fork, 3 * KV_STEPS_IN_PLACE + 2);
+    check_state_of(s, 3 * KV_STEPS_IN_PLACE + 4);
+    CHECK(!step_stays(fork) && step_stays(fork), "the other one has a snapshot of it");
+    kv_seq_close(fork);
+
+    /* Room for one token, then for more; a fork in between. */
+    CHECK(kv_seq_reserve(s, 1, &err) == 0 && kv_seq_state(s).from == kv_seq_state(s).to, "stays");
+    CHECK(!kv_seq_fork(s, &err) && err.code == CLM_ERR_ARG, "forked within a step");
+    CHECK(kv_seq_reserve(s, 2, &err) == 0 && kv_seq_state(s).from != kv_seq_state(s).to,
+          "two tokens");
+    memcpy(kv_seq_state(s).to, &(int32_t){3 * KV_STEPS_IN_PLACE + 6}, sizeof(int32_t));
+    kv_seq_commit(s, tokens, 2);
+    CHECK(kv_seq_trim_point(s, 3 * KV_STEPS_IN_PLACE + 5) == 3 * KV_STEPS_IN_PLACE + 4, "point %d",
+          kv_seq_trim_point(s, 3 * KV_STEPS_IN_PLACE + 5));
+
+    /* Who goes back often keeps every step. */
+    fork = kv_seq_fork(s, &err);
+    kv_seq_keep_steps(fork);
+    for (int i = 0; i < 4; i++)
+        CHECK(!step_stays(fork), "step %d", i);
+    CHECK(kv_seq_trim(fork, 3 * KV_STEPS_IN_PLACE + 9, &err) == 0, "%s", err.message);
+    check_state_of(fork, 3 * KV_STEPS_IN_PLACE + 9);
+
+    /* Exchanged, each has all that the other had. */
+    kv_seq_swap(s, fork);
+    check_state_of(s, 3 * KV_STEPS_IN_PLACE + 9);
+    check_state_of(fork, 3 * KV_STEPS_IN_PLACE + 6);
+    kv_seq_close(s);
+    kv_seq_close(fork);
+    close_world(w);
+}
+
 /* Layers of one window share a group, blocks do not waste more than the alignment of their parts.
  */
 static void test_layout(void **state)
@@ -886,19 +1006,13 @@ static void test_layout(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_two_devices),
-        cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_wrong_arguments),
-        cmocka_unit_test(test_copy_on_write),
-        cmocka_unit_test(test_windows_let_go),
-        cmocka_unit_test(test_tokens_let_go),
-        cmocka_unit_test(test_no_allocation_per_token),
-        cmocka_unit_test(test_random_operations),
-        cmocka_unit_test(test_bound),
-        cmocka_unit_test(test_bound_is_used),
-        cmocka_unit_test(test_groups_give_to_each_other),
-        cmocka_unit_test(test_failing_open),
-        cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_two_devices),       cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_states_stay),       cmocka_unit_test(test_wrong_arguments),
+        cmocka_unit_test(test_copy_on_write),     cmocka_unit_test(test_windows_let_go),
+        cmocka_unit_test(test_tokens_let_go),     cmocka_unit_test(test_no_allocation_per_token),
+        cmocka_unit_test(test_random_operations), cmocka_unit_test(test_bound),
+        cmocka_unit_test(test_bound_is_used),     cmocka_unit_test(test_groups_give_to_each_other),
+        cmocka_unit_test(test_failing_open),      cmocka_unit_test(test_failing_allocations),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

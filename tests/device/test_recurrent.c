@@ -154,23 +154,27 @@ static void run_together(device *d, const struct trial *t, tensor *y, float **to
         check_state_canaries(t, to[s]);
 }
 
-/* One sequence, cut into steps of up to longest rows; the state at the end. */
+/* One sequence, cut into steps of up to longest rows, single ones written in place or not; the
+ * state at the end. */
 static float *run_in_steps(device *d, const struct trial *t, tensor *y, int s, int longest)
 {
     float *from = t->from[s], *to = NULL;
 
     for (int done = 0, n; done < t->n_rows[s]; done += n) {
         float *old = to;
+        bool stays;
 
         n = 1 + (int)random_below((size_t)longest);
         n = n < t->n_rows[s] - done ? n : t->n_rows[s] - done;
-        to = new_state(t);
+        stays = n == 1 && old && random_below(2);
+        to = stays ? old : new_state(t);
         struct state_sequence sequence = {0, n, from, to};
         struct state_batch batch = {&sequence, 1, n};
         apply_rows(d, t, y, t->first[s] + done, n, &batch);
         check_state_canaries(t, to);
         from = to;
-        mem_free_aligned(old);
+        if (!stays)
+            mem_free_aligned(old);
     }
     return to ? to : new_state(t);
 }

@@ -124,6 +124,7 @@ static const struct device_ops cpu_ops = {
     .name = "cpu",
     .reads_host = true,
     .side_by_side = true,
+    .states_stay = true,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .upload = cpu_copy,

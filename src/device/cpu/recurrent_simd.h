@@ -234,14 +234,14 @@ INLINE void take_in_all(struct lanes *l, float *to, int64_t to_stride, const flo
 }
 
 /* Of more lanes than a block, a few keys at a time: the state is then read and written in order.
- * Writing past the caches saves reading what is overwritten. */
+ * Writing past the caches saves reading what is overwritten, unless that is what was read. */
 INLINE void recur(float *y, float *to, int64_t to_stride, const float *from, int64_t from_stride,
                   const struct cpu_recurrence_step *step, int n, enum recurrence_rule rule)
 {
     const struct cpu_recurrence_step copy = *step, *s = &copy; /* that no store may change */
     int keys = n > WIDE ? 16 : s->key_dim;
     uintptr_t spread = (uintptr_t)to | (uintptr_t)to_stride * sizeof *to;
-    bool stream = s->last && spread % (VF_LANES * sizeof *to) == 0;
+    bool stream = s->last && to != from && spread % (VF_LANES * sizeof *to) == 0;
     struct lanes l;
 
     for (int i = 0; i < n; i += VF_LANES) {
