@@ -7,10 +7,12 @@
 #include "models/model.h"
 #include "models/registry.h"
 
+/* CLM_FAMILIES, from the build: FAMILY(name) of every family_name that a file here defines. */
+#define FAMILY(name) extern const struct family family_##name;
+CLM_FAMILIES
+#undef FAMILY
 #define FAMILY(name) &family_##name,
-static const struct family *const families[] = {
-#include "models/family_list.h"
-};
+static const struct family *const families[] = {CLM_FAMILIES};
 #undef FAMILY
 
 const struct family *model_family(int i)
