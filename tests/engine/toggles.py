@@ -16,11 +16,52 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from hashed import LEFT_OUT, floats, listed, strings, value
+from renamed import RENAMED, renamed
 
 TOKENS = [3, 17, 9, 30, 5, 22, 41, 7, 12, 33, 4, 19]
 GONE = "left out"  # the key is not in config.json
 # Types that the goldens of models_hf do not have.
 CONFIGS = {
+    "molmo2":
+        {"architectures": ["Molmo2ForConditionalGeneration"], "model_type": "molmo2", "tie_word_embeddings": False,
+        "transformers_version": "5.24.0", "image_token_id": 60, "text_config": {"additional_vocab_size": 48, "attention_bias":
+        True, "head_dim": 12, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "max_position_embeddings": 64,
+        "model_type": "molmo2_text", "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2,
+        "qk_norm_type": "qwen3", "rms_norm_eps": 1e-06, "rope_parameters": {"factor": 4.0, "rope_theta": 500.0, "rope_type":
+        "linear"}, "rope_scaling_layers": [1], "tie_word_embeddings": False, "vocab_size": 48}, "vision_config":
+        {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads":
+        2, "head_dim": 8, "patch_size": 2, "image_size": [4, 4]}, "adapter_config": {"hidden_size": 16,
+        "text_hidden_size": 32, "intermediate_size": 16, "vision_feature_layer": [-1], "num_attention_heads": 2,
+        "num_key_value_heads": 2, "head_dim": 8}},
+    "gpt_neox_japanese":
+        {"architectures": ["GPTNeoXJapaneseForCausalLM"], "hidden_act": "gelu", "hidden_size": 32,
+        "intermediate_multiple_size": 2, "layer_norm_eps": 1e-05, "max_position_embeddings": 64, "model_type":
+        "gpt_neox_japanese", "num_attention_heads": 4, "num_hidden_layers": 2, "rope_parameters": {"rope_theta": 10000.0,
+        "rope_type": "default"}, "tie_word_embeddings": True, "transformers_version": "5.24.0", "vocab_size": 48},
+    "openai-gpt":
+        {"afn": "gelu", "architectures": ["OpenAIGPTLMHeadModel"], "layer_norm_epsilon": 1e-05, "model_type": "openai-gpt",
+        "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64, "tie_word_embeddings": True, "transformers_version":
+        "5.24.0", "vocab_size": 48},
+    "emu3":
+        {"architectures": ["Emu3ForConditionalGeneration"], "model_type": "emu3", "tie_word_embeddings": False,
+        "transformers_version": "5.24.0", "vocabulary_map": {"<image>": 40}, "vq_config": {"codebook_size": 8, "embed_dim": 4,
+        "latent_channels": 4, "base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "attn_resolutions": [3],
+        "hidden_size": 16, "num_attention_heads": 1}, "text_config": {"hidden_act": "silu", "hidden_size": 32,
+        "intermediate_size": 24, "max_position_embeddings": 64, "model_type": "emu3_text_model", "num_attention_heads": 4,
+        "num_hidden_layers": 2, "num_key_value_heads": 2, "pad_token_id": 0, "rms_norm_eps": 1e-05, "rope_parameters":
+        {"rope_theta": 1000000.0, "rope_type": "default"}, "tie_word_embeddings": False, "vocab_size": 48}},
+    "deepseek_ocr2":
+        {"architectures": ["DeepseekOcr2ForConditionalGeneration"], "model_type": "deepseek_ocr2", "tie_word_embeddings":
+        False, "transformers_version": "5.24.0", "image_token_id": 40, "text_config": {"hidden_act": "silu", "hidden_size": 32,
+        "intermediate_size": 24, "max_position_embeddings": 64, "mlp_layer_types": ["dense", "sparse"], "model_type":
+        "deepseek_ocr2_text", "moe_intermediate_size": 16, "n_group": 3, "n_routed_experts": 6, "n_shared_experts": 2,
+        "num_attention_heads": 4, "num_experts_per_tok": 2, "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps":
+        1e-06, "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "routed_scaling_factor": 1.5,
+        "tie_word_embeddings": False, "topk_group": 2, "topk_method": "group_limited_greedy", "vocab_size": 48},
+        "vision_config": {"sam_config": {"hidden_size": 16, "output_channels": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "image_size": 32, "patch_size": 16, "global_attn_indexes": [0], "mlp_dim": 16,
+        "downsample_channels": [8, 16]}, "encoder_config": {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 8}}},
     "minimax":
         {"architectures": ["MiniMaxForCausalLM"], "block_size": 4, "full_attn_alpha_factor": 1.5,
         "full_attn_beta_factor": 0.75, "head_dim": 12, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24,
@@ -298,7 +339,7 @@ MORE_WRAPPERS = [
 ]
 CODES = {"num_embeddings": 8, "embed_dim": 8, "latent_channels": 8, "base_channels": 32, "channel_multiplier": [1],
          "num_res_blocks": 1}  # of Janus
-TOWERS = "vision|visual|audio|video|projector|connector|image|aligner|generation_|vqmodel|^encoder|^mlp1|^mlp_AR|^vit|merger"
+TOWERS = "vision|visual|audio|video|projector|connector|image|aligner|generation_|vqmodel|^encoder|^mlp1|^mlp_AR|^vit|merger|sam_model|qwen2_model|view_sep"
 CASES = [
     ("xlstm", {"use_bias": True}),
     ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}),
@@ -496,6 +537,15 @@ CASES = [
     ("lfm3", {}),
     ("lfm3", {"layer_types": GONE, "rope_parameters": GONE, "num_hidden_layers": 5, "use_attention_gate": False,
               "use_sandwich_norm": False, "conv_bias": True, "tie_word_embeddings": False}),
+    ("gpt_neox_japanese", {}),
+    ("gpt_neox_japanese", {"tie_word_embeddings": False, "rope_parameters": {"rope_type": "linear", "factor": 4.0,
+                           "rope_theta": 500.0, "partial_rotary_factor": 0.5}}),
+    ("openai-gpt", {}),
+    ("openai-gpt", {"afn": "silu", "tie_word_embeddings": False}),
+    ("emu3", {}),
+    ("deepseek_ocr2", {}),
+    ("molmo2", {}),
+    ("molmo2", {"text_config": CONFIGS["molmo2"]["text_config"] | {"norm_after": True, "qk_norm_type": "olmo"}}),
 ]
 
 
@@ -535,9 +585,13 @@ def case(name, config):
         model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
         with torch.no_grad():
             logits = model(torch.tensor([TOKENS]), use_cache=False).logits[0, -1].numpy()
+    return written(name, config, {n: s for n, s in shapes.items() if not re.search(TOWERS, n)}, logits)
+
+
+def written(name, config, shapes, logits):
     text = json.dumps({k: v for k, v in config.items() if k not in LEFT_OUT}, separators=(",", ":"))
     return "    {%s,\n     %s,\n     {%s},\n     {%s}},\n" % (
-        json.dumps(name), json.dumps(text), strings(listed({n: s for n, s in shapes.items() if not re.search(TOWERS, n)})),
+        json.dumps(name), json.dumps(text), strings(listed(shapes)),
         floats(logits))
 
 
@@ -545,6 +599,7 @@ torch.set_num_threads(1)
 goldens = pathlib.Path(sys.argv[1])
 text = "".join(case(*changed(goldens, *c)) for c in CASES) + "".join(case(*wrapped(goldens, *w)) for w in WRAPPERS)
 text += "".join(case(*later(*wrapped(goldens, *w))) for w in MORE_WRAPPERS)
+text += "".join(written(f"{c['model_type']} {i}", c, *renamed(TOKENS, *r)) for i, (c, *r) in enumerate(RENAMED))
 (pathlib.Path(__file__).parent / "toggles.h").write_text(
     "/* tests/engine/toggles.h: configs, tensors and last logits; written by toggles.py. */\n"
     "#ifndef TOGGLES_H\n#define TOGGLES_H\n\n#include <stdint.h>\n\n"
