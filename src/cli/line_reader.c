@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/output.h"
+
 #define PIECE 65536
 
 int line_reader_open(struct line_reader *r, const char *path, clm_error *err)
@@ -13,7 +15,9 @@ int line_reader_open(struct line_reader *r, const char *path, clm_error *err)
     bool standard = strcmp(path, "-") == 0;
 
     *r = (struct line_reader){.fd = STDIN_FILENO, .name = standard ? "standard input" : path};
-    if (!standard)
+    if (standard)
+        output_tell_reading();
+    else
         r->fd = open(path, O_RDONLY | O_CLOEXEC);
     return r->fd < 0 ? fail(err, CLM_ERR_IO, "cannot open %s: %s", path, strerror(errno)) : 0;
 }

@@ -59,6 +59,7 @@ int lines_answer(int (*fn)(void *ctx, const json *line, struct strbuf *out, clm_
     ssize_t n;
     int rc = 0;
 
+    output_tell_reading();
     for (long number = 1; rc == 0 && (n = getline(&text, &capacity, stdin)) >= 0; number++) {
         if (line_is_blank(text, (size_t)n))
             continue;
@@ -165,6 +166,7 @@ int lines_answer_together(int (*fn)(void *ctx, const struct line *lines, size_t 
     size_t n;
     int rc = 0;
 
+    output_tell_reading();
     while (rc == 0 && more) {
         more = take_lines(&in, lines, &n, &bad) == 0 && (n > 0 || !in.ended);
         if (n > 0)

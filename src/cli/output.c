@@ -67,6 +67,12 @@ void output_end_if_unread(void)
     raise(SIGPIPE);
 }
 
+void output_tell_reading(void)
+{
+    if (isatty(STDIN_FILENO) && isatty(STDERR_FILENO))
+        output_error("reading standard input; Ctrl-D ends it");
+}
+
 void output_error(const char *message)
 {
     fprintf(stderr, "clm: %s\n", message);

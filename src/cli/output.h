@@ -30,6 +30,9 @@ int output_try_file(const char *option, const char *path, clm_error *err);
  * ends a program that writes to such a pipe. For main, when all else is closed. */
 void output_end_if_unread(void);
 
+/* Before standard input is read: a person at a terminal is told that nothing is wrong. */
+void output_tell_reading(void);
+
 /* "clm: ..." on standard error. */
 void output_error(const char *message);
 

@@ -5,23 +5,24 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/output.h"
 #include "cli/session.h"
 #include "template/characters.h"
 
 #define MAX_PROMPT ((size_t)1 << 30)
 
-/* All of a file; more than MAX_PROMPT bytes are refused. */
+/* All of a file; more than MAX_PROMPT bytes are refused. Its end is asked for once: a terminal goes
+ * on behind it. */
 static int read_stream(struct strbuf *out, FILE *f, const char *name, clm_error *err)
 {
     char piece[65536];
-    size_t n;
 
-    while ((n = fread(piece, 1, sizeof piece, f)) > 0) {
-        strbuf_add(out, piece, n);
+    do {
+        strbuf_add(out, piece, fread(piece, 1, sizeof piece, f));
         if (out->size > MAX_PROMPT)
             return fail(err, CLM_ERR_ARG, "%s is larger than a prompt may be, %zu bytes", name,
                         MAX_PROMPT);
-    }
+    } while (!feof(f) && !ferror(f));
     if (ferror(f))
         return fail(err, CLM_ERR_IO, "cannot read %s: %s", name, strerror(errno));
     return 0;
@@ -45,10 +46,13 @@ void prompt_unescape(struct strbuf *out, const char *text)
 
 int prompt_read(struct strbuf *out, const char *text, clm_error *err)
 {
-    if (strcmp(text, "-") == 0 && read_stream(out, stdin, "standard input", err))
-        return -1;
-    if (strcmp(text, "-") != 0)
+    if (strcmp(text, "-") != 0) {
         prompt_unescape(out, text);
+    } else {
+        output_tell_reading();
+        if (read_stream(out, stdin, "standard input", err))
+            return -1;
+    }
     return out->failed ? fail(err, CLM_ERR_NOMEM, "no memory for the prompt") : 0;
 }
 

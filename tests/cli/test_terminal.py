@@ -125,6 +125,21 @@ class Progress(Case):
         self.assertEqual((t.wait(), t.text), (0, b""))
 
 
+class Reading(Case):
+    def test_is_told(self):
+        """Who types a command that reads standard input is not left to guess what it waits for."""
+        said = b"clm: reading standard input; Ctrl-D ends it"
+        line = b'{"text": "a"}\n'
+        for args, typed in ((["tokenize"], line), (["score"], line), (["generate", "-n", "1", "-p", "-"], b"Hello\n"),
+                            (["generate", "--batch", "-"], line)):
+            t = Terminal(*args)
+            t.read(said)
+            t.press(typed + b"\x04")
+            self.assertEqual(t.wait(), 0, t.text)
+            self.assertEqual(t.text.count(said), 1)
+            self.assertEqual(command.run(*args, input=typed).stderr, b"")
+
+
 class Help(Case):
     def test_narrow(self):
         """Lines fit into the terminal, and say what they say elsewhere; a pipe has the usual ones."""
