@@ -454,7 +454,6 @@ static int run_share(engine *e, const struct step *s, int share, float *logits, 
         rows_upload(&e->rows, s, &p);
         if (alone && s->n_drawn > 0 && i == m->n_parts - 1)
             rules = upload_rules(e->rules.data, s, &p);
-        p.part_rows[i] = p.rows;
     }
     out = nn_forward(&p);
     /* Before pass_done, so that the device is waited for once. */

@@ -50,12 +50,13 @@ static void lay_out_past(const struct engine_input *in, int32_t *past, int n)
                                                               : 0;
 }
 
-/* Row lists of input i, whose rows begin at row. */
-static void lay_out_input(const struct step *s, struct rows *r, size_t n_lists, int i, int row)
+/* Row lists of input i, whose rows begin at row, and whose rows of logits at logit. */
+static void lay_out_input(const struct step *s, struct rows *r, size_t n_lists, int i, int row,
+                          int logit)
 {
     const struct engine_input *in = &s->inputs[i];
     size_t n_inputs = (size_t)s->n_inputs;
-    int position = kv_seq_length(in->seq);
+    int position = kv_seq_length(in->seq), n_before = in->n_tokens - in->n_logits;
     int n_states = r->n_shares > 1 ? r->n_shares : NN_MAX_PARTS;
 
     for (int p = 0; p < n_states; p++) {
@@ -66,13 +67,20 @@ static void lay_out_input(const struct step *s, struct rows *r, size_t n_lists, 
         r->states[(size_t)p * n_inputs + (size_t)i] = (struct state_sequence){
             .row = row, .n_rows = in->n_tokens, .from = state.from, .to = state.to};
     }
-    for (size_t g = 0; g < n_lists; g++)
+    for (size_t g = 0; g < n_lists; g++) {
         r->sequences[g * n_inputs + (size_t)i] =
             (struct kv_sequence){.row = row, .n_rows = in->n_tokens, .position = position};
+        r->asked_sequences[g * n_inputs + (size_t)i] = (struct kv_sequence){
+            .row = logit, .n_rows = in->n_logits, .position = position + n_before};
+    }
     memcpy(r->tokens + row, in->tokens, (size_t)in->n_tokens * sizeof(int32_t));
     lay_out_past(in, r->past + (size_t)row * (size_t)r->n_past, r->n_past);
     for (int t = 0; t < in->n_tokens; t++)
         r->positions[row + t] = position + t;
+    for (int l = 0; l < in->n_logits; l++) {
+        r->logit_rows[logit + l] = row + n_before + l;
+        r->asked_positions[logit + l] = position + n_before + l;
+    }
 }
 
 int rows_lay_out(struct rows *r, const struct step *s, const kv_cache *c, clm_error *err)
@@ -89,20 +97,36 @@ int rows_lay_out(struct rows *r, const struct step *s, const kv_cache *c, clm_er
     r->sequences = buffer_need(&r->memory[5], n_lists * n_inputs, sizeof(struct kv_sequence), err);
     r->states = buffer_need(&r->memory[6], n_inputs * (size_t)(NN_MAX_PARTS + r->n_shares),
                             sizeof(struct state_sequence), err);
+    r->asked_positions = buffer_need(&r->memory[7], (size_t)s->n_logits, sizeof(int32_t), err);
+    r->asked = buffer_need(&r->memory[8], n_lists, sizeof(struct kv_batch), err);
+    r->asked_sequences =
+        buffer_need(&r->memory[9], n_lists * n_inputs, sizeof(struct kv_sequence), err);
     if (!r->tokens || !r->past || !r->positions || !r->logit_rows || !r->batches || !r->sequences ||
-        !r->states)
+        !r->states || !r->asked_positions || !r->asked || !r->asked_sequences)
         return -1;
     for (int i = 0; i < s->n_inputs; i++) {
-        lay_out_input(s, r, n_lists, i, row);
+        lay_out_input(s, r, n_lists, i, row, logit);
         row += s->inputs[i].n_tokens;
-        for (int l = s->inputs[i].n_logits; l > 0; l--)
-            r->logit_rows[logit++] = row - l;
+        logit += s->inputs[i].n_logits;
     }
-    for (size_t g = 0; g < n_lists; g++)
+    for (size_t g = 0; g < n_lists; g++) {
         r->batches[g] = (struct kv_batch){.sequences = r->sequences + g * n_inputs,
                                           .n_sequences = s->n_inputs,
                                           .n_rows = s->n_rows};
+        r->asked[g] = (struct kv_batch){.sequences = r->asked_sequences + g * n_inputs,
+                                        .n_sequences = s->n_inputs,
+                                        .n_rows = s->n_logits};
+    }
     return 0;
+}
+
+static void set_table(struct kv_sequence *seq, const struct kv_table *table, const int32_t *blocks)
+{
+    seq->n_kept = table->n_kept;
+    seq->n_gone = table->n_gone;
+    seq->n_mapped = table->n_mapped;
+    seq->mapped = table->mapped;
+    seq->blocks = blocks;
 }
 
 /* Block tables go to the device of the part with the pass. */
@@ -115,14 +139,12 @@ static void upload_tables(const struct rows *r, const struct step *s, pass *p)
             continue;
         for (int i = 0; i < s->n_inputs; i++) {
             struct kv_table table = kv_seq_table(s->inputs[i].seq, g);
-            struct kv_sequence *seq =
-                &r->sequences[(first + (size_t)g) * (size_t)s->n_inputs + (size_t)i];
+            size_t at = (first + (size_t)g) * (size_t)s->n_inputs + (size_t)i;
+            const int32_t *blocks =
+                pass_upload(p, table.blocks, (size_t)table.n_blocks * sizeof(int32_t));
 
-            seq->n_kept = table.n_kept;
-            seq->n_gone = table.n_gone;
-            seq->n_mapped = table.n_mapped;
-            seq->mapped = table.mapped;
-            seq->blocks = pass_upload(p, table.blocks, (size_t)table.n_blocks * sizeof(int32_t));
+            set_table(&r->sequences[at], &table, blocks);
+            set_table(&r->asked_sequences[at], &table, blocks);
         }
     }
 }
@@ -130,6 +152,8 @@ static void upload_tables(const struct rows *r, const struct step *s, pass *p)
 void rows_upload(const struct rows *r, const struct step *s, pass *p)
 {
     size_t bytes = (size_t)s->n_rows * sizeof(int32_t);
+    size_t asked_bytes = (size_t)s->n_logits * sizeof(int32_t);
+    size_t first = n_batches(p->cache) * (size_t)p->model->share;
     int states = r->n_shares > 1 ? p->model->share : p->part;
 
     p->rows = (struct pass_rows){
@@ -137,13 +161,18 @@ void rows_upload(const struct rows *r, const struct step *s, pass *p)
         .past = pass_upload(p, r->past, bytes * (size_t)r->n_past),
         .positions = pass_upload(p, r->positions, bytes),
         .n_rows = s->n_rows,
-        .logit_rows = pass_upload(p, r->logit_rows, (size_t)s->n_logits * sizeof(int32_t)),
+        .logit_rows = pass_upload(p, r->logit_rows, asked_bytes),
         .n_logits = s->n_logits,
-        .kv = r->batches + n_batches(p->cache) * (size_t)p->model->share,
+        .kv = r->batches + first,
         .states = {.sequences = r->states + (size_t)states * (size_t)s->n_inputs,
                    .n_sequences = s->n_inputs,
                    .n_rows = s->n_rows},
     };
+    p->part_rows[p->part] = p->rows;
+    p->part_asked[p->part] =
+        (struct pass_rows){.n_rows = s->n_logits, .n_logits = s->n_logits, .kv = r->asked + first};
+    if (s->n_logits < s->n_rows)
+        p->part_asked[p->part].positions = pass_upload(p, r->asked_positions, asked_bytes);
     upload_tables(r, s, p);
 }
 

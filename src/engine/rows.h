@@ -27,17 +27,20 @@ struct rows {
     int n_shares; /* devices that compute the model together; 1: there is but one model */
     int n_past;   /* tokens before each that the model asks for */
     int32_t *tokens, *past, *positions, *logit_rows;
-    struct kv_batch *batches;      /* [shares, groups] */
-    struct kv_sequence *sequences; /* [shares, groups, n_inputs] */
-    struct state_sequence *states; /* [shares or parts, n_inputs] */
-    struct buffer memory[7];       /* that these lie in, kept from step to step */
+    int32_t *asked_positions;            /* of logit_rows */
+    struct kv_batch *batches, *asked;    /* [shares, groups] of all rows, and of logit_rows */
+    struct kv_sequence *sequences;       /* [shares, groups, n_inputs] */
+    struct kv_sequence *asked_sequences; /* the same */
+    struct state_sequence *states;       /* [shares or parts, n_inputs] */
+    struct buffer memory[10];            /* that these lie in, kept from step to step */
 };
 
 /* The rows of a step of sequences of a cache. n_shares and n_past are set; else r is zeroed or that
  * of the step before. -1 with *err. */
 int rows_lay_out(struct rows *r, const struct step *s, const kv_cache *c, clm_error *err);
 
-/* p->rows: what the part of the model that the pass is in asks of the step, on its device. */
+/* What the part of the model that the pass is in has of the step, on its device: the part's rows,
+ * p->rows among them, and those asked for. */
 void rows_upload(const struct rows *r, const struct step *s, pass *p);
 
 void rows_release(struct rows *r);

@@ -113,24 +113,26 @@ static void prepare(pass *p, const struct nn_attention *a, tensor *q, tensor *k,
         turn(p, a, q);
         turn(p, a, k);
     }
-    if (s->head_gain && !p->failed)
+    if (s->head_gain && q && !p->failed)
         p->ops->scale_groups(p->dev, q, a->head_gain, s->head_dim);
-    if (a->k_step && !p->failed) {
+    if (a->k_step && k && !p->failed) {
         p->ops->round_to(p->dev, k, a->k_step, -128, 127);
         p->ops->round_to(p->dev, v, a->v_step, -128, 127);
     }
 }
 
-/* Keys and values as projected, straight or from the layer that keeps them. */
+/* Keys and values as projected, straight or from the layer that keeps them; and queries where there
+ * is room for them. */
 static void project_kv(pass *p, const struct nn_attention *a, const tensor *x, tensor **q,
                        tensor **k, tensor **v)
 {
     const struct attention_spec *s = a->spec;
     const struct nn_linear *l[3] = {&a->q_proj, &a->k_proj, &a->v_proj};
     int n = s->cache_of || s->kv_source == KV_TAKEN ? 1 : s->values_are_keys ? 2 : 3;
+    int first = q ? 0 : 1;
     tensor *y[3] = {NULL};
 
-    nn_linears(p, l, n, x, y);
+    nn_linears(p, l + first, n - first, x, y + first);
     for (int i = n; i < 3 && !s->cache_of; i++) {
         const tensor *from = s->kv_source == KV_TAKEN ? p->kept_kv[i - 1] : y[1];
 
@@ -140,7 +142,8 @@ static void project_kv(pass *p, const struct nn_attention *a, const tensor *x, t
     }
     for (int i = 1; i < 3 && s->kv_source == KV_KEPT && !p->failed; i++)
         p->ops->copy_rows(p->dev, p->kept_kv[i - 1], y[i]);
-    *q = y[0];
+    if (q)
+        *q = y[0];
     *k = y[1];
     *v = y[2];
 }
@@ -166,12 +169,20 @@ void nn_gate(pass *p, const struct nn_linear *gate, enum attention_gate kind, en
     p->ops->scale_rows(p->dev, &heads, &of_heads);
 }
 
-static void look(pass *p, const struct nn_attention *a, const tensor *x, tensor *y, tensor *q,
-                 tensor *k, tensor *v)
+/* Those of the index, too, made of x. */
+static void store(pass *p, const struct nn_attention *a, const tensor *x, const tensor *k,
+                  const tensor *v)
+{
+    if (a->spec->index.topk)
+        nn_store_index(p, &a->index, x);
+    if (k && !p->failed)
+        p->ops->kv_store(p->dev, pass_kv_layer(p, a->cache_layer),
+                         &p->rows.kv[kv_cache_group_of(p->cache, a->cache_layer)], k, v);
+}
+
+static void look(pass *p, const struct nn_attention *a, const tensor *x, tensor *y, tensor *q)
 {
     const struct attention_spec *s = a->spec;
-    const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, a->cache_layer)];
-    const struct kv_layer *kv = pass_kv_layer(p, a->cache_layer);
     struct attend_params params = {
         .n_heads = s->n_heads,
         .tiled = s->tiled,
@@ -192,11 +203,9 @@ static void look(pass *p, const struct nn_attention *a, const tensor *x, tensor 
         params.kept = nn_choose_keys(p, &a->index, x, x);
         params.kept_sets = s->index.block_size ? s->index.n_heads : 1;
     }
-    if (p->failed)
-        return;
-    if (k)
-        p->ops->kv_store(p->dev, kv, rows, k, v);
-    p->ops->attend(p->dev, y, q, kv, rows, &params);
+    if (!p->failed)
+        p->ops->attend(p->dev, y, q, pass_kv_layer(p, a->cache_layer),
+                       &p->rows.kv[kv_cache_group_of(p->cache, a->cache_layer)], &params);
 }
 
 /* y becomes g y' + (1 - g) y, y' what the queries find in another layer's cache. */
@@ -234,18 +243,36 @@ static void convolve(pass *p, const struct nn_attention *a, tensor *k, tensor *v
             state + (size_t)(width - 1) * (size_t)k->cols * sizeof(float));
 }
 
-tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x, size_t state)
+/* Keys and values of x are stored. Gives queries; where fewer rows go on, of these alone, which x
+ * becomes, or NULL, if none do. */
+static tensor *queries(pass *p, const struct nn_attention *a, tensor *x, size_t state)
+{
+    bool narrows = p->narrows;
+    tensor *q = NULL, *k, *v; /* [T, H, D], [T, K, D], [T, K, v_dim] */
+
+    project_kv(p, a, x, narrows ? NULL : &q, &k, &v);
+    convolve(p, a, k, v, state);
+    prepare(p, a, q, k, v);
+    store(p, a, x, k, v);
+    if (narrows && pass_narrow(p, x)) {
+        q = nn_linear(p, &a->q_proj, x);
+        prepare(p, a, q, NULL, NULL);
+    }
+    if (q)
+        nn_temperature(p, &a->spec->temperature, q);
+    return q;
+}
+
+tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *all, size_t state)
 {
     const struct attention_spec *s = a->spec;
     int v_dim = s->v_dim ? s->v_dim : s->head_dim;
-    tensor *q, *k, *v, *y; /* [T, H, D], [T, K, D], [T, K, v_dim], [T, H, v_dim] */
+    tensor rows = *all, *x = &rows, *q = queries(p, a, x, state);
+    tensor *y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * v_dim); /* [T, H, v_dim] */
 
-    project_kv(p, a, x, &q, &k, &v);
-    convolve(p, a, k, v, state);
-    prepare(p, a, q, k, v);
-    nn_temperature(p, &s->temperature, q);
-    y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * v_dim);
-    look(p, a, x, y, q, k, v);
+    if (!q)
+        return y;
+    look(p, a, x, y, q);
     if (s->mixed_with)
         mix(p, a, y, q);
     nn_norm_inplace(p, &a->out_norm, y, v_dim);

@@ -34,6 +34,9 @@ tensor *nn_conv_mixer(pass *p, const struct nn_conv_mixer *m, const tensor *x, s
     nn_norm_inplace(p, &m->k_norm, y[1], s->head_dim);
     nn_conv(p, &m->k_conv, y[1], s->width, ACT_NONE, state);
     nn_conv(p, &m->v_conv, y[2], s->width, ACT_NONE, state + kept);
+    for (int i = 0; i < 3; i++)
+        if (!pass_narrow(p, y[i]))
+            return y[i];
     mix(p, s, y[0], y[1], y[2]);
     return nn_linear(p, &m->o_proj, y[0]);
 }

@@ -116,6 +116,8 @@ tensor *nn_delta(pass *p, const struct nn_delta *d, const tensor *x, size_t stat
     if (p->failed)
         return y.v;
     p->ops->recurrence(p->dev, y.v, &params, &p->rows.states, state);
+    if (!pass_narrow(p, y.v) || !pass_narrow(p, y.gate))
+        return y.v;
     nn_norm_inplace(p, &d->norm, y.v, s->value_dim);
     p->ops->glu(p->dev, y.v, y.gate, y.v, s->gate_activation);
     y.v = nn_linear(p, &d->o_proj, y.v);

@@ -53,6 +53,14 @@ static void rope_tables(pass *p)
     }
 }
 
+/* Its x of each token is mixed with that of the one before. */
+static tensor *shifted_mlp(pass *p, const struct nn_mlp *m, const tensor *x, size_t state)
+{
+    tensor *mixed = nn_mix(p, x, nn_shift(p, x, state), m->mix);
+
+    return pass_narrow(p, mixed) ? nn_mlp(p, m, mixed) : mixed;
+}
+
 static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const tensor *raw)
 {
     size_t state = b->state - p->state;
@@ -89,9 +97,7 @@ static tensor *run_op(pass *p, const struct nn_branch *b, const tensor *x, const
     case OP_RWKV7:
         return nn_rwkv7(p, &b->rwkv7, x, state);
     case OP_MLP:
-        if (b->spec->mlp.shifted)
-            x = nn_mix(p, x, nn_shift(p, x, state), b->mlp.mix);
-        return nn_mlp(p, &b->mlp, x);
+        return b->spec->mlp.shifted ? shifted_mlp(p, &b->mlp, x, state) : nn_mlp(p, &b->mlp, x);
     case OP_MOE:
         return nn_moe(p, &b->moe, x, raw);
     case OP_LAYER_INPUT:
@@ -135,23 +141,92 @@ static const tensor *scaled(pass *p, const tensor *x, float scale)
     return y;
 }
 
+/* The branches at work are the last to need all rows: what layers find besides x. */
+static void begin_narrow(pass *p)
+{
+    const struct nn_model *m = p->model;
+    tensor *handed_on[] = {p->layer_inputs, p->embeddings, p->hyper.read, p->hyper.write,
+                           p->hyper.mix};
+
+    p->narrows = true;
+    for (size_t i = 0; i < COUNT(handed_on); i++)
+        if (handed_on[i])
+            pass_keep_asked(p, handed_on[i], 1);
+    if (p->streams)
+        pass_keep_asked(p, p->streams, m->spec->altup.n + m->spec->hyper.n);
+    if (p->kept)
+        pass_keep_asked(p, p->kept, p->n_kept);
+    p->asked_tables = arena_array(p->host, tensor *, m->n_ropes + 1);
+    if (!p->asked_tables) {
+        p->failed = true;
+        fail(p->err, CLM_ERR_NOMEM, "forward pass: no memory");
+    }
+    for (int i = 0; i < m->n_ropes && !p->failed; i++) {
+        p->asked_tables[i] = pass_row_range(p, p->rope_tables[i], 0, p->rows.n_rows);
+        pass_keep_asked(p, p->asked_tables[i], 1);
+    }
+}
+
+/* One of the last branches to need all rows, which are those that remember something; what it gives
+ * has the rows asked for. */
+static tensor *run_last_op(pass *p, const struct nn_branch *b, const tensor *x, const tensor *raw)
+{
+    tensor **tables = p->rope_tables, *y;
+    tensor asked = *x, raw_asked = *raw;
+
+    if (nn_remembers(b->spec)) {
+        y = run_op(p, b, x, raw);
+        if (!p->narrow)
+            pass_narrow(p, y);
+    } else if (pass_narrow(p, &asked) && pass_narrow(p, &raw_asked)) {
+        y = run_op(p, b, &asked, &raw_asked);
+    } else {
+        y = pass_row_range(p, &asked, 0, 0);
+    }
+    p->narrow = false;
+    p->rows = p->part_rows[p->part];
+    p->rope_tables = tables;
+    return y;
+}
+
+/* The branches have their answers: x and late go on as rows asked for. */
+static void end_narrow(pass *p, tensor *x, tensor *late)
+{
+    pass_narrow(p, x);
+    if (late)
+        pass_narrow(p, late);
+    p->narrows = false;
+}
+
+/* Nobody asks for anything more of the step. */
+static bool is_over(const pass *p)
+{
+    return p->failed || ((p->narrows || p->narrow) && p->part_asked[p->part].n_rows == 0);
+}
+
 /* x += scale * post_norm(op(pre_norm(x))) for n branches that all read the same x. Late ones are
  * added to late instead. */
-static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, tensor *late)
+static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, tensor *late,
+                         bool narrows)
 {
     tensor *y[LAYER_MAX_BRANCHES], *normed = NULL;
     const tensor *read = b[0].spec->mixes ? nn_residual_mix(p, &b[0].residual, x) : x;
 
     if (b[0].spec->keeps)
         nn_residual_keep(p, x);
-    for (int i = 0; i < n; i++) {
+    if (narrows)
+        begin_narrow(p);
+    for (int i = 0; i < n && !p->failed; i++) {
         bool view = b[i].spec->op == OP_NONE || b[i].spec->op == OP_EMBEDDING ||
                     b[i].spec->op == OP_ALTUP_ADD || b[i].spec->op == OP_HYPER_WRITE;
 
         if (!b[i].spec->shared_norm)
             normed = nn_norm(p, b[i].spec->final_norm ? &p->model->final_norm : &b[i].pre_norm,
                              read, x->cols);
-        y[i] = run_op(p, &b[i], scaled(p, normed, b[i].spec->in_scale), read);
+        y[i] = (narrows ? run_last_op : run_op)(p, &b[i], scaled(p, normed, b[i].spec->in_scale),
+                                                read);
+        if (is_over(p))
+            continue;
         if (view && (b[i].gain || b[i].spec->replace || b[i].spec->post_norm.kind != NORM_NONE))
             y[i] = own_copy(p, y[i]);
         if (p->failed)
@@ -160,6 +235,10 @@ static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, t
         if (b[i].gain)
             p->ops->scale_groups(p->dev, y[i], b[i].gain, y[i]->cols);
     }
+    if (narrows)
+        end_narrow(p, x, late);
+    if (is_over(p))
+        return;
     if (b[0].spec->replace)
         p->ops->clear(p->dev, x);
     if (b[0].old_gate) {
@@ -183,22 +262,26 @@ static tensor *late_sum(pass *p, const struct nn_layer *l, const tensor *x)
     return late;
 }
 
-static void run_layer(pass *p, const struct nn_layer *l, tensor *x)
+/* last: the branch with which those begin that are the last to need all rows; -1: none does. What
+ * rows go on as then stays. */
+static void run_layer(pass *p, const struct nn_layer *l, tensor *x, int last)
 {
     struct pass_mark whole = pass_mark(p);
     tensor *late = late_sum(p, l, x);
 
-    for (int first = 0, n; first < l->n_branches && !p->failed; first += n) {
+    for (int first = 0, n; first < l->n_branches && !is_over(p); first += n) {
         struct pass_mark mark = pass_mark(p);
 
         for (n = 1; first + n < l->n_branches && l->branches[first + n].spec->parallel; n++)
             ;
-        run_branches(p, &l->branches[first], n, x, late);
-        pass_rewind(p, mark);
+        run_branches(p, &l->branches[first], n, x, late, first == last);
+        if (first != last)
+            pass_rewind(p, mark);
     }
-    if (late && !p->failed)
+    if (late && !is_over(p))
         p->ops->add(p->dev, x, late, 1);
-    pass_rewind(p, whole);
+    if (last < 0)
+        pass_rewind(p, whole);
 }
 
 /* Embeddings of another size than x. */
@@ -341,6 +424,7 @@ tensor *nn_forward(pass *p)
 {
     const struct nn_model *m = p->model;
     const struct spec *s = m->spec;
+    int last = p->rows.n_logits < p->rows.n_rows ? m->last_layer : -1;
     tensor *x = pass_tensor(p, DTYPE_F32, p->rows.n_rows, s->hidden_size); /* [T, hidden_size] */
 
     embed(p, x);
@@ -352,17 +436,19 @@ tensor *nn_forward(pass *p)
     if (s->hyper.n)
         nn_hyper_begin(p, x);
     rope_tables(p);
-    for (int part = 0; part < m->n_parts && !p->failed; part++) {
+    for (int part = 0; part < m->n_parts && !is_over(p); part++) {
         if (part > 0)
             x = enter_part(p, part, x);
-        for (int i = m->parts[part].first; i < m->parts[part].end && !p->failed; i++)
-            run_layer(p, &m->layers[i], x);
+        for (int i = m->parts[part].first; i < m->parts[part].end && !is_over(p); i++)
+            run_layer(p, &m->layers[i], x, i == last ? m->last_branch : -1);
     }
+    if (p->rows.n_logits == 0 || p->failed)
+        return NULL;
     if (s->altup.n)
         nn_altup_end(p, x);
     if (s->hyper.n)
         nn_hyper_end(p, x);
     if (s->n_kept && !p->failed)
         mix_end(p, x);
-    return p->rows.n_logits > 0 && !p->failed ? head(p, x) : NULL;
+    return p->failed ? NULL : head(p, x);
 }

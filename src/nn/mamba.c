@@ -36,10 +36,12 @@ tensor *nn_mamba(pass *p, const struct nn_mamba *m, const tensor *x, size_t stat
     nn_linears(p, (const struct nn_linear *[]){&m->x, &m->z}, 2, x, in);
     nn_conv(p, &m->conv, in[0], s->conv_width, s->conv_activation, state);
     dt = steps(p, m, in[0], &b, &c);
-    if (!p->failed) {
+    if (!p->failed)
         p->ops->selective_scan(p->dev, in[0], in[0], dt, &b, &c, m->a, m->d, &p->rows.states,
                                state + conv_bytes);
+    if (!pass_narrow(p, in[0]) || !pass_narrow(p, in[1]))
+        return in[0];
+    if (!p->failed)
         p->ops->glu(p->dev, in[0], in[1], in[0], ACT_SILU);
-    }
     return nn_linear(p, &m->out_proj, in[0]);
 }

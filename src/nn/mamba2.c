@@ -106,6 +106,8 @@ tensor *nn_mamba2(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t st
         p->ops->time_step(p->dev, t.dt, t.decay, m->dt_bias, m->a, 1, s->dt_low, s->dt_high);
         p->ops->recurrence(p->dev, y, &params, &p->rows.states, state + conv_bytes);
     }
+    if (!pass_narrow(p, y) || !pass_narrow(p, t.z))
+        return y;
     gate(p, m, y, t.z);
     return nn_linear(p, &m->out_proj, y);
 }

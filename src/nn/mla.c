@@ -48,21 +48,59 @@ static tensor *keys(pass *p, const struct nn_mla *m, const tensor *kv)
     return k;
 }
 
-tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
+static void turn(pass *p, const struct nn_mla *m, tensor *x)
 {
     const struct mla_spec *s = m->spec;
-    const struct kv_batch *rows = &p->rows.kv[kv_cache_group_of(p->cache, m->cache_layer)];
-    const struct kv_layer *kv = pass_kv_layer(p, m->cache_layer);
-    struct attend_params params = {.n_heads = s->n_heads, .scale = s->scale};
-    int head_dim = s->rope_dim + s->kv_rank;
-    const struct nn_linear *reads_x[] = {s->q_rank ? &m->q_a_proj : &m->q_proj, &m->kv_a_proj};
-    const tensor *latent = x; /* of queries, [T, q_rank], or x itself */
-    tensor *first[COUNT(reads_x)], *q, *k;
-    tensor *found = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->kv_rank);
-    tensor *y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->v_dim);
-    tensor v, from, to;
 
-    nn_linears(p, reads_x, COUNT(reads_x), x, first);
+    if (m->rope >= 0 && !p->failed)
+        p->ops->rope(p->dev, x, s->rope_dim + s->kv_rank, p->rope_tables[m->rope],
+                     s->rope.interleaved);
+}
+
+/* Keys, and those of the index, made of x. */
+static void store(pass *p, const struct nn_mla *m, const tensor *x, tensor *k)
+{
+    tensor v = nn_part_rows(k, 1, m->spec->rope_dim, m->spec->kv_rank);
+
+    if (m->spec->index.topk && !m->spec->index_of)
+        nn_store_index(p, &m->index, x);
+    turn(p, m, k);
+    if (!p->failed)
+        p->ops->kv_store(p->dev, pass_kv_layer(p, m->cache_layer),
+                         &p->rows.kv[kv_cache_group_of(p->cache, m->cache_layer)], k, &v);
+}
+
+/* Those that rows see, where they do not see all. */
+static const tensor *chosen(pass *p, const struct nn_mla *m, const tensor *x, const tensor *latent)
+{
+    if (m->spec->index_of)
+        return p->chosen;
+    return m->spec->index.topk ? nn_choose_keys(p, &m->index, x, latent) : NULL;
+}
+
+tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *all)
+{
+    const struct mla_spec *s = m->spec;
+    struct attend_params params = {.n_heads = s->n_heads, .scale = s->scale};
+    const struct nn_linear *reads_x[] = {s->q_rank ? &m->q_a_proj : &m->q_proj, &m->kv_a_proj};
+    bool narrows = p->narrows;
+    tensor rows = *all, *x = &rows; /* all, then those of the queries */
+    tensor *latent = x;             /* of queries, [T, q_rank], or x itself */
+    tensor *first[COUNT(reads_x)], *q, *k = NULL, *found, *y;
+    tensor from, to;
+
+    nn_linears(p, reads_x + narrows, 2 - narrows, x, first + narrows);
+    if (narrows) {
+        k = keys(p, m, first[1]);
+        store(p, m, x, k);
+        if (!pass_narrow(p, x))
+            return pass_row_range(p, x, 0, 0);
+        if (p->chosen)
+            pass_narrow(p, p->chosen);
+        first[0] = nn_linear(p, reads_x[0], x);
+    }
+    found = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->kv_rank);
+    y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->v_dim);
     q = first[0];
     if (s->q_rank) {
         nn_norm_inplace(p, &m->q_norm, q, s->q_rank);
@@ -70,20 +108,16 @@ tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x)
         q = nn_linear(p, &m->q_proj, latent);
     }
     q = queries(p, m, q);
-    k = keys(p, m, first[1]);
-    if (s->index_of)
-        params.kept = p->chosen;
-    else if (s->index.topk)
-        params.kept = nn_choose_keys(p, &m->index, x, latent);
+    if (!narrows)
+        k = keys(p, m, first[1]);
+    turn(p, m, q);
+    if (!narrows)
+        store(p, m, x, k);
+    params.kept = chosen(p, m, x, latent);
     if (p->failed)
         return y;
-    if (m->rope >= 0) {
-        p->ops->rope(p->dev, q, head_dim, p->rope_tables[m->rope], s->rope.interleaved);
-        p->ops->rope(p->dev, k, head_dim, p->rope_tables[m->rope], s->rope.interleaved);
-    }
-    v = nn_part_rows(k, 1, s->rope_dim, s->kv_rank);
-    p->ops->kv_store(p->dev, kv, rows, k, &v);
-    p->ops->attend(p->dev, found, q, kv, rows, &params);
+    p->ops->attend(p->dev, found, q, pass_kv_layer(p, m->cache_layer),
+                   &p->rows.kv[kv_cache_group_of(p->cache, m->cache_layer)], &params);
     from = nn_part_rows(found, s->n_heads, 0, s->kv_rank);
     to = nn_part_rows(y, s->n_heads, 0, s->v_dim);
     nn_per_part(p, &m->unembed, s->n_heads, &to, &from);

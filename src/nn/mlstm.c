@@ -72,6 +72,8 @@ tensor *nn_mlstm(pass *p, const struct nn_mlstm *m, const tensor *x, size_t stat
     remember(p, s, ones, y, ones, gates, held);
     if (!p->failed)
         p->ops->divide_groups(p->dev, y[V], ones, &floor, s->value_dim, s->eps);
+    if (!pass_narrow(p, y[V]) || !pass_narrow(p, y[OUT_GATE]))
+        return y[V];
     nn_norm_groups(p, &m->norm, y[V], s->n_heads);
     if (!p->failed)
         p->ops->glu(p->dev, y[V], y[OUT_GATE], y[V], ACT_SIGMOID);

@@ -251,6 +251,65 @@ static int add_state(struct nn_model *m, struct nn_branch *b, clm_error *err)
     return 0;
 }
 
+bool nn_remembers(const struct branch_spec *b)
+{
+    switch (b->op) {
+    case OP_NONE:
+    case OP_LINEAR:
+    case OP_EMBEDDING:
+    case OP_MOE:
+    case OP_LAYER_INPUT:
+    case OP_LOW_RANK:
+    case OP_ALTUP_PREDICT:
+    case OP_ALTUP_CORRECT:
+    case OP_ALTUP_ADD:
+    case OP_HYPER_READ:
+    case OP_HYPER_WRITE:
+        return false;
+    case OP_MLP:
+        return b->mlp.shifted;
+    case OP_ATTENTION:
+        return !b->attention.cache_of || b->attention.index.topk || b->attention.kv_conv;
+    default:
+        return true;
+    }
+}
+
+static void find_last(struct nn_model *m)
+{
+    int first = 0;
+
+    m->last_layer = -1;
+    for (int i = 0; i < m->spec->n_layers; i++)
+        for (int b = 0; b < m->layers[i].n_branches; b++) {
+            const struct branch_spec *s = m->layers[i].branches[b].spec;
+
+            first = b > 0 && s->parallel ? first : b;
+            if (nn_remembers(s)) {
+                m->last_layer = i;
+                m->last_branch = first;
+            }
+        }
+}
+
+bool nn_meets_asked(const struct nn_model *m, const struct nn_slot *s)
+{
+    const struct branch_spec *b;
+
+    if (s->layer < 0)
+        return nn_role_is_last(s->role) ||
+               (s->role == ROLE_EMBED_TOKENS && m->spec->tie_word_embeddings);
+    if (m->last_layer < 0 || s->layer < m->last_layer ||
+        (s->layer == m->last_layer && s->branch < m->last_branch))
+        return false;
+    b = &m->spec->layers[s->layer].branches[s->branch];
+    return !nn_remembers(b) ||
+           (b->op == OP_ATTENTION && s->role != ROLE_K_PROJ && s->role != ROLE_V_PROJ &&
+            s->role != ROLE_INDEX_K) ||
+           (b->op == OP_MLA && s->role != ROLE_MLA_KV_A && s->role != ROLE_INDEX_K) ||
+           b->op == OP_MLP;
+}
+
 struct nn_model *nn_model_new(const struct spec *spec, arena *a, clm_error *err)
 {
     struct nn_model *m = arena_array(a, struct nn_model, 1);
@@ -283,6 +342,7 @@ struct nn_model *nn_model_new(const struct spec *spec, arena *a, clm_error *err)
                 return NULL;
         }
     }
+    find_last(m);
     return m;
 }
 

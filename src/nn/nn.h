@@ -75,9 +75,11 @@ tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
  * one or two, and what follows from them. */
 int nn_mlp_begin(const struct nn_mlp *m, const struct nn_linear **l);
 tensor *nn_mlp_end(pass *p, const struct nn_mlp *m, tensor *const *y);
-/* nn/index.c: words of 32 keys that hold the longest sequence of a batch; the keys seen by each row
- * of x [T, hidden_size], of whose latents queries are made, as attend takes them. */
+/* nn/index.c: words of 32 keys that hold the longest sequence of a batch; keys of x [T,
+ * hidden_size] to the cache; and of all there the keys seen by each row of x, of whose latents
+ * queries are made, as attend takes them. */
 int nn_key_words(const struct kv_batch *rows);
+void nn_store_index(pass *p, const struct nn_index *index, const tensor *x);
 const tensor *nn_choose_keys(pass *p, const struct nn_index *index, const tensor *x,
                              const tensor *latent);
 void nn_glu(pass *p, const struct mlp_spec *s, tensor *gate, tensor *up); /* gate = act(gate) up */

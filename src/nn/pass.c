@@ -131,7 +131,7 @@ void pass_enter(pass *p, int part)
     p->part = part;
     p->dev = p->model->parts[part].dev;
     p->ops = p->dev->ops;
-    p->rows = p->part_rows[part];
+    p->rows = p->narrow ? p->part_asked[part] : p->part_rows[part];
     p->state = p->model->parts[part].state;
     p->memory = p->memories[part];
     p->host = p->memory->host;
@@ -218,6 +218,39 @@ tensor *pass_row_range(pass *p, const tensor *t, int first, int n)
     }
     *part = row_range(t, first, n);
     return part;
+}
+
+void pass_keep_asked(pass *p, tensor *x, int n)
+{
+    const struct pass_rows *all = &p->part_rows[p->part];
+    int asked = all->n_logits;
+    tensor *y = pass_tensor(p, x->type, x->rows / all->n_rows * asked, x->cols);
+
+    if (p->failed) {
+        if (x->rows)
+            x->rows = 0;
+        return;
+    }
+    for (int i = 0; i < n && asked > 0; i++) {
+        tensor from = row_range(x, i * all->n_rows, all->n_rows);
+        tensor to = row_range(y, i * asked, asked);
+
+        p->ops->gather_rows(p->dev, &to, &from, all->logit_rows);
+    }
+    *x = *y;
+}
+
+bool pass_narrow(pass *p, tensor *x)
+{
+    if (!p->narrows)
+        return true;
+    if (!p->narrow) {
+        p->narrow = true;
+        p->rows = p->part_asked[p->part];
+        p->rope_tables = p->asked_tables;
+    }
+    pass_keep_asked(p, x, 1);
+    return x->rows > 0;
 }
 
 struct pass_mark pass_mark(const pass *p)

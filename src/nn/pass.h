@@ -36,16 +36,21 @@ struct pass {
     int part;
     device *dev;
     const struct device_ops *ops;
-    struct pass_rows rows;
-    size_t state; /* where its part of the state begins in that of the model */
+    struct pass_rows rows; /* all, or those asked for */
+    size_t state;          /* where its part of the state begins in that of the model */
     struct pass_memory *memory;
     arena *host; /* small things in host memory, rewound with the rest */
     /* Of all parts: */
     const struct nn_model *model;
     kv_cache *cache;
-    struct pass_rows part_rows[NN_MAX_PARTS];
+    /* By part: all rows, and of these the ones whose logits are asked for, as if there were no
+     * others; the latter have no tokens, past or states. */
+    struct pass_rows part_rows[NN_MAX_PARTS], part_asked[NN_MAX_PARTS];
+    bool narrows;                        /* the branches at work are the last to need all rows */
+    bool narrow;                         /* rows are those asked for */
     struct pass_memory *const *memories; /* by part */
     tensor **rope_tables;                /* [model->n_ropes] */
+    tensor **asked_tables;               /* the same of the rows asked for, once they are needed */
     tensor *layer_inputs; /* [T, layers * layer_input_size], where the model has them */
     tensor *embeddings;   /* [T, hidden_size], where some layer asks for them */
     tensor *streams;      /* [n T, hidden_size], one after another, where the state has several */
@@ -86,6 +91,15 @@ const void *pass_upload(pass *p, const void *data, size_t size);
 tensor row_range(const tensor *t, int first, int n);
 /* The same as a temporary. */
 tensor *pass_row_range(pass *p, const tensor *t, int first, int n);
+
+/* x, in which all rows lie n times, one after another, keeps each time those alone whose logits are
+ * asked for, in memory of its own. */
+void pass_keep_asked(pass *p, tensor *x, int n);
+
+/* Where the branches at work are the last to need all rows: x keeps those asked for, and they are
+ * the rows of the pass from now on. False where there are none, of which nothing is to be computed.
+ */
+bool pass_narrow(pass *p, tensor *x);
 
 /* Give back all temporaries taken since the mark. */
 struct pass_mark {

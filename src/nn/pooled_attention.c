@@ -157,22 +157,38 @@ static tensor *find(pass *p, const struct nn_pooled *a, const tensor *q)
     return y;
 }
 
-tensor *nn_pooled_attention(pass *p, const struct nn_pooled *a, const tensor *x, size_t state)
+/* Keys of x, and pooled ones, to the cache. */
+static void store_keys(pass *p, const struct nn_pooled *a, const tensor *x, size_t state)
 {
     const struct pooled_spec *s = a->spec;
-    tensor *latent = nn_linear(p, &a->q_a_proj, x), *q, *k, *y, *made;
-    tensor from, to;
+    tensor *k = nn_linear(p, &a->kv_proj, x);
 
-    nn_norm_inplace(p, &a->q_norm, latent, s->q_rank);
-    q = nn_linear(p, &a->q_proj, latent);
-    k = nn_linear(p, &a->kv_proj, x);
     nn_norm_inplace(p, &a->kv_norm, k, s->head_dim);
-    turn(p, s, q, s->head_dim, p->rope_tables[a->rope]);
     turn(p, s, k, s->head_dim, p->rope_tables[a->rope]);
     round_off(p, k, s->head_dim, FP8_BLOCK, ROUND_FP8);
     store(p, a->cache_layer, k, k);
     if (s->pools)
         pool(p, a, x, state);
+}
+
+tensor *nn_pooled_attention(pass *p, const struct nn_pooled *a, const tensor *all, size_t state)
+{
+    const struct pooled_spec *s = a->spec;
+    tensor rows = *all, *x = &rows; /* all, then those of the queries */
+    tensor *latent, *q, *y, *made;
+    tensor from, to;
+
+    store_keys(p, a, x, state);
+    if (!pass_narrow(p, x))
+        return pass_row_range(p, x, 0, 0);
+    if (p->chosen)
+        pass_narrow(p, p->chosen);
+    if (p->candidates)
+        pass_narrow(p, p->candidates);
+    latent = nn_linear(p, &a->q_a_proj, x);
+    nn_norm_inplace(p, &a->q_norm, latent, s->q_rank);
+    q = nn_linear(p, &a->q_proj, latent);
+    turn(p, s, q, s->head_dim, p->rope_tables[a->rope]);
     if (s->chooses && s->index_of)
         choose(p, a, x, latent);
     y = find(p, a, q);

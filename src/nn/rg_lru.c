@@ -40,6 +40,8 @@ tensor *nn_rg_lru(pass *p, const struct nn_rg_lru *r, const tensor *x, size_t st
     p->ops->scale(p->dev, decay, -8);
     p->ops->glu(p->dev, in[0], input, in[0], ACT_NONE);
     p->ops->gated_scan(p->dev, in[0], in[0], decay, &p->rows.states, state + kept);
+    if (!pass_narrow(p, in[0]) || !pass_narrow(p, in[1]))
+        return in[0];
     p->ops->glu(p->dev, in[0], in[1], in[0], s->activation);
     return nn_linear(p, &r->out_proj, in[0]);
 }

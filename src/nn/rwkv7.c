@@ -140,6 +140,12 @@ tensor *nn_rwkv7(pass *p, const struct nn_rwkv7 *r, const tensor *x, size_t stat
         return found;
     p->ops->recurrence(p->dev, found, &params, &p->rows.states,
                        state + (size_t)x->cols * sizeof(float));
+    if (!pass_narrow(p, found))
+        return found;
+    pass_narrow(p, y.r);
+    pass_narrow(p, y.k);
+    pass_narrow(p, y.v);
+    pass_narrow(p, y.gate);
     nn_norm_groups(p, &r->norm, found, s->n_heads);
     add_bonus(p, r, &y, found);
     if (!p->failed)

@@ -24,6 +24,8 @@ tensor *nn_short_conv(pass *p, const struct nn_short_conv *c, const tensor *x, s
     if (!p->failed)
         p->ops->glu(p->dev, &parts[2], &parts[0], &parts[2], ACT_NONE);
     nn_conv(p, &c->conv, &parts[2], c->spec->width, ACT_NONE, state);
+    if (!pass_narrow(p, &parts[2]) || !pass_narrow(p, &parts[1]))
+        return pass_row_range(p, &parts[2], 0, 0);
     if (!p->failed)
         p->ops->glu(p->dev, &parts[2], &parts[1], &parts[2], ACT_NONE);
     return nn_linear(p, &c->out_proj, &parts[2]);

@@ -270,6 +270,9 @@ struct nn_branch {
     };
 };
 
+/* Does a branch keep anything of its rows for later ones? */
+bool nn_remembers(const struct branch_spec *b);
+
 struct nn_layer {
     int first_cache; /* its layers of the cache are numbered from here on */
     size_t state;    /* where its part of the state begins in that of the model */
@@ -318,6 +321,10 @@ struct nn_model {
     struct nn_rope *ropes;
     int n_ropes;
     int n_cache_layers;
+    /* The last branch that remembers anything of its rows, or the first of those parallel to it:
+     * what comes behind is computed of the rows alone that somebody asks for. last_layer is -1
+     * where nothing is remembered. */
+    int last_layer, last_branch;
     size_t state_bytes; /* what recurrent mixers remember of a sequence */
 };
 
@@ -525,6 +532,10 @@ struct nn_slot {
 };
 
 typedef int (*nn_slot_fn)(void *ctx, const struct nn_slot *slot);
+
+/* Do only rows meet these weights whose logits are asked for? False of some of mixers that keep
+ * states. */
+bool nn_meets_asked(const struct nn_model *m, const struct nn_slot *s);
 
 /* Call fn for every place of the model; stops at the first that is not 0 and returns it. */
 int nn_slots(struct nn_model *m, nn_slot_fn fn, void *ctx);

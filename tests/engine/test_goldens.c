@@ -174,6 +174,25 @@ static void check_alone(struct fixture *f)
     }
 }
 
+/* A step that asks for the logits of its last n_logits tokens alone, behind one of so many tokens
+ * that asks for none. */
+static void check_asked(struct fixture *f, struct rig *r, int before, int n_logits)
+{
+    const struct stream *s = &f->streams[0];
+    const float *want = s->want + (size_t)(s->n - n_logits) * (size_t)r->vocab_size, *logits = NULL;
+    kv_seq *seq = rig_sequence(r);
+    struct engine_input silent = {seq, s->tokens, before, .n_logits = 0};
+    struct engine_input in = {seq, s->tokens + before, s->n - before, .n_logits = n_logits};
+    clm_error err = {0};
+
+    CHECK(before == 0 || engine_step(r->engine, &silent, 1, NULL, &err) == 0, "%s: %s", f->name,
+          err.message);
+    CHECK(engine_step(r->engine, &in, 1, &logits, &err) == 0, "%s: %s", f->name, err.message);
+    EXPECT(same_rows(f, logits, want, n_logits), "%d of %d asked behind %d: other bits", n_logits,
+           in.n_tokens, before);
+    kv_seq_close(seq);
+}
+
 /* Runs of several */
 
 /* A sequence on its way along a stream. */
@@ -426,8 +445,13 @@ static void check_served(struct fixture *f)
         check_whole_prompt(f, &f->rig);
         check_whole_prompt(f, &f->rig2);
     }
+    make_streams(f);
+    check_asked(f, &f->rig, 0, 1);
+    check_asked(f, &f->rig2, 0, 2);
     if (f->exempt->kind != WHOLE_ONLY) {
-        make_streams(f);
+        check_asked(f, &f->rig, 0, f->streams[0].n - 1);
+        check_asked(f, &f->rig, f->streams[0].n / 2, 1);
+        check_asked(f, &f->rig2, 1, 3);
         check_alone(f);
         check_together(f, &f->rig);
         check_together(f, &f->rig2);
