@@ -213,49 +213,60 @@ static int warm_up(struct bench_runner *b, struct bench_test t, clm_error *err)
 /* --- cost --------------------------------------------------------------------------------------
  */
 
-/* Bytes of weights that a step of n tokens of one sequence reads: each matrix once, of stacked
- * experts as many as n tokens can choose, of the embedding a row for each. */
+/* Bytes of weights that a step of n tokens reads: each matrix once, of stacked experts as many as
+ * they can choose, of the embedding a row for each. of_asked: not among the others, what only the
+ * n_asked tokens need whose logits are asked for. */
 struct reading {
-    const struct spec *spec;
-    int n;
-    double bytes;
+    const struct model *m;
+    int n, n_asked;
+    double bytes, of_asked;
 };
+
+/* What n tokens read of stacked matrices, of the size of one. */
+static double stacked_read(const struct spec *spec, const struct nn_slot *slot, int n)
+{
+    const struct branch_spec *b =
+        slot->layer < 0 ? NULL : &spec->layers[slot->layer].branches[slot->branch];
+    double chosen =
+        b && b->op == OP_MOE ? (double)n * b->moe.router.n_experts_per_token : slot->n_experts;
+
+    return chosen < slot->n_experts ? chosen : slot->n_experts;
+}
 
 static int add_reading(void *ctx, const struct nn_slot *slot)
 {
     struct reading *r = ctx;
+    const struct spec *spec = r->m->spec;
     double bytes = slot->n_in > 0 ? (double)weight_bytes(slot->weight) : 0;
+    bool of_asked = nn_meets_asked(r->m->nn, slot);
 
-    if (slot->role == ROLE_EMBED_TOKENS && !r->spec->tie_word_embeddings) {
+    if (slot->role == ROLE_EMBED_TOKENS && !spec->tie_word_embeddings)
         bytes *= (double)r->n / slot->n_out;
-    } else if (slot->n_experts > 0) {
-        const struct moe_spec *moe = &r->spec->layers[slot->layer].branches[slot->branch].moe;
-        double chosen = (double)r->n * moe->router.n_experts_per_token;
-
-        bytes *= chosen < slot->n_experts ? chosen : slot->n_experts;
-    }
-    r->bytes += bytes;
+    else if (slot->n_experts > 0)
+        bytes *= stacked_read(spec, slot, of_asked ? r->n_asked : r->n);
+    *(of_asked ? &r->of_asked : &r->bytes) += bytes;
     return 0;
 }
 
-static double weights_read(const struct model *m, int n)
+static struct reading weights_read(const struct model *m, int n, int n_asked)
 {
-    struct reading r = {.spec = m->spec, .n = n};
+    struct reading r = {.m = m, .n = n, .n_asked = n_asked};
 
     nn_slots(m->nn, add_reading, &r);
-    return r.bytes;
+    return r;
 }
 
-/* Of a prompt only the last token's logits are asked for, so that the head is used once. */
+/* Of a prompt only the last token's logits are asked for, so that the head and most of the last
+ * layer are used once. */
 static void prompt_costs(const struct bench_setup *s, struct bench_row *row)
 {
     const struct model *m = s->session->model;
-    const struct weight *head = &m->nn->lm_head.w;
-    double head_bytes = (double)weight_bytes(head), head_flops = 2.0 * head->n_out * head->n_in;
+    double of_asked = model_flops_of_asked(m);
     int prompt = row->test.prompt, step = step_of(s, prompt);
+    struct reading r = weights_read(m, step, 1);
 
-    row->bytes = (weights_read(m, step) - head_bytes) / step + head_bytes / prompt;
-    row->flops = model_flops_per_token(m) - head_flops + head_flops / prompt;
+    row->bytes = r.bytes / step + r.of_asked / prompt;
+    row->flops = model_flops_per_token(m) - of_asked + of_asked / prompt;
 }
 
 /* The keys and values before a generated token are on average those of half the way. */
@@ -264,7 +275,8 @@ static void generation_costs(const struct bench_setup *s, struct bench_row *row)
     const struct bench_test *t = &row->test;
     const struct model *m = s->session->model;
     int before = t->depth + (t->kind == BENCH_GENERATION ? 0 : t->prompt) + t->generate / 2;
-    double weights = t->kind == BENCH_TEXTS ? weights_read(m, t->texts) / t->texts
+    struct reading r = weights_read(m, t->texts, t->texts);
+    double weights = t->kind == BENCH_TEXTS ? (r.bytes + r.of_asked) / t->texts
                                             : (double)model_bytes_per_token(m);
 
     row->bytes = weights + kv_cache_bytes_of(engine_cache(s->session->engine), before);

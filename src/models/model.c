@@ -446,6 +446,7 @@ struct model *model_random(const char *config_text, const char *name, struct mod
 struct reading {
     const struct model *m;
     double bytes, products;
+    double of_asked; /* of the products */
 };
 
 static int add_reading(void *ctx, const struct nn_slot *s)
@@ -473,6 +474,8 @@ static int add_reading(void *ctx, const struct nn_slot *s)
     }
     r->bytes += part * (double)weight_bytes(s->weight);
     r->products += part * s->n_out * s->n_in;
+    if (nn_meets_asked(r->m->nn, s))
+        r->of_asked += part * s->n_out * s->n_in;
     return 0;
 }
 
@@ -490,4 +493,12 @@ double model_flops_per_token(const struct model *m)
 
     nn_slots(m->nn, add_reading, &r);
     return 2 * r.products;
+}
+
+double model_flops_of_asked(const struct model *m)
+{
+    struct reading r = {.m = m};
+
+    nn_slots(m->nn, add_reading, &r);
+    return 2 * r.of_asked;
 }

@@ -117,8 +117,10 @@ size_t model_bytes_per_token(const struct model *m);
  * of an adapter's, in out as hexadecimal digits; "" for random weights. */
 int model_fingerprint(const struct model *m, char out[FINGERPRINT_SIZE], clm_error *err);
 
-/* Multiplications and additions (2 per weight) of one token, likewise. */
+/* Multiplications and additions (2 per weight) of one token, likewise; and of these the ones that
+ * only tokens need whose logits are asked for. */
 double model_flops_per_token(const struct model *m);
+double model_flops_of_asked(const struct model *m);
 
 /* Families: the i-th, NULL past the last; and the one that serves a model_type, or NULL. */
 const struct family *model_family(int i);
