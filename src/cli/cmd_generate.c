@@ -139,7 +139,7 @@ static bool write_token(void *ctx, const struct generated *g)
     return output_buffer(&r->line, r->err) == 0;
 }
 
-/* As mlx_lm.generate has it. */
+/* As mlx_lm.generate has it; the speed is of what was not kept of earlier texts. */
 static void add_statistics(struct run *run, const struct generate_result *r)
 {
     struct strbuf *b = &run->line;
@@ -153,7 +153,10 @@ static void add_statistics(struct run *run, const struct generate_result *r)
         strbuf_add_str(b, "No text generated for this prompt\n");
         return;
     }
-    strbuf_addf(b, "Prompt: %d tokens, %.3f tokens-per-sec\n", r->prompt_tokens, prompt_speed(r));
+    strbuf_addf(b, "Prompt: %d tokens, ", r->prompt_tokens);
+    if (r->cached_tokens > 0)
+        strbuf_addf(b, "%d of them kept, ", r->cached_tokens);
+    strbuf_addf(b, "%.3f tokens-per-sec\n", prompt_speed(r));
     strbuf_addf(b, "Generation: %d tokens, %.3f tokens-per-sec\n", r->generated_tokens,
                 generation_speed(r));
     if (run->speculation) {

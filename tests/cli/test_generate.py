@@ -42,6 +42,12 @@ class Output(Case):
             self.assertGreater(last[key], 0)
         self.assertIn("seed", last)
 
+    def test_kept_tokens_are_told(self):
+        args = ("generate", "-n", "2", "-p", "A fox and a bear. " * 30, "--prompt-cache-dir", self.folder / "kept")
+        first, again = (self.done(*args).decode() for _ in range(2))
+        n = int(re.search(r"\nPrompt: (\d+) tokens, [\d.]+ tokens-per-sec\n", first).group(1))
+        self.assertIn("\nPrompt: %d tokens, %d of them kept, " % (n, n - 1), again)
+
     def test_peak_memory_is_its_own(self):
         """And not that of who starts it, which the system's figure begins with."""
         large = bytearray(b"x") * (1 << 28)
