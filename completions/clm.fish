@@ -245,7 +245,7 @@ complete -c clm -n '__fish_seen_subcommand_from detokenize' -l tokens -x -d 'the
 complete -c clm -n '__fish_seen_subcommand_from detokenize' -l skip-special -d 'leave out special tokens'
 complete -c clm -n '__fish_seen_subcommand_from detokenize' -s h -l help -d 'show this and exit'
 
-complete -c clm -n '__fish_seen_subcommand_from render' -s m -l model -r -F -d 'folder of the model whose chat template is used'
+complete -c clm -n '__fish_seen_subcommand_from render' -s m -l model -r -F -d 'the model whose chat template is used'
 complete -c clm -n '__fish_seen_subcommand_from render' -l template -r -F -d 'the template itself'
 complete -c clm -n '__fish_seen_subcommand_from render' -l template-name -x -d 'which of a model\'s templates'
 complete -c clm -n '__fish_seen_subcommand_from render' -l now -x -d 'the time that the template reads, such as 2025-03-09T08:05:07'

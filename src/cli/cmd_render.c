@@ -173,8 +173,9 @@ static int render_run(const void *args, clm_error *err)
 }
 
 static const struct option render_options[] = {
-    {STRING_OPTION("model", 'm', struct render_args, model, "DIR",
-                   "folder of the model whose chat template is used")},
+    {STRING_OPTION("model", 'm', struct render_args, model, "MODEL",
+                   "the model whose chat template is used: its folder, or org/model[@revision] "
+                   "from the local Hugging Face cache")},
     {STRING_OPTION("template", 0, struct render_args, file, "FILE", "the template itself")},
     {STRING_OPTION("template-name", 0, struct render_args, name, "NAME",
                    "which of a model's templates; without it tool_use where a line has tools and "
