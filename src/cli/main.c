@@ -96,6 +96,15 @@ int command_unknown(const char *name, clm_error *err)
 
     if (elsewhere)
         return fail(err, CLM_ERR_ARG, "unknown command %s; %s", name, elsewhere);
+    if (name[0] == '-')
+        return fail(
+            err, CLM_ERR_ARG,
+            "there is no command before %s; a text is clm generate, a conversation clm chat", name);
+    if (name[strcspn(name, " /")]) /* a prompt, or a model */
+        return fail(err, CLM_ERR_ARG,
+                    "unknown command \"%.60s\"; a text is clm generate -m MODEL -p PROMPT, a "
+                    "conversation clm chat -m MODEL",
+                    name);
     if (nearest)
         return fail(err, CLM_ERR_ARG, "unknown command %s; did you mean %s?", name, nearest->name);
     return fail(err, CLM_ERR_ARG, "unknown command %s", name);

@@ -329,6 +329,10 @@ class OtherNames(Case):
                              ("version", "--version"), ("genrate", "did you mean generate?")):
             for args in ([given], ["help", given]):
                 self.fails(2, [given, words, "(see clm help)"], *args)
+        for option in ("-m", "--model", "-p"):
+            self.fails(2, ["no command before " + option + ";", "clm generate"], option, "x")
+        for words in ("Tell me a story", "org/model", "./model"):
+            self.fails(2, ['unknown command "%s"; ' % words, "clm generate -m MODEL -p PROMPT"], words)
 
 
 command.main()
