@@ -1,6 +1,7 @@
 /* cli/cmd_render.c: conversations to the text that a model reads, a JSON line each. */
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -30,8 +31,10 @@ struct rendering {
 static int read_clock(struct rendering *k, const char *text, clm_error *err)
 {
     const char *end = strptime(text, "%Y-%m-%dT%H:%M:%S", &k->now);
+    struct tm day = {.tm_year = k->now.tm_year, .tm_mon = k->now.tm_mon, .tm_mday = k->now.tm_mday};
 
-    if (!end || *end)
+    timegm(&day); /* makes March of February 30 */
+    if (!end || *end || day.tm_mday != k->now.tm_mday)
         return fail(err, CLM_ERR_ARG, "--now %s: expected a time like 2025-03-09T08:05:07", text);
     k->options.now = &k->now;
     return 0;

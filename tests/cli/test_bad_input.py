@@ -217,6 +217,12 @@ class BadOptions(Case):
         for value in ("-", "-x", "--", "-5"):
             self.done("generate", "-n", "1", "--verbose", "false", "--stop", value)
 
+    def test_now(self):
+        for now in ("", "x", "2025-03-09", "2025-02-29T00:00:00", "2025-04-31T00:00:00", "2025-13-01T00:00:00",
+                    "2025-03-09T25:00:00", "2025-03-09T08:05:07Z"):
+            self.fails(2, ["--now", "2025-03-09T08:05:07"], "render", "--raw", "--now", now)
+        self.done("render", "--raw", "--now", "2024-02-29T23:59:59")
+
     def test_operands(self):
         self.fails(2, ['"x"', "a prompt is given with --prompt, a model with --model"], "generate", "x")
         for name in ("chat", "inspect", "bench"):
