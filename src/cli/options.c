@@ -407,6 +407,19 @@ static bool is_option(const struct parser *p, const char *text)
     return !text[2] && find_option(p->table, NULL, NULL, 0, text[1]).option;
 }
 
+/* Shells put the home folder in the place of a tilde that an argument begins with, but leave one as
+ * it is that stands behind --option=. NULL without memory. */
+static const char *with_home(struct parser *p, const struct option *o, const char *text)
+{
+    static const char *const kinds[] = {"FILE", "DIR", "MODEL"};
+    const char *home = text[0] == '~' && text[1] == '/' ? getenv("HOME") : NULL;
+
+    for (size_t i = 0; home && *home && o->value && i < sizeof kinds / sizeof kinds[0]; i++)
+        if (strcmp(o->value, kinds[i]) == 0)
+            return arena_printf(p->memory, "%s%s", home, text + 1);
+    return text;
+}
+
 /* text is the value that stands in the same argument, or NULL: it is the next one. */
 static int take_option(struct parser *p, struct place at, const char *text)
 {
@@ -427,6 +440,10 @@ static int take_option(struct parser *p, struct place at, const char *text)
             return fail(p->err, CLM_ERR_ARG,
                         "--%s needs a value before %s; if that is the value, say --%s=%s", o->name,
                         text, o->name, text);
+    } else {
+        text = with_home(p, o, text);
+        if (!text)
+            return fail(p->err, CLM_ERR_NOMEM, "no memory for the command line");
     }
     if (parse_value(p, at, text))
         return -1;

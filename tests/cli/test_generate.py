@@ -525,6 +525,15 @@ class Where(Case):
             (revision / name).unlink()  # as a download that was stopped
         self.fails(1, "repeat hf download", "generate", "-m", "some/story", env=environment(**env))
 
+    def test_home_behind_an_option(self):
+        """Where a shell leaves the tilde as it is."""
+        self.model("here")
+        env = environment(HOME=self.folder)
+        self.done("inspect", "--model=~/here", env=env)
+        self.done("bench", "-m~/here", "-p", "1", "-n", "0", "-r", "1", "--no-limits", env=env)
+        self.fails(1, "~/here: no such folder", "inspect", "-m", "~/here", env=env)
+        self.assertEqual(self.done("tokenize", "-p~/x", env=env), self.done("tokenize", "-p", "~/x", env=env))
+
     def test_a_folder_goes_before_the_hub(self):
         os.makedirs(self.folder / "some")
         self.model().rename(self.folder / "some/story")
