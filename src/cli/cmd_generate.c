@@ -2,6 +2,7 @@
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "cli/batch.h"
@@ -42,7 +43,8 @@ struct run {
     speculation *speculation; /* NULL: none */
     struct progress progress;
     struct strbuf line;
-    bool begun; /* the text's first line is written */
+    bool begun;    /* the text's first line is written */
+    bool terminal; /* is what it is written to */
     size_t text_size;
     const tokenizer *tokenizer;
     struct strbuf token; /* the text of a token among the most likely */
@@ -134,6 +136,8 @@ static bool write_token(void *ctx, const struct generated *g)
     r->text_size += g->size;
     if (r->args->json)
         add_json_token(r, g);
+    else if (r->terminal)
+        output_add_safely(&r->line, g->text, g->size);
     else
         strbuf_add(&r->line, g->text, g->size);
     return output_buffer(&r->line, r->err) == 0;
@@ -406,6 +410,7 @@ static int generate_run(const void *args, clm_error *err)
     int rc = -1;
 
     run.lines.out = &run.line;
+    run.terminal = isatty(STDOUT_FILENO);
     if (cached)
         a.model.model = cached;
     a.model.like = a.cache_file;

@@ -51,6 +51,22 @@ int output_buffer(struct strbuf *b, clm_error *err)
     return rc;
 }
 
+/* C1 controls are two bytes in UTF-8: C2 80 to C2 9F. */
+void output_add_safely(struct strbuf *out, const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i],
+                      next = i + 1 < size ? (unsigned char)text[i + 1] : 0;
+        bool c1 = c == 0xC2 && next >= 0x80 && next < 0xA0;
+
+        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F || c1)
+            strbuf_add_char(out, '?');
+        else
+            strbuf_add_char(out, text[i]);
+        i += c1;
+    }
+}
+
 int output_try_file(const char *option, const char *path, clm_error *err)
 {
     if (strcmp(path, "-") == 0)

@@ -22,6 +22,9 @@ int output_text(const char *text, size_t size, clm_error *err);
  */
 int output_buffer(struct strbuf *b, clm_error *err);
 
+/* Text for a terminal, where a model must not move the cursor or worse: controls become '?'. */
+void output_add_safely(struct strbuf *out, const char *text, size_t size);
+
 /* Can a file be written under a name that an option has? "-" is none, for standard output gets
  * other things. To be asked before the work. */
 int output_try_file(const char *option, const char *path, clm_error *err);

@@ -42,28 +42,12 @@ static void begin_part(struct reply_screen *s, enum parse_event_kind part)
         strbuf_add_str(&s->out, DIM);
 }
 
-/* A model must not move the cursor or worse. C1 controls are two bytes in UTF-8: C2 80 to C2 9F. */
-static void add_safely(struct strbuf *out, const char *text, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        unsigned char c = (unsigned char)text[i],
-                      next = i + 1 < size ? (unsigned char)text[i + 1] : 0;
-        bool c1 = c == 0xC2 && next >= 0x80 && next < 0xA0;
-
-        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F || c1)
-            strbuf_add_char(out, '?');
-        else
-            strbuf_add_char(out, text[i]);
-        i += c1;
-    }
-}
-
 static void add(struct reply_screen *s, const char *text, size_t size)
 {
     if (!size)
         return;
     if (s->terminal)
-        add_safely(&s->out, text, size);
+        output_add_safely(&s->out, text, size);
     else
         strbuf_add(&s->out, text, size);
     s->line_open = text[size - 1] != '\n';

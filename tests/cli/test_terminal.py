@@ -140,6 +140,18 @@ class Reading(Case):
             self.assertEqual(command.run(*args, input=typed).stderr, b"")
 
 
+class Text(Case):
+    def test_controls(self):
+        """A model's text does not command the terminal; elsewhere it is as the model has it."""
+        folder = self.renamed(",", "\u011b[2J\u0107,")  # ESC and BEL, in byte-level spelling
+        args = ("generate", "-m", str(folder), "--ignore-chat-template", "-n", "24")
+        t = Terminal(*args)
+        self.assertEqual(t.wait(), 0)
+        self.assertIn(b"?[2J?", t.text)
+        self.assertNotIn(b"\x1b", t.text)
+        self.assertIn(b"\x1b[2J\x07", self.done(*args))
+
+
 class Help(Case):
     def test_narrow(self):
         """Lines fit into the terminal, and say what they say elsewhere; a pipe has the usual ones."""
