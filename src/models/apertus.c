@@ -14,8 +14,10 @@ static int apertus_spec(struct spec *s, config *c, arena *a)
     struct mlp_spec mlp = {.intermediate_size = config_int(c, "intermediate_size"),
                            .bias = config_bool_or(c, "mlp_bias", false)};
     bool original = config_by_transformers(c);
+    bool later = strncmp(config_string_or(c, "model_type", ""), "apertus1p5", 10) == 0;
     struct attention_spec attention;
 
+    mlp.bias = mlp.bias && !later; /* which has none, whatever the key says */
     mlp.xielu = !original || strcmp(config_string_or(c, "hidden_act", "xielu"), "xielu") == 0;
     if (!mlp.xielu)
         mlp.activation = config_activation(c, "hidden_act", ACT_SILU);

@@ -133,6 +133,22 @@ struct moe_spec config_moe_local(config *c, int n_experts)
     };
 }
 
+struct moe_spec config_moe_beside(config *c, struct router_params usual)
+{
+    struct mlp_spec mlp = {.activation = config_activation(c, "hidden_act", ACT_SILU),
+                           .gated = true};
+    struct moe_spec moe = {.router = usual, .expert = mlp, .shared = mlp};
+
+    moe.router.n_experts = config_int_or(c, "num_experts", usual.n_experts);
+    moe.router.n_experts_per_token =
+        config_int_or(c, "num_experts_per_tok", usual.n_experts_per_token);
+    moe.router.normalize = config_bool_or(c, "norm_topk_prob", usual.normalize);
+    moe.router.scale = 1;
+    moe.expert.intermediate_size = config_int_or(c, "moe_intermediate_size", 512);
+    moe.shared.intermediate_size = config_int_or(c, "shared_expert_intermediate_size", 512);
+    return moe;
+}
+
 int config_shared_size(config *c, const char *key, int n, int size)
 {
     if (n == 0 || size <= (1 << 24) / n)

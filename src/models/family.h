@@ -207,6 +207,10 @@ struct mlp_spec config_gated_mlp(config *c);
  * config_gated_mlp. */
 struct moe_spec config_moe_local(config *c, int n_experts);
 
+/* Experts beside a shared one: num_experts, num_experts_per_tok, norm_topk_prob, or as usual has
+ * them; moe_intermediate_size and shared_expert_intermediate_size, or 512; hidden_act (silu). */
+struct moe_spec config_moe_beside(config *c, struct router_params usual);
+
 /* The size of n shared experts side by side; too many are an error of key, and 0. */
 int config_shared_size(config *c, const char *key, int n, int size);
 

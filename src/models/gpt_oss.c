@@ -29,15 +29,16 @@ static int gpt_oss_spec(struct spec *s, config *c, arena *a)
             },
     };
     int window = config_window_size(c, "sliding_window", 128);
+    float alpha = (float)config_float_or(c, "swiglu_alpha", 1.702);
     float limit = (float)config_float_or(c, "swiglu_limit", 7);
     struct attention_spec attention;
 
-    if (config_float_or(c, "swiglu_alpha", 1.702) != 1.702)
-        return config_fail(c, "swiglu_alpha", "a factor other than 1.702");
+    if (alpha == 0)
+        return config_fail(c, "swiglu_alpha", "it is 0");
     if (!(limit > 0))
         return config_fail(c, "swiglu_limit", "it is %g; it must be positive", (double)limit);
-    if (limit != 7) { /* else the activation has them */
-        moe.expert.alpha = 1.702f;
+    if (alpha != 1.702f || limit != 7) { /* else the activation has them */
+        moe.expert.alpha = alpha;
         moe.expert.limit = limit;
     }
     if (config_common(s, c, false, a))

@@ -7,36 +7,19 @@
  */
 #include "models/family.h"
 
-static struct moe_spec read_moe(config *c)
-{
-    struct mlp_spec mlp = {.activation = config_activation(c, "hidden_act", ACT_SILU),
-                           .gated = true};
-    struct moe_spec moe = {
-        .router = {.score = ROUTER_SIGMOID_SELECTED,
-                   .n_experts = config_int_or(c, "num_experts", 384),
-                   .n_experts_per_token = config_int_or(c, "num_experts_per_tok", 6),
-                   .normalize = config_bool_or(c, "norm_topk_prob", false),
-                   .scale = 1},
-        .router_bias = true,
-        .expert = mlp,
-        .shared = mlp,
-    };
-
-    moe.expert.intermediate_size = config_int_or(c, "moe_intermediate_size", 512);
-    moe.shared.intermediate_size = config_int_or(c, "shared_expert_intermediate_size", 512);
-    return moe;
-}
-
 static int kolibri1_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
-    struct moe_spec moe = read_moe(c);
+    struct moe_spec moe = config_moe_beside(
+        c, (struct router_params){
+               .score = ROUTER_SIGMOID_SELECTED, .n_experts = 384, .n_experts_per_token = 6});
     bool no_window =
         config_has(c, "sliding_window") && config_kind(c, "sliding_window") != CONFIG_NUMBER;
     int window = config_window_size(c, "sliding_window", 513);
     struct attention_spec attention;
     struct rope_spec rope;
 
+    moe.router_bias = true;
     if (config_common(s, c, false, a))
         return -1;
     attention = config_attention_plain(c, s);

@@ -25,36 +25,20 @@ static enum mixer mixer_of(config *c, int layer)
     return MIXER_FULL;
 }
 
-static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
-{
-    struct moe_spec moe = {
-        .router = {.score = ROUTER_SOFTMAX_ALL,
-                   .n_experts = config_int_or(c, "num_experts", 128),
-                   .n_experts_per_token = config_int_or(c, "num_experts_per_tok", 4),
-                   .normalize = config_bool_or(c, "norm_topk_prob", true),
-                   .scale = 1},
-        .expert = mlp,
-        .shared = mlp,
-    };
-
-    moe.expert.intermediate_size = config_int_or(c, "moe_intermediate_size", 512);
-    moe.shared.intermediate_size = config_int_or(c, "shared_expert_intermediate_size", 512);
-    return moe;
-}
-
 static int lara_mini_spec(struct spec *s, config *c, arena *a)
 {
     struct norm_spec norm = config_rms_norm(c);
-    struct mlp_spec mlp = {.activation = config_activation(c, "hidden_act", ACT_SILU),
-                           .gated = true};
-    struct moe_spec moe = read_moe(c, mlp);
+    struct moe_spec moe = config_moe_beside(c, (struct router_params){.score = ROUTER_SOFTMAX_ALL,
+                                                                      .n_experts = 128,
+                                                                      .n_experts_per_token = 4,
+                                                                      .normalize = true});
     struct delta_spec delta = {
         .n_heads = config_int_or(c, "linear_num_value_heads", 16),
         .n_key_heads = config_int_or(c, "linear_num_key_heads", 8),
         .key_dim = config_int_or(c, "linear_key_head_dim", 128),
         .value_dim = config_int_or(c, "linear_value_head_dim", 128),
         .conv_width = config_int_or(c, "linear_conv_kernel_dim", 4),
-        .conv_activation = mlp.activation,
+        .conv_activation = moe.expert.activation,
         .beta_scale = 1,
         .norm = norm,
         .gate_activation = ACT_SILU,

@@ -436,6 +436,7 @@ CASES = [
     ("qwen3_next", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
     ("minimax", {}),
     ("gpt_oss", {"swiglu_limit": 0.5}),
+    ("gpt_oss", {"swiglu_alpha": 1.25}),
     ("falcon", {"alibi": True}),
     ("falcon", {"alibi": True, "new_decoder_architecture": False, "multi_query": False, "parallel_attn": False,
                 "bias": True}),
