@@ -405,8 +405,6 @@ static void recur_lanes(const struct recurrence_call *call, const struct state_s
         struct cpu_recurrence_step step = step_of(p, row, head, lane);
 
         step.last = last;
-        if (s->from && s->n_rows == 1 && call->n_blocks == 1 && head + 1 < p->n_heads)
-            step.ahead = from + (int64_t)p->key_dim * p->value_dim;
         call->d->vector.recurrence[p->rule](
             row_of(call->y, row) + (int64_t)head * p->value_dim + lane, to,
             last ? p->value_dim : call->lanes, from, from_stride, &step, n);

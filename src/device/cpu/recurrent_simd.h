@@ -134,13 +134,6 @@ struct lanes {
     float known[CPU_RECURRENCE_LANES], change[CPU_RECURRENCE_LANES], sums[CPU_RECURRENCE_LANES];
 };
 
-/* To the second cache. Looking up reads nothing but the state, taking in has time for the next. */
-INLINE void prefetch(const float *p, int n_vectors)
-{
-    for (int j = 0; j < n_vectors * VF_LANES; j += 16)
-        __builtin_prefetch(p + j, 0, 2);
-}
-
 /* Of the keys [begin, end). */
 INLINE void look_up(float *known, const float *from, int64_t stride,
                     const struct cpu_recurrence_step *s, int begin, int end, int n_vectors, int n,
@@ -182,8 +175,6 @@ INLINE void take_in(struct lanes *l, int lane, float *to, int64_t to_stride, con
         vf decay = vf_set(s->decay[i * s->decay_step]), k = vf_set(s->k[i]), q = vf_set(s->q[i]);
         vf b = vf_set(rule == RECUR_RWKV7 ? s->b[i] : 0);
 
-        if (rule != RECUR_ADD && s->ahead)
-            prefetch(s->ahead + i * from_stride + lane, n_vectors);
         for (int j = 0; j < n_vectors; j++) {
             vf state = vf_mul(decay, lanes_load(row + j * VF_LANES, n));
 

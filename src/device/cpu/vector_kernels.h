@@ -31,9 +31,8 @@ struct cpu_recurrence_step {
     int decay_step;
     int key_dim;
     float beta, skip;
-    bool last;          /* S is not read again soon */
-    const float *ahead; /* where the S that is read next begins, or NULL */
-    const float *v;     /* of these lanes */
+    bool last;      /* S is not read again soon */
+    const float *v; /* of these lanes */
 };
 
 /* Rows of whole groups as device/affine.h has them, scales and biases [dim / group, n_rows]; ahead:
