@@ -1,5 +1,5 @@
-/* A layer with experts, from the output of attention to the next layer's queries, keys and values,
- * which the CUDA device makes one launch of, held against the scalar CPU. */
+/* A layer, from the output of attention to the next layer's queries, keys and values, which the
+ * CUDA device makes one launch of, held against the scalar CPU. */
 #include "cuda_weights.h"
 
 enum { ATTENDED = 4096, MOST_EXPERTS = 40, STEPS = 3 };
@@ -7,7 +7,7 @@ enum { ATTENDED = 4096, MOST_EXPERTS = 40, STEPS = 3 };
 enum number { X, ATTENTION, OUT, NORMED, LOGITS, WEIGHTS, GATE, UP, DOWN, SUM, NEXT, Q, K, V, N };
 
 struct shape {
-    int hidden, wide, n_experts, k;
+    int hidden, wide, n_experts, k; /* no experts: a layer without */
     enum router_score score;
     enum number glu; /* where the activation goes */
     bool over;       /* what is not needed any more is written over */
@@ -38,7 +38,18 @@ static void norm(const struct layer *l, enum number to, bool weighted)
     l->o->rms_norm(l->d, &y, &l->t[X], weighted ? l->norm : NULL, y.cols, 1e-5f);
 }
 
-static void run(struct layer *l, const struct shape *s, bool next)
+static void feed_forward(struct layer *l, const struct shape *s)
+{
+    struct matmul_job up[] = {{.y = &l->t[GATE], .w = l->experts[0]},
+                              {.y = &l->t[UP], .w = l->experts[1]}};
+
+    l->o->matmul(l->d, up, 2, &l->t[NORMED]);
+    l->o->glu(l->d, &l->t[s->glu], &l->t[GATE], &l->t[UP], ACT_SILU);
+    matmul(l, DOWN, l->experts[2], s->glu, false);
+    l->o->add(l->d, &l->t[X], &l->t[DOWN], 0.25f);
+}
+
+static void choose_experts(struct layer *l, const struct shape *s)
 {
     struct router_params r = {.score = s->score,
                               .n_experts = s->n_experts,
@@ -50,9 +61,6 @@ static void run(struct layer *l, const struct shape *s, bool next)
                               {.y = &l->t[UP], .w = l->experts[1]}};
     struct matmul_job down = {.y = &l->t[DOWN], .w = l->experts[2]};
 
-    matmul(l, OUT, &l->out, ATTENTION, false);
-    l->o->add(l->d, &l->t[X], &l->t[OUT], 0.5f);
-    norm(l, NORMED, true);
     matmul(l, LOGITS, &l->router, NORMED, true);
     l->o->route(l->d, &l->ids, &l->t[WEIGHTS], &l->t[LOGITS], &r);
     l->o->matmul_experts(l->d, up, 2, s->n_experts, &l->t[NORMED], &l->ids);
@@ -60,14 +68,27 @@ static void run(struct layer *l, const struct shape *s, bool next)
     l->o->matmul_experts(l->d, &down, 1, s->n_experts, &l->t[s->glu], &l->ids);
     l->o->combine_experts(l->d, &l->t[SUM], &l->t[DOWN], &l->t[WEIGHTS]);
     l->o->add(l->d, &l->t[X], &l->t[SUM], 0.25f);
+}
+
+static void run(struct layer *l, const struct shape *s, bool next)
+{
+    struct matmul_job qkv[3];
+
+    matmul(l, OUT, &l->out, ATTENTION, false);
+    l->o->add(l->d, &l->t[X], &l->t[OUT], 0.5f);
+    norm(l, NORMED, true);
+    (s->n_experts ? choose_experts : feed_forward)(l, s);
     if (!next)
         return;
-
-    struct matmul_job qkv[3];
     norm(l, NEXT, false);
     for (int i = 0; i < 3; i++)
         qkv[i] = (struct matmul_job){.y = &l->t[Q + i], .w = &l->next[i]};
     l->o->matmul(l->d, qkv, 3, &l->t[NEXT]);
+}
+
+static int experts_of(const struct shape *s)
+{
+    return s->n_experts ? s->n_experts : 1;
 }
 
 /* All weights, of one device without a base. */
@@ -79,12 +100,12 @@ static size_t make_all(struct layer *l, const struct shape *s, enum dtype scales
         .format = WEIGHT_AFFINE, .bits = 8, .group_size = 64, .scale_type = scales};
     size_t at = 0;
 
-    l->out = make_weight(like, s->hidden, ATTENDED, bytes, &at);
-    l->router = make_weight(careful, s->n_experts, s->hidden, bytes, &at);
+    l->out = make_weight(like, s->hidden, l->t[ATTENTION].cols, bytes, &at);
+    l->router = make_weight(careful, experts_of(s), s->hidden, bytes, &at);
     for (int i = 0; i < 3; i++)
         l->next[i] = make_weight(like, l->t[Q + i].cols, s->hidden, bytes, &at);
     for (int i = 0; i < 3; i++)
-        for (int e = 0; e < s->n_experts; e++)
+        for (int e = 0; e < experts_of(s); e++)
             l->experts[i][e] = make_weight(like, i < 2 ? s->wide : s->hidden,
                                            i < 2 ? s->hidden : s->wide, bytes, &at);
     return at;
@@ -92,13 +113,14 @@ static size_t make_all(struct layer *l, const struct shape *s, enum dtype scales
 
 static void check(struct pair *p, const struct shape *s, enum dtype scales, bool next)
 {
-    const int sizes[N][2] = {[X] = {1, s->hidden},         [ATTENTION] = {1, ATTENDED},
-                             [OUT] = {1, s->hidden},       [NORMED] = {1, s->hidden},
-                             [LOGITS] = {1, s->n_experts}, [WEIGHTS] = {1, s->k},
-                             [GATE] = {s->k, s->wide},     [UP] = {s->k, s->wide},
-                             [DOWN] = {s->k, s->hidden},   [SUM] = {1, s->hidden},
-                             [NEXT] = {1, s->hidden},      [Q] = {1, 2 * s->hidden},
-                             [K] = {1, s->hidden / 2},     [V] = {1, 256}};
+    const int sizes[N][2] = {
+        [X] = {1, s->hidden},          [ATTENTION] = {1, s->n_experts ? ATTENDED : s->hidden},
+        [OUT] = {1, s->hidden},        [NORMED] = {1, s->hidden},
+        [LOGITS] = {1, experts_of(s)}, [WEIGHTS] = {1, s->k},
+        [GATE] = {s->k, s->wide},      [UP] = {s->k, s->wide},
+        [DOWN] = {s->k, s->hidden},    [SUM] = {1, s->hidden},
+        [NEXT] = {1, s->hidden},       [Q] = {1, s->n_experts ? 2 * s->hidden : s->hidden},
+        [K] = {1, s->hidden / 2},      [V] = {1, 256}};
     struct layer l[PAIR_DEVICES];
     struct pair_operand *ids, *weight;
     uint8_t *bytes;
@@ -107,7 +129,7 @@ static void check(struct pair *p, const struct shape *s, enum dtype scales, bool
 
     if (!next_case())
         return;
-    ids = pair_ids(p, (size_t)s->k, s->n_experts);
+    ids = pair_ids(p, (size_t)s->k, experts_of(s));
     weight = pair_numbers(p, (size_t)s->hidden);
     for (int i = 0; i < N; i++) {
         tensor t[PAIR_DEVICES];
@@ -119,7 +141,7 @@ static void check(struct pair *p, const struct shape *s, enum dtype scales, bool
     for (int d = 0; d < PAIR_DEVICES && s->over; d++) {
         /* As temporaries of one branch lie where those of another did. */
         l[d].t[NEXT] = l[d].t[NORMED];
-        l[d].t[OUT] = l[d].t[SUM];
+        l[d].t[OUT] = l[d].t[s->n_experts ? SUM : DOWN];
     }
     size = make_all(&l[0], s, scales, NULL);
     bytes = mem_zeroed(size, 1);
@@ -138,7 +160,7 @@ static void check(struct pair *p, const struct shape *s, enum dtype scales, bool
         move_weight(&l[d].router, base);
         for (int i = 0; i < 3; i++) {
             move_weight(&l[d].next[i], base);
-            for (int e = 0; e < s->n_experts; e++)
+            for (int e = 0; e < experts_of(s); e++)
                 move_weight(&l[d].experts[i][e], base);
         }
         l[d].norm = weight->at[d];
@@ -155,7 +177,18 @@ static void check(struct pair *p, const struct shape *s, enum dtype scales, bool
     pair_clear(p);
 }
 
-static void test_layers(void **state)
+static void check_all(const struct shape *shapes, size_t n)
+{
+    struct pair p;
+
+    pair_open(&p);
+    for (size_t i = 0; i < n; i++)
+        for (int next = 0; next < 2; next++)
+            check(&p, &shapes[i], i % 2 ? DTYPE_F16 : DTYPE_BF16, next);
+    pair_close(&p);
+}
+
+static void test_experts(void **state)
 {
     static const struct shape shapes[] = {
         /* Less than 48 KiB of shared memory but for what the kernel has of its own. */
@@ -168,19 +201,32 @@ static void test_layers(void **state)
         {768, 1024, 20, 8, ROUTER_SOFTMAX_ALL, GATE, false},
         {2304, 256, 20, 4, ROUTER_SOFTMAX_ALL, GATE, false}, /* more tiles than processors */
     };
-    struct pair p;
 
     (void)state;
-    pair_open(&p);
-    for (size_t i = 0; i < COUNT(shapes); i++)
-        for (int next = 0; next < 2; next++)
-            check(&p, &shapes[i], i % 2 ? DTYPE_F16 : DTYPE_BF16, next);
-    pair_close(&p);
+    check_all(shapes, COUNT(shapes));
+}
+
+/* Where a device has seen a router, layers without experts are launches of their own. */
+static void test_dense(void **state)
+{
+    static const struct shape shapes[] = {
+        {2048, 8192, 0, 1, ROUTER_SOFTMAX_ALL, GATE, true},
+        {2048, 8192, 0, 1, ROUTER_SOFTMAX_ALL, UP, false},
+        {256, 2048, 0, 1, ROUTER_SOFTMAX_ALL, GATE, false},
+        {1280, 4096, 0, 1, ROUTER_SOFTMAX_ALL, GATE, true},
+        {1536, 6144, 0, 1, ROUTER_SOFTMAX_ALL, GATE, false},
+        {512, 2048, 0, 1, ROUTER_SOFTMAX_ALL, UP, true},
+        {2304, 4096, 0, 1, ROUTER_SOFTMAX_ALL, GATE, false}, /* launches of their own */
+    };
+
+    (void)state;
+    check_all(shapes, COUNT(shapes));
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_dense),
+                                       cmocka_unit_test(test_experts)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

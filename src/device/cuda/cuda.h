@@ -61,6 +61,7 @@ struct cuda_device {
      * it finds out that it is the last, and puts it back. */
     unsigned *tickets;
     struct cuda_layer *layer; /* layer_experts.cu; NULL: nothing was noted yet */
+    struct cuda_dense *dense; /* layer_dense.cu; likewise */
     int index;                /* of the GPUs that CUDA shows */
     bool counted;             /* among the devices that are open */
     struct cuda_group *group; /* group.cu; NULL: it is alone */
@@ -188,6 +189,27 @@ void cuda_layer_gated(struct cuda_device *c, const struct cuda_product *p);
 bool cuda_layer_down(struct cuda_device *c, const struct cuda_product *p);
 bool cuda_layer_next(struct cuda_device *c, const struct cuda_product *p);
 void cuda_layer_close(struct cuda_device *c);
+
+/* A result of operations that become one launch, which goes through stages. */
+struct cuda_result {
+    const tensor *y;
+    int stage;
+    void **to; /* where the kernel has it; NULL: written in any case */
+};
+
+/* Results that later ones lie over are not written; false where some of one stage do.
+ * (waiting.cu) */
+bool cuda_leave_out(struct cuda_result *results, int n);
+
+/* --- Layers without experts (layer_dense.cu): likewise --- */
+
+/* A product of one row was launched, by codes of 4 bits. */
+void cuda_dense_note(struct cuda_device *c, const struct cuda_product *p);
+
+/* Launched with those that were noted; false: not at all. */
+bool cuda_dense_down(struct cuda_device *c, const struct cuda_product *p);
+bool cuda_dense_next(struct cuda_device *c, const struct cuda_product *p);
+void cuda_dense_close(struct cuda_device *c);
 
 /* --- Memory (memory.cu) --- */
 

@@ -100,6 +100,7 @@ static void cuda_close(device *d)
     cuda_group_close(c);
     cuda_use(c);
     cuda_layer_close(c);
+    cuda_dense_close(c);
     cuda_blas_close(c);
     cuda_memory_close(c);
     cuda_queue_close(c->queue);

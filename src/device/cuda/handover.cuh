@@ -29,13 +29,13 @@ static __device__ __forceinline__ void hand_over(float *to, float x)
 
 /* Eight numbers of each lane, when all of the warp's are there; N times, some numbers apart, of
  * which the first n are there to be waited for. */
-template <int N>
+template <int N, int FIRST = HANDOVER_FIRST, int AGAIN = HANDOVER_AGAIN>
 static __device__ __forceinline__ void take_over8(float (*v)[8], const float *from, int apart = 0,
                                                   int n = N)
 {
     uint32_t bits[N][8] = {};
 
-    __nanosleep(HANDOVER_FIRST);
+    __nanosleep(FIRST);
 
 #pragma unroll 1
     for (int turn = 0;; turn++) {
@@ -56,7 +56,7 @@ static __device__ __forceinline__ void take_over8(float (*v)[8], const float *fr
             missing |= bits[i / 8][i % 8] == EMPTY;
         if (!__any_sync(~0u, missing))
             break;
-        __nanosleep(HANDOVER_AGAIN);
+        __nanosleep(AGAIN);
         if (turn == HANDOVER_TURNS)
             __trap();
     }

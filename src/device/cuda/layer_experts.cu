@@ -385,30 +385,6 @@ void cuda_layer_gated(struct cuda_device *c, const struct cuda_product *p)
     note(c, l, GATED);
 }
 
-/* --- What lies over what --- */
-
-struct result {
-    const tensor *y;
-    int stage;
-    void **to; /* where the kernel has it; NULL: written in any case */
-};
-
-/* Results that later ones lie over are not written; false where some of one stage do. */
-static bool leave_out(struct result *results, int n)
-{
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < n; j++) {
-            const struct result *a = &results[i], *b = &results[j];
-
-            if (i == j || b->stage < a->stage || !cuda_overlap(a->y, b->y))
-                continue;
-            if (a->stage == b->stage || !a->to)
-                return false;
-            *a->to = NULL;
-        }
-    return true;
-}
-
 static struct layer_matrix matrix_of(const struct weight *w, const struct cuda_steps *steps)
 {
     struct layer_matrix m = {};
@@ -528,7 +504,7 @@ static bool join(struct cuda_device *c, struct cuda_layer *l, const struct cuda_
     tensor gate = gated->y[0];
     if (!s.gate_y)
         gate.rows = 0;
-    struct result results[] = {
+    struct cuda_result results[] = {
         {&out->y[0], 0, (void **)&s.out_y},
         {&l->norm.y, 1, (void **)&s.normed},
         {&l->logits, 1, (void **)&s.logits},
@@ -541,7 +517,7 @@ static bool join(struct cuda_device *c, struct cuda_layer *l, const struct cuda_
         {&p->tail.y, 4, (void **)&s.together},
         {&p->tail.to, 4, NULL},
     };
-    if (!leave_out(results, (int)COUNT(results)))
+    if (!cuda_leave_out(results, (int)COUNT(results)))
         return false;
     l->args = s;
     return true;
@@ -607,7 +583,7 @@ bool cuda_layer_next(struct cuda_device *c, const struct cuda_product *p)
     int n_blocks = blocks_of(c, s.n_spans * SPAN);
     n = (n + n_blocks - 1) / n_blocks;
     const struct cuda_product *out = &l->out, *gated = &l->gated;
-    const struct result written[] = {
+    const struct cuda_result written[] = {
         {&out->y[0], 0, (void **)&s.out_y},
         {&l->norm.y, 0, (void **)&s.normed},
         {&l->logits, 0, (void **)&s.logits},

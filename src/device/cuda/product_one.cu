@@ -338,7 +338,9 @@ static bool launch_kind(struct cuda_device *c, struct one &s, int n_warps, bool 
     shape.block = dim3(32 * (unsigned)n_warps);
     shape.shared = (unsigned)size;
     shape.early = true;
-    shape.joins = C == INT4 && s.adds && c->normed_at; /* layer_experts.cu */
+    /* layer_experts.cu, layer_dense.cu */
+    shape.joins =
+        C == INT4 && (c->normed_at ? s.adds : s.n_spans <= DENSE_SPANS && (PAIRED || s.adds));
     cuda_settle(c);
     if constexpr (C == INT4 && !PAIRED) {
         /* Where there are routers, one comes behind what is added to x. */
@@ -372,7 +374,7 @@ bool cuda_product_one(struct cuda_device *c, const struct cuda_product *p)
     const tensor *x = p->normed ? &p->norm.x : &p->x;
     const struct weight *w = p->w;
 
-    if (cuda_layer_next(c, p))
+    if (cuda_layer_next(c, p) || cuda_dense_down(c, p) || cuda_dense_next(c, p))
         return true;
 
     bool paired = p->tail.kind == CUDA_TAIL_GLU;
@@ -420,7 +422,12 @@ bool cuda_product_one(struct cuda_device *c, const struct cuda_product *p)
     bool half = w->scale_type == DTYPE_F16;
     if (w->format == WEIGHT_BF16)
         return (paired ? launch_kind<BF16, true> : launch_kind<BF16, false>)(c, s, n_warps, half);
-    if (w->bits == 4)
-        return (paired ? launch_kind<INT4, true> : launch_kind<INT4, false>)(c, s, n_warps, half);
+    if (w->bits == 4) {
+        if (!(paired ? launch_kind<INT4, true> : launch_kind<INT4, false>)(c, s, n_warps, half))
+            return false;
+        if (!c->normed_at)
+            cuda_dense_note(c, p);
+        return true;
+    }
     return (paired ? launch_kind<INT8, true> : launch_kind<INT8, false>)(c, s, n_warps, half);
 }

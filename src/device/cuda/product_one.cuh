@@ -14,6 +14,7 @@
 
 enum {
     SPAN = 256,       /* numbers */
+    DENSE_SPANS = 8,  /* of x, at most, where layer_dense.cu joins products */
     DIGITS_BEGIN = 20 /* the exponent of the greatest number of a span */
 };
 

@@ -36,3 +36,18 @@ void cuda_settle(struct cuda_device *c)
         break;
     }
 }
+
+bool cuda_leave_out(struct cuda_result *results, int n)
+{
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++) {
+            const struct cuda_result *a = &results[i], *b = &results[j];
+
+            if (i == j || b->stage < a->stage || !cuda_overlap(a->y, b->y))
+                continue;
+            if (a->stage == b->stage || !a->to)
+                return false;
+            *a->to = NULL;
+        }
+    return true;
+}
