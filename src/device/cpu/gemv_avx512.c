@@ -32,6 +32,7 @@
 #define BLOCK_OUTPUTS 2   /* that are gone through together, in each place */
 #define CACHED (24 << 10) /* bytes of x and weights for which it stays in the first cache */
 #define MAX_ROWS 4
+#define UNROLLED 8      /* chunks, at most, of a batch that is not full */
 #define OUTPUTS 4       /* at most */
 #define TURNS 4         /* outputs of a place, one after another, whose sums are stored together */
 #define LIMIT_8 127     /* of xq */
@@ -305,8 +306,15 @@ INLINE void add_groups(__m512 *acc, const struct tile *t, int g, int end, const 
     int left = (end - g) * group_size * bits / 8;
 
     expand(acc, &f, t, g, end - g, type, rows);
-    for (int c = 0; c < left / CHUNK; c++)
-        add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows);
+    if (rows == 1 && chunks <= UNROLLED) { /* of rows of 768 numbers this is all */
+#pragma GCC unroll 8
+        for (int c = 0; c < UNROLLED; c++)
+            if (c < left / CHUNK)
+                add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows);
+    } else {
+        for (int c = 0; c < left / CHUNK; c++)
+            add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows);
+    }
     if (left % CHUNK)
         add_chunk(acc, &f, t, first, left / CHUNK, left % CHUNK, bits, group_size, e2m1, rows);
 }
