@@ -490,6 +490,7 @@ bool cuda_dense_down(struct cuda_device *c, const struct cuda_product *p)
     if (c->n_given != l->given || !suits(p) || p->w[0].scale_type != l->out.w[0].scale_type ||
         p->w[0].n_out != l->out.w[0].n_out || p->w[0].n_in != l->gated.w[0].n_out ||
         !cuda_same(&p->x, &l->gated.tail.y) || !cuda_same(&p->tail.y, &l->out.tail.y) ||
+        !rows_are_wide(&p->y[0]) || !rows_are_wide(&l->gated.norm.y) ||
         sizeof(struct dense_room) > c->shared_memory || !cuda_is_alone(c) || !has_memory(c, l) ||
         !join(c, l, p) || !cuda_queue_take_back(c, l->from, 2))
         return false;

@@ -30,6 +30,8 @@ enum {
     DENSE_FOR_ATTENTION = 4 /* processors */
 };
 
+enum dense_stage { STAGE_OUT, STAGE_GATED, STAGE_DOWN, STAGE_NEXT };
+
 /* What is handed over. Of two turns: the one that is not used is made empty. */
 struct dense_handover {
     float x[MOST_X], between[DENSE_GROUPS * DENSE_BETWEEN * SPAN];
@@ -168,8 +170,6 @@ static __device__ __forceinline__ void take_sums8(float v[8], const unsigned lon
 }
 
 /* --- Weights on their way --- */
-
-enum dense_stage { STAGE_OUT, STAGE_GATED, STAGE_DOWN, STAGE_NEXT };
 
 /* Where a warp is, and how many chunks it has of a stage. */
 struct dense_warp {
