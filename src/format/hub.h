@@ -1,7 +1,7 @@
 /* format/hub.h: models in the local cache of the Hugging Face hub.
  *
- *     <cache>/models--<org>--<name>/refs/main               its commit, a hash; refs/<branch or tag>
- *     <cache>/models--<org>--<name>/snapshots/<commit>/     the model's files
+ *     <cache>/models--<org>--<name>/refs/main             the commit of a branch or tag, a hash
+ *     <cache>/models--<org>--<name>/snapshots/<commit>/   the model's files
  *
  * <cache> is $HF_HUB_CACHE, $HUGGINGFACE_HUB_CACHE (its older name), $HF_HOME/hub,
  * $XDG_CACHE_HOME/huggingface/hub or
@@ -18,8 +18,8 @@
 /* The cache's folder, which need not exist. */
 int hub_cache(char *out, size_t size, clm_error *err);
 
-/* Could this be a name on the hub: "model" or "org/model", of letters, digits, '.', '_' and '-', and
- * perhaps "@" and a revision behind it? */
+/* Could this be a name on the hub: "model" or "org/model", of letters, digits, '.', '_' and '-',
+ * and perhaps "@" and a revision behind it? */
 bool hub_is_name(const char *name);
 
 /* The folder of a model's revision: a branch, a tag, a commit or how only one of them begins;

@@ -179,8 +179,6 @@ static int take_logprobs(struct batch_line *l, const char *key, const json *v, c
 /* Keys of which one value means what is done anyway. */
 static int take_fixed(const char *key, const json *v, clm_error *err)
 {
-    const char *text = json_string(v, NULL);
-
     if (strcmp(key, "stream") == 0 || strcmp(key, "echo") == 0)
         return json_kind(v) == JSON_BOOL && !json_bool(v, true)
                    ? 0
@@ -190,7 +188,8 @@ static int take_fixed(const char *key, const json *v, clm_error *err)
                                    : fail(err, CLM_ERR_UNSUPPORTED,
                                           "\"%s\" can only be 1; give a line for each answer", key);
     if (strcmp(key, "response_format") == 0) {
-        text = json_string(json_get(v, "type"), NULL);
+        const char *text = json_string(json_get(v, "type"), NULL);
+
         return text && strcmp(text, "text") == 0
                    ? 0
                    : fail(err, CLM_ERR_UNSUPPORTED, "\"response_format\" can only be of type text");
