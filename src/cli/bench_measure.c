@@ -118,9 +118,49 @@ static int run_texts(struct bench_runner *b, const struct bench_test *t, clm_err
     return rc;
 }
 
+static void touch(const void *data, size_t size)
+{
+    const volatile uint8_t *p = data;
+
+    for (size_t at = 0; p && at < size; at += PAGE)
+        (void)p[at];
+}
+
+/* Every page, of experts too that the tokens of a short test do not choose: the first use of one
+ * costs a fault, on a virtual machine in the host too, that says nothing of the uses after it. */
+static int touch_weights(void *ctx, const struct nn_slot *slot)
+{
+    struct bench_runner *b = ctx;
+    const struct nn_model *nn = b->setup->session->model->nn;
+    int n = slot->n_in == 0 ? 0 : slot->n_experts ? slot->n_experts : 1;
+
+    if (!nn_part_of(nn, slot->layer, slot->role)->dev->ops->reads_host)
+        return 0;
+    for (int e = 0; e < n && slot->weight[e].data && !interrupt_seen(); e++) {
+        const struct weight *w = &slot->weight[e];
+        size_t scales = weight_scale_row_bytes(w) * weight_scale_rows(w);
+
+        touch(w->data, weight_row_bytes(w) * (size_t)w->n_out);
+        touch(w->scales, scales);
+        touch(w->biases, scales);
+    }
+    return 0;
+}
+
+/* Random weights are in memory; those of a file may be more than fits. */
+static bool lies_in_memory(const struct model *m)
+{
+    return m->n_shares == 0 &&
+           (!m->weights || 1.1 * (double)m->weight_bytes < (double)memory_available());
+}
+
 /* What it takes is in b->meter then. */
 static int run_test(struct bench_runner *b, const struct bench_test *t, clm_error *err)
 {
+    const struct model *m = b->setup->session->model;
+
+    if (lies_in_memory(m))
+        nn_slots(m->nn, touch_weights, b);
     return t->kind == BENCH_TEXTS ? run_texts(b, t, err) : run_one(b, t, err);
 }
 
@@ -160,50 +200,10 @@ static int step_of(const struct bench_setup *s, int prompt)
     return s->chunk > 0 ? smaller(step, s->chunk) : step;
 }
 
-static void touch(const void *data, size_t size)
-{
-    const volatile uint8_t *p = data;
-
-    for (size_t at = 0; p && at < size; at += PAGE)
-        (void)p[at];
-}
-
-/* Every page, of experts too that the tokens of a short test do not choose: the first use of one
- * costs a fault, on a virtual machine in the host too, that says nothing of the uses after it. */
-static int touch_weights(void *ctx, const struct nn_slot *slot)
-{
-    struct bench_runner *b = ctx;
-    const struct nn_model *nn = b->setup->session->model->nn;
-    int n = slot->n_in == 0 ? 0 : slot->n_experts ? slot->n_experts : 1;
-
-    if (!nn_part_of(nn, slot->layer, slot->role)->dev->ops->reads_host)
-        return 0;
-    for (int e = 0; e < n && slot->weight[e].data && !interrupt_seen(); e++) {
-        const struct weight *w = &slot->weight[e];
-        size_t scales = weight_scale_row_bytes(w) * weight_scale_rows(w);
-
-        touch(w->data, weight_row_bytes(w) * (size_t)w->n_out);
-        touch(w->scales, scales);
-        touch(w->biases, scales);
-    }
-    return 0;
-}
-
-/* Random weights are in memory; those of a file may be more than fits. */
-static bool lies_in_memory(const struct model *m)
-{
-    return m->n_shares == 0 &&
-           (!m->weights || 1.1 * (double)m->weight_bytes < (double)memory_available());
-}
-
 /* Once without the clock: pages of the weights are touched, buffers grow, a GPU's libraries are
  * loaded and choose their kernels for a step of this size. */
 static int warm_up(struct bench_runner *b, struct bench_test t, clm_error *err)
 {
-    const struct model *m = b->setup->session->model;
-
-    if (lies_in_memory(m))
-        nn_slots(m->nn, touch_weights, b);
     if (t.kind != BENCH_TEXTS)
         t.prompt = step_of(b->setup, t.prompt);
     t.generate = smaller(t.generate, 8);
