@@ -70,9 +70,11 @@ static __device__ __forceinline__ void rank_experts(int *ids, const unsigned *ke
 }
 
 /* The experts in order, by all threads, of which there are more than experts and choices; logit: of
- * the expert that has the thread's number; keys: room for ROUTED_EXPERTS and twelve. */
+ * the expert that has the thread's number; keys: room for ROUTED_EXPERTS and twelve. meanwhile:
+ * what is to be asked for when all have their logits. */
+template <typename F>
 static __device__ __forceinline__ void choose_experts(int *ids, unsigned *keys, float logit,
-                                                      unsigned n_experts, int n_chosen)
+                                                      unsigned n_experts, int n_chosen, F meanwhile)
 {
     unsigned e = threadIdx.x, lane = e % WARP;
 
@@ -81,6 +83,7 @@ static __device__ __forceinline__ void choose_experts(int *ids, unsigned *keys, 
     else if (e - ROUTED_EXPERTS < (unsigned)n_chosen)
         ids[e - ROUTED_EXPERTS] = ROUTED_EXPERTS;
     __syncthreads();
+    meanwhile();
     rank_experts<false>(ids, keys, n_experts, n_chosen);
     __syncthreads();
     if (__any_sync(~0u, lane < (unsigned)n_chosen && ids[lane] == ROUTED_EXPERTS)) {

@@ -60,12 +60,13 @@ struct cuda_device {
     /* [CUDA_TICKETS] counters, all 0 between operations: by one the last of the blocks that share
      * it finds out that it is the last, and puts it back. */
     unsigned *tickets;
-    struct cuda_layer *layer; /* layer_experts.cu; NULL: nothing was noted yet */
-    struct cuda_dense *dense; /* layer_dense.cu; likewise */
-    int index;                /* of the GPUs that CUDA shows */
-    bool counted;             /* among the devices that are open */
-    struct cuda_group *group; /* group.cu; NULL: it is alone */
-    int rank;                 /* in it */
+    struct cuda_layer *layer;     /* layer_experts.cu; NULL: nothing was noted yet */
+    struct cuda_routers *routers; /* layer_router.cu; NULL: none yet */
+    struct cuda_dense *dense;     /* layer_dense.cu; likewise */
+    int index;                    /* of the GPUs that CUDA shows */
+    bool counted;                 /* among the devices that are open */
+    struct cuda_group *group;     /* group.cu; NULL: it is alone */
+    int rank;                     /* in it */
 };
 
 static inline struct cuda_device *cuda_device_of(device *d)
@@ -189,6 +190,15 @@ void cuda_layer_gated(struct cuda_device *c, const struct cuda_product *p);
 bool cuda_layer_down(struct cuda_device *c, const struct cuda_product *p);
 bool cuda_layer_next(struct cuda_device *c, const struct cuda_product *p);
 void cuda_layer_close(struct cuda_device *c);
+
+/* What the router makes of the x of the product before it (layer_router.cu): an index, below 0
+ * without memory; then its matrix [n_experts, n_in], which is made where it was not yet, or is in
+ * doubt, as weights may be others. All of them are forgotten when nothing runs. */
+int cuda_layer_find_router(struct cuda_device *c, const struct weight *out,
+                           const struct weight *router, const float *norm, float scale);
+const float *cuda_layer_make_router(struct cuda_device *c, int i);
+void cuda_layer_doubt(struct cuda_device *c);
+void cuda_layer_forget(struct cuda_device *c);
 
 /* A result of operations that become one launch, which goes through stages. */
 struct cuda_result {

@@ -69,6 +69,7 @@ static int cuda_sync(device *d, clm_error *err)
         return 0;
     fail(err, c->failure.code, "%s", c->failure.message);
     c->failure = (clm_error){};
+    cuda_layer_doubt(c); /* what was to make it was perhaps not launched */
     return -1;
 }
 

@@ -27,6 +27,36 @@ static __device__ __forceinline__ void hand_over(float *to, float x)
                  : "memory");
 }
 
+/* Eight numbers of a lane, as they are now. */
+static __device__ __forceinline__ void look_at8(uint32_t bits[8], const float *from)
+{
+#pragma unroll
+    for (int j = 0; j < 8; j += 4)
+        asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(bits[j]), "=r"(bits[j + 1]), "=r"(bits[j + 2]), "=r"(bits[j + 3])
+                     : "l"(from + j)
+                     : "memory");
+}
+
+/* Are they not all there, for all of the warp? */
+template <int N> static __device__ __forceinline__ bool are_missing(const uint32_t (*bits)[8])
+{
+    bool missing = false;
+
+#pragma unroll
+    for (int i = 0; i < 8 * N; i++)
+        missing |= bits[i / 8][i % 8] == EMPTY;
+    return __any_sync(~0u, missing);
+}
+
+template <int N>
+static __device__ __forceinline__ void as_numbers(float (*v)[8], const uint32_t (*bits)[8])
+{
+#pragma unroll
+    for (int i = 0; i < 8 * N; i++)
+        v[i / 8][i % 8] = __uint_as_float(bits[i / 8][i % 8]);
+}
+
 /* Eight numbers of each lane, when all of the warp's are there; N times, some numbers apart, of
  * which the first n are there to be waited for. */
 template <int N, int FIRST = HANDOVER_FIRST, int AGAIN = HANDOVER_AGAIN>
@@ -39,30 +69,30 @@ static __device__ __forceinline__ void take_over8(float (*v)[8], const float *fr
 
 #pragma unroll 1
     for (int turn = 0;; turn++) {
-        bool missing = false;
-
 #pragma unroll
         for (int i = 0; i < N; i++)
             if (i < n)
-#pragma unroll
-                for (int j = 0; j < 8; j += 4)
-                    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                                 : "=r"(bits[i][j]), "=r"(bits[i][j + 1]), "=r"(bits[i][j + 2]),
-                                   "=r"(bits[i][j + 3])
-                                 : "l"(from + i * apart + j)
-                                 : "memory");
-#pragma unroll
-        for (int i = 0; i < 8 * N; i++)
-            missing |= bits[i / 8][i % 8] == EMPTY;
-        if (!__any_sync(~0u, missing))
+                look_at8(bits[i], from + i * apart);
+        if (!are_missing<N>(bits))
             break;
         __nanosleep(AGAIN);
         if (turn == HANDOVER_TURNS)
             __trap();
     }
-#pragma unroll
-    for (int i = 0; i < 8 * N; i++)
-        v[i / 8][i % 8] = __uint_as_float(bits[i / 8][i % 8]);
+    as_numbers<N>(v, bits);
+}
+
+/* Those of one lane that has looked already. */
+static __device__ __forceinline__ void take_seen8(float v[8], uint32_t bits[1][8],
+                                                  const float *from)
+{
+#pragma unroll 1
+    for (int turn = 0; are_missing<1>(bits); turn++) {
+        look_at8(bits[0], from);
+        if (turn == HANDOVER_TURNS)
+            __trap();
+    }
+    as_numbers<1>((float(*)[8])v, bits);
 }
 
 /* One of each lane; there: whether the lane waits for any. */

@@ -8,7 +8,8 @@
  * through all stages; what one hands to the next goes by handover.cuh. Weights that can be known
  * are asked for long before: of the output and the router in registers before the launch ahead has
  * ended, of queries, keys and values in shared memory; those of down behind the last of gate and
- * up.
+ * up. Logits are handed over with x, not made of it (layer_router.cu): weights of experts are on
+ * their way when the norm is made.
  *
  * Results are in memory as if each operation had been launched, but for those that a later one of
  * the launch writes over: whoever laid these out needs the earlier no more.
@@ -35,13 +36,15 @@ static __global__ void __launch_bounds__(LAYER_THREADS, 1)
     bool has_span = warp < s.n_spans;
     struct chunk chunk;
     struct one_lane at = {};
-    float v[8], w[8], r[8];
+    float v[8], w[8], r[8], m[8];
 
     cuda_let_go();
     at.x = shared_address(room.x) + min(g % 4, 2) * one_of<INT4>::PITCH + t * 16;
     at.asked = g / 4 == t / 2;
     at.up = t % 2 ? 0 : 256;
     at.weight = (t % 2 ? 0x1p15f : 1) * 0x1p-4f;
+
+    __nanosleep(AFTER_ATTENTION_BEGAN);
 
     /* Output. */
     uint32_t row = (uint32_t)blockIdx.x * TILE + g;
@@ -51,7 +54,9 @@ static __global__ void __launch_bounds__(LAYER_THREADS, 1)
             s.out.to_biases + t * 2,
             {TILE / 2 * (int64_t)s.out.row_bytes, TILE / 2 * (int64_t)s.out.scale_row_bytes,
              TILE / 2 * (int64_t)s.out.scale_row_bytes});
-    bool routes = has_span && blockIdx.x < s.choice.n_experts;
+    bool routes = (int)blockIdx.x < s.choice.n_experts;
+    if (has_out && routes)
+        read8(m, s.of_out + (int)blockIdx.x * s.out_spans * SPAN + warp * SPAN + lane * 8);
     if (has_span) {
         if (routes)
             read_router(r, s, warp * SPAN + lane * 8);
@@ -69,17 +74,35 @@ static __global__ void __launch_bounds__(LAYER_THREADS, 1)
     cuda_wait();
     if (has_out)
         read8(v, s.out_x + warp * SPAN + lane * 8);
+    float part = 0;
+    if (has_span && routes) {
+        float x[8];
+
+        read8(x, s.x + warp * SPAN + lane * 8);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            part += x[i] * w[i] * r[i];
+    }
     if (has_tile && threadIdx.x < TILE * 4)
         before = s.x[blockIdx.x * TILE + out_row];
     uint32_t turn = s.memory->turn[blockIdx.x];
     if (has_out) {
+        if (routes)
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                part += v[i] * m[i];
         put_span<INT4>(room.x[warp], v);
         __syncwarp();
         multiply_chunk<HALF>(room.out + g * PITCH + warp, PITCH, chunk, &at, room.x[warp],
                              at.x + warp * AREA);
     }
+    if (routes) {
+        part = over_warp(part, sum_of());
+        if (lane == 0)
+            room.of_warps[warp] = part;
+    }
     struct handover *hand = s.memory->turns + turn;
-    float *handed = hand->x + blockIdx.x * TILE + out_row;
+    float *handed = hand->x + blockIdx.x * TILE + out_row, own_logit = 0;
     __syncthreads();
     if (has_tile && threadIdx.x < TILE * 4) {
         float sum = sum_slots(room.out + out_row * PITCH, s.out_spans);
@@ -92,6 +115,10 @@ static __global__ void __launch_bounds__(LAYER_THREADS, 1)
             if (s.out_y)
                 s.out_y[blockIdx.x * TILE + out_row] = sum;
         }
+    } else if (routes && warp == ROUTER_WARP) {
+        own_logit = sum_slots(room.of_warps, LAYER_WARPS);
+        if (lane == 0)
+            hand_over(hand->logits + blockIdx.x, own_logit);
     }
     if (warp == LAYER_WARPS - 1) {
         uint4 *other = (uint4 *)(s.memory->turns + (turn ^ 1));
@@ -101,53 +128,6 @@ static __global__ void __launch_bounds__(LAYER_THREADS, 1)
             other[i] = make_uint4(EMPTY, EMPTY, EMPTY, EMPTY);
         if (lane == 0)
             s.memory->turn[blockIdx.x] = turn ^ 1;
-    }
-
-    /* The norm and the router. */
-    if (has_span) {
-        float sum = 0, square = 0;
-
-        take_over8<1>(&v, hand->x + warp * SPAN + lane * 8);
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            square += v[i] * v[i];
-            if (routes)
-                sum += v[i] * w[i] * r[i];
-        }
-        sum = over_warp(sum, sum_of());
-        square = over_warp(square, sum_of());
-        if (lane == 0) {
-            room.of_warps[warp][0] = sum;
-            room.of_warps[warp][1] = square;
-            room.squares[warp] = square;
-        }
-    }
-    __syncthreads();
-    if (has_span) {
-        float sum = 0, square = 0, normed[8];
-
-#pragma unroll
-        for (int i = 0; i < LAYER_WARPS; i++) {
-            float2 both = *(const float2 *)room.of_warps[i];
-
-            if (i < s.n_spans) {
-                sum += both.x;
-                square += both.y;
-            }
-        }
-        float factor = 1.0f / sqrtf(square / (float)(s.n_spans * SPAN) + s.eps);
-        if (routes && threadIdx.x == 0) {
-            hand_over(hand->logits + blockIdx.x, sum * factor);
-            if (s.logits)
-                s.logits[blockIdx.x] = sum * factor;
-        }
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            normed[i] = v[i] * factor * w[i];
-            v[i] *= w[i];
-        }
-        put_share(s.normed, normed, warp * WARP + lane, s.n_spans * WARP);
-        put_span<INT4>(room.x[warp], v);
     }
 
     /* Where the first of gate and up lies, but for the expert. */
@@ -163,7 +143,6 @@ static __global__ void __launch_bounds__(LAYER_THREADS, 1)
     const struct jumps up = {s.to_up, s.to_up_scales, s.to_up_biases};
 
     const struct gated_output gated = find_gated(s);
-    float gated_factor = rsqrtf(sum_slots(room.squares, s.n_spans) * s.per_number + s.eps);
 
     /* The choice. */
     float logit = 0;
@@ -171,10 +150,17 @@ static __global__ void __launch_bounds__(LAYER_THREADS, 1)
         logit = take_over(hand->logits + threadIdx.x, threadIdx.x < s.choice.n_experts);
         room.logits[threadIdx.x] = logit;
     }
-    choose_experts(room.ids, room.keys, logit, (unsigned)s.choice.n_experts, s.n_chosen);
+    uint32_t seen[1][8];
+    const float *x = hand->x + warp * SPAN + lane * 8;
+    choose_experts(room.ids, room.keys, logit, (unsigned)s.choice.n_experts, s.n_chosen, [&] {
+        if (has_span)
+            look_at8(seen[0], x);
+    });
     int id = lane < s.n_chosen ? room.ids[lane] : 0;
 
-    /* Gate and up. */
+    /* x, gate and up. */
+    if (has_span)
+        take_seen8(v, seen, x);
     if (more) {
         uint32_t e = (uint32_t)__shfl_sync(~0u, id, choice);
 
@@ -182,8 +168,33 @@ static __global__ void __launch_bounds__(LAYER_THREADS, 1)
             s.gate.scales + (uint64_t)e * s.gate.scale_step + (lanes_scales + local * tile_scales),
             s.gate.to_biases + t * 2, up);
     }
+
+    /* The norm. */
+    if (has_span) {
+        float square = 0;
+
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            square += v[i] * v[i];
+            v[i] *= w[i];
+        }
+        square = over_warp(square, sum_of());
+        if (lane == 0)
+            room.squares[warp] = square;
+        put_span<INT4>(room.x[warp], v);
+    }
+    __syncthreads();
+    float factor = rsqrtf(sum_slots(room.squares, s.n_spans) * s.per_number + s.eps);
+    if (has_span) {
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            v[i] *= factor;
+        put_share(s.normed, v, warp * WARP + lane, s.n_spans * WARP);
+    }
+    if (routes && s.logits && warp == ROUTER_WARP && lane == 0)
+        s.logits[blockIdx.x] = own_logit * factor;
     if (warp == LAYER_WARPS - 1)
-        weigh(room, id, s);
+        weigh(room, id, factor, s);
     for (int nth = group; more; nth += s.n_groups) {
         struct chunk now = chunk;
 
@@ -227,7 +238,7 @@ static __global__ void __launch_bounds__(LAYER_THREADS, 1)
         }
     }
     __syncthreads();
-    put_gated(hand, room.gated, gated, gated_factor, s);
+    put_gated(hand, room.gated, gated, factor, s);
     if (NEXT && group == 0) {
 #pragma unroll
         for (int i = 0; i < 8; i++)
@@ -280,6 +291,7 @@ struct cuda_layer {
     struct cuda_norm norm;
     /* JOINED. */
     struct layer args;
+    int router_of; /* cuda_layer_find_router */
     tensor x, down_y, together;
     bool half;
     struct layer_memory *memory;
@@ -287,6 +299,7 @@ struct cuda_layer {
 
 void cuda_layer_close(struct cuda_device *c)
 {
+    cuda_layer_forget(c);
     if (c->layer && c->layer->memory)
         cudaFree(c->layer->memory);
     mem_free(c->layer);
@@ -519,6 +532,9 @@ static bool join(struct cuda_device *c, struct cuda_layer *l, const struct cuda_
     };
     if (!cuda_leave_out(results, (int)COUNT(results)))
         return false;
+    l->router_of = cuda_layer_find_router(c, &out->w[0], &l->router, s.norm, s.out_scale);
+    if (l->router_of < 0)
+        return false;
     l->args = s;
     return true;
 }
@@ -542,6 +558,7 @@ bool cuda_layer_down(struct cuda_device *c, const struct cuda_product *p)
     l->x = p->tail.to;
     l->down_y = p->y[0];
     l->together = p->tail.y;
+    l->args.of_out = cuda_layer_make_router(c, l->router_of);
     launch(c, l->args, false, l->half);
     l->from = cuda_queue_last(c);
     note(c, l, JOINED);

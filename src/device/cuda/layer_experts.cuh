@@ -25,8 +25,13 @@ enum {
     NEXT_PARTS = 3,
     NEXT_PAD = 64,     /* behind a row in shared memory */
     FOR_ATTENTION = 4, /* processors */
+    ROUTER_WARP = 2,   /* one that no output of the tile is summed by */
     AREA = one_of<INT4>::BYTES
 };
+
+/* Nanoseconds before the first weights are asked for: attention's queries, keys and values are on
+ * their way then. */
+enum { AFTER_ATTENTION_BEGAN = 400 };
 
 /* What is handed over. Of two turns: the one that is not used is made empty. */
 struct handover {
@@ -62,6 +67,7 @@ struct layer {
     int router_shift; /* numbers to bytes: 1 of 4 bits, 0 of 8 */
     enum dtype router_scales;
     struct router_params choice;
+    const float *of_out; /* what the router makes of the output's x: cuda_layer_router_of */
     const float *norm;
     float eps, per_number;
     float *normed, *logits, *found_weights;
@@ -98,7 +104,7 @@ struct layer_room {
     float out[ROWS * PITCH];
     float gated[GATED_TILES * ROWS * PITCH]; /* and of queries, keys and values */
     float down[ROWS * DOWN_PITCH];
-    __align__(8) float of_warps[LAYER_WARPS][2];
+    __align__(16) float of_warps[LAYER_WARPS];
     __align__(16) float squares[LAYER_WARPS];
     unsigned keys[ROUTED_EXPERTS + 16];
     float logits[ROUTED_EXPERTS], weights[2 * MOST_CHOSEN];
@@ -270,18 +276,20 @@ static __device__ __forceinline__ void put_share(float *to, const float v[8], in
         }
 }
 
-/* What the answers of those chosen are multiplied by, by one warp; written down by one block. */
-static __device__ __forceinline__ void weigh(struct layer_room &room, int id, const struct layer &s)
+/* What the answers of those chosen are multiplied by, by one warp; written down by one block.
+ * factor: the norm's, which the logits are without. */
+static __device__ __forceinline__ void weigh(struct layer_room &room, int id, float factor,
+                                             const struct layer &s)
 {
     int lane = threadIdx.x % WARP, n = s.choice.n_experts;
-    float x = room.logits[id];
+    float x = room.logits[id] * factor;
 
     if (s.choice.score == ROUTER_SOFTMAX_ALL) {
         float most = __shfl_sync(~0u, x, 0), sum = 0; /* the first choice is the greatest */
 
 #pragma unroll 1
         for (int i = lane; i < n; i += WARP)
-            sum += expf(room.logits[i] - most);
+            sum += expf(room.logits[i] * factor - most);
         x = or_least(expf(x - most) / over_warp(sum, sum_of()));
     }
     if (lane < s.n_chosen)

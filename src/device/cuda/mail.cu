@@ -79,6 +79,7 @@ static int tell_failure(struct cuda_device *c, struct device_mail *m, clm_error 
     m->expected = *(const volatile unsigned *)m->pinned;
     fail(err, c->failure.code, "%s", c->failure.message);
     c->failure = (clm_error){};
+    cuda_layer_doubt(c);
     return -1;
 }
 

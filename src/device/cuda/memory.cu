@@ -342,6 +342,7 @@ void cuda_free(device *d, void *p)
     if (!p)
         return;
     cuda_drain(c);
+    cuda_layer_doubt(c);
     cuda_release(c, p);
 }
 
@@ -561,6 +562,7 @@ void cuda_unmap(device *d, const void *data, size_t size)
     if (first == last)
         return;
     cuda_drain(c);
+    cuda_layer_forget(c);
     for (size_t i = first; i < last; i++)
         drop_view(m, m->mappings[i].slab);
     memmove(m->mappings + first, m->mappings + last, (m->n_mappings - last) * sizeof *m->mappings);

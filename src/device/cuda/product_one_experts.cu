@@ -370,7 +370,7 @@ static __global__ void __maxnreg__(MODE == GATED ? GATED_REGISTERS : TOGETHER_RE
 
         choose_experts(ids, (unsigned *)sums,
                        threadIdx.x < n_experts ? __ldcg(s.logits + threadIdx.x) : 0, n_experts,
-                       s.n_chosen);
+                       s.n_chosen, [] {});
         id = lane < s.n_chosen ? ids[lane] : 0;
     } else if ((MODE == GATED || !s.known) && lane < s.n_chosen) {
         id = read_id(s.ids + lane);
