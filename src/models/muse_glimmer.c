@@ -13,6 +13,7 @@ static int glimmer_spec(struct spec *s, config *c, arena *a)
     struct norm_spec plain = norm, bare = norm, after;
     struct mlp_spec mlp = config_gated_mlp(c);
     int window = config_window_size(c, "sliding_window", 2048);
+    bool later = config_by_transformers(c);
     struct attention_spec attention;
     struct rope_spec rope;
 
@@ -23,7 +24,11 @@ static int glimmer_spec(struct spec *s, config *c, arena *a)
     after.eps = (float)config_float_or(c, "post_norm_eps", 1e-8);
     if (config_common(s, c, false, a))
         return -1;
-    attention = config_attention(c, s, 500000, a);
+    attention = config_attention_plain(c, s);
+    attention.n_kv_heads = config_int_or(c, "num_key_value_heads", 2);
+    attention.head_dim = config_int_or(c, "head_dim", 128);
+    attention.scale = attention_scale(attention.head_dim);
+    attention.rope = config_rope(c, NULL, attention.head_dim, later ? 10000 : 500000, a);
     attention.q_norm = attention.k_norm = bare;
     attention.scale *= (float)config_float_or(c, "qk_scale_factor", 3.87);
     attention.gate = GATE_ALL;
@@ -34,9 +39,12 @@ static int glimmer_spec(struct spec *s, config *c, arena *a)
     s->logit_scale = (float)config_float_or(c, "output_multiplier", 0.19611613513818404);
     s->logit_softcap = (float)config_float_or(c, "final_logit_softcapping", 20);
     for (int i = 0; i < s->n_layers; i++) {
-        attention.window = config_window(c, i, (i + 1) % 4 ? window : 0);
+        /* transformers counts from the last layer, and turns so whatever slides. */
+        bool full = later ? (s->n_layers - 1 - i) % 4 == 0 : (i + 1) % 4 == 0;
+
+        attention.window = config_window(c, i, full ? 0 : window);
         attention.rope = rope;
-        if (!config_layer_turns(c, i, attention.window > 0))
+        if (!config_layer_turns(c, i, later ? !full : attention.window > 0))
             attention.rope.kind = ROPE_NONE;
         layer_add(&s->layers[i], branch_attention(norm, attention))->post_norm = after;
         layer_add(&s->layers[i], branch_mlp(norm, mlp))->post_norm = after;
@@ -55,6 +63,7 @@ static const struct weight_rule glimmer_weights[] = {
     {"model.layers.*.post_feedforward_layernorm", POST_NORM(1)},
     {"model.norm", FINAL_NORM},
     {"lm_head", LM_HEAD},
+    {"model.vision_adapter.**", IGNORE},
     {NULL, IGNORE},
 };
 

@@ -22,6 +22,13 @@ TOKENS = [3, 17, 9, 30, 5, 22, 41, 7, 12, 33, 4, 19]
 GONE = "left out"  # the key is not in config.json
 # Types that the goldens of models_hf do not have.
 CONFIGS = {
+    "muse_glimmer":
+        {"architectures": ["MuseGlimmerForConditionalGeneration"], "model_type": "muse_glimmer", "tie_word_embeddings": False,
+        "transformers_version": "5.24.0", "text_config": {"attention_bias": True, "hidden_activation": "silu",
+        "hidden_size": 32, "intermediate_size": 24, "max_position_embeddings": 64, "model_type": "muse_glimmer_text",
+        "num_attention_heads": 2, "num_hidden_layers": 5, "output_multiplier": 0.6, "rms_norm_eps": 1e-05, "sliding_window": 5,
+        "tie_word_embeddings": False, "vocab_size": 48}, "vision_config": {"hidden_size": 16, "intermediate_size": 16,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}},
     "molmo2":
         {"architectures": ["Molmo2ForConditionalGeneration"], "model_type": "molmo2", "tie_word_embeddings": False,
         "transformers_version": "5.24.0", "image_token_id": 60, "text_config": {"additional_vocab_size": 48, "attention_bias":
@@ -545,6 +552,7 @@ CASES = [
     ("openai-gpt", {"afn": "silu", "tie_word_embeddings": False}),
     ("emu3", {}),
     ("deepseek_ocr2", {}),
+    ("muse_glimmer", {}),
     ("molmo2", {}),
     ("molmo2", {"text_config": CONFIGS["molmo2"]["text_config"] | {"norm_after": True, "qk_norm_type": "olmo"}}),
 ]
