@@ -64,18 +64,29 @@ static int append(struct bench_runner *b, kv_seq *seq, int n, clm_error *err)
                           NULL, &logits, err);
 }
 
+/* As a greedy text is made, where the device can go on with the token that it has chosen; else the
+ * tokens are random ones. */
 static int generate(struct bench_runner *b, kv_seq *seq, int n, clm_error *err)
 {
+    engine *e = b->setup->session->engine;
+
+    random_tokens(b, 1);
     for (int i = 0; i < n; i++) {
-        struct engine_input input = {seq, b->tokens, 1, .n_logits = 1, .best = true};
+        struct engine_input input = {seq,           b->tokens,    1,
+                                     .n_logits = 1, .best = true, .goes_on = i + 1 < n};
         const float *logits;
 
-        random_tokens(b, 1);
-        if (engine_step(b->setup->session->engine, &input, 1, &logits, err))
+        if (engine_step(e, &input, 1, &logits, err))
             return -1;
+        if (engine_keeps_logits(e) && engine_best(e)[0] >= 0)
+            b->tokens[0] = engine_best(e)[0];
+        else
+            random_tokens(b, 1);
         bench_meter_step(&b->meter);
-        if (interrupt_seen())
-            return fail(err, CLM_ERR_CANCELLED, "stopped");
+        if (!interrupt_seen())
+            continue;
+        engine_drop(e);
+        return fail(err, CLM_ERR_CANCELLED, "stopped");
     }
     return 0;
 }

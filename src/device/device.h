@@ -312,14 +312,15 @@ struct device_ops {
 
     /* NULL with the three after it: it has none. Mail brings results to the host, sooner than
      * download, a letter of up to size bytes at a time, of a multiple of 4. send queues one, and
-     * all that was queued before is on its way; await waits for the one that was sent last, and
-     * what was queued before it, and says where it lies until the next. -1 or NULL with *err, as of
+     * all that was queued before is on its way; await waits for the one that was sent last, or the
+     * one before that, and what was queued before it, and says where it lies until two more are
+     * sent; before those the older one has come, or nobody asks for it. -1 or NULL with *err, as of
      * sync. */
     struct device_mail *(*mail_open)(device *d, size_t size, clm_error *err);
     void (*mail_close)(device *d, struct device_mail *m); /* NULL is fine */
     int (*mail_send)(device *d, struct device_mail *m, const void *from, size_t size,
                      clm_error *err);
-    const void *(*mail_await)(device *d, struct device_mail *m, clm_error *err);
+    const void *(*mail_await)(device *d, struct device_mail *m, bool before, clm_error *err);
 
     /* Bytes of memory that are left, of a device that has its own; else 0. */
     size_t (*available)(device *d);
@@ -337,8 +338,8 @@ struct device_ops {
      * minute. NULL: that is known well enough. */
     double (*read_speed)(device *d, const void *data, size_t size);
 
-    /* y[t, :] = scale * w[ids[t], :]. ids [T] in device memory, each in [0, w->n_out). y [T, n_in]
-     * f32 */
+    /* y[t, :] = scale * w[ids[t], :]. ids [T] in device memory, each below w->n_out; one below 0 is
+     * taken for 0. y [T, n_in] f32 */
     void (*embed)(device *d, tensor *y, const struct weight *w, const int32_t *ids, float scale);
 
     /* n_jobs products of the same x [T, n_in] f32, in one go: each weight is read once. */
@@ -362,7 +363,7 @@ struct device_ops {
     /* weights[t, j] *= scales[ids[t, j]]; scales in device memory. */
     void (*scale_chosen)(device *d, tensor *weights, const tensor *ids, const float *scales);
 
-    /* out[i] = ids[i] where it is below limit, else 0; both [n] in device memory. */
+    /* out[i] = ids[i] where it is in [0, limit), else 0; both [n] in device memory. */
     void (*bound_ids)(device *d, int32_t *out, const int32_t *ids, int n, int limit);
 
     /* out[t] = ids[t] + past[t, 0] base + ... + past[t, n_used - 1] base^n_used, modulo size; past

@@ -10,6 +10,14 @@
 #include "engine/rows.h"
 #include "nn/nn.h"
 
+/* A step under way behind the last one, of the token that this one chooses: of which sequence, how
+ * long it was, and the token once the host knows it, else -1. */
+struct ahead {
+    kv_seq *seq; /* NULL: there is none */
+    int length;
+    int32_t token;
+};
+
 struct engine {
     struct model *model;
     kv_cache *cache;
@@ -23,6 +31,9 @@ struct engine {
     struct device_mail *mail; /* of mail_size bytes; NULL: none so far */
     size_t mail_size;
     device *mail_dev;
+    int32_t *chosen; /* on that device: the most likely token, where a step asks for it alone */
+    bool mailed;     /* what came of the last step comes so */
+    struct ahead ahead;
     tensor head;      /* the logits of the last step, where they lie on */
     device *head_dev; /* this device; NULL: nowhere */
 };
@@ -157,8 +168,10 @@ void engine_close(engine *e)
     if (!e)
         return;
     thread_pool_close(e->threads);
-    if (e->mail)
+    if (e->mail_dev) {
         e->mail_dev->ops->mail_close(e->mail_dev, e->mail);
+        e->mail_dev->ops->free(e->mail_dev, e->chosen);
+    }
     for (int s = 0; s < DEVICE_MAX_GROUP; s++)
         for (int i = 0; i < NN_MAX_PARTS; i++)
             pass_memory_close(e->memories[s][i]);
@@ -256,7 +269,8 @@ static int check_known(const kv_seq *seq, int first, int n, clm_error *err)
     return 0;
 }
 
-static int check_input(const engine *e, const struct engine_input *in, clm_error *err)
+static int check_input(const engine *e, const struct step *s, const struct engine_input *in,
+                       clm_error *err)
 {
     const struct spec *spec = e->model->spec;
     int vocab_size = spec->vocab_size;
@@ -271,7 +285,7 @@ static int check_input(const engine *e, const struct engine_input *in, clm_error
         return fail(err, CLM_ERR_FULL,
                     "engine: a sequence of more than %d tokens; the model has no more positions",
                     room);
-    for (int i = 0; i < in->n_tokens; i++)
+    for (int i = 0; i < in->n_tokens && !s->chosen; i++)
         if (in->tokens[i] < 0 || in->tokens[i] >= vocab_size)
             return fail(err, CLM_ERR_ARG, "engine: token %d is outside the vocabulary of %d",
                         in->tokens[i], vocab_size);
@@ -286,7 +300,7 @@ static int check_step(const engine *e, struct step *s, clm_error *err)
     for (int i = 0; i < s->n_inputs; i++) {
         const struct engine_input *in = &s->inputs[i];
 
-        if (check_input(e, in, err))
+        if (check_input(e, s, in, err))
             return -1;
         for (int j = 0; j < i; j++)
             if (s->inputs[j].seq == in->seq)
@@ -301,16 +315,21 @@ static int check_step(const engine *e, struct step *s, clm_error *err)
     return s->n_rows > 0 ? 0 : fail(err, CLM_ERR_ARG, "engine: a step without tokens");
 }
 
+/* The sequences have the tokens, or give back what was reserved for them. */
+static void commit(const struct engine_input *inputs, int n, bool done)
+{
+    for (int i = 0; i < n; i++)
+        kv_seq_commit(inputs[i].seq, done ? inputs[i].tokens : NULL, done ? inputs[i].n_tokens : 0);
+}
+
 /* Room in the cache for every input; on failure what was reserved is given back. */
 static int reserve(const struct step *s, clm_error *err)
 {
-    for (int i = 0; i < s->n_inputs; i++) {
+    for (int i = 0; i < s->n_inputs; i++)
         if (kv_seq_reserve(s->inputs[i].seq, s->inputs[i].n_tokens, err)) {
-            for (int j = 0; j < i; j++)
-                kv_seq_commit(s->inputs[j].seq, NULL, 0);
+            commit(s->inputs, i, false);
             return -1;
         }
-    }
     return 0;
 }
 
@@ -394,47 +413,43 @@ static struct device_mail *mail_for(engine *e, const pass *p, size_t size)
         e->mail = p->ops->mail_open(p->dev, 2 * size, &ignored);
         e->mail_size = e->mail ? 2 * size : 0;
     }
-    return e->mail;
+    if (e->mail && !e->chosen)
+        e->chosen = p->ops->alloc(p->dev, sizeof *e->chosen, &ignored);
+    return e->chosen ? e->mail : NULL;
 }
 
-/* What was queued is done then; else pass_done waits for it. */
-static bool fetch_by_mail(engine *e, pass *p, void *to, const void *from, size_t size)
+/* Bytes of drawn of n rows, which lie before the most likely tokens. */
+static size_t drawn_size(const struct step *s)
 {
+    return s->n_drawn > 0 ? (size_t)s->n_logits * sizeof(struct drawn) : 0;
+}
+
+static size_t results_size(const struct step *s)
+{
+    return drawn_size(s) + (size_t)s->n_logits * sizeof(int32_t);
+}
+
+/* The most likely tokens, and what is drawn, to the host: on their way if e->mailed. */
+static void fetch_tokens(engine *e, const struct step *s, pass *p, const tensor *out,
+                         const struct rules *r)
+{
+    size_t size = results_size(s);
     struct device_mail *mail = mail_for(e, p, size);
-    const void *letter = NULL;
-
-    if (!mail)
-        return false;
-    if (!p->ops->mail_send(p->dev, mail, from, size, p->err))
-        letter = p->ops->mail_await(p->dev, mail, p->err);
-    if (letter)
-        memcpy(to, letter, size);
-    else
-        p->failed = true;
-    return letter;
-}
-
-/* The most likely tokens, and what is drawn, to the host; true: the device has been waited for. */
-static bool fetch_tokens(engine *e, pass *p, const tensor *out, const struct rules *r)
-{
-    size_t n = (size_t)out->rows, size = r->all ? n * sizeof(struct drawn) : 0;
-    size_t all = size + n * sizeof(int32_t);
-    char *room = pass_bytes(p, all);
+    char *room = mail && size == sizeof *e->chosen ? (char *)e->chosen : pass_bytes(p, size);
     int32_t *ids;
-    bool done;
 
     if (!room)
-        return false;
-    ids = (int32_t *)(room + size);
+        return;
+    ids = (int32_t *)(room + drawn_size(s));
     p->ops->argmax(p->dev, ids, out);
     if (r->all)
         p->ops->draw(p->dev, (struct drawn *)room, out, ids, r->all, r->filtered);
-    done = fetch_by_mail(e, p, e->drawn.data, room, all);
-    if (!done && !p->failed)
-        p->ops->download(p->dev, e->drawn.data, room, all);
-    if (!p->failed)
-        memcpy(e->best.data, (char *)e->drawn.data + size, n * sizeof(int32_t));
-    return done;
+    if (!mail)
+        p->ops->download(p->dev, e->drawn.data, room, size);
+    else if (p->ops->mail_send(p->dev, mail, room, size, p->err))
+        p->failed = true;
+    else
+        e->mailed = true;
 }
 
 /* The pass of a share; logits [n_logits, those of its head]. alone: it is the model, and what the
@@ -445,7 +460,6 @@ static int run_share(engine *e, const struct step *s, int share, float *logits, 
     const struct nn_model *m = share_of(e->model, share);
     struct rules rules = {0};
     pass p;
-    bool waited = false;
     tensor *out;
 
     pass_init(&p, m, e->cache, e->memories[share], err);
@@ -460,12 +474,12 @@ static int run_share(engine *e, const struct step *s, int share, float *logits, 
     if (out && !p.failed)
         fetch_logits(s, &p, out, logits, !alone);
     if (out && !p.failed && alone && s->n_best + s->n_drawn > 0)
-        waited = fetch_tokens(e, &p, out, &rules);
+        fetch_tokens(e, s, &p, out, &rules);
     if (alone && out && !p.failed && s->n_drawn > 0) {
         e->head = *out;
         e->head_dev = p.dev;
     }
-    return waited ? 0 : pass_done(&p);
+    return alone && e->mailed ? 0 : pass_done(&p);
 }
 
 /* A step of several devices. */
@@ -539,11 +553,6 @@ static int run_jointly(engine *e, const struct step *s, clm_error *err)
     return 0;
 }
 
-static int run(engine *e, const struct step *s, clm_error *err)
-{
-    return e->n_shares > 1 ? run_jointly(e, s, err) : run_share(e, s, 0, e->logits.data, true, err);
-}
-
 /* Evaluates again what the states of a sequence have lost to a step that failed; when this fails
  * the sequence is as it was. */
 static int catch_up(engine *e, kv_seq *seq, clm_error *err)
@@ -557,31 +566,105 @@ static int catch_up(engine *e, kv_seq *seq, clm_error *err)
     return 0;
 }
 
+/* Puts a step on its way that is checked. */
+static int begin(engine *e, const struct step *s, clm_error *err)
+{
+    for (int i = 0; i < s->n_inputs; i++)
+        if (catch_up(e, s->inputs[i].seq, err))
+            return -1;
+    if (reserve(s, err))
+        return -1;
+    if (reserve_results(e, s, err) || rows_lay_out(&e->rows, s, e->cache, err)) {
+        commit(s->inputs, s->n_inputs, false);
+        return -1;
+    }
+    e->mailed = false;
+    if ((e->n_shares > 1 ? run_jointly(e, s, err)
+                         : run_share(e, s, 0, e->logits.data, true, err)) == 0)
+        return 0;
+    for (int i = 0; i < s->n_inputs; i++)
+        kv_seq_fail(s->inputs[i].seq);
+    return -1;
+}
+
+/* Does it ask for one token, the most likely one, and nothing else? */
+static bool wants_one(const struct engine_input *in)
+{
+    return in->n_logits == 1 && in->best && !in->rules;
+}
+
+/* Puts the step on its way that goes on with the token that the last one chooses, if one can: not
+ * where a step in vain may write states where they are read. */
+static void go_ahead(engine *e, const struct engine_input *in)
+{
+    struct engine_input next = {.seq = in->seq, .n_tokens = 1, .n_logits = 1, .best = true};
+    struct step s = {.inputs = &next, .n_inputs = 1, .chosen = e->chosen};
+    clm_error ignored = {0};
+
+    if (!e->mailed || !wants_one(in) || e->model->spec->ngram.n || e->mail_dev->ops->states_stay)
+        return;
+    if (check_step(e, &s, &ignored) == 0 && begin(e, &s, &ignored) == 0)
+        e->ahead = (struct ahead){in->seq, kv_seq_length(in->seq), -1};
+    e->mailed = true;
+}
+
+/* Is this the step that was put on its way ahead? */
+static bool is_ahead(const engine *e, const struct engine_input *in, int n_inputs)
+{
+    const struct ahead *a = &e->ahead;
+
+    return a->seq && a->token >= 0 && n_inputs == 1 && in->seq == a->seq &&
+           kv_seq_length(in->seq) == a->length && in->n_tokens == 1 && in->tokens[0] == a->token &&
+           wants_one(in);
+}
+
+void engine_drop(engine *e)
+{
+    if (e->ahead.seq)
+        kv_seq_commit(e->ahead.seq, NULL, 0);
+    e->ahead.seq = NULL;
+}
+
+/* What has come of a step in place of logits. */
+static int take_results(engine *e, const struct step *s, clm_error *err)
+{
+    if (e->mailed) {
+        const void *letter = e->mail_dev->ops->mail_await(e->mail_dev, e->mail, e->ahead.seq, err);
+
+        if (!letter)
+            return -1;
+        memcpy(e->drawn.data, letter, results_size(s));
+    }
+    if (e->n_shares == 1 && s->n_best + s->n_drawn > 0)
+        memcpy(e->best.data, (char *)e->drawn.data + drawn_size(s),
+               (size_t)s->n_logits * sizeof(int32_t));
+    if (e->ahead.seq)
+        e->ahead.token = ((int32_t *)e->best.data)[0];
+    return 0;
+}
+
 int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
                 clm_error *err)
 {
     struct step s = {.inputs = inputs, .n_inputs = n_inputs};
+    bool begun = is_ahead(e, inputs, n_inputs);
 
     e->head_dev = NULL;
-    if (check_step(e, &s, err))
-        return -1;
-    for (int i = 0; i < n_inputs; i++)
-        if (catch_up(e, inputs[i].seq, err))
-            return -1;
-    if (reserve(&s, err))
-        return -1;
-    if (reserve_results(e, &s, err) || rows_lay_out(&e->rows, &s, e->cache, err)) {
-        for (int i = 0; i < n_inputs; i++)
-            kv_seq_commit(inputs[i].seq, NULL, 0);
+    if (!begun)
+        engine_drop(e);
+    e->ahead.seq = NULL;
+    if (check_step(e, &s, err) || (!begun && begin(e, &s, err))) {
+        if (begun)
+            commit(inputs, n_inputs, false);
         return -1;
     }
-    if (run(e, &s, err)) {
-        for (int i = 0; i < n_inputs; i++)
-            kv_seq_fail(inputs[i].seq);
+    commit(inputs, n_inputs, true);
+    if (n_inputs == 1 && inputs->goes_on)
+        go_ahead(e, inputs);
+    if (take_results(e, &s, err)) {
+        engine_drop(e);
         return -1;
     }
-    for (int i = 0; i < n_inputs; i++)
-        kv_seq_commit(inputs[i].seq, inputs[i].tokens, inputs[i].n_tokens);
     if (logits)
         *logits = e->logits.data;
     return 0;
@@ -594,6 +677,7 @@ int engine_trim(engine *e, kv_seq *seq, int n, clm_error *err)
     int32_t *tokens = NULL;
     int rc;
 
+    engine_drop(e);
     if (rest > 0 && check_known(seq, point, n, err))
         return -1;
     if (rest > 0) {

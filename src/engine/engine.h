@@ -51,6 +51,11 @@ struct engine_input {
     /* [n_logits] engine_drawn tells of these rows, and their logits stay on the device as long as
      * engine_fetch may ask for them; else NULL. Only with engine_keeps_logits. */
     const struct draw_rule *rules;
+    /* Likely the next step has this input alone again, with the token that its last row chooses: if
+     * that is but the most likely one, a device that can begins with it at once. If another step is
+     * asked for nobody notices, but until then, or engine_drop, the sequence may change by the
+     * engine alone, and not be closed. */
+    bool goes_on;
 };
 
 /**
@@ -67,6 +72,9 @@ struct engine_input {
  */
 int engine_step(engine *e, const struct engine_input *inputs, int n_inputs, const float **logits,
                 clm_error *err);
+
+/* Nothing goes on any more. */
+void engine_drop(engine *e);
 
 /* [sum of n_logits] the most likely tokens of the rows that the last step was asked for, of those
  * inputs alone that asked for these: the first on ties, -1 where logits are not finite. Valid until

@@ -4,6 +4,9 @@
 
 #include <string.h>
 
+/* Blocks that a table on a device has room for. */
+#define LEAST_TABLE ((size_t)64)
+
 void *buffer_need(struct buffer *b, size_t count, size_t size, clm_error *err)
 {
     size_t need;
@@ -73,8 +76,10 @@ static void lay_out_input(const struct step *s, struct rows *r, size_t n_lists, 
         r->asked_sequences[g * n_inputs + (size_t)i] = (struct kv_sequence){
             .row = logit, .n_rows = in->n_logits, .position = position + n_before};
     }
-    memcpy(r->tokens + row, in->tokens, (size_t)in->n_tokens * sizeof(int32_t));
-    lay_out_past(in, r->past + (size_t)row * (size_t)r->n_past, r->n_past);
+    if (!s->chosen) {
+        memcpy(r->tokens + row, in->tokens, (size_t)in->n_tokens * sizeof(int32_t));
+        lay_out_past(in, r->past + (size_t)row * (size_t)r->n_past, r->n_past);
+    }
     for (int t = 0; t < in->n_tokens; t++)
         r->positions[row + t] = position + t;
     for (int l = 0; l < in->n_logits; l++) {
@@ -129,6 +134,26 @@ static void set_table(struct kv_sequence *seq, const struct kv_table *table, con
     seq->blocks = blocks;
 }
 
+/* With room behind it, so that its size, and with it what is launched, seldom changes as a sequence
+ * grows. */
+static const int32_t *upload_table(const struct kv_table *t, pass *p)
+{
+    size_t n = LEAST_TABLE;
+    int32_t *blocks;
+
+    while (n < (size_t)t->n_blocks)
+        n *= 2;
+    blocks = arena_array(p->host, int32_t, n);
+    if (!blocks) {
+        p->failed = true;
+        fail(p->err, CLM_ERR_NOMEM, "forward pass: no memory");
+        return NULL;
+    }
+    if (t->n_blocks > 0)
+        memcpy(blocks, t->blocks, (size_t)t->n_blocks * sizeof *blocks);
+    return pass_upload(p, blocks, n * sizeof *blocks);
+}
+
 /* Block tables go to the device of the part with the pass. */
 static void upload_tables(const struct rows *r, const struct step *s, pass *p)
 {
@@ -140,8 +165,7 @@ static void upload_tables(const struct rows *r, const struct step *s, pass *p)
         for (int i = 0; i < s->n_inputs; i++) {
             struct kv_table table = kv_seq_table(s->inputs[i].seq, g);
             size_t at = (first + (size_t)g) * (size_t)s->n_inputs + (size_t)i;
-            const int32_t *blocks =
-                pass_upload(p, table.blocks, (size_t)table.n_blocks * sizeof(int32_t));
+            const int32_t *blocks = upload_table(&table, p);
 
             set_table(&r->sequences[at], &table, blocks);
             set_table(&r->asked_sequences[at], &table, blocks);
@@ -157,7 +181,7 @@ void rows_upload(const struct rows *r, const struct step *s, pass *p)
     int states = r->n_shares > 1 ? p->model->share : p->part;
 
     p->rows = (struct pass_rows){
-        .tokens = pass_upload(p, r->tokens, bytes),
+        .tokens = s->chosen ? s->chosen : pass_upload(p, r->tokens, bytes),
         .past = pass_upload(p, r->past, bytes * (size_t)r->n_past),
         .positions = pass_upload(p, r->positions, bytes),
         .n_rows = s->n_rows,

@@ -20,6 +20,9 @@ struct step {
     const struct engine_input *inputs;
     int n_inputs, n_rows, n_logits;
     int n_best, n_drawn; /* of the rows of logits */
+    /* In device memory: the inputs have a token each, and no host knows it yet; NULL: they have
+     * their tokens. */
+    const int32_t *chosen;
 };
 
 /* The host arrays of a step. Those that name device memory are there for each share. */

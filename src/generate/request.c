@@ -310,6 +310,13 @@ bool request_wants_best(const request *r)
     return !r->o.generate.process && sampler_wants_best(r->o.sampler);
 }
 
+bool request_goes_on(const request *r)
+{
+    return !r->cancelled && !r->drafting &&
+           r->result.generated_tokens + 1 < r->o.generate.max_tokens &&
+           r->ids.count < (size_t)engine_context(r->engine);
+}
+
 const struct draw_rule *request_rules(request *r, int n)
 {
     struct request_draws *d = &r->draws;

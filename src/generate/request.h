@@ -95,6 +95,9 @@ void request_take_drafts(request *r, const int32_t *drafts, int n);
 /* Whether request_choose can do with the most likely tokens in place of logits. */
 bool request_wants_best(const request *r);
 
+/* Whether another token is likely to follow the one that is chosen next. */
+bool request_goes_on(const request *r);
+
 /* The rules of the next n tokens if it can do with what the device draws by them, valid until the
  * next call; else NULL. */
 const struct draw_rule *request_rules(request *r, int n);

@@ -75,6 +75,7 @@ void scheduler_close(scheduler *s)
 {
     if (!s)
         return;
+    engine_drop(s->engine);
     while (s->n_running > 0)
         request_close(s->running[--s->n_running]);
     while (s->queue) {
@@ -145,6 +146,7 @@ static void finish(scheduler *s, struct request *r)
     struct generate_result result = r->result;
     clm_error err = r->error;
 
+    engine_drop(s->engine);
     if (s->o.prefixes && r->seq && result.finish != FINISH_ERROR)
         request_keep(r, s->o.prefixes);
     request_close(r);
@@ -392,6 +394,8 @@ static void plan_drafts(scheduler *s)
 
 static void plan(scheduler *s)
 {
+    bool alone = s->n_running == 1 && !s->queue;
+
     s->n_planned = 0;
     share_out(s);
     for (int i = 0; i < s->n_running; i++) {
@@ -410,6 +414,7 @@ static void plan(scheduler *s)
             .n_tokens = r->rows + r->n_drafts,
             .n_logits = r->rows < pending ? 0 : 1 + r->n_drafts,
             .best = request_wants_best(r),
+            .goes_on = alone && request_goes_on(r),
         };
         if (!s->inputs[i].best)
             s->inputs[i].rules = request_rules(r, s->inputs[i].n_logits);
@@ -508,6 +513,7 @@ static bool undraft(scheduler *s)
 /* A request gives up its memory and waits. */
 static bool preempt(scheduler *s, int i)
 {
+    engine_drop(s->engine);
     if (!request_preempt(s->running[i]))
         return false;
     enqueue(s, leave(s, i));

@@ -14,6 +14,7 @@
 /* What a device like a GPU says of its free memory. */
 static size_t spread_free_bytes = SIZE_MAX / 2;
 static struct device_ops spread_ops;
+static int spread_letters; /* sent so far */
 
 static inline size_t spread_available(device *d)
 {
@@ -22,8 +23,9 @@ static inline size_t spread_available(device *d)
 }
 
 struct device_mail {
-    char *sent;
+    char *sent; /* [2, size] */
     size_t size;
+    int n; /* so far */
 };
 
 static inline struct device_mail *spread_mail_open(device *d, size_t size, clm_error *err)
@@ -32,7 +34,7 @@ static inline struct device_mail *spread_mail_open(device *d, size_t size, clm_e
 
     (void)d;
     if (m)
-        m->sent = mem_alloc(size);
+        m->sent = mem_alloc(2 * size);
     if (m && m->sent) {
         m->size = size;
         return m;
@@ -55,14 +57,16 @@ static inline int spread_mail_send(device *d, struct device_mail *m, const void 
     CHECK(size <= m->size && size % 4 == 0, "a letter of %zu bytes", size);
     if (d->ops->sync(d, err))
         return -1;
-    memcpy(m->sent, from, size);
+    memcpy(m->sent + (size_t)(m->n++ % 2) * m->size, from, size);
+    spread_letters++;
     return 0;
 }
 
-static inline const void *spread_mail_await(device *d, struct device_mail *m, clm_error *err)
+static inline const void *spread_mail_await(device *d, struct device_mail *m, bool before,
+                                            clm_error *err)
 {
     (void)d, (void)err;
-    return m->sent;
+    return m->sent + (size_t)((m->n + 1 - before) % 2) * m->size;
 }
 
 static inline int spread_two(struct model_devices *where, int gpu_layers, int n_threads,
@@ -77,6 +81,7 @@ static inline int spread_two(struct model_devices *where, int gpu_layers, int n_
     spread_ops.name = "other";
     spread_ops.reads_host = false;
     spread_ops.available = spread_available;
+    spread_ops.states_stay = spread_ops.states_stay && gpu_layers != GPU_LAYERS_ALL;
     spread_ops.mail_open = spread_mail_open;
     spread_ops.mail_close = spread_mail_close;
     spread_ops.mail_send = spread_mail_send;

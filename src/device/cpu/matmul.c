@@ -466,7 +466,7 @@ static void embed_rows(void *ctx, int64_t begin, int64_t end, int thread)
     for (int64_t t = begin; t < end; t++) {
         float *y = (float *)e->y->data + t * e->y->stride;
 
-        e->d->matmul.dequantise(y, e->w, e->ids[t], 0, e->w->n_in);
+        e->d->matmul.dequantise(y, e->w, e->ids[t] < 0 ? 0 : e->ids[t], 0, e->w->n_in);
         for (int i = 0; i < e->w->n_in; i++)
             y[i] *= e->scale;
     }

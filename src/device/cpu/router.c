@@ -240,7 +240,7 @@ void cpu_bound_ids(device *d, int32_t *out, const int32_t *ids, int n, int limit
 {
     (void)d;
     for (int i = 0; i < n; i++)
-        out[i] = ids[i] < limit ? ids[i] : 0;
+        out[i] = ids[i] >= 0 && ids[i] < limit ? ids[i] : 0;
 }
 
 void cpu_ngram_ids(device *d, int32_t *out, const int32_t *ids, const int32_t *past, int n,

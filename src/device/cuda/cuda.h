@@ -250,6 +250,15 @@ bool cuda_arriving(const struct cuda_device *c); /* perhaps it is not there yet 
 /* All that was staged may be overwritten: whatever was queued is done. */
 void cuda_staging_reset(struct cuda_device *c);
 
+/* How many letters there have been (mail.cu), on the device, where each counts itself. Behind one
+ * that was given to the stream what is staged lies apart from what was before, so that the host may
+ * go on while that is under way: cuda_turn says which this is, cuda_turn_done is told that it has
+ * come. cuda_count_turns: nothing is under way, and perhaps not all have been sent. */
+unsigned *cuda_turns(struct cuda_device *c);
+unsigned cuda_turn(struct cuda_device *c);
+void cuda_turn_done(struct cuda_device *c, unsigned turn);
+void cuda_count_turns(struct cuda_device *c);
+
 /* Memory of the device is given back: of one in a group once all of it are idle. */
 void cuda_release(struct cuda_device *c, void *p);
 void cuda_free_idle(struct cuda_device *c); /* all of it are */
@@ -270,7 +279,7 @@ void cuda_unmap(device *d, const void *data, size_t size);
 struct device_mail *cuda_mail_open(device *d, size_t size, clm_error *err);
 void cuda_mail_close(device *d, struct device_mail *m);
 int cuda_mail_send(device *d, struct device_mail *m, const void *from, size_t size, clm_error *err);
-const void *cuda_mail_await(device *d, struct device_mail *m, clm_error *err);
+const void *cuda_mail_await(device *d, struct device_mail *m, bool before, clm_error *err);
 
 /* --- Groups (group.cu) --- */
 

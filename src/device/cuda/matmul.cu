@@ -294,7 +294,7 @@ static __global__ void __launch_bounds__(THREADS)
     for (int r = blockIdx.y; r < y.n; r += gridDim.y) {
         float *to = row_at(y, r) + k, v[8];
 
-        weight_numbers8(v, w, ids[r], k);
+        weight_numbers8(v, w, ids[r] < 0 ? 0 : ids[r], k);
 #pragma unroll
         for (int i = 0; i < 8; i++)
             if (k + i < w.n_in)

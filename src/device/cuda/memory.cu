@@ -3,8 +3,9 @@
  * Small uploads, and the host arrays that operations are given, are copied to a pinned ring; a
  * kernel takes them from there in its place among the others, so that they are part of a graph:
  * what the ring holds is read when the graph runs. The ring begins anew whenever someone has waited
- * for all that was queued, so that a step finds the same places as the step before. Large ones have
- * carry.cu.
+ * for all that was queued, so that a step finds the same places as the step before; or, behind a
+ * letter that is on its way (mail.cu), on its other side, which the kernels find by how many
+ * letters there have been: their arguments are the same. Large uploads have carry.cu.
  */
 #include "device/cuda/cuda.h"
 
@@ -40,6 +41,7 @@ struct together {
         size_t size;
     } uploads[N_TOGETHER];
     int64_t n;
+    const unsigned *turns;
 };
 
 /* Bytes of the ring that have a copy on the device. */
@@ -78,7 +80,9 @@ struct room {
 };
 
 struct cuda_memory {
-    char *ring, *ring_copy; /* pinned, and on the device */
+    char *ring, *ring_copy; /* [2, RING] pinned, and [RING] on the device */
+    unsigned *turns_there;  /* letters so far, on the device */
+    unsigned turns, done;   /* the same of those queued, and of those known to have come */
     size_t ring_used;
     struct cuda_written together; /* the last launch of uploads */
     struct staged staged[N_STAGED];
@@ -116,10 +120,16 @@ static __device__ __forceinline__ void copy_bytes(char *to, const char *from, si
         to[b] = from[b];
 }
 
-static __global__ void copy_kernel(char *to, const char *from, size_t size)
+/* From the side of the ring that is at work; turns NULL: it is not the ring. */
+static __device__ __forceinline__ const char *at_side(const char *from, const unsigned *turns)
+{
+    return turns && __ldcg(turns) % 2 ? from + RING : from;
+}
+
+static __global__ void copy_kernel(char *to, const char *from, size_t size, const unsigned *turns)
 {
     cuda_wait();
-    copy_bytes(to, from, size, (size_t)blockIdx.x * blockDim.x + threadIdx.x,
+    copy_bytes(to, at_side(from, turns), size, (size_t)blockIdx.x * blockDim.x + threadIdx.x,
                (size_t)gridDim.x * blockDim.x);
 }
 
@@ -127,11 +137,12 @@ static __global__ void __launch_bounds__(TOGETHER_THREADS) together_kernel(struc
 {
     cuda_wait();
     if (blockIdx.x < all.n)
-        copy_bytes(all.uploads[blockIdx.x].to, all.uploads[blockIdx.x].from,
+        copy_bytes(all.uploads[blockIdx.x].to, at_side(all.uploads[blockIdx.x].from, all.turns),
                    all.uploads[blockIdx.x].size, threadIdx.x, TOGETHER_THREADS);
 }
 
-static void queue_copy(struct cuda_device *c, void *to, const void *from, size_t size)
+static void queue_copy(struct cuda_device *c, void *to, const void *from, size_t size,
+                       const unsigned *turns)
 {
     size_t blocks = (size / 16 + COPY_THREADS - 1) / COPY_THREADS, most = 8 * c->n_processors;
     struct cuda_shape shape = {dim3((unsigned)(blocks < 1      ? 1
@@ -140,7 +151,7 @@ static void queue_copy(struct cuda_device *c, void *to, const void *from, size_t
                                dim3(COPY_THREADS), 0, true, true};
 
     if (size)
-        cuda_launch(c, copy_kernel, shape, (char *)to, (const char *)from, size);
+        cuda_launch(c, copy_kernel, shape, (char *)to, (const char *)from, size, turns);
 }
 
 /* One more upload in a launch: as a part of the last one if it goes on from there, or in a block of
@@ -176,7 +187,7 @@ static void queue_upload(struct cuda_device *c, void *to, const void *from, size
     struct together all = {}, *before;
 
     if (size > MOST_TOGETHER) {
-        queue_copy(c, to, from, size);
+        queue_copy(c, to, from, size, m->turns_there);
         return;
     }
     if (!staged)
@@ -189,6 +200,7 @@ static void queue_upload(struct cuda_device *c, void *to, const void *from, size
     all.uploads[0].from = (const char *)from;
     all.uploads[0].size = size;
     all.n = 1;
+    all.turns = m->turns_there;
     cuda_launch(c, together_kernel, shape, all);
     m->together = cuda_queue_last(c);
 }
@@ -199,6 +211,43 @@ void cuda_staging_reset(struct cuda_device *c)
 {
     c->memory->ring_used = 0;
     c->memory->n_staged = 0;
+    c->memory->done = c->memory->turns;
+}
+
+unsigned *cuda_turns(struct cuda_device *c)
+{
+    return c->memory->turns_there;
+}
+
+unsigned cuda_turn(struct cuda_device *c)
+{
+    struct cuda_memory *m = c->memory;
+
+    m->ring_used = 0;
+    m->n_staged = 0;
+    return ++m->turns;
+}
+
+void cuda_turn_done(struct cuda_device *c, unsigned turn)
+{
+    if ((int)(turn - c->memory->done) > 0)
+        c->memory->done = turn;
+}
+
+void cuda_count_turns(struct cuda_device *c)
+{
+    struct cuda_memory *m = c->memory;
+    unsigned n;
+
+    if (cudaMemcpy(&n, m->turns_there, sizeof n, cudaMemcpyDeviceToHost) == cudaSuccess)
+        m->turns = m->done = n;
+    (void)cudaGetLastError();
+}
+
+/* What the host finds at a place of the ring. */
+static char *ring_at(const struct cuda_memory *m, size_t at)
+{
+    return m->ring + (m->turns % 2 ? RING : 0) + at;
 }
 
 /* Where in the ring the bytes lie; they may be as many as it has. */
@@ -206,11 +255,12 @@ static size_t into_ring(struct cuda_device *c, const void *data, size_t size)
 {
     struct cuda_memory *m = c->memory;
 
-    if (RING - m->ring_used < aligned(size))
+    /* This side was at work up to the last letter but one. */
+    if (m->turns - m->done > 1 || RING - m->ring_used < aligned(size))
         cuda_drain(c);
 
     size_t at = m->ring_used;
-    memcpy(m->ring + at, data, size);
+    memcpy(ring_at(m, at), data, size);
     m->ring_used += aligned(size);
     return at;
 }
@@ -220,7 +270,7 @@ const void *cuda_stage(struct cuda_device *c, const void *data, size_t size)
     struct cuda_memory *m = c->memory;
 
     for (int i = 0; i < m->n_staged; i++)
-        if (m->staged[i].size == size && !memcmp(m->ring + m->staged[i].at, data, size))
+        if (m->staged[i].size == size && !memcmp(ring_at(m, m->staged[i].at), data, size))
             return m->ring_copy + m->staged[i].at;
     if (size > RING) {
         cuda_fail(c, CLM_ERR_UNSUPPORTED, "cuda: %zu bytes of arguments; %d are the most", size,
@@ -394,7 +444,7 @@ void cuda_arrive(struct cuda_device *c)
 
 void cuda_copy(device *d, void *to, const void *from, size_t size)
 {
-    queue_copy(cuda_device_of(d), to, from, size);
+    queue_copy(cuda_device_of(d), to, from, size, NULL);
 }
 
 void cuda_upload(device *d, void *to, const void *from, size_t size)
@@ -415,7 +465,7 @@ static void download_small(struct cuda_device *c, void *to, const void *from, si
     char *landing = c->memory->landing;
 
     if (size <= SMALL) {
-        queue_copy(c, landing, from, size);
+        queue_copy(c, landing, from, size, NULL);
     } else {
         cudaStream_t stream = cuda_flush(c);
 
@@ -578,10 +628,16 @@ int cuda_memory_open(struct cuda_device *c, clm_error *err)
     c->memory = m;
     if (!m)
         return fail(err, CLM_ERR_NOMEM, "cuda: no memory for the device");
-    cuda_check(c, cudaHostAlloc((void **)&m->ring, RING, cudaHostAllocDefault), "pinning memory");
+    cuda_check(c, cudaHostAlloc((void **)&m->ring, 2 * RING, cudaHostAllocDefault),
+               "pinning memory");
     cuda_check(c, cudaMalloc((void **)&m->ring_copy, RING), "taking memory for arguments");
     cuda_check(c, cudaMalloc((void **)&c->tickets, CUDA_TICKETS * sizeof *c->tickets),
                "taking memory for tickets");
+    cuda_check(c, cudaMalloc((void **)&m->turns_there, sizeof *m->turns_there),
+               "taking memory for a count");
+    if (m->turns_there)
+        cuda_check(c, cudaMemsetAsync(m->turns_there, 0, sizeof *m->turns_there, c->stream),
+                   "clearing a count");
     if (c->tickets)
         cuda_check(c, cudaMemsetAsync(c->tickets, 0, CUDA_TICKETS * sizeof *c->tickets, c->stream),
                    "clearing tickets");
@@ -612,6 +668,7 @@ void cuda_memory_close(struct cuda_device *c)
     cudaFree(m->halves[1].data);
     cudaFree(c->tickets);
     cudaFree(m->ring_copy);
+    cudaFree(m->turns_there);
     cudaFreeHost(m->ring);
     cudaFreeHost(m->landing);
     mem_free(m->mappings);

@@ -277,7 +277,7 @@ static __global__ void bound_kernel(int32_t *out, const int32_t *ids, int n, int
 
     cuda_begin();
     if (i < n)
-        out[i] = ids[i] < limit ? ids[i] : 0;
+        out[i] = ids[i] >= 0 && ids[i] < limit ? ids[i] : 0;
 }
 
 void cuda_bound_ids(device *d, int32_t *out, const int32_t *ids, int n, int limit)
