@@ -59,26 +59,26 @@ INLINE void turn_weights(float *restrict turned, const float *restrict w, int n,
             turned[j * CONV_BLOCK + i] = w[i * width + j];
 }
 
-/* Weights j of n channels. */
-INLINE vf gather_weights(const float *w, int j, int n, int width)
+/* Weights j of n channels, by way of room for a vector: an array of its own is one that gcc 12
+ * aligns to 64 bytes and the sanitizer does not. */
+INLINE vf gather_weights(float *room, const float *w, int j, int n, int width)
 {
-    float found[VF_LANES] = {0};
-
     for (int i = 0; i < n; i++)
-        found[i] = w[(int64_t)i * width + j];
-    return vf_load(found);
+        room[i] = w[(int64_t)i * width + j];
+    return vf_load(room);
 }
 
-/* n channels of a vector; turned as above, or NULL. */
+/* n channels of a vector; their weights are turned as above, or there is room for a vector. */
 INLINE void convolve_lanes(float *y, float *to, int64_t to_stride, const float *from,
-                           int64_t from_stride, const float *x, const float *w, const float *turned,
-                           const float *bias, int n, int width)
+                           int64_t from_stride, const float *x, const float *w, float *turned,
+                           bool is_turned, const float *bias, int n, int width)
 {
     vf sum = bias ? lanes_load(bias, n) : vf_set(0), last = lanes_load(x, n);
 
     for (int j = 0; j < width; j++) {
         vf input = j < width - 1 ? lanes_load(from + j * from_stride, n) : last;
-        vf weight = turned ? vf_load(turned + j * CONV_BLOCK) : gather_weights(w, j, n, width);
+        vf weight =
+            is_turned ? vf_load(turned + j * CONV_BLOCK) : gather_weights(turned, w, j, n, width);
 
         sum = vf_fma(weight, input, sum);
         if (j > 0)
@@ -96,16 +96,16 @@ INLINE void convolve_channels(float *y, float *to, int64_t to_stride, const floa
 
     for (int i = 0; i < n; i += VF_LANES) {
         const float *own = w + (int64_t)i * width, *own_bias = bias ? bias + i : NULL;
-        const float *own_turned = turn ? turned + i % CONV_BLOCK : NULL;
+        float *own_turned = turned + (turn ? i % CONV_BLOCK : 0);
 
         if (turn && i % CONV_BLOCK == 0)
             turn_weights(turned, own, n - i < CONV_BLOCK ? n - i : CONV_BLOCK, width);
         if (n - i >= VF_LANES)
             convolve_lanes(y + i, to + i, to_stride, from + i, from_stride, x + i, own, own_turned,
-                           own_bias, VF_LANES, width);
+                           turn, own_bias, VF_LANES, width);
         else
             convolve_lanes(y + i, to + i, to_stride, from + i, from_stride, x + i, own, own_turned,
-                           own_bias, n - i, width);
+                           turn, own_bias, n - i, width);
     }
 }
 
