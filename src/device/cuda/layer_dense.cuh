@@ -13,7 +13,7 @@ enum {
     DENSE_THREADS = WARP * DENSE_WARPS,
     DENSE_DEPTH = 3, /* chunks of a warp on their way */
     DENSE_EARLY = 2, /* of these asked for before the launch ahead has ended */
-    DENSE_FIRST = 200,
+    DENSE_FIRST = 300,
     DENSE_AGAIN = 20,                     /* nanoseconds, as HANDOVER_FIRST and HANDOVER_AGAIN */
     DENSE_GROUPS = 8,                     /* of blocks, which share what lies between */
     DENSE_CODES = 4 * WARP * 16,          /* bytes */
