@@ -210,6 +210,9 @@ struct cuda_result {
 /* Results that later ones lie over are not written; false where some of one stage do.
  * (waiting.cu) */
 bool cuda_leave_out(struct cuda_result *results, int n);
+/* Likewise those that y lies over, which comes after them all; false where one is written in any
+ * case. */
+bool cuda_leave_out_under(const struct cuda_result *results, int n, const tensor *y);
 
 /* --- Layers without experts (layer_dense.cu): likewise --- */
 

@@ -544,13 +544,10 @@ bool cuda_dense_next(struct cuda_device *c, const struct cuda_product *p)
         {&l->down_y, 0, (void **)&s.down_y},
         {&l->x, 0, NULL},
     };
-    for (int i = 0; i < (int)COUNT(written); i++)
-        for (int j = 0; j <= DENSE_PARTS; j++)
-            if (cuda_overlap(written[i].y, j < DENSE_PARTS ? &p->y[j] : &p->norm.y)) {
-                if (!written[i].to)
-                    return false;
-                *written[i].to = NULL;
-            }
+    for (int j = 0; j <= DENSE_PARTS; j++)
+        if (!cuda_leave_out_under(written, (int)COUNT(written),
+                                  j < DENSE_PARTS ? &p->y[j] : &p->norm.y))
+            return false;
     if (!cuda_queue_take_back(c, l->from, 1))
         return false;
     launch(c, s, true, l->half);

@@ -617,13 +617,10 @@ bool cuda_layer_next(struct cuda_device *c, const struct cuda_product *p)
         n * next_layout_of(row_bytes, scale_bytes).size + (int)sizeof(struct layer_room) + 1024 >
             (int)c->shared_memory)
         return false;
-    for (int i = 0; i < (int)COUNT(written); i++)
-        for (int j = 0; j <= NEXT_PARTS; j++)
-            if (cuda_overlap(written[i].y, j < NEXT_PARTS ? &p->y[j] : &p->norm.y)) {
-                if (!written[i].to)
-                    return false;
-                *written[i].to = NULL;
-            }
+    for (int j = 0; j <= NEXT_PARTS; j++)
+        if (!cuda_leave_out_under(written, (int)COUNT(written),
+                                  j < NEXT_PARTS ? &p->y[j] : &p->norm.y))
+            return false;
     if (!cuda_queue_take_back(c, l->from, 1))
         return false;
     launch(c, s, true, l->half);

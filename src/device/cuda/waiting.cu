@@ -51,3 +51,15 @@ bool cuda_leave_out(struct cuda_result *results, int n)
         }
     return true;
 }
+
+bool cuda_leave_out_under(const struct cuda_result *results, int n, const tensor *y)
+{
+    for (int i = 0; i < n; i++) {
+        if (!cuda_overlap(results[i].y, y))
+            continue;
+        if (!results[i].to)
+            return false;
+        *results[i].to = NULL;
+    }
+    return true;
+}
