@@ -228,7 +228,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", err.message);
         return 1;
     }
-    w.d->ops->measure(w.d, &w.limits);
+    w.d->ops->measure(w.d, &w.limits, NULL, NULL);
     printf("%s, %d threads, %d rows of %d sequences behind %d, %d heads of %d over %d\n",
            device_cpu_isa(w.d), device_cpu_threads(w.d), w.rows, w.n_sequences, w.depth, w.heads,
            w.dim, w.kv_heads);

@@ -387,7 +387,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", err.message);
         return 1;
     }
-    d->ops->measure(d, &limits);
+    d->ops->measure(d, &limits, NULL, NULL);
     if (clock_used != CLOCK_MONOTONIC) {
         limits.f32_flops_per_second = burst_speed(((struct cpu_device *)d)->matmul.f32_burst);
         limits.int8_ops_per_second = burst_speed(((struct cpu_device *)d)->matmul.int8_burst);

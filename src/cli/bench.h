@@ -55,8 +55,9 @@ struct bench_runner {
 };
 
 /* The machine's best so far in setup->limits: what another program takes away for a moment is not
- * part of it. */
-void bench_measure_limits(struct bench_setup *setup);
+ * part of it.
+ * -1 with CLM_ERR_CANCELLED after Ctrl-C. */
+int bench_measure_limits(struct bench_setup *setup, clm_error *err);
 
 /* Gives back what tests of a setup have left for those after them. */
 void bench_runner_close(struct bench_runner *b);

@@ -21,16 +21,23 @@ static int smaller(int a, int b)
     return a < b ? a : b;
 }
 
-void bench_measure_limits(struct bench_setup *setup)
+static bool is_wanted(void *ctx)
+{
+    (void)ctx;
+    return !interrupt_seen();
+}
+
+int bench_measure_limits(struct bench_setup *setup, clm_error *err)
 {
     device *d = setup->session->devices.dev;
     struct device_limits now, *best = &setup->limits;
 
-    d->ops->measure(d, &now);
+    d->ops->measure(d, &now, is_wanted, NULL);
     best->read_bytes_per_second = larger(best->read_bytes_per_second, now.read_bytes_per_second);
     best->f32_flops_per_second = larger(best->f32_flops_per_second, now.f32_flops_per_second);
     best->int8_ops_per_second = larger(best->int8_ops_per_second, now.int8_ops_per_second);
     best->bf16_flops_per_second = larger(best->bf16_flops_per_second, now.bf16_flops_per_second);
+    return interrupt_seen() ? fail(err, CLM_ERR_CANCELLED, "stopped") : 0;
 }
 
 /* --- time --------------------------------------------------------------------------------------

@@ -240,15 +240,17 @@ static int tokens_held(const struct run *r)
 }
 
 /* Again where others have had time to stand in the way, or to go. */
-static void measure_limits(struct run *r, int n_threads)
+static int measure_limits(struct run *r, int n_threads)
 {
     if (r->a->no_limits || (n_threads == r->n_threads && clock_seconds() - r->measured < 2))
-        return;
+        return 0;
     if (n_threads != r->n_threads)
         r->setup.limits = (struct device_limits){0};
-    bench_measure_limits(&r->setup);
+    if (bench_measure_limits(&r->setup, r->err))
+        return -1;
     r->n_threads = n_threads;
     r->measured = clock_seconds();
+    return 0;
 }
 
 /* The tests that have been run are written, whatever comes of those that follow. */
@@ -268,7 +270,7 @@ static int run_tests(struct run *r)
     }
     bench_runner_close(&b);
     if (rc == 0)
-        measure_limits(r, r->n_threads);
+        rc = measure_limits(r, r->n_threads);
     return bench_write(&r->writer, &r->setup, r->rows, n, r->err) || rc ? -1 : 0;
 }
 
@@ -316,8 +318,7 @@ static int run_threads(struct run *r)
     for (int i = 0; i < r->a->threads.n; i++) {
         if (i > 0 && cpu && device_cpu_set_threads(cpu, r->a->threads.items[i], r->err))
             return -1;
-        measure_limits(r, r->a->threads.items[i]);
-        if (run_engines(r))
+        if (measure_limits(r, r->a->threads.items[i]) || run_engines(r))
             return -1;
     }
     return 0;

@@ -331,7 +331,10 @@ struct device_ops {
     /* Forbid approximations (quantised activations): results then depend neither on the other rows
      * of a call nor on the number of threads, bit for bit. */
     void (*set_exact)(device *d, bool exact);
-    void (*measure)(device *d, struct device_limits *limits);
+
+    /* go_on is asked every few hundredths of a second, NULL: nobody is; once it says no, what was
+     * not measured yet is 0. */
+    void (*measure)(device *d, struct device_limits *limits, bool (*go_on)(void *ctx), void *ctx);
 
     /* Bytes per second at which all of data, of the host and far beyond any cache, was read once
      * just now; size a multiple of 1 MB. What measure finds may be others' doing, or of another

@@ -810,13 +810,43 @@ static void test_measure(void **state)
     unsetenv("CLM_CPU");
     d = device_cpu_open(0, NULL);
     assert_non_null(d);
-    d->ops->measure(d, &limits);
+    d->ops->measure(d, &limits, NULL, NULL);
     /* Of the right unit; any machine is within these limits, a busy emulated one too. */
     CHECK(limits.read_bytes_per_second > 1e5 && limits.read_bytes_per_second < 1e13, "%g bytes/s",
           limits.read_bytes_per_second);
     CHECK(limits.f32_flops_per_second > 1e5 && limits.f32_flops_per_second < 1e16, "%g flop/s",
           limits.f32_flops_per_second);
     CHECK(limits.int8_ops_per_second >= 0, "%g op/s", limits.int8_ops_per_second);
+    d->ops->close(d);
+}
+
+static bool some_times(void *left)
+{
+    return (*(int *)left)-- > 0;
+}
+
+/* Once it is not wanted any more, nothing more of it begins; who wants it is asked often. */
+static void test_measure_stops(void **state)
+{
+    static const int wanted[] = {0, 17, 1 << 20}; /* times; memory is touched in 16 parts */
+    device *d;
+
+    (void)state;
+    unsetenv("CLM_CPU");
+    d = device_cpu_open(0, NULL);
+    assert_non_null(d);
+    for (int i = 0; i < 3; i++) {
+        struct device_limits limits;
+        int left = wanted[i];
+
+        d->ops->measure(d, &limits, some_times, &left);
+        CHECK((limits.read_bytes_per_second > 0) == (i > 0), "%d: %g", i,
+              limits.read_bytes_per_second);
+        CHECK((limits.f32_flops_per_second > 0) == (i > 1), "%d: %g", i,
+              limits.f32_flops_per_second);
+        CHECK(i > 1 || limits.int8_ops_per_second == 0, "%d: %g", i, limits.int8_ops_per_second);
+        CHECK(wanted[i] - left > (i > 1 ? 20 : i), "%d: asked %d times", i, wanted[i] - left);
+    }
     d->ops->close(d);
 }
 
@@ -827,7 +857,7 @@ int main(void)
         cmocka_unit_test(test_exact),         cmocka_unit_test(test_jobs),
         cmocka_unit_test(test_bf16_products), cmocka_unit_test(test_experts),
         cmocka_unit_test(test_no_memory),     cmocka_unit_test(test_not_a_number),
-        cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_measure),       cmocka_unit_test(test_measure_stops),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

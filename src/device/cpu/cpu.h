@@ -58,7 +58,7 @@ void cpu_embed(device *d, tensor *y, const struct weight *w, const int32_t *ids,
 void cpu_matmul(device *d, const struct matmul_job *jobs, int n_jobs, const tensor *x);
 void cpu_matmul_experts(device *d, const struct matmul_job *jobs, int n_jobs, int n_experts,
                         const tensor *x, const tensor *ids);
-void cpu_measure(device *d, struct device_limits *limits);
+void cpu_measure(device *d, struct device_limits *limits, bool (*go_on)(void *ctx), void *ctx);
 double cpu_read_speed(device *d, const void *data, size_t size);
 
 #endif

@@ -11,6 +11,17 @@
 #define PIECE ((size_t)1 << 20)
 #define SECONDS 0.3
 
+/* Who may want no more of it. */
+struct asked {
+    bool (*go_on)(void *ctx);
+    void *ctx;
+};
+
+struct touching {
+    uint8_t *data;
+    size_t size;
+};
+
 struct reading {
     struct cpu_device *d;
     const uint8_t *data;
@@ -25,12 +36,28 @@ struct bursts {
     double *speeds; /* [threads] operations per second */
 };
 
+static bool goes_on(const struct asked *a)
+{
+    return !a->go_on || a->go_on(a->ctx);
+}
+
 /* Every thread brings its own part into memory. */
 static void touch(void *ctx, int thread, int n_threads)
 {
-    size_t part = READ_SIZE / (size_t)n_threads;
+    struct touching *t = ctx;
+    size_t part = t->size / (size_t)n_threads;
 
-    memset((uint8_t *)ctx + (size_t)thread * part, thread + 1, part);
+    memset(t->data + (size_t)thread * part, thread + 1, part);
+}
+
+/* Some at a time, as memory is slow to come where others want it too. */
+static void touch_all(struct cpu_device *d, uint8_t *data, const struct asked *a)
+{
+    enum { PARTS = 16 };
+    struct touching t = {data, READ_SIZE / PARTS};
+
+    for (int i = 0; i < PARTS && goes_on(a); i++, t.data += t.size)
+        thread_pool_run(d->pool, touch, &t);
 }
 
 static void read_pieces(void *ctx, int thread, int n_threads)
@@ -60,21 +87,22 @@ double cpu_read_speed(device *dev, const void *data, size_t size)
 }
 
 /* Bytes per second of the best window; 0 without memory. */
-static double measure_read(struct cpu_device *d)
+static double measure_read(struct cpu_device *d, const struct asked *a)
 {
     uint8_t *data = mem_alloc_aligned(READ_SIZE), *window = data;
     double best = 0, begin;
 
     if (!data)
         return 0;
-    thread_pool_run(d->pool, touch, data);
-    begin = clock_seconds();
-    do { /* once, even where the machine stands still for as long */
+    touch_all(d, data, a);
+    for (begin = clock_seconds(); goes_on(a);) {
         double speed = cpu_read_speed(&d->base, window, WINDOW);
 
         best = speed > best ? speed : best;
         window = window == data ? data + WINDOW : data;
-    } while (clock_seconds() - begin < SECONDS);
+        if (clock_seconds() - begin > SECONDS) /* once, even where the machine stands still */
+            break;
+    }
     mem_free_aligned(data);
     return best;
 }
@@ -93,7 +121,7 @@ static void run_bursts(void *ctx, int thread, int n_threads)
 }
 
 /* Operations per second over all threads, the best of some short runs. */
-static double measure_bursts(struct cpu_device *d, double (*burst)(void))
+static double measure_bursts(struct cpu_device *d, double (*burst)(void), const struct asked *a)
 {
     enum { RUNS = 6 };
     int n = thread_pool_size(d->pool);
@@ -102,7 +130,7 @@ static double measure_bursts(struct cpu_device *d, double (*burst)(void))
 
     if (!burst || !b.speeds)
         return 0;
-    for (int run = 0; run < RUNS; run++) {
+    for (int run = 0; run < RUNS && goes_on(a); run++) {
         double total = 0;
 
         thread_pool_run(d->pool, run_bursts, &b);
@@ -113,14 +141,15 @@ static double measure_bursts(struct cpu_device *d, double (*burst)(void))
     return best;
 }
 
-void cpu_measure(device *dev, struct device_limits *limits)
+void cpu_measure(device *dev, struct device_limits *limits, bool (*go_on)(void *ctx), void *ctx)
 {
+    struct asked a = {go_on, ctx};
     struct cpu_device *d = cpu_device_of(dev);
 
     *limits = (struct device_limits){
-        .read_bytes_per_second = measure_read(d),
-        .f32_flops_per_second = measure_bursts(d, d->matmul.f32_burst),
-        .int8_ops_per_second = measure_bursts(d, d->matmul.int8_burst),
-        .bf16_flops_per_second = measure_bursts(d, d->matmul.bf16_burst),
+        .read_bytes_per_second = measure_read(d, &a),
+        .f32_flops_per_second = measure_bursts(d, d->matmul.f32_burst, &a),
+        .int8_ops_per_second = measure_bursts(d, d->matmul.int8_burst, &a),
+        .bf16_flops_per_second = measure_bursts(d, d->matmul.bf16_burst, &a),
     };
 }

@@ -296,7 +296,7 @@ void cuda_group_close(struct cuda_device *c); /* before the device is closed */
 /* --- The operations of the table, by the file they are in; contracts in device.h. --- */
 
 /* measure.cu */
-void cuda_measure(device *d, struct device_limits *limits);
+void cuda_measure(device *d, struct device_limits *limits, bool (*go_on)(void *ctx), void *ctx);
 
 /* product_tiles_sm90.cu: finds out whether it can be used. */
 void cuda_tiles_open(struct cuda_device *c);

@@ -61,13 +61,16 @@ static double least_seconds(struct cuda_device *c, char *room,
     return (double)least / 1000;
 }
 
-void cuda_measure(device *d, struct device_limits *limits)
+/* All of it takes some hundredths of a second. */
+void cuda_measure(device *d, struct device_limits *limits, bool (*go_on)(void *ctx), void *ctx)
 {
     struct cuda_device *c = cuda_device_of(d);
     double flops = fma_flops * c->n_processors;
     char *room = (char *)cuda_alloc(d, 2 * (size_t)COPY_BYTES, &c->failure);
     double copy, arithmetic;
 
+    (void)go_on;
+    (void)ctx;
     *limits = (struct device_limits){};
     if (!room)
         return;
