@@ -62,6 +62,12 @@ static int check_folder(const char *name, clm_error *err)
                 name);
 }
 
+/* As those who use mlx-lm give it, whose -m of texts is --max-tokens. */
+static bool is_number(const char *name)
+{
+    return !name[strspn(name, "0123456789")];
+}
+
 static int locate_name(char *out, size_t size, const char *name, clm_error *err)
 {
     char cache[PATH_MAX] = "";
@@ -78,6 +84,11 @@ static int locate_name(char *out, size_t size, const char *name, clm_error *err)
         return fail(err, CLM_ERR_IO, "%s: no such folder, and %s", name, why.message);
     if (hub_cache(cache, sizeof cache, NULL))
         copy_path(cache, sizeof cache, "(none: HOME is not set)", NULL);
+    if (is_number(name))
+        return fail(err, CLM_ERR_IO,
+                    "%s: no such folder, and no model of that name in the hub cache %s; -m is the "
+                    "model here, to limit tokens: -n %s",
+                    name, cache, name);
     return fail(err, CLM_ERR_IO,
                 "%s: no such folder, and no model of that name in the hub cache %s; give a "
                 "model's folder or org/model",

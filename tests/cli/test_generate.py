@@ -534,6 +534,14 @@ class Where(Case):
         self.fails(1, "~/here: no such folder", "inspect", "-m", "~/here", env=env)
         self.assertEqual(self.done("tokenize", "-p~/x", env=env), self.done("tokenize", "-p", "~/x", env=env))
 
+    def test_a_number_is_no_model(self):
+        """Unless there is one of that name: -m limits tokens in mlx-lm."""
+        for name in ("generate", "chat"):
+            self.fails(1, ["20: no such folder", "-m is the model here, to limit tokens: -n 20"], name, "-m", "20")
+        self.fails(1, "2o: no such folder, and no model of that name in the hub cache", "generate", "-m", "2o")
+        self.model("20")
+        self.done("generate", "-m", "20", "-n", "1", cwd=self.folder)
+
     def test_a_folder_goes_before_the_hub(self):
         os.makedirs(self.folder / "some")
         self.model().rename(self.folder / "some/story")
