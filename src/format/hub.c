@@ -235,8 +235,75 @@ static bool name_of(char *out, size_t size, const char *entry)
     return n > 0 && (size_t)n < size && is_plain_name(out, (size_t)n);
 }
 
+/* What is called for each model. */
+struct each {
+    int (*fn)(void *ctx, const char *name, const char *dir);
+    void *ctx;
+};
+
+static int is_visible(const struct dirent *e)
+{
+    return e->d_name[0] != '.';
+}
+
+/* A branch or tag that is at this commit, or the commit itself. */
+static void revision_of(char *out, size_t size, const char *folder, const char *commit)
+{
+    char refs[PATH_MAX], at[65];
+    struct dirent **entries = NULL;
+    int n = file_join(refs, sizeof refs, folder, "refs", NULL)
+                ? 0
+                : scandir(refs, &entries, is_visible, alphasort);
+
+    snprintf(out, size, "%s", commit);
+    for (int i = n - 1; i >= 0; i--) {
+        const char *ref = entries[i]->d_name;
+
+        if (is_revision(ref) && read_ref(at, folder, ref) && strcmp(at, commit) == 0)
+            snprintf(out, size, "%s", ref);
+        free(entries[i]);
+    }
+    free(entries);
+}
+
+/* All snapshots of a model but the one in dir. */
+static int others(const struct each *each, const char *name, const char *folder, const char *dir)
+{
+    char snapshots[PATH_MAX], path[PATH_MAX], revision[NAME_MAX + 1], full[PATH_MAX];
+    struct dirent **entries = NULL;
+    int n, rc = 0;
+
+    if (file_join(snapshots, sizeof snapshots, folder, "snapshots", NULL))
+        return 0;
+    n = scandir(snapshots, &entries, is_visible, alphasort);
+    for (int i = 0; i < n; i++) {
+        const char *commit = entries[i]->d_name;
+
+        if (rc == 0 && snapshot_of(path, sizeof path, snapshots, commit) && strcmp(path, dir)) {
+            revision_of(revision, sizeof revision, folder, commit);
+            snprintf(full, sizeof full, "%s@%s", name, revision);
+            rc = each->fn(each->ctx, full, path);
+        }
+        free(entries[i]);
+    }
+    free(entries);
+    return rc;
+}
+
+static int each_of(const struct each *each, const char *name, const char *folder)
+{
+    char dir[PATH_MAX];
+    int rc;
+
+    if (!find_snapshot(dir, sizeof dir, folder, NULL))
+        return 0;
+    rc = each->fn(each->ctx, name, dir);
+    return rc ? rc : others(each, name, folder, dir);
+}
+
 int hub_each(int (*fn)(void *ctx, const char *name, const char *dir), void *ctx, clm_error *err)
 {
+    struct each each = {fn, ctx};
     char cache[PATH_MAX];
     struct dirent **entries;
     int n, rc = 0;
@@ -247,12 +314,11 @@ int hub_each(int (*fn)(void *ctx, const char *name, const char *dir), void *ctx,
     if (n < 0)
         return 0;
     for (int i = 0; i < n; i++) {
-        char folder[PATH_MAX], dir[PATH_MAX], name[256];
+        char folder[PATH_MAX], name[256];
 
         if (rc == 0 && name_of(name, sizeof name, entries[i]->d_name) &&
-            file_join(folder, sizeof folder, cache, entries[i]->d_name, NULL) == 0 &&
-            find_snapshot(dir, sizeof dir, folder, NULL))
-            rc = fn(ctx, name, dir);
+            file_join(folder, sizeof folder, cache, entries[i]->d_name, NULL) == 0)
+            rc = each_of(&each, name, folder);
         free(entries[i]);
     }
     free(entries);

@@ -28,8 +28,10 @@ bool hub_is_name(const char *name);
 int hub_find(char *out, size_t size, const char *name, clm_error *err);
 
 /**
- * Call fn for every model of the cache that has a snapshot, in order of name. Stops at the first
- * result that is not 0 and returns it; a cache that is not there holds no models.
+ * Call fn for every model of the cache that has a snapshot, in order of name: with the folder that
+ * its plain name finds, then with each other snapshot as org/name@revision, a branch or tag that is
+ * at it or else its commit. Stops at the first result that is not 0 and returns it; a cache that is
+ * not there holds no models.
  */
 int hub_each(int (*fn)(void *ctx, const char *name, const char *dir), void *ctx, clm_error *err);
 

@@ -182,8 +182,20 @@ static void test_each(void **state)
     temporary_write("models--empty--one/refs/main", "1");
     temporary_write("datasets--a--data/snapshots/1/x", "");
     temporary_write("models--bad name/snapshots/1/x", "");
+    /* The plain name is that of main, in the cache of b of the newest. */
+    temporary_write("models--a--one/snapshots/2/x", "");
+    temporary_write("models--a--one/snapshots/33/x", "");
+    temporary_write("models--a--one/refs/main", "2");
+    temporary_write("models--a--one/refs/v1", "1");
+    temporary_write("models--b--two--dashes/snapshots/4/x", "");
+    utime(temporary_path("models--b--two--dashes/snapshots/4"), &(struct utimbuf){1000, 1000});
     CHECK(!hub_each(add_name, &all, &err), "%s", err.message);
-    CHECK(!strcmp(all.names, "a/one b/two--dashes "), "%s", all.names);
+    CHECK(!strcmp(all.names, "a/one a/one@v1 a/one@33 b/two--dashes b/two--dashes@4 "), "%s",
+          all.names);
+    check_found("a/one", "models--a--one/snapshots/2");
+    check_found("a/one@v1", "models--a--one/snapshots/1");
+    check_found("a/one@33", "models--a--one/snapshots/33");
+    check_found("b/two--dashes", "models--b--two--dashes/snapshots/1");
     CHECK(hub_each(add_name, &first, &err) == 7 && first.n == 1, "%d calls", first.n);
     setenv("HF_HUB_CACHE", "/no/such/folder", 1);
     CHECK(!hub_each(add_name, &none, &err) && none.n == 0, "%d models", none.n);
