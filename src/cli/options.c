@@ -408,7 +408,7 @@ static bool is_option(const struct parser *p, const char *text)
 }
 
 /* Shells put the home folder in the place of a tilde that an argument begins with, but leave one as
- * it is that stands behind --option=. NULL without memory. */
+ * it is that stands behind --option= or is quoted. NULL without memory. */
 static const char *with_home(struct parser *p, const struct option *o, const char *text)
 {
     static const char *const kinds[] = {"FILE", "DIR", "MODEL"};
@@ -440,11 +440,10 @@ static int take_option(struct parser *p, struct place at, const char *text)
             return fail(p->err, CLM_ERR_ARG,
                         "--%s needs a value before %s; if that is the value, say --%s=%s", o->name,
                         text, o->name, text);
-    } else {
-        text = with_home(p, o, text);
-        if (!text)
-            return fail(p->err, CLM_ERR_NOMEM, "no memory for the command line");
     }
+    text = with_home(p, o, text);
+    if (!text)
+        return fail(p->err, CLM_ERR_NOMEM, "no memory for the command line");
     if (parse_value(p, at, text))
         return -1;
     while (o->kind == OPTION_STRINGS && p->at < p->argc && p->argv[p->at][0] != '-')
