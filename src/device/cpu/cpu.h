@@ -13,6 +13,9 @@ enum cpu_isa { CPU_SCALAR = 0, CPU_AVX2 = 1, CPU_AVX512 = 2, CPU_NEON = 4 }; /* 
 /* The instruction sets of this processor that clm has kernels for, held down by CLM_CPU. */
 unsigned cpu_isa_detect(void);
 
+/* Whether Intel has made this processor. */
+bool cpu_is_intel(void);
+
 /* What CLM_CPU allows, a set of isa bits; -1 with *err for a value that names no instruction set.
  */
 int cpu_isa_limit(unsigned *allowed, clm_error *err);

@@ -25,12 +25,10 @@
 #include "device/cpu/matmul_avx512.h"
 
 #define CHUNK 64
-#define BATCH 16          /* groups whose scales are expanded at a time */
-#define AHEAD 512         /* bytes of weights */
-#define AHEAD_ONE 256     /* for a single row */
-#define BLOCK 4096        /* numbers of a long row that are treated at a time */
-#define BLOCK_OUTPUTS 2   /* that are gone through together, in each place */
-#define CACHED (24 << 10) /* bytes of x and weights for which it stays in the first cache */
+#define BATCH 16        /* groups whose scales are expanded at a time */
+#define AHEAD 512       /* bytes of weights; beside a single row see struct cpu_reading */
+#define BLOCK 4096      /* numbers of a long row that are treated at a time */
+#define BLOCK_OUTPUTS 2 /* that are gone through together, in each place */
 #define MAX_ROWS 4
 #define UNROLLED 8      /* chunks, at most, of a batch that is not full */
 #define OUTPUTS 4       /* at most */
@@ -250,7 +248,7 @@ INLINE __m512i multiply_chunk(const __m512i codes[2], const int8_t *x, const int
 /* Adds the products with chunk c of a batch, of which the first n bytes are there. */
 INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t, size_t first,
                       int c, int n, const int bits, const int group_size, const bool e2m1,
-                      const int rows)
+                      const int rows, const bool to_first)
 {
     const size_t at = first + (size_t)c;
 
@@ -260,7 +258,10 @@ INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t
         __m512i codes[2];
 
         if (n == CHUNK) {
-            _mm_prefetch((const char *)p + t->ahead, _MM_HINT_T1);
+            if (to_first)
+                _mm_prefetch((const char *)p + t->ahead, _MM_HINT_T0);
+            else
+                _mm_prefetch((const char *)p + t->ahead, _MM_HINT_T1);
             codes[0] = avx512_now(_mm512_loadu_si512(p));
         } else {
             codes[0] = _mm512_maskz_loadu_epi8(~0ull >> (CHUNK - n), p);
@@ -289,7 +290,7 @@ INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t
 /* Adds the products with groups [g, end). g is a multiple of BATCH, as is end but for the last of
  * all. */
 INLINE void add_groups(__m512 *acc, const struct tile *t, int g, int end, const enum dtype type,
-                       const int bits, const int group_size, const int rows)
+                       const int bits, const int group_size, const int rows, const bool to_first)
 {
     const bool e2m1 = type == DTYPE_F8_E8M0 || type == DTYPE_F8_E4M3;
     const int batch_bytes = BATCH * group_size * bits / 8, chunks = batch_bytes / CHUNK;
@@ -299,7 +300,7 @@ INLINE void add_groups(__m512 *acc, const struct tile *t, int g, int end, const 
     for (; g + BATCH <= end; g += BATCH, first += (size_t)chunks) {
         expand(acc, &f, t, g, BATCH, type, rows);
         for (int c = 0; c < chunks; c++)
-            add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows);
+            add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows, to_first);
     }
     if (g == end)
         return;
@@ -310,13 +311,14 @@ INLINE void add_groups(__m512 *acc, const struct tile *t, int g, int end, const 
 #pragma GCC unroll 8
         for (int c = 0; c < UNROLLED; c++)
             if (c < left / CHUNK)
-                add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows);
+                add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows, to_first);
     } else {
         for (int c = 0; c < left / CHUNK; c++)
-            add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows);
+            add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows, to_first);
     }
     if (left % CHUNK)
-        add_chunk(acc, &f, t, first, left / CHUNK, left % CHUNK, bits, group_size, e2m1, rows);
+        add_chunk(acc, &f, t, first, left / CHUNK, left % CHUNK, bits, group_size, e2m1, rows,
+                  to_first);
 }
 
 INLINE __m256 halves(__m512 v)
@@ -397,10 +399,11 @@ INLINE void store_turns(const struct cpu_task *task, __m512 (*acc)[OUTPUTS],
 /* By a single row. Sums of some outputs are brought together at a time: of short rows that takes
  * as long as the products. */
 INLINE void multiply_row(const struct cpu_task *task, const struct cpu_outputs *outputs,
-                         const enum dtype type, const int bits, const int group_size)
+                         const enum dtype type, const int bits, const int group_size,
+                         const bool to_first)
 {
     const struct weight *w = task->w;
-    struct tile t = tile_of(task, AHEAD_ONE, bits, group_size, 1);
+    struct tile t = tile_of(task, (size_t)task->reading->ahead, bits, group_size, 1);
 
     for (int i = outputs->begin; i < outputs->begin + outputs->n; i += TURNS) {
         int left = outputs->begin + outputs->n - i, n = left < TURNS ? left : TURNS;
@@ -413,7 +416,7 @@ INLINE void multiply_row(const struct cpu_task *task, const struct cpu_outputs *
             for (int s = 0; s < OUTPUTS; s++)
                 acc[s] = _mm512_setzero_ps();
             place_tile(&t, w, outputs, i + j, outputs_of(1));
-            add_groups(acc, &t, 0, w->n_in / group_size, type, bits, group_size, 1);
+            add_groups(acc, &t, 0, w->n_in / group_size, type, bits, group_size, 1, to_first);
 #pragma GCC unroll 4
             for (int s = 0; s < outputs_of(1); s++)
                 sums[j][s] = acc[s];
@@ -439,7 +442,7 @@ INLINE void multiply_rows(const struct cpu_task *task, const struct cpu_outputs 
         for (int s = 0; s < OUTPUTS * rows; s++) /* of what is not there too */
             acc[s] = _mm512_setzero_ps();
         place_tile(&t, w, outputs, i, outputs_of(rows));
-        add_groups(acc, &t, 0, w->n_in / group_size, type, bits, group_size, rows);
+        add_groups(acc, &t, 0, w->n_in / group_size, type, bits, group_size, rows, false);
         store_sums(task, acc, outputs, i, rows);
     }
 }
@@ -453,7 +456,7 @@ INLINE void multiply_blocks(const struct cpu_task *task, const struct cpu_output
     const struct weight *w = task->w;
     const size_t run = BLOCK * bits / 8;
     const int n_groups = w->n_in / group_size, block = BLOCK / group_size;
-    struct tile t = tile_of(task, AHEAD_ONE, bits, group_size, 1);
+    struct tile t = tile_of(task, (size_t)task->reading->ahead, bits, group_size, 1);
     __m512 sums[BLOCK_OUTPUTS][OUTPUTS];
     size_t before = 0; /* bytes of these outputs, in the order in which they are multiplied */
 
@@ -470,7 +473,7 @@ INLINE void multiply_blocks(const struct cpu_task *task, const struct cpu_output
             if (!last) /* what lies as far behind the begin of the next outputs */
                 t.ahead = (size_t)(n - j) * t.row_bytes + before - (size_t)b * run;
             place_tile(&t, w, outputs, i + j, outputs_of(1));
-            add_groups(acc, &t, b * block, end, type, bits, group_size, 1);
+            add_groups(acc, &t, b * block, end, type, bits, group_size, 1, false);
 #pragma GCC unroll 4
             for (int s = 0; s < OUTPUTS; s++)
                 sums[j][s] = acc[s];
@@ -498,7 +501,8 @@ static bool is_long(const struct cpu_task *t, const int bits)
 {
     size_t x = 2 * CHUNK * chunks_of(t->w->n_in, bits);
 
-    return t->n_rows == 1 && x + (size_t)outputs_of(1) * weight_row_bytes(t->w) > CACHED;
+    return t->n_rows == 1 &&
+           x + (size_t)outputs_of(1) * weight_row_bytes(t->w) > (size_t)t->reading->cached;
 }
 
 /* A function for each format and number of rows (three as four): see gemv_avx2.h. */
@@ -512,7 +516,12 @@ static bool is_long(const struct cpu_task *t, const int bits)
     static __attribute__((noinline)) void name##_1(const struct cpu_task *t,                       \
                                                    const struct cpu_outputs *o)                    \
     {                                                                                              \
-        multiply_row(t, o, type, bits, group_size);                                                \
+        multiply_row(t, o, type, bits, group_size, false);                                         \
+    }                                                                                              \
+    static __attribute__((noinline)) void name##_1_first(const struct cpu_task *t,                 \
+                                                         const struct cpu_outputs *o)              \
+    {                                                                                              \
+        multiply_row(t, o, type, bits, group_size, true);                                          \
     }                                                                                              \
     MULTIPLY_ROWS(name, type, bits, group_size, 2)                                                 \
     MULTIPLY_ROWS(name, type, bits, group_size, 4)                                                 \
@@ -523,11 +532,12 @@ static bool is_long(const struct cpu_task *t, const int bits)
     }                                                                                              \
     static void name(const struct cpu_task *t, const struct cpu_outputs *o)                        \
     {                                                                                              \
-        if (is_long(t, bits)) {                                                                    \
+        if (is_long(t, bits))                                                                      \
             name##_long(t, o);                                                                     \
-            return;                                                                                \
-        }                                                                                          \
-        (t->n_rows == 1 ? name##_1 : t->n_rows == 2 ? name##_2 : name##_4)(t, o);                  \
+        else if (t->n_rows == 1)                                                                   \
+            (t->reading->to_first ? name##_1_first : name##_1)(t, o);                              \
+        else                                                                                       \
+            (t->n_rows == 2 ? name##_2 : name##_4)(t, o);                                          \
     }
 #define MULTIPLY_AFFINE(name, bits, group_size)                                                    \
     MULTIPLY(name##_f32, DTYPE_F32, bits, group_size)                                              \

@@ -46,6 +46,14 @@ static unsigned detect(void)
     return CPU_AVX2 | CPU_AVX512;
 }
 
+bool cpu_is_intel(void)
+{
+    uint32_t eax, ebx, ecx, edx;
+
+    return __get_cpuid(0, &eax, &ebx, &ecx, &edx) && ebx == signature_INTEL_ebx &&
+           ecx == signature_INTEL_ecx && edx == signature_INTEL_edx;
+}
+
 #elif defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>

@@ -323,6 +323,7 @@ static void add_items(struct call *c, const struct matmul_job *jobs, int n_jobs,
                 .y_stride = jobs[j].y->stride,
                 .y_rows = groups[g].y_rows,
                 .n_rows = groups[g].n_rows,
+                .reading = &c->d->matmul.reading,
             };
 
             add_item(c, &task, c->d->exact || jobs[j].careful);

@@ -9,6 +9,14 @@
 
 #include "device/weight.h"
 
+/* How products of a single row by quantised weights, which wait for memory, call for what they read
+ * next. What gives most differs from processor to processor. */
+struct cpu_reading {
+    int ahead;     /* bytes, in each place */
+    bool to_first; /* cache, not the second */
+    int cached;    /* bytes of x and weights for which x stays in the first cache */
+};
+
 /* y[r, o] = sum_i x[r, i] w[o, i] + bias[o] for n_rows rows; row r of x lies at x + x_rows[r] *
  * x_stride, or at x + r * x_stride where x_rows is NULL; y likewise. */
 struct cpu_task {
@@ -21,7 +29,8 @@ struct cpu_task {
     int64_t y_stride;
     const int32_t *y_rows;
     int n_rows;
-    void *prepared; /* the strips of x as prepare wrote them */
+    void *prepared;                    /* the strips of x as prepare wrote them */
+    const struct cpu_reading *reading; /* of whoever multiplies */
 };
 
 static inline const float *cpu_task_x(const struct cpu_task *t, int row)
@@ -67,6 +76,8 @@ struct cpu_product {
 };
 
 struct cpu_matmul_kernels {
+    struct cpu_reading reading; /* of AVX-512 kernels */
+
     /* out[i] = w[o, k + i] for i < n, bit for bit as weight_row_f32 has it. k is a multiple of 128
      * or of the group size, whichever is more, n any number up to the end of the row. */
     void (*dequantise)(float *out, const struct weight *w, int o, int k, int n);
