@@ -24,6 +24,9 @@ static int window_of(config *c, bool moe, int layer)
 static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
 {
     struct moe_spec moe = {.expert = mlp};
+    const char *type = config_string_or(c, "model_type", "");
+    bool always = strncmp(type, "qwen3_vl_moe", 12) == 0 && config_by_transformers(c);
+    bool usual = always || strcmp(type, "qwen3_omni_moe_text") == 0;
 
     moe.expert.intermediate_size = config_int(c, "moe_intermediate_size");
     moe.router = (struct router_params){
@@ -31,7 +34,7 @@ static struct moe_spec read_moe(config *c, struct mlp_spec mlp)
         .n_experts =
             config_int(c, config_has(c, "num_experts") ? "num_experts" : "num_local_experts"),
         .n_experts_per_token = config_int(c, "num_experts_per_tok"),
-        .normalize = config_bool_or(c, "norm_topk_prob", false),
+        .normalize = config_bool_or(c, "norm_topk_prob", usual) || always,
         .scale = 1,
     };
     config_ignore(c, "num_local_experts", "router_aux_loss_coef", "output_router_logits", NULL);

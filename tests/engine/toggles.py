@@ -438,6 +438,7 @@ CASES = [
                    "ssm_multipliers": [0.3, 0.5, 0.7, 0.9, 1.2], "ssm_out_multiplier": 0.8}),
     ("qwen3_vl_moe", {"text_config": CONFIGS["qwen3_vl_moe"]["text_config"] | {"moe_intermediate_size": 16}}),
     ("qwen3_vl_moe", {"text_config": CONFIGS["qwen3_vl_moe"]["text_config"] | {"moe_intermediate_size": 32}}),
+    ("qwen3_vl_moe", {"text_config": CONFIGS["qwen3_vl_moe"]["text_config"] | {"norm_topk_prob": False}}),
     ("qwen3_5_text", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
     ("qwen3_5_moe_text", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
     ("qwen3_next", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
