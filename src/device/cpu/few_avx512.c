@@ -544,7 +544,7 @@ static void multiply_rows(const struct cpu_task *t, const struct few_x *f, int b
 
 static void multiply(const struct cpu_task *t, int begin, int end, void *scratch)
 {
-    struct few_x f = few_x_of(t->w->n_in, t->w->group_size);
+    struct few_x f = avx512_few_x(t->w->n_in, t->w->group_size);
     int first = t->n_rows > MAX_ROWS + ROWS || t->n_rows <= MAX_ROWS ? MAX_ROWS : ROWS;
     int n = t->n_rows < first ? t->n_rows : first;
     /* The codes of a tile are in the second cache for the other rows. */

@@ -1,8 +1,8 @@
 /* device/cpu/few_avx512.h: x as few_avx512.c reads it.
  *
  * A unit has 64 numbers, or 32 where groups have no more. Where rows lie so that the same numbers
- * of 16 of them are in one set of the first cache, which has 8 or 12 ways, those of 8 outputs are
- * read in two places, their halves; else there is one place. Prepared, x is strips of up to ROWS
+ * of 16 of them are in one set of the first cache, and it has 8 ways, those of 8 outputs are read
+ * in two places, their halves; else there is one place. Prepared, x is strips of up to ROWS
  * rows, each of them units
  *
  *     int8 q [unit / 4][ROWS][places][4]
@@ -30,8 +30,7 @@
 #define ROWS 4
 #define CHUNK 8 /* groups, whose scales are read at a time */
 #define LINE 64
-#define MIDDLE 8      /* codes */
-#define SAME_SET 4096 /* bytes: lines so far apart are in the same set of the first cache */
+#define MIDDLE 8 /* codes */
 
 /* How x of a number of inputs lies. */
 struct few_x {
@@ -41,25 +40,7 @@ struct few_x {
     size_t unit_bytes, sums_offset, halves_offset, bytes;
 };
 
-static inline struct few_x few_x_of(int n_in, int group_size)
-{
-    struct few_x x = {
-        .unit = group_size < 64 ? 32 : 64,
-        .places = n_in % (2 * SAME_SET) == 0 ? 2 : 1,
-    };
-    size_t columns, room;
-
-    x.per_group = group_size / x.unit;
-    x.n_groups = n_in / group_size / x.places;
-    x.n_units = x.n_groups * x.per_group;
-    columns = ROWS * (size_t)x.places;
-    room = columns * (((size_t)x.n_groups + CHUNK - 1) / CHUNK * CHUNK);
-    x.unit_bytes = columns * ((size_t)x.unit + sizeof(float) + sizeof(int32_t));
-    x.sums_offset = (size_t)x.n_units * x.unit_bytes;
-    x.halves_offset = x.sums_offset + room * sizeof(float);
-    x.bytes = (x.halves_offset + room * sizeof(uint16_t) + LINE - 1) / LINE * LINE;
-    return x;
-}
+struct few_x avx512_few_x(int n_in, int group_size);
 
 /* As of struct cpu_product. */
 size_t avx512_few_strip_bytes(int n_in, int group_size);

@@ -1,13 +1,54 @@
 /* device/cpu/few_x_avx512.c: rows of x for few_avx512.c. */
 #include "device/cpu/few_avx512.h"
 
+#include <cpuid.h>
+#include <stdatomic.h>
+
 #include "base/number.h"
 
-#define COLUMNS 4 /* at a time: a row in a place is a column */
+#define COLUMNS 4     /* at a time: a row in a place is a column */
+#define SAME_SET 4096 /* bytes: lines so far apart are in the same set of the first cache */
+#define MANY_WAYS 12  /* with which one place is faster */
+
+/* Whether the first cache has MANY_WAYS, as far as the processor says so by leaf 4 of CPUID, which
+ * is Intel's: sub-leaf 0, of EBX bits 31 to 22 the ways less one (SDM volume 2). */
+static bool has_many_ways(void)
+{
+    static atomic_int known; /* 1: no, 2: yes */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+    uint32_t eax, ebx, ecx, edx;
+
+    if (!answer) {
+        answer =
+            __get_cpuid_count(4, 0, &eax, &ebx, &ecx, &edx) && (ebx >> 22) + 1 >= MANY_WAYS ? 2 : 1;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer == 2;
+}
+
+struct few_x avx512_few_x(int n_in, int group_size)
+{
+    struct few_x x = {
+        .unit = group_size < 64 ? 32 : 64,
+        .places = n_in % (2 * SAME_SET) == 0 && !has_many_ways() ? 2 : 1,
+    };
+    size_t columns, room;
+
+    x.per_group = group_size / x.unit;
+    x.n_groups = n_in / group_size / x.places;
+    x.n_units = x.n_groups * x.per_group;
+    columns = ROWS * (size_t)x.places;
+    room = columns * (((size_t)x.n_groups + CHUNK - 1) / CHUNK * CHUNK);
+    x.unit_bytes = columns * ((size_t)x.unit + sizeof(float) + sizeof(int32_t));
+    x.sums_offset = (size_t)x.n_units * x.unit_bytes;
+    x.halves_offset = x.sums_offset + room * sizeof(float);
+    x.bytes = (x.halves_offset + room * sizeof(uint16_t) + LINE - 1) / LINE * LINE;
+    return x;
+}
 
 size_t avx512_few_strip_bytes(int n_in, int group_size)
 {
-    return few_x_of(n_in, group_size).bytes;
+    return avx512_few_x(n_in, group_size).bytes;
 }
 
 /* Some columns of a strip, from the first on. */
@@ -148,7 +189,7 @@ static void prepare_columns(struct columns *c)
 
 void avx512_few_prepare(void *strip, const struct cpu_task *t, int first, int n)
 {
-    struct few_x f = few_x_of(t->w->n_in, t->w->group_size);
+    struct few_x f = avx512_few_x(t->w->n_in, t->w->group_size);
 
     for (int at = 0; at < n * f.places; at += COLUMNS) {
         struct columns c = {.f = &f, .strip = strip, .first = at, .all = ROWS * f.places};
