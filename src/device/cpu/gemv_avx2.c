@@ -53,7 +53,7 @@ INLINE void add_groups(__m256 *acc, float factors[MAX_SUMS][BATCH], const struct
                 struct codes c = load_codes(p, kind);
 
                 if (u % 2 == 0)
-                    _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+                    _mm_prefetch((const char *)p + t->ahead, _MM_HINT_T0);
 #pragma GCC unroll 4
                 for (int r = 0; r < rows; r++) {
                     __m256i products = multiply_unit(c, t->x[r].units + at * UNIT_BYTES);

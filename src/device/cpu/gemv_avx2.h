@@ -10,7 +10,7 @@
  *
  * Outputs far apart from each other are treated side by side: memory gives more when several pages
  * are read at a time than one after another (36 GB/s and not 23, to two threads of Zen 3). What
- * comes AHEAD bytes later is called for: 5 % more than the processor does by itself.
+ * comes some bytes later is called for: 5 % more than the processor does by itself.
  */
 #ifndef DEVICE_CPU_GEMV_AVX2_H
 #define DEVICE_CPU_GEMV_AVX2_H
@@ -18,9 +18,8 @@
 #include "device/cpu/matmul_avx2.h"
 
 #define UNIT_BYTES 64
-#define BATCH 8 /* groups whose scales are expanded at a time */
-#define FOUR 4  /* units of nibbles that are scaled at a time */
-#define AHEAD 384
+#define BATCH 8            /* groups whose scales are expanded at a time */
+#define FOUR 4             /* units of nibbles that are scaled at a time */
 #define CACHED (128 << 10) /* bytes of weights */
 #define MAX_ROWS 4
 #define MAX_OUTPUTS 4
@@ -127,6 +126,7 @@ struct tile {
     const uint8_t *data_end, *scales_end, *biases_end; /* of the whole matrix */
     enum dtype scale_type;
     int n_in, n_groups, group_size;
+    int ahead; /* bytes to what is called for */
 };
 
 /* factors = scale step, acc += bias step sum, for the n groups of a batch from g on. */
@@ -193,6 +193,7 @@ INLINE void multiply_rows(const struct cpu_task *task, int begin, int end, int f
         .n_in = w->n_in,
         .n_groups = w->n_in / group_size,
         .group_size = group_size,
+        .ahead = task->reading->ahead_avx2,
     };
 
     for (int r = 0; r < rows; r++) {

@@ -403,7 +403,7 @@ INLINE void multiply_row(const struct cpu_task *task, const struct cpu_outputs *
                          const bool to_first)
 {
     const struct weight *w = task->w;
-    struct tile t = tile_of(task, (size_t)task->reading->ahead, bits, group_size, 1);
+    struct tile t = tile_of(task, (size_t)task->reading->ahead_row, bits, group_size, 1);
 
     for (int i = outputs->begin; i < outputs->begin + outputs->n; i += TURNS) {
         int left = outputs->begin + outputs->n - i, n = left < TURNS ? left : TURNS;
@@ -456,7 +456,7 @@ INLINE void multiply_blocks(const struct cpu_task *task, const struct cpu_output
     const struct weight *w = task->w;
     const size_t run = BLOCK * bits / 8;
     const int n_groups = w->n_in / group_size, block = BLOCK / group_size;
-    struct tile t = tile_of(task, (size_t)task->reading->ahead, bits, group_size, 1);
+    struct tile t = tile_of(task, (size_t)task->reading->ahead_row, bits, group_size, 1);
     __m512 sums[BLOCK_OUTPUTS][OUTPUTS];
     size_t before = 0; /* bytes of these outputs, in the order in which they are multiplied */
 

@@ -146,10 +146,10 @@ INLINE void add_nibbles(__m256 *acc, float factors[MAX_SUMS][BATCH], const struc
             const uint8_t *p = data[o] + (size_t)u * 32;
             __m256i ab[MAX_ROWS], cd[MAX_ROWS];
 
-            _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)p + t->ahead, _MM_HINT_T0);
             multiply_two(ab, p, t, first + (size_t)u, kind, rows);
             if (step == FOUR) {
-                _mm_prefetch((const char *)p + AHEAD + 64, _MM_HINT_T0);
+                _mm_prefetch((const char *)p + t->ahead + 64, _MM_HINT_T0);
                 multiply_two(cd, p + 64, t, first + (size_t)u + 2, kind, rows);
             }
 #pragma GCC unroll 4

@@ -3,7 +3,6 @@
 #include <stdatomic.h>
 
 #include "base/clock.h"
-#include "device/cpu/cpu.h"
 #include "device/cpu/matmul_avx512.h"
 
 #define CHAINS 24 /* independent sums, enough to hide the latency */
@@ -136,14 +135,9 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
     return avx2.choose(w, n_rows, exact);
 }
 
-/* Measured on Emerald Rapids, whose first caches are of 48 KB as all since Ice Lake, and Zen 4. */
-static const struct cpu_reading intel_reading = {2048, true, 36 << 10};
-static const struct cpu_reading other_reading = {256, false, 24 << 10};
-
 void cpu_matmul_kernels_avx512(struct cpu_matmul_kernels *k)
 {
     cpu_matmul_kernels_avx2(k);
-    k->reading = cpu_is_intel() ? intel_reading : other_reading;
     k->choose = choose;
     k->f32_burst = f32_burst;
     k->int8_burst = int8_burst;

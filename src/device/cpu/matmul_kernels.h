@@ -9,12 +9,13 @@
 
 #include "device/weight.h"
 
-/* How products of a single row by quantised weights, which wait for memory, call for what they read
+/* How products of few rows by quantised weights, which wait for memory, call for what they read
  * next. What gives most differs from processor to processor. */
 struct cpu_reading {
-    int ahead;     /* bytes, in each place */
-    bool to_first; /* cache, not the second */
-    int cached;    /* bytes of x and weights for which x stays in the first cache */
+    int ahead_avx2; /* bytes, in each place, to the first cache */
+    int ahead_row;  /* the same by AVX-512, beside a single row */
+    bool to_first;  /* cache, not the second */
+    int cached;     /* bytes of x and weights for which x stays in the first cache */
 };
 
 /* y[r, o] = sum_i x[r, i] w[o, i] + bias[o] for n_rows rows; row r of x lies at x + x_rows[r] *
@@ -76,7 +77,7 @@ struct cpu_product {
 };
 
 struct cpu_matmul_kernels {
-    struct cpu_reading reading; /* of AVX-512 kernels */
+    struct cpu_reading reading; /* of AVX2 and AVX-512, the same for both */
 
     /* out[i] = w[o, k + i] for i < n, bit for bit as weight_row_f32 has it. k is a multiple of 128
      * or of the group size, whichever is more, n any number up to the end of the row. */
