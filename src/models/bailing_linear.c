@@ -69,7 +69,7 @@ static struct lightning_spec read_lightning(config *c, const struct spec *s, enu
     return l;
 }
 
-static struct delta_spec read_delta(config *c, const struct spec *s)
+static struct delta_spec read_delta(config *c, const struct spec *s, enum activation conv)
 {
     int n_heads = config_int_or(c, "num_attention_heads", 16);
     int head_dim = config_int_or(c, "linear_head_dim", config_int_or(c, "head_dim", 128));
@@ -84,6 +84,7 @@ static struct delta_spec read_delta(config *c, const struct spec *s)
         .key_dim = head_dim,
         .value_dim = head_dim,
         .conv_width = config_int_or(c, "short_conv_kernel_size", 4),
+        .conv_activation = conv,
         .convs_apart = true,
         .keywise = true,
         .decay_bound = (float)config_float_or(c, "kda_lower_bound", -5),
@@ -192,7 +193,7 @@ static int bailing_linear_spec(struct spec *s, config *c, arena *a)
     s->final_norm = config_rms_norm(c);
     s->more_layers = true;
     if (kind == V3)
-        delta = read_delta(c, s);
+        delta = read_delta(c, s, mlp.activation);
     else
         lightning = read_lightning(c, s, kind, a);
     if (kind == LINEAR)

@@ -425,6 +425,7 @@ CASES = [
     ("laguna", {"attention_bias": True}),
     ("laguna", {"gating": "per-element"}),
     ("bailing_hybrid", {"attention_bias": True}),
+    ("bailing_hybrid", {"hidden_act": "relu"}),
     ("gpt_oss", {"num_hidden_layers": 3, "layer_types": GONE}),
     ("granitemoehybrid", {"num_local_experts": 1, "num_experts_per_tok": 1}),
     ("granitemoehybrid", {"num_local_experts": 0}),
