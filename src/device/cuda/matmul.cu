@@ -312,7 +312,12 @@ void cuda_embed(device *d, tensor *y, const struct weight *w, const int32_t *ids
 
 /* --- The largest --- */
 
-enum { ARGMAX_THREADS = 1024, ARGMAX_COLUMNS = 8 * ARGMAX_THREADS, MAX_ARGMAX_BLOCKS = 32 };
+enum {
+    ARGMAX_THREADS = 1024,
+    ARGMAX_EACH = 4, /* of a thread, on their way together */
+    ARGMAX_COLUMNS = ARGMAX_EACH * ARGMAX_THREADS,
+    MAX_ARGMAX_BLOCKS = 32
+};
 
 /* A number and its place; what is NaN or +inf counts as +inf at -1. */
 struct largest {
@@ -358,10 +363,17 @@ static __global__ void argmax_kernel(int32_t *ids, struct rows x, struct largest
 
     cuda_begin();
     const float *row = row_at(x, blockIdx.y);
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < x.cols; i += gridDim.x * blockDim.x) {
-        float v = row[i];
+    int step = gridDim.x * blockDim.x;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < x.cols; i += ARGMAX_EACH * step) {
+        float v[ARGMAX_EACH];
 
-        best = better(best, v <= FLT_MAX ? (struct largest){v, i} : (struct largest){INFINITY, -1});
+#pragma unroll
+        for (int j = 0; j < ARGMAX_EACH; j++)
+            v[j] = i + j * step < x.cols ? row[i + j * step] : -INFINITY;
+#pragma unroll
+        for (int j = 0; j < ARGMAX_EACH; j++)
+            best = better(best, v[j] <= FLT_MAX ? (struct largest){v[j], i + j * step}
+                                                : (struct largest){INFINITY, -1});
     }
     best = block_largest(best, room);
     if (gridDim.x > 1) {

@@ -21,7 +21,7 @@ extern "C" {
 
 enum {
     FIRST_LAUNCHES = 8,
-    MOST_LAUNCHES = 128,
+    MOST_LAUNCHES = 256,
     GRAPH_LAUNCHES = 4, /* fewer are not worth a graph */
     MAX_ARGUMENTS = 32,
     N_PLANS = 256
