@@ -43,6 +43,17 @@ static void matmul2(const struct call *c, enum place a, enum matrix wa, enum pla
     c->o->matmul(c->d, jobs, 2, &c->t[from]);
 }
 
+/* Three, of which the last has other outputs. */
+static void matmul3(const struct call *c, enum place from)
+{
+    tensor y[3] = {c->t[Y], c->t[Z], c->t[GATE]};
+    struct matmul_job jobs[] = {{.y = &y[0], .w = &c->w[SQUARE], .bias = c->bias},
+                                {.y = &y[1], .w = &c->w[OTHER]},
+                                {.y = &y[2], .w = &c->w[TO_GATE], .bias = c->bias}};
+
+    c->o->matmul(c->d, jobs, 3, &c->t[from]);
+}
+
 static void norm(const struct call *c, enum place to, enum place from)
 {
     tensor y = c->t[to];
@@ -91,6 +102,7 @@ RUN(block, {
     norm(c, N, X);
     matmul2(c, Y, SQUARE, Z, OTHER, N);
 })
+RUN(three, (norm(c, N, X), matmul3(c, N)))
 RUN(norm_without_weight, {
     tensor n = c->t[N];
 
@@ -181,6 +193,7 @@ static const struct {
     void (*run)(const struct call *c);
 } sequences[] = {
     {"a block", run_block},
+    {"three products", run_three},
     {"a norm without weight", run_norm_without_weight},
     {"a norm of groups", run_norm_of_groups},
     {"careful products, of a norm and of another", run_careful_norm},
@@ -367,6 +380,24 @@ static void test_blocks(void **state)
                 (!test_is_slow() || shapes[j].hidden <= 256))
                 check(&p, 0, &formats[f], &shapes[j], false);
         }
+    pair_close(&p);
+}
+
+/* Weights that go by way of shared memory: of many numbers, with one to five rounds of tiles, and
+ * warps with one to four spans. */
+static void test_rings(void **state)
+{
+    static const struct shape shapes[] = {{1, 2560, 2816}, {1, 4096, 2304}, {1, 2304, 10240}};
+    struct pair p;
+
+    (void)state;
+    pair_open(&p);
+    for (size_t f = 0; f < COUNT(formats) && !test_is_slow(); f++)
+        if (formats[f].group_size == 64)
+            for (size_t j = 0; j < COUNT(shapes); j++) {
+                check(&p, 0, &formats[f], &shapes[j], false);
+                check(&p, 1, &formats[f], &shapes[j], false);
+            }
     pair_close(&p);
 }
 
@@ -594,9 +625,9 @@ static void test_more_formats(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sequences),    cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_many_rows),    cmocka_unit_test(test_experts),
-        cmocka_unit_test(test_more_formats),
+        cmocka_unit_test(test_sequences), cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_rings),     cmocka_unit_test(test_many_rows),
+        cmocka_unit_test(test_experts),   cmocka_unit_test(test_more_formats),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,6 +70,7 @@ void cuda_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *k
     }
     if (!halves.data && attend_few(c, &a, batch, q, y))
         return;
+    c->attended_blocks = INT_MAX;
     a.halves = halves;
     if (!attend_prompt_sm90(c, &a, batch) && !attend_prompt(c, &a, batch))
         a.most_queries = INT_MAX;

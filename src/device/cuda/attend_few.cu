@@ -657,5 +657,7 @@ bool attend_few(struct cuda_device *c, const struct attend_args *a, const struct
         dim == 64 ? launch<__nv_bfloat16, 64>(c, f, norm, tiles, shape)
                   : launch<__nv_bfloat16, 128>(c, f, norm, tiles, shape);
     cuda_stored(c, f.sequences);
+    c->attended_at = c->n_given;
+    c->attended_blocks = (int)(shape.grid.x * shape.grid.y * shape.grid.z);
     return true;
 }

@@ -50,6 +50,10 @@ struct cuda_device {
      * n_given is still normed_at. product_block.cu */
     struct cuda_norm normed;
     uint64_t normed_at;
+    /* Blocks of the last attention, where it was to few keys; 0: there was none yet; INT_MAX: it
+     * was to more. It was the last launch if n_given is still attended_at. attend_few.cu */
+    uint64_t attended_at;
+    int attended_blocks;
     /* Sequences, on the device, whose rows alone were stored since a launch behind which nothing
      * began early; c itself: those of others, too; NULL: none were. */
     const void *stored;

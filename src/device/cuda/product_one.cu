@@ -14,8 +14,10 @@
 
 enum {
     ONE_WARPS = 16, /* at most */
-    SLOTS = 20,     /* of an output's sums, in shared memory: four rows lie in other banks */
-    ONE_PARTS = 4   /* products of one launch */
+    RING_WARPS = 14,
+    ONE_SLOTS = 3, /* of a warp's ring of weights, at most */
+    SLOTS = 20,    /* of an output's sums, in shared memory: four rows lie in other banks */
+    ONE_PARTS = 4  /* products of one launch */
 };
 
 struct one_part {
@@ -35,6 +37,7 @@ struct one {
     int64_t step, step_scales; /* from a block's tile to its next; 0: that may be in another part */
     float eps, per_number, scale;
     enum activation act;
+    int slots, early; /* chunks of a warp's ring; those asked for before the wait */
     bool adds;
     struct one_part parts[ONE_PARTS];
 };
@@ -75,17 +78,101 @@ static __device__ __forceinline__ void take_groups(struct one_scales *to, const 
     read_groups(to, p.scales + at, s.jump_scales, p.biases + at, s.jump_biases);
 }
 
+/* --- Weights by way of shared memory ---
+ *
+ * What a warp has asked for lies in a ring of its own. More can be on its way than registers hold,
+ * but who asks for x behind it waits for all of it: so x comes first where it is there already. */
+
+/* A chunk: of a tile a span, each lane's pieces as it takes them, then what belongs to groups. */
+template <int C> struct chunk_of {
+    static constexpr int GROUPS = one_of<C>::BLOCKS * 1024;
+    static constexpr int BYTES = GROUPS + 256;
+};
+
+template <int C>
+static __device__ __forceinline__ void ask_for(uint32_t to, const struct one_place &p,
+                                               const struct one &s)
+{
+    int lane = threadIdx.x % 32, t = lane % 4;
+    const uint8_t *data = p.data + p.span * one_of<C>::BLOCKS * 64;
+    /* Four lanes have scales and biases of two rows. */
+    const uint8_t *groups =
+        t < 2 ? p.scales + t % 2 * s.jump_scales : p.biases - t * 2 + t % 2 * s.jump_biases;
+
+#pragma unroll
+    for (int i = 0; i < 2 * one_of<C>::BLOCKS; i++)
+        asm volatile(
+            "cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to + i * 512 + lane * 16),
+            "l"(data + i / 2 * 64 + i % 2 * s.jump)
+            : "memory");
+    asm volatile(
+        "cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to + chunk_of<C>::GROUPS + lane * 8),
+        "l"(groups + p.span * 8)
+        : "memory");
+}
+
+template <int C>
+static __device__ __forceinline__ void take_chunk(uint4 blocks[][2], struct one_scales *groups,
+                                                  uint32_t from)
+{
+    int lane = threadIdx.x % 32;
+    uint32_t at = from + chunk_of<C>::GROUPS + lane / 4 * 32;
+
+#pragma unroll
+    for (int i = 0; i < 2 * one_of<C>::BLOCKS; i++) {
+        uint4 &v = blocks[i / 2][i % 2];
+
+        asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "r"(from + i * 512 + lane * 16)
+                     : "memory");
+    }
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(groups->scales[0].x), "=r"(groups->scales[0].y), "=r"(groups->scales[1].x),
+                   "=r"(groups->scales[1].y)
+                 : "r"(at)
+                 : "memory");
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        uint16_t v;
+
+        asm volatile("ld.shared.u16 %0, [%1];"
+                     : "=h"(v)
+                     : "r"(at + 16 + i * 8 + lane % 4 * 2)
+                     : "memory");
+        groups->biases[i] = v;
+    }
+}
+
+/* Where the warp's next chunk lies. */
+template <int C, bool PAIRED>
+static __device__ __forceinline__ void go_on(struct one_place *p, const struct one &s)
+{
+    p->span += blockDim.x / 32;
+    if (p->span < s.n_spans)
+        return;
+    p->span = threadIdx.x / 32;
+    p->tile += gridDim.x;
+    if (PAIRED || s.step) {
+        p->data += s.step;
+        p->scales += s.step_scales;
+        p->biases += s.step_scales;
+    } else if (p->tile < s.n_tiles) {
+        find_tile<C, PAIRED>(p, s);
+    }
+}
+
 /* --- x --- */
 
-/* The warp's spans of x into shared memory; the squares of each lane's numbers. */
-template <int C>
+/* The warp's spans of x into shared memory, of which v has the first N; the squares of each lane's
+ * numbers. */
+template <int C, int N>
 static __device__ __forceinline__ float take_x(uint8_t *shared, const struct one &s, int span,
-                                               int n_warps, float w[8])
+                                               int n_warps, float w[8], float v[N][8])
 {
     const float *x = s.x + threadIdx.x % 32 * 8;
-    float v[8], next[8] = {}, squares = 0;
+    float next[8] = {}, squares = 0;
 
-    read8(v, x + span * SPAN);
 #pragma unroll 1
     for (;;) {
         int now = span;
@@ -94,20 +181,20 @@ static __device__ __forceinline__ float take_x(uint8_t *shared, const struct one
         if (s.norm) {
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                squares += v[i] * v[i];
-                v[i] *= w[i];
+                squares += v[0][i] * v[0][i];
+                v[0][i] *= w[i];
             }
         }
-        if (span < s.n_spans)
-            read8(next, x + span * SPAN);
-        put_span<C>(shared + now * one_of<C>::BYTES, v);
+        if (now + N * n_warps < s.n_spans)
+            read8(next, x + (now + N * n_warps) * SPAN);
+        put_span<C>(shared + now * one_of<C>::BYTES, v[0]);
         if (span >= s.n_spans)
             return squares;
         if (s.w)
             read8(w, s.w + span * SPAN + threadIdx.x % 32 * 8);
 #pragma unroll
-        for (int i = 0; i < 8; i++)
-            v[i] = next[i];
+        for (int i = 0; i < 8 * N; i++)
+            v[i / 8][i % 8] = i / 8 + 1 < N ? v[(i / 8 + 1) % N][i % 8] : next[i % 8];
     }
 }
 
@@ -148,7 +235,7 @@ static __device__ __forceinline__ void put_norm(const struct one &s, struct one_
 
 /* --- The kernel --- */
 
-template <int C, bool PAIRED, bool HALF>
+template <int C, bool PAIRED, bool HALF, bool RING = false>
 static __device__ __forceinline__ void multiply_row(const struct one &s)
 {
     typedef one_of<C> O;
@@ -160,18 +247,48 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
     struct one_place ahead;
     struct one_scales scales;
     uint4 blocks[O::BLOCKS][2];
-    float w[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    constexpr int N = RING ? 4 : 1; /* spans of x, before weights are asked for */
+    float w[8] = {1, 1, 1, 1, 1, 1, 1, 1}, v[N][8];
+    uint32_t ring = 0;
+    int slot = 0;
 
     cuda_let_go();
     ahead.tile = blockIdx.x;
     ahead.span = warp;
     find_tile<C, PAIRED>(&ahead, s);
     /* Weights come before anything is waited for: what writes them never lets go early. */
+    auto ask_next = [&](int to) {
+        if (ahead.tile < s.n_tiles) {
+            ask_for<C>(ring + to * chunk_of<C>::BYTES, ahead, s);
+            go_on<C, PAIRED>(&ahead, s);
+        }
+        copies_end();
+    };
+    auto take_next = [&](int from) {
+        copies_wait(s.slots - 1);
+        __syncwarp();
+        take_chunk<C>(blocks, &scales, ring + from * chunk_of<C>::BYTES);
+        __syncwarp();
+        ask_next(from);
+    };
+    if constexpr (RING) {
+        int rounds = (s.n_tiles + (int)gridDim.x - 1) / (int)gridDim.x;
+
+        ring = shared_address(sums + rounds * TILE * SLOTS) + warp * s.slots * chunk_of<C>::BYTES;
+        /* One after the other: all at once they are in the way of what runs. */
+#pragma unroll 1
+        for (int i = 0; i < s.early; i++) {
+            if (i)
+                copies_wait(0);
+            ask_next(i);
+        }
+    } else {
 #pragma unroll
-    for (int b = 0; b < O::BLOCKS; b++)
-        read_block(blocks[b], ahead.data + (warp * O::BLOCKS + b) * 64, s.jump);
-    if (is_int(C))
-        take_groups(&scales, ahead, s);
+        for (int b = 0; b < O::BLOCKS; b++)
+            read_block(blocks[b], ahead.data + (warp * O::BLOCKS + b) * 64, s.jump);
+        if (is_int(C))
+            take_groups(&scales, ahead, s);
+    }
     if (s.w)
         read8(w, s.w + warp * SPAN + lane * 8);
 
@@ -184,7 +301,15 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
     cuda_wait();
     if (!PAIRED && s.adds && tile < s.n_tiles)
         before = s.to[tile * TILE + own / 8 % 2 * 4 + quad];
-    float square = take_x<C>(shared, s, warp, n_warps, w);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        if (i == 0 || warp + i * n_warps < s.n_spans)
+            read8(v[i], s.x + (warp + i * n_warps) * SPAN + lane * 8);
+    if constexpr (RING)
+#pragma unroll 1
+        for (int i = s.early; i < s.slots; i++)
+            ask_next(i);
+    float square = take_x<C, N>(shared, s, warp, n_warps, w, v);
     /* While weights come. */
     if (s.norm) {
         square = over_warp(square, sum_of());
@@ -197,47 +322,57 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
     float acc[8] = {};
     int kept = 0, span = warp;
     bool there = true;
+    int tile_now = blockIdx.x;
 
     at.x = shared_address(shared) + (C == BF16 ? g % 2 : min(g % 4, 2)) * O::PITCH + t * 16 +
            (C == INT4 ? 0 : g / 4 * 8);
     at.asked = g / 4 == t / 2;
     at.up = t % 2 ? 0 : 256;
     at.weight = (t % 2 ? 0x1p15f : 1) * (C == INT4 ? 0x1p-4f : 1);
+    if constexpr (RING)
+        take_next(0);
     while (there) {
         const float *of = (const float *)(shared + span * O::BYTES + O::SUMS);
         uint32_t x = at.x + span * O::BYTES;
         float factor = is_int(C) ? of[4] * at.weight : 0;
 
-        ahead.span += n_warps;
-        bool last = ahead.span >= s.n_spans;
+        int &on = RING ? span : ahead.span, &tile_on = RING ? tile_now : ahead.tile;
+        on += n_warps;
+        bool last = on >= s.n_spans;
         if (last) {
-            ahead.span = warp;
-            ahead.tile += gridDim.x;
-            there = ahead.tile < s.n_tiles;
-            if (PAIRED || s.step) {
+            on = warp;
+            tile_on += gridDim.x;
+            there = tile_on < s.n_tiles;
+            if (!RING && (PAIRED || s.step)) {
                 ahead.data += s.step;
                 if (is_int(C)) {
                     ahead.scales += s.step_scales;
                     ahead.biases += s.step_scales;
                 }
-            } else if (there) {
+            } else if (!RING && there) {
                 find_tile<C, PAIRED>(&ahead, s);
             }
         }
 #pragma unroll
         for (int b = 0; b < O::BLOCKS; b++) {
             use_block<C, HALF>(acc, blocks[b], b, &at, x, scales, factor);
-            if (there)
+            if (!RING && there)
                 read_block(blocks[b], ahead.data + (ahead.span * O::BLOCKS + b) * 64, s.jump);
         }
         if (is_int(C)) {
 #pragma unroll
             for (int i = 0; i < 2; i++)
                 acc[i] += scale_in<HALF>(scales.biases[i], false) * of[t];
-            if (there)
+            if (!RING && there)
                 take_groups(&scales, ahead, s);
         }
-        span = ahead.span;
+        if constexpr (RING) {
+            slot = slot + 1 == s.slots ? 0 : slot + 1;
+            if (there)
+                take_next(slot);
+        } else {
+            span = ahead.span;
+        }
         if (!last)
             continue;
 
@@ -306,6 +441,14 @@ static __global__ void __launch_bounds__(32 * ONE_WARPS, 1)
     multiply_row<C, PAIRED, HALF>(s);
 }
 
+/* With more weights on their way than registers hold. */
+template <int C, bool PAIRED, bool HALF>
+static __global__ void __launch_bounds__(32 * ONE_WARPS, 1)
+    one_ring_kernel(const __grid_constant__ struct one s)
+{
+    multiply_row<C, PAIRED, HALF, true>(s);
+}
+
 /* So few registers that a block of a router's product, which comes next, has room beside it: its
  * weights are there when this ends. */
 template <int C, bool HALF>
@@ -323,9 +466,27 @@ static bool launch_kind(struct cuda_device *c, struct one &s, int n_warps, bool 
     struct cuda_shape shape = {};
     int slots = ONE_WARPS / n_warps * c->n_processors;
     int rounds = (s.n_tiles + slots - 1) / slots;
+    bool one_span = s.n_spans == n_warps;
+    /* Fewer warps gain nothing, and beside attention to many keys a step loses by rings. */
+    bool ring = C == INT4 && c->arch >= 90 && n_warps >= RING_WARPS &&
+                c->attended_blocks < INT_MAX && !(s.adds && c->normed_at);
+
+    s.slots = 2;
+    s.early = 1;
+    if (ring && s.adds && one_span) {
+        /* Behind attention all of it may be there when that ends, in fewer blocks, if these find
+         * room beside attention's. */
+        ring = rounds == 2 && (c->attended_at == c->n_given || !c->attended_at) &&
+               c->attended_blocks + (s.n_tiles + ONE_SLOTS - 1) / ONE_SLOTS <= c->n_processors;
+        if (ring)
+            rounds = s.slots = s.early = ONE_SLOTS;
+    }
     size_t size =
         (size_t)s.n_spans * one_of<C>::BYTES + ONE_WARPS * 4 + (size_t)rounds * TILE * SLOTS * 4;
+    size_t rings = (size_t)(n_warps * s.slots) * chunk_of<C>::BYTES;
 
+    ring = ring && size + rings <= c->shared_memory;
+    size += ring ? rings : 0;
     if (size > c->shared_memory)
         return false;
     shape.grid = dim3((unsigned)((s.n_tiles + rounds - 1) / rounds));
@@ -347,6 +508,14 @@ static bool launch_kind(struct cuda_device *c, struct one &s, int n_warps, bool 
         if (s.adds && n_warps == ONE_WARPS && c->normed_at) {
             cuda_launch(c, half ? one_beside_kernel<C, true> : one_beside_kernel<C, false>, shape,
                         s);
+            return true;
+        }
+    }
+    if constexpr (C == INT4) {
+        if (ring) {
+            cuda_launch(c,
+                        half ? one_ring_kernel<C, PAIRED, true> : one_ring_kernel<C, PAIRED, false>,
+                        shape, s);
             return true;
         }
     }
