@@ -13,11 +13,11 @@
 #include <limits.h>
 
 enum {
-    ONE_WARPS = 16, /* at most */
-    RING_WARPS = 14,
-    ONE_SLOTS = 3, /* of a warp's ring of weights, at most */
-    SLOTS = 20,    /* of an output's sums, in shared memory: four rows lie in other banks */
-    ONE_PARTS = 4  /* products of one launch */
+    ONE_WARPS = 16,  /* at most */
+    RING_WARPS = 14, /* with which a ring of weights for each gains */
+    RING_CHUNKS = 3, /* of a ring, at most */
+    SLOTS = 20,      /* of an output's sums, in shared memory: four rows lie in other banks */
+    ONE_PARTS = 4    /* products of one launch */
 };
 
 struct one_part {
@@ -37,7 +37,7 @@ struct one {
     int64_t step, step_scales; /* from a block's tile to its next; 0: that may be in another part */
     float eps, per_number, scale;
     enum activation act;
-    int slots, early; /* chunks of a warp's ring; those asked for before the wait */
+    int chunks, early; /* of a warp's ring; those asked for before the wait */
     bool adds;
     struct one_part parts[ONE_PARTS];
 };
@@ -265,7 +265,7 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
         copies_end();
     };
     auto take_next = [&](int from) {
-        copies_wait(s.slots - 1);
+        copies_wait(s.chunks - 1);
         __syncwarp();
         take_chunk<C>(blocks, &scales, ring + from * chunk_of<C>::BYTES);
         __syncwarp();
@@ -274,7 +274,7 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
     if constexpr (RING) {
         int rounds = (s.n_tiles + (int)gridDim.x - 1) / (int)gridDim.x;
 
-        ring = shared_address(sums + rounds * TILE * SLOTS) + warp * s.slots * chunk_of<C>::BYTES;
+        ring = shared_address(sums + rounds * TILE * SLOTS) + warp * s.chunks * chunk_of<C>::BYTES;
         /* One after the other: all at once they are in the way of what runs. */
 #pragma unroll 1
         for (int i = 0; i < s.early; i++) {
@@ -307,7 +307,7 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
             read8(v[i], s.x + (warp + i * n_warps) * SPAN + lane * 8);
     if constexpr (RING)
 #pragma unroll 1
-        for (int i = s.early; i < s.slots; i++)
+        for (int i = s.early; i < s.chunks; i++)
             ask_next(i);
     float square = take_x<C, N>(shared, s, warp, n_warps, w, v);
     /* While weights come. */
@@ -367,7 +367,7 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
                 take_groups(&scales, ahead, s);
         }
         if constexpr (RING) {
-            slot = slot + 1 == s.slots ? 0 : slot + 1;
+            slot = slot + 1 == s.chunks ? 0 : slot + 1;
             if (there)
                 take_next(slot);
         } else {
@@ -471,19 +471,19 @@ static bool launch_kind(struct cuda_device *c, struct one &s, int n_warps, bool 
     bool ring = C == INT4 && c->arch >= 90 && n_warps >= RING_WARPS &&
                 c->attended_blocks < INT_MAX && !(s.adds && c->normed_at);
 
-    s.slots = 2;
+    s.chunks = 2;
     s.early = 1;
     if (ring && s.adds && one_span) {
         /* Behind attention all of it may be there when that ends, in fewer blocks, if these find
          * room beside attention's. */
         ring = rounds == 2 && (c->attended_at == c->n_given || !c->attended_at) &&
-               c->attended_blocks + (s.n_tiles + ONE_SLOTS - 1) / ONE_SLOTS <= c->n_processors;
+               c->attended_blocks + (s.n_tiles + RING_CHUNKS - 1) / RING_CHUNKS <= c->n_processors;
         if (ring)
-            rounds = s.slots = s.early = ONE_SLOTS;
+            rounds = s.chunks = s.early = RING_CHUNKS;
     }
     size_t size =
         (size_t)s.n_spans * one_of<C>::BYTES + ONE_WARPS * 4 + (size_t)rounds * TILE * SLOTS * 4;
-    size_t rings = (size_t)(n_warps * s.slots) * chunk_of<C>::BYTES;
+    size_t rings = (size_t)(n_warps * s.chunks) * chunk_of<C>::BYTES;
 
     ring = ring && size + rings <= c->shared_memory;
     size += ring ? rings : 0;
