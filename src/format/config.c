@@ -257,7 +257,8 @@ void config_close(config *c)
         document_close(c->doc);
 }
 
-/* Entries of both, those of more that c has left out; the arrays that c had stay in the arena. */
+/* Entries of both, those of more that c has left out, or an object that is null in c; the arrays
+ * that c had stay in the arena. */
 static void append(config *c, const json *more)
 {
     size_t n = c->n, most = n + json_size(more);
@@ -269,9 +270,14 @@ static void append(config *c, const json *more)
         return;
     }
     memcpy(entries, c->entries, n * sizeof *entries);
-    for (struct json_iter it = json_first(more); json_next(&it);)
-        if (!find(c, it.key))
+    for (struct json_iter it = json_first(more); json_next(&it);) {
+        const struct entry *own = find(c, it.key);
+
+        if (!own)
             entries[n++] = (struct entry){.key = it.key, .value = it.value, .read = true};
+        else if (json_kind(own->value) == JSON_NULL && json_kind(it.value) == JSON_OBJECT)
+            entries[own - c->entries].value = it.value;
+    }
     for (size_t i = 0; i < n; i++)
         sorted[i] = &entries[i];
     qsort(sorted, n, sizeof(struct entry *), by_key);
@@ -389,7 +395,7 @@ bool config_bool_or(config *c, const char *key, bool value)
 
     if (v && json_kind(v) != JSON_BOOL)
         fail_wrong(c, key, -1, v, "true or false");
-    return json_bool(v, value);
+    return json_bool(v, value && !config_is_null(c, key));
 }
 
 bool config_bool(config *c, const char *key)

@@ -29,8 +29,8 @@ bool config_has(const config *c, const char *key); /* there, and not null; does 
 /* The same of the whole file's object, whichever c is of it. */
 bool config_root_has(const config *c, const char *key);
 
-/* Keys of an object in JSON count where c does not have them, as if they were read. Once for a
- * file. A failure is that of c. */
+/* Keys of an object in JSON count where c does not have them, as if they were read, objects also
+ * where c has null. Once for a file. A failure is that of c. */
 void config_defaults(config *c, const char *text);
 
 /* Where c has alias, and not null, that is the value of key, which stays valid as long as c. */
@@ -49,6 +49,7 @@ int config_int_in(config *c, const char *key, int low, int high);
 double config_float(config *c, const char *key);
 double config_float_or(config *c, const char *key, double value);
 bool config_bool(config *c, const char *key);
+/* null is false, as it is in Python. */
 bool config_bool_or(config *c, const char *key, bool value);
 const char *config_string(config *c, const char *key);
 const char *config_string_or(config *c, const char *key, const char *value);

@@ -73,11 +73,14 @@ static struct delta_spec read_delta(config *c, const struct spec *s, enum activa
 {
     int n_heads = config_int_or(c, "num_attention_heads", 16);
     int head_dim = config_int_or(c, "linear_head_dim", config_int_or(c, "head_dim", 128));
+    double bound = config_float_or(c, "kda_lower_bound", -5);
 
     if (!config_bool_or(c, "no_kda_lora", true))
         config_fail(c, "no_kda_lora", "decays and gates through ranks are not supported");
     if (!config_bool_or(c, "kda_safe_gate", true))
         config_fail(c, "kda_safe_gate", "decays without a lower bound are not supported");
+    if (!(bound < 0))
+        config_fail(c, "kda_lower_bound", "it is %g; it must be below 0", bound);
     return (struct delta_spec){
         .n_heads = n_heads,
         .n_key_heads = n_heads,
@@ -87,7 +90,7 @@ static struct delta_spec read_delta(config *c, const struct spec *s, enum activa
         .conv_activation = conv,
         .convs_apart = true,
         .keywise = true,
-        .decay_bound = (float)config_float_or(c, "kda_lower_bound", -5),
+        .decay_bound = (float)bound,
         .beta_scale = 1,
         .norm = s->final_norm,
         .gate_activation = ACT_SIGMOID,
@@ -103,7 +106,8 @@ static struct mla_spec read_mla(config *c, const struct spec *s, enum kind kind,
     if (kind == HYBRID || !config_by_transformers(c))
         m.a_bias = m.o_bias = kind == HYBRID && config_bool_or(c, "use_qkv_bias", false);
     m.q_norm = m.kv_norm = s->final_norm;
-    m.rope.dims = m.rope_dim;
+    if (m.rope.kind != ROPE_PROPORTIONAL)
+        m.rope.dims = m.rope_dim;
     if (kind == V3)
         m.gate = GATE_HEADS;
     if (kind == V3 && !m.rope.interleaved)

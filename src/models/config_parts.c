@@ -69,14 +69,15 @@ struct temperature_spec config_temperature(config *c)
     return t;
 }
 
-/* Yarn's correction of the scores, squared because queries and keys would both have it. mlx-lm has
- * it with scaling of any type. */
+/* Yarn's correction of the scores, squared because queries and keys would both have it; with
+ * scaling of any type, in mlx-lm with the default one too. */
 static double yarn_scale(config *c, const struct rope_spec *r)
 {
     config *scaling = config_rope_object(c);
     double factor = r->factor, all = r->kind == ROPE_YARN ? r->mscale_all_dim : 0;
 
-    if (r->kind != ROPE_YARN && scaling && !config_by_transformers(c)) {
+    if (r->kind != ROPE_YARN && scaling &&
+        (r->kind != ROPE_DEFAULT || !config_by_transformers(c))) {
         factor = config_float_or(scaling, "factor", 1);
         all = config_float_or(scaling, "mscale_all_dim", 0);
     }

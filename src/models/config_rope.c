@@ -41,6 +41,23 @@ static enum rope_kind rope_kind_named(config *c, const char *key, const char *na
     return ROPE_DEFAULT;
 }
 
+/* The type; where two keys say it, transformers takes rope_type, mlx-lm type. */
+static const char *type_of(config *c, config *scaling)
+{
+    bool later = config_by_transformers(c);
+    const char *type = config_string_or(scaling, later ? "type" : "rope_type", "default");
+
+    return config_string_or(scaling, later ? "rope_type" : "type", type);
+}
+
+/* The length of the context, by the names that families have for it. */
+static double longest(config *c, double otherwise)
+{
+    otherwise = config_float_or(c, "model_max_length", otherwise);
+    otherwise = config_float_or(c, "max_seq_len", otherwise);
+    return config_float_or(c, "max_position_embeddings", otherwise);
+}
+
 /* The length the model was trained at before its rope was stretched: beside the scaling, or at the
  * top. */
 static double original_positions(config *c, config *scaling, double otherwise)
@@ -48,7 +65,7 @@ static double original_positions(config *c, config *scaling, double otherwise)
     const char *key = "original_max_position_embeddings";
 
     if (config_by_transformers(c))
-        otherwise = config_float_or(c, "max_position_embeddings", otherwise);
+        otherwise = longest(c, otherwise);
     otherwise = config_float_or(scaling, key, otherwise);
     otherwise = config_float_or(c, key, otherwise);
     if (!(otherwise > 1))
@@ -99,11 +116,8 @@ static void read_alpha(struct rope_spec *r, config *scaling)
  * the length of the prompt, and clm with it: a cached prefix then never changes its rotation. */
 static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena *a)
 {
-    const char *type = config_string_or(scaling, "rope_type", "default");
-
-    type = config_string_or(scaling, "type", type);
-    r->kind = rope_kind_named(scaling, "rope_type", type);
-    r->max_positions = config_float_or(c, "max_position_embeddings", 2048);
+    r->kind = rope_kind_named(scaling, "rope_type", type_of(c, scaling));
+    r->max_positions = longest(c, 2048);
     switch (r->kind) {
     case ROPE_NONE:
     case ROPE_DEFAULT:
@@ -183,11 +197,9 @@ static config *rope_object(config *c, const char *key, const char *layer_type)
 }
 
 /* A rope that is proportional is always of a part. */
-static bool is_partial(config *scaling)
+static bool is_partial(config *c, config *scaling)
 {
-    const char *key = scaling && config_has(scaling, "type") ? "type" : "rope_type";
-
-    return scaling && strcmp(config_string_or(scaling, key, ""), "proportional") == 0;
+    return scaling && strcmp(type_of(c, scaling), "proportional") == 0;
 }
 
 /* The first part of a head turns. An odd number of it becomes even: one more, whose speeds are
@@ -229,10 +241,10 @@ static struct rope_spec read_rope(config *c, config *scaling, int head_dim, doub
     if (scaling)
         r.theta = config_float_or(scaling, "rope_theta", r.theta);
     if (!partial)
-        part = is_partial(scaling) ? config_float_or(c, "partial_rotary_factor", 1) : 1;
-    if (scaling && (partial || is_partial(scaling)))
+        part = is_partial(c, scaling) ? config_float_or(c, "partial_rotary_factor", 1) : 1;
+    if (scaling && (partial || is_partial(c, scaling)))
         part = config_float_or(scaling, "partial_rotary_factor", part);
-    odd = turn_part(&r, c, part, is_partial(scaling));
+    odd = turn_part(&r, c, part, is_partial(c, scaling));
     if (scaling)
         read_scaling(&r, c, scaling, a);
     if (odd && (r.kind == ROPE_YARN || r.kind == ROPE_DYNAMIC))

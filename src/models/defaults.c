@@ -208,6 +208,7 @@ static const struct {
       {"deepseek_v32", "{\"n_shared_experts\": 1, \"index_head_dim\": 128, \"index_n_heads\": 64, "
                        "\"index_topk\": 2048, \"moe_intermediate_size\": 2048, "
                        "\"routed_scaling_factor\": 2.5}"},
+      {"deepseek_ocr2_text", "{\"n_shared_experts\": 2}"},
       {"dots1", "{\"rope_theta\": 10000.0, \"norm_topk_prob\": false, "
                 "\"moe_intermediate_size\": 1408}"},
       {"ernie4_5", "{\"head_dim\": 128, \"num_key_value_heads\": 2}"},
@@ -232,6 +233,10 @@ static const struct {
                       "\"sliding_window_pattern\": 6, \"final_logit_softcapping\": null, "
                       "\"global_head_dim\": 512, \"vocab_size_per_layer_input\": 262144, "
                       "\"sliding_window\": 512}"},
+      {"gemma4_unified_text", "{\"num_key_value_heads\": 4, \"use_double_wide_mlp\": false, "
+                              "\"sliding_window_pattern\": 6, \"final_logit_softcapping\": null, "
+                              "\"global_head_dim\": 512, \"num_kv_shared_layers\": 0, "
+                              "\"hidden_size_per_layer_input\": 0, \"sliding_window\": 1024}"},
       {"glm", "{\"partial_rotary_factor\": 0.5, \"head_dim\": 128, \"attention_bias\": "
               "true, \"num_key_value_heads\": 2}"},
       {"glm4", "{\"partial_rotary_factor\": 0.5, \"head_dim\": 128, \"attention_bias\": "
@@ -275,6 +280,7 @@ static const struct {
       {"kimi_linear", "{\"routed_scaling_factor\": 2.446, \"kv_lora_rank\": 512, "
                       "\"moe_intermediate_size\": 1024, \"qk_nope_head_dim\": 128, "
                       "\"qk_rope_head_dim\": 64, \"v_head_dim\": 128}"},
+      {"kolibri1", "{\"sliding_window\": 513}"},
       {"laguna", "{\"head_dim\": 128, \"sliding_window\": 512, \"rope_parameters\": "
                  "{\"full_attention\": {\"rope_type\": \"default\", \"rope_theta\": 500000.0, "
                  "\"partial_rotary_factor\": 0.5}, \"sliding_attention\": {\"rope_type\": "
@@ -316,6 +322,10 @@ static const struct {
        "1000000.0, \"factor\": 16.0, \"original_max_position_embeddings\": 16384, "
        "\"beta_fast\": 32.0, \"beta_slow\": 1.0, \"mscale_all_dim\": 1.0, "
        "\"mscale\": 1.0, \"llama_4_scaling_beta\": 0.1}}"},
+      {"mistral4", "{\"rope_parameters\": {\"type\": \"yarn\", \"rope_theta\": 10000.0, "
+                   "\"factor\": 128.0, \"original_max_position_embeddings\": 8192, "
+                   "\"beta_fast\": 32.0, \"beta_slow\": 1.0, \"mscale_all_dim\": 1.0, "
+                   "\"mscale\": 1.0, \"llama_4_scaling_beta\": 0.1}}"},
       {"nemotron", "{\"partial_rotary_factor\": 0.5}"},
       {"nemotron_h", "{\"head_dim\": 128, \"mamba_head_dim\": 64, \"mamba_num_heads\": 128, "
                      "\"ssm_state_size\": 128, \"conv_kernel\": 4, \"layer_norm_epsilon\": 1e-05, "
@@ -386,10 +396,12 @@ double model_norm_eps(const char *model_type)
                "ernie4_5_vl_moe_text exaone_moe "
                "falcon_h1 glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss hunyuan_v1_dense "
                "hunyuan_v1_moe hy_v3 kimi_linear llama4_text longcat_flash mimo_v2_flash minicpm3 "
-               "minimax glm4v_text glm_ocr_text glm4v_moe_text paddleocr_vl_text hunyuan_vl_text "
+               "minimax glm4v_text emu3_text_model glm_ocr_text glm4v_moe_text paddleocr_vl_text "
+               "hunyuan_vl_text "
                "ministral3 mixtral olmo2 olmo3 olmoe phi3 qwen2_vl_text qwen2_5_vl_text "
                "solar_open"},
-        {1e-6, "aria_text lara_mini kolibri1 axk1 bailing_hybrid deepseek_v2 deepseek_v3 "
+        {1e-6, "aria_text lara_mini kolibri1 axk1 bailing_hybrid deepseek_ocr2_text deepseek_v2 "
+               "deepseek_v3 "
                "deepseek_v32 dots1 flex_olmo flint "
                "gemma gemma2 "
                "gemma3_text gemma3n_text gemma4_text granite granitemoe granitemoehybrid "

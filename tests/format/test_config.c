@@ -74,7 +74,7 @@ static void test_scalars(void **state)
     CHECK(config_float(c, "f") == 1e-05 && config_float(c, "i") == 3, "float");
     CHECK(config_float_or(c, "absent", 0.5) == 0.5 && config_float_or(c, "f", 2) == 1e-05, "or");
     CHECK(config_bool(c, "b") && config_bool_or(c, "b", false), "bool");
-    CHECK(config_bool_or(c, "absent", true) && !config_bool_or(c, "null", false), "bool_or");
+    CHECK(config_bool_or(c, "absent", true) && !config_bool_or(c, "null", true), "bool_or");
     CHECK(!strcmp(config_string(c, "s"), "text") && !strcmp(config_string(c, "empty"), ""),
           "string");
     CHECK(!strcmp(config_string_or(c, "s", "x"), "text"), "string_or");
@@ -517,20 +517,23 @@ static void test_memory(void **state)
     }
 }
 
-/* What is not there counts as said; what is there stays, null too, and no one has to read it. */
+/* What is not there counts as said; what is there stays, null too where it stands for no object,
+ * and no one has to read it. */
 static void test_defaults(void **state)
 {
     struct messages m = {0};
-    config *c = parse_with("{\"a\": 1, \"b\": null, \"unread\": 2}", &m);
+    config *c = parse_with("{\"a\": 1, \"b\": null, \"o\": null, \"unread\": 2}", &m);
     config *inside;
 
     (void)state;
-    config_defaults(c, "{\"a\": 7, \"b\": 7, \"c\": 7, \"d\": {\"e\": 7}, \"f\": 7}");
+    config_defaults(c, "{\"a\": 7, \"b\": 7, \"c\": 7, \"d\": {\"e\": 7}, \"f\": 7, "
+                       "\"o\": {\"p\": 7}}");
     assert_int_equal(config_int(c, "a"), 1);
     assert_int_equal(config_int_or(c, "b", 3), 3);
     assert_int_equal(config_int(c, "c"), 7);
     inside = config_object(c, "d");
     assert_int_equal(config_int(inside, "e"), 7);
+    assert_int_equal(config_int(config_object(c, "o"), "p"), 7);
     assert_true(config_has(c, "f") && !config_has(c, "g"));
     check_done(c);
     assert_int_equal(m.n, 1);
