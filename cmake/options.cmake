@@ -27,14 +27,28 @@ endif()
 set(CLM_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi2 -ffp-contract=fast)
 set(CLM_ISA_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16
     -mavx2 -mfma -mf16c -mbmi2 -ffp-contract=fast)
+set(CLM_ISA_FLAGS_fp16 ${CLM_ISA_FLAGS_avx512} -mavx512fp16)
 set(CLM_ISA_FLAGS_neon -march=armv8.2-a+dotprod+fp16 -ffp-contract=fast)
+
+# Compilers, and assemblers, have AVX512-FP16 since 2022.
+if("avx512" IN_LIST CLM_ISA)
+  include(CheckCSourceCompiles)
+  set(CMAKE_REQUIRED_FLAGS -mavx512fp16)
+  check_c_source_compiles("#include <immintrin.h>
+    int main(void) { return _mm512_cmp_ph_mask(_mm512_setzero_ph(), _mm512_setzero_ph(), 1); }" CLM_HAS_FP16)
+  unset(CMAKE_REQUIRED_FLAGS)
+  if(CLM_HAS_FP16)
+    list(APPEND CLM_ISA fp16)
+    target_compile_definitions(clm_options INTERFACE CLM_FP16)
+  endif()
+endif()
 
 # Leaves out files of instruction sets that are not this processor's, and gives the others their
 # flags: a file's name ends in the set it is written for (rms_norm_avx2.c).
 function(clm_select_isa result)
   set(kept "")
   foreach(source ${ARGN})
-    if(source MATCHES "_(avx2|avx512|neon)\\.c$")
+    if(source MATCHES "_(avx2|avx512|fp16|neon)\\.c$")
       if(NOT CMAKE_MATCH_1 IN_LIST CLM_ISA)
         continue()
       endif()

@@ -842,7 +842,8 @@ static void on_cuda(void (*check)(device *d1, device *d2))
 /* All instruction sets this processor has, one after another. */
 static void for_each_isa(void (*check)(device *d1, device *d2))
 {
-    unsigned sets[] = {CPU_SCALAR, CPU_AVX2, CPU_AVX2 | CPU_AVX512, CPU_NEON};
+    unsigned sets[] = {CPU_SCALAR, CPU_AVX2, CPU_AVX2 | CPU_AVX512,
+                       CPU_AVX2 | CPU_AVX512 | CPU_FP16, CPU_NEON};
     clm_error err = {0};
 
     for (size_t i = 0; i < COUNT(sets); i++) {

@@ -753,9 +753,9 @@ static bool attend_at_once(const struct cpu_vector_kernels *k, struct attended *
     static uint16_t turned[4 * 8 * ATTEND_DIM];
     struct cpu_paired_queries q = {a->q, k_dim, rows, turned};
 
-    k->paired->turn(turned, a->q, k_dim, rows, k_dim, type);
-    return k->paired->attend[type](a->acc, ATTEND_DIM, a->max, a->sum, &q, a->key_parts,
-                                   a->value_parts, a->n_parts, k_dim, v_dim);
+    k->at_once[type]->turn(turned, a->q, k_dim, rows, k_dim, type);
+    return k->at_once[type]->attend(a->acc, ATTEND_DIM, a->max, a->sum, &q, a->key_parts,
+                                    a->value_parts, a->n_parts, k_dim, v_dim);
 }
 
 /* 2^(score - max) of a key is off by as much as its score, and by 2^-8 as bf16; the sum of all by
@@ -832,6 +832,30 @@ static void check_attend_nan(const struct cpu_vector_kernels *k, enum dtype type
     CHECK(memcmp(&a, &before, sizeof a) == 0, "attend: changed something");
 }
 
+/* Where sums may be too large for f16, what comes out is right or nothing has changed. */
+static void check_attend_large(const struct cpu_vector_kernels *k, bool keys)
+{
+    static struct attended before, a;
+    uint16_t *cache = keys ? before.key_cache : before.value_cache;
+    bool done;
+
+    make_attended(&before, DTYPE_F16, 64, 64, ATTEND_KEYS, false);
+    for (int j = 0; j < ATTEND_KEYS; j++)
+        for (int i = 0; i < 64; i++)
+            cache[j * 64 + i] = f32_to_f16(60000);
+    for (int i = 0; i < 4 * 64; i++)
+        before.q[i] = keys ? 1.0f : 0.0f;
+    a = before;
+    done = attend_at_once(k, &a, DTYPE_F16, 4, 64, 64);
+    for (int r = 0; r < 4 && done; r++) {
+        CHECK(!keys || (double)a.max[r] >= 64 * 59000.0, "attend: max %g", (double)a.max[r]);
+        for (int i = 0; i < 64 && !keys; i++)
+            check_close(a.acc[r * ATTEND_DIM + i] / a.sum[r], 60000, 60000 * 0x1p-7, "attend", r,
+                        i);
+    }
+    CHECK(done || memcmp(&a, &before, sizeof a) == 0, "attend: changed something");
+}
+
 static void check_attends(const struct cpu_vector_kernels *k)
 {
     for (enum dtype type = DTYPE_F16; type <= DTYPE_BF16; type++)
@@ -844,6 +868,8 @@ static void check_attends(const struct cpu_vector_kernels *k)
                          1 + (int)random_below(ATTEND_KEYS));
             check_attend_nan(k, type, round % 3 ? (float)(round % 3 - 1.5) * INFINITY : NAN);
         }
+    check_attend_large(k, true);
+    check_attend_large(k, false);
 }
 
 static void check_directs(const struct cpu_vector_kernels *k)

@@ -27,7 +27,8 @@ static inline void check_close(float got, double want, double tolerance, const c
 
 static inline void for_each_isa(void (*check)(const struct cpu_vector_kernels *k))
 {
-    static const unsigned sets[] = {CPU_SCALAR, CPU_AVX2, CPU_AVX2 | CPU_AVX512, CPU_NEON};
+    static const unsigned sets[] = {CPU_SCALAR, CPU_AVX2, CPU_AVX2 | CPU_AVX512,
+                                    CPU_AVX2 | CPU_AVX512 | CPU_FP16, CPU_NEON};
 
     for (size_t i = 0; i < COUNT(sets); i++) {
         struct cpu_vector_kernels k;

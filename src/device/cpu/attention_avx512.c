@@ -58,10 +58,7 @@ static void turn(uint16_t *to, const float *q, int ldq, int n, int dim, enum dty
 
                 if (first + r < n)
                     v = rounded_strip(q + (int64_t)(first + r) * ldq + i, dim - i, scale);
-                _mm512_storeu_si512(to + r * STRIP, _mm512_shuffle_epi32(v, 0x00));
-                _mm512_storeu_si512(to + (FOUR + r) * STRIP, _mm512_shuffle_epi32(v, 0x55));
-                _mm512_storeu_si512(to + (2 * FOUR + r) * STRIP, _mm512_shuffle_epi32(v, 0xAA));
-                _mm512_storeu_si512(to + (3 * FOUR + r) * STRIP, _mm512_shuffle_epi32(v, 0xFF));
+                turn_strip(to + r * STRIP, v);
             }
 }
 
@@ -292,16 +289,20 @@ PAIRED(bf16, DTYPE_BF16)
 
 static const struct cpu_paired_attention paired = {
     .turn = turn,
-    .attend = {[DTYPE_F16] = cpu_attend_f16_avx512, [DTYPE_BF16] = cpu_attend_bf16_avx512},
     .scores = {[DTYPE_F16] = paired_scores_f16, [DTYPE_BF16] = paired_scores_bf16},
     .weigh = {[DTYPE_F16] = paired_weigh_f16, [DTYPE_BF16] = paired_weigh_bf16},
 };
+
+static const struct cpu_attention_at_once at_once_f16 = {turn, cpu_attend_f16_avx512};
+static const struct cpu_attention_at_once at_once_bf16 = {turn, cpu_attend_bf16_avx512};
 
 void cpu_attention_kernels_avx512(struct cpu_vector_kernels *k)
 {
     simd_attention_kernels(k);
     k->integers = &cpu_int_attention_avx512;
     k->paired = &paired;
+    k->at_once[DTYPE_F16] = &at_once_f16;
+    k->at_once[DTYPE_BF16] = &at_once_bf16;
     k->scores[DTYPE_F16] = score_one_f16;
     k->scores[DTYPE_BF16] = score_one_bf16;
     k->weigh[DTYPE_F16] = weigh_one_f16;

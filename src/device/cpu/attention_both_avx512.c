@@ -7,59 +7,21 @@
  */
 #include <math.h>
 
-#include "device/cpu/attention_pairs_avx512.h"
-#include "device/cpu/vector_math.h"
+#include "device/cpu/attention_both.h"
 
 enum {
-    STEP = 32,
     FAR_BYTES = 12288, /* of keys, and of values, that are called for ahead of what is read, */
     NEAR_BYTES = 6144  /* and once more */
 };
 
 #define HEADROOM 8.0f
 
-/* What four queries have so far; sums of values in quarters, as weigh_pair leaves them. */
+/* Sums of values in quarters, as weigh_pair leaves them. */
 struct four {
-    vf max[FOUR], sum[FOUR];
-    _Alignas(64) float acc[FOUR][CPU_ATTEND_DIM];
+    struct found found;
     _Alignas(64) uint16_t weights[2][FOUR][STEP];
     int which, at, n; /* weights[which] are of keys [at, at + n), whose values are yet to come */
 };
-
-/* What is the same for all steps. */
-struct job {
-    const uint16_t *q;
-    const struct cpu_stretch *keys, *values;
-    int k_dim, v_dim;
-    bool ahead; /* call for what comes */
-};
-
-/* Row j of a stretch, or of what follows it. */
-INLINE const uint16_t *row_from(const struct cpu_stretch *part, int j, int dim)
-{
-    const uint16_t *rows = part->rows, *next = part->ahead;
-
-    return j < part->n || !next ? rows + (int64_t)j * dim : next + (int64_t)(j - part->n) * dim;
-}
-
-/* Not beyond what follows, which is as long. */
-INLINE int lead(const struct cpu_stretch *part, int dim, int bytes)
-{
-    int rows = bytes / (2 * dim);
-
-    return rows < part->n ? rows : part->n;
-}
-
-INLINE struct calls stream(const struct cpu_stretch *part, int j, int dim, bool ahead)
-{
-    const uint16_t *rows = row_from(part, j, dim);
-
-    if (!ahead)
-        return (struct calls){rows, rows, rows};
-    return (struct calls){.rows = rows,
-                          .ahead = row_from(part, j + lead(part, dim, FAR_BYTES), dim),
-                          .soon = row_from(part, j + lead(part, dim, NEAR_BYTES), dim)};
-}
 
 /* s[r]: of n keys from key j on, STEP at most; what is past them is -INFINITY. */
 INLINE void score_keys(float s[FOUR][STEP], const struct job *job, int j, int n, enum dtype type,
@@ -67,7 +29,8 @@ INLINE void score_keys(float s[FOUR][STEP], const struct job *job, int j, int n,
 {
 #pragma GCC unroll 1
     for (int i = 0; i < n; i += EIGHT) {
-        struct calls at = stream(job->keys, j + i, job->k_dim, job->ahead);
+        struct calls at =
+            calls_from(job->keys, j + i, job->k_dim, job->ahead, FAR_BYTES, NEAR_BYTES);
         vf two[FOUR / 2];
 
         sum_eight(two, job->q, at, n == STEP || n - i > EIGHT ? EIGHT : n - i, job->k_dim, type,
@@ -89,7 +52,7 @@ INLINE void weigh_columns(struct four *f, const struct job *job, enum dtype type
 {
     const uint16_t *p = f->weights[f->which][0];
     int64_t dim = job->v_dim;
-    struct calls at = stream(job->values, f->at, job->v_dim, job->ahead);
+    struct calls at = calls_from(job->values, f->at, job->v_dim, job->ahead, FAR_BYTES, NEAR_BYTES);
     vf sums[FOUR][4];
 
     at.rows += column;
@@ -99,7 +62,7 @@ INLINE void weigh_columns(struct four *f, const struct job *job, enum dtype type
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < 2 * strips; v++)
-            sums[r][v] = vf_load(f->acc[r] + column + v * VF_LANES);
+            sums[r][v] = vf_load(f->found.acc[r] + column + v * VF_LANES);
     for (int i = 0; i < f->n; i += 2) {
         weigh_pair(sums, p + i, STEP, at, i + 1 < f->n ? dim : 0, job->v_dim, type, strips, STRIP,
                    rows, strange);
@@ -111,7 +74,7 @@ INLINE void weigh_columns(struct four *f, const struct job *job, enum dtype type
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < 2 * strips; v++)
-            vf_store(f->acc[r] + column + v * VF_LANES, sums[r][v]);
+            vf_store(f->found.acc[r] + column + v * VF_LANES, sums[r][v]);
 }
 
 INLINE void weigh_waiting(struct four *f, const struct job *job, enum dtype type, const int rows,
@@ -128,33 +91,6 @@ INLINE void weigh_waiting(struct four *f, const struct job *job, enum dtype type
     f->n = 0;
 }
 
-/* The largest score of each query is raised to what s has; what there is shrinks. */
-static void raise_max(struct four *f, float s[FOUR][STEP], int v_dim, int rows)
-{
-    for (int r = 0; r < rows; r++) {
-        vf most = vf_max(vf_load(s[r]), vf_load(s[r] + VF_LANES));
-        vf max = vf_set(vf_largest(vf_max(f->max[r], most)));
-        vf factor = vf_exp2_negative(vf_sub(f->max[r], max));
-
-        f->max[r] = max;
-        f->sum[r] = vf_mul(f->sum[r], factor);
-        for (int i = 0; i < v_dim; i += VF_LANES)
-            vf_store(f->acc[r] + i, vf_mul(vf_load(f->acc[r] + i), factor));
-    }
-}
-
-/* Is a score so much larger, or not a number? */
-INLINE bool is_above(const struct four *f, float s[FOUR][STEP], const int rows)
-{
-    __mmask16 above = 0;
-
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-        above |= _mm512_cmp_ps_mask(vf_max(vf_load(s[r]), vf_load(s[r] + VF_LANES)),
-                                    vf_add(f->max[r], vf_set(HEADROOM)), _CMP_NLE_UQ);
-    return above != 0;
-}
-
 INLINE void soften(struct four *f, uint16_t p[FOUR][STEP], float s[FOUR][STEP], enum dtype type,
                    const int rows)
 {
@@ -162,10 +98,10 @@ INLINE void soften(struct four *f, uint16_t p[FOUR][STEP], float s[FOUR][STEP], 
 
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
-        vf a = vf_exp2_negative(vf_sub(vf_load(s[r]), f->max[r]));
-        vf b = vf_exp2_negative(vf_sub(vf_load(s[r] + VF_LANES), f->max[r]));
+        vf a = vf_exp2_negative(vf_sub(vf_load(s[r]), f->found.max[r]));
+        vf b = vf_exp2_negative(vf_sub(vf_load(s[r] + VF_LANES), f->found.max[r]));
 
-        f->sum[r] = vf_add(f->sum[r], vf_add(a, b));
+        f->found.sum[r] = vf_add(f->found.sum[r], vf_add(a, b));
         _mm512_store_si512(p[r], (__m512i)_mm512_cvtne2ps_pbh(vf_mul(b, scale), vf_mul(a, scale)));
     }
 }
@@ -176,9 +112,9 @@ INLINE void attend_step(struct four *f, const struct job *job, int j, int n, enu
     _Alignas(64) float s[FOUR][STEP];
 
     score_keys(s, job, j, n, type, rows, strange);
-    if (__builtin_expect(is_above(f, s, rows), 0)) {
+    if (__builtin_expect(is_above(&f->found, s, HEADROOM, rows), 0)) {
         weigh_waiting(f, job, type, rows, strange);
-        raise_max(f, s, job->v_dim, rows);
+        raise_max(&f->found, s, job->v_dim, rows);
     }
     soften(f, f->weights[!f->which], s, type, rows);
     weigh_waiting(f, job, type, rows, strange);
@@ -187,20 +123,19 @@ INLINE void attend_step(struct four *f, const struct job *job, int j, int n, enu
     f->n = n;
 }
 
-/* Lanes of f->sum add up to the sum. */
 INLINE void begin_four(struct four *f, const float *acc, int64_t ld, const float *max,
                        const float *sum, int v_dim, const int rows)
 {
     f->which = f->n = 0;
     for (int r = 0; r < rows; r++) {
-        f->max[r] = vf_set(max[r]);
-        f->sum[r] = _mm512_maskz_mov_ps(1, vf_set(sum[r]));
+        f->found.max[r] = vf_set(max[r]);
+        f->found.sum[r] = _mm512_maskz_mov_ps(1, vf_set(sum[r]));
         for (int i = 0; i < v_dim; i += STRIP) {
             vf two[2];
 
             part_quarters(two, vf_load(acc + r * ld + i), vf_load(acc + r * ld + i + VF_LANES));
-            vf_store(f->acc[r] + i, two[0]);
-            vf_store(f->acc[r] + i + VF_LANES, two[1]);
+            vf_store(f->found.acc[r] + i, two[0]);
+            vf_store(f->found.acc[r] + i + VF_LANES, two[1]);
         }
     }
 }
@@ -209,11 +144,11 @@ INLINE void end_four(const struct four *f, float *acc, int64_t ld, float *max, f
                      int v_dim, const int rows)
 {
     for (int r = 0; r < rows; r++) {
-        max[r] = _mm512_cvtss_f32(f->max[r]);
-        sum[r] = vf_sum(f->sum[r]);
+        max[r] = _mm512_cvtss_f32(f->found.max[r]);
+        sum[r] = vf_sum(f->found.sum[r]);
         for (int i = 0; i < v_dim; i += STRIP)
-            join_quarters(acc + r * ld + i, vf_load(f->acc[r] + i),
-                          vf_load(f->acc[r] + i + VF_LANES));
+            join_quarters(acc + r * ld + i, vf_load(f->found.acc[r] + i),
+                          vf_load(f->found.acc[r] + i + VF_LANES));
     }
 }
 
@@ -239,37 +174,13 @@ INLINE bool attend_four(float *acc, int64_t ld, float *max, float *sum, struct j
     return true;
 }
 
-/* What the first four queries find finite the others do too. */
-INLINE bool attend(float *acc, int ld, float *max, float *sum, const struct cpu_paired_queries *q,
-                   struct job job, int n_stretches, enum dtype type)
-{
-    int64_t four = (int64_t)(job.k_dim / STRIP) * TURNED;
-
-    for (int done = 0; done < q->n; done += FOUR, job.q += four) {
-        float *to = acc + (int64_t)done * ld;
-
-        job.ahead = done == 0;
-        if (!(q->n - done == 3
-                  ? attend_four(to, ld, max + done, sum + done, job, n_stretches, type, 3)
-                  : attend_four(to, ld, max + done, sum + done, job, n_stretches, type, FOUR)))
-            return false;
-    }
-    return true;
-}
-
-/* Heads of 64 numbers have loops of their own. */
 #define ATTEND(suffix, type)                                                                       \
     bool cpu_attend_##suffix##_avx512(                                                             \
         float *acc, int ld, float *max, float *sum, const struct cpu_paired_queries *q,            \
         const struct cpu_stretch *keys, const struct cpu_stretch *values, int n_stretches,         \
         int k_dim, int v_dim)                                                                      \
     {                                                                                              \
-        struct job job = {q->turned, keys, values, k_dim, v_dim, false};                           \
-        struct job of_64 = {q->turned, keys, values, 64, 64, true};                                \
-                                                                                                   \
-        if (q->n == FOUR && k_dim == 64 && v_dim == 64)                                            \
-            return attend_four(acc, ld, max, sum, of_64, n_stretches, type, FOUR);                 \
-        return attend(acc, ld, max, sum, q, job, n_stretches, type);                               \
+        return attend_all(acc, ld, max, sum, q, keys, values, n_stretches, k_dim, v_dim, type);    \
     }
 
 ATTEND(f16, DTYPE_F16)

@@ -29,13 +29,13 @@ static bool is_paired(const struct state *st, const struct kv_layer *at)
     return st->call->kernels->paired && st->n_queries >= 3 && !at->bits && at->type != DTYPE_F32;
 }
 
-static struct cpu_paired_queries turned(struct state *st, enum dtype type)
+static struct cpu_paired_queries turned(struct state *st, cpu_turn *turn, enum dtype type)
 {
     const struct attend_call *call = st->call;
 
-    if (st->turned_type != type)
-        call->kernels->paired->turn(st->turned, st->q, call->k_cols, st->n_queries, call->kv->k_dim,
-                                    type);
+    if (st->turned_by != turn || st->turned_type != type)
+        turn(st->turned, st->q, call->k_cols, st->n_queries, call->kv->k_dim, type);
+    st->turned_by = turn;
     st->turned_type = type;
     return (struct cpu_paired_queries){st->q, call->k_cols, st->n_queries, st->turned};
 }
@@ -54,7 +54,7 @@ static void treat_waiting(struct state *st, bool values)
         k->weigh[type](st->acc, call->v_cols, st->s, st->chunk, st->n_queries, st->waiting,
                        st->n_waiting, call->kv->v_dim);
     } else {
-        q = turned(st, type);
+        q = turned(st, k->turn, type);
         k->scores[type](st->s, st->chunk, &q, st->waiting, st->n_waiting, call->kv->k_dim);
     }
     st->n_waiting = st->keys_waiting = 0;
@@ -194,7 +194,7 @@ static void weigh_stretch(struct state *st, const struct kv_layer *at, char *blo
 
 /* --- Keys and values at once --- */
 
-/* Can kernels->paired->attend treat these rows, all of which every query sees? */
+/* Can kernels->at_once treat these rows, all of which every query sees? */
 static bool is_plain(const struct state *st)
 {
     const struct attend_call *call = st->call;
@@ -244,11 +244,11 @@ static bool attend_at_once(struct state *st, struct span keys)
         return false;
     attention_stretches(st, keys, gather_stretch);
     if (st->keys_waiting == 0) {
-        struct cpu_paired_queries q = turned(st, st->waiting_type);
+        const struct cpu_attention_at_once *k = call->kernels->at_once[st->waiting_type];
+        struct cpu_paired_queries q = turned(st, k->turn, st->waiting_type);
 
-        done = call->kernels->paired->attend[st->waiting_type](
-            st->acc, call->v_cols, st->max, st->sum, &q, st->waiting, st->values_waiting,
-            st->n_waiting, call->kv->k_dim, call->kv->v_dim);
+        done = k->attend(st->acc, call->v_cols, st->max, st->sum, &q, st->waiting,
+                         st->values_waiting, st->n_waiting, call->kv->k_dim, call->kv->v_dim);
     }
     st->n_waiting = st->keys_waiting = 0;
     return done;

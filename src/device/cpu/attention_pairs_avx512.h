@@ -77,6 +77,15 @@ INLINE void call_line(const uint16_t *p)
  * t of a quarter fills that quarter of vector t. What is left to add up are quarters.
  */
 
+/* A strip of a query, as products of those keys meet it. */
+INLINE void turn_strip(uint16_t *to, __m512i v)
+{
+    _mm512_storeu_si512(to, _mm512_shuffle_epi32(v, 0x00));
+    _mm512_storeu_si512(to + FOUR * STRIP, _mm512_shuffle_epi32(v, 0x55));
+    _mm512_storeu_si512(to + 2 * FOUR * STRIP, _mm512_shuffle_epi32(v, 0xAA));
+    _mm512_storeu_si512(to + 3 * FOUR * STRIP, _mm512_shuffle_epi32(v, 0xFF));
+}
+
 INLINE void exchange_pairs(__m512i k[FOUR])
 {
     __m512i low01 = _mm512_unpacklo_epi32(k[0], k[1]), high01 = _mm512_unpackhi_epi32(k[0], k[1]);
@@ -209,7 +218,7 @@ INLINE void join_quarters(float *to, vf a, vf b)
     vf_store(to + VF_LANES, _mm512_castpd_ps(_mm512_permutex2var_pd(x, second, y)));
 }
 
-/* attention_both_avx512.c */
+/* attention_both_avx512.c: attend of struct cpu_attention_at_once. */
 bool cpu_attend_f16_avx512(float *acc, int ld, float *max, float *sum,
                            const struct cpu_paired_queries *q, const struct cpu_stretch *keys,
                            const struct cpu_stretch *values, int n_stretches, int k_dim, int v_dim);

@@ -88,8 +88,9 @@ struct state {
     struct int_state ints;
     struct cpu_rounded rounded; /* queries of a direct piece, for codes of so many bits in such */
     int rounded_bits, rounded_group; /* groups; 0: not yet */
-    uint16_t *turned; /* the queries of a direct piece for kernels->paired and keys of this type, */
-    enum dtype turned_type;                           /* F32: none yet */
+    uint16_t *turned;                /* the queries of a direct piece for keys of this type, */
+    cpu_turn *turned_by;             /* as this has written them; NULL: none yet */
+    enum dtype turned_type;
     struct cpu_stretch waiting[CPU_STRETCHES];        /* to be treated at once, of this type */
     struct cpu_stretch values_waiting[CPU_STRETCHES]; /* where keys and values are */
     enum dtype waiting_type;

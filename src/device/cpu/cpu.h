@@ -8,7 +8,8 @@
 #include "device/cpu/vector_kernels.h"
 #include "device/device.h"
 
-enum cpu_isa { CPU_SCALAR = 0, CPU_AVX2 = 1, CPU_AVX512 = 2, CPU_NEON = 4 }; /* a set of bits */
+/* A set of bits; CPU_FP16, with CPU_AVX512, is AVX512-FP16. */
+enum cpu_isa { CPU_SCALAR = 0, CPU_AVX2 = 1, CPU_AVX512 = 2, CPU_NEON = 4, CPU_FP16 = 8 };
 
 /* The instruction sets of this processor that clm has kernels for, held down by CLM_CPU. */
 unsigned cpu_isa_detect(void);

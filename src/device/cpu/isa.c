@@ -32,17 +32,24 @@ static unsigned detect(void)
     const uint32_t avx2 = 1u << 5, bmi2 = 1u << 8;                     /* 7.0.ebx */
     const uint32_t avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* 7.0.ebx: F DQ BW VL */
     const uint32_t vnni = 1u << 11, bf16 = 1u << 5;                    /* 7.0.ecx, 7.1.eax */
-    uint32_t eax, ebx, ecx, edx, ebx7, ecx7;
+#ifdef CLM_FP16
+    const uint32_t fp16 = 1u << 23; /* 7.0.edx */
+#endif
+    uint32_t eax, ebx, ecx, edx, ebx7, ecx7, edx7;
 
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !has(ecx, fma | osxsave | avx | f16c))
         return CPU_SCALAR;
     uint64_t state = xgetbv();
-    if ((state & XCR0_AVX) != XCR0_AVX || !__get_cpuid_count(7, 0, &eax, &ebx7, &ecx7, &edx) ||
+    if ((state & XCR0_AVX) != XCR0_AVX || !__get_cpuid_count(7, 0, &eax, &ebx7, &ecx7, &edx7) ||
         !has(ebx7, avx2 | bmi2))
         return CPU_SCALAR;
     if ((state & XCR0_AVX512) != XCR0_AVX512 || !has(ebx7, avx512) || !has(ecx7, vnni) || eax < 1 ||
         !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !has(eax, bf16))
         return CPU_AVX2;
+#ifdef CLM_FP16
+    if (has(edx7, fp16))
+        return CPU_AVX2 | CPU_AVX512 | CPU_FP16;
+#endif
     return CPU_AVX2 | CPU_AVX512;
 }
 
@@ -96,7 +103,7 @@ int cpu_isa_limit(unsigned *allowed, clm_error *err)
 {
     const char *name = getenv("CLM_CPU");
 
-    *allowed = CPU_AVX2 | CPU_AVX512 | CPU_NEON;
+    *allowed = CPU_AVX2 | CPU_AVX512 | CPU_FP16 | CPU_NEON;
     if (!name || !*name)
         return 0;
     for (size_t i = 0; i < COUNT(limits); i++)

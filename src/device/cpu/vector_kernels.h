@@ -111,7 +111,7 @@ struct cpu_stretch {
     int at, n;
 };
 
-/* Queries [n, dim], and the same as a struct cpu_paired_attention has them. */
+/* Queries [n, dim], and the same as a cpu_turn has written them. */
 struct cpu_paired_queries {
     const float *rows;
     int ld, n;
@@ -119,28 +119,32 @@ struct cpu_paired_queries {
 };
 
 /* Keys of a chunk that are read straight from the cache, at most, and so stretches of them; numbers
- * of a value that cpu_paired_attention.attend takes. */
+ * of a value that cpu_attention_at_once takes. */
 enum { CPU_DIRECT_CHUNK = 256, CPU_STRETCHES = 16, CPU_ATTEND_DIM = 512 };
+
+/* Queries to [n up to whole fours, dim up to whole 32, 4], for a cache of this type. */
+typedef void cpu_turn(uint16_t *to, const float *q, int ldq, int n, int dim, enum dtype type);
 
 /* The slots scores and weigh for many stretches at once, of keys and values that are multiplied as
  * bf16, for at least three queries. Slots of F32 are empty. */
 struct cpu_paired_attention {
-    /* to [n up to whole fours, dim up to whole 32, 4] */
-    void (*turn)(uint16_t *to, const float *q, int ldq, int n, int dim, enum dtype type);
+    cpu_turn *turn;
     void (*scores[CPU_KV_TYPES])(float *s, int lds, const struct cpu_paired_queries *q,
                                  const struct cpu_stretch *keys, int n_stretches, int dim);
     void (*weigh[CPU_KV_TYPES])(float *y, int ldy, const float *s, int lds, int n_rows,
                                 const struct cpu_stretch *values, int n_stretches, int dim);
+};
 
-    /* Scores, their part of the softmax in max, sum and acc [n, ld], see attention.c, and values at
-     * once, of keys that all queries see; values[i] are those of keys[i]. For fours of queries, of
-     * which the last may have three, and whole 32 numbers of keys and values, of these
-     * CPU_ATTEND_DIM at most. max may stay behind the largest score by a few. False, and nothing
-     * has changed, where some number in the cache is not finite. */
-    bool (*attend[CPU_KV_TYPES])(float *acc, int ld, float *max, float *sum,
-                                 const struct cpu_paired_queries *q, const struct cpu_stretch *keys,
-                                 const struct cpu_stretch *values, int n_stretches, int k_dim,
-                                 int v_dim);
+/* Scores, their part of the softmax in max, sum and acc [n, ld], see attention.c, and values at
+ * once, of keys that all queries see; values[i] are those of keys[i]. For fours of queries, of
+ * which the last may have three, and whole 32 numbers of keys and values, of these CPU_ATTEND_DIM
+ * at most. max may stay behind the largest score by a few. False, and nothing has changed, where
+ * some number in the cache is not finite, or one becomes too large. Queries are turned by turn. */
+struct cpu_attention_at_once {
+    cpu_turn *turn;
+    bool (*attend)(float *acc, int ld, float *max, float *sum, const struct cpu_paired_queries *q,
+                   const struct cpu_stretch *keys, const struct cpu_stretch *values,
+                   int n_stretches, int k_dim, int v_dim);
 };
 
 struct cpu_vector_kernels {
@@ -259,6 +263,7 @@ struct cpu_vector_kernels {
     /* NULL, or what is faster where the cache is F16 or BF16; the slots above then round what they
      * multiply to bf16 too. */
     const struct cpu_paired_attention *paired;
+    const struct cpu_attention_at_once *at_once[CPU_KV_TYPES]; /* F16 and BF16 with paired */
 
     /* The same straight from codes in groups of 32, 64 or CPU_CODE_GROUP, n_keys up to
      * CPU_ATTEND_CHUNK, for queries that have been rounded for codes of so many bits. NULL where a
@@ -289,6 +294,7 @@ void cpu_recurrent_kernels_neon(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_scalar(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_avx2(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_avx512(struct cpu_vector_kernels *k);
+void cpu_attention_kernels_fp16(struct cpu_vector_kernels *k);
 void cpu_attention_kernels_neon(struct cpu_vector_kernels *k);
 extern const struct cpu_int_attention cpu_int_attention_scalar, cpu_int_attention_avx2,
     cpu_int_attention_avx512;
