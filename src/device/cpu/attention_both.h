@@ -40,7 +40,7 @@ INLINE int lead(const struct cpu_stretch *part, int dim, int bytes)
 
 /* Row j and those that are called for: ahead lies so many bytes further on, and soon. */
 INLINE struct calls calls_from(const struct cpu_stretch *part, int j, int dim, bool ahead,
-                               const int far_bytes, const int near_bytes)
+                               int far_bytes, int near_bytes)
 {
     const uint16_t *rows = row_from(part, j, dim);
 

@@ -12,11 +12,7 @@
  */
 #include "device/cpu/attention_both.h"
 
-enum {
-    TURN = 16,        /* keys whose values f16 adds up */
-    FAR_BYTES = 6144, /* of keys, and of values, that are called for ahead of what is read, */
-    NEAR_BYTES = 2048 /* and to the first cache */
-};
+enum { TURN = 16 }; /* keys whose values f16 adds up */
 
 #define HEADROOM 4.0f      /* as attention_both_avx512.c has it */
 #define WEIGHT_EXPONENT 2  /* weights are so many powers of 2 larger: f16 ends at 2^-24 */
@@ -39,6 +35,14 @@ INLINE void call_twice(const struct calls *at, int64_t i)
 {
     __builtin_prefetch(at->ahead + i, 0, 2);
     __builtin_prefetch(at->soon + i, 0, 3);
+}
+
+/* What comes three turns later is called for, and what comes one later to the first cache. */
+INLINE struct calls calls_of_turns(const struct cpu_stretch *part, int j, int dim, bool ahead)
+{
+    int bytes = TURN * 2 * (dim < 64 ? 64 : dim);
+
+    return calls_from(part, j, dim, ahead, 3 * bytes, bytes);
 }
 
 /* --- Scores: as in attention_pairs_avx512.h --- */
@@ -120,8 +124,7 @@ INLINE void score_turn(float s[FOUR][STEP], const struct job *job, int j, int i,
 {
 #pragma GCC unroll 1
     for (int end = i + TURN; i < end && i < n; i += EIGHT) {
-        struct calls at =
-            calls_from(job->keys, j + i, job->k_dim, job->ahead, FAR_BYTES, NEAR_BYTES);
+        struct calls at = calls_of_turns(job->keys, j + i, job->k_dim, job->ahead);
 
         score_eight((float(*)[STEP])(s[0] + i), job->q, at,
                     n == STEP || n - i > EIGHT ? EIGHT : n - i, job->k_dim, rows);
@@ -185,8 +188,7 @@ INLINE void weigh_columns(struct four *f, const struct job *job, int first, int 
 {
     const uint32_t *p = f->weights[f->which][0];
     int64_t dim = job->v_dim;
-    struct calls at =
-        calls_from(job->values, f->at + first, job->v_dim, job->ahead, FAR_BYTES, NEAR_BYTES);
+    struct calls at = calls_of_turns(job->values, f->at + first, job->v_dim, job->ahead);
     halves sums[FOUR][4];
 
     at.rows += column;
