@@ -16,6 +16,8 @@ enum {
     ONE_WARPS = 16,  /* at most */
     RING_WARPS = 14, /* with which a ring of weights for each gains */
     RING_CHUNKS = 3, /* of a ring, at most */
+    RING_TURNS = 4,  /* spans of a warp, where they are told beforehand: this or one */
+    AHEAD = 6 << 20, /* bytes of the next launch's weights that go to L2, about */
     SLOTS = 20,      /* of an output's sums, in shared memory: four rows lie in other banks */
     ONE_PARTS = 4    /* products of one launch */
 };
@@ -37,9 +39,23 @@ struct one {
     int64_t step, step_scales; /* from a block's tile to its next; 0: that may be in another part */
     float eps, per_number, scale;
     enum activation act;
-    int chunks, early; /* of a warp's ring; those asked for before the wait */
+    unsigned ring; /* where in shared memory rings begin */
+    int n_blocks;  /* of a launch with rings */
     bool adds;
     struct one_part parts[ONE_PARTS];
+};
+
+/* Of what the next launch reads first: a block's share of it. */
+struct one_ahead {
+    const uint8_t *from;
+    uint64_t bytes; /* no room behind it: arguments are compared byte by byte */
+};
+
+/* Of a launch with rings of weights. */
+struct one_rings {
+    struct one s;
+    int64_t n_ahead;
+    struct one_ahead ahead[6];
 };
 
 /* --- Weights --- */
@@ -50,7 +66,7 @@ struct one_place {
     int tile, span;
 };
 
-template <int C, bool PAIRED>
+template <int C, bool PAIRED, bool RING>
 static __device__ __forceinline__ void find_tile(struct one_place *p, const struct one &s)
 {
     int lane = threadIdx.x % 32, part = 0, first = p->tile * (PAIRED ? TILE / 2 : TILE);
@@ -62,7 +78,13 @@ static __device__ __forceinline__ void find_tile(struct one_place *p, const stru
     uint32_t row = (uint32_t)(first + lane / 4);
     const struct one_part &of = s.parts[part];
     p->data = of.data + (uint64_t)row * s.row_bytes + lane % 4 * 16;
-    if (is_int(C)) {
+    if (RING) {
+        int t = lane % 4;
+
+        /* Four lanes have scales and biases of two rows. */
+        p->scales = (t < 2 ? of.scales : of.biases) + (uint64_t)row * s.scale_row_bytes +
+                    t % 2 * (t < 2 ? s.jump_scales : s.jump_biases);
+    } else if (is_int(C)) {
         uint64_t at = (uint64_t)row * s.scale_row_bytes;
 
         p->scales = of.scales + at;
@@ -93,21 +115,21 @@ template <int C>
 static __device__ __forceinline__ void ask_for(uint32_t to, const struct one_place &p,
                                                const struct one &s)
 {
-    int lane = threadIdx.x % 32, t = lane % 4;
+    int lane = threadIdx.x % 32;
     const uint8_t *data = p.data + p.span * one_of<C>::BLOCKS * 64;
-    /* Four lanes have scales and biases of two rows. */
-    const uint8_t *groups =
-        t < 2 ? p.scales + t % 2 * s.jump_scales : p.biases - t * 2 + t % 2 * s.jump_biases;
+    uint64_t policy;
 
+    /* They are read once: code, arguments and x shall stay in L2. */
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
 #pragma unroll
     for (int i = 0; i < 2 * one_of<C>::BLOCKS; i++)
-        asm volatile(
-            "cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to + i * 512 + lane * 16),
-            "l"(data + i / 2 * 64 + i % 2 * s.jump)
-            : "memory");
+        asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], "
+                     "[%1], 16, %2;" ::"r"(to + i * 512 + lane * 16),
+                     "l"(data + i / 2 * 64 + i % 2 * s.jump), "l"(policy)
+                     : "memory");
     asm volatile(
         "cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to + chunk_of<C>::GROUPS + lane * 8),
-        "l"(groups + p.span * 8)
+        "l"(p.scales + p.span * 8)
         : "memory");
 }
 
@@ -145,21 +167,38 @@ static __device__ __forceinline__ void take_chunk(uint4 blocks[][2], struct one_
 }
 
 /* Where the warp's next chunk lies. */
-template <int C, bool PAIRED>
+template <int C, bool PAIRED, int TURNS>
 static __device__ __forceinline__ void go_on(struct one_place *p, const struct one &s)
 {
-    p->span += blockDim.x / 32;
-    if (p->span < s.n_spans)
-        return;
-    p->span = threadIdx.x / 32;
+    if (TURNS != 1) {
+        p->span += blockDim.x / 32;
+        if (p->span < s.n_spans)
+            return;
+        p->span = threadIdx.x / 32;
+    }
     p->tile += gridDim.x;
     if (PAIRED || s.step) {
         p->data += s.step;
         p->scales += s.step_scales;
-        p->biases += s.step_scales;
     } else if (p->tile < s.n_tiles) {
-        find_tile<C, PAIRED>(p, s);
+        find_tile<C, PAIRED, true>(p, s);
     }
+}
+
+/* The block's share of what the next launch begins with is brought to L2: memory has nothing else
+ * to do until that asks for it. */
+static __device__ __forceinline__ void bring_ahead(const struct one_rings &r)
+{
+    int lane = threadIdx.x % 32;
+
+    if (threadIdx.x / 32 != blockDim.x / 32 - 1 || lane >= r.n_ahead)
+        return;
+#if __CUDA_ARCH__ >= 900
+    const struct one_ahead &a = r.ahead[lane];
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(a.from + blockIdx.x * a.bytes),
+                 "r"((uint32_t)a.bytes)
+                 : "memory");
+#endif
 }
 
 /* --- x --- */
@@ -196,6 +235,26 @@ static __device__ __forceinline__ float take_x(uint8_t *shared, const struct one
         for (int i = 0; i < 8 * N; i++)
             v[i / 8][i % 8] = i / 8 + 1 < N ? v[(i / 8 + 1) % N][i % 8] : next[i % 8];
     }
+}
+
+/* The same of all spans that the warp has; more than one have no norm. */
+template <int C, int N>
+static __device__ __forceinline__ float take_all(uint8_t *shared, const struct one &s, int span,
+                                                 int n_warps, const float w[8], float v[N][8])
+{
+    float squares = 0;
+
+    if (N == 1 && s.norm) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            squares += v[0][i] * v[0][i];
+            v[0][i] *= w[i];
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        put_span<C>(shared + (span + i * n_warps) * one_of<C>::BYTES, v[i]);
+    return squares;
 }
 
 /* --- Outputs --- */
@@ -235,8 +294,11 @@ static __device__ __forceinline__ void put_norm(const struct one &s, struct one_
 
 /* --- The kernel --- */
 
-template <int C, bool PAIRED, bool HALF, bool RING = false>
-static __device__ __forceinline__ void multiply_row(const struct one &s)
+/* RING: chunks of a ring, all before the wait where they are the most, else one; 0: by registers.
+ * TURNS: spans of each warp, with silu; 0: any number, any activation. */
+template <int C, bool PAIRED, bool HALF, int RING = 0, int TURNS = 0>
+static __device__ __forceinline__ void multiply_row(const struct one &s,
+                                                    const struct one_rings *rings = NULL)
 {
     typedef one_of<C> O;
     extern __shared__ __align__(16) uint8_t shared[];
@@ -247,7 +309,9 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
     struct one_place ahead;
     struct one_scales scales;
     uint4 blocks[O::BLOCKS][2];
-    constexpr int N = RING ? 4 : 1; /* spans of x, before weights are asked for */
+    constexpr int EARLY = RING == RING_CHUNKS ? RING : 1;
+    /* spans of x, before weights are asked for */
+    constexpr int N = TURNS ? TURNS : RING ? RING_TURNS : 1;
     float w[8] = {1, 1, 1, 1, 1, 1, 1, 1}, v[N][8];
     uint32_t ring = 0;
     int slot = 0;
@@ -255,29 +319,27 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
     cuda_let_go();
     ahead.tile = blockIdx.x;
     ahead.span = warp;
-    find_tile<C, PAIRED>(&ahead, s);
+    find_tile<C, PAIRED, RING != 0>(&ahead, s);
     /* Weights come before anything is waited for: what writes them never lets go early. */
     auto ask_next = [&](int to) {
         if (ahead.tile < s.n_tiles) {
             ask_for<C>(ring + to * chunk_of<C>::BYTES, ahead, s);
-            go_on<C, PAIRED>(&ahead, s);
+            go_on<C, PAIRED, TURNS>(&ahead, s);
         }
         copies_end();
     };
     auto take_next = [&](int from) {
-        copies_wait(s.chunks - 1);
+        copies_wait(RING - 1);
         __syncwarp();
         take_chunk<C>(blocks, &scales, ring + from * chunk_of<C>::BYTES);
         __syncwarp();
         ask_next(from);
     };
     if constexpr (RING) {
-        int rounds = (s.n_tiles + (int)gridDim.x - 1) / (int)gridDim.x;
-
-        ring = shared_address(sums + rounds * TILE * SLOTS) + warp * s.chunks * chunk_of<C>::BYTES;
+        ring = shared_address(shared) + s.ring + warp * RING * chunk_of<C>::BYTES;
         /* One after the other: all at once they are in the way of what runs. */
-#pragma unroll 1
-        for (int i = 0; i < s.early; i++) {
+#pragma unroll
+        for (int i = 0; i < EARLY; i++) {
             if (i)
                 copies_wait(0);
             ask_next(i);
@@ -303,13 +365,14 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
         before = s.to[tile * TILE + own / 8 % 2 * 4 + quad];
 #pragma unroll
     for (int i = 0; i < N; i++)
-        if (i == 0 || warp + i * n_warps < s.n_spans)
+        if (i == 0 || TURNS || warp + i * n_warps < s.n_spans)
             read8(v[i], s.x + (warp + i * n_warps) * SPAN + lane * 8);
     if constexpr (RING)
-#pragma unroll 1
-        for (int i = s.early; i < s.chunks; i++)
+#pragma unroll
+        for (int i = EARLY; i < RING; i++)
             ask_next(i);
-    float square = take_x<C, N>(shared, s, warp, n_warps, w, v);
+    float square = TURNS ? take_all<C, N>(shared, s, warp, n_warps, w, v)
+                         : take_x<C, N>(shared, s, warp, n_warps, w, v);
     /* While weights come. */
     if (s.norm) {
         square = over_warp(square, sum_of());
@@ -329,16 +392,16 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
     at.asked = g / 4 == t / 2;
     at.up = t % 2 ? 0 : 256;
     at.weight = (t % 2 ? 0x1p15f : 1) * (C == INT4 ? 0x1p-4f : 1);
-    if constexpr (RING)
-        take_next(0);
     while (there) {
+        if constexpr (RING)
+            take_next(slot);
         const float *of = (const float *)(shared + span * O::BYTES + O::SUMS);
         uint32_t x = at.x + span * O::BYTES;
         float factor = is_int(C) ? of[4] * at.weight : 0;
 
         int &on = RING ? span : ahead.span, &tile_on = RING ? tile_now : ahead.tile;
         on += n_warps;
-        bool last = on >= s.n_spans;
+        bool last = TURNS == 1 || on >= s.n_spans;
         if (last) {
             on = warp;
             tile_on += gridDim.x;
@@ -350,7 +413,7 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
                     ahead.biases += s.step_scales;
                 }
             } else if (!RING && there) {
-                find_tile<C, PAIRED>(&ahead, s);
+                find_tile<C, PAIRED, false>(&ahead, s);
             }
         }
 #pragma unroll
@@ -367,9 +430,7 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
                 take_groups(&scales, ahead, s);
         }
         if constexpr (RING) {
-            slot = slot + 1 == s.chunks ? 0 : slot + 1;
-            if (there)
-                take_next(slot);
+            slot = slot + 1 == RING ? 0 : slot + 1;
         } else {
             span = ahead.span;
         }
@@ -392,6 +453,8 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
         for (int i = 0; i < 8; i++)
             acc[i] = 0;
     }
+    if constexpr (RING != 0)
+        bring_ahead(*rings);
     int share = 4 * (int)(blockIdx.x + gridDim.x * (blockDim.x - 1 - threadIdx.x));
     struct one_norm numbers = {{}, {1, 1, 1, 1}};
     if (s.norm && share < s.n_spans * SPAN)
@@ -416,8 +479,8 @@ static __device__ __forceinline__ void multiply_row(const struct one &s)
                 part.y[o] = sum;
             __syncwarp(); /* both may go to one place */
             if (lane < 16 && t == 0)
-                s.to[o] = s.act == ACT_SILU ? up * __fdividef(sum, 1 + __expf(-sum))
-                                            : glu_of(sum, up, s.act);
+                s.to[o] = TURNS || s.act == ACT_SILU ? up * __fdividef(sum, 1 + __expf(-sum))
+                                                     : glu_of(sum, up, s.act);
             continue;
         }
         int which = (o >= s.firsts[1]) + (o >= s.firsts[2]) + (o >= s.firsts[3]);
@@ -442,11 +505,11 @@ static __global__ void __launch_bounds__(32 * ONE_WARPS, 1)
 }
 
 /* With more weights on their way than registers hold. */
-template <int C, bool PAIRED, bool HALF>
+template <bool PAIRED, bool HALF, int RING, int TURNS>
 static __global__ void __launch_bounds__(32 * ONE_WARPS, 1)
-    one_ring_kernel(const __grid_constant__ struct one s)
+    one_ring_kernel(const __grid_constant__ struct one_rings r)
 {
-    multiply_row<C, PAIRED, HALF, true>(s);
+    multiply_row<INT4, PAIRED, HALF, RING, TURNS>(r.s, &r);
 }
 
 /* So few registers that a block of a router's product, which comes next, has room beside it: its
@@ -455,6 +518,57 @@ template <int C, bool HALF>
 static __global__ void __maxnreg__(104) one_beside_kernel(const __grid_constant__ struct one s)
 {
     multiply_row<C, false, HALF>(s);
+}
+
+/* --- Rings --- */
+
+enum { ANY, ONE_TURN, MANY_TURNS, ALL_EARLY, RING_KINDS };
+
+typedef void (*ring_kernel)(struct one_rings);
+
+template <bool PAIRED, bool HALF> static ring_kernel find_kernel(int kind)
+{
+    /* Pairs have neither many turns nor all asked for early. */
+    constexpr int MANY = PAIRED ? 0 : RING_TURNS, EARLY = PAIRED ? 2 : RING_CHUNKS;
+    const ring_kernel kernels[RING_KINDS] = {
+        one_ring_kernel<PAIRED, HALF, 2, 0>, one_ring_kernel<PAIRED, HALF, 2, 1>,
+        one_ring_kernel<PAIRED, HALF, 2, MANY>, one_ring_kernel<PAIRED, HALF, EARLY, 1>};
+
+    return kernels[kind];
+}
+
+static ring_kernel find_kernel(int kind, bool paired, bool half)
+{
+    if (paired)
+        return half ? find_kernel<true, true>(kind) : find_kernel<true, false>(kind);
+    return half ? find_kernel<false, true>(kind) : find_kernel<false, false>(kind);
+}
+
+/* The launch ahead, if it goes by rings, brings to L2 what this one begins
+ * with. */
+static void bring(struct cuda_device *c, const struct one &s, bool paired)
+{
+    struct one_rings *before = NULL;
+    int rows = paired ? TILE / 2 : TILE, n = s.firsts[1] < INT_MAX ? s.firsts[1] : s.n_tiles * rows;
+
+    for (int i = 0; i < 4 * RING_KINDS && !before; i++)
+        before = (struct one_rings *)cuda_queue_find(
+            c, cuda_queue_last(c), (const void *)find_kernel(i / 4, i % 2, i / 2 % 2));
+    if (!before)
+        return;
+    n = min(n, min(rows * s.n_blocks, (int)(AHEAD / s.row_bytes)));
+    for (int i = 0; i < (paired ? 2 : 1); i++) {
+        const struct one_part &of = s.parts[i];
+        const uint8_t *from[3] = {of.data, of.scales, of.biases};
+
+        for (int j = 0; j < 3; j++) {
+            uint64_t bytes = (uint64_t)n * (j ? s.scale_row_bytes : s.row_bytes);
+            uint64_t share = bytes / (unsigned)before->s.n_blocks / 16 * 16;
+
+            if ((uintptr_t)from[j] % 16 == 0 && share > 0)
+                before->ahead[before->n_ahead++] = {from[j], share};
+        }
+    }
 }
 
 /* --- Which it suits --- */
@@ -471,21 +585,21 @@ static bool launch_kind(struct cuda_device *c, struct one &s, int n_warps, bool 
     bool ring = C == INT4 && c->arch >= 90 && n_warps >= RING_WARPS &&
                 c->attended_blocks < INT_MAX && !(s.adds && c->normed_at);
 
-    s.chunks = 2;
-    s.early = 1;
+    int chunks = 2;
     if (ring && s.adds && one_span) {
         /* Behind attention all of it may be there when that ends, in fewer blocks, if these find
          * room beside attention's. */
         ring = rounds == 2 && (c->attended_at == c->n_given || !c->attended_at) &&
                c->attended_blocks + (s.n_tiles + RING_CHUNKS - 1) / RING_CHUNKS <= c->n_processors;
         if (ring)
-            rounds = s.chunks = s.early = RING_CHUNKS;
+            rounds = chunks = RING_CHUNKS;
     }
     size_t size =
         (size_t)s.n_spans * one_of<C>::BYTES + ONE_WARPS * 4 + (size_t)rounds * TILE * SLOTS * 4;
-    size_t rings = (size_t)(n_warps * s.chunks) * chunk_of<C>::BYTES;
+    size_t rings = (size_t)(n_warps * chunks) * chunk_of<C>::BYTES;
 
     ring = ring && size + rings <= c->shared_memory;
+    s.ring = (unsigned)size;
     size += ring ? rings : 0;
     if (size > c->shared_memory)
         return false;
@@ -513,9 +627,17 @@ static bool launch_kind(struct cuda_device *c, struct one &s, int n_warps, bool 
     }
     if constexpr (C == INT4) {
         if (ring) {
-            cuda_launch(c,
-                        half ? one_ring_kernel<C, PAIRED, true> : one_ring_kernel<C, PAIRED, false>,
-                        shape, s);
+            bool plain = !PAIRED || s.act == ACT_SILU;
+            int kind = chunks == RING_CHUNKS                                     ? ALL_EARLY
+                       : one_span && plain                                       ? ONE_TURN
+                       : s.n_spans == RING_TURNS * n_warps && !PAIRED && !s.norm ? MANY_TURNS
+                                                                                 : ANY;
+            struct one_rings r = {};
+
+            s.n_blocks = (int)shape.grid.x;
+            bring(c, s, PAIRED);
+            r.s = s;
+            cuda_launch(c, find_kernel(kind, PAIRED, half), shape, r);
             return true;
         }
     }
