@@ -254,6 +254,7 @@ static const struct {
                       "2048, \"qk_nope_head_dim\": 192, \"v_head_dim\": 256, "
                       "\"routed_scaling_factor\": 2.5}"},
       {"gpt2", "{\"n_positions\": 1024}"},
+      {"glmasr", "{\"rms_norm_eps\": 1e-05, \"num_key_value_heads\": 4}"},
       {"glm4v_moe_text", "{\"rope_theta\": 10000.0, \"partial_rotary_factor\": 0.5, "
                          "\"attention_bias\": true, \"n_shared_experts\": 1}"},
       {"gpt_bigcode", "{\"activation_function\": \"gelu_pytorch_tanh\", \"n_positions\": 1024}"},
@@ -350,6 +351,8 @@ static const struct {
       {"qwen3_5_text", "{\"rope_theta\": 10000.0, \"head_dim\": 256, \"linear_key_head_dim\": 128, "
                        "\"linear_num_value_heads\": 32, \"num_key_value_heads\": 4}"},
       {"qwen3_moe", "{\"rope_theta\": 10000.0, \"moe_intermediate_size\": 768}"},
+      {"qwen3_vl_moe_text", "{\"rope_theta\": 500000.0}"},
+      {"qwen3_vl_text", "{\"rope_theta\": 500000.0}"},
       {"qwen3_next", "{\"rope_theta\": 10000.0, \"norm_topk_prob\": true, \"head_dim\": 256, "
                      "\"linear_key_head_dim\": 128, \"linear_num_value_heads\": 32, "
                      "\"linear_value_head_dim\": 128, \"moe_intermediate_size\": 512, "
@@ -370,6 +373,8 @@ static const struct {
       {"stablelm", "{\"partial_rotary_factor\": 0.25}"},
       {"starcoder2", "{\"num_key_value_heads\": 2}"},
       {"vaultgemma", "{\"sliding_window\": 4096}"},
+      {"voxtral", "{\"rms_norm_eps\": 1e-05, \"num_key_value_heads\": 8, "
+                  "\"rope_theta\": 100000000.0, \"head_dim\": 128}"},
       {"xlstm", "{\"ffn_round_up_to_multiple_of\": 64, \"num_heads\": 8}"},
       {"youtu", "{\"rope_theta\": 10000.0}"},
 };

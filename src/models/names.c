@@ -156,7 +156,7 @@ static const struct weight_rule towers[] = {
     {"model.multi_modal_projector.**", IGNORE},
     {"model.audio_tower.**", IGNORE},
     {"model.connector.**", IGNORE},
-    {"model.{aligner,merger,projector,vqmodel}.**", IGNORE},
+    {"model.{aligner,merger,mm_projector,projector,vqmodel}.**", IGNORE},
     {"model.generation_**", IGNORE},
     {"model.high_res_vision_**", IGNORE},
     {"{qformer,language_projection}.**", IGNORE},

@@ -307,10 +307,11 @@ WRAPPERS = [
     ("qwen3_vl", "Qwen3VLForConditionalGeneration", "qwen3", {"model_type": "qwen3_vl_text"}),
     ("smolvlm", "SmolVLMForConditionalGeneration", "llama", {}),
     ("voxtral", "VoxtralForConditionalGeneration", "llama", {}),
+    ("voxtral", "VoxtralForConditionalGeneration", "llama", {"rope_parameters": GONE, "rms_norm_eps": GONE}),
 ]
 MORE_WRAPPERS = [
     ("deepseek_vl", "DeepseekVLForConditionalGeneration", "llama", {}),
-    ("glmasr", "GlmAsrForConditionalGeneration", "llama", {}),
+    ("glmasr", "GlmAsrForConditionalGeneration", "llama", {"rms_norm_eps": GONE}),
     ("idefics2", "Idefics2ForConditionalGeneration", "mistral", {}),
     ("janus", "JanusForConditionalGeneration", "llama", {}),
     ("llava_next_video", "LlavaNextVideoForConditionalGeneration", "llama", {}),
@@ -346,7 +347,7 @@ MORE_WRAPPERS = [
 ]
 CODES = {"num_embeddings": 8, "embed_dim": 8, "latent_channels": 8, "base_channels": 32, "channel_multiplier": [1],
          "num_res_blocks": 1}  # of Janus
-TOWERS = "vision|visual|audio|video|projector|connector|image|aligner|generation_|vqmodel|^encoder|^mlp1|^mlp_AR|^vit|merger|sam_model|qwen2_model|view_sep"
+TOWERS = "vision|visual|audio|video|(?<!mm_)projector|connector|image|aligner|generation_|vqmodel|^encoder|^mlp1|^mlp_AR|^vit|merger|sam_model|qwen2_model|view_sep"
 CASES = [
     ("xlstm", {"use_bias": True}),
     ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}),
@@ -567,6 +568,7 @@ CASES = [
     ("deepseek_ocr2", {}),
     ("muse_glimmer", {}),
     ("molmo2", {}),
+    ("qwen3_vl_moe", {"text_config": CONFIGS["qwen3_vl_moe"]["text_config"] | {"rope_parameters": {"rope_type": "default"}}}),
     ("molmo2", {"text_config": CONFIGS["molmo2"]["text_config"] | {"norm_after": True, "qk_norm_type": "olmo"}}),
 ]
 
@@ -580,7 +582,7 @@ def changed(goldens, fixture, change):
 def wrapped(goldens, kind, architecture, fixture, change):
     text = json.loads((goldens / "models_hf" / fixture / "config.json").read_text())
     text = {k: v for k, v in text.items() if k not in LEFT_OUT | {"architectures", "transformers_version"}} | change
-    text["tie_word_embeddings"] = False
+    text = {k: v for k, v in text.items() if v != GONE} | {"tie_word_embeddings": False}
     tower = "audio_config" if kind == "voxtral" else "vision_config"
     return f"{kind} of {fixture}", {"model_type": kind, "architectures": [architecture], "transformers_version": "5.24.0",
                                     "tie_word_embeddings": False, "text_config": text, tower: TOWER}
