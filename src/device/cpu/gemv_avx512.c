@@ -13,8 +13,8 @@
  *
  * A lane of 32 bits is of one group, as are its neighbours: what it sums becomes f32 once a chunk.
  * Outputs far apart from each other are treated side by side: see gemv_avx2.h. Beside a single row
- * these are two: of more, the processor loses sight of what is read next, as it does of scales that
- * are called for to the first cache.
+ * these are two, or four, as the processor wants it: of more than two, one of AMD's loses sight of
+ * what is read next, as it does of scales that are called for to the first cache.
  *
  * A single row of x has to stay in the first cache beside the weights that pass through it. Where
  * they are too long for that some outputs are gone through together, a block of numbers of each in
@@ -31,7 +31,8 @@
 #define BLOCK_OUTPUTS 2 /* that are gone through together, in each place */
 #define MAX_ROWS 4
 #define UNROLLED 8      /* chunks, at most, of a batch that is not full */
-#define OUTPUTS 4       /* at most */
+#define OUTPUTS 4       /* side by side, at most */
+#define FEW_OUTPUTS 2   /* beside a single row, of some processors */
 #define TURNS 4         /* outputs of a place, one after another, whose sums are stored together */
 #define LIMIT_8 127     /* of xq */
 #define LIMIT_16 32512  /* 127 times 256: its nearest multiple of 256 fits, whatever the sign */
@@ -172,11 +173,6 @@ static void prepare_8(void *strip, const struct cpu_task *t, int first, int n)
 
 /* --- products */
 
-INLINE int outputs_of(const int rows)
-{
-    return rows == 1 ? 2 : OUTPUTS;
-}
-
 /* What is multiplied: some rows by outputs whose weights are read side by side. */
 struct tile {
     struct prepared x[MAX_ROWS];
@@ -192,13 +188,13 @@ struct factors {
 
 /* For n groups from g on; acc += bias step sum. */
 INLINE void expand(__m512 *acc, struct factors *f, const struct tile *t, int g, int n,
-                   const enum dtype type, const int rows)
+                   const enum dtype type, const int rows, const int outputs)
 {
     const bool e2m1 = type == DTYPE_F8_E8M0 || type == DTYPE_F8_E4M3;
     const size_t at = (size_t)g * (type == DTYPE_F32 ? 4 : e2m1 ? 1 : 2);
 
 #pragma GCC unroll 4
-    for (int o = 0; o < outputs_of(rows); o++) {
+    for (int o = 0; o < outputs; o++) {
         __m512 scale = avx512_scales(t->scales[o] + at, n, type), bias;
 
         if (e2m1) {
@@ -248,12 +244,12 @@ INLINE __m512i multiply_chunk(const __m512i codes[2], const int8_t *x, const int
 /* Adds the products with chunk c of a batch, of which the first n bytes are there. */
 INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t, size_t first,
                       int c, int n, const int bits, const int group_size, const bool e2m1,
-                      const int rows, const bool to_first)
+                      const int rows, const int outputs, const bool to_first)
 {
     const size_t at = first + (size_t)c;
 
 #pragma GCC unroll 4
-    for (int o = 0; o < outputs_of(rows); o++) {
+    for (int o = 0; o < outputs; o++) {
         const uint8_t *p = t->data[o] + at * CHUNK;
         __m512i codes[2];
 
@@ -290,7 +286,8 @@ INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t
 /* Adds the products with groups [g, end). g is a multiple of BATCH, as is end but for the last of
  * all. */
 INLINE void add_groups(__m512 *acc, const struct tile *t, int g, int end, const enum dtype type,
-                       const int bits, const int group_size, const int rows, const bool to_first)
+                       const int bits, const int group_size, const int rows, const int outputs,
+                       const bool to_first)
 {
     const bool e2m1 = type == DTYPE_F8_E8M0 || type == DTYPE_F8_E4M3;
     const int batch_bytes = BATCH * group_size * bits / 8, chunks = batch_bytes / CHUNK;
@@ -298,27 +295,28 @@ INLINE void add_groups(__m512 *acc, const struct tile *t, int g, int end, const 
     struct factors f;
 
     for (; g + BATCH <= end; g += BATCH, first += (size_t)chunks) {
-        expand(acc, &f, t, g, BATCH, type, rows);
+        expand(acc, &f, t, g, BATCH, type, rows, outputs);
         for (int c = 0; c < chunks; c++)
-            add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows, to_first);
+            add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows, outputs, to_first);
     }
     if (g == end)
         return;
     int left = (end - g) * group_size * bits / 8;
 
-    expand(acc, &f, t, g, end - g, type, rows);
+    expand(acc, &f, t, g, end - g, type, rows, outputs);
     if (rows == 1 && chunks <= UNROLLED) { /* of rows of 768 numbers this is all */
 #pragma GCC unroll 8
         for (int c = 0; c < UNROLLED; c++)
             if (c < left / CHUNK)
-                add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows, to_first);
+                add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows, outputs,
+                          to_first);
     } else {
         for (int c = 0; c < left / CHUNK; c++)
-            add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows, to_first);
+            add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows, outputs, to_first);
     }
     if (left % CHUNK)
         add_chunk(acc, &f, t, first, left / CHUNK, left % CHUNK, bits, group_size, e2m1, rows,
-                  to_first);
+                  outputs, to_first);
 }
 
 INLINE __m256 halves(__m512 v)
@@ -361,9 +359,8 @@ INLINE void place_tile(struct tile *t, const struct weight *w, const struct cpu_
 
 /* Of which some may be the same, where there are three: see MULTIPLY. */
 INLINE void store_sums(const struct cpu_task *task, const __m512 *acc,
-                       const struct cpu_outputs *outputs, int i, const int rows)
+                       const struct cpu_outputs *outputs, int i, const int rows, const int places)
 {
-    const int places = outputs_of(rows);
     float sums[OUTPUTS * MAX_ROWS];
 
     for (int s = 0; s < places * rows; s += 4)
@@ -379,9 +376,9 @@ INLINE void store_sums(const struct cpu_task *task, const __m512 *acc,
 
 /* The same for n <= TURNS outputs of each place from the i-th on, by a single row. */
 INLINE void store_turns(const struct cpu_task *task, __m512 (*acc)[OUTPUTS],
-                        const struct cpu_outputs *outputs, int i, int n)
+                        const struct cpu_outputs *outputs, int i, int n, const int places)
 {
-    for (int o = 0; o < outputs_of(1); o++) {
+    for (int o = 0; o < places; o++) {
         __m128 sums =
             sums4(halves(acc[0][o]), halves(acc[1][o]), halves(acc[2][o]), halves(acc[3][o]));
         int at = i + o * outputs->step, there = outputs->end - at;
@@ -400,7 +397,7 @@ INLINE void store_turns(const struct cpu_task *task, __m512 (*acc)[OUTPUTS],
  * as long as the products. */
 INLINE void multiply_row(const struct cpu_task *task, const struct cpu_outputs *outputs,
                          const enum dtype type, const int bits, const int group_size,
-                         const bool to_first)
+                         const int places, const bool to_first)
 {
     const struct weight *w = task->w;
     struct tile t = tile_of(task, (size_t)task->reading->ahead_row, bits, group_size, 1);
@@ -415,16 +412,17 @@ INLINE void multiply_row(const struct cpu_task *task, const struct cpu_outputs *
 #pragma GCC unroll 4
             for (int s = 0; s < OUTPUTS; s++)
                 acc[s] = _mm512_setzero_ps();
-            place_tile(&t, w, outputs, i + j, outputs_of(1));
-            add_groups(acc, &t, 0, w->n_in / group_size, type, bits, group_size, 1, to_first);
+            place_tile(&t, w, outputs, i + j, places);
+            add_groups(acc, &t, 0, w->n_in / group_size, type, bits, group_size, 1, places,
+                       to_first);
 #pragma GCC unroll 4
-            for (int s = 0; s < outputs_of(1); s++)
+            for (int s = 0; s < places; s++)
                 sums[j][s] = acc[s];
         }
         for (int j = n; j < TURNS; j++)
-            for (int s = 0; s < outputs_of(1); s++)
+            for (int s = 0; s < places; s++)
                 sums[j][s] = _mm512_setzero_ps();
-        store_turns(task, sums, outputs, i, n);
+        store_turns(task, sums, outputs, i, n, places);
     }
 }
 
@@ -441,9 +439,9 @@ INLINE void multiply_rows(const struct cpu_task *task, const struct cpu_outputs 
 #pragma GCC unroll 16
         for (int s = 0; s < OUTPUTS * rows; s++) /* of what is not there too */
             acc[s] = _mm512_setzero_ps();
-        place_tile(&t, w, outputs, i, outputs_of(rows));
-        add_groups(acc, &t, 0, w->n_in / group_size, type, bits, group_size, rows, false);
-        store_sums(task, acc, outputs, i, rows);
+        place_tile(&t, w, outputs, i, OUTPUTS);
+        add_groups(acc, &t, 0, w->n_in / group_size, type, bits, group_size, rows, OUTPUTS, false);
+        store_sums(task, acc, outputs, i, rows, OUTPUTS);
     }
 }
 
@@ -472,8 +470,8 @@ INLINE void multiply_blocks(const struct cpu_task *task, const struct cpu_output
                 acc[s] = sums[j][s];
             if (!last) /* what lies as far behind the begin of the next outputs */
                 t.ahead = (size_t)(n - j) * t.row_bytes + before - (size_t)b * run;
-            place_tile(&t, w, outputs, i + j, outputs_of(1));
-            add_groups(acc, &t, b * block, end, type, bits, group_size, 1, false);
+            place_tile(&t, w, outputs, i + j, FEW_OUTPUTS);
+            add_groups(acc, &t, b * block, end, type, bits, group_size, 1, FEW_OUTPUTS, false);
 #pragma GCC unroll 4
             for (int s = 0; s < OUTPUTS; s++)
                 sums[j][s] = acc[s];
@@ -481,7 +479,7 @@ INLINE void multiply_blocks(const struct cpu_task *task, const struct cpu_output
         }
     }
     for (int j = 0; j < n; j++)
-        store_sums(task, sums[j], outputs, i + j, 1);
+        store_sums(task, sums[j], outputs, i + j, 1, FEW_OUTPUTS);
 }
 
 INLINE void multiply_long(const struct cpu_task *task, const struct cpu_outputs *outputs,
@@ -501,8 +499,7 @@ static bool is_long(const struct cpu_task *t, const int bits)
 {
     size_t x = 2 * CHUNK * chunks_of(t->w->n_in, bits);
 
-    return t->n_rows == 1 &&
-           x + (size_t)outputs_of(1) * weight_row_bytes(t->w) > (size_t)t->reading->cached;
+    return t->n_rows == 1 && x + FEW_OUTPUTS * weight_row_bytes(t->w) > (size_t)t->reading->cached;
 }
 
 /* A function for each format and number of rows (three as four): see gemv_avx2.h. */
@@ -516,12 +513,12 @@ static bool is_long(const struct cpu_task *t, const int bits)
     static __attribute__((noinline)) void name##_1(const struct cpu_task *t,                       \
                                                    const struct cpu_outputs *o)                    \
     {                                                                                              \
-        multiply_row(t, o, type, bits, group_size, false);                                         \
+        multiply_row(t, o, type, bits, group_size, FEW_OUTPUTS, false);                            \
     }                                                                                              \
     static __attribute__((noinline)) void name##_1_first(const struct cpu_task *t,                 \
                                                          const struct cpu_outputs *o)              \
     {                                                                                              \
-        multiply_row(t, o, type, bits, group_size, true);                                          \
+        multiply_row(t, o, type, bits, group_size, OUTPUTS, true);                                 \
     }                                                                                              \
     MULTIPLY_ROWS(name, type, bits, group_size, 2)                                                 \
     MULTIPLY_ROWS(name, type, bits, group_size, 4)                                                 \
@@ -583,9 +580,19 @@ static void multiply_bytes(const struct cpu_task *t, const struct cpu_outputs *o
         multiply_8_128(t, o);
 }
 
-static int places(int n_rows)
+INLINE int places_of(const struct cpu_task *t, const int bits)
 {
-    return outputs_of(n_rows);
+    return t->n_rows > 1 || (t->reading->to_first && !is_long(t, bits)) ? OUTPUTS : FEW_OUTPUTS;
+}
+
+static int places_4(const struct cpu_task *t)
+{
+    return places_of(t, 4);
+}
+
+static int places_8(const struct cpu_task *t)
+{
+    return places_of(t, 8);
 }
 
 const struct cpu_product avx512_gemv_nibbles = {
@@ -594,7 +601,7 @@ const struct cpu_product avx512_gemv_nibbles = {
     .strip_rows = 1,
     .strip_bytes = strip_bytes_4,
     .prepare = prepare_4,
-    .places = places,
+    .places = places_4,
     .multiply_places = multiply_nibbles,
 };
 
@@ -604,6 +611,6 @@ const struct cpu_product avx512_gemv_bytes = {
     .strip_rows = 1,
     .strip_bytes = strip_bytes_8,
     .prepare = prepare_8,
-    .places = places,
+    .places = places_8,
     .multiply_places = multiply_bytes,
 };

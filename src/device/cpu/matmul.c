@@ -15,9 +15,7 @@
  * read far in order: of it, every thread begins with one long run. */
 #define TILE_NS 2500
 #define MAX_SHARES 64
-#define FIRST_RUNS 0.95       /* the part of all work that these are */
-#define FIRST_RUNS_SHORT 0.98 /* of less work, in which the threads come less far apart */
-#define SHORT_SHARES 600      /* a thread's, of such work */
+#define SHORT_SHARES 600 /* a thread's, of work in which the threads come less far apart */
 #define PAGE 4096
 #define MOST_MORE 3      /* outputs of a place for the sake of where the next one begins */
 #define MANY_OUTPUTS 128 /* beside which those do not count */
@@ -153,9 +151,9 @@ static void multiply_range(const struct item *item, int begin, int end, void *sc
         product->multiply(&item->task, begin, end, scratch);
         return;
     }
-    int places = product->places(item->task.n_rows), n = (end - begin + places - 1) / places;
+    int places = product->places(&item->task), n = (end - begin + places - 1) / places;
 
-    if (places == 2)
+    if (item->task.n_rows == 1)
         n = outputs_apart(n, weight_row_bytes(item->task.w));
     product->multiply_places(&item->task, &(struct cpu_outputs){begin, n, n, end});
 }
@@ -366,7 +364,10 @@ static void multiply(struct cpu_device *d, const struct matmul_job *jobs, int n_
     if (c.most_rows <= FEW_ROWS) {
         double shares = (double)c.n_shares / thread_pool_size(d->pool);
 
-        c.first_run = (int64_t)((shares > SHORT_SHARES ? FIRST_RUNS : FIRST_RUNS_SHORT) * shares);
+        const struct cpu_reading *r = &d->matmul.reading;
+
+        c.first_run =
+            (int64_t)((shares > SHORT_SHARES ? r->first_runs : r->first_runs_short) * shares);
         c.late = clock_seconds() + LATE;
     }
     if (c.n_strips == 1) { /* done before the others would be there */

@@ -11,11 +11,22 @@
 /* As measured on Emerald Rapids; on Zen 3 and Zen 4. */
 static struct cpu_reading reading_here(void)
 {
-    struct cpu_reading r = {.ahead_avx2 = 384, .ahead_row = 256};
+    struct cpu_reading r = {
+        .ahead_avx2 = 384,
+        .ahead_row = 256,
+        .first_runs = 0.95,
+        .first_runs_short = 0.98,
+    };
     long first_cache = 0;
 
     if (cpu_is_intel())
-        r = (struct cpu_reading){.ahead_avx2 = 1024, .ahead_row = 2048, .to_first = true};
+        r = (struct cpu_reading){
+            .ahead_avx2 = 1024,
+            .ahead_row = 1024,
+            .to_first = true,
+            .first_runs = 0.88,
+            .first_runs_short = 0.88,
+        };
 #ifdef _SC_LEVEL1_DCACHE_SIZE
     first_cache = sysconf(_SC_LEVEL1_DCACHE_SIZE);
 #endif

@@ -14,8 +14,11 @@
 struct cpu_reading {
     int ahead_avx2; /* bytes, in each place, to the first cache */
     int ahead_row;  /* the same by AVX-512, beside a single row */
-    bool to_first;  /* cache, not the second */
+    bool to_first;  /* cache, not the second, and in four places, not two */
     int cached;     /* bytes of x and weights for which x stays in the first cache */
+    /* The part of all work that the runs are that threads begin with; of less work, in which the
+     * threads come less far apart. */
+    double first_runs, first_runs_short;
 };
 
 /* y[r, o] = sum_i x[r, i] w[o, i] + bias[o] for n_rows rows; row r of x lies at x + x_rows[r] *
@@ -70,9 +73,8 @@ struct cpu_product {
      * aligned. */
     void (*multiply)(const struct cpu_task *t, int begin, int end, void *scratch);
 
-    /* Instead of multiply, where weights are read in so many places at a time, beside n_rows rows.
-     */
-    int (*places)(int n_rows);
+    /* Instead of multiply, where weights are read in so many places at a time. */
+    int (*places)(const struct cpu_task *t);
     void (*multiply_places)(const struct cpu_task *t, const struct cpu_outputs *o);
 };
 
