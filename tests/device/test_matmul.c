@@ -404,6 +404,32 @@ static void test_products(void **state)
 }
 
 #if defined(__x86_64__)
+/* How rows are read depends on the processor, too: here as on those that this one is not. */
+static void test_readings(void **state)
+{
+    struct weight formats[MAX_FORMATS];
+    int n = all_formats(formats);
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(isa_names); i++) {
+        device *d = open_isa(isa_names[i], 2);
+        struct cpu_reading *r;
+
+        if (!d)
+            continue;
+        r = &cpu_device_of(d)->matmul.reading;
+        r->to_first = !r->to_first;
+        r->cached = r->cached == 24 << 10 ? 36 << 10 : 24 << 10;
+        r->first_runs = r->first_runs_short = 0.5;
+        for (int f = 0; f < n; f++)
+            for (int rows = 1; rows <= 4; rows++)
+                check_product(d, &formats[f], 1 + (int)random_below(500), random_n_in(&formats[f]),
+                              rows, INT8);
+        check_long_products(d);
+        d->ops->close(d);
+    }
+}
+
 extern const struct cpu_product avx512_gemm_f32, avx512_gemm_bf16;
 
 static const struct cpu_product *choose_f32(const struct weight *w, int n_rows, bool exact)
@@ -442,6 +468,12 @@ static void test_bf16_products(void **state)
     d->ops->close(d);
 }
 #else
+static void test_readings(void **state)
+{
+    (void)state;
+    skip();
+}
+
 static void test_bf16_products(void **state)
 {
     (void)state;
@@ -856,8 +888,9 @@ int main(void)
         cmocka_unit_test(test_dequantise),    cmocka_unit_test(test_products),
         cmocka_unit_test(test_exact),         cmocka_unit_test(test_jobs),
         cmocka_unit_test(test_bf16_products), cmocka_unit_test(test_experts),
-        cmocka_unit_test(test_no_memory),     cmocka_unit_test(test_not_a_number),
-        cmocka_unit_test(test_measure),       cmocka_unit_test(test_measure_stops),
+        cmocka_unit_test(test_readings),      cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_not_a_number),  cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_measure_stops),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
