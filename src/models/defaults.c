@@ -216,7 +216,8 @@ static const struct {
                        "\"moe_num_shared_experts\": 2, \"moe_layer_interval\": 1, "
                        "\"moe_layer_start_index\": 1}"},
       {"ernie4_5_vl_moe_text", ERNIE4_5_VL},
-      {"exaone", "{\"layer_norm_epsilon\": 1e-05, \"rms_norm_eps\": 1e-05}"},
+      {"exaone",
+       "{\"rope_theta\": 500000.0, \"layer_norm_epsilon\": 1e-05, \"rms_norm_eps\": 1e-05}"},
       {"exaone4", "{\"rope_theta\": 10000.0, \"sliding_window\": 4096}"},
       {"exaone_moe", "{\"rope_theta\": 10000.0, \"routed_scaling_factor\": 2.5, "
                      "\"moe_intermediate_size\": 1024, \"num_experts\": 64, \"sliding_window\": "

@@ -568,6 +568,7 @@ CASES = [
     ("deepseek_ocr2", {}),
     ("muse_glimmer", {}),
     ("molmo2", {}),
+    ("llama", {"model_type": "exaone", "rope_parameters": GONE, "hidden_act": "silu", "activation_function": "gelu"}),
     ("qwen3_vl_moe", {"text_config": CONFIGS["qwen3_vl_moe"]["text_config"] | {"rope_parameters": {"rope_type": "default"}}}),
     ("molmo2", {"text_config": CONFIGS["molmo2"]["text_config"] | {"norm_after": True, "qk_norm_type": "olmo"}}),
 ]
@@ -606,7 +607,7 @@ def case(name, config):
         save_file({n: value(n, s).astype(np.float32) for n, s in shapes.items()}, path / "model.safetensors",
                   metadata={"format": "pt"})
         attention = "sdpa" if config.get("alibi") else "eager"  # eager Falcon adds its ALiBi twice
-        model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
+        model = kind.from_pretrained(folder, config=read, dtype=torch.float32, attn_implementation=attention).eval()
         with torch.no_grad():
             logits = model(torch.tensor([TOKENS]), use_cache=False).logits[0, -1].numpy()
     return written(name, config, {n: s for n, s in shapes.items() if not re.search(TOWERS, n)}, logits)
