@@ -72,8 +72,8 @@ INLINE vf add_pairs(halves v)
     return f16_to_vf(_mm512_cvtepi32_epi16((__m512i)_mm512_add_ph(v, other)));
 }
 
-/* s[r][0..EIGHT): of so many keys, EIGHT at most. */
-INLINE void score_eight(float s[FOUR][STEP], const uint16_t *q, struct calls at, int n_keys,
+/* s[r][to..to + EIGHT): of so many keys, EIGHT at most. */
+INLINE void score_eight(float s[FOUR][STEP], int to, const uint16_t *q, struct calls at, int n_keys,
                         int dim, const int rows)
 {
     halves sums[FOUR][2];
@@ -112,8 +112,8 @@ INLINE void score_eight(float s[FOUR][STEP], const uint16_t *q, struct calls at,
         vf two = add_pairs(add_odd_quarters(add_last_quarters(sums[r][0], sums[r][1]),
                                             add_last_quarters(sums[r + 1][0], sums[r + 1][1])));
 
-        _mm256_storeu_ps(s[r], _mm512_castps512_ps256(two));
-        _mm256_storeu_ps(s[r + 1], _mm512_extractf32x8_ps(two, 1));
+        _mm256_storeu_ps(s[r] + to, _mm512_castps512_ps256(two));
+        _mm256_storeu_ps(s[r + 1] + to, _mm512_extractf32x8_ps(two, 1));
     }
 }
 
@@ -126,8 +126,7 @@ INLINE void score_turn(float s[FOUR][STEP], const struct job *job, int j, int i,
     for (int end = i + TURN; i < end && i < n; i += EIGHT) {
         struct calls at = calls_of_turns(job->keys, j + i, job->k_dim, job->ahead);
 
-        score_eight((float(*)[STEP])(s[0] + i), job->q, at,
-                    n == STEP || n - i > EIGHT ? EIGHT : n - i, job->k_dim, rows);
+        score_eight(s, i, job->q, at, n == STEP || n - i > EIGHT ? EIGHT : n - i, job->k_dim, rows);
     }
 }
 
