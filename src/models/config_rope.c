@@ -41,6 +41,16 @@ static enum rope_kind rope_kind_named(config *c, const char *key, const char *na
     return ROPE_DEFAULT;
 }
 
+/* transformers takes the older key where a file has both. */
+static const char *rope_key(config *c)
+{
+    config *older = config_by_transformers(c) ? config_object(c, "rope_scaling") : NULL;
+
+    if (older && config_key(older, 0))
+        return "rope_scaling";
+    return config_has(c, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+}
+
 /* The type; where two keys say it, transformers takes rope_type, mlx-lm type. */
 static const char *type_of(config *c, config *scaling)
 {
@@ -71,6 +81,15 @@ static double original_positions(config *c, config *scaling, double otherwise)
     if (!(otherwise > 1))
         config_fail(c, key, "it is %g; it must be above 1", otherwise);
     return otherwise;
+}
+
+/* Whether yarn's bounds stay unrounded. transformers looks for the key beside the types of layers,
+ * not within each; mlx-lm nowhere. */
+static bool keeps_bounds(config *c)
+{
+    config *all = config_object(c, rope_key(c));
+
+    return config_by_transformers(c) && !config_bool_or(all, "truncate", true);
 }
 
 static void read_longrope(struct rope_spec *r, config *scaling, arena *a)
@@ -157,7 +176,8 @@ static void read_scaling(struct rope_spec *r, config *c, config *scaling, arena 
         if (r->attention_factor <= 0 && r->factor > 1 && config_by_transformers(c) &&
             (config_float_or(scaling, "mscale", 0) == 0 || r->mscale_all_dim == 0))
             r->attention_factor = 0.1 * log(r->factor) + 1;
-        r->no_truncate = !config_bool_or(scaling, "truncate", true) && config_by_transformers(c);
+        r->no_truncate = keeps_bounds(c);
+        config_ignore(scaling, "truncate", NULL);
         if (!(r->beta_fast > 0 && r->beta_slow > 0))
             config_fail(scaling, "beta_fast", "beta_fast and beta_slow must be positive");
         return;
@@ -251,16 +271,6 @@ static struct rope_spec read_rope(config *c, config *scaling, int head_dim, doub
         config_fail(c, "partial_rotary_factor", "it is %g: of %d numbers no even part turns", part,
                     head_dim);
     return r;
-}
-
-/* transformers takes the older key where a file has both. */
-static const char *rope_key(config *c)
-{
-    config *older = config_by_transformers(c) ? config_object(c, "rope_scaling") : NULL;
-
-    if (older && config_key(older, 0))
-        return "rope_scaling";
-    return config_has(c, "rope_parameters") ? "rope_parameters" : "rope_scaling";
 }
 
 config *config_rope_object(config *c)

@@ -571,6 +571,9 @@ CASES = [
     ("llama", {"model_type": "exaone", "rope_parameters": GONE, "hidden_act": "silu", "activation_function": "gelu"}),
     ("qwen3_vl_moe", {"text_config": CONFIGS["qwen3_vl_moe"]["text_config"] | {"rope_parameters": {"rope_type": "default"}}}),
     ("molmo2", {"text_config": CONFIGS["molmo2"]["text_config"] | {"norm_after": True, "qk_norm_type": "olmo"}}),
+    ("gemma3_text", {"head_dim": 32, "rope_parameters": {"full_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+                     "sliding_attention": {"rope_theta": 10000.0, "rope_type": "yarn", "factor": 4.0,
+                                           "original_max_position_embeddings": 64, "truncate": False}}}),
 ]
 
 
