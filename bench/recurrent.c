@@ -1,10 +1,11 @@
 /* bench/recurrent.c: speed of recurrent mixers on the CPU, at the shapes of published models.
  *
- *     bench_recurrent [-t threads] [-r rows] [-b sequences]
+ *     bench_recurrent [-t threads] [-r rows] [-b sequences] [-i]
  *
  * One line per operation: the best time of a call for a layer, per row, and the speed at which it
  * reads and writes states beside that of copying the same states on the same threads, turn by turn.
- * There are as many layers as make the states far larger than the caches.
+ * There are as many layers as make the states far larger than the caches. With -i states are
+ * written where they are read, as in most steps of a text.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ struct world {
     device *d;
     const struct shape *s;
     int rows, n_sequences, n_layers;
+    bool in_place;
     size_t state; /* bytes, of a sequence and layer */
     char *states[2];
     float *numbers;
@@ -87,8 +89,9 @@ static double time_layer(const struct world *w, tensor *y, int layer, int turn)
     for (int i = 0; i < w->n_sequences; i++) {
         size_t at = ((size_t)layer * (size_t)w->n_sequences + (size_t)i) * w->state;
 
-        w->sequences[i] = (struct state_sequence){i * w->rows, w->rows, w->states[turn % 2] + at,
-                                                  w->states[1 - turn % 2] + at};
+        w->sequences[i] =
+            (struct state_sequence){i * w->rows, w->rows, w->states[turn % 2] + at,
+                                    w->states[w->in_place ? turn % 2 : 1 - turn % 2] + at};
     }
     begin = clock_seconds();
     call(w, y, &batch);
@@ -188,11 +191,15 @@ int main(int argc, char **argv)
     clm_error err = {0};
     int option, n_threads = 0, rc = 0;
 
-    while ((option = getopt(argc, argv, "t:r:b:")) != -1) {
+    while ((option = getopt(argc, argv, "t:r:b:i")) != -1) {
         int n = optarg ? atoi(optarg) : 0;
 
+        if (option == 'i') {
+            w.in_place = true;
+            continue;
+        }
         if (n < 1) {
-            fprintf(stderr, "usage: bench_recurrent [-t threads] [-r rows] [-b sequences]\n");
+            fprintf(stderr, "usage: bench_recurrent [-t threads] [-r rows] [-b sequences] [-i]\n");
             return 2;
         }
         *(option == 't' ? &n_threads : option == 'r' ? &w.rows : &w.n_sequences) = n;

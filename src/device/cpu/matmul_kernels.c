@@ -24,6 +24,7 @@ static struct cpu_reading reading_here(void)
             .ahead_avx2 = 1024,
             .ahead_row = 1024,
             .to_first = true,
+            .states = true,
             .first_runs = 0.88,
             .first_runs_short = 0.88,
         };

@@ -405,6 +405,7 @@ static void recur_lanes(const struct recurrence_call *call, const struct state_s
         struct cpu_recurrence_step step = step_of(p, row, head, lane);
 
         step.last = last;
+        step.ahead = s->n_rows == 1 && s->from && call->d->matmul.reading.states;
         call->d->vector.recurrence[p->rule](
             row_of(call->y, row) + (int64_t)head * p->value_dim + lane, to,
             last ? p->value_dim : call->lanes, from, from_stride, &step, n);

@@ -134,10 +134,22 @@ struct lanes {
     float known[CPU_RECURRENCE_LANES], change[CPU_RECURRENCE_LANES], sums[CPU_RECURRENCE_LANES];
 };
 
+/* Calls for the lines that come later than those of n numbers: to the second cache, and again to
+ * the first, as the processor leaves out some of the former. */
+INLINE void call_ahead(const float *p, int n)
+{
+    enum { FAR = 8192, NEAR = 1024, LINE = 64 };
+
+    for (int i = 0; i < n * (int)sizeof *p; i += LINE) {
+        __builtin_prefetch((const char *)p + i + FAR, 0, 2);
+        __builtin_prefetch((const char *)p + i + NEAR, 0, 3);
+    }
+}
+
 /* Of the keys [begin, end). */
 INLINE void look_up(float *known, const float *from, int64_t stride,
                     const struct cpu_recurrence_step *s, int begin, int end, int n_vectors, int n,
-                    enum recurrence_rule rule)
+                    enum recurrence_rule rule, bool ahead)
 {
     vf sums[WIDE_VECTORS];
 
@@ -148,6 +160,8 @@ INLINE void look_up(float *known, const float *from, int64_t stride,
         vf decay = vf_set(s->decay[i * s->decay_step]);
         vf key = vf_set(rule == RECUR_RWKV7 ? s->a[i] : s->k[i]);
 
+        if (ahead)
+            call_ahead(row, n_vectors * VF_LANES);
         for (int j = 0; j < n_vectors; j++) {
             vf state = lanes_load(row + j * VF_LANES, n);
 
@@ -160,7 +174,7 @@ INLINE void look_up(float *known, const float *from, int64_t stride,
 
 INLINE void take_in(struct lanes *l, int lane, float *to, int64_t to_stride, const float *from,
                     int64_t from_stride, const struct cpu_recurrence_step *s, int begin, int end,
-                    int n_vectors, int n, enum recurrence_rule rule, bool stream)
+                    int n_vectors, int n, enum recurrence_rule rule, bool stream, bool ahead)
 {
     vf known[WIDE_VECTORS], change[WIDE_VECTORS], sums[WIDE_VECTORS];
 
@@ -175,6 +189,8 @@ INLINE void take_in(struct lanes *l, int lane, float *to, int64_t to_stride, con
         vf decay = vf_set(s->decay[i * s->decay_step]), k = vf_set(s->k[i]), q = vf_set(s->q[i]);
         vf b = vf_set(rule == RECUR_RWKV7 ? s->b[i] : 0);
 
+        if (ahead && rule == RECUR_ADD) /* others have looked it up */
+            call_ahead(row, n_vectors * VF_LANES);
         for (int j = 0; j < n_vectors; j++) {
             vf state = vf_mul(decay, lanes_load(row + j * VF_LANES, n));
 
@@ -192,42 +208,47 @@ INLINE void take_in(struct lanes *l, int lane, float *to, int64_t to_stride, con
 /* The same for all n lanes. */
 INLINE void look_up_all(struct lanes *l, const float *from, int64_t stride,
                         const struct cpu_recurrence_step *s, int begin, int end, int n,
-                        enum recurrence_rule rule)
+                        enum recurrence_rule rule, bool ahead)
 {
     int lane = 0;
 
     for (; lane + WIDE <= n; lane += WIDE)
-        look_up(l->known + lane, from + lane, stride, s, begin, end, WIDE_VECTORS, VF_LANES, rule);
+        look_up(l->known + lane, from + lane, stride, s, begin, end, WIDE_VECTORS, VF_LANES, rule,
+                ahead);
     for (; lane + LANES <= n; lane += LANES)
-        look_up(l->known + lane, from + lane, stride, s, begin, end, LANE_VECTORS, VF_LANES, rule);
+        look_up(l->known + lane, from + lane, stride, s, begin, end, LANE_VECTORS, VF_LANES, rule,
+                ahead);
     for (; lane + VF_LANES <= n; lane += VF_LANES)
-        look_up(l->known + lane, from + lane, stride, s, begin, end, 1, VF_LANES, rule);
+        look_up(l->known + lane, from + lane, stride, s, begin, end, 1, VF_LANES, rule, ahead);
     if (lane < n)
-        look_up(l->known + lane, from + lane, stride, s, begin, end, 1, n - lane, rule);
+        look_up(l->known + lane, from + lane, stride, s, begin, end, 1, n - lane, rule, ahead);
 }
 
 INLINE void take_in_all(struct lanes *l, float *to, int64_t to_stride, const float *from,
                         int64_t from_stride, const struct cpu_recurrence_step *s, int begin,
-                        int end, int n, enum recurrence_rule rule, bool stream)
+                        int end, int n, enum recurrence_rule rule, bool stream, bool ahead)
 {
     int lane = 0;
 
     for (; lane + WIDE <= n; lane += WIDE)
         take_in(l, lane, to, to_stride, from, from_stride, s, begin, end, WIDE_VECTORS, VF_LANES,
-                rule, stream);
+                rule, stream, ahead);
     for (; lane + LANES <= n; lane += LANES)
         take_in(l, lane, to, to_stride, from, from_stride, s, begin, end, LANE_VECTORS, VF_LANES,
-                rule, stream);
+                rule, stream, ahead);
     for (; lane + VF_LANES <= n; lane += VF_LANES)
-        take_in(l, lane, to, to_stride, from, from_stride, s, begin, end, 1, VF_LANES, rule, false);
+        take_in(l, lane, to, to_stride, from, from_stride, s, begin, end, 1, VF_LANES, rule, false,
+                ahead);
     if (lane < n)
-        take_in(l, lane, to, to_stride, from, from_stride, s, begin, end, 1, n - lane, rule, false);
+        take_in(l, lane, to, to_stride, from, from_stride, s, begin, end, 1, n - lane, rule, false,
+                ahead);
 }
 
 /* Of more lanes than a block, a few keys at a time: the state is then read and written in order.
  * Writing past the caches saves reading what is overwritten, unless that is what was read. */
 INLINE void recur(float *y, float *to, int64_t to_stride, const float *from, int64_t from_stride,
-                  const struct cpu_recurrence_step *step, int n, enum recurrence_rule rule)
+                  const struct cpu_recurrence_step *step, int n, enum recurrence_rule rule,
+                  bool ahead)
 {
     const struct cpu_recurrence_step copy = *step, *s = &copy; /* that no store may change */
     int keys = n > WIDE ? 16 : s->key_dim;
@@ -241,7 +262,7 @@ INLINE void recur(float *y, float *to, int64_t to_stride, const float *from, int
     }
     for (int i = 0; i < s->key_dim && rule != RECUR_ADD; i += keys)
         look_up_all(&l, from, from_stride, s, i, i + keys < s->key_dim ? i + keys : s->key_dim, n,
-                    rule);
+                    rule, ahead);
     for (int i = 0; i < n; i += VF_LANES) {
         vf v = part_load(s->v, i, n), known = vf_load(l.known + i);
 
@@ -252,9 +273,9 @@ INLINE void recur(float *y, float *to, int64_t to_stride, const float *from, int
         int end = i + keys < s->key_dim ? i + keys : s->key_dim;
 
         if (stream)
-            take_in_all(&l, to, to_stride, from, from_stride, s, i, end, n, rule, true);
+            take_in_all(&l, to, to_stride, from, from_stride, s, i, end, n, rule, true, ahead);
         else
-            take_in_all(&l, to, to_stride, from, from_stride, s, i, end, n, rule, false);
+            take_in_all(&l, to, to_stride, from, from_stride, s, i, end, n, rule, false, ahead);
     }
     for (int i = 0; i < n; i += VF_LANES)
         part_store(y, vf_fma(vf_set(s->skip), part_load(s->v, i, n), vf_load(l.sums + i)), i, n);
@@ -265,19 +286,28 @@ INLINE void recur(float *y, float *to, int64_t to_stride, const float *from, int
 static void simd_add_rule(float *y, float *to, int64_t to_stride, const float *from,
                           int64_t from_stride, const struct cpu_recurrence_step *s, int n)
 {
-    recur(y, to, to_stride, from, from_stride, s, n, RECUR_ADD);
+    if (s->ahead)
+        recur(y, to, to_stride, from, from_stride, s, n, RECUR_ADD, true);
+    else
+        recur(y, to, to_stride, from, from_stride, s, n, RECUR_ADD, false);
 }
 
 static void simd_delta_rule(float *y, float *to, int64_t to_stride, const float *from,
                             int64_t from_stride, const struct cpu_recurrence_step *s, int n)
 {
-    recur(y, to, to_stride, from, from_stride, s, n, RECUR_DELTA);
+    if (s->ahead)
+        recur(y, to, to_stride, from, from_stride, s, n, RECUR_DELTA, true);
+    else
+        recur(y, to, to_stride, from, from_stride, s, n, RECUR_DELTA, false);
 }
 
 static void simd_rwkv7_rule(float *y, float *to, int64_t to_stride, const float *from,
                             int64_t from_stride, const struct cpu_recurrence_step *s, int n)
 {
-    recur(y, to, to_stride, from, from_stride, s, n, RECUR_RWKV7);
+    if (s->ahead)
+        recur(y, to, to_stride, from, from_stride, s, n, RECUR_RWKV7, true);
+    else
+        recur(y, to, to_stride, from, from_stride, s, n, RECUR_RWKV7, false);
 }
 
 /* --- Scans --- */

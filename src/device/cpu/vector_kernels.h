@@ -32,6 +32,7 @@ struct cpu_recurrence_step {
     int key_dim;
     float beta, skip;
     bool last;      /* S is not read again soon */
+    bool ahead;     /* it comes from memory, and what lies behind it is called for */
     const float *v; /* of these lanes */
 };
 
