@@ -25,6 +25,10 @@
     "\"num_experts_per_tok\": 8, \"num_shared_experts\": 1, \"moe_intermediate_size\": 1536, "     \
     "\"router_scaling_factor\": 2.826}"
 
+#define MUSE_SPARK                                                                                 \
+    "{\"head_dim\": 64, \"sliding_window\": 2048, \"rope_theta\": 10000.0, "                       \
+    "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 500000.0}}"
+
 #define LFM3                                                                                       \
     "{\"head_dim\": 128, \"num_key_value_heads\": 4, \"rope_parameters\": "                        \
     "{\"sliding_attention\": {\"rope_type\": \"default\", \"rope_theta\": 10000.0}, "              \
@@ -328,6 +332,8 @@ static const struct {
                    "\"factor\": 128.0, \"original_max_position_embeddings\": 8192, "
                    "\"beta_fast\": 32.0, \"beta_slow\": 1.0, \"mscale_all_dim\": 1.0, "
                    "\"mscale\": 1.0, \"llama_4_scaling_beta\": 0.1}}"},
+      {"muse_spark", MUSE_SPARK},
+      {"muse_spark_text", MUSE_SPARK},
       {"nemotron", "{\"partial_rotary_factor\": 0.5}"},
       {"nemotron_h", "{\"head_dim\": 128, \"mamba_head_dim\": 64, \"mamba_num_heads\": 128, "
                      "\"ssm_state_size\": 128, \"conv_kernel\": 4, \"layer_norm_epsilon\": 1e-05, "

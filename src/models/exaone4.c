@@ -9,21 +9,33 @@
 
 #include "models/family.h"
 
-/* Whether a layer slides: by layer_types, or by a pattern such as "LLLG" or the number 4. No
- * pattern: all layers see everything, and turn. */
-static bool slides(config *c, int layer)
+/* Layers that slide, which turn, and those beside them that see everything, which do not. */
+enum reach { REACH_ALL_TURNING, REACH_ALL, REACH_WINDOW };
+
+/* By layer_types, or by a pattern such as "LLLG" or the number 4. Without a window or a pattern all
+ * layers see everything, and turn. */
+static enum reach reach_of(config *c, int layer, int window)
 {
     const char *pattern;
     int every;
+    bool slides;
 
+    if (window <= 0)
+        return REACH_ALL_TURNING;
     if (config_has(c, "layer_types"))
-        return config_window(c, layer, 0) > 0;
+        return config_window(c, layer, 0) > 0 ? REACH_WINDOW : REACH_ALL;
     if (config_kind(c, "sliding_window_pattern") == CONFIG_STRING) {
         pattern = config_string(c, "sliding_window_pattern");
-        return *pattern && pattern[(size_t)layer % strlen(pattern)] == 'L';
+        if (!*pattern)
+            return REACH_ALL_TURNING;
+        slides = pattern[(size_t)layer % strlen(pattern)] == 'L';
+    } else {
+        every = config_int_or(c, "sliding_window_pattern", 0);
+        if (every <= 0)
+            return REACH_ALL_TURNING;
+        slides = (layer + 1) % every != 0;
     }
-    every = config_int_or(c, "sliding_window_pattern", 0);
-    return every > 0 && (layer + 1) % every != 0;
+    return slides ? REACH_WINDOW : REACH_ALL;
 }
 
 static int exaone4_spec(struct spec *s, config *c, arena *a)
@@ -41,11 +53,11 @@ static int exaone4_spec(struct spec *s, config *c, arena *a)
     rope = attention.rope;
     s->final_norm = norm;
     for (int i = 0; i < s->n_layers; i++) {
-        bool local = slides(c, i) && window > 0;
+        enum reach reach = reach_of(c, i, window);
 
-        attention.window = local ? window : 0;
+        attention.window = reach == REACH_WINDOW ? window : 0;
         attention.rope = rope;
-        if (window > 0 && !local)
+        if (reach == REACH_ALL)
             attention.rope.kind = ROPE_NONE;
         layer_add(&s->layers[i], branch_attention(none, attention))->post_norm = norm;
         layer_add(&s->layers[i], branch_mlp(none, mlp))->post_norm = norm;

@@ -135,7 +135,8 @@ static config *find_text(struct model *m, clm_error *err)
     config_ignore(whole, "vision_config", "audio_config", "tie_word_embeddings",
                   "projector_hidden_act", "vision_feature_layer", "vision_feature_select_strategy",
                   "spatial_merge_size", "multimodal_projector_bias", "mm_tokens_per_image",
-                  "image_token_index", "vocab_size", "hidden_size", "image_seq_length", NULL);
+                  "image_token_index", "vocab_size", "hidden_size", "image_seq_length",
+                  "out_hidden_size", "projector_hidden_size", NULL);
     return text;
 }
 

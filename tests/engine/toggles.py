@@ -22,6 +22,18 @@ TOKENS = [3, 17, 9, 30, 5, 22, 41, 7, 12, 33, 4, 19]
 GONE = "left out"  # the key is not in config.json
 # Types that the goldens of models_hf do not have.
 CONFIGS = {
+    "muse_spark":
+        {"architectures": ["MuseSparkForConditionalGeneration"], "model_type": "muse_spark", "tie_word_embeddings": False,
+        "transformers_version": "5.24.0", "out_hidden_size": 16, "projector_hidden_size": 16, "text_config":
+        {"final_logit_softcapping": 20.0, "hidden_act": "silu", "hidden_size": 32, "layer_rope_theta": [500000.0, 500000.0,
+        500000.0, 0], "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
+        "max_position_embeddings": 64, "mlp_layer_types": ["sparse", "dense", "sparse", "sparse"], "intermediate_size": 24,
+        "model_type": "muse_spark_text", "moe_hidden_size": 20, "moe_intermediate_size": 8, "num_attention_heads": 4,
+        "num_experts_per_tok": 2, "num_hidden_layers": 4, "num_key_value_heads": 2, "num_local_experts": 6,
+        "output_multiplier": 0.5, "rope_parameters": {"rope_type": "default"}, "sliding_window": 5, "vocab_size": 48},
+        "vision_config": {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "patch_size": 2, "pos_emb_height": 4, "pos_emb_width": 4}, "audio_config": {"hidden_sizes": [8, 8, 8, 8], "depths":
+        [1, 1, 1, 1], "out_hidden_size": 32}},
     "muse_glimmer":
         {"architectures": ["MuseGlimmerForConditionalGeneration"], "model_type": "muse_glimmer", "tie_word_embeddings": False,
         "transformers_version": "5.24.0", "text_config": {"attention_bias": True, "hidden_activation": "silu",
@@ -571,6 +583,7 @@ CASES = [
     ("llama", {"model_type": "exaone", "rope_parameters": GONE, "hidden_act": "silu", "activation_function": "gelu"}),
     ("qwen3_vl_moe", {"text_config": CONFIGS["qwen3_vl_moe"]["text_config"] | {"rope_parameters": {"rope_type": "default"}}}),
     ("molmo2", {"text_config": CONFIGS["molmo2"]["text_config"] | {"norm_after": True, "qk_norm_type": "olmo"}}),
+    ("muse_spark", {}),
     ("gemma3_text", {"head_dim": 32, "rope_parameters": {"full_attention": {"rope_theta": 10000.0, "rope_type": "default"},
                      "sliding_attention": {"rope_theta": 10000.0, "rope_type": "yarn", "factor": 4.0,
                                            "original_max_position_embeddings": 64, "truncate": False}}}),
