@@ -166,8 +166,9 @@ static const struct {
                 "\"num_hidden_layers\": 32, \"intermediate_size\": 10240}"},
         {"phi-msft",
          "{\"num_vocab\": 51200, \"model_dim\": 2560, \"num_heads\": 32, \"num_layers\": 32}"},
-        {"phimoe", "{\"vocab_size\": 32064, \"hidden_size\": 4096, \"intermediate_size\": 6400, "
-                   "\"num_hidden_layers\": 32, \"num_attention_heads\": 32}"},
+        {"phimoe",
+         "{\"vocab_size\": 32064, \"hidden_size\": 4096, \"intermediate_size\": 6400, "
+         "\"num_hidden_layers\": 32, \"num_attention_heads\": 32, \"rms_norm_eps\": 1e-06}"},
         {"phixtral",
          "{\"num_vocab\": 51200, \"model_dim\": 2560, \"num_heads\": 32, \"num_layers\": 32}"},
         {"pixtral", "{\"num_attention_heads\": 32}"},
