@@ -255,6 +255,15 @@ static const struct weight_rule bailing_linear_weights[] = {
     {"model.layers.*.mlp.shared_experts.{gate,up,down}_proj", SHARED_EXPERT(1)},
     {"model.norm", FINAL_NORM},
     {"lm_head", LM_HEAD},
+    /* The names that transformers has in memory, and with it adapters. */
+    {"model.embed_tokens", EMBED_TOKENS},
+    {"model.layers.*.self_attn.{q,k,v,g,b,f,o}_proj", ONLY_SLOTS(OP_DELTA, 0, ROLE_DELTA_Q)},
+    {"model.layers.*.self_attn.forget_gate.f_proj", SLOTS(0, ROLE_DELTA_DECAY)},
+    {"model.layers.*.self_attn.{q_a_proj,q_b_proj,kv_a_proj_with_mqa,o_proj}",
+     ONLY_SLOTS(OP_MLA, 0, ROLE_MLA_Q_A)},
+    {"model.layers.*.self_attn.q_proj", SLOTS(0, ROLE_MLA_Q)},
+    {"model.layers.*.self_attn.kv_b_proj", MLA_KV_B(0)},
+    {"model.layers.*.self_attn.g_proj", SLOTS(0, ROLE_ATTENTION_GATE)},
     {NULL, IGNORE},
 };
 

@@ -46,6 +46,19 @@ CONFIGS = {
               "num_sliding_attention_heads": 2, "sliding_window": 5, "pad_token_id": 0},
          "vision_config": {"hidden_size": 16, "image_size": 28, "mlp_ratio": 2.0, "num_attention_heads": 2,
                            "num_hidden_layers": 1, "patch_size": 14}},
+    "bailing_hybrid":
+        {"pad_token_id": 2, "architectures": ["BailingHybridForCausalLM"], "attention_bias": False, "first_k_dense_replace": 1,
+        "head_dim": 8, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 24, "kda_lower_bound":
+        -5.0, "kda_safe_gate": True, "kv_lora_rank": 16, "layer_group_size": 2, "layer_types":
+        ["linear_attention", "full_attention", "linear_attention"], "linear_conv_kernel_dim": 4,
+        "linear_head_dim": 8, "linear_num_heads": 4, "mlp_layer_types": ["dense", "sparse", "sparse"],
+        "model_max_length": 512, "model_type": "bailing_hybrid", "moe_intermediate_size": 8, "moe_renormalize":
+        True, "num_attention_heads": 4, "num_expert_group": 3, "num_experts": 6, "num_experts_per_token": 2,
+        "num_hidden_layers": 3, "num_key_value_heads": 4, "num_nextn_predict_layers": 1, "num_shared_experts":
+        1, "q_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "rms_norm_eps": 1e-06,
+        "rope_parameters": {"rope_theta": 6000000.0, "rope_type": "default"}, "rope_theta": 6000000.0,
+        "routed_scaling_factor": 2.5, "short_conv_kernel_size": 4, "tie_word_embeddings": False, "topk_group":
+        2, "transformers_version": "5.24.0", "v_head_dim": 8, "vocab_size": 48},
 }
 CASES = [
     ("llama", {}, {"target_modules": r".*\.(q_proj|down_proj|lm_head)", "exclude_modules": r".*\.0\.mlp\..*", "r": 2,
@@ -73,6 +86,8 @@ CASES = [
     ("exaone", {}, {"target_modules": ["q_proj", "o_proj", "gate_proj", "down_proj"], "modules_to_save": ["embed_tokens"]}),
     ("step3p7", {}, {"target_modules": r".*language_model.*(q_proj|shared_experts\.down_proj|mlp\.up_proj)",
                      "target_parameters": STACKS}),
+    ("bailing_hybrid", {}, {"target_modules": r".*self_attn\.(forget_gate\.)?[a-z_]*proj(_with_mqa)?",
+                            "exclude_modules": "kv_b_proj", "use_dora": True}),
     ("gemma3_text", VISION, {"target_modules": r".*\.(q_proj|embed_tokens|fc1)"}),
 ]
 
