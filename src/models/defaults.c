@@ -144,7 +144,7 @@ static const struct {
          "\"num_experts_per_tok\": 1, \"rms_norm_eps\": 1e-06}"},
         {"laguna", "{\"vocab_size\": 100352, \"hidden_size\": 2048, \"intermediate_size\": 8192, "
                    "\"num_hidden_layers\": 40, \"num_attention_heads\": 48, \"rms_norm_eps\": "
-                   "1e-06, \"sliding_window\": 512}"},
+                   "1e-06, \"sliding_window\": 512, \"head_dim\": 128}"},
         {"lfm3", LFM3},
         {"longcat_flash_ngram",
          "{\"ngram_vocab_size_ratio\": 78, \"emb_neighbor_num\": 4, \"emb_split_num\": 4}"},
@@ -184,7 +184,7 @@ static const struct {
         {"starcoder2", "{\"rope_theta\": 100000.0, \"vocab_size\": 49152}"},
         {"step3p5", "{\"sliding_window\": 512}"},
         {"talkie", "{\"hidden_size\": 5120, \"num_hidden_layers\": 40, \"num_attention_heads\": "
-                   "40, \"intermediate_size\": 13696, \"vocab_size\": 65540}"},
+                   "40, \"intermediate_size\": 13696, \"vocab_size\": 65540, \"head_dim\": 128}"},
         {"youtu_llm",
          "{\"vocab_size\": 128256, \"hidden_size\": 2048, \"intermediate_size\": 6144, "
          "\"num_hidden_layers\": 32, \"num_attention_heads\": 16, \"rms_norm_eps\": 1e-06}"},

@@ -66,6 +66,8 @@ CASES = [
     ("qwen3_vl_moe", {"text_config": {"hidden_size": 16, "moe_intermediate_size": 16}}),
     ("mistral4", {"rope_theta": GONE, "rope_parameters": {"rope_theta": GONE}}),
     ("plamo3", {"head_dim": GONE, "num_key_value_heads": GONE}),
+    ("laguna", {"head_dim": GONE}),
+    ("talkie", {"head_dim": GONE}),
     ("phimoe", {"rms_norm_eps": GONE}),
     ("exaone4", {"sliding_window_pattern": None}),
     ("pixtral", {"text_config": {"tie_word_embeddings": True, "num_attention_heads": GONE}}),
