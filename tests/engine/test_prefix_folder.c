@@ -480,6 +480,7 @@ static void test_processes(void **state)
         for (unsigned i = 0; i < 2; i++) {
             killed[i] = fork();
             if (!killed[i]) {
+                alarm(60); /* should who is to kill it be gone */
                 work(100 + 2 * k + i, 1000000);
                 _exit(0);
             }
