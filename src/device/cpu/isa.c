@@ -1,4 +1,5 @@
 /* device/cpu/isa.c: which instruction sets this processor, and its operating system, can run. */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,12 +54,21 @@ static unsigned detect(void)
     return CPU_AVX2 | CPU_AVX512;
 }
 
+/* Asked for by products; CPUID is answered by a virtual machine's host, which takes some 20 us. */
 bool cpu_is_intel(void)
 {
+    static atomic_int known; /* 1: no, 2: yes */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
     uint32_t eax, ebx, ecx, edx;
 
-    return __get_cpuid(0, &eax, &ebx, &ecx, &edx) && ebx == signature_INTEL_ebx &&
-           ecx == signature_INTEL_ecx && edx == signature_INTEL_edx;
+    if (!answer) {
+        answer = __get_cpuid(0, &eax, &ebx, &ecx, &edx) && ebx == signature_INTEL_ebx &&
+                         ecx == signature_INTEL_ecx && edx == signature_INTEL_edx
+                     ? 2
+                     : 1;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer == 2;
 }
 
 #elif defined(__aarch64__) && defined(__linux__)
