@@ -118,7 +118,8 @@ static int read_rotating(const struct reading *r)
 
     if (read_number(r, 3, &keep) || read_number(r, 4, &max_size) || read_number(r, 5, &idx))
         return -1;
-    if (idx > rows->size || keep > idx || (rows->length < rows->size && idx != rows->length))
+    if (idx > rows->size || (rows->length > rows->size && keep > idx) ||
+        (rows->length < rows->size && idx != rows->length))
         return damaged(r, "its next place is not within it");
     rows->n = rows->size < rows->length ? rows->size : rows->length;
     in_order = rows->n < rows->size || idx == rows->size;
