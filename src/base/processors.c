@@ -18,6 +18,7 @@
 #endif
 
 #define MAX_CPUS 8192
+#define CPU_BITS (8 * (int)sizeof(unsigned long)) /* of a word of a set of them */
 #define MAX_PATH 1024
 #define MAX_TEXT (64 * 1024)
 
@@ -237,6 +238,33 @@ int processors_allowed(void)
     return n > 1 ? n : 1;
 }
 
+int processors_here(void)
+{
+    return sched_getcpu();
+}
+
+bool processors_leave(const int *taken, int n)
+{
+    unsigned long allowed[MAX_CPUS / CPU_BITS], others[COUNT(allowed)];
+    size_t size = sizeof allowed;
+    bool any = false;
+
+    memset(allowed, 0, size);
+    if (sched_getaffinity(0, size, (void *)allowed))
+        return false;
+    memcpy(others, allowed, size);
+    for (int i = 0; i < n; i++)
+        if (taken[i] >= 0 && taken[i] < MAX_CPUS)
+            others[taken[i] / CPU_BITS] &= ~(1ul << taken[i] % CPU_BITS);
+    for (size_t i = 0; i < COUNT(others); i++)
+        any = any || others[i];
+    if (!any || sched_setaffinity(0, size, (void *)others))
+        return false;
+    /* It has moved; that it may go back, too, fails only where it is no longer allowed to. */
+    sched_setaffinity(0, size, (void *)allowed);
+    return true;
+}
+
 int thread_count_default(void)
 {
     bool allowed[MAX_CPUS];
@@ -244,6 +272,18 @@ int thread_count_default(void)
     return read_affinity(allowed) ? processors_usable("", allowed, MAX_CPUS) : 1;
 }
 #else
+int processors_here(void)
+{
+    return -1;
+}
+
+bool processors_leave(const int *taken, int n)
+{
+    (void)taken;
+    (void)n;
+    return false;
+}
+
 int processors_allowed(void)
 {
     long n = sysconf(_SC_NPROCESSORS_ONLN);

@@ -1,4 +1,4 @@
-/* base/processors.h: how many threads are worth having on this machine. */
+/* base/processors.h: the machine's CPUs: how many threads are worth having, and where they run. */
 #ifndef BASE_PROCESSORS_H
 #define BASE_PROCESSORS_H
 
@@ -14,5 +14,14 @@ int processors_usable(const char *root, const bool *allowed, int n);
 
 /* CPUs (hardware threads) that this process may run on, at least 1. */
 int processors_allowed(void);
+
+/* The CPU that the calling thread is on, or -1 where that is not to be known. */
+int processors_here(void);
+
+/**
+ * Moves the calling thread to one of its allowed CPUs that is none of taken [n]. It stays free to
+ * go to all that it was allowed. Returns false where there is none, or no way to ask for it.
+ */
+bool processors_leave(const int *taken, int n);
 
 #endif

@@ -17,13 +17,18 @@
  * How long a thread spins before it sleeps. Between two operations of a decode step lie a few
  * microseconds, waking a sleeper takes some 50. With fewer CPUs than threads spinning keeps the
  * others from running: there a thread offers its CPU at every turn, and soon sleeps (3 threads on
- * 2 CPUs: 13 us a job, not 87).
+ * 2 CPUs: 13 us a job, not 87). A thread that waits for others at the same job, as one of them has
+ * lost its CPU for a while, sleeps later still and offers its CPU meanwhile: else it may wake on
+ * the CPU of the one that wakes it.
  */
 #define SPIN_NS 50000
 #define SPIN_NS_CROWDED 1000
+#define SLEEP_NS_AT_WORK 3000000
+#define MOVE_NS 2000000 /* after which a worker may leave another's CPU again */
 
 struct spin {
-    int64_t ns;
+    int64_t ns;       /* after which the CPU is offered at every turn */
+    int64_t sleep_ns; /* after which the thread sleeps */
     bool crowded;
 };
 
@@ -56,14 +61,18 @@ struct thread_pool {
     void *ctx;
     bool stop;
     int n_threads;
-    int n_started; /* workers: threads 1 to n_started */
-    struct spin spin;
+    int n_started;             /* workers: threads 1 to n_started */
+    struct spin idle, at_work; /* how a thread waits for a job, and for others at the same one */
+    atomic_int cpu;            /* of the caller, as of the workers below */
     struct worker *workers;
 };
 
 struct worker {
+    _Alignas(64) atomic_int cpu; /* where it was at the last job, -1: not known */
     thread_pool *pool;
     int thread;
+    unsigned n_jobs;
+    int64_t moved; /* when it last left another's CPU */
     pthread_t handle;
 };
 
@@ -113,22 +122,22 @@ static unsigned gate_value(struct gate *g)
 /* Spins until the value is not old any more; false when the time for it went by. */
 static bool gate_spin(struct gate *g, unsigned old, struct spin spin)
 {
-    int64_t deadline = 0;
+    bool offers = spin.crowded;
 
-    for (;;) {
+    for (int64_t begin = 0, waited = 0; waited <= spin.sleep_ns;) {
         for (int i = 0; i < 32; i++) {
             if (gate_value(g) != old)
                 return true;
-            if (spin.crowded)
+            if (offers)
                 sched_yield();
             else
                 relax();
         }
-        if (!deadline)
-            deadline = now_ns() + spin.ns;
-        else if (now_ns() > deadline)
-            return false;
+        begin = begin ? begin : now_ns();
+        waited = now_ns() - begin;
+        offers = spin.crowded || waited > spin.ns;
     }
+    return false;
 }
 
 /*
@@ -158,15 +167,62 @@ static void gate_open(struct gate *g)
     pthread_mutex_unlock(&g->mutex);
 }
 
+/* --- Threads on one CPU
+ *
+ * Whatever else the machine does may push two threads of a pool onto one CPU, where the kernel
+ * leaves them for 10 to 60 ms, as both always have just run: a job takes twice as long there. The
+ * one with the higher number goes away by itself.
+ */
+
+static int cpu_of(thread_pool *pool, int thread)
+{
+    atomic_int *cpu = thread == 0 ? &pool->cpu : &pool->workers[thread - 1].cpu;
+
+    return atomic_load_explicit(cpu, memory_order_relaxed);
+}
+
+static void note_cpu(atomic_int *known, int cpu)
+{
+    if (atomic_load_explicit(known, memory_order_relaxed) != cpu)
+        atomic_store_explicit(known, cpu, memory_order_relaxed);
+}
+
+static void leave_cpu(struct worker *w)
+{
+    int taken[MAX_THREADS], n = 0;
+    int64_t now = now_ns();
+
+    if (w->moved && now - w->moved < MOVE_NS)
+        return;
+    w->moved = now;
+    for (int i = 0; i < w->pool->n_threads; i++)
+        if (i != w->thread)
+            taken[n++] = cpu_of(w->pool, i);
+    if (processors_leave(taken, n))
+        note_cpu(&w->cpu, processors_here());
+}
+
+/* Before each job, beside one of the threads with lower numbers in turn. */
+static void keep_apart(struct worker *w)
+{
+    int here = processors_here();
+
+    note_cpu(&w->cpu, here);
+    if (here >= 0 && here == cpu_of(w->pool, (int)(w->n_jobs++ % (unsigned)w->thread)))
+        leave_cpu(w);
+}
+
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
     thread_pool *pool = w->pool;
 
     for (unsigned seen = 0;; seen++) {
-        gate_wait(&pool->start, seen, pool->spin);
+        gate_wait(&pool->start, seen, pool->idle);
         if (pool->stop)
             return NULL;
+        if (!pool->idle.crowded)
+            keep_apart(w);
         pool->fn(pool->ctx, w->thread, pool->n_threads);
         if (atomic_fetch_sub(&pool->working, 1) == 1)
             gate_open(&pool->done);
@@ -195,7 +251,8 @@ static int start_workers(thread_pool *pool)
     for (int i = 1; i < pool->n_threads && !rc; i++) {
         struct worker *w = &pool->workers[i - 1];
 
-        *w = (struct worker){.pool = pool, .thread = i};
+        w->pool = pool;
+        w->thread = i;
         rc = pthread_create(&w->handle, NULL, worker_main, w);
         if (!rc)
             pool->n_started = i;
@@ -211,9 +268,13 @@ static thread_pool *pool_new(int n_threads)
     if (!pool)
         return NULL;
     memset(pool, 0, sizeof *pool);
-    pool->workers = mem_zeroed((size_t)n_threads, sizeof *pool->workers);
+    pool->workers = mem_alloc_aligned((size_t)n_threads * sizeof *pool->workers);
     if (!pool->workers)
         goto no_workers;
+    memset(pool->workers, 0, (size_t)n_threads * sizeof *pool->workers);
+    for (int i = 0; i < n_threads; i++)
+        atomic_init(&pool->workers[i].cpu, -1);
+    atomic_init(&pool->cpu, -1);
     if (gate_init(&pool->start))
         goto no_start;
     if (gate_init(&pool->done))
@@ -224,8 +285,12 @@ static thread_pool *pool_new(int n_threads)
     atomic_init(&pool->working, 0);
     atomic_init(&pool->arrived, 0);
     pool->n_threads = n_threads;
-    pool->spin.crowded = processors_allowed() < n_threads;
-    pool->spin.ns = pool->spin.crowded ? SPIN_NS_CROWDED : SPIN_NS;
+    pool->idle.crowded = processors_allowed() < n_threads;
+    pool->idle.ns = pool->idle.crowded ? SPIN_NS_CROWDED : SPIN_NS;
+    pool->idle.sleep_ns = pool->idle.ns;
+    pool->at_work = pool->idle;
+    if (!pool->idle.crowded)
+        pool->at_work.sleep_ns = SLEEP_NS_AT_WORK;
     return pool;
 
 no_barrier:
@@ -233,7 +298,7 @@ no_barrier:
 no_done:
     gate_release(&pool->start);
 no_start:
-    mem_free(pool->workers);
+    mem_free_aligned(pool->workers);
 no_workers:
     mem_free_aligned(pool);
     return NULL;
@@ -275,7 +340,7 @@ void thread_pool_close(thread_pool *pool)
     gate_release(&pool->barrier);
     gate_release(&pool->done);
     gate_release(&pool->start);
-    mem_free(pool->workers);
+    mem_free_aligned(pool->workers);
     mem_free_aligned(pool);
 }
 
@@ -294,10 +359,11 @@ void thread_pool_run(thread_pool *pool, thread_fn fn, void *ctx)
     }
     pool->fn = fn;
     pool->ctx = ctx;
+    note_cpu(&pool->cpu, processors_here());
     atomic_store_explicit(&pool->working, pool->n_threads - 1, memory_order_relaxed);
     gate_open(&pool->start);
     fn(ctx, 0, pool->n_threads);
-    gate_wait(&pool->done, done, pool->spin);
+    gate_wait(&pool->done, done, pool->at_work);
 }
 
 static void run_piece(const struct range_job *job, int64_t piece, int thread)
@@ -379,7 +445,7 @@ void thread_pool_barrier(thread_pool *pool)
     unsigned phase = gate_value(&pool->barrier);
 
     if (atomic_fetch_add(&pool->arrived, 1) + 1 < pool->n_threads) {
-        gate_wait(&pool->barrier, phase, pool->spin);
+        gate_wait(&pool->barrier, phase, pool->at_work);
         return;
     }
     atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);

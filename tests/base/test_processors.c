@@ -1,3 +1,4 @@
+#include <sched.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -136,13 +137,61 @@ static void test_this_machine(void **state)
     CHECK(cores >= 1 && cores <= cpus, "%d cores among %d CPUs", cores, cpus);
 }
 
+#ifdef __linux__
+/* With all CPUs taken but the n-th allowed one; -1: all. */
+static bool leave_for(int nth, int *to)
+{
+    cpu_set_t allowed;
+    int taken[CPU_SETSIZE], n = 0, seen = 0;
+
+    assert_int_equal(sched_getaffinity(0, sizeof allowed, &allowed), 0);
+    for (int i = 0; i < CPU_SETSIZE; i++)
+        if (CPU_ISSET(i, &allowed) && seen++ == nth)
+            *to = i;
+        else
+            taken[n++] = i;
+    return processors_leave(taken, n);
+}
+
+/* Where the kernel may move it on at once, so that a few tries count. */
+static void test_leave(void **state)
+{
+    cpu_set_t before, after;
+    int to = -1;
+
+    (void)state;
+    if (processors_here() < 0)
+        skip();
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    assert_false(leave_for(-1, &to));
+    for (int i = 0; i < CPU_COUNT(&before); i++) {
+        bool moved = false;
+
+        for (int try = 0; try < 100 && !moved; try++) {
+            assert_true(leave_for(i, &to));
+            moved = processors_here() == to;
+        }
+        CHECK(moved, "never on CPU %d", to);
+        assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+        assert_true(CPU_EQUAL(&before, &after));
+    }
+    assert_true(processors_leave((const int[]){-1, 1 << 30}, 2)); /* no CPU's numbers */
+}
+#else
+static void test_leave(void **state)
+{
+    (void)state;
+    skip();
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cores),        cmocka_unit_test(test_without_topology),
         cmocka_unit_test(test_quota_v2),     cmocka_unit_test(test_quota_of_a_container),
         cmocka_unit_test(test_quota_v1),     cmocka_unit_test(test_broken_cgroup_file),
-        cmocka_unit_test(test_this_machine),
+        cmocka_unit_test(test_this_machine), cmocka_unit_test(test_leave),
     };
 
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
