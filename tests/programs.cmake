@@ -48,3 +48,6 @@ endif()
 add_test(NAME install COMMAND ${CLM_PYTHON} ${tests}/install.py --cmake ${CMAKE_COMMAND}
          --build ${CMAKE_BINARY_DIR} --source ${CMAKE_SOURCE_DIR} --cc ${CMAKE_C_COMPILER}
          --flags=${flags} --version ${PROJECT_VERSION})
+
+# The longest start first, so that none is left when the others are done.
+set_tests_properties(engine_goldens engine_goldens_shares engine_torture cli_chat PROPERTIES COST 500)
