@@ -86,7 +86,7 @@ static double yarn_scale(config *c, const struct rope_spec *r)
 
 struct mla_spec config_mla(config *c, double theta, arena *a)
 {
-    bool bias = config_bool_or(c, "attention_bias", false);
+    bool bias = config_bool_or(c, "attention_bias", false), interleaved;
     struct norm_spec norm = {.kind = NORM_RMS, .eps = 1e-6f};
     struct mla_spec m = {
         .n_heads = config_int_in(c, "num_attention_heads", 1, 4096),
@@ -104,10 +104,8 @@ struct mla_spec config_mla(config *c, double theta, arena *a)
     };
 
     m.rope = config_rope(c, NULL, m.rope_dim, theta, a);
-    m.rope.interleaved = config_bool_or(c, "rope_traditional", true);
-    m.rope.interleaved = config_bool_or(c, "rope_interleave", m.rope.interleaved);
-    if (m.rope.kind == ROPE_LONGROPE && !config_by_transformers(c)) /* whatever mlx-lm is told */
-        m.rope.interleaved = false;
+    interleaved = config_bool_or(c, "rope_traditional", true);
+    rope_interleave(&m.rope, c, config_bool_or(c, "rope_interleave", interleaved));
     m.scale = (float)(yarn_scale(c, &m.rope) / sqrt((double)m.nope_dim + m.rope_dim));
     config_ignore(c, "num_key_value_heads", "head_dim", "qk_head_dim", NULL);
     return m;

@@ -247,6 +247,11 @@ static bool turn_part(struct rope_spec *r, config *c, double part, bool proporti
     return true;
 }
 
+void rope_interleave(struct rope_spec *r, config *c, bool on)
+{
+    r->interleaved = on && (r->kind != ROPE_LONGROPE || config_by_transformers(c));
+}
+
 /* part of a head turns where the scaling does not say; 0: all of it, whatever is said, but with
  * proportional speeds. */
 static struct rope_spec read_rope(config *c, config *scaling, int head_dim, double theta,
@@ -257,7 +262,6 @@ static struct rope_spec read_rope(config *c, config *scaling, int head_dim, doub
 
     if (config_kind(c, "rope_theta") != CONFIG_ARRAY) /* else theta is that of the layer */
         r.theta = config_float_or(c, "rope_theta", theta);
-    r.interleaved = config_bool_or(c, "rope_traditional", false);
     if (scaling)
         r.theta = config_float_or(scaling, "rope_theta", r.theta);
     if (!partial)
@@ -270,6 +274,7 @@ static struct rope_spec read_rope(config *c, config *scaling, int head_dim, doub
     if (odd && (r.kind == ROPE_YARN || r.kind == ROPE_DYNAMIC))
         config_fail(c, "partial_rotary_factor", "it is %g: of %d numbers no even part turns", part,
                     head_dim);
+    rope_interleave(&r, c, config_bool_or(c, "rope_traditional", false));
     return r;
 }
 

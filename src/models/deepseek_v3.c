@@ -65,7 +65,7 @@ static void read_index(struct mla_spec *mla, config *c, bool interleaved)
                    .bias = true},
         .rope = mla->rope,
     };
-    mla->index.rope.interleaved = config_bool_or(c, "indexer_rope_interleave", interleaved);
+    rope_interleave(&mla->index.rope, c, config_bool_or(c, "indexer_rope_interleave", interleaved));
 }
 
 /* GLM 5: whether a layer sees the keys that the one before it saw. */

@@ -321,6 +321,9 @@ const float *config_alibi(config *c, int n_heads, double bias_max, double scale,
 
 /* Unscaled rope over dims numbers of a head. */
 struct rope_spec rope_plain(int head_dim, double theta);
+/* Pairs lie side by side; not those of longrope unless transformers wrote the file: mlx-lm's
+ * longrope does not look at what it is told of that. */
+void rope_interleave(struct rope_spec *r, config *c, bool on);
 
 /* 1 / sqrt(head_dim) */
 float attention_scale(int head_dim);

@@ -90,7 +90,7 @@ static int llama4_spec(struct spec *s, config *c, arena *a)
         return -1;
     s->tie_by_file |= !dense && s->tie_word_embeddings; /* mlx-lm reads the head there is */
     attention = config_attention(c, s, 500000, a);
-    attention.rope.interleaved = true;
+    rope_interleave(&attention.rope, c, true);
     attention.qk_norm_after_rope = true;
     qk_norm.weightless = true;
     if (!dense && !config_has(c, "rope_parameters"))

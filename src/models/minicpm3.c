@@ -21,7 +21,7 @@ static int minicpm3_spec(struct spec *s, config *c, arena *a)
         return -1;
     mla = config_mla(c, 1000000, a);
     mla.q_norm.eps = mla.kv_norm.eps = config_by_transformers(c) ? 1e-6f : 1e-5f;
-    mla.rope.interleaved = config_bool_or(c, "rope_traditional", false);
+    rope_interleave(&mla.rope, c, config_bool_or(c, "rope_traditional", false));
     if (!config_has(c, "v_head_dim"))
         mla.v_dim = s->hidden_size / mla.n_heads;
     residual = (float)(depth / sqrt(s->n_layers));

@@ -71,6 +71,9 @@ CASES = [
     ("phimoe", {"rms_norm_eps": GONE}),
     ("exaone4", {"sliding_window_pattern": None}),
     ("pixtral", {"text_config": {"tie_word_embeddings": True, "num_attention_heads": GONE}}),
+    ("glm_moe_dsa", {"rope_parameters": LONGROPE}),
+    ("llama", {"rope_scaling": LONGROPE, "rope_traditional": True}),
+    ("llama4", {"text_config": {"rope_scaling": LONGROPE}}),
 ]
 HALVES = {"baichuan_m1": {"lm_head.weight"}, "bailing_moe_v1": {"lm_head.weight"}}  # tensors of bf16
 
