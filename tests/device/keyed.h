@@ -37,30 +37,39 @@ static inline tensor f32(float *data, int rows, int cols)
     return (tensor){data, DTYPE_F32, rows, cols, cols};
 }
 
-/* Random numbers everywhere, keys and values of TOKENS tokens stored. */
-static inline void make_world(struct world *w, device *d)
+/* Random numbers everywhere, keys and values of TOKENS tokens stored as that type, in which keys
+ * are what they are in f32. */
+static inline void make_world_of(struct world *w, device *d, enum dtype type)
 {
+    size_t size = type == DTYPE_F32 ? sizeof(float) : sizeof(uint16_t);
     struct kv_sequence all = {.n_rows = TOKENS, .blocks = w->blocks};
     struct kv_batch batch = {&all, 1, TOKENS};
     tensor k = f32(w->k, TOKENS, DIM), v = f32(w->v, TOKENS, DIM);
 
     w->slabs[0] = w->slab;
-    w->kv = (struct kv_layer){.type = DTYPE_F32,
+    w->kv = (struct kv_layer){.type = type,
                               .n_kv_heads = 1,
                               .k_dim = DIM,
                               .v_dim = DIM,
                               .block_tokens = BLOCK,
                               .slab_shift = 4,
                               .slabs = w->slabs,
-                              .block_bytes = sizeof(float) * BLOCK * (DIM + DIM),
-                              .v_offset = sizeof(float) * BLOCK * DIM};
+                              .block_bytes = size * BLOCK * (DIM + DIM),
+                              .v_offset = size * BLOCK * DIM};
     for (int i = 0; i < BLOCKS; i++)
         w->blocks[i] = BLOCKS - 1 - i;
     random_floats(w->q, COUNT(w->q));
     random_floats(w->k, COUNT(w->k));
     random_floats(w->v, COUNT(w->v));
     random_floats(w->w, COUNT(w->w));
+    for (int i = 0; i < TOKENS * DIM && type != DTYPE_F32; i++)
+        w->k[i] = roundf(w->k[i] * 128) / 128;
     d->ops->kv_store(d, &w->kv, &batch, &k, &v);
+}
+
+static inline void make_world(struct world *w, device *d)
+{
+    make_world_of(w, d, DTYPE_F32);
 }
 
 /* q k of one head */

@@ -42,27 +42,34 @@ static void check_row(const struct world *w, int row, int n)
           best_left, worst);
 }
 
-static void test_select(void **state)
+static void check_select(int threads, enum dtype type)
 {
     static const int counts[] = {1, 2, 7, 31, 64, 149, 150, 400};
     static struct world w;
     uint32_t whole[TOKENS * WORDS];
+    device *d = open_cpu(threads, true);
 
+    make_world_of(&w, d, type);
+    for (size_t i = 0; i < COUNT(counts); i++) {
+        select_rows(&w, d, 0, TOKENS, counts[i]);
+        for (int row = 0; row < TOKENS; row++)
+            check_row(&w, row, counts[i]);
+        memcpy(whole, w.kept, sizeof whole);
+        for (int row = 0; row < TOKENS; row += 13)
+            select_rows(&w, d, row, 1, counts[i]);
+        CHECK(memcmp(whole, w.kept, sizeof whole) == 0, "rows alone choose other keys");
+    }
+    d->ops->close(d);
+}
+
+/* Exact, whatever the keys' type. */
+static void test_select(void **state)
+{
     (void)state;
     for (int threads = 1; threads <= 2; threads++) {
-        device *d = open_cpu(threads, true);
-
-        make_world(&w, d);
-        for (size_t i = 0; i < COUNT(counts); i++) {
-            select_rows(&w, d, 0, TOKENS, counts[i]);
-            for (int row = 0; row < TOKENS; row++)
-                check_row(&w, row, counts[i]);
-            memcpy(whole, w.kept, sizeof whole);
-            for (int row = 0; row < TOKENS; row += 13)
-                select_rows(&w, d, row, 1, counts[i]);
-            CHECK(memcmp(whole, w.kept, sizeof whole) == 0, "rows alone choose other keys");
-        }
-        d->ops->close(d);
+        check_select(threads, DTYPE_F32);
+        check_select(threads, DTYPE_F16);
+        check_select(threads, DTYPE_BF16);
     }
 }
 

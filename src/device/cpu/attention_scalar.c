@@ -153,7 +153,7 @@ void cpu_attention_kernels_scalar(struct cpu_vector_kernels *k)
     for (int i = 0; i < CPU_KV_TYPES; i++) {
         k->pack_keys[i] = slots.pack_keys[i];
         k->pack_values[i] = slots.pack_values[i];
-        k->scores[i] = slots.scores[i];
+        k->scores[i] = k->exact_scores[i] = slots.scores[i];
         k->weigh[i] = slots.weigh[i];
     }
 }

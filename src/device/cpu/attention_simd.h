@@ -361,7 +361,7 @@ FOR_TYPE(bf16, DTYPE_BF16)
     do {                                                                                           \
         (k)->pack_keys[type] = pack_keys_##suffix;                                                 \
         (k)->pack_values[type] = pack_values_##suffix;                                             \
-        (k)->scores[type] = scores_##suffix;                                                       \
+        (k)->scores[type] = (k)->exact_scores[type] = scores_##suffix;                             \
         (k)->weigh[type] = weigh_##suffix;                                                         \
     } while (0)
 

@@ -104,8 +104,9 @@ static void score_keys(const struct select_call *call, const struct select_room 
         n = end - key;
         block = kv_block_of(kv, call->s, key, &place);
         rows = kv_read_keys(k, at, block, 0, place, n, room->rows);
-        k->scores[rows.type](room->block, call->s_cols, room->q, call->q_cols, call->n_heads,
-                             rows.data, n, kv->k_dim, NULL);
+        (call->d->exact ? k->exact_scores
+                        : k->scores)[rows.type](room->block, call->s_cols, room->q, call->q_cols,
+                                                call->n_heads, rows.data, n, kv->k_dim, NULL);
         scored(call, room, w, key, n);
     }
 }

@@ -256,12 +256,16 @@ struct cpu_vector_kernels {
     void (*scores[CPU_KV_TYPES])(float *s, int lds, const float *q, int ldq, int n_rows,
                                  const void *keys, int n_keys, int dim, const void *ahead);
 
+    /* The same in f32, whatever paired says of these. */
+    void (*exact_scores[CPU_KV_TYPES])(float *s, int lds, const float *q, int ldq, int n_rows,
+                                       const void *keys, int n_keys, int dim, const void *ahead);
+
     /* y[r, i] += sum_j s[r, j] values[j, i] for values [n_keys, dim]; y is padded to a multiple of
      * panel, and keeps zeros there. ahead as above. */
     void (*weigh[CPU_KV_TYPES])(float *y, int ldy, const float *s, int lds, int n_rows,
                                 const void *values, int n_keys, int dim, const void *ahead);
 
-    /* NULL, or what is faster where the cache is F16 or BF16; the slots above then round what they
+    /* NULL, or what is faster where the cache is F16 or BF16; scores and weigh then round what they
      * multiply to bf16 too. */
     const struct cpu_paired_attention *paired;
     const struct cpu_attention_at_once *at_once[CPU_KV_TYPES]; /* F16 and BF16 with paired */
