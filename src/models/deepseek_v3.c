@@ -137,6 +137,8 @@ static int deepseek_spec(struct spec *s, config *c, arena *a)
         return -1;
     s->tie_by_file = true; /* mlx-lm reads the head there is */
     mla = config_mla(c, later && !config_by_transformers(c) ? 100000 : 10000, a);
+    if (kind == MISTRAL4 && config_is_null(c, "rope_interleave") && !config_by_transformers(c))
+        rope_interleave(&mla.rope, c, true); /* mlx-lm takes it for left out */
     check_head_dim(c, &mla);
     if (kind == V2 && !config_by_transformers(c) && config_has(c, "rope_scaling") &&
         mla.rope.kind != ROPE_YARN)

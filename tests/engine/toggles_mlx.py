@@ -72,6 +72,7 @@ CASES = [
     ("exaone4", {"sliding_window_pattern": None}),
     ("pixtral", {"text_config": {"tie_word_embeddings": True, "num_attention_heads": GONE}}),
     ("glm_moe_dsa", {"rope_parameters": LONGROPE}),
+    ("mistral4", {"rope_interleave": None}),
     ("llama", {"rope_scaling": LONGROPE, "rope_traditional": True}),
     ("llama4", {"text_config": {"rope_scaling": LONGROPE}}),
 ]
