@@ -263,8 +263,10 @@ static __global__ void __launch_bounds__(LAYER_THREADS, 1)
     __syncthreads();
     if (has_tile && threadIdx.x < TILE * SUMMING)
         put_together<NEXT>(hand, room, s);
-    if (NEXT)
+    if (NEXT) {
+        prefetch_behind(s);
         multiply_next<HALF>(hand, room, weights, at, w, s);
+    }
 }
 
 #else
@@ -295,6 +297,8 @@ struct cuda_layer {
     tensor x, down_y, together;
     bool half;
     struct layer_memory *memory;
+    struct cuda_written ahead; /* the last launch up to queries, keys and values */
+    bool ahead_half;
 };
 
 void cuda_layer_close(struct cuda_device *c)
@@ -623,7 +627,17 @@ bool cuda_layer_next(struct cuda_device *c, const struct cuda_product *p)
             return false;
     if (!cuda_queue_take_back(c, l->from, 1))
         return false;
+    struct layer *ahead = (struct layer *)cuda_queue_find(
+        c, l->ahead,
+        (const void *)(l->ahead_half ? layer_kernel<true, true> : layer_kernel<true, false>));
+    if (ahead && ahead->out_spans == s.out_spans && ahead->n_tiles == s.n_tiles) {
+        ahead->behind = s.out;
+        ahead->behind_of_out = s.of_out;
+        ahead->behind_experts = s.choice.n_experts;
+    }
     launch(c, s, true, l->half);
+    l->ahead = cuda_queue_last(c);
+    l->ahead_half = l->half;
     l->stage = NOTHING;
     return true;
 }

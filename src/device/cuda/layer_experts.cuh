@@ -30,8 +30,8 @@ enum {
 };
 
 /* Nanoseconds before the first weights are asked for: attention's queries, keys and values are on
- * their way then. */
-enum { AFTER_ATTENTION_BEGAN = 400 };
+ * their way then. These weights are near (prefetch_behind). */
+enum { AFTER_ATTENTION_BEGAN = 800 };
 
 /* What is handed over. Of two turns: the one that is not used is made empty. */
 struct handover {
@@ -95,6 +95,10 @@ struct layer {
     int next_each, next_more;   /* tiles of a block; how many have one more */
     const float *next_norm;
     float next_eps, *next_normed;
+    /* The output of the launch behind, and what its router makes of it; NULL: not known. */
+    struct layer_matrix behind;
+    const float *behind_of_out;
+    int behind_experts;
 };
 
 /* --- Shared memory --- */
@@ -379,6 +383,31 @@ put_together(struct handover *hand, const struct layer_room &room, const struct 
     s.x[o] = y;
     if (s.together)
         s.together[o] = all;
+}
+
+static __device__ __forceinline__ void to_l2(const void *p)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
+/* What the launch behind begins with comes nearer while memory has nothing else to do: lines of the
+ * block's tile of the output, of its router's row, of scales and biases. */
+static __device__ __forceinline__ void prefetch_behind(const struct layer &s)
+{
+    const struct layer_matrix &m = s.behind;
+    int row = (int)blockIdx.x * TILE + (int)threadIdx.x % TILE, nth = threadIdx.x / TILE;
+
+    if (!m.data || (int)blockIdx.x >= s.n_tiles)
+        return;
+    for (int i = nth * 128; i < (int)m.row_bytes; i += LAYER_THREADS / TILE * 128)
+        to_l2(m.data + (int64_t)row * m.row_bytes + i);
+    if (nth == LAYER_THREADS / TILE - 1)
+        to_l2(m.scales + (int64_t)row * m.scale_row_bytes);
+    if (nth == LAYER_THREADS / TILE - 2)
+        to_l2(m.scales + m.to_biases + (int64_t)row * m.scale_row_bytes);
+    if ((int)blockIdx.x < s.behind_experts)
+        for (int i = threadIdx.x; i < s.out_spans * SPAN / 32; i += LAYER_THREADS)
+            to_l2(s.behind_of_out + (int64_t)blockIdx.x * s.out_spans * SPAN + i * 32);
 }
 
 /* Queries, keys and values. */
