@@ -484,6 +484,36 @@ static void check_choices(device *d)
     }
 }
 
+/* A single row so long that threads share it. */
+static void check_long_argmax(device *d)
+{
+    enum { COLS = 100003 };
+    tensor x = new_tensor(1, COLS);
+    float *row = row_of(&x, 0);
+    int32_t id = 0;
+
+    for (int i = 0; i < 20; i++) {
+        int first = (int)random_below(COLS), second = (int)random_below(COLS);
+
+        row[first] = row[second] = 2e9f;
+        d->ops->argmax(d, &id, &x);
+        CHECK(id == (first < second ? first : second), "argmax: %d of %d and %d", id, first,
+              second);
+        row[first] = row[second] = 0;
+    }
+    row[COLS - 1] = NAN;
+    d->ops->argmax(d, &id, &x);
+    CHECK(id == -1, "argmax beside a NaN: %d", id);
+    for (int i = 0; i < COLS; i++)
+        row[i] = -INFINITY;
+    d->ops->argmax(d, &id, &x);
+    CHECK(id == -1, "argmax of nothing but -inf: %d", id);
+    row[70000] = -3;
+    d->ops->argmax(d, &id, &x);
+    CHECK(id == 70000, "argmax of one number: %d", id);
+    free_tensor(&x);
+}
+
 /* The angle is one f32 product; cosine, sine and scaling are each within an epsilon. */
 static void check_rope(device *d, int rows, int n, int head_dim, int n_heads, bool interleaved)
 {
@@ -552,6 +582,7 @@ static void test_rows(void **state)
         check_spread(d, 5, 9000);
         check_norms(d);
         check_choices(d);
+        check_long_argmax(d);
         check_ropes(d);
         assert_int_equal(d->ops->sync(d, NULL), 0);
         d->ops->close(d);

@@ -8,6 +8,7 @@
 #include "device/cpu/rows.h"
 
 enum { SEGMENT = 4096 }; /* long rows are cut, a whole number of vectors each */
+enum { ARGMAX_PIECE = 16384, MOST_PIECES = 32 };
 
 /* --- Elementwise: any piece of any row alone. --- */
 
@@ -562,6 +563,7 @@ struct argmax_call {
     const struct cpu_vector_kernels *k;
     int32_t *ids;
     const tensor *x;
+    int piece; /* numbers of a piece of a single row */
 };
 
 static void argmax_range(void *ctx, int64_t begin, int64_t end, int thread)
@@ -573,10 +575,49 @@ static void argmax_range(void *ctx, int64_t begin, int64_t end, int thread)
         call->ids[t] = call->k->argmax(row_of(call->x, t), call->x->cols);
 }
 
+static void argmax_pieces(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct argmax_call *call = ctx;
+
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        int first = (int)i * call->piece, left = call->x->cols - first;
+
+        call->ids[i] =
+            call->k->argmax(row_of(call->x, 0) + first, left < call->piece ? left : call->piece);
+    }
+}
+
+/* Of what is best in each piece; below 0 if nothing is in one. */
+static int32_t best_of_pieces(const int32_t *ids, int n, const float *x, int piece)
+{
+    int32_t best = ids[0];
+
+    for (int i = 1; i < n && best >= 0; i++)
+        if (ids[i] < 0)
+            best = -1;
+        else if (x[i * piece + ids[i]] > x[best])
+            best = i * piece + ids[i];
+    return best;
+}
+
 void cpu_argmax(device *d, int32_t *ids, const tensor *x)
 {
     struct cpu_device *c = cpu_device_of(d);
-    struct argmax_call call = {&c->vector, ids, x};
+    struct argmax_call call = {&c->vector, ids, x, 0};
+    int32_t of_pieces[MOST_PIECES];
+    int n = x->cols / ARGMAX_PIECE;
 
-    thread_pool_for(c->pool, x->rows, grain(LIGHT, x->cols), argmax_range, &call);
+    if (x->rows != 1 || n < 2) {
+        thread_pool_for(c->pool, x->rows, grain(LIGHT, x->cols), argmax_range, &call);
+        return;
+    }
+    n = n < MOST_PIECES ? n : MOST_PIECES;
+    call.piece = (x->cols + n - 1) / n;
+    n = (x->cols + call.piece - 1) / call.piece;
+    call.ids = of_pieces;
+    thread_pool_for(c->pool, n, 1, argmax_pieces, &call);
+    ids[0] = best_of_pieces(of_pieces, n, row_of(x, 0), call.piece);
+    if (ids[0] < 0) /* what is -inf in one piece need not be so in all */
+        ids[0] = c->vector.argmax(row_of(x, 0), x->cols);
 }
