@@ -335,6 +335,43 @@ static void check_products(device *d)
                               rows[r], (enum accuracy)accuracy);
 }
 
+/* Rows of which several share a batch of groups: an output is the same, whichever lie beside it. */
+static void check_short_products(device *d)
+{
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    static const int sizes[] = {128, 256, 512};
+
+    for (size_t i = 0; i < COUNT(types) * COUNT(sizes); i++) {
+        struct weight format = {
+            .format = WEIGHT_AFFINE, .bits = 4, .group_size = 64, .scale_type = types[i % 3]};
+        int n_in = sizes[i / 3], n_out = 1 + (int)random_below(70);
+        struct weight w = random_weight(format, n_out, n_in);
+        tensor x = new_tensor(1, n_in, n_in), y = new_tensor(1, n_out, n_out);
+        struct matmul_job job = {.y = &y, .w = &w};
+
+        check_product(d, &format, n_out, n_in, 1, INT8);
+        d->ops->matmul(d, &job, 1, &x);
+        for (int o = 0; o < n_out; o++) {
+            struct weight one = w;
+            float alone = 0;
+            tensor one_y = {&alone, DTYPE_F32, 1, 1, 1};
+            struct matmul_job one_job = {.y = &one_y, .w = &one};
+
+            one.n_out = 1;
+            one.data = (const char *)w.data + (size_t)o * weight_row_bytes(&w);
+            one.scales = (const char *)w.scales + (size_t)o * weight_scale_row_bytes(&w);
+            one.biases = (const char *)w.biases + (size_t)o * weight_scale_row_bytes(&w);
+            d->ops->matmul(d, &one_job, 1, &x);
+            CHECK(memcmp(&alone, (float *)y.data + o, sizeof alone) == 0,
+                  "output %d of %d, of %d numbers: %g and alone %g", o, n_out, n_in,
+                  (double)((float *)y.data)[o], (double)alone);
+        }
+        free_weight(&w);
+        free(x.data);
+        free(y.data);
+    }
+}
+
 /* So many outputs that a thread takes more of them at a time than a cache holds the weights of. */
 static void check_large_products(device *d)
 {
@@ -398,6 +435,7 @@ static void test_products(void **state)
         check_products(d);
         check_large_products(d);
         check_long_products(d);
+        check_short_products(d);
         check_halved_products(d);
         d->ops->close(d);
     }
@@ -425,6 +463,7 @@ static void test_readings(void **state)
             for (int rows = 1; rows <= 4; rows++)
                 check_product(d, &formats[f], 1 + (int)random_below(500), random_n_in(&formats[f]),
                               rows, INT8);
+        check_short_products(d);
         check_long_products(d);
         d->ops->close(d);
     }

@@ -21,7 +21,8 @@
 #define MANY_OUTPUTS 128 /* beside which those do not count */
 #define LATE 20e-6       /* seconds: a thread that comes later gets less to begin with */
 #define FEW_ROWS 8
-#define SERIAL_NS 4000 /* less work than this is not worth waking anyone */
+#define SERIAL_NS 4000       /* less work than this is not worth waking anyone */
+#define SERIAL_NUMBERS 12288 /* of x: less is in its form before the others would be there */
 
 /* Roughly, per thread: what it streams and what it multiplies in a nanosecond. */
 #define BYTES_PER_NS 10
@@ -56,6 +57,7 @@ struct call {
     int n_items, n_forms;
     void *scratch; /* of thread 0 */
     int64_t n_strips, n_shares;
+    int64_t n_numbers; /* of x in these strips */
     int64_t first_run; /* shares that a thread begins with; 0: as many as at any other time */
     double ns;         /* how long it may take a thread */
     int most_rows;     /* of an item */
@@ -284,6 +286,7 @@ static int find_form(struct call *c, const struct item *item)
         .n_strips = (item->task.n_rows + product->strip_rows - 1) / product->strip_rows,
     };
     c->n_strips += f->n_strips;
+    c->n_numbers += (int64_t)item->task.n_rows * w->n_in;
     f->end_strip = c->n_strips;
     return c->n_forms++;
 }
@@ -302,10 +305,18 @@ static void add_item(struct call *c, const struct cpu_task *task, bool exact)
         c->most_rows = task->n_rows;
 }
 
-/* Items of all jobs for every group of rows. */
+/* Items of all jobs for every group of rows. What is known of a matrix is called for ahead: one of
+ * many experts was last looked at long ago. */
 static void add_items(struct call *c, const struct matmul_job *jobs, int n_jobs,
                       const struct row_group *groups, int n_groups, const tensor *x)
 {
+    for (int g = 0; g < n_groups && n_groups > 1; g++)
+        for (int j = 0; j < n_jobs; j++) {
+            const char *w = (const char *)&jobs[j].w[groups[g].expert];
+
+            __builtin_prefetch(w);
+            __builtin_prefetch(w + sizeof(struct weight) - 1);
+        }
     for (int g = 0; g < n_groups; g++)
         for (int j = 0; j < n_jobs; j++) {
             const struct weight *w = &jobs[j].w[groups[g].expert];
@@ -370,7 +381,7 @@ static void multiply(struct cpu_device *d, const struct matmul_job *jobs, int n_
             (int64_t)((shares > SHORT_SHARES ? r->first_runs : r->first_runs_short) * shares);
         c.late = clock_seconds() + LATE;
     }
-    if (c.n_strips == 1) { /* done before the others would be there */
+    if (c.n_strips == 1 || c.n_numbers <= SERIAL_NUMBERS) {
         prepare_strips(&c);
         c.n_strips = 0;
     }
