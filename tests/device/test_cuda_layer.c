@@ -251,7 +251,7 @@ struct chain_call {
     struct kv_layer kv[LAYERS];
     struct kv_batch batch;
     tensor table;
-    const float *norms; /* of queries, then of keys */
+    const float *norms; /* of queries, then of keys: the first numbers of the layers' norm */
 };
 
 static void attend(struct chain_call *c, const struct chain *of, int layer)
@@ -291,8 +291,8 @@ static void check_chain(struct pair *p, const struct chain *of)
                              [V] = {1, narrow}};
     size_t block = (size_t)(2 * of->n_kv_heads * TOKENS * HEAD) * 2;
     struct chain_call calls[PAIR_DEVICES];
-    struct pair_operand *ids, *weight, *norms, *pool, *blocks;
-    tensor table[PAIR_DEVICES];
+    struct pair_operand *ids, *weight, *pool, *blocks;
+    tensor table[PAIR_DEVICES], past[PAIR_DEVICES];
     int32_t places[BLOCKS];
     uint8_t *bytes;
     size_t size;
@@ -302,12 +302,13 @@ static void check_chain(struct pair *p, const struct chain *of)
         return;
     ids = pair_ids(p, (size_t)s->k, s->n_experts);
     weight = pair_numbers(p, (size_t)s->hidden);
-    norms = pair_numbers(p, (size_t)(2 * HEAD));
     for (int i = 0; i < BLOCKS; i++)
         places[i] = i * 7 % BLOCKS;
     blocks = pair_bytes(p, places, sizeof places, true);
     pool = pair_numbers(p, LAYERS * BLOCKS * block / sizeof(float));
     pair_tensor(p, table, 1, HEAD);
+    if (of->position)
+        pair_tensor(p, past, of->position, narrow);
     for (int i = 0; i < N; i++) {
         tensor t[PAIR_DEVICES];
 
@@ -344,7 +345,7 @@ static void check_chain(struct pair *p, const struct chain *of)
         move_all(l, s, base);
         l->norm = weight->at[d];
         l->ids = (tensor){ids->at[d], DTYPE_I32, 1, s->k, s->k};
-        c->norms = norms->at[d];
+        c->norms = weight->at[d];
         c->table = table[d];
         c->batch = (struct kv_batch){&text, 1, of->position};
         for (int i = 0; i < LAYERS; i++)
@@ -359,11 +360,8 @@ static void check_chain(struct pair *p, const struct chain *of)
                                          .v_offset = block / 2};
         l->o->set_exact(l->d, d == PAIR_CPU);
         /* What is there before is numbers. */
-        for (int i = 0; i < LAYERS && of->position; i++) {
-            tensor past = {weight->at[d], DTYPE_F32, of->position, narrow, 0};
-
-            l->o->kv_store(l->d, &c->kv[i], &c->batch, &past, &past);
-        }
+        for (int i = 0; i < LAYERS && of->position; i++)
+            l->o->kv_store(l->d, &c->kv[i], &c->batch, &past[d], &past[d]);
         c->batch.n_rows = text.n_rows = 1;
         for (int step = 0; step < TEXT_STEPS; step++) {
             clm_error err = {0};
