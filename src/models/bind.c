@@ -422,7 +422,7 @@ static void count_packed(struct binder *b)
         for (int e = 0; e < (b->slots[i].n_experts ? b->slots[i].n_experts : 1); e++) {
             const struct piece *p = &b->pieces[i][b->pieces[i][0].stacked ? 0 : e];
 
-            b->n_packed += p->part[PART_WEIGHT] && is_packed(p);
+            b->n_packed += p->part[PART_WEIGHT] && (is_packed(p) || has_levels(b, p, &b->slots[i]));
         }
 }
 

@@ -369,13 +369,20 @@ static int set_one(struct binder *b, struct weight *w, const struct piece *p,
         return set_turned(b, w, p, s);
     if (is_normed_head(b->m->spec, s, p))
         return set_normed(b, w, p, s);
-    if (is_packed(p))
+    if (is_packed(p) || has_levels(b, p, s))
         return set_packed(b, w, p, s, expert);
     if (is_fp8(p))
         return set_fp8(b, w, p, s, expert);
     if (is_fp4(p))
         return set_fp4(b, w, p, s, expert);
-    return p->part[PART_SCALES] ? set_quantised(b, w, p, s, expert) : set_dense(b, w, p, s, expert);
+    if (p->part[PART_SCALES])
+        return set_quantised(b, w, p, s, expert);
+    if (b->foreign.levels == LEVELS_FOUND && s->layer >= 0)
+        return fail(b->err, CLM_ERR_UNSUPPORTED,
+                    "%s: tensor %s: of such matrices clm does not find the levels of BitNet "
+                    "(quantization_mode online)",
+                    b->path, p->part[PART_WEIGHT]->name);
+    return set_dense(b, w, p, s, expert);
 }
 
 static bool weights_alike(const struct weight *a, const struct weight *b)

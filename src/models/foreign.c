@@ -99,6 +99,40 @@ static int read_gptq(struct binder *b, config *q, bool round)
     return 0;
 }
 
+/* Does every layer but attend and feed forward, and is the head alone left as it is? */
+static bool all_take_levels(const struct binder *b, config *q)
+{
+    const struct spec *s = b->m->spec;
+    const char *const *names;
+    int n = config_strings(q, "modules_to_not_convert", &names);
+
+    for (int i = 0; i < s->n_layers; i++)
+        for (int j = 0; j < s->layers[i].n_branches; j++)
+            if (s->layers[i].branches[j].op != OP_ATTENTION &&
+                s->layers[i].branches[j].op != OP_MLP)
+                return false;
+    return config_is_null(q, "modules_to_not_convert") ||
+           (n == 1 && strcmp(names[0], "lm_head") == 0);
+}
+
+/* mlx-lm's module of BitNet knows but scales that multiply. */
+static int read_bitnet(struct binder *b, config *q)
+{
+    struct foreign *f = &b->foreign;
+    bool automatic = strcmp(config_string_or(q, "linear_class", ""), "autobitlinear") == 0;
+    bool by_mlx =
+        strcmp(b->m->spec->model_type, "bitnet") == 0 && !config_by_transformers(b->m->config);
+    bool online = strcmp(config_string_or(q, "quantization_mode", "offline"), "online") == 0;
+
+    f->scales_divide = !automatic && !by_mlx;
+    f->levels = online ? LEVELS_FOUND : automatic ? LEVELS_STORED : LEVELS_NONE;
+    if (online && (!automatic || !all_take_levels(b, q)))
+        return unknown(b, "bitnet", " online, but of all matrices and autobitlinear,");
+    if (config_bool_or(q, "use_rms_norm", false))
+        return unknown(b, "bitnet", " with norms of its own");
+    return 0;
+}
+
 static int read_method(struct binder *b, config *q, const char *method)
 {
     static const char *const fp8[] = {"fp8", "fbgemm_fp8", "mxfp8", NULL};
@@ -117,11 +151,7 @@ static int read_method(struct binder *b, config *q, const char *method)
     } else if (strcmp(method, "gptq") == 0 || one_of(method, rounds)) {
         return read_gptq(b, q, one_of(method, rounds));
     } else if (strcmp(method, "bitnet") == 0) {
-        f->scales_divide = strcmp(config_string_or(q, "linear_class", ""), "autobitlinear") != 0;
-        if (strcmp(config_string_or(q, "quantization_mode", "offline"), "online") == 0)
-            return unknown(b, method, " online");
-        if (config_bool_or(q, "use_rms_norm", false))
-            return unknown(b, method, " with norms of its own");
+        return read_bitnet(b, q);
     } else if (strcmp(method, "compressed-tensors") == 0) {
         return read_compressed(b, q);
     } else if (strcmp(method, "modelopt") == 0 || strcmp(method, "modelopt_fp4") == 0) {

@@ -12,6 +12,11 @@ int foreign_read(struct binder *b);
 /* Has another tool than MLX packed the whole numbers of this matrix? */
 bool is_packed(const struct piece *p);
 
+/* models/levels.c: does it hold numbers that stand for three levels? What they are multiplied by to
+ * find these. */
+bool has_levels(const struct binder *b, const struct piece *p, const struct nn_slot *s);
+int levels_read(const struct binder *b, struct packed *m, const struct piece *p);
+
 /* The matrix that a piece is a part of, checked against the shapes of its tensors, in the mapped
  * file. */
 int packed_open(const struct binder *b, struct packed *m, const struct piece *p,

@@ -1,5 +1,7 @@
 #include "models/packed.h"
 
+#include <math.h>
+
 #include "base/number.h"
 
 /* Where column c of eight lies in an AWQ word. */
@@ -15,6 +17,8 @@ float packed_scale(const struct packed *m, int64_t row, int group)
     size_t at = (size_t)(row * m->scale_row + group * m->scale_group);
     float s;
 
+    if (!m->scales)
+        return m->level;
     dtype_to_f32(&s, m->scales + at * dtype_size(m->scale_type), m->scale_type, 1);
     return m->divides ? 1 / s : s;
 }
@@ -60,7 +64,7 @@ int packed_zero(const struct packed *m, int64_t row, int group)
     const uint8_t *z = m->zeros;
 
     if (!z)
-        return m->kind == PACK_TERNARY ? 1 : 1 << (m->bits - 1);
+        return m->kind == PACK_TERNARY || m->kind == PACK_LEVELS ? 1 : 1 << (m->bits - 1);
     switch (m->kind) {
     case PACK_AWQ:
         z += 4 * (size_t)(group * words + row / 8);
@@ -71,10 +75,9 @@ int packed_zero(const struct packed *m, int64_t row, int group)
         return (int)column_bits(z, m->n_groups, group, row * m->bits, m->bits) + m->zero_add;
     case PACK_INT8:
         return (int8_t)z[m->one_zero ? 0 : row * m->n_groups + group] + 128;
-    case PACK_TERNARY:
-        break;
+    default:
+        return 1;
     }
-    return 1;
 }
 
 /* Each word of a row of the file holds eight columns: the rows wanted are read side by side. */
@@ -97,6 +100,22 @@ static void gptq_codes(uint8_t *codes, const struct packed *m, const int64_t *ro
                 (uint8_t)column_bits(m->codes, m->rows, rows[r], (int64_t)i * m->bits, m->bits);
 }
 
+/* Of numbers: 0, 1 and 2 for those about -1, 0 and 1. */
+static void level_codes(uint8_t *codes, const struct packed *m, int64_t row)
+{
+    enum { RUN = 256 };
+    const uint8_t *p = m->codes + (size_t)row * (size_t)m->n_in * dtype_size(m->number_type);
+    float run[RUN];
+
+    for (int i = 0; i < m->n_in; i += RUN) {
+        int n = m->n_in - i < RUN ? m->n_in - i : RUN;
+
+        dtype_to_f32(run, p + (size_t)i * dtype_size(m->number_type), m->number_type, (size_t)n);
+        for (int j = 0; j < n; j++)
+            codes[i + j] = (uint8_t)(1 + fminf(fmaxf(rintf(run[j] * m->to_levels), -1), 1));
+    }
+}
+
 static void row_codes(uint8_t *codes, const struct packed *m, int64_t row)
 {
     int64_t words = ((int64_t)m->n_in * m->bits + 31) / 32, quarter = (m->rows + 3) / 4;
@@ -112,6 +131,9 @@ static void row_codes(uint8_t *codes, const struct packed *m, int64_t row)
         p += (size_t)row * (size_t)m->n_in;
         for (int i = 0; i < m->n_in; i++)
             codes[i] = p[i] ^ 0x80;
+        break;
+    case PACK_LEVELS:
+        level_codes(codes, m, row);
         break;
     default: /* PACK_TERNARY */
         p += (size_t)(row % quarter) * (size_t)m->n_in;

@@ -9,6 +9,7 @@
  * groups] INT8       i8 [rows, n_in]                          [rows, groups]    i8 [rows, groups]
  *     TERNARY    u8 [rows / 4, n_in]: bits 2j and 2j + 1  one               1
  *                are of row o + j * rows / 4
+ *     LEVELS     numbers [rows, n_in], see levels.c       one, or none      1
  *
  * AutoAWQ; GPTQModel; compressed-tensors (pack-quantized, int-quantized); BitNet as transformers
  * has it. Codes of INT8 count from -128, those of all others from 0.
@@ -21,7 +22,7 @@
 
 #include "base/dtype.h"
 
-enum packing { PACK_AWQ, PACK_GPTQ, PACK_ROWS, PACK_INT8, PACK_TERNARY };
+enum packing { PACK_AWQ, PACK_GPTQ, PACK_ROWS, PACK_INT8, PACK_TERNARY, PACK_LEVELS };
 
 /* w[o, i] = (code - zero) * scale, of the group of input i. All in host memory, any alignment. */
 struct packed {
@@ -30,10 +31,13 @@ struct packed {
     int64_t rows;
     int n_in, n_groups, group_size; /* input i is of group i / group_size, or as g_idx says */
     const uint8_t *codes;
-    const uint8_t *zeros; /* NULL: the middle, 2^(bits - 1); of TERNARY 1 */
-    int zero_add;         /* to what zeros hold */
-    bool one_zero;        /* of INT8: one for all */
-    const uint8_t *scales;
+    const uint8_t *zeros;  /* NULL: the middle, 2^(bits - 1); 1 of TERNARY and LEVELS */
+    int zero_add;          /* to what zeros hold */
+    bool one_zero;         /* of INT8: one for all */
+    const uint8_t *scales; /* NULL: all are level */
+    float level;
+    float to_levels; /* of LEVELS: what makes its numbers such as are rounded to -1, 0 and 1 */
+    enum dtype number_type;
     enum dtype scale_type;
     int64_t scale_row, scale_group; /* steps, in numbers */
     bool divides;                   /* weights are divided by their scale */

@@ -8,6 +8,9 @@
 
 #define N_PARTS 13 /* of enum tensor_part, those that are kept */
 
+/* Whether numbers of BitNet, not packed, are levels, or levels are to be found. */
+enum levels { LEVELS_NONE, LEVELS_STORED, LEVELS_FOUND };
+
 /* What quantization_config says that tensors leave open; 0: nothing. */
 struct foreign {
     int bits, group_size;
@@ -15,6 +18,7 @@ struct foreign {
     int zero_add;               /* to stored zero points of GPTQ */
     int block_rows, block_cols; /* of fp8 */
     bool scales_divide;         /* of ternary weights */
+    enum levels levels;
 };
 
 /* What has reached one place, or one expert of it. The place's rows are rows of each tensor: [row,

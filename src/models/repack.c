@@ -86,7 +86,9 @@ static int read_codes(const struct binder *b, struct packed *m, const struct pie
     const struct checkpoint_tensor *t = p->part[PART_WEIGHT];
     int rc = 0;
 
-    if (ends_with(t->name, ".qweight"))
+    if (has_levels(b, p, s))
+        m->kind = PACK_LEVELS;
+    else if (ends_with(t->name, ".qweight"))
         rc = read_qweight(b, m, t);
     else if (ends_with(t->name, ".weight_packed"))
         rc = read_weight_packed(b, m, t);
@@ -96,11 +98,13 @@ static int read_codes(const struct binder *b, struct packed *m, const struct pie
         return -1;
     if (m->kind == PACK_INT8)
         m->bits = 8;
-    if (m->kind == PACK_TERNARY)
+    if (m->kind == PACK_TERNARY || m->kind == PACK_LEVELS)
         m->bits = 2;
-    if (dtype_size(t->type) != (m->kind == PACK_INT8 || m->kind == PACK_TERNARY ? 1 : 4))
+    m->number_type = t->type;
+    if (m->kind != PACK_LEVELS &&
+        dtype_size(t->type) != (m->kind == PACK_INT8 || m->kind == PACK_TERNARY ? 1 : 4))
         return unknown_packing(b, t, m->rows, m->n_in);
-    if (m->kind == PACK_INT8)
+    if (m->kind == PACK_INT8 || m->kind == PACK_LEVELS)
         m->codes = binder_plane(b, t, p, s, expert, m->rows, m->n_in);
     else if (m->kind == PACK_TERNARY)
         m->codes = binder_plane(b, t, p, s, expert, (m->rows + 3) / 4, m->n_in);
@@ -239,10 +243,12 @@ int packed_open(const struct binder *b, struct packed *m, const struct piece *p,
     if (p->transposed)
         return fail(b->err, CLM_ERR_UNSUPPORTED, "%s: tensor %s is quantised and transposed",
                     b->path, p->part[PART_WEIGHT]->name);
-    if (read_codes(b, m, p, s, expert) || read_scales(b, m, p, s, expert) ||
-        read_zeros(b, m, p, s, expert) || read_order(b, m, p, s, expert))
+    if (read_codes(b, m, p, s, expert) || (m->kind == PACK_LEVELS && levels_read(b, m, p)) ||
+        (!m->level && read_scales(b, m, p, s, expert)) || read_zeros(b, m, p, s, expert) ||
+        read_order(b, m, p, s, expert))
         return -1;
-    if (b->foreign.bits && b->foreign.bits != m->bits && m->kind != PACK_TERNARY)
+    if (b->foreign.bits && b->foreign.bits != m->bits && m->kind != PACK_TERNARY &&
+        m->kind != PACK_LEVELS)
         return fail(b->err, CLM_ERR_FORMAT, "%s: tensor %s holds %d bits; config.json says %d",
                     b->path, p->part[PART_WEIGHT]->name, m->bits, b->foreign.bits);
     return 0;

@@ -16,7 +16,9 @@ enum packer {
     MXFP4_DOT, /* DeepSeek V4.1: weight and scale */
     NVFP4,     /* nvfp4-pack-quantized, of scales that are divided by one number */
     NVFP4_2,   /* ModelOpt's, multiplied by weight_scale_2 */
-    TERNARY
+    TERNARY,
+    LEVELS, /* of BitNet, not packed: the numbers of TERNARY beside their scale */
+    TRAINED /* and such as levels are to be found of */
 };
 
 struct layout {
@@ -30,6 +32,10 @@ struct layout {
     enum dtype scales;
     bool zeros, ordered, v2;
 };
+
+#define ONLINE                                                                                     \
+    "{\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", "                         \
+    "\"quantization_mode\": \"online\", \"modules_to_not_convert\": [\"lm_head\"]}"
 
 #define CT(format) "{\"quant_method\": \"compressed-tensors\", \"format\": \"" format "\"}"
 
@@ -103,6 +109,15 @@ static const struct layout layouts[] = {
      TERNARY, 2, -1, 0, DTYPE_BF16, false, false, false},
     {"ternary, divided", "mixtral", "{\"quant_method\": \"bitnet\"}", TERNARY, 2, -1, 0, DTYPE_BF16,
      false, false, false},
+    {"ternary of mlx-lm's own module, which multiplies", "bitnet", "{\"quant_method\": \"bitnet\"}",
+     TERNARY, 2, -1, 0, DTYPE_BF16, false, false, false},
+    {"ternary, not packed", "llama",
+     "{\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\"}", LEVELS, 2, -1, 0,
+     DTYPE_F16, false, false, false},
+    {"ternary, levels to be found", "llama", ONLINE, TRAINED, 2, -1, 0, DTYPE_BF16, false, false,
+     false},
+    {"ternary, levels to be found, fused", "phi3", ONLINE, TRAINED, 2, -1, 0, DTYPE_F32, false,
+     false, false},
     {"gptq v2 in words of now, bits by module", "llama",
      "{\"quant_method\": \"gptq\", \"bits\": 8, \"format\": \"gptq_v2\", "
      "\"dynamic\": {\"+:.*\": {\"bits\": 4}}}",
@@ -123,6 +138,24 @@ static const struct layout layouts[] = {
      16, 0, DTYPE_F8_E4M3, false, false, false},
 };
 
+static const struct tiny_row bitnet_norms[] = {
+    {"model.layers.%d.self_attn.attn_sub_norm", TINY_HIDDEN, 0, 0},
+    {"model.layers.%d.mlp.ffn_sub_norm", TINY_MLP, 0, 0},
+    {NULL, 0, 0, 0},
+};
+
+static const struct tiny_family bitnet = {
+    "bitnet",
+    TINY_CONFIG("bitnet", ", \"tie_word_embeddings\": true"),
+    {tiny_common, tiny_qkv, tiny_mlp, bitnet_norms},
+    0,
+};
+
+static const struct tiny_family *family_of(const struct layout *l)
+{
+    return strcmp(l->family, "bitnet") == 0 ? &bitnet : tiny_find_family(l->family);
+}
+
 #define NVFP4_FACTOR 0.0009765625f
 
 static bool is_nvfp4(const struct layout *l)
@@ -138,6 +171,7 @@ struct matrix {
     int *zeros;    /* [rows, n_groups] */
     float *scales; /* [rows, n_groups], as rounded to the type of the file */
     int *group_of; /* [cols] */
+    float mean;    /* of the lengths of TRAINED numbers */
 };
 
 static float rounded(float f, enum dtype type)
@@ -158,10 +192,16 @@ static void shuffle(int *group_of, int n)
     }
 }
 
+static float trained(const struct matrix *m, int i)
+{
+    return rounded((float)(m->codes[i] - m->zeros[0]) * m->scales[0], m->l->scales);
+}
+
 static struct matrix random_matrix(const struct layout *l, int rows, int cols)
 {
     struct matrix m = {.l = l, .rows = rows, .cols = cols};
     int middle = 1 << (l->bits - 1);
+    double lengths = 0;
 
     m.group = l->group > 0 ? l->group : cols;
     m.n_groups = (cols + m.group - 1) / m.group;
@@ -173,7 +213,7 @@ static struct matrix random_matrix(const struct layout *l, int rows, int cols)
         m.codes[i] = (int)random_below((size_t)1 << l->bits);
         if (l->packer == FP8 && (m.codes[i] & 0x7F) == 0x7F)
             m.codes[i] ^= 1; /* no NaN */
-        if (l->packer == TERNARY)
+        if (l->packer == TERNARY || l->packer == LEVELS)
             m.codes[i] = (int)random_below(3);
     }
     for (int i = 0; i < rows * m.n_groups; i++) {
@@ -186,9 +226,9 @@ static struct matrix random_matrix(const struct layout *l, int rows, int cols)
             m.scales[i] = ldexpf(1, -4 - (int)random_below(3));
         if (is_nvfp4(l))
             m.scales[i] = f8_e4m3_to_f32((uint8_t)(0x50 + random_below(0x18))) * NVFP4_FACTOR;
-        m.zeros[i] = l->packer == TERNARY ? 1
-                     : l->zeros           ? (int)random_below((size_t)1 << l->bits)
-                                          : middle;
+        m.zeros[i] = l->packer == TERNARY || l->packer == LEVELS ? 1
+                     : l->zeros ? (int)random_below((size_t)1 << l->bits)
+                                : middle;
     }
     for (int o = 0; o < rows; o++)
         for (int g = 0; g < m.n_groups; g++) {
@@ -204,6 +244,9 @@ static struct matrix random_matrix(const struct layout *l, int rows, int cols)
         m.group_of[i] = i / m.group;
     if (l->ordered)
         shuffle(m.group_of, cols);
+    for (int i = 0; l->packer == TRAINED && i < rows * cols; i++)
+        lengths += (double)fabsf(trained(&m, i));
+    m.mean = (float)(lengths / rows / cols);
     return m;
 }
 
@@ -229,9 +272,13 @@ static float number(const struct matrix *m, int o, int i)
     case NVFP4:
     case NVFP4_2:
         return f4_e2m1_to_f32((unsigned)code) * scale;
+    case TRAINED:
+        return m->mean * fminf(fmaxf(rintf(trained(m, o * m->cols + i) / m->mean), -1), 1);
+    case LEVELS:
     case TERNARY:
-        return strstr(m->l->quantization, "autobitlinear") ? (float)(code - 1) * scale
-                                                           : (float)(code - 1) / scale;
+        return strstr(m->l->quantization, "autobitlinear") || strcmp(m->l->family, "bitnet") == 0
+                   ? (float)(code - 1) * scale
+                   : (float)(code - 1) / scale;
     case AWQ: /* zero points times scale are rounded, as mlx-lm has them */
         bias = rounded((float)-m->zeros[at] * scale, m->l->scales);
         return m->group == 32 ? (float)code * scale + bias : (float)(code - m->zeros[at]) * scale;
@@ -426,6 +473,18 @@ static void put_ternary(struct tiny *t, const struct matrix *m, const char *modu
     put_scales(t, m, module, ".weight_scale", false);
 }
 
+static void put_levels(struct tiny *t, const struct matrix *m, const char *module)
+{
+    uint8_t *w = memory((size_t)(m->rows * m->cols), 4);
+
+    for (int i = 0; i < m->rows * m->cols; i++)
+        put_float(w, (size_t)i, m->l->packer == TRAINED ? trained(m, i) : (float)(m->codes[i] - 1),
+                  m->l->scales);
+    tiny_put(t, module, ".weight", m->l->scales, 0, m->rows, m->cols, w);
+    if (m->l->packer == LEVELS)
+        put_scales(t, m, module, ".weight_scale", false);
+}
+
 static void put_matrix(struct tiny *t, const struct matrix *m, const char *module)
 {
     switch (m->l->packer) {
@@ -450,6 +509,10 @@ static void put_matrix(struct tiny *t, const struct matrix *m, const char *modul
         break;
     case TERNARY:
         put_ternary(t, m, module);
+        break;
+    case LEVELS:
+    case TRAINED:
+        put_levels(t, m, module);
         break;
     }
 }
@@ -588,8 +651,8 @@ static void test_layouts(void **state)
 
         snprintf(a, sizeof a, "packed%zu", i);
         snprintf(b, sizeof b, "plain%zu", i);
-        tiny_open(&packed, tiny_find_family(l->family));
-        tiny_open(&plain, tiny_find_family(l->family));
+        tiny_open(&packed, family_of(l));
+        tiny_open(&plain, family_of(l));
         quantise(&packed, &plain, l);
         write_checkpoint(&packed, a, l->quantization);
         write_checkpoint(&plain, b, NULL);
@@ -662,6 +725,8 @@ static void test_wrong(void **state)
         {30, UP ".weight", CUT, "[16, 32]"},
         {26, UP ".weight_global_scale", CUT, "not 1 numbers of F32"},
         {26, UP ".weight_scale", CUT, "weight_scale"},
+        {33, UP ".weight", OUT_OF_RANGE, "-1, 0 and 1"},
+        {33, UP ".weight_scale", CUT, "weight_scale"},
     };
 
     (void)state;
@@ -673,8 +738,8 @@ static void test_wrong(void **state)
         struct rig r;
 
         snprintf(name, sizeof name, "wrong%zu", i);
-        tiny_open(&packed, tiny_find_family(l->family));
-        tiny_open(&plain, tiny_find_family(l->family));
+        tiny_open(&packed, family_of(l));
+        tiny_open(&plain, family_of(l));
         quantise(&packed, &plain, l);
         change(&packed, &all[i]);
         write_checkpoint(&packed, name, l->quantization);
@@ -700,6 +765,9 @@ static void test_methods(void **state)
         {"{\"quant_method\": \"gptq\", \"format\": \"gptq_p\"}", "\"gptq gptq_p\""},
         {"{\"quant_method\": \"modelopt\", \"quant_algo\": \"W4A16_AWQ\"}",
          "\"modelopt W4A16_AWQ\""},
+        {"{\"quant_method\": \"bitnet\", \"linear_class\": \"autobitlinear\", "
+         "\"quantization_mode\": \"online\", \"modules_to_not_convert\": [\"mlp\"]}",
+         "\"bitnet online, but of all matrices"},
         {CT("marlin-24"), "\"compressed-tensors marlin-24\""},
         {"{\"quant_method\": \"compressed-tensors\", \"transform_config\": {\"config_groups\": "
          "{\"R1\": {\"type\": \"hadamard\"}}}}",
