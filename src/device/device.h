@@ -59,13 +59,14 @@ struct weight {
     int scale_rows, scale_row;
 };
 
-/* One product of a matmul call: y[t, o] = sum_i x[t, i] w[o, i] (+ bias[o]) for the x of the call.
- */
+/* One product of a matmul call: y[t, o] = sum_i x[t, i] w[o, i] (+ bias[o]). */
 struct matmul_job {
     tensor *y; /* [T, n_out] f32 */
     const struct weight *w;
     const float *bias; /* [n_out] or NULL */
-    bool careful; /* in f32, whatever the device approximates else: what chooses among others */
+    bool careful;    /* in f32, whatever the device approximates else: what chooses among others */
+    const tensor *x; /* NULL: that of the call; another of as many rows only where the device has
+                      * inputs_by_job, and not of experts */
 };
 
 enum activation {
@@ -269,10 +270,11 @@ struct device_limits {
 };
 
 struct device_ops {
-    const char *name;  /* "cpu", "cuda" */
-    bool reads_host;   /* its memory is the host's: kernels read what the host has mapped */
-    bool side_by_side; /* blocks of its caches may lie so, see struct kv_layer */
-    bool states_stay;  /* states of single rows may be written where they are read */
+    const char *name;   /* "cpu", "cuda" */
+    bool reads_host;    /* its memory is the host's: kernels read what the host has mapped */
+    bool side_by_side;  /* blocks of its caches may lie so, see struct kv_layer */
+    bool states_stay;   /* states of single rows may be written where they are read */
+    bool inputs_by_job; /* jobs of a matmul may have an x of their own */
 
     /* Memory. alloc is 64-byte aligned and not zeroed; NULL with *err. copy is device to device. */
     void *(*alloc)(device *d, size_t size, clm_error *err);
@@ -345,7 +347,7 @@ struct device_ops {
      * taken for 0. y [T, n_in] f32 */
     void (*embed)(device *d, tensor *y, const struct weight *w, const int32_t *ids, float scale);
 
-    /* n_jobs products of the same x [T, n_in] f32, in one go: each weight is read once. */
+    /* n_jobs products of x [T, n_in] f32, or of their own, in one go: each weight is read once. */
     void (*matmul)(device *d, const struct matmul_job *jobs, int n_jobs, const tensor *x);
 
     /* Row t * k + j of each job's y is the product with the matrix w[ids[t, j]] of that job, for

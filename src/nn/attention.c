@@ -121,18 +121,29 @@ static void prepare(pass *p, const struct nn_attention *a, tensor *q, tensor *k,
     }
 }
 
-/* Keys and values as projected, straight or from the layer that keeps them; and queries where there
- * is room for them. */
-static void project_kv(pass *p, const struct nn_attention *a, const tensor *x, tensor **q,
-                       tensor **k, tensor **v)
+int nn_attention_begin(const struct nn_attention *a, const struct nn_linear **l)
 {
     const struct attention_spec *s = a->spec;
-    const struct nn_linear *l[3] = {&a->q_proj, &a->k_proj, &a->v_proj};
-    int n = s->cache_of || s->kv_source == KV_TAKEN ? 1 : s->values_are_keys ? 2 : 3;
-    int first = q ? 0 : 1;
-    tensor *y[3] = {NULL};
 
-    nn_linears(p, l + first, n - first, x, y + first);
+    l[0] = &a->q_proj;
+    l[1] = &a->k_proj;
+    l[2] = &a->v_proj;
+    return s->cache_of || s->kv_source == KV_TAKEN ? 1 : s->values_are_keys ? 2 : 3;
+}
+
+/* y: queries, if they are wanted already, keys and values as projected, straight or from the layer
+ * that keeps them. */
+static void project(pass *p, const struct nn_attention *a, const tensor *x, tensor *const *made,
+                    bool no_queries, tensor *y[3])
+{
+    const struct attention_spec *s = a->spec;
+    const struct nn_linear *l[NN_MAX_FIRST];
+    int n = nn_attention_begin(a, l), first = no_queries ? 1 : 0;
+
+    for (int i = 0; i < 3; i++)
+        y[i] = made && i < n ? made[i] : NULL;
+    if (!made)
+        nn_linears(p, l + first, n - first, x, y + first);
     for (int i = n; i < 3 && !s->cache_of; i++) {
         const tensor *from = s->kv_source == KV_TAKEN ? p->kept_kv[i - 1] : y[1];
 
@@ -142,10 +153,6 @@ static void project_kv(pass *p, const struct nn_attention *a, const tensor *x, t
     }
     for (int i = 1; i < 3 && s->kv_source == KV_KEPT && !p->failed; i++)
         p->ops->copy_rows(p->dev, p->kept_kv[i - 1], y[i]);
-    if (q)
-        *q = y[0];
-    *k = y[1];
-    *v = y[2];
 }
 
 void nn_gate(pass *p, const struct nn_linear *gate, enum attention_gate kind, enum activation act,
@@ -245,15 +252,17 @@ static void convolve(pass *p, const struct nn_attention *a, tensor *k, tensor *v
 
 /* Keys and values of x are stored. Gives queries; where fewer rows go on, of these alone, which x
  * becomes, or NULL, if none do. */
-static tensor *queries(pass *p, const struct nn_attention *a, tensor *x, size_t state)
+static tensor *queries(pass *p, const struct nn_attention *a, tensor *x, tensor *const *first,
+                       size_t state)
 {
     bool narrows = p->narrows;
-    tensor *q = NULL, *k, *v; /* [T, H, D], [T, K, D], [T, K, v_dim] */
+    tensor *made[3], *q; /* [T, H, D], [T, K, D], [T, K, v_dim] */
 
-    project_kv(p, a, x, narrows ? NULL : &q, &k, &v);
-    convolve(p, a, k, v, state);
-    prepare(p, a, q, k, v);
-    store(p, a, x, k, v);
+    project(p, a, x, first, narrows, made);
+    q = made[0];
+    convolve(p, a, made[1], made[2], state);
+    prepare(p, a, q, made[1], made[2]);
+    store(p, a, x, made[1], made[2]);
     if (narrows && pass_narrow(p, x)) {
         q = nn_linear(p, &a->q_proj, x);
         prepare(p, a, q, NULL, NULL);
@@ -263,11 +272,12 @@ static tensor *queries(pass *p, const struct nn_attention *a, tensor *x, size_t 
     return q;
 }
 
-tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *all, size_t state)
+tensor *nn_attention_inner(pass *p, const struct nn_attention *a, const tensor *all,
+                           tensor *const *first, size_t state)
 {
     const struct attention_spec *s = a->spec;
     int v_dim = s->v_dim ? s->v_dim : s->head_dim;
-    tensor rows = *all, *x = &rows, *q = queries(p, a, x, state);
+    tensor rows = *all, *x = &rows, *q = queries(p, a, x, first, state);
     tensor *y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * v_dim); /* [T, H, v_dim] */
 
     if (!q)
@@ -278,6 +288,15 @@ tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *all, s
     nn_norm_inplace(p, &a->out_norm, y, v_dim);
     nn_gate(p, &a->gate, s->gate, s->gate_activation, s->n_heads, y, x);
     nn_norm_inplace(p, &a->o_norm, y, y->cols);
+    return y;
+}
+
+tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x, size_t state)
+{
+    tensor *y = nn_attention_inner(p, a, x, NULL, state);
+
+    if (y->rows == 0)
+        return y;
     y = nn_linear(p, &a->o_proj, y);
     if (a->is_share)
         pass_sum(p, y);

@@ -204,37 +204,58 @@ static bool is_over(const pass *p)
     return p->failed || ((p->narrows || p->narrow) && p->part_asked[p->part].n_rows == 0);
 }
 
+/* What a branch gives, as it is added. */
+static tensor *end_branch(pass *p, const struct nn_branch *b, tensor *y)
+{
+    bool view = b->spec->op == OP_NONE || b->spec->op == OP_EMBEDDING ||
+                b->spec->op == OP_ALTUP_ADD || b->spec->op == OP_HYPER_WRITE;
+
+    if (view && (b->gain || b->spec->replace || b->spec->post_norm.kind != NORM_NONE))
+        y = own_copy(p, y);
+    nn_norm_inplace(p, &b->post_norm, y, y->cols);
+    if (b->gain && !p->failed)
+        p->ops->scale_groups(p->dev, y, b->gain, y->cols);
+    return y;
+}
+
+/* y: what each of n branches gives that all read the same rows; normed is of their own norms. */
+static void run_parallel(pass *p, const struct nn_branch *b, int n, const tensor *read,
+                         bool narrows, tensor **y)
+{
+    bool together = nn_goes_together(p, b, n);
+    const tensor *x[LAYER_MAX_BRANCHES], *normed = NULL;
+
+    for (int i = 0; i < n && !p->failed; i++) {
+        if (!b[i].spec->shared_norm)
+            normed = nn_norm(p, b[i].spec->final_norm ? &p->model->final_norm : &b[i].pre_norm,
+                             read, read->cols);
+        x[i] = scaled(p, normed, b[i].spec->in_scale);
+        if (together)
+            continue;
+        y[i] = (narrows ? run_last_op : run_op)(p, &b[i], x[i], read);
+        if (!is_over(p))
+            y[i] = end_branch(p, &b[i], y[i]);
+    }
+    if (!together || p->failed)
+        return;
+    nn_together(p, b, n, x, y);
+    for (int i = 0; i < n && !p->failed; i++)
+        y[i] = end_branch(p, &b[i], y[i]);
+}
+
 /* x += scale * post_norm(op(pre_norm(x))) for n branches that all read the same x. Late ones are
  * added to late instead. */
 static void run_branches(pass *p, const struct nn_branch *b, int n, tensor *x, tensor *late,
                          bool narrows)
 {
-    tensor *y[LAYER_MAX_BRANCHES], *normed = NULL;
+    tensor *y[LAYER_MAX_BRANCHES];
     const tensor *read = b[0].spec->mixes ? nn_residual_mix(p, &b[0].residual, x) : x;
 
     if (b[0].spec->keeps)
         nn_residual_keep(p, x);
     if (narrows)
         begin_narrow(p);
-    for (int i = 0; i < n && !p->failed; i++) {
-        bool view = b[i].spec->op == OP_NONE || b[i].spec->op == OP_EMBEDDING ||
-                    b[i].spec->op == OP_ALTUP_ADD || b[i].spec->op == OP_HYPER_WRITE;
-
-        if (!b[i].spec->shared_norm)
-            normed = nn_norm(p, b[i].spec->final_norm ? &p->model->final_norm : &b[i].pre_norm,
-                             read, x->cols);
-        y[i] = (narrows ? run_last_op : run_op)(p, &b[i], scaled(p, normed, b[i].spec->in_scale),
-                                                read);
-        if (is_over(p))
-            continue;
-        if (view && (b[i].gain || b[i].spec->replace || b[i].spec->post_norm.kind != NORM_NONE))
-            y[i] = own_copy(p, y[i]);
-        if (p->failed)
-            return;
-        nn_norm_inplace(p, &b[i].post_norm, y[i], y[i]->cols);
-        if (b[i].gain)
-            p->ops->scale_groups(p->dev, y[i], b[i].gain, y[i]->cols);
-    }
+    run_parallel(p, b, n, read, narrows, y);
     if (narrows)
         end_narrow(p, x, late);
     if (is_over(p))

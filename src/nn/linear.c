@@ -1,7 +1,7 @@
 /* nn/linear.c: products with weights, and norms. */
 #include "nn/nn.h"
 
-#define MAX_JOBS 6
+#define MAX_JOBS 12
 
 /* DoRA scales a product without its bias, which then comes with what is added. */
 static const float *bias_of(const struct nn_linear *l)
@@ -53,27 +53,44 @@ static void adapt(pass *p, const struct nn_linear *l, const tensor *x, tensor *y
     p->ops->add(p->dev, y, more, 1);
 }
 
-void nn_linears_careful(pass *p, const struct nn_linear *const *l, int n, int n_careful,
-                        const tensor *x, tensor **y)
+void nn_products(pass *p, struct nn_product *all, int n)
 {
     struct matmul_job jobs[MAX_JOBS];
     int n_jobs = 0;
 
     for (int i = 0; i < n; i++) {
-        y[i] = pass_tensor(p, DTYPE_F32, x->rows, l[i]->w.n_out);
-        if (l[i]->order)
-            ordered(p, l[i], x, y[i]);
-        else if (l[i]->rotation.signs)
-            rotated(p, l[i], x, y[i]);
+        const struct nn_linear *l = all[i].l;
+        const tensor *x = all[i].x;
+
+        all[i].y = pass_tensor(p, DTYPE_F32, x->rows, l->w.n_out);
+        if (l->order)
+            ordered(p, l, x, all[i].y);
+        else if (l->rotation.signs)
+            rotated(p, l, x, all[i].y);
         else
-            jobs[n_jobs++] = (struct matmul_job){
-                .y = y[i], .w = &l[i]->w, .bias = bias_of(l[i]), .careful = i < n_careful};
+            jobs[n_jobs++] = (struct matmul_job){.y = all[i].y,
+                                                 .w = &l->w,
+                                                 .bias = bias_of(l),
+                                                 .careful = all[i].careful,
+                                                 .x = x == all[0].x ? NULL : x};
     }
     if (!p->failed && n_jobs > 0)
-        p->ops->matmul(p->dev, jobs, n_jobs, x);
+        p->ops->matmul(p->dev, jobs, n_jobs, all[0].x);
     for (int i = 0; i < n; i++)
-        if (l[i]->lora)
-            adapt(p, l[i], x, y[i]);
+        if (all[i].l->lora)
+            adapt(p, all[i].l, all[i].x, all[i].y);
+}
+
+void nn_linears_careful(pass *p, const struct nn_linear *const *l, int n, int n_careful,
+                        const tensor *x, tensor **y)
+{
+    struct nn_product all[MAX_JOBS];
+
+    for (int i = 0; i < n; i++)
+        all[i] = (struct nn_product){.l = l[i], .x = x, .careful = i < n_careful};
+    nn_products(p, all, n);
+    for (int i = 0; i < n; i++)
+        y[i] = all[i].y;
 }
 
 void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y)

@@ -22,15 +22,24 @@ static void scale_part(pass *p, tensor *x, float scale)
         p->ops->scale(p->dev, x, scale);
 }
 
+int nn_mamba2_begin(const struct nn_mamba2 *m, const struct nn_linear **l)
+{
+    int n = 0;
+
+    l[n++] = &m->x;
+    l[n++] = &m->z;
+    if (!m->spec->dt_rank)
+        l[n++] = &m->dt;
+    return n;
+}
+
 /* B, C and the time step come with x from one product, and B and C pass the convolution too. */
-static void steps_from_input(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t state,
+static void steps_from_input(pass *p, const struct nn_mamba2 *m, tensor *const *in, size_t state,
                              struct steps *y)
 {
     const struct mamba2_spec *s = m->spec;
     int inner = s->n_heads * s->head_dim, keys = s->n_groups * s->state_size;
-    tensor *in[3];
 
-    nn_linears(p, (const struct nn_linear *[]){&m->x, &m->z, &m->dt}, 3, x, in);
     y->x = nn_part_rows(in[0], 1, 0, inner);
     y->b = nn_part_rows(in[0], 1, inner, keys);
     y->c = nn_part_rows(in[0], 1, inner + keys, keys);
@@ -45,14 +54,13 @@ static void steps_from_input(pass *p, const struct nn_mamba2 *m, const tensor *x
 }
 
 /* Only x passes the convolution; the rest is made of it. */
-static void steps_from_x(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t state,
+static void steps_from_x(pass *p, const struct nn_mamba2 *m, tensor *const *in, size_t state,
                          struct steps *y)
 {
     const struct mamba2_spec *s = m->spec;
     int n = s->state_size;
-    tensor *in[2], *bcdt, dt;
+    tensor *bcdt, dt;
 
-    nn_linears(p, (const struct nn_linear *[]){&m->x, &m->z}, 2, x, in);
     nn_conv(p, &m->conv, in[0], s->conv_width, s->conv_activation, state);
     bcdt = nn_linear(p, &m->bcdt, in[0]);
     y->x = *in[0];
@@ -76,18 +84,19 @@ static void gate(pass *p, const struct nn_mamba2 *m, tensor *y, const tensor *z)
         nn_norm_groups(p, &m->norm, y, m->spec->norm_groups);
 }
 
-tensor *nn_mamba2(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t state)
+tensor *nn_mamba2_inner(pass *p, const struct nn_mamba2 *m, tensor *const *first, size_t state)
 {
     const struct mamba2_spec *s = m->spec;
     size_t conv_bytes = (size_t)mamba2_channels(s) * (size_t)(s->conv_width - 1) * sizeof(float);
-    tensor *y = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads * s->head_dim);
+    int rows = first[0]->rows;
+    tensor *y = pass_tensor(p, DTYPE_F32, rows, s->n_heads * s->head_dim);
     struct steps t;
 
     if (s->dt_rank)
-        steps_from_x(p, m, x, state, &t);
+        steps_from_x(p, m, first, state, &t);
     else
-        steps_from_input(p, m, x, state, &t);
-    t.decay = pass_tensor(p, DTYPE_F32, x->rows, s->n_heads);
+        steps_from_input(p, m, first, state, &t);
+    t.decay = pass_tensor(p, DTYPE_F32, rows, s->n_heads);
     if (!p->failed) {
         struct recurrence_params params = {
             .rule = RECUR_ADD,
@@ -106,8 +115,17 @@ tensor *nn_mamba2(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t st
         p->ops->time_step(p->dev, t.dt, t.decay, m->dt_bias, m->a, 1, s->dt_low, s->dt_high);
         p->ops->recurrence(p->dev, y, &params, &p->rows.states, state + conv_bytes);
     }
-    if (!pass_narrow(p, y) || !pass_narrow(p, t.z))
-        return y;
-    gate(p, m, y, t.z);
-    return nn_linear(p, &m->out_proj, y);
+    if (pass_narrow(p, y) && pass_narrow(p, t.z))
+        gate(p, m, y, t.z);
+    return y;
+}
+
+tensor *nn_mamba2(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t state)
+{
+    const struct nn_linear *l[NN_MAX_FIRST];
+    tensor *first[NN_MAX_FIRST], *y;
+
+    nn_linears(p, l, nn_mamba2_begin(m, l), x, first);
+    y = nn_mamba2_inner(p, m, first, state);
+    return y->rows > 0 ? nn_linear(p, &m->out_proj, y) : y;
 }

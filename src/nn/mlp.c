@@ -54,10 +54,9 @@ int nn_mlp_begin(const struct nn_mlp *m, const struct nn_linear **l)
 }
 
 /* y: gate and up, or up: [T, intermediate_size] */
-tensor *nn_mlp_end(pass *p, const struct nn_mlp *m, tensor *const *y)
+tensor *nn_mlp_inner(pass *p, const struct nn_mlp *m, tensor *const *y)
 {
     const struct mlp_spec *s = m->spec;
-    tensor *down;
 
     if (s->gated)
         nn_glu(p, s, y[0], y[1]);
@@ -66,7 +65,13 @@ tensor *nn_mlp_end(pass *p, const struct nn_mlp *m, tensor *const *y)
     else if (!p->failed)
         p->ops->activate(p->dev, y[0], y[0], s->activation);
     nn_norm_inplace(p, &m->inner_norm, y[0], s->intermediate_size);
-    down = nn_linear(p, &m->down_proj, y[0]);
+    return y[0];
+}
+
+tensor *nn_mlp_end(pass *p, const struct nn_mlp *m, tensor *const *y)
+{
+    tensor *down = nn_linear(p, &m->down_proj, nn_mlp_inner(p, m, y));
+
     if (m->is_share)
         pass_sum(p, down);
     return down;

@@ -7,12 +7,20 @@
 
 /* nn/linear.c */
 tensor *nn_linear(pass *p, const struct nn_linear *l, const tensor *x); /* [T, n_out] */
-/* n products of one x, each weight read once; y[i] [T, n_out of l[i]]. n <= 6 */
+/* n products of one x, each weight read once; y[i] [T, n_out of l[i]]. n <= 12 */
 void nn_linears(pass *p, const struct nn_linear *const *l, int n, const tensor *x, tensor **y);
 /* The same, the first n_careful of them in f32 even where others are approximated: what chooses
  * should not turn on a rounding. */
 void nn_linears_careful(pass *p, const struct nn_linear *const *l, int n, int n_careful,
                         const tensor *x, tensor **y);
+/* The same of x [T, n_in] of their own, where the device has inputs_by_job. */
+struct nn_product {
+    const struct nn_linear *l;
+    const tensor *x;
+    tensor *y; /* which it gives */
+    bool careful;
+};
+void nn_products(pass *p, struct nn_product *all, int n);
 /* The product with the matrix of one expert, [T, n_out]. */
 tensor *nn_expert(pass *p, const struct nn_experts *e, int expert, const tensor *x);
 /* Each part's product with a matrix of its own: y, x [T n_parts, ...]. */
@@ -46,6 +54,12 @@ int nn_branch_caches(const struct branch_spec *b, struct kv_layer_spec layers[NN
 /* nn/attention.c, mla.c, mlp.c, moe.c: x [T, hidden_size] -> [T, hidden_size] */
 /* state: where the last keys and values lie, of layers that convolve them. */
 tensor *nn_attention(pass *p, const struct nn_attention *a, const tensor *x, size_t state);
+/* It begins with up to NN_MAX_FIRST products of x, which these are, and ends with one, of what
+ * follows from them; so do those below. NULL: it makes them itself. */
+#define NN_MAX_FIRST 3
+int nn_attention_begin(const struct nn_attention *a, const struct nn_linear **l);
+tensor *nn_attention_inner(pass *p, const struct nn_attention *a, const tensor *x,
+                           tensor *const *first, size_t state);
 tensor *nn_mla(pass *p, const struct nn_mla *m, const tensor *x);
 /* nn/pooled_attention.c: the same; state: where what is not pooled yet lies. */
 tensor *nn_pooled_attention(pass *p, const struct nn_pooled *a, const tensor *x, size_t state);
@@ -56,6 +70,8 @@ tensor *nn_conv_mixer(pass *p, const struct nn_conv_mixer *m, const tensor *x, s
 tensor *nn_mlstm(pass *p, const struct nn_mlstm *m, const tensor *x, size_t state);
 tensor *nn_mamba(pass *p, const struct nn_mamba *m, const tensor *x, size_t state);
 tensor *nn_mamba2(pass *p, const struct nn_mamba2 *m, const tensor *x, size_t state);
+int nn_mamba2_begin(const struct nn_mamba2 *m, const struct nn_linear **l);
+tensor *nn_mamba2_inner(pass *p, const struct nn_mamba2 *m, tensor *const *first, size_t state);
 /* x = act(conv(x)), of x [T, channels] and what came before. */
 void nn_conv(pass *p, const struct nn_conv *c, tensor *x, int width, enum activation act,
              size_t state);
@@ -71,10 +87,16 @@ const tensor *nn_residual_mix(pass *p, const struct nn_residual *r, const tensor
 tensor *nn_shift(pass *p, const tensor *x, size_t state);
 tensor *nn_mix(pass *p, const tensor *x, const tensor *shift, const float *mix);
 tensor *nn_mlp(pass *p, const struct nn_mlp *m, const tensor *x);
-/* The same in two parts, so that other products of x can go with the first ones: which these are,
- * one or two, and what follows from them. */
+/* The same in parts, so that other products of x can go with the first ones: which these are, one
+ * or two, and what follows from them, before the last product and with it. */
 int nn_mlp_begin(const struct nn_mlp *m, const struct nn_linear **l);
+tensor *nn_mlp_inner(pass *p, const struct nn_mlp *m, tensor *const *y);
 tensor *nn_mlp_end(pass *p, const struct nn_mlp *m, tensor *const *y);
+/* nn/parallel.c: can n branches that read the same rows begin with one call for all their first
+ * products, and end with one for their last? Then y[i] of the x[i] of each. */
+#define NN_MAX_TOGETHER 4
+bool nn_goes_together(const pass *p, const struct nn_branch *b, int n);
+void nn_together(pass *p, const struct nn_branch *b, int n, const tensor *const *x, tensor **y);
 /* nn/index.c: words of 32 keys that hold the longest sequence of a batch; keys of x [T,
  * hidden_size] to the cache; and of all there the keys seen by each row of x, of whose latents
  * queries are made, as attend takes them. */

@@ -685,6 +685,56 @@ static void check_jobs(device *d, int rows, int n_out)
     free(x.data);
 }
 
+/* Jobs of one call of which each but the last two has an x of its own, of other sizes, or of the
+ * same numbers further apart: what each gives by itself. */
+static void check_inputs_by_job(device *d, int rows, bool exact)
+{
+    enum { INPUTS = 5 };
+    static const int n_in[INPUTS] = {256, 512, 256, 256, 256};
+    struct weight format = {
+        .format = WEIGHT_AFFINE, .bits = 4, .group_size = 64, .scale_type = DTYPE_BF16};
+    tensor x[INPUTS], y[INPUTS], alone[INPUTS];
+    struct weight w[INPUTS];
+    struct matmul_job jobs[INPUTS];
+
+    for (int j = 0; j < INPUTS; j++) {
+        int n_out = 40 + 33 * j;
+
+        w[j] = random_weight(format, n_out, n_in[j]);
+        x[j] = new_tensor(rows, n_in[j], n_in[j] + 3);
+        y[j] = new_tensor(rows, n_out, n_out + 1);
+        alone[j] = new_tensor(rows, n_out, n_out + 1);
+        fill_rows(&x[j]);
+        jobs[j] = (struct matmul_job){.y = &y[j], .w = &w[j], .x = j < INPUTS - 2 ? &x[j] : NULL};
+    }
+    free(x[2].data);
+    x[2] = x[1];
+    x[2].cols = n_in[2];
+    d->ops->set_exact(d, exact);
+    d->ops->matmul(d, jobs, INPUTS, &x[INPUTS - 1]);
+    assert_int_equal(d->ops->sync(d, NULL), 0);
+    for (int j = 0; j < INPUTS; j++) {
+        const tensor *own = jobs[j].x ? jobs[j].x : &x[INPUTS - 1];
+
+        d->ops->matmul(d, &(struct matmul_job){.y = &alone[j], .w = &w[j]}, 1, own);
+        for (int r = 0; r < rows; r++) {
+            check_output(&y[j], r, &w[j], NULL, row_of(own, r),
+                         accuracy_of(&w[j], exact ? EXACT : INT8), "inputs by job");
+            CHECK(!exact || memcmp(row_of(&y[j], r), row_of(&alone[j], r),
+                                   (size_t)y[j].cols * sizeof(float)) == 0,
+                  "job %d: row %d differs alone", j, r);
+        }
+        check_canaries(&y[j], "inputs by job");
+    }
+    for (int j = 0; j < INPUTS; j++) {
+        free(y[j].data);
+        free(alone[j].data);
+        free_weight(&w[j]);
+        if (j != 2)
+            free(x[j].data);
+    }
+}
+
 static void test_jobs(void **state)
 {
     (void)state;
@@ -699,6 +749,10 @@ static void test_jobs(void **state)
          * outputs. */
         for (int n_out = 33; n_out <= 48; n_out++)
             check_jobs(d, 4 + n_out % 7, n_out);
+        assert_true(d->ops->inputs_by_job);
+        for (int rows = 0; rows < 20; rows++)
+            check_inputs_by_job(d, rows, rows % 2);
+        check_inputs_by_job(d, 1, true);
         d->ops->close(d);
     }
 }

@@ -125,6 +125,7 @@ static const struct device_ops cpu_ops = {
     .reads_host = true,
     .side_by_side = true,
     .states_stay = true,
+    .inputs_by_job = true,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .upload = cpu_copy,

@@ -257,7 +257,8 @@ static bool same_rows(const struct cpu_task *a, const struct cpu_task *b)
 {
     if (a->n_rows != b->n_rows)
         return false;
-    return a->x_rows == b->x_rows || (a->n_rows == 1 && cpu_task_x(a, 0) == cpu_task_x(b, 0));
+    return (a->x == b->x && a->x_stride == b->x_stride && a->x_rows == b->x_rows) ||
+           (a->n_rows == 1 && cpu_task_x(a, 0) == cpu_task_x(b, 0));
 }
 
 /* The form of x that item wants: one that another item of the same rows has asked for, or a new
@@ -274,7 +275,8 @@ static int find_form(struct call *c, const struct item *item)
         f = &c->forms[i];
         if (!same_rows(f->task, &item->task))
             break;
-        if (f->product->prepare == product->prepare && f->group_size == w->group_size)
+        if (f->product->prepare == product->prepare && f->group_size == w->group_size &&
+            f->task->w->n_in == w->n_in)
             return i;
     }
     f = &c->forms[c->n_forms];
@@ -321,12 +323,13 @@ static void add_items(struct call *c, const struct matmul_job *jobs, int n_jobs,
         for (int j = 0; j < n_jobs; j++) {
             const struct weight *w = &jobs[j].w[groups[g].expert];
             const float *bias = jobs[j].bias;
+            const tensor *in = jobs[j].x ? jobs[j].x : x;
 
             struct cpu_task task = {
                 .w = w,
                 .bias = bias ? bias + (int64_t)groups[g].expert * w->n_out : NULL,
-                .x = x->data,
-                .x_stride = x->stride,
+                .x = in->data,
+                .x_stride = in->stride,
                 .x_rows = groups[g].x_rows,
                 .y = jobs[j].y->data,
                 .y_stride = jobs[j].y->stride,
