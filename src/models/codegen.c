@@ -15,10 +15,10 @@ static int codegen_spec(struct spec *s, config *c, arena *a)
                            .bias = true};
     struct attention_spec attention = {.n_heads = config_int_in(c, "n_head", 1, 4096)};
 
-    if (attention.n_heads % 4)
-        return config_fail(c, "n_head", "%d heads are no multiple of 4", attention.n_heads);
     if (config_common_named(s, c, &keys, false, a))
         return -1;
+    if (s->hidden_size % 4)
+        return config_fail(c, "n_embd", "%d is no multiple of 4", s->hidden_size);
     attention.n_kv_heads = attention.n_heads;
     attention.head_dim = s->hidden_size / attention.n_heads;
     attention.scale = attention_scale(attention.head_dim);

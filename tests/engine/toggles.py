@@ -361,6 +361,7 @@ CODES = {"num_embeddings": 8, "embed_dim": 8, "latent_channels": 8, "base_channe
          "num_res_blocks": 1}  # of Janus
 TOWERS = "vision|visual|audio|video|(?<!mm_)projector|connector|image|aligner|generation_|vqmodel|^encoder|^mlp1|^mlp_AR|^vit|merger|sam_model|qwen2_model|view_sep"
 CASES = [
+    ("codegen", {"n_head": 2}),
     ("xlstm", {"use_bias": True}),
     ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}),
     ("llama", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0,
