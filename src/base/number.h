@@ -5,20 +5,26 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Written as one and read as the other: what memcpy reads sanitizers would keep in memory. */
+union bits_of_f32 {
+    uint32_t bits;
+    float f;
+};
+
 static inline float bits_f32(uint32_t bits)
 {
-    float f;
+    union bits_of_f32 u;
 
-    memcpy(&f, &bits, sizeof f);
-    return f;
+    u.bits = bits;
+    return u.f;
 }
 
 static inline uint32_t f32_bits(float f)
 {
-    uint32_t bits;
+    union bits_of_f32 u;
 
-    memcpy(&bits, &f, sizeof bits);
-    return bits;
+    u.f = f;
+    return u.bits;
 }
 
 static inline float bf16_to_f32(uint16_t h)

@@ -122,12 +122,17 @@ static void affine_row(float *out, const struct weight *w, const uint8_t *data, 
     const uint8_t *scales = (const uint8_t *)w->scales + first;
     const uint8_t *biases = (const uint8_t *)w->biases + first;
 
-    for (int i = 0; i < w->n_in; i++) {
-        size_t group = (size_t)(i / w->group_size) * size;
-        float product =
-            (float)stream_value(data, w->bits, i) * load_float(scales + group, w->scale_type);
+    for (int begin = 0; begin < w->n_in; begin += w->group_size) {
+        float scale = load_float(scales, w->scale_type), bias = load_float(biases, w->scale_type);
+        int end = w->n_in - begin < w->group_size ? w->n_in : begin + w->group_size;
 
-        out[i] = product + load_float(biases + group, w->scale_type);
+        for (int i = begin; i < end; i++) {
+            float product = (float)stream_value(data, w->bits, i) * scale;
+
+            out[i] = product + bias;
+        }
+        scales += size;
+        biases += size;
     }
 }
 

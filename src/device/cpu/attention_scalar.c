@@ -1,7 +1,9 @@
 /* device/cpu/attention_scalar.c: attention over a chunk of keys, in plain C. */
 #include <math.h>
+#include <string.h>
 
 #include "base/number.h"
+#include "device/cpu/four.h"
 #include "device/cpu/vector_kernels.h"
 
 enum { PANEL = 16, TILE_ROWS = 4 };
@@ -47,13 +49,16 @@ static void product(float *c, int ldc, const float *a, int lda, const float *b, 
                     int n_rows, int n_panels, int depth, bool accumulate)
 {
     for (int r = 0; r < n_rows; r++)
-        for (int j = 0; j < n_panels * PANEL; j++) {
-            const float *column = b + j / PANEL * (int64_t)b_stride + j % PANEL;
-            float sum = accumulate ? c[r * (int64_t)ldc + j] : 0.0f;
+        for (int j = 0; j < n_panels * PANEL; j += 4) {
+            const float *columns = b + j / PANEL * (int64_t)b_stride + j % PANEL;
+            float *to = c + r * (int64_t)ldc + j;
+            four sums = {0};
 
+            if (accumulate)
+                sums = *four_at(to);
             for (int k = 0; k < depth; k++)
-                sum += a[r * (int64_t)lda + k] * column[k * PANEL];
-            c[r * (int64_t)ldc + j] = sum;
+                sums += a[r * (int64_t)lda + k] * *four_at(columns + k * PANEL);
+            memcpy(to, &sums, sizeof sums);
         }
 }
 

@@ -1,18 +1,25 @@
 /* device/cpu/matmul_scalar.c: matrix products in plain C: every format, any processor. */
+#include <string.h>
+
 #include "base/number.h"
+#include "device/cpu/four.h"
 #include "device/cpu/matmul_kernels.h"
 
 #define BLOCK 512 /* numbers of a row of weights that are dequantised at a time */
-#define LANES 8   /* sums side by side, which a compiler may keep in vectors */
+#define LANES 8   /* sums side by side */
 
 static float dot(const float *x, const float *w, int n)
 {
-    float sums[LANES] = {0}, sum = 0;
+    float sums[LANES], sum = 0;
+    four first = {0}, last = {0};
     int i = 0;
 
-    for (; i + LANES <= n; i += LANES)
-        for (int l = 0; l < LANES; l++)
-            sums[l] += x[i + l] * w[i + l];
+    for (; i + LANES <= n; i += LANES) {
+        first += *four_at(x + i) * *four_at(w + i);
+        last += *four_at(x + i + 4) * *four_at(w + i + 4);
+    }
+    memcpy(sums, &first, sizeof first);
+    memcpy(sums + 4, &last, sizeof last);
     for (; i < n; i++)
         sums[i % LANES] += x[i] * w[i];
     for (int l = 0; l < LANES; l++)
