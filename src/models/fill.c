@@ -391,11 +391,12 @@ static bool weights_alike(const struct weight *a, const struct weight *b)
            a->scale_type == b->scale_type && a->scale_rows == b->scale_rows;
 }
 
-static int set_matrix(struct binder *b, const struct nn_slot *s, const struct piece *pieces)
+/* The matrices of a slot, and how many there are before the first that is unlike the others. */
+static int set_all(struct binder *b, const struct nn_slot *s, const struct piece *pieces, int *n)
 {
-    int n = s->n_experts ? s->n_experts : 1;
+    size_t before = b->m->weight_bytes;
 
-    for (int e = 0; e < n; e++) {
+    for (int e = 0; e < *n; e++) {
         const struct piece *p = &pieces[pieces[0].stacked ? 0 : e];
         struct weight *w = &s->weight[e];
         struct nn_slot own = *s;
@@ -406,12 +407,32 @@ static int set_matrix(struct binder *b, const struct nn_slot *s, const struct pi
         *w = (struct weight){.n_out = own.n_out, .n_in = s->n_in};
         if (set_one(b, w, p, &own, e))
             return -1;
-        if (!weights_alike(w, s->weight))
-            return fail(b->err, CLM_ERR_UNSUPPORTED,
-                        "%s: tensor %s is stored unlike the other experts of its layer", b->path,
-                        p->part[PART_WEIGHT]->name);
+        if (!weights_alike(w, s->weight)) {
+            b->m->weight_bytes = before;
+            *n = e;
+            return 0;
+        }
         b->m->weight_bytes += weight_bytes(w);
     }
+    return 0;
+}
+
+static int set_matrix(struct binder *b, const struct nn_slot *s, const struct piece *pieces)
+{
+    int all = s->n_experts ? s->n_experts : 1, n = 0, rc = 0;
+
+    for (int general = 0; general <= 2 && rc == 0 && n < all; general++) {
+        n = all;
+        b->foreign.general = general;
+        rc = set_all(b, s, pieces, &n);
+    }
+    b->foreign.general = 0;
+    if (rc)
+        return -1;
+    if (n < all)
+        return fail(b->err, CLM_ERR_UNSUPPORTED,
+                    "%s: tensor %s is stored unlike the other experts of its layer", b->path,
+                    pieces[pieces[0].stacked ? 0 : n].part[PART_WEIGHT]->name);
     if (!pieces[0].part[PART_SIGNS])
         return 0;
     return s->rotation ? binder_rotate(b, s->rotation, pieces[0].part[PART_SIGNS], s->n_in)

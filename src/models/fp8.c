@@ -49,6 +49,11 @@ static const uint8_t *read_grid(const struct binder *b, struct grid *g, const st
         wrong_grid(b, t, rows, s->n_in);
         return NULL;
     }
+    if (n_dims == 4 && t->shape[at + 1] == 1 && t->shape[at + 3] == 1 &&
+        (!at || t->shape[0] == s->n_experts)) { /* ModelOpt's blocks, of which each has two */
+        *g = (struct grid){t->shape[at], t->shape[at + 2]};
+        return (const uint8_t *)t->data + (at ? (size_t)expert * (t->size / experts) : 0);
+    }
     *g = (struct grid){t->shape[at] / (folded ? s->n_experts : 1), t->shape[at + 1]};
     return binder_plane(b, t, p, s, expert, g->rows, g->cols);
 }

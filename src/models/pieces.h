@@ -19,6 +19,8 @@ struct foreign {
     int block_rows, block_cols; /* of fp8 */
     bool scales_divide;         /* of ternary weights */
     enum levels levels;
+    int general; /* GPTQ, where others of the experts of a slot need it: 1: zero points in the
+                    middle count as any, 2: and an order that is none as one */
 };
 
 /* What has reached one place, or one expert of it. The place's rows are rows of each tensor: [row,

@@ -204,7 +204,7 @@ static int read_zeros(const struct binder *b, struct packed *m, const struct pie
     m->zero_add = m->kind == PACK_GPTQ ? b->foreign.zero_add : 0;
     if (!m->zeros)
         return -1;
-    if (m->kind == PACK_GPTQ && zeros_in_the_middle(m))
+    if (m->kind == PACK_GPTQ && !b->foreign.general && zeros_in_the_middle(m))
         m->zeros = NULL;
     return 0;
 }
@@ -420,6 +420,8 @@ static int make_dense(struct binder *b, struct repacking *r)
 static int find_order(const struct binder *b, struct repacking *r, const struct nn_slot *s,
                       int32_t **order)
 {
+    if (b->foreign.general == 2 && r->p->part[PART_ORDER])
+        r->w.group_size = 0;
     if (!r->w.group_size || !r->m->g_idx)
         return 0;
     *order = mem_alloc((size_t)s->n_in * sizeof **order);

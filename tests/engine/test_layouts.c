@@ -118,6 +118,13 @@ static const struct layout layouts[] = {
      false},
     {"ternary, levels to be found, fused", "phi3", ONLINE, TRAINED, 2, -1, 0, DTYPE_F32, false,
      false, false},
+    {"gptq, experts of which some are in order", "mixtral", "{\"quant_method\": \"gptq\"}", GPTQ, 4,
+     32, 0, DTYPE_F32, false, true, false},
+    {"gptq, experts of which some have zero points in the middle", "mixtral",
+     "{\"quant_method\": \"gptq\"}", GPTQ, 4, 32, 0, DTYPE_F32, true, false, false},
+    {"fp8 blocks of modelopt", "mixtral",
+     "{\"quant_method\": \"modelopt\", \"quant_algo\": \"FP8_PB_WO\"}", FP8, 8, 16, 16, DTYPE_F32,
+     false, false, false},
     {"gptq v2 in words of now, bits by module", "llama",
      "{\"quant_method\": \"gptq\", \"bits\": 8, \"format\": \"gptq_v2\", "
      "\"dynamic\": {\"+:.*\": {\"bits\": 4}}}",
@@ -157,6 +164,18 @@ static const struct tiny_family *family_of(const struct layout *l)
 }
 
 #define NVFP4_FACTOR 0.0009765625f
+
+/* Some experts have no zero points, and lie in order. */
+static bool is_mixed(const struct layout *l)
+{
+    return strstr(l->name, "of which some") != NULL;
+}
+
+/* Scales are [rows, 1, columns, 1]. */
+static bool is_folded(const struct layout *l)
+{
+    return strstr(l->quantization, "FP8_PB_WO") != NULL;
+}
 
 static bool is_nvfp4(const struct layout *l)
 {
@@ -201,6 +220,7 @@ static struct matrix random_matrix(const struct layout *l, int rows, int cols)
 {
     struct matrix m = {.l = l, .rows = rows, .cols = cols};
     int middle = 1 << (l->bits - 1);
+    bool plain = is_mixed(l) && random_below(2) == 0;
     double lengths = 0;
 
     m.group = l->group > 0 ? l->group : cols;
@@ -227,8 +247,8 @@ static struct matrix random_matrix(const struct layout *l, int rows, int cols)
         if (is_nvfp4(l))
             m.scales[i] = f8_e4m3_to_f32((uint8_t)(0x50 + random_below(0x18))) * NVFP4_FACTOR;
         m.zeros[i] = l->packer == TERNARY || l->packer == LEVELS ? 1
-                     : l->zeros ? (int)random_below((size_t)1 << l->bits)
-                                : middle;
+                     : l->zeros && !plain ? (int)random_below((size_t)1 << l->bits)
+                                          : middle;
     }
     for (int o = 0; o < rows; o++)
         for (int g = 0; g < m.n_groups; g++) {
@@ -242,7 +262,7 @@ static struct matrix random_matrix(const struct layout *l, int rows, int cols)
         }
     for (int i = 0; i < cols; i++)
         m.group_of[i] = i / m.group;
-    if (l->ordered)
+    if (l->ordered && !plain)
         shuffle(m.group_of, cols);
     for (int i = 0; l->packer == TRAINED && i < rows * cols; i++)
         lengths += (double)fabsf(trained(&m, i));
@@ -310,6 +330,13 @@ static void put_bits(uint32_t *words, size_t step, int at, int n, unsigned v)
             words[(size_t)((at + b) / 32) * step] |= 1u << (at + b) % 32;
 }
 
+static void fold(struct checkpoint_tensor *scales)
+{
+    scales->n_dims = 4;
+    scales->shape[2] = scales->shape[1];
+    scales->shape[1] = scales->shape[3] = 1;
+}
+
 /* Scales [rows, groups], or [groups, rows]; of fp8 blocks a row for each block. */
 static void put_scales(struct tiny *t, const struct matrix *m, const char *module, const char *part,
                        bool by_group)
@@ -327,6 +354,8 @@ static void put_scales(struct tiny *t, const struct matrix *m, const char *modul
     else
         tiny_put(t, module, part, m->l->scales, 0, by_group ? m->n_groups : rows,
                  by_group ? rows : m->n_groups, data);
+    if (is_folded(m->l))
+        fold(&t->tensors[t->n_tensors - 1]);
 }
 
 static void put_order(struct tiny *t, const struct matrix *m, const char *module)
@@ -417,7 +446,8 @@ static void put_bytes(struct tiny *t, const struct matrix *m, const char *module
     for (int i = 0; i < m->rows * m->n_groups; i++)
         z[i] = (int8_t)(m->zeros[i] - 128);
     tiny_put(t, module, ".weight", fp8 ? DTYPE_F8_E4M3 : DTYPE_I8, 0, m->rows, m->cols, q);
-    put_scales(t, m, module, m->l->block > 1 ? ".weight_scale_inv" : ".weight_scale", false);
+    put_scales(t, m, module,
+               m->l->block > 1 && !is_folded(m->l) ? ".weight_scale_inv" : ".weight_scale", false);
     if (m->l->zeros && m->l->group < 0)
         tiny_put(t, module, ".weight_zero_point", DTYPE_I8, 0, 1, 0, z);
     else if (m->l->zeros)
