@@ -32,6 +32,15 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
 #define READ_AHEAD 1024
 #define READ_FAR 8192
 
+INLINE uint64_t folded(const __m256i sums[4])
+{
+    __m256i sum =
+        _mm256_xor_si256(_mm256_xor_si256(sums[0], sums[1]), _mm256_xor_si256(sums[2], sums[3]));
+
+    return (uint64_t)_mm256_extract_epi64(sum, 0) ^ (uint64_t)_mm256_extract_epi64(sum, 1) ^
+           (uint64_t)_mm256_extract_epi64(sum, 2) ^ (uint64_t)_mm256_extract_epi64(sum, 3);
+}
+
 /* Four parts side by side: memory gives more when several pages are read at a time. To two threads
  * of Zen 4 62.6 GB/s, and 64.6 with what comes later called to the second cache; to two of Emerald
  * Rapids 27.0, and 28.9 with calls far ahead to the second and near ones to the first. twice is a
@@ -57,10 +66,7 @@ INLINE uint64_t read_parts(const void *data, size_t size, const bool twice)
             sums[j] = _mm256_xor_si256(sums[j], _mm256_loadu_si256((const __m256i *)p));
             sums[j] = _mm256_xor_si256(sums[j], _mm256_loadu_si256((const __m256i *)(p + 32)));
         }
-    sums[0] =
-        _mm256_xor_si256(_mm256_xor_si256(sums[0], sums[1]), _mm256_xor_si256(sums[2], sums[3]));
-    return (uint64_t)_mm256_extract_epi64(sums[0], 0) ^ (uint64_t)_mm256_extract_epi64(sums[0], 1) ^
-           (uint64_t)_mm256_extract_epi64(sums[0], 2) ^ (uint64_t)_mm256_extract_epi64(sums[0], 3);
+    return folded(sums);
 }
 
 static uint64_t read_all(const void *data, size_t size)
@@ -71,6 +77,26 @@ static uint64_t read_all(const void *data, size_t size)
 static uint64_t read_all_twice(const void *data, size_t size)
 {
     return read_parts(data, size, true);
+}
+
+/* One line after another. Two threads of a Xeon with 300 MB of third cache read 32 GB/s so, and 18
+ * to 25 in four places. */
+static uint64_t read_in_order(const void *data, size_t size)
+{
+    __m256i sums[4];
+
+    for (int i = 0; i < 4; i++)
+        sums[i] = _mm256_setzero_si256();
+    for (size_t i = 0; i < size; i += 256)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < 4; j++) {
+            const uint8_t *p = (const uint8_t *)data + i + j * 64;
+
+            _mm_prefetch((const char *)p + READ_FAR, _MM_HINT_T0);
+            sums[j] = _mm256_xor_si256(sums[j], _mm256_loadu_si256((const __m256i *)p));
+            sums[j] = _mm256_xor_si256(sums[j], _mm256_loadu_si256((const __m256i *)(p + 32)));
+        }
+    return folded(sums);
 }
 
 #define CHAINS 12 /* independent sums, enough to hide the latency */
@@ -116,6 +142,7 @@ void cpu_matmul_kernels_avx2(struct cpu_matmul_kernels *k)
         .dequantise = avx2_dequantise,
         .choose = choose,
         .read = cpu_is_intel() ? read_all_twice : read_all,
+        .read_in_order = read_in_order,
         .f32_burst = f32_burst,
         .int8_burst = int8_burst,
     };

@@ -91,10 +91,12 @@ struct cpu_matmul_kernels {
     const struct cpu_product *(*choose)(const struct weight *w, int n_rows, bool exact);
 
     /* For measuring. read: every byte of size (a multiple of 256) is loaded, the result depends on
-     * all. The bursts do arithmetic out of registers for some 10 us and return how many operations
+     * all; read_in_order: the same in another way, which some machines are faster by, or NULL. The
+     * bursts do arithmetic out of registers for some 10 us and return how many operations
      * that were, a multiply and an add counting two; int8_burst or bf16_burst NULL: there is no
      * such path. */
     uint64_t (*read)(const void *data, size_t size);
+    uint64_t (*read_in_order)(const void *data, size_t size);
     double (*f32_burst)(void);
     double (*int8_burst)(void);
     double (*bf16_burst)(void);
