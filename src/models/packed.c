@@ -184,10 +184,33 @@ bool packed_words(uint8_t *out, const struct packed *m, const int64_t *rows, int
     return true;
 }
 
+int packed_affine_group(const struct packed *m)
+{
+    for (int g = 128; g >= 32; g /= 2)
+        if (m->group_size % g == 0 && m->n_in % m->group_size == 0)
+            return g;
+    return 0;
+}
+
+/* Biases are exact in the type of the scales where zero points are in the middle, a power of two;
+ * of others in f32. AutoAWQ's are rounded as mlx-lm does, which halves them. */
+enum dtype packed_bias_type(const struct packed *m)
+{
+    return m->divides || (m->zeros && m->kind != PACK_AWQ) ? DTYPE_F32 : m->scale_type;
+}
+
+static float rounded(float f, enum dtype type)
+{
+    return type == DTYPE_F16    ? f16_to_f32(f32_to_f16(f))
+           : type == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(f))
+                                : f;
+}
+
 void packed_row_f32(float *out, const struct packed *m, int64_t row, uint8_t *codes)
 {
+    bool biased = m->kind == PACK_AWQ && packed_affine_group(m);
+    float scale = 0, bias = 0;
     int last = -1, zero = 0;
-    float scale = 0;
 
     packed_codes(codes, m, &row, 1);
     for (int i = 0; i < m->n_in; i++) {
@@ -196,8 +219,9 @@ void packed_row_f32(float *out, const struct packed *m, int64_t row, uint8_t *co
         if (g != last) {
             zero = packed_zero(m, row, g);
             scale = packed_scale(m, row, g);
+            bias = rounded(-(float)zero * scale, packed_bias_type(m));
             last = g;
         }
-        out[i] = (float)(codes[i] - zero) * scale;
+        out[i] = biased ? (float)codes[i] * scale + bias : (float)(codes[i] - zero) * scale;
     }
 }

@@ -48,6 +48,12 @@ int packed_group(const struct packed *m, int i);
 float packed_scale(const struct packed *m, int64_t row, int group);
 int packed_zero(const struct packed *m, int64_t row, int group);
 
+/* MLX's size of groups that serves the groups of the file; 0: none does. */
+int packed_affine_group(const struct packed *m);
+
+/* The type of the biases, -zero * scale, in MLX's affine form. */
+enum dtype packed_bias_type(const struct packed *m);
+
 /* codes[r * n_in + i] = the code of input i of row rows[r], from 0 on. */
 void packed_codes(uint8_t *codes, const struct packed *m, const int64_t *rows, int n_rows);
 
@@ -58,7 +64,7 @@ void packed_codes(uint8_t *codes, const struct packed *m, const int64_t *rows, i
  */
 bool packed_words(uint8_t *out, const struct packed *m, const int64_t *rows, int n_rows);
 
-/* One row as numbers, each rounded once; codes: room for n_in. */
+/* One row as numbers, as they are in the affine form where there is one; codes: room for n_in. */
 void packed_row_f32(float *out, const struct packed *m, int64_t row, uint8_t *codes);
 
 #endif

@@ -336,15 +336,6 @@ static void dense_tile(void *ctx, int64_t begin, int64_t end, int thread)
     }
 }
 
-/* The affine group that serves a group of the file; 0: none does. */
-static int affine_group(const struct packed *m)
-{
-    for (int g = 128; g >= 32; g /= 2)
-        if (m->group_size % g == 0 && m->n_in % m->group_size == 0)
-            return g;
-    return 0;
-}
-
 /* Inputs group after group; false where groups are not of one size. */
 static bool order_inputs(int32_t *order, const struct packed *m)
 {
@@ -440,13 +431,6 @@ static enum weight_format dense_format(const struct packed *m)
     return m->scale_type == DTYPE_F16 ? WEIGHT_F16 : WEIGHT_BF16;
 }
 
-/* Biases are exact in the type of the scales where zero points are in the middle, a power of two;
- * of others in f32. AutoAWQ's are rounded as mlx-lm does, which halves them. */
-static enum dtype affine_type(const struct packed *m)
-{
-    return m->divides || (m->zeros && m->kind != PACK_AWQ) ? DTYPE_F32 : m->scale_type;
-}
-
 static void show_progress(struct binder *b)
 {
     int before = (int)(100.0 * b->n_repacked / b->n_packed);
@@ -469,7 +453,7 @@ int set_packed(struct binder *b, struct weight *w, const struct piece *p, const 
     if (packed_open(b, &m, p, s, expert) || binder_pool(b))
         return -1;
     show_progress(b);
-    r.w.group_size = affine_group(&m);
+    r.w.group_size = packed_affine_group(&m);
     r.codes = mem_alloc((size_t)thread_pool_size(b->pool) * TILE * (size_t)s->n_in);
     if (!r.codes)
         return no_memory(b, p);
@@ -478,7 +462,7 @@ int set_packed(struct binder *b, struct weight *w, const struct piece *p, const 
     if (r.w.group_size) {
         r.w.format = WEIGHT_AFFINE;
         r.w.bits = m.bits;
-        r.w.scale_type = affine_type(&m);
+        r.w.scale_type = packed_bias_type(&m);
         rc = make_affine(b, &r);
     } else {
         r.w.format = dense_format(&m);

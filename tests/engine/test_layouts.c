@@ -143,6 +143,8 @@ static const struct layout layouts[] = {
      32, 0, DTYPE_U8, false, false, false},
     {"nvfp4-pack-quantized, latent attention", "deepseek_v3", CT("nvfp4-pack-quantized"), NVFP4, 4,
      16, 0, DTYPE_F8_E4M3, false, false, false},
+    {"awq, latent attention", "deepseek_v3", "{\"quant_method\": \"awq\", \"bits\": 4}", AWQ, 4, 32,
+     0, DTYPE_BF16, true, false, false},
 };
 
 static const struct tiny_row bitnet_norms[] = {
