@@ -214,7 +214,7 @@ static int read_messages(struct batch_job *job, struct token_list *prompt, clm_e
                     "the model has no chat template for \"messages\"; give a \"prompt\"");
     if (json_size(l->messages) == 0)
         return fail(err, CLM_ERR_ARG, "\"messages\" is empty");
-    if (!l->tools)
+    if (!l->tools && !l->no_tools)
         l->tools = rules->format->tools;
     messages = messages_for_template(l->messages, err);
     if (!messages)
@@ -260,7 +260,8 @@ static int submit(struct batch_job *job, scheduler *s, const struct token_list *
         .generate = {.max_tokens = l->max_tokens,
                      .prefill_step_size = rules->prefill_step_size,
                      .timeout = l->timeout,
-                     .end_tokens = l->ignore_end_tokens ? NULL : rules->end_tokens,
+                     .end_tokens =
+                         l->ignore_end_tokens ? rules->extra_end_tokens : rules->end_tokens,
                      .stops = l->stops.n_texts ? &l->stops : rules->stops,
                      .speculation = rules->speculation,
                      .ctx = job,

@@ -15,7 +15,8 @@ struct batch_rules {
     speculation *speculation;             /* NULL: none */
     const struct stop_set *stops;         /* likewise */
     const struct token_list *end_tokens;
-    const struct chat_template *format; /* without a template messages are refused */
+    const struct token_list *extra_end_tokens; /* of lines that ignore the model's */
+    const struct chat_template *format;        /* without a template messages are refused */
     const struct reply_rules *replies;
     prefix_index *prefixes; /* NULL: none */
     uint64_t seed;          /* of the first line, one more for each that follows */

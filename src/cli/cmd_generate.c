@@ -378,6 +378,7 @@ static int run_batch(const struct generate_args *a, struct session *s, speculati
         goto cleanup;
     rules.stops = &sampling.stops;
     rules.end_tokens = &sampling.end_tokens;
+    rules.extra_end_tokens = &sampling.extra_end_tokens;
     rules.format = &format;
     rules.replies = &replies;
     interrupt_watch();

@@ -129,17 +129,19 @@ uint64_t sampling_seed(const struct sampling_args *a)
     return seed >> 11; /* below 2^53, so that every reader of JSON gets it right */
 }
 
-static int collect_end_tokens(struct token_list *out, const struct session *s,
+static int collect_end_tokens(struct sampling *out, const struct session *s,
                               const struct sampling_args *a, clm_error *err)
 {
-    const struct strings *extra = &a->extra_end_tokens;
+    struct token_list *all = &out->end_tokens, *extra = &out->extra_end_tokens;
 
-    if (!a->ignore_end_tokens && end_tokens_load(out, s->dir, s->tokenizer, err))
+    if (!a->ignore_end_tokens && end_tokens_load(all, s->dir, s->tokenizer, err))
         return -1;
-    for (int i = 0; i < extra->n; i++)
-        if (end_tokens_add(out, s->tokenizer, extra->items[i], err))
+    for (int i = 0; i < a->extra_end_tokens.n; i++)
+        if (end_tokens_add(extra, s->tokenizer, a->extra_end_tokens.items[i], err))
             return -1;
-    return 0;
+    for (size_t i = 0; i < extra->count; i++)
+        token_list_add(all, extra->ids[i]);
+    return all->failed ? fail(err, CLM_ERR_NOMEM, "no memory for the end tokens") : 0;
 }
 
 /* --dry-sequence-breaker in the model's tokens, or the usual breakers. */
@@ -206,8 +208,7 @@ int sampling_open(struct sampling *s, const struct sampling_args *a, const struc
 
     o.seed = seed;
     o.logprobs = logprobs;
-    if (collect_end_tokens(&s->end_tokens, session, a, err) ||
-        collect_stops(&s->stops, &a->stops, err))
+    if (collect_end_tokens(s, session, a, err) || collect_stops(&s->stops, &a->stops, err))
         return -1;
     s->sampler = sampling_open_sampler(a, &o, session, &s->end_tokens, err);
     return s->sampler ? 0 : -1;
@@ -217,6 +218,7 @@ void sampling_close(struct sampling *s)
 {
     sampler_close(s->sampler);
     token_list_release(&s->end_tokens);
+    token_list_release(&s->extra_end_tokens);
     stop_set_release(&s->stops);
     *s = (struct sampling){0};
 }

@@ -33,6 +33,7 @@ uint64_t sampling_seed(const struct sampling_args *a);
 struct sampling {
     sampler *sampler;
     struct token_list end_tokens;
+    struct token_list extra_end_tokens; /* of those what the user has named */
     struct stop_set stops;
 };
 

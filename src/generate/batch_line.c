@@ -105,7 +105,6 @@ static int take_seed(struct batch_line *l, const json *v, clm_error *err)
     if (json_kind(v) != JSON_INT)
         return wrong("seed", "a whole number", err);
     l->sampling.seed = (uint64_t)json_int(v, 0);
-    l->has_seed = true;
     return 0;
 }
 
@@ -201,7 +200,8 @@ static int take_tool_choice(struct batch_line *l, const json *v, clm_error *err)
 {
     const char *text = json_string(v, NULL);
 
-    if (text && strcmp(text, "none") == 0)
+    l->no_tools = text && strcmp(text, "none") == 0;
+    if (l->no_tools)
         l->tools = NULL;
     else if (!text || strcmp(text, "auto") != 0)
         return fail(err, CLM_ERR_UNSUPPORTED, "\"tool_choice\" can only be auto or none");

@@ -26,13 +26,13 @@ struct batch_line {
     const json *custom_id; /* NULL: none */
     const json *messages;  /* NULL: there is a prompt */
     const json *tools;     /* NULL: none */
+    bool no_tools;         /* nor any that others give: tool_choice is none */
     const json *variables; /* of the chat template: an object, or NULL */
     const char *prompt;    /* [prompt_size]; NULL: in messages or prompt_ids */
     size_t prompt_size;
     struct token_list prompt_ids;
     struct stop_set stops; /* built */
-    bool has_seed;
-    json *root; /* owns the rest */
+    json *root;            /* owns the rest */
     clm_logit_bias *bias;
 };
 

@@ -130,6 +130,13 @@ class Answers(Batch):
                          [False, True, False])
         self.assertIn("ignore_eos", self.error(self.answers(line("a", prompt=STORY, ignore_eos=1))[0]["a"])[1])
 
+    def test_own_end_tokens(self):
+        """A line that ignores the model's end tokens ends with those of the command line, as --ignore-eos has it."""
+        comma = self.json_lines("generate", "--json", "--ignore-chat-template", "-p", STORY, "-n", 1)[0]["token"]
+        text = line("a", prompt=STORY, max_tokens=9, ignore_eos=True)
+        got, _ = self.answers(text, "--extra-eos-token", comma)
+        self.assertEqual(self.choice(got["a"])["finish_reason"], "stop")
+
     def test_tokens_as_prompt(self):
         got, _ = self.answers(line("a", prompt=[0, 465, 483], max_tokens=2)
                               + line("b", prompt=[1 << 30], max_tokens=2))
@@ -235,6 +242,21 @@ class Lines(Batch):
                                  self.choice(got[prompt])["text"], answer["custom_id"])
                 self.assertEqual(answer["response"]["body"]["usage"]["prompt_tokens"],
                                  got[prompt]["response"]["body"]["usage"]["prompt_tokens"])
+
+    def test_tool_choice(self):
+        """With none there are no tools, whoever gives them."""
+        tools = self.folder / "tools.json"
+        tools.write_text(json.dumps([{"type": "function", "function": {"name": "now"}}]))
+        template = self.folder / "template"
+        template.write_text("{{ tools | tojson if tools }}{{ messages[0].content }}")
+        body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+        own = {"tools": json.loads(tools.read_text())}
+        text = (line("plain", **body) + line("auto", **body, tool_choice="auto")
+                + line("none", **body, tool_choice="none") + line("both", **body, **own, tool_choice="none"))
+        got, _ = self.answers(text, "--chat-template-file", template, "--tools", tools)
+        sizes = {name: a["response"]["body"]["usage"]["prompt_tokens"] for name, a in got.items()}
+        self.assertEqual(sizes, {"plain": sizes["auto"], "auto": sizes["auto"], "none": 1, "both": 1})
+        self.assertGreater(sizes["auto"], 9)
 
     def test_without_template(self):
         got, _ = self.answers(line("a", messages=[{"role": "user", "content": "x"}])
