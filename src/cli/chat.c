@@ -55,6 +55,8 @@ void chat_close(struct chat *c)
 
 void chat_clear(struct chat *c)
 {
+    kv_seq_close(c->seq); /* what it shares with what comes the index has */
+    c->seq = NULL;
     strbuf_clear(&c->messages);
     c->asked = 0;
     tool_calls_release(&c->calls);

@@ -177,6 +177,17 @@ class Conversation(ChatCase):
                          ("You are kind.", ["user", "assistant"]))
         self.assertTrue((self.folder / "talk.json.safetensors").exists())
 
+    def test_not_saved(self):
+        """What was said before /clear and /load is in no file that is written after."""
+        file = self.folder / "talk.json"
+        lines = "%s\n/clear\n/stats\n/save %s\n" % (HELLO, file)
+        said = self.piped(lines, "--cache-files")[1]
+        self.assertIn("Context: 0 of 1024", said)
+        self.assertEqual(json.loads(file.read_text()), {"messages": []})
+        self.assertFalse((self.folder / "talk.json.safetensors").exists())
+        said = self.piped("%s\n/load %s\n/stats\n" % (HELLO, file), "--cache-files")[1]
+        self.assertIn("Context: 0 of 1024", said)
+
     def test_names_of_files(self):
         """As they are typed, with ~/ and blanks at the end."""
         said = self.piped("/save ~/a b.json \t\n/load ~/a b.json\n/load %s/a b.json  \n" % self.folder,
