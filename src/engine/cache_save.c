@@ -1,6 +1,7 @@
 /* engine/cache_save.c: writing a sequence as mlx-lm's prompt cache. */
 #include <string.h>
 
+#include "base/utf8.h"
 #include "engine/cache_columns.h"
 #include "engine/cache_file.h"
 #include "engine/cache_plan.h"
@@ -497,7 +498,10 @@ static void download_state(struct saving *s)
 
 static void add_origin(struct saving *s, const struct cache_origin *o, const char *model)
 {
-    add_metadata(s, "0.model", o && o->model ? o->model : "");
+    const char *name = o && o->model ? o->model : "";
+
+    /* A folder may have any bytes in its name, the file has UTF-8 alone. */
+    add_metadata(s, "0.model", utf8_valid(name, strlen(name)) ? name : "");
     add_metadata(s, "0.tokenizer_config", "{}");
     if (model[0])
         add_metadata(s, "0.clm_model", model);

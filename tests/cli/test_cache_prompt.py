@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Prompt caches: clm cache-prompt, and what goes on from its files."""
 import json
+import os
 import resource
 import signal
 
 import command
-from command import Case, read_safetensors, run
+from command import Case, environment, read_safetensors, run
 
 BEGIN, END = "Tell me a story about a cat", " and a dog."
 
@@ -41,6 +42,13 @@ class Caches(Case):
         self.fails(1, [str(self.file), str(self.folder / "named"), "--model"], "generate", "--prompt-cache-file",
                    self.file, "-p", END)
         self.assertEqual(self.go_on("-p", END, "-m", self.folder / "moved"), self.text("-p", BEGIN + END))
+
+    def test_name_of_any_bytes(self):
+        """Of a model whose folder has a name that is no text."""
+        folder = os.fsencode(self.folder) + b"/caf\xe9"
+        os.rename(self.model(), folder)
+        self.keep("--exact", "-p", BEGIN, env=environment(CLM_MODEL=os.fsdecode(folder)))
+        self.assertEqual(self.go_on("-p", END), self.text("-p", BEGIN + END))
 
     def test_less_is_evaluated(self):
         self.keep("-p", BEGIN)
@@ -120,6 +128,8 @@ class Caches(Case):
         self.fails(2, "--prompt-cache-file is missing", "cache-prompt", "-p", BEGIN)
         self.fails(1, "no-such", "cache-prompt", "-p", BEGIN, "--prompt-cache-file",
                    self.folder / "no-such" / "x")
+        self.fails(2, "exclude each other", "generate", "--prompt-cache-file", self.file, "--prompt-cache-dir",
+                   self.folder)
 
     def test_full_disk(self):
         """The old file stays as it is, and nothing else is left."""
