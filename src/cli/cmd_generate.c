@@ -342,10 +342,16 @@ static int check_batch(const struct generate_args *a, clm_error *err)
     return name ? fail(err, CLM_ERR_ARG, "--batch and --%s exclude each other", name) : 0;
 }
 
-/* Options of a batch say nothing of a single text. */
+/* Options of a batch say nothing of a single text, and a folder of caches nothing of one that
+ * follows a file. */
 static int check_single(const struct generate_args *a, clm_error *err)
 {
-    if (a->batch.file || (!a->batch.size && !a->batch.in_order))
+    if (a->batch.file)
+        return 0;
+    if (a->cache_file && a->kept.folder)
+        return fail(err, CLM_ERR_ARG,
+                    "--prompt-cache-file and --prompt-cache-dir exclude each other");
+    if (!a->batch.size && !a->batch.in_order)
         return 0;
     return fail(err, CLM_ERR_ARG, "--%s is for the requests of --batch; give it a file of them",
                 a->batch.size ? "batch-size" : "in-order");
@@ -420,7 +426,8 @@ static int generate_run(const void *args, clm_error *err)
     if (a.json && a.parse)
         fail(err, CLM_ERR_ARG, "--json and --parse write different lines; give one of them");
     else if (a.sampling.sampler.top_logprobs > 0 && !a.json)
-        fail(err, CLM_ERR_ARG, "--logprobs is for --json; give both");
+        fail(err, CLM_ERR_ARG, "--logprobs is for --json; %s",
+             a.batch.file ? "of a batch each line asks for \"logprobs\"" : "give both");
     else if (check_single(&a, err) == 0 && sampling_read(&a.sampling, err) == 0 &&
              open_session(&s, &a, err) == 0 &&
              draft_session_open(&draft, &a.draft, &a.model, &s, err) == 0) {

@@ -188,7 +188,8 @@ class BadOptions(Case):
         self.fails(2, "mirostat must be 2", "generate", "--mirostat", "1", "--temp", "1")
 
     def test_logprobs_without_json(self):
-        self.fails(2, "--logprobs is for --json", "generate", "--logprobs", "2")
+        self.fails(2, ["--logprobs is for --json", "both"], "generate", "--logprobs", "2")
+        self.fails(2, ["--logprobs is for --json", "line"], "generate", "--logprobs", "2", "--batch", "-")
 
     def test_beyond_the_vocabulary(self):
         self.fails(2, ["top_k", "4096"], "generate", "--temp", "1", "--top-k", "4096")
