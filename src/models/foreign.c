@@ -24,17 +24,21 @@ static int unknown(const struct binder *b, const char *what, const char *name)
                 b->path, what, name);
 }
 
+static void add_block(struct foreign *f, int rows, int cols)
+{
+    if (rows > 0 && cols > 0 && f->n_blocks < (int)COUNT(f->blocks))
+        f->blocks[f->n_blocks++] = (struct fp8_block){rows, cols};
+}
+
 static void read_block(struct foreign *f, config *q, const char *key)
 {
     const int *block;
 
-    if (config_ints(q, key, &block) == 2) {
-        f->block_rows = block[0];
-        f->block_cols = block[1];
-    }
+    if (config_ints(q, key, &block) == 2)
+        add_block(f, block[0], block[1]);
 }
 
-/* The sizes that a group of matrices has, where all groups have the same. */
+/* The sizes that a group of matrices has, where all groups have the same; of fp8 all. */
 static void read_group(struct foreign *f, config *group, bool first)
 {
     config *weights = group ? config_object(group, "weights") : NULL;
@@ -49,6 +53,8 @@ static void read_group(struct foreign *f, config *group, bool first)
     f->group_size = first || f->group_size == size ? size : 0;
     f->likely_bits = first || f->likely_bits == bits ? bits : 0;
     read_block(f, weights, "block_structure");
+    if (strcmp(config_string_or(weights, "type", ""), "float") == 0)
+        add_block(f, 1, size);
 }
 
 /* Every matrix may have bits and groups of its own: they follow from the shapes. */

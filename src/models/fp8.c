@@ -58,15 +58,31 @@ static const uint8_t *read_grid(const struct binder *b, struct grid *g, const st
     return binder_plane(b, t, p, s, expert, g->rows, g->cols);
 }
 
-/* The size of n blocks of all numbers: what config.json gives, the last one may then be shorter; or
- * what divides them. 0: there is none. */
-static int block_size(int64_t all, int64_t n, int given)
+static bool fits(int64_t all, int64_t n, int size)
 {
-    if (given > 0 && (all + given - 1) / given == n)
-        return given;
-    if (given > 0 && n != 1 && n != all)
-        return 0;
-    return n > 0 && all % n == 0 ? (int)(all / n) : 0;
+    return (all + size - 1) / size == n;
+}
+
+/* The size of n blocks that divide all numbers; 0: there is none. Where config.json gives blocks of
+ * several rows, of which none fits, there may be but one block, or one for each number. */
+static int divided(int64_t all, int64_t n, bool given)
+{
+    return n > 0 && all % n == 0 && (!given || n == 1 || n == all) ? (int)(all / n) : 0;
+}
+
+/* The blocks of a matrix with such a grid of scales: what config.json gives, the last ones may then
+ * be shorter; or what divides it. Sizes are 0 where there is none. */
+static struct fp8_block block_of(const struct binder *b, int64_t rows, int64_t cols, struct grid g)
+{
+    const struct foreign *f = &b->foreign;
+    bool given = false;
+
+    for (int i = 0; i < f->n_blocks; i++) {
+        if (fits(rows, g.rows, f->blocks[i].rows) && fits(cols, g.cols, f->blocks[i].cols))
+            return f->blocks[i];
+        given |= f->blocks[i].rows > 1;
+    }
+    return (struct fp8_block){divided(rows, g.rows, given), divided(cols, g.cols, given)};
 }
 
 /* Scales as f32: where they lie, or converted. */
@@ -95,6 +111,7 @@ int fp8_open(const struct binder *b, struct weight *w, const struct piece *p,
 {
     const struct checkpoint_tensor *t = p->part[PART_WEIGHT], *scales = p->part[PART_SCALES];
     int64_t rows = p->rows ? p->rows : s->n_out;
+    struct fp8_block block;
     const uint8_t *from;
     struct grid g;
 
@@ -110,8 +127,9 @@ int fp8_open(const struct binder *b, struct weight *w, const struct piece *p,
     from = w->data ? read_grid(b, &g, p, s, expert, rows) : NULL;
     if (!from)
         return -1;
-    w->scale_rows = block_size(rows, g.rows, b->foreign.block_rows);
-    w->group_size = block_size(s->n_in, g.cols, b->foreign.block_cols);
+    block = block_of(b, rows, s->n_in, g);
+    w->scale_rows = block.rows;
+    w->group_size = block.cols;
     if (!w->scale_rows || !w->group_size)
         return wrong_grid(b, scales, rows, s->n_in);
     w->scales = f32_scales(b, scales, from, (size_t)(g.rows * g.cols));
@@ -153,17 +171,17 @@ static int set_transposed(struct binder *b, struct weight *w, const struct piece
     size_t n = (size_t)s->n_out, groups;
     const uint8_t *from = binder_plane(b, t, p, s, expert, s->n_in, (int64_t)rows), *grid;
     uint8_t *data = NULL, *scales = NULL;
+    struct fp8_block block;
     struct grid g;
-    int down;
 
     grid = from ? read_grid(b, &g, p, s, expert, s->n_in) : NULL;
     if (!grid)
         return -1;
     *w = (struct weight){.format = WEIGHT_FP8, .n_out = s->n_out, .n_in = s->n_in, .bits = 8};
     w->scale_rows = 1;
-    w->group_size = block_size(s->n_in, g.rows, b->foreign.block_rows);
-    down = block_size((int64_t)rows, g.cols, b->foreign.block_cols);
-    if (!w->group_size || !down)
+    block = block_of(b, s->n_in, (int64_t)rows, g);
+    w->group_size = block.rows;
+    if (!block.rows || !block.cols)
         return wrong_grid(b, ts, s->n_in, (int)rows);
     grid = f32_scales(b, ts, grid, (size_t)(g.rows * g.cols));
     groups = (size_t)g.rows;
@@ -176,7 +194,7 @@ static int set_transposed(struct binder *b, struct weight *w, const struct piece
             data[o * n_in + i] = from[i * rows + row];
         for (size_t k = 0; k < groups; k++)
             memcpy(scales + 4 * (o * groups + k),
-                   grid + 4 * (k * (size_t)g.cols + row / (size_t)down), sizeof(float));
+                   grid + 4 * (k * (size_t)g.cols + row / (size_t)block.cols), sizeof(float));
     }
     w->data = scales ? binder_place(b, data, n * n_in) : NULL;
     w->scales = w->data ? binder_place(b, scales, n * groups * sizeof(float)) : NULL;

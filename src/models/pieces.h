@@ -14,10 +14,13 @@ enum levels { LEVELS_NONE, LEVELS_STORED, LEVELS_FOUND };
 /* What quantization_config says that tensors leave open; 0: nothing. */
 struct foreign {
     int bits, group_size;
-    int likely_bits;            /* where rows are so short that words of several fit */
-    int zero_add;               /* to stored zero points of GPTQ */
-    int block_rows, block_cols; /* of fp8 */
-    bool scales_divide;         /* of ternary weights */
+    int likely_bits; /* where rows are so short that words of several fit */
+    int zero_add;    /* to stored zero points of GPTQ */
+    struct fp8_block {
+        int rows, cols;
+    } blocks[8]; /* sizes that some of the fp8 matrices have */
+    int n_blocks;
+    bool scales_divide; /* of ternary weights */
     enum levels levels;
     int general; /* GPTQ, where others of the experts of a slot need it: 1: zero points in the
                     middle count as any, 2: and an order that is none as one */

@@ -39,6 +39,14 @@ struct layout {
 
 #define CT(format) "{\"quant_method\": \"compressed-tensors\", \"format\": \"" format "\"}"
 
+/* Groups of matrices of which some have blocks of one size, some of another, some no blocks. */
+#define TWO_SIZES                                                                                  \
+    "{\"quant_method\": \"compressed-tensors\", \"format\": \"mixed-precision\", "                 \
+    "\"config_groups\": {"                                                                         \
+    "\"a\": {\"weights\": {\"type\": \"float\", \"block_structure\": [24, 40]}}, "                 \
+    "\"b\": {\"weights\": {\"type\": \"float\", \"block_structure\": [48, 48]}}, "                 \
+    "\"c\": {\"weights\": {\"type\": \"float\", \"group_size\": 32}}}}"
+
 static const struct layout layouts[] = {
     {"awq", "llama", "{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 32}", AWQ, 4, 32, 0,
      DTYPE_F16, true, false, false},
@@ -143,6 +151,10 @@ static const struct layout layouts[] = {
      32, 0, DTYPE_U8, false, false, false},
     {"nvfp4-pack-quantized, latent attention", "deepseek_v3", CT("nvfp4-pack-quantized"), NVFP4, 4,
      16, 0, DTYPE_F8_E4M3, false, false, false},
+    {"fp8 blocks of one of two sizes", "llama", TWO_SIZES, FP8, 8, 40, 24, DTYPE_BF16, false, false,
+     false},
+    {"fp8 groups where others have blocks", "llama", TWO_SIZES, FP8, 8, 32, 1, DTYPE_F8_E8M0, false,
+     false, false},
     {"awq, latent attention", "deepseek_v3", "{\"quant_method\": \"awq\", \"bits\": 4}", AWQ, 4, 32,
      0, DTYPE_BF16, true, false, false},
 };
