@@ -25,7 +25,7 @@ struct entry {
 /* What the objects of one file share. */
 struct document {
     json *root;
-    json *defaults; /* of config_defaults, or NULL */
+    json *defaults[2]; /* of config_defaults, or NULL */
     arena *memory;
     const char *path;
     struct log log;
@@ -207,7 +207,8 @@ static config *new_config(struct document *doc, const json *object, const char *
 static void document_close(struct document *doc)
 {
     json_free(doc->root);
-    json_free(doc->defaults);
+    for (size_t i = 0; i < COUNT(doc->defaults); i++)
+        json_free(doc->defaults[i]);
     arena_close(doc->memory);
     mem_free(doc);
 }
@@ -288,11 +289,14 @@ static void append(config *c, const json *more)
 
 void config_defaults(config *c, const char *text)
 {
-    if (has_failed(c) || c->doc->defaults)
+    json **more = has_failed(c) ? NULL : c->doc->defaults;
+
+    if (!more || more[1])
         return;
-    c->doc->defaults = json_parse(text, strlen(text), "defaults", &c->doc->error);
-    if (c->doc->defaults)
-        append(c, c->doc->defaults);
+    more += more[0] != NULL;
+    *more = json_parse(text, strlen(text), "defaults", &c->doc->error);
+    if (*more)
+        append(c, *more);
 }
 
 void config_alias(config *c, const char *alias, const char *key)

@@ -30,7 +30,8 @@ bool config_has(const config *c, const char *key); /* there, and not null; does 
 bool config_root_has(const config *c, const char *key);
 
 /* Keys of an object in JSON count where c does not have them, as if they were read, objects also
- * where c has null. Once for a file. A failure is that of c. */
+ * where c has null. Twice at most for a file, the first counts before the second. A failure is that
+ * of c. */
 void config_defaults(config *c, const char *text);
 
 /* Where c has alias, and not null, that is the value of key, which stays valid as long as c. */

@@ -398,6 +398,37 @@ const char *model_defaults(const char *model_type, bool transformers)
     return NULL;
 }
 
+#define SIZES(hidden, inner, layers, heads, vocab)                                                 \
+    "\"hidden_size\": " hidden ", \"intermediate_size\": " inner                                   \
+    ", \"num_hidden_layers\": " layers ", \"num_attention_heads\": " heads                         \
+    ", \"vocab_size\": " vocab
+
+const char *model_part_defaults(const char *model_type)
+{
+    static const struct {
+        const char *model_type, *keys;
+    } known[] = {
+        {"gemma", "{" SIZES("3072", "24576", "28", "16", "256000") ", \"head_dim\": 256}"},
+        {"gemma2", "{" SIZES("2304", "9216", "26", "8",
+                             "256000") ", \"head_dim\": 256, \"num_key_value_heads\": 4}"},
+        {"llama", "{" SIZES("4096", "11008", "32", "32", "32000") "}"},
+        {"mistral",
+         "{" SIZES("4096", "14336", "32", "32", "32000") ", \"num_key_value_heads\": 8}"},
+        {"mixtral",
+         "{" SIZES("4096", "14336", "32", "32", "32000") ", \"num_key_value_heads\": 8}"},
+        {"opt", "{\"hidden_size\": 768, \"ffn_dim\": 3072, \"num_hidden_layers\": 12, "
+                "\"num_attention_heads\": 12, \"vocab_size\": 50272}"},
+        {"phi3", "{" SIZES("3072", "8192", "32", "32", "32064") "}"},
+        {"qwen2", "{" SIZES("4096", "22016", "32", "32", "151936") "}"},
+        {"qwen3", "{" SIZES("4096", "22016", "32", "32", "151936") "}"},
+    };
+
+    for (size_t i = 0; i < COUNT(known); i++)
+        if (strcmp(known[i].model_type, model_type) == 0)
+            return known[i].keys;
+    return NULL;
+}
+
 double model_norm_eps(const char *model_type)
 {
     static const struct {

@@ -8,6 +8,10 @@
  * family: an object in JSON; NULL: nothing. */
 const char *model_defaults(const char *model_type, bool transformers);
 
+/* Sizes of a model whose config is a part of another's: up to version 4, transformers wrote of
+ * those just what differs from its defaults. NULL: nothing is known. */
+const char *model_part_defaults(const char *model_type);
+
 /* rms_norm_eps where a file that transformers wrote does not say; 0: it has no default. */
 double model_norm_eps(const char *model_type);
 

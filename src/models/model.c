@@ -157,6 +157,11 @@ static void add_defaults(config *root, config *text)
         keys = model_defaults(config_string_or(text, "model_type", ""), later);
     if (keys)
         config_defaults(text, keys);
+    keys = text != root && config_by_transformers(root)
+               ? model_part_defaults(config_string_or(text, "model_type", ""))
+               : NULL;
+    if (keys)
+        config_defaults(text, keys);
 }
 
 /* Likewise. */

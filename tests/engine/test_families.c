@@ -340,6 +340,34 @@ static void test_too_few_factors(void **state)
     d->ops->close(d);
 }
 
+/* transformers 4 left out of a text_config what its class has by default, LLaVA 1.5 all its sizes.
+ */
+static void test_parts(void **state)
+{
+    static const char llava[] =
+        "{\"model_type\": \"llava_next\", %s \"text_config\": {\"model_type\": \"mistral\", "
+        "\"rms_norm_eps\": 1e-05, \"num_hidden_layers\": 1, \"intermediate_size\": 8, "
+        "\"hidden_size\": 64, \"vocab_size\": 48}}";
+    struct model_format format = {.format = WEIGHT_BF16};
+    clm_error err = {0};
+    device *d = device_cpu_open(1, &err);
+    char text[1024];
+    struct model *m;
+
+    (void)state;
+    CHECK(d, "%s", err.message);
+    snprintf(text, sizeof text, llava, "\"transformers_version\": \"4.36.0\",");
+    m = model_random(text, "config.json", format, d, NULL, &err);
+    CHECK(m, "%s", err.message);
+    assert_int_equal(m->spec->layers[0].branches[0].attention.n_heads, 32);
+    assert_int_equal(m->spec->layers[0].branches[0].attention.n_kv_heads, 8);
+    model_close(m);
+    snprintf(text, sizeof text, llava, "");
+    CHECK(!model_random(text, "config.json", format, d, NULL, &err), "heads by no one's default");
+    CHECK(strstr(err.message, "text_config.num_attention_heads"), "%s", err.message);
+    d->ops->close(d);
+}
+
 /* The list of configs is written by a script; it must not fall behind the registry. */
 /* No two families serve one model_type. */
 static void test_types_differ(void **state)
@@ -376,10 +404,10 @@ static void test_all_there(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types_differ),    cmocka_unit_test(test_all_there),
-        cmocka_unit_test(test_left_out),        cmocka_unit_test(test_required),
-        cmocka_unit_test(test_too_few_factors), cmocka_unit_test(test_names),
-        cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_types_differ), cmocka_unit_test(test_all_there),
+        cmocka_unit_test(test_parts),        cmocka_unit_test(test_left_out),
+        cmocka_unit_test(test_required),     cmocka_unit_test(test_too_few_factors),
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_mutations),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -528,6 +528,8 @@ static void test_defaults(void **state)
     (void)state;
     config_defaults(c, "{\"a\": 7, \"b\": 7, \"c\": 7, \"d\": {\"e\": 7}, \"f\": 7, "
                        "\"o\": {\"p\": 7}}");
+    config_defaults(c, "{\"a\": 8, \"c\": 8, \"h\": 8}");
+    assert_int_equal(config_int(c, "h"), 8);
     assert_int_equal(config_int(c, "a"), 1);
     assert_int_equal(config_int_or(c, "b", 3), 3);
     assert_int_equal(config_int(c, "c"), 7);
