@@ -397,11 +397,14 @@ static int eval_named(struct render *r, const struct arguments *a, const struct 
         return -1;
     out->named = named;
     out->n_named = n;
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
+        if (render_work(r, i))
+            return -1;
         for (uint32_t j = 0; j < i; j++)
             if (string_same(&named[i].name, &named[j].name))
                 return render_fail(r, "keyword argument repeated: %.*s", (int)named[i].name.size,
                                    named[i].name.s);
+    }
     return 0;
 }
 

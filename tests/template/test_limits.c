@@ -83,6 +83,8 @@ static void test_steps(void **state)
                  few, CLM_ERR_FULL);
     expect_error("{{ range(99999) | list | sort(reverse=true) | map('string') | join }}", few,
                  CLM_ERR_FULL);
+    expect_error("{{ dict(**{}.fromkeys(range(999) | map('string'))) | length }}", few,
+                 CLM_ERR_FULL);
 }
 
 static void test_memory(void **state)
