@@ -152,7 +152,8 @@ static int render(struct chat *c, bool *thinking, clm_error *err)
     if (conversation_render(&all, &c->format, false, &text, err))
         goto cleanup;
     token_list_clear(&c->text);
-    *thinking = thinking_is_open(&c->rules.format.thinking, text.data ? text.data : "", text.size);
+    *thinking = thinking_is_open(&c->rules.format.thinking, c->rules.format.message_end,
+                                 text.data ? text.data : "", text.size);
     rc = tokenizer_encode(c->session->tokenizer, text.data ? text.data : "", text.size, false,
                           &c->text, err);
     if (rc == 0 && c->text.failed)

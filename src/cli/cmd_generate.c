@@ -198,7 +198,8 @@ static void add_json_statistics(struct run *run, const struct generate_result *r
 static int begin_reply(struct run *run, const struct reply_rules *rules, const struct prompt *p)
 {
     const char *text = p->text.data ? p->text.data : "";
-    bool thinking = thinking_is_open(&rules->format.thinking, text, p->reply_at);
+    bool thinking =
+        thinking_is_open(&rules->format.thinking, rules->format.message_end, text, p->reply_at);
 
     if (!run->args->parse)
         return 0;

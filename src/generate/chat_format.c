@@ -101,6 +101,8 @@ struct reply_format chat_format_replies(const chat_templates *all, const tokeniz
                                   .has_token = has_token,
                                   .vocabulary = t,
                                   .tool_parser = parser ? parser : tokenizer_tool_parser(t)};
+    struct reply_format f = reply_format_infer(&traits);
 
-    return reply_format_infer(&traits);
+    f.message_end = tokenizer_token(t, tokenizer_role(t, TOKEN_EOS), NULL);
+    return f;
 }

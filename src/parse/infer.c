@@ -135,7 +135,11 @@ static size_t find_last(const char *s, size_t n, const char *what)
     return 0;
 }
 
-bool thinking_is_open(const struct thinking *t, const char *prompt, size_t n)
+bool thinking_is_open(const struct thinking *t, const char *message_end, const char *prompt,
+                      size_t n)
 {
-    return t->start && find_last(prompt, n, t->start) > find_last(prompt, n, t->end);
+    size_t opened = t->start ? find_last(prompt, n, t->start) : 0;
+
+    return opened > 0 && opened > find_last(prompt, n, t->end) &&
+           (!message_end || opened > find_last(prompt, n, message_end));
 }

@@ -31,8 +31,10 @@ struct thinking {
 /* The same for thinking. */
 struct thinking thinking_infer(const struct model_traits *m);
 
-/* A prompt has opened a section of thinking that is not closed: the reply begins inside of it. */
-bool thinking_is_open(const struct thinking *t, const char *prompt, size_t n);
+/* A prompt has opened a section of thinking that is not closed: the reply begins inside of it. A
+ * tag before the last message_end (NULL: not known), as in a question about tags, opens none. */
+bool thinking_is_open(const struct thinking *t, const char *message_end, const char *prompt,
+                      size_t n);
 
 /* A call in a text that is whole, copied; owned by struct tool_calls. */
 struct tool_call {

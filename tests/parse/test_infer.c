@@ -145,9 +145,21 @@ static void test_open(void **state)
     for (size_t i = 0; i < COUNT(cases); i++) {
         size_t n = strlen(cases[i].prompt);
 
-        assert_int_equal(thinking_is_open(&t, cases[i].prompt, n), cases[i].open);
-        assert_false(thinking_is_open(&none, cases[i].prompt, n));
+        assert_int_equal(thinking_is_open(&t, NULL, cases[i].prompt, n), cases[i].open);
+        assert_false(thinking_is_open(&none, NULL, cases[i].prompt, n));
     }
+}
+
+/* What was said of a tag before does not open a section. */
+static void test_open_in_message(void **state)
+{
+    struct thinking t = {"<think>", "</think>"};
+    const char *asked = "user: what is <think>?<end>\nassistant: ";
+    const char *begun = "user: what is </think>?<end>\nassistant: <think>\nwell";
+
+    (void)state;
+    assert_false(thinking_is_open(&t, "<end>", asked, strlen(asked)));
+    assert_true(thinking_is_open(&t, "<end>", begun, strlen(begun)));
 }
 
 /* What the files name goes before what the template shows; an unknown name does not. */
@@ -166,9 +178,9 @@ static void test_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference), cmocka_unit_test(test_more),
-        cmocka_unit_test(test_thinking),  cmocka_unit_test(test_open),
-        cmocka_unit_test(test_named),
+        cmocka_unit_test(test_reference),       cmocka_unit_test(test_more),
+        cmocka_unit_test(test_thinking),        cmocka_unit_test(test_open),
+        cmocka_unit_test(test_open_in_message), cmocka_unit_test(test_named),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
