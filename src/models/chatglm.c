@@ -33,8 +33,8 @@ static int chatglm_spec(struct spec *s, config *c, arena *a)
                              .eps = (float)config_float_or(c, "layernorm_epsilon", 1e-5),
                              .bias = !rms};
     struct mlp_spec mlp = {.activation = ACT_SILU, .gated = true, .bias = bias};
-    struct attention_spec attention = {.o_bias = bias};
     bool grouped = config_bool_or(c, "multi_query_attention", false);
+    struct attention_spec attention = {.o_bias = bias, .qkv_apart = grouped};
     double theta = 10000 * config_float_or(c, "rope_ratio", 1);
 
     refuse_others(c);
@@ -46,7 +46,7 @@ static int chatglm_spec(struct spec *s, config *c, arena *a)
         grouped ? config_int_or(c, "multi_query_group_num", 1) : attention.n_heads;
     attention.head_dim = config_int(c, "kv_channels");
     attention.scale = attention_scale(attention.head_dim);
-    attention.qkv_bias = bias || config_bool_or(c, "add_qkv_bias", false);
+    attention.qkv_bias = config_bool_or(c, "add_qkv_bias", false) || bias;
     attention.rope = rope_plain(attention.head_dim, theta);
     attention.rope.dims = attention.head_dim / 2;
     attention.rope.interleaved = true;
@@ -59,10 +59,11 @@ static int chatglm_spec(struct spec *s, config *c, arena *a)
     return 0;
 }
 
+/* With as many keys as queries, they lie head by head. */
 static const struct weight_rule chatglm_weights[] = {
     {"embedding.word_embeddings", EMBED_TOKENS},
     {"encoder.layers.*.input_layernorm", PRE_NORM(0)},
-    {"encoder.layers.*.self_attention.query_key_value", ATTENTION_QKV(0)},
+    {"encoder.layers.*.self_attention.query_key_value", ATTENTION_GROUPED_QKV(0)},
     {"encoder.layers.*.self_attention.dense", SLOTS(0, ROLE_O_PROJ)},
     {"encoder.layers.*.post_attention_layernorm", PRE_NORM(1)},
     {"encoder.layers.*.mlp.dense_h_to_4h", MLP_GATE_UP(1)},

@@ -14,13 +14,13 @@ static int codeshell_spec(struct spec *s, config *c, arena *a)
         .vocab_size = "vocab_size",
         .hidden_size = "n_embd",
         .n_layers = "n_layer",
-        .context_length = "n_positions",
+        .context_length = "max_position_embeddings",
         .tie = "tie_word_embeddings",
     };
     const char *positions = config_string_or(c, "position_embedding_type", "rope");
     bool grouped = config_bool_or(c, "group_query_attention", true);
     int n_heads = config_int_in(c, "n_head", 1, 4096),
-        groups = config_int_or(c, "num_query_groups", n_heads);
+        groups = config_int_or(c, "num_query_groups", 1);
     struct attention_spec attention = {.n_heads = n_heads,
                                        .n_kv_heads = grouped ? groups : n_heads,
                                        .qkv_bias = true,
@@ -28,6 +28,7 @@ static int codeshell_spec(struct spec *s, config *c, arena *a)
     struct mlp_spec mlp = {.activation = config_activation(c, "activation_function", ACT_GELU_TANH),
                            .bias = true};
 
+    config_alias(c, "n_positions", "max_position_embeddings"); /* as ropes call it */
     if (config_common_named(s, c, &keys, false, a))
         return -1;
     if (strcmp(positions, "rope") != 0)
@@ -59,7 +60,7 @@ static const struct weight_prefix codeshell_prefixes[] = {{"transformer.", ""}, 
 
 const struct family family_codeshell = {
     .name = "CodeShell",
-    .model_types = {"codeshell"},
+    .model_types = {"codeshell", "kclgpt"},
     .spec = codeshell_spec,
     .weights = codeshell_weights,
     .prefixes = codeshell_prefixes,
