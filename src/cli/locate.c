@@ -166,8 +166,6 @@ int locate_model(char *out, size_t size, const char *name, clm_error *err)
         name = chosen;
     if (!name)
         return locate_bundled(out, size, err);
-    if (!*name)
-        return fail(err, CLM_ERR_ARG, "--model is empty; give a model's folder or org/model");
     if (file_is_dir(name))
         return check_folder(name, err) ? -1 : copy_path(out, size, name, err);
     if (file_exists(name))

@@ -298,10 +298,11 @@ static int parse_ints(const struct option *o, struct ids *out, const char *text,
                 o->name, o->low, o->high, OPTIONS_MAX_INTS, text);
 }
 
-/* "DIR" and "FILE" name something that is there, or is to be: no name is none of it. */
+/* These name something that is there, or is to be: no name is none of it. */
 static bool is_nameless(const char *kind, const char *text)
 {
-    return !*text && (strcmp(kind, "FILE") == 0 || strcmp(kind, "DIR") == 0);
+    return !*text &&
+           (strcmp(kind, "FILE") == 0 || strcmp(kind, "DIR") == 0 || strcmp(kind, "MODEL") == 0);
 }
 
 static int parse_string(const struct option *o, const char **out, const char *text, clm_error *err)

@@ -28,6 +28,7 @@ class BadModel(Case):
             self.fails(1, [": org/model: ", "hf download org/model"], "generate", "-m", host + "org/model", env=cache)
         self.fails(1, "nowhere", "generate", env=environment(CLM_MODEL="nowhere"))
         self.fails(2, "--model", "generate", "-m", "")
+        self.fails(2, "--draft-model", "generate", "--draft-model", "")
 
     def test_empty_folder(self):
         for name in ("generate", "inspect", "tokenize", "render"):
