@@ -211,7 +211,8 @@ static int read_messages(struct batch_job *job, struct token_list *prompt, clm_e
 
     if (!rules->format->template)
         return fail(err, CLM_ERR_ARG,
-                    "the model has no chat template for \"messages\"; give a \"prompt\"");
+                    "there is no chat template for \"messages\"; give a \"prompt\", or "
+                    "--chat-template-file");
     if (json_size(l->messages) == 0)
         return fail(err, CLM_ERR_ARG, "\"messages\" is empty");
     if (!l->tools && !l->no_tools)

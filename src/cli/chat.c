@@ -29,7 +29,9 @@ int chat_open(struct chat *c, const struct session *session, const struct sampli
         return -1;
     if (!c->format.template)
         return fail(err, CLM_ERR_UNSUPPORTED,
-                    "%s has no chat template; continue texts with clm generate", session->dir);
+                    "%s has no chat template; give one with --chat-template-file, or continue "
+                    "texts with clm generate",
+                    session->dir);
     if (args->system)
         strbuf_add_str(&c->system, args->system);
     c->prefixes = prefix_args_open(kept, session->engine, err);

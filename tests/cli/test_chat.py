@@ -586,7 +586,7 @@ class Pipe(ChatCase):
         self.assertEqual(talk.leave(), 0)
 
     def test_model_without_template(self):
-        self.fails(1, ["no chat template", "clm generate"], "chat", "-m",
+        self.fails(1, ["no chat template", "--chat-template-file", "clm generate"], "chat", "-m",
                    self.model(skip=["tokenizer_config.json"]))
 
     def test_bad_options(self):
