@@ -157,6 +157,17 @@ static int open_template(struct rendering *k, const struct render_args *a, clm_e
     return k->all ? 0 : -1;
 }
 
+/* A template is one of a model's, a file, or in each line. */
+static int check_origin(const struct render_args *a, clm_error *err)
+{
+    const char *origin = a->file ? "template" : a->raw ? "raw" : NULL;
+
+    if (origin && (a->model || a->name))
+        return fail(err, CLM_ERR_ARG, "--%s and --%s exclude each other",
+                    a->model ? "model" : "template-name", origin);
+    return 0;
+}
+
 static int render_run(const void *args, clm_error *err)
 {
     const struct render_args *a = args;
@@ -164,9 +175,8 @@ static int render_run(const void *args, clm_error *err)
     int rc = -1;
 
     k.options.raised = &k.raised;
-    if (a->file && a->model)
-        fail(err, CLM_ERR_ARG, "--model and --template exclude each other");
-    else if (!(a->now && read_clock(&k, a->now, err)) && !open_template(&k, a, err))
+    if (!check_origin(a, err) && !(a->now && read_clock(&k, a->now, err)) &&
+        !open_template(&k, a, err))
         rc = lines_answer(render_line, &k, err);
     chat_templates_close(k.all);
     template_close(k.single);

@@ -225,6 +225,11 @@ class BadOptions(Case):
             self.fails(2, ["--now", "2025-03-09T08:05:07"], "render", "--raw", "--now", now)
         self.done("render", "--raw", "--now", "2024-02-29T23:59:59")
 
+    def test_template_of_two_origins(self):
+        for name in ("--model", "--template-name"):
+            self.fails(2, [name, "--raw"], "render", name, "x", "--raw")
+            self.fails(2, [name, "--template"], "render", name, "x", "--template", "y")
+
     def test_operands(self):
         self.fails(2, ['"x"', "a prompt is given with --prompt, a model with --model"], "generate", "x")
         for name in ("chat", "inspect", "bench"):
