@@ -19,6 +19,36 @@ struct outputs {
     int n, group_size;
 };
 
+/* What four outputs have, by name: an array of it sanitizers keep in memory, and check each access.
+ */
+struct four {
+    __m256 a, b, c, d;
+};
+
+struct four_rows {
+    const uint8_t *a, *b, *c, *d;
+};
+
+struct sums {
+    struct four left, right; /* COLS */
+};
+
+/* Scales or biases of a group, everywhere. */
+INLINE struct four spread(const float *numbers)
+{
+    return (struct four){
+        _mm256_set1_ps(numbers[0]),
+        _mm256_set1_ps(numbers[MAX_GROUPS]),
+        _mm256_set1_ps(numbers[2 * MAX_GROUPS]),
+        _mm256_set1_ps(numbers[3 * MAX_GROUPS]),
+    };
+}
+
+INLINE struct four_rows rows_at(const uint8_t *const data[4], int at)
+{
+    return (struct four_rows){data[0] + at, data[1] + at, data[2] + at, data[3] + at};
+}
+
 /* q s + b, rounded twice, as weight_row_f32 has it. */
 INLINE __m256 stands_for(__m256 q, __m256 s, __m256 b)
 {
@@ -28,75 +58,109 @@ INLINE __m256 stands_for(__m256 q, __m256 s, __m256 b)
     return _mm256_add_ps(product, b);
 }
 
-INLINE void add_group_4(__m256 acc[COLS], const struct outputs *b, int g)
+INLINE struct four stand_for(__m256 q, struct four s, struct four b)
+{
+    return (struct four){
+        stands_for(q, s.a, b.a),
+        stands_for(q, s.b, b.b),
+        stands_for(q, s.c, b.c),
+        stands_for(q, s.d, b.d),
+    };
+}
+
+/* sum + 8 products, by the weights that the codes of a word stand for. */
+INLINE __m256 add_4(__m256 sum, __m256 x, const uint8_t *p, __m256 low, __m256 high)
+{
+    const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    uint32_t word;
+
+    memcpy(&word, p, sizeof word);
+    __m256i codes = _mm256_srlv_epi32(_mm256_set1_epi32((int)word), shifts);
+
+    return _mm256_fmadd_ps(x, _mm256_permutex2var_ps(low, codes, high), sum);
+}
+
+INLINE struct four add_four_4(struct four sums, __m256 x, struct four_rows w, int i,
+                              struct four low, struct four high)
+{
+    return (struct four){
+        add_4(sums.a, x, w.a + i / 2, low.a, high.a),
+        add_4(sums.b, x, w.b + i / 2, low.b, high.b),
+        add_4(sums.c, x, w.c + i / 2, low.c, high.c),
+        add_4(sums.d, x, w.d + i / 2, low.d, high.d),
+    };
+}
+
+INLINE struct sums add_group_4(struct sums acc, const struct outputs *b, int g)
 {
     const __m256 first = _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7);
     const __m256 last = _mm256_setr_ps(8, 9, 10, 11, 12, 13, 14, 15);
-    const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
-    const int begin = g * b->group_size;
-    __m256 low[COLS], high[COLS];
+    const struct four scale0 = spread(b->scales + g), bias0 = spread(b->biases + g);
+    const struct four scale1 = spread(b->scales + 4 * MAX_GROUPS + g);
+    const struct four bias1 = spread(b->biases + 4 * MAX_GROUPS + g);
+    const struct four low0 = stand_for(first, scale0, bias0),
+                      high0 = stand_for(last, scale0, bias0);
+    const struct four low1 = stand_for(first, scale1, bias1),
+                      high1 = stand_for(last, scale1, bias1);
+    const int n = b->group_size, begin = g * n;
+    const struct four_rows w0 = rows_at(b->data, begin / 2), w1 = rows_at(b->data + 4, begin / 2);
+    const float *x = b->x + begin;
 
-#pragma GCC unroll 8
-    for (int c = 0; c < COLS; c++) {
-        __m256 scale = _mm256_set1_ps(b->scales[c * MAX_GROUPS + g]),
-               bias = _mm256_set1_ps(b->biases[c * MAX_GROUPS + g]);
+    for (int i = 0; i < n; i += 8) {
+        __m256 v = _mm256_loadu_ps(x + i);
 
-        low[c] = stands_for(first, scale, bias);
-        high[c] = stands_for(last, scale, bias);
+        acc.left = add_four_4(acc.left, v, w0, i, low0, high0);
+        acc.right = add_four_4(acc.right, v, w1, i, low1, high1);
     }
-    for (int i = begin; i < begin + b->group_size; i += 8) {
-        __m256 x = _mm256_loadu_ps(b->x + i);
-
-#pragma GCC unroll 8
-        for (int c = 0; c < COLS; c++) {
-            uint32_t word;
-
-            memcpy(&word, b->data[c] + i / 2, sizeof word);
-            __m256i codes = _mm256_srlv_epi32(_mm256_set1_epi32((int)word), shifts);
-
-            acc[c] = _mm256_fmadd_ps(x, _mm256_permutex2var_ps(low[c], codes, high[c]), acc[c]);
-        }
-    }
+    return acc;
 }
 
-INLINE void add_group_8(__m256 acc[COLS], const struct outputs *b, int g)
+INLINE __m256 add_8(__m256 sum, __m256 x, const uint8_t *p, __m256 scale, __m256 bias)
 {
-    const int begin = g * b->group_size;
-    __m256 scale[COLS], bias[COLS];
+    __m256i codes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
 
-#pragma GCC unroll 8
-    for (int c = 0; c < COLS; c++) {
-        scale[c] = _mm256_set1_ps(b->scales[c * MAX_GROUPS + g]);
-        bias[c] = _mm256_set1_ps(b->biases[c * MAX_GROUPS + g]);
+    return _mm256_fmadd_ps(x, stands_for(_mm256_cvtepi32_ps(codes), scale, bias), sum);
+}
+
+INLINE struct four add_four_8(struct four sums, __m256 x, struct four_rows w, int i,
+                              struct four scale, struct four bias)
+{
+    return (struct four){
+        add_8(sums.a, x, w.a + i, scale.a, bias.a),
+        add_8(sums.b, x, w.b + i, scale.b, bias.b),
+        add_8(sums.c, x, w.c + i, scale.c, bias.c),
+        add_8(sums.d, x, w.d + i, scale.d, bias.d),
+    };
+}
+
+INLINE struct sums add_group_8(struct sums acc, const struct outputs *b, int g)
+{
+    const struct four scale0 = spread(b->scales + g), bias0 = spread(b->biases + g);
+    const struct four scale1 = spread(b->scales + 4 * MAX_GROUPS + g);
+    const struct four bias1 = spread(b->biases + 4 * MAX_GROUPS + g);
+    const int n = b->group_size, begin = g * n;
+    const struct four_rows w0 = rows_at(b->data, begin), w1 = rows_at(b->data + 4, begin);
+    const float *x = b->x + begin;
+
+    for (int i = 0; i < n; i += 8) {
+        __m256 v = _mm256_loadu_ps(x + i);
+
+        acc.left = add_four_8(acc.left, v, w0, i, scale0, bias0);
+        acc.right = add_four_8(acc.right, v, w1, i, scale1, bias1);
     }
-    for (int i = begin; i < begin + b->group_size; i += 8) {
-        __m256 x = _mm256_loadu_ps(b->x + i);
-
-#pragma GCC unroll 8
-        for (int c = 0; c < COLS; c++) {
-            __m128i codes = _mm_loadl_epi64((const __m128i *)(b->data[c] + i));
-            __m256 q = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(codes));
-
-            acc[c] = _mm256_fmadd_ps(x, stands_for(q, scale[c], bias[c]), acc[c]);
-        }
-    }
+    return acc;
 }
 
 /* sums of COLS outputs over a block. */
 INLINE void block_sums(float sums[COLS], const struct outputs *b, const int bits)
 {
-    __m256 acc[COLS];
+    const __m256 zero = _mm256_setzero_ps();
+    struct sums acc = {{zero, zero, zero, zero}, {zero, zero, zero, zero}};
 
-#pragma GCC unroll 8
-    for (int c = 0; c < COLS; c++)
-        acc[c] = _mm256_setzero_ps();
     for (int g = 0; g * b->group_size < b->n; g++)
-        if (bits == 4)
-            add_group_4(acc, b, g);
-        else
-            add_group_8(acc, b, g);
-    _mm_storeu_ps(sums, sums4(acc[0], acc[1], acc[2], acc[3]));
-    _mm_storeu_ps(sums + 4, sums4(acc[4], acc[5], acc[6], acc[7]));
+        acc = bits == 4 ? add_group_4(acc, b, g) : add_group_8(acc, b, g);
+    _mm_storeu_ps(sums, sums4(acc.left.a, acc.left.b, acc.left.c, acc.left.d));
+    _mm_storeu_ps(sums + 4, sums4(acc.right.a, acc.right.b, acc.right.c, acc.right.d));
 }
 
 /* Of the groups from that of value k on. */

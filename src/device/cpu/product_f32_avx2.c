@@ -34,42 +34,71 @@ INLINE __m256 load_last_weights(const uint8_t *p, const enum weight_format forma
     return load_weights(last, format);
 }
 
+/* A register of each row, by name: sanitizers keep an array in memory, and check each access. */
+struct rows {
+    __m256 of0, of1, of2;
+};
+
+/* 8 products of each row by an output's weights. */
+INLINE struct rows add_products(struct rows sums, struct rows x, __m256 w, const int rows)
+{
+    sums.of0 = _mm256_fmadd_ps(x.of0, w, sums.of0);
+    if (rows > 1)
+        sums.of1 = _mm256_fmadd_ps(x.of1, w, sums.of1);
+    if (rows > 2)
+        sums.of2 = _mm256_fmadd_ps(x.of2, w, sums.of2);
+    return sums;
+}
+
 /* sums[r] = the sums over n numbers of COLS outputs, for rows <= ROWS rows of x. */
 INLINE void block_sums(__m128 sums[ROWS], const float *const x[ROWS], const uint8_t *const w[COLS],
                        const enum weight_format format, const int rows, int n)
 {
     const size_t size = format == WEIGHT_F32 ? 4 : 2;
-    __m256 acc[ROWS][COLS];
+    const uint8_t *w0 = w[0], *w1 = w[1], *w2 = w[2], *w3 = w[3];
+    const float *x0 = x[0], *x1 = rows > 1 ? x[1] : x0, *x2 = rows > 2 ? x[2] : x0;
+    const __m256 zero = _mm256_setzero_ps();
+    struct rows acc0 = {zero, zero, zero}, acc1 = acc0, acc2 = acc0, acc3 = acc0, v = acc0;
     int i = 0;
 
-    for (int r = 0; r < rows; r++)
-        for (int c = 0; c < COLS; c++)
-            acc[r][c] = _mm256_setzero_ps();
     for (; i + 8 <= n; i += 8) {
-        __m256 v[ROWS];
+        size_t at = (size_t)i * size;
 
-        for (int r = 0; r < rows; r++)
-            v[r] = _mm256_loadu_ps(x[r] + i);
-        for (int c = 0; c < COLS; c++) {
-            const uint8_t *p = w[c] + (size_t)i * size;
-            __m256 wc = load_weights(p, format);
-
-            if ((size_t)i * size % 64 == 0)
-                _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T1);
-            for (int r = 0; r < rows; r++)
-                acc[r][c] = _mm256_fmadd_ps(v[r], wc, acc[r][c]);
+        v.of0 = _mm256_loadu_ps(x0 + i);
+        if (rows > 1)
+            v.of1 = _mm256_loadu_ps(x1 + i);
+        if (rows > 2)
+            v.of2 = _mm256_loadu_ps(x2 + i);
+        acc0 = add_products(acc0, v, load_weights(w0 + at, format), rows);
+        acc1 = add_products(acc1, v, load_weights(w1 + at, format), rows);
+        acc2 = add_products(acc2, v, load_weights(w2 + at, format), rows);
+        acc3 = add_products(acc3, v, load_weights(w3 + at, format), rows);
+        if (at % 64 == 0) {
+            _mm_prefetch((const char *)w0 + at + AHEAD, _MM_HINT_T1);
+            _mm_prefetch((const char *)w1 + at + AHEAD, _MM_HINT_T1);
+            _mm_prefetch((const char *)w2 + at + AHEAD, _MM_HINT_T1);
+            _mm_prefetch((const char *)w3 + at + AHEAD, _MM_HINT_T1);
         }
     }
-    if (i < n)
-        for (int c = 0; c < COLS; c++) {
-            __m256 wc = load_last_weights(w[c] + (size_t)i * size, format, n - i);
+    if (i < n) {
+        const __m256i lanes = first_lanes(n - i);
+        size_t at = (size_t)i * size;
 
-            for (int r = 0; r < rows; r++)
-                acc[r][c] = _mm256_fmadd_ps(_mm256_maskload_ps(x[r] + i, first_lanes(n - i)), wc,
-                                            acc[r][c]);
-        }
-    for (int r = 0; r < rows; r++)
-        sums[r] = sums4(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
+        v.of0 = _mm256_maskload_ps(x0 + i, lanes);
+        if (rows > 1)
+            v.of1 = _mm256_maskload_ps(x1 + i, lanes);
+        if (rows > 2)
+            v.of2 = _mm256_maskload_ps(x2 + i, lanes);
+        acc0 = add_products(acc0, v, load_last_weights(w0 + at, format, n - i), rows);
+        acc1 = add_products(acc1, v, load_last_weights(w1 + at, format, n - i), rows);
+        acc2 = add_products(acc2, v, load_last_weights(w2 + at, format, n - i), rows);
+        acc3 = add_products(acc3, v, load_last_weights(w3 + at, format, n - i), rows);
+    }
+    sums[0] = sums4(acc0.of0, acc1.of0, acc2.of0, acc3.of0);
+    if (rows > 1)
+        sums[1] = sums4(acc0.of1, acc1.of1, acc2.of1, acc3.of1);
+    if (rows > 2)
+        sums[2] = sums4(acc0.of2, acc1.of2, acc2.of2, acc3.of2);
 }
 
 /* Adds the sums of a block to n_cols <= COLS outputs of y, step apart, or begins them with the
