@@ -136,6 +136,13 @@ static enum line_result next_byte(line_input *in, char *c)
     return r;
 }
 
+/* Files from elsewhere have a carriage return before each line end. */
+static void drop_return(struct strbuf *line, size_t before)
+{
+    if (line->size > before && line->data[line->size - 1] == '\r')
+        line->data[--line->size] = '\0';
+}
+
 static enum line_result read_plain(line_input *in, const char *prompt, struct strbuf *out,
                                    clm_error *err)
 {
@@ -155,6 +162,8 @@ static enum line_result read_plain(line_input *in, const char *prompt, struct st
             putchar('\n'); /* behind the ^C that the terminal shows */
         if (r == LINE_END && out->size > before)
             return LINE_READ;
+        if (r == LINE_READ && c == '\n')
+            drop_return(out, before);
         if (r != LINE_READ || c == '\n')
             return r;
         strbuf_add_char(out, c);

@@ -572,6 +572,11 @@ class Pipe(ChatCase):
         self.assertEqual(answer, self.generated(HELLO))
         self.assertGreater(len(story.split()), 60)
 
+    def test_carriage_returns(self):
+        out, said = self.piped("%s\r\n/stats\r\n/quit\r\nmore\r\n" % HELLO)
+        self.assertEqual(out, self.generated(HELLO) + "\n")
+        self.assertIn("All answers: 1", said)
+
     def test_failures(self):
         out, said = self.piped("/nonsense\n%s\n" % HELLO, status=1)
         self.one_line(said, "/nonsense")
