@@ -469,7 +469,7 @@ static void test_readings(void **state)
     }
 }
 
-extern const struct cpu_product avx512_gemm_f32, avx512_gemm_bf16;
+extern const struct cpu_product avx512_gemm_f32, avx512_gemm_bf16, avx512_bf16_row;
 
 static const struct cpu_product *choose_f32(const struct weight *w, int n_rows, bool exact)
 {
@@ -487,7 +487,44 @@ static const struct cpu_product *choose_bf16(const struct weight *w, int n_rows,
     return &avx512_gemm_bf16;
 }
 
-/* Which of these products is taken depends on the processor: here both are, for bf16. */
+static const struct cpu_product *choose_row(const struct weight *w, int n_rows, bool exact)
+{
+    (void)w;
+    (void)n_rows;
+    (void)exact;
+    return &avx512_bf16_row;
+}
+
+/* A single row's numbers are those that it has among others. */
+static void check_bf16_row(device *d, int n_out, int n_in)
+{
+    struct cpu_matmul_kernels *k = &cpu_device_of(d)->matmul;
+    struct weight w = random_weight((struct weight){.format = WEIGHT_BF16}, n_out, n_in);
+    tensor x = new_tensor(2, n_in, n_in), y = new_tensor(2, n_out, n_out);
+    tensor one_x = {x.data, DTYPE_F32, 1, n_in, n_in}, one_y = new_tensor(1, n_out, n_out);
+    float *bias = random_below(2) ? malloc((size_t)n_out * sizeof *bias) : NULL;
+    struct matmul_job job = {.y = &y, .w = &w, .bias = bias};
+    struct cpu_matmul_kernels others = *k;
+
+    if (bias)
+        random_floats(bias, (size_t)n_out);
+    fill_rows(&x);
+    d->ops->matmul(d, &job, 1, &x);
+    k->choose = choose_row;
+    job.y = &one_y;
+    d->ops->matmul(d, &job, 1, &one_x);
+    k->choose = others.choose;
+    check_canaries(&one_y, "bf16 row");
+    CHECK(memcmp(one_y.data, y.data, (size_t)n_out * sizeof(float)) == 0,
+          "%d outputs of %d numbers differ alone", n_out, n_in);
+    free_weight(&w);
+    free(x.data);
+    free(y.data);
+    free(one_y.data);
+    free(bias);
+}
+
+/* Which of these products is taken depends on the processor: here all are, for bf16. */
 static void test_bf16_products(void **state)
 {
     static const int rows[] = {1, 4, 5, 8, 9, 12, 13, 37}, n_in[] = {1, 31, 512, 1023, 2500};
@@ -504,6 +541,12 @@ static void test_bf16_products(void **state)
                 check_product(d, &bf16, 1 + (int)random_below(70), n_in[i], rows[r],
                               f ? INT8 : EXACT);
     }
+    d->ops->close(d);
+    d = open_isa("avx512", 2);
+    for (int i = 1; i <= 50; i++)
+        check_bf16_row(d, 1 + (int)random_below(300), i);
+    for (int i = 0; i < 20; i++)
+        check_bf16_row(d, 1 + (int)random_below(1000), 500 + (int)random_below(3000));
     d->ops->close(d);
 }
 #else

@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 
 #include "base/clock.h"
+#include "device/cpu/cpu.h"
 #include "device/cpu/matmul_avx512.h"
 
 #define CHAINS 24 /* independent sums, enough to hide the latency */
@@ -129,6 +130,8 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
     if (exact && w->format == WEIGHT_AFFINE && (w->bits == 4 || w->bits == 8) &&
         n_rows <= FEW_EXACT)
         return &avx512_exact_row;
+    if (w->format == WEIGHT_BF16 && n_rows == 1 && cpu_is_intel())
+        return &avx512_bf16_row;
     if (!exact && n_rows <= FEW_INTEGER && choose_gemv(w))
         return choose_gemv(w);
     cpu_matmul_kernels_avx2(&avx2);

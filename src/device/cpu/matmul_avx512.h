@@ -16,6 +16,7 @@ extern const struct cpu_product avx512_few;          /* affine of 4 bits, mxfp4;
 extern const struct cpu_product avx512_gemv_nibbles; /* affine of 4 bits, mxfp4, nvfp4; few rows */
 extern const struct cpu_product avx512_gemv_bytes;   /* affine of 8 bits; few rows */
 extern const struct cpu_product avx512_exact_row;    /* affine of 4 and 8 bits, exact; few rows */
+extern const struct cpu_product avx512_bf16_row;     /* bf16, exact; a row */
 
 /* Has v computed here, in its register: else gcc copies sums about in loops, and spills them. */
 INLINE __m512i avx512_now(__m512i v)
