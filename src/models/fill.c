@@ -367,6 +367,8 @@ static int set_one(struct binder *b, struct weight *w, const struct piece *p,
 {
     if (p->turned)
         return set_turned(b, w, p, s);
+    if (b->foreign.general == 3 && !p->stacked && !p->transposed)
+        return set_numbers(b, w, p, s);
     if (is_normed_head(b->m->spec, s, p))
         return set_normed(b, w, p, s);
     if (is_packed(p) || has_levels(b, p, s))
@@ -421,7 +423,7 @@ static int set_matrix(struct binder *b, const struct nn_slot *s, const struct pi
 {
     int all = s->n_experts ? s->n_experts : 1, n = 0, rc = 0;
 
-    for (int general = 0; general <= 2 && rc == 0 && n < all; general++) {
+    for (int general = 0; general <= 3 && rc == 0 && n < all; general++) {
         n = all;
         b->foreign.general = general;
         rc = set_all(b, s, pieces, &n);

@@ -199,6 +199,13 @@ enum dtype packed_bias_type(const struct packed *m)
     return m->divides || (m->zeros && m->kind != PACK_AWQ) ? DTYPE_F32 : m->scale_type;
 }
 
+enum weight_format packed_dense_format(const struct packed *m)
+{
+    if (m->divides || m->scale_type == DTYPE_F32)
+        return WEIGHT_F32;
+    return m->scale_type == DTYPE_F16 ? WEIGHT_F16 : WEIGHT_BF16;
+}
+
 static float rounded(float f, enum dtype type)
 {
     return type == DTYPE_F16    ? f16_to_f32(f32_to_f16(f))

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "base/dtype.h"
+#include "device/weight.h"
 
 enum packing { PACK_AWQ, PACK_GPTQ, PACK_ROWS, PACK_INT8, PACK_TERNARY, PACK_LEVELS };
 
@@ -53,6 +54,9 @@ int packed_affine_group(const struct packed *m);
 
 /* The type of the biases, -zero * scale, in MLX's affine form. */
 enum dtype packed_bias_type(const struct packed *m);
+
+/* What the numbers become where there is no affine form. */
+enum weight_format packed_dense_format(const struct packed *m);
 
 /* codes[r * n_in + i] = the code of input i of row rows[r], from 0 on. */
 void packed_codes(uint8_t *codes, const struct packed *m, const int64_t *rows, int n_rows);

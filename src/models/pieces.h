@@ -22,8 +22,8 @@ struct foreign {
     int n_blocks;
     bool scales_divide; /* of ternary weights */
     enum levels levels;
-    int general; /* GPTQ, where others of the experts of a slot need it: 1: zero points in the
-                    middle count as any, 2: and an order that is none as one */
+    int general; /* where others of the experts of a slot need it: 1: zero points in the middle
+                    count as any, 2: and an order that is none as one, 3: all become numbers */
 };
 
 /* What has reached one place, or one expert of it. The place's rows are rows of each tensor: [row,
@@ -110,6 +110,9 @@ int set_quantised(const struct binder *b, struct weight *w, const struct piece *
 int set_dense(const struct binder *b, struct weight *w, const struct piece *p,
               const struct nn_slot *s, int expert);
 int set_turned(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s);
+
+/* One matrix as f32, however it is stored. */
+int set_numbers(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s);
 
 /* The format of numbers as a tensor holds them; -1 with the error where it is of another type. */
 int read_dense(const struct binder *b, struct weight *w, const struct checkpoint_tensor *t);

@@ -33,14 +33,15 @@ static struct attention_spec read_attention(config *c, const struct spec *s, boo
 {
     struct attention_spec at = config_attention_plain(c, s);
 
-    at.n_kv_heads = config_int_or(c, "num_key_value_heads", later ? at.n_heads : 1);
+    at.n_kv_heads = later ? config_int_or(c, "num_key_value_heads", at.n_heads) : 1;
     at.o_bias = true;
     at.window = config_int_in(c, "attention_window_size", 1, INT32_MAX);
     at.rope = rope_plain(at.head_dim, 10000);
     at.rope.dims /= 2;
     if (later)
         at.rope = config_rope_part(c, at.head_dim, 10000, 0.5, a);
-    config_ignore(c, "rope_theta", "rope_scaling", "partial_rotary_factor", NULL);
+    config_ignore(c, "num_key_value_heads", "rope_theta", "rope_scaling", "partial_rotary_factor",
+                  NULL);
     return at;
 }
 

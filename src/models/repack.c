@@ -424,13 +424,6 @@ static int find_order(const struct binder *b, struct repacking *r, const struct 
     return 0;
 }
 
-static enum weight_format dense_format(const struct packed *m)
-{
-    if (m->divides || m->scale_type == DTYPE_F32)
-        return WEIGHT_F32;
-    return m->scale_type == DTYPE_F16 ? WEIGHT_F16 : WEIGHT_BF16;
-}
-
 static void show_progress(struct binder *b)
 {
     int before = (int)(100.0 * b->n_repacked / b->n_packed);
@@ -465,7 +458,7 @@ int set_packed(struct binder *b, struct weight *w, const struct piece *p, const 
         r.w.scale_type = packed_bias_type(&m);
         rc = make_affine(b, &r);
     } else {
-        r.w.format = dense_format(&m);
+        r.w.format = packed_dense_format(&m);
         rc = make_dense(b, &r);
     }
     if (rc == 0 && r.w.group_size && order) {

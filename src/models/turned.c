@@ -1,8 +1,8 @@
-/* models/turned.c: matrices that are used the other way round than they are stored.
+/* models/turned.c: matrices that cannot be used as they are stored.
  *
  * Latent attention multiplies queries by the transpose of what makes keys of latents. The transpose
  * is made once, in memory of the model, of the type that the numbers have when they are no longer
- * quantised.
+ * quantised. Experts of one layer must be stored alike; where they are not, all become f32.
  */
 #include <string.h>
 
@@ -33,8 +33,10 @@ static int open_rows(struct binder *b, struct rows *r, const struct piece *p,
         r->codes = mem_alloc((size_t)s->n_in);
         if (!r->codes)
             return fail(b->err, CLM_ERR_NOMEM, "%s: no memory for a row", b->path);
-        r->format = WEIGHT_F32;
-        return packed_open(b, &r->m, p, s, 0);
+        if (packed_open(b, &r->m, p, s, 0))
+            return -1;
+        r->format = packed_affine_group(&r->m) ? WEIGHT_F32 : packed_dense_format(&r->m);
+        return 0;
     }
     if (is_fp8(p)) {
         r->format = WEIGHT_BF16; /* what its numbers are rounded to */
@@ -99,5 +101,45 @@ cleanup:
     mem_free(r.codes);
     mem_free(copy);
     mem_free(row);
+    return w->data ? 0 : -1;
+}
+
+/* What a number is when it has been stored. */
+static float stored(float f, enum weight_format format)
+{
+    return format == WEIGHT_BF16  ? bf16_to_f32(f32_to_bf16(f))
+           : format == WEIGHT_F16 ? f16_to_f32(f32_to_f16(f))
+                                  : f;
+}
+
+int set_numbers(struct binder *b, struct weight *w, const struct piece *p, const struct nn_slot *s)
+{
+    struct nn_slot all = *s;
+    struct rows r = {0};
+    size_t n_in = (size_t)s->n_in, size = (size_t)s->n_out * n_in * sizeof(float);
+    float *copy = NULL;
+
+    if (p->rows)
+        all.n_out = (int)p->rows;
+    if (open_rows(b, &r, p, &all))
+        goto cleanup;
+    copy = mem_alloc(size);
+    if (!copy) {
+        fail(b->err, CLM_ERR_NOMEM, "%s: no memory for %s", b->path, p->part[PART_WEIGHT]->name);
+        goto cleanup;
+    }
+    for (int o = 0; o < s->n_out; o++) {
+        float *row = copy + (size_t)o * n_in;
+
+        read_row(row, &r, (int)binder_source_row(p, s->n_out, o));
+        for (size_t i = 0; i < n_in; i++)
+            row[i] = stored(row[i], r.format);
+    }
+    w->format = WEIGHT_F32;
+    w->data = binder_place(b, (const uint8_t *)copy, size);
+
+cleanup:
+    mem_free(r.codes);
+    mem_free(copy);
     return w->data ? 0 : -1;
 }

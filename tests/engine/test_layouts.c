@@ -151,6 +151,12 @@ static const struct layout layouts[] = {
      32, 0, DTYPE_U8, false, false, false},
     {"nvfp4-pack-quantized, latent attention", "deepseek_v3", CT("nvfp4-pack-quantized"), NVFP4, 4,
      16, 0, DTYPE_F8_E4M3, false, false, false},
+    {"pack-quantized, but for some experts", "mixtral", CT("pack-quantized"), PACKED, 4, 32, 0,
+     DTYPE_BF16, true, false, false},
+    {"fp8 rows, but for some experts", "mixtral", CT("float-quantized"), FP8, 8, 0, 1, DTYPE_BF16,
+     false, false, false},
+    {"nvfp4, but for some experts", "mixtral", CT("nvfp4-pack-quantized"), NVFP4, 4, 16, 0,
+     DTYPE_F8_E4M3, false, false, false},
     {"fp8 blocks of one of two sizes", "llama", TWO_SIZES, FP8, 8, 40, 24, DTYPE_BF16, false, false,
      false},
     {"fp8 groups where others have blocks", "llama", TWO_SIZES, FP8, 8, 32, 1, DTYPE_F8_E8M0, false,
@@ -183,6 +189,13 @@ static const struct tiny_family *family_of(const struct layout *l)
 static bool is_mixed(const struct layout *l)
 {
     return strstr(l->name, "of which some") != NULL;
+}
+
+/* The first expert, and some others, are as they were. */
+static bool is_left(const struct layout *l, const struct checkpoint_tensor *w)
+{
+    return strstr(l->name, "but for some experts") && strstr(w->name, ".experts.") &&
+           (strstr(w->name, ".experts.0.") || random_below(3) == 0);
 }
 
 /* Scales are [rows, 1, columns, 1]. */
@@ -641,7 +654,8 @@ static void quantise(struct tiny *packed, struct tiny *plain, const struct layou
             quantise_stack(packed, plain, l, w);
             continue;
         }
-        if (!is_projection(&w) || w.type != DTYPE_BF16 || w.shape[0] * l->bits % 32) {
+        if (!is_projection(&w) || w.type != DTYPE_BF16 || w.shape[0] * l->bits % 32 ||
+            is_left(l, &w)) {
             i++;
             continue;
         }

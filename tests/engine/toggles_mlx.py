@@ -65,6 +65,7 @@ CASES = [
     ("qwen3_vl_moe", {"text_config": {"hidden_size": 16, "moe_intermediate_size": 8}}),
     ("qwen3_vl_moe", {"text_config": {"hidden_size": 16, "moe_intermediate_size": 16}}),
     ("mistral4", {"rope_theta": GONE, "rope_parameters": {"rope_theta": GONE}}),
+    ("recurrent_gemma", {"num_key_value_heads": 2}),
     ("plamo3", {"head_dim": GONE, "num_key_value_heads": GONE}),
     ("laguna", {"head_dim": GONE}),
     ("talkie", {"head_dim": GONE}),
