@@ -44,6 +44,7 @@ set(CLM_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi2 -ffp-contract=fast)
 set(CLM_ISA_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16
     -mavx2 -mfma -mf16c -mbmi2 -ffp-contract=fast)
 set(CLM_ISA_FLAGS_fp16 ${CLM_ISA_FLAGS_avx512} -mavx512fp16)
+set(CLM_ISA_FLAGS_amx ${CLM_ISA_FLAGS_avx512} -mamx-tile -mamx-int8 -mamx-bf16)
 set(CLM_ISA_FLAGS_neon -march=armv8.2-a+dotprod+fp16 -ffp-contract=fast)
 
 # Compilers, and assemblers, have AVX512-FP16 since 2022.
@@ -56,6 +57,15 @@ if("avx512" IN_LIST CLM_ISA)
     list(APPEND CLM_ISA fp16)
     target_compile_definitions(clm_options INTERFACE CLM_FP16)
   endif()
+  set(CMAKE_REQUIRED_FLAGS "-mamx-tile -mamx-bf16")
+  check_c_source_compiles("#include <immintrin.h>
+    int main(void) { _tile_release(); _tile_dpbf16ps(0, 1, 2); return 0; }" CLM_HAS_AMX)
+  unset(CMAKE_REQUIRED_FLAGS)
+  # The operating system is asked for the tiles in Linux's way.
+  if(CLM_HAS_AMX AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    list(APPEND CLM_ISA amx)
+    target_compile_definitions(clm_options INTERFACE CLM_AMX)
+  endif()
 endif()
 
 # Leaves out files of instruction sets that are not this processor's, and gives the others their
@@ -63,7 +73,7 @@ endif()
 function(clm_select_isa result)
   set(kept "")
   foreach(source ${ARGN})
-    if(source MATCHES "_(avx2|avx512|fp16|neon)\\.c$")
+    if(source MATCHES "_(avx2|avx512|fp16|amx|neon)\\.c$")
       if(NOT CMAKE_MATCH_1 IN_LIST CLM_ISA)
         continue()
       endif()

@@ -129,7 +129,7 @@ Where to compute without
 .BR \-\-device .
 .TP
 .B CLM_CPU
-The best instruction set that may be used: scalar, avx2, avx512 or neon.
+The best instruction set that may be used: scalar, avx2, avx512, amx or neon.
 .TP
 .B CLM_CACHE_DIR
 The folder of what clm can make again, in place of

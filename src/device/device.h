@@ -621,7 +621,7 @@ device *device_cuda_open(clm_error *err);
 /* GPU number index of those that CUDA shows. */
 device *device_cuda_open_at(int index, clm_error *err);
 
-/* Which kernels: "scalar", "avx2", "avx512", "neon"; and the number of threads. */
+/* Which kernels: "scalar", "avx2", "avx512", "amx", "neon"; and the number of threads. */
 const char *device_cpu_isa(const device *d);
 int device_cpu_threads(const device *d);
 

@@ -8,8 +8,15 @@
 #include "device/cpu/vector_kernels.h"
 #include "device/device.h"
 
-/* A set of bits; CPU_FP16, with CPU_AVX512, is AVX512-FP16. */
-enum cpu_isa { CPU_SCALAR = 0, CPU_AVX2 = 1, CPU_AVX512 = 2, CPU_NEON = 4, CPU_FP16 = 8 };
+/* A set of bits. CPU_FP16, with CPU_AVX512, is AVX512-FP16; CPU_AMX, likewise, AMX of bf16 and int8. */
+enum cpu_isa {
+    CPU_SCALAR = 0,
+    CPU_AVX2 = 1,
+    CPU_AVX512 = 2,
+    CPU_NEON = 4,
+    CPU_FP16 = 8,
+    CPU_AMX = 16
+};
 
 /* The instruction sets of this processor that clm has kernels for, held down by CLM_CPU. */
 unsigned cpu_isa_detect(void);
@@ -21,7 +28,7 @@ bool cpu_is_intel(void);
  */
 int cpu_isa_limit(unsigned *allowed, clm_error *err);
 
-/* "scalar", "avx2", "avx512" or "neon": the best of a set. */
+/* "scalar", "avx2", "avx512", "amx" or "neon": the best of a set. */
 const char *cpu_isa_name(unsigned isa);
 
 struct cpu_device {

@@ -9,9 +9,11 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-/* Register state that the operating system saves, from XCR0: SSE and AVX halves; opmask and ZMM. */
+/* Register state that the operating system saves, from XCR0: SSE and AVX halves; opmask and ZMM;
+ * tiles. */
 #define XCR0_AVX 0x06u
 #define XCR0_AVX512 0xE6u
+#define XCR0_AMX 0x60000u
 
 static uint64_t xgetbv(void)
 {
@@ -25,6 +27,29 @@ static bool has(uint32_t reg, uint32_t bits)
 {
     return (reg & bits) == bits;
 }
+
+#ifdef CLM_AMX_EMULATED
+static bool amx_at_hand(uint64_t state, uint32_t edx7)
+{
+    (void)state;
+    (void)edx7;
+    return true;
+}
+#elif defined(CLM_AMX)
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Linux keeps the tiles from whoever has not asked for them (Documentation/arch/x86/xstate.rst):
+ * 8 KB more of each thread's state. */
+static bool amx_at_hand(uint64_t state, uint32_t edx7)
+{
+    const uint32_t amx = 1u << 22 | 1u << 24 | 1u << 25; /* 7.0.edx: of bf16, tiles, of int8 */
+    const long request_permission = 0x1023, tile_data = 18;
+
+    return (state & XCR0_AMX) == XCR0_AMX && has(edx7, amx) &&
+           syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+#endif
 
 /* Intel SDM volume 2, CPUID: leaf 1, and leaf 7 sub-leaves 0 and 1. */
 static unsigned detect(void)
@@ -47,11 +72,16 @@ static unsigned detect(void)
     if ((state & XCR0_AVX512) != XCR0_AVX512 || !has(ebx7, avx512) || !has(ecx7, vnni) || eax < 1 ||
         !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !has(eax, bf16))
         return CPU_AVX2;
+    unsigned isa = CPU_AVX2 | CPU_AVX512;
 #ifdef CLM_FP16
     if (has(edx7, fp16))
-        return CPU_AVX2 | CPU_AVX512 | CPU_FP16;
+        isa |= CPU_FP16;
 #endif
-    return CPU_AVX2 | CPU_AVX512;
+#ifdef CLM_AMX
+    if (amx_at_hand(state, edx7))
+        isa |= CPU_AMX;
+#endif
+    return isa;
 }
 
 /* Asked for by products; CPUID is answered by a virtual machine's host, which takes some 20 us. */
@@ -106,6 +136,7 @@ static const struct {
     {"scalar", CPU_SCALAR},
     {"avx2", CPU_AVX2},
     {"avx512", CPU_AVX2 | CPU_AVX512},
+    {"amx", CPU_AVX2 | CPU_AVX512 | CPU_FP16 | CPU_AMX},
     {"neon", CPU_NEON},
 };
 
@@ -113,7 +144,7 @@ int cpu_isa_limit(unsigned *allowed, clm_error *err)
 {
     const char *name = getenv("CLM_CPU");
 
-    *allowed = CPU_AVX2 | CPU_AVX512 | CPU_FP16 | CPU_NEON;
+    *allowed = CPU_AVX2 | CPU_AVX512 | CPU_FP16 | CPU_AMX | CPU_NEON;
     if (!name || !*name)
         return 0;
     for (size_t i = 0; i < COUNT(limits); i++)
@@ -122,7 +153,7 @@ int cpu_isa_limit(unsigned *allowed, clm_error *err)
             return 0;
         }
     return fail(err, CLM_ERR_ARG,
-                "CLM_CPU=%s: expected scalar, avx2, avx512 or neon; unset it to let "
+                "CLM_CPU=%s: expected scalar, avx2, avx512, amx or neon; unset it to let "
                 "the processor decide",
                 name);
 }
@@ -137,6 +168,8 @@ unsigned cpu_isa_detect(void)
 
 const char *cpu_isa_name(unsigned isa)
 {
+    if (isa & CPU_AMX)
+        return "amx";
     if (isa & CPU_AVX512)
         return "avx512";
     if (isa & CPU_AVX2)

@@ -91,6 +91,40 @@ INLINE void avx512_load_transposed(__m512i v[8], const uint8_t *const rows[16], 
     }
 }
 
+/* The first 32 numbers of x in bf16, zeros behind n; rounded to nearest, ties to even. */
+INLINE __m512i avx512_bf16_of(const float *x, int n)
+{
+    __m512 low = _mm512_maskz_loadu_ps(first_16(n), x);
+    __m512 high = _mm512_maskz_loadu_ps(first_16(n - 16), x + 16);
+
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+/* n numbers of 16 bits of each of 16 rows, pairs of all rows side by side: to[i / 2 * stride + row]
+ * is numbers i and i + 1. An odd last number gets a zero beside it. */
+INLINE void avx512_store_pairs(uint32_t *to, int stride, const uint8_t *const rows[16], int n)
+{
+    const uint8_t *from[16];
+    uint8_t last[16][32] = {0};
+
+    memcpy(from, rows, sizeof from);
+    for (int i = 0; i < n; i += 16) {
+        int at = 2 * i;
+        __m512i v[8];
+
+        if (n - i < 16) {
+            for (int r = 0; r < 16; r++)
+                from[r] = memcpy(last[r], rows[r] + at, 2 * (size_t)(n - i));
+            at = 0;
+        }
+        avx512_load_transposed(v, from, at);
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++)
+            if (i + 2 * j < n)
+                _mm512_store_si512(to + (i / 2 + j) * stride, v[j]);
+    }
+}
+
 /* Adds sums of 32 outputs from o on, of which there are n_cols, to a row of y, or begins with the
  * bias. */
 INLINE void avx512_add_row(const struct cpu_task *t, int row, const __m512 sums[2], int o,

@@ -44,6 +44,10 @@ void cpu_matmul_kernels_init(struct cpu_matmul_kernels *k, unsigned isa)
         cpu_matmul_kernels_avx2(k);
     if (isa & CPU_AVX512)
         cpu_matmul_kernels_avx512(k);
+#ifdef CLM_AMX
+    if (isa & CPU_AMX)
+        cpu_matmul_kernels_amx(k);
+#endif
     k->reading = reading_here();
 #elif defined(__aarch64__)
     if (isa & CPU_NEON)

@@ -48,7 +48,7 @@ static inline float *cpu_task_y(const struct cpu_task *t, int row)
     return t->y + (t->y_rows ? t->y_rows[row] : row) * t->y_stride;
 }
 
-#define CPU_PRODUCT_SCRATCH (128 << 10)
+#define CPU_PRODUCT_SCRATCH (640 << 10)
 
 /* Outputs begin + i + p step, for i < n and each place p, as far as they are less than end. */
 struct cpu_outputs {
@@ -107,6 +107,7 @@ struct cpu_matmul_kernels {
 void cpu_matmul_kernels_scalar(struct cpu_matmul_kernels *k);
 void cpu_matmul_kernels_avx2(struct cpu_matmul_kernels *k);
 void cpu_matmul_kernels_avx512(struct cpu_matmul_kernels *k);
+void cpu_matmul_kernels_amx(struct cpu_matmul_kernels *k);
 void cpu_matmul_kernels_neon(struct cpu_matmul_kernels *k);
 
 /* The kernels for a set of instruction sets (enum cpu_isa), which this processor must have. */
