@@ -357,16 +357,31 @@ static void find_history(char *out, size_t size)
         out[0] = '\0';
 }
 
+/* H_SAVE would not tell of a full disk. */
+static bool write_history(History *h, const char *name)
+{
+    FILE *f = fopen(name, "we");
+    HistEvent event;
+    bool good;
+
+    if (!f)
+        return false;
+    good = history(h, &event, H_SAVE_FP, f) >= 0 && fflush(f) == 0;
+    return fclose(f) == 0 && good;
+}
+
+/* Where the path is a link, what it leads to is replaced. */
 static void save_history(line_input *in)
 {
-    char name[PATH_MAX + 16];
-    HistEvent event;
+    char target[PATH_MAX], name[PATH_MAX + 16];
 
     if (!in->path[0])
         return;
     file_make_folders(in->path);
-    snprintf(name, sizeof name, "%s.%ld", in->path, (long)getpid());
-    if (history(in->history, &event, H_SAVE, name) >= 0 && rename(name, in->path) == 0)
+    if (!realpath(in->path, target))
+        memcpy(target, in->path, sizeof target);
+    snprintf(name, sizeof name, "%s.%ld", target, (long)getpid());
+    if (write_history(in->history, name) && rename(name, target) == 0)
         return;
     log_say(&cli_log, LOG_WARNING, "cannot write %s: %s", in->path, strerror(errno));
     unlink(name);

@@ -7,6 +7,7 @@
 import fcntl
 import json
 import os
+import resource
 import re
 import signal
 import stat
@@ -411,6 +412,28 @@ class Keys(ChatCase):
         elsewhere.say("/stats")
         elsewhere.leave()
         self.assertIn("/stats", (self.folder / "state/clm/history").read_text())
+
+    def test_history_that_cannot_be_written(self):
+        """What was kept stays, and a link stays one."""
+        file, kept = self.folder / ".local/state/clm/history", self.folder / "kept"
+        file.parent.mkdir(parents=True)
+        kept.touch()
+        file.symlink_to(kept)
+        talk = self.chat()
+        talk.say("/stats")
+        self.assertEqual(talk.leave(), 0)
+        self.assertTrue(file.is_symlink())
+        lines = kept.read_text()
+        self.assertIn("/stats", lines)
+        full = Terminal("chat", restore_signals=False,
+                        env=environment(HOME=self.folder, TERM="xterm", XDG_STATE_HOME=None))
+        full.read(until=b"\r\n> ")
+        resource.prlimit(full.process.pid, resource.RLIMIT_FSIZE, (4, 4))
+        full.press(b"/help\r\x04")
+        self.assertEqual(full.wait(), 0)
+        self.assertIn(b"cannot write", full.text)
+        self.assertEqual(kept.read_text(), lines)
+        self.assertEqual(sorted(f.name for f in self.folder.iterdir()), [".local", "kept"])
 
 
     def test_pasted_lines(self):
