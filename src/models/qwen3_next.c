@@ -97,9 +97,6 @@ int qwen3_next_spec(struct spec *s, config *c, arena *a)
     s->final_norm = (struct norm_spec){.kind = NORM_RMS,
                                        .eps = (float)config_float_or(c, "rms_norm_eps", 1e-6)};
     delta = read_delta(c, later, s->final_norm);
-    if (delta.conv_width == 1) /* see qwen3_next_adapt */
-        return config_fail(c, "linear_conv_kernel_dim",
-                           "it is 1, with which converted files look like published ones");
     delta.conv_activation = mlp.activation;
     attention = read_attention(c, s, later, a);
     for (int i = 0; i < s->n_layers && !config_error(c)->code; i++) {
@@ -120,15 +117,15 @@ int qwen3_next_spec(struct spec *s, config *c, arena *a)
 }
 
 /* Files as published keep convolutions as [channels, 1, width], and hold w - 1 of most norms. Where
- * no layer has a convolution, names of experts tell the two apart, else the one who wrote the file.
- */
+ * no layer has a convolution, or one of width 1, names of experts tell the two apart, else the one
+ * who wrote the file. */
 static bool is_published(const checkpoint *c)
 {
     for (size_t i = 0; i < checkpoint_count(c); i++) {
         const struct checkpoint_tensor *t = checkpoint_at(c, i);
 
-        if (strstr(t->name, "conv1d.weight") && t->n_dims > 0)
-            return t->shape[t->n_dims - 1] != 1;
+        if (strstr(t->name, "conv1d.weight") && t->n_dims == 3 && t->shape[1] != t->shape[2])
+            return t->shape[2] != 1;
     }
     return checkpoint_is_published(c, ".mlp.experts.", ".mlp.switch_mlp.");
 }
