@@ -12,7 +12,8 @@ const struct option options_prefix[] = {
     {STRING_OPTION("prompt-cache-dir", 0, struct prefix_args, folder, "DIR",
                    "a folder where it is kept beyond that, and for later runs")},
     {BYTES_OPTION("prompt-cache-dir-bytes", 0, struct prefix_args, folder_bytes,
-                  "how much the folder may hold; what was used longest ago goes (default: 10G)")},
+                  "how much the folder may hold; what was used longest ago goes (default: 10G; 0: "
+                  "no bound)")},
     {0},
 };
 
