@@ -16,10 +16,12 @@ STATISTICS = re.compile(r"\n==========\nPrompt: (\d+) tokens, \d+\.\d{3} tokens-
                         r"Peak memory: \d+\.\d{3} GB\n\Z")
 
 
-class Output(Case):
+class Generate(Case):
     def plain(self, *args, **options):
         return self.done("generate", "--verbose", "false", *args, **options)
 
+
+class Output(Generate):
     def test_as_mlx_lm_prints_it(self):
         out = self.done("generate", *PROMPT).decode()
         text = self.plain(*PROMPT).decode()
@@ -96,7 +98,7 @@ class Output(Case):
         self.assertEqual(process.returncode, 0)
 
 
-class Prompt(Output):
+class Prompt(Generate):
     def test_standard_input(self):
         self.assertEqual(self.plain(PLAIN, "-p", "-", "-n", "24", input="Once upon a time"),
                          self.plain(*PROMPT))
@@ -135,7 +137,7 @@ class Prompt(Output):
                          "length" if last["prompt_tokens"] + len(tokens) == 1025 else "stop")
 
 
-class Template(Output):
+class Template(Generate):
     """By default the prompt is what the user says in a conversation."""
 
     TEXT = ("<|begin_of_text|><|im_start|>user\nTell me a story.<|im_end|>\n"
@@ -215,7 +217,7 @@ class Template(Output):
         self.assertGreater(len(text.split()), 60)
 
 
-class Sampling(Output):
+class Sampling(Generate):
     def test_seed(self):
         drawn = ["--temp", "1.2", "--top-p", "0.95", "-n", "30", "--seed"]
         first = self.plain(*drawn, "7")
