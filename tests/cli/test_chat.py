@@ -23,6 +23,7 @@ from terminal import COLUMNS, Terminal, screen
 HELLO = "Hello!"
 WIDE = 400
 STORY = "Tell me a story about a cat and a ball."
+BRIEF = 40  # tokens
 LONG = "the cat and the dog and " * 170  # more than the model's context
 
 
@@ -71,6 +72,10 @@ class ChatCase(Case):
             self.skipTest("clm was built without libedit")
         return talk
 
+    def brief(self, *args, **changes):
+        """A chat whose answers are cut off, for what does not take a whole story."""
+        return self.chat("-n", BRIEF, *args, **changes)
+
     def prompt_size(self, talk):
         """Tokens of the last prompt, and how many of them were kept."""
         found = re.search(r"Prompt: (\d+) tokens, (\d+) of them kept", talk.say("/stats"))
@@ -84,6 +89,10 @@ class ChatCase(Case):
     def generated(self, text, *args):
         return self.done("generate", "--exact", "--verbose", "false", "-n", "256", "-p", "-", *args,
                          input=text).decode().rstrip("\n")
+
+    def cut(self, text, *args):
+        """What a brief chat answers where it is cut off."""
+        return self.generated(text, "-n", BRIEF, *args) + "\n\n(cut off: --max-tokens is %d)" % BRIEF
 
 
 class Conversation(ChatCase):
@@ -108,7 +117,7 @@ class Conversation(ChatCase):
             said += text % (line, answer + "<|im_end|>\n")
 
     def test_only_what_is_new_is_evaluated(self):
-        talk = self.chat()
+        talk = self.brief()
         talk.say(HELLO)
         context = int(re.search(r"Context: (\d+) of 1024", talk.say("/stats")).group(1))
         talk.say(STORY)
@@ -118,7 +127,7 @@ class Conversation(ChatCase):
 
     def test_other_conversations_are_kept(self):
         """One that begins like an earlier one goes on from it, though there were others."""
-        talk = self.chat("--system-prompt", "You are a kind and patient teller of stories.")
+        talk = self.brief("--system-prompt", "You are a kind and patient teller of stories.")
         first = talk.say(HELLO)
         whole = self.prompt_size(talk)[0]
         talk.say("/clear")
@@ -164,12 +173,12 @@ class Conversation(ChatCase):
         """A conversation goes on where it was saved, with the cache and without."""
         file = self.folder / "talk.json"
         for args in ([], ["--cache-files"]):
-            talk = self.chat("--system-prompt", "You are kind.", *args)
+            talk = self.brief("--system-prompt", "You are kind.", *args)
             talk.say(HELLO)
             self.assertIn("saved", talk.say("/save %s" % file))
             context = int(re.search(r"Context: (\d+) of 1024", talk.say("/stats")).group(1))
             story = talk.say(STORY)
-            again = self.chat(*args)
+            again = self.brief(*args)
             self.assertIn("goes on", again.say("/load %s" % file))
             self.assertEqual(again.say(STORY), story)
             self.assertEqual(self.prompt_size(again)[1], context if args else 0)
@@ -212,20 +221,20 @@ class Conversation(ChatCase):
                       self.piped("/load %s\n" % file, "--cache-files", status=1)[1])
 
     def test_system(self):
-        talk, told = self.chat(), self.chat("--system-prompt", "You only say no.")
+        talk, told = self.brief(), self.brief("--system-prompt", "Tell stories of a dog named Max.")
         plain = talk.say(STORY)
-        self.assertIn("set", talk.say("/system You only say no."))
+        self.assertIn("set", talk.say("/system Tell stories of a dog named Max."))
         talk.say("/clear")
         other = talk.say(STORY)
         self.assertNotEqual(other, plain)
-        self.assertEqual(other, self.generated(STORY, "--system-prompt", "You only say no."))
+        self.assertEqual(other, self.cut(STORY, "--system-prompt", "Tell stories of a dog named Max."))
         self.assertEqual(told.say(STORY), other)
         self.assertIn("no system prompt", talk.say("/system"))
         talk.say("/clear")
         self.assertEqual(talk.say(STORY), plain)
 
     def test_clear(self):
-        talk = self.chat()
+        talk = self.brief()
         first = talk.say(STORY)
         total, _ = self.prompt_size(talk)
         talk.say(STORY)
@@ -239,11 +248,11 @@ class Conversation(ChatCase):
         one, two = self.folder / "one", self.folder / "two"
         one.write_text("It is a cat.")
         two.write_text("It is red.\n")
-        said = self.generated("It is a cat.\nIt is red.\nTell me.") + "\n"
+        said = self.generated("It is a cat.\nIt is red.\nTell me.", "-n", BRIEF) + "\n"
         lines = "/read %s\n/read %s\nTell me.\n" % (one, two)
-        self.assertEqual(self.piped(lines)[0], said)
+        self.assertEqual(self.piped(lines, "-n", BRIEF)[0], said)
         file = self.folder / "talk.json"
-        self.piped(lines + "%s\n/read %s\n/clear\n%s\n/save %s\n" % (HELLO, one, HELLO, file))
+        self.piped(lines + "%s\n/read %s\n/clear\n%s\n/save %s\n" % (HELLO, one, HELLO, file), "-n", BRIEF)
         self.assertEqual(json.loads(file.read_text())["messages"][0]["content"], HELLO)
         self.assertIn("no-such", self.piped("/read no-such\n%s\n" % HELLO, status=1)[1])
         self.assertIn("/read wants", self.piped("/read\n", status=1)[1])
@@ -309,7 +318,7 @@ class Conversation(ChatCase):
         self.assertRegex(said, r"\Aclm: this makes the conversation \d+ tokens .*/clear.*\n\Z")
 
     def test_beyond_the_context(self):
-        talk = self.chat("--max-kv-size", "64", "--system-prompt", "the cat and the dog and " * 160)
+        talk = self.brief("--max-kv-size", "64", "--system-prompt", "the cat and the dog and " * 160)
         self.assertNotIn("made for", talk.say(HELLO))
         self.assertIn("(The model was made for 1024 tokens:\n/clear starts anew.)", talk.say(STORY * 5))
         self.assertRegex(talk.say("/stats"), r"Context: 64 of 1\d\d\d tokens kept")
@@ -521,8 +530,8 @@ class Thinking(ChatCase):
     def test_control_characters(self):
         """A model cannot send the terminal what it likes."""
         folder = self.renamed("Ġtime", "\u011b]0;x\u0107")  # ESC and BEL, in byte-level spelling
-        self.assertIn("a?]0;x?,", self.chat("-m", folder).say(STORY))
-        self.assertIn("a\x1b]0;x\x07,", self.piped(STORY, "-m", folder)[0])
+        self.assertIn("a?]0;x?,", self.brief("-m", folder).say(STORY))
+        self.assertIn("a\x1b]0;x\x07,", self.piped(STORY, "-n", BRIEF, "-m", folder)[0])
 
 
 class Tools(ChatCase):
