@@ -14,7 +14,9 @@
  * A lane of 32 bits is of one group, as are its neighbours: what it sums becomes f32 once a chunk.
  * Outputs far apart from each other are treated side by side: see gemv_avx2.h. Beside a single row
  * these are two, or four, as the processor wants it: of more than two, one of AMD's loses sight of
- * what is read next, as it does of scales that are called for to the first cache.
+ * what is read next, as it does of scales that are called for to the first cache. Those of Intel
+ * want these calls, and weights called for twice, to the first cache and, further ahead, to the
+ * second.
  *
  * Where a batch of groups is more than a row of weights has, a single row meets several outputs at
  * a time, which follow each other in memory as do their scales.
@@ -30,6 +32,8 @@
 #define CHUNK 64
 #define BATCH 16        /* groups whose scales are expanded at a time */
 #define AHEAD 512       /* bytes of weights; beside a single row see struct cpu_reading */
+#define FAR 2048        /* the same, to the second cache, where others go to the first */
+#define SCALES 256      /* bytes of scales that are called for ahead, there too */
 #define BLOCK 4096      /* numbers of a long row that are treated at a time */
 #define BLOCK_OUTPUTS 2 /* that are gone through together, in each place */
 #define MAX_ROWS 4
@@ -191,7 +195,7 @@ struct factors {
 
 /* For n groups from g on; acc += bias step sum. */
 INLINE void expand(__m512 *acc, struct factors *f, const struct tile *t, int g, int n,
-                   const enum dtype type, const int rows, const int outputs)
+                   const enum dtype type, const int rows, const int outputs, const bool to_first)
 {
     const bool e2m1 = type == DTYPE_F8_E8M0 || type == DTYPE_F8_E4M3;
     const size_t at = (size_t)g * (type == DTYPE_F32 ? 4 : e2m1 ? 1 : 2);
@@ -200,6 +204,11 @@ INLINE void expand(__m512 *acc, struct factors *f, const struct tile *t, int g, 
     for (int o = 0; o < outputs; o++) {
         __m512 scale = avx512_scales(t->scales[o] + at, n, type), bias;
 
+        if (to_first) {
+            _mm_prefetch((const char *)t->scales[o] + at + SCALES, _MM_HINT_T0);
+            if (!e2m1)
+                _mm_prefetch((const char *)t->biases[o] + at + SCALES, _MM_HINT_T0);
+        }
         if (e2m1) {
             scale = _mm512_mul_ps(scale, _mm512_set1_ps(0.5f));
             bias = _mm512_mul_ps(scale, _mm512_set1_ps(-E2M1_ZERO));
@@ -257,10 +266,12 @@ INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t
         __m512i codes[2];
 
         if (n == CHUNK) {
-            if (to_first)
+            if (to_first) {
                 _mm_prefetch((const char *)p + t->ahead, _MM_HINT_T0);
-            else
+                _mm_prefetch((const char *)p + FAR, _MM_HINT_T1);
+            } else {
                 _mm_prefetch((const char *)p + t->ahead, _MM_HINT_T1);
+            }
             codes[0] = avx512_now(_mm512_loadu_si512(p));
         } else {
             codes[0] = _mm512_maskz_loadu_epi8(~0ull >> (CHUNK - n), p);
@@ -298,7 +309,7 @@ INLINE void add_groups(__m512 *acc, const struct tile *t, int g, int end, const 
     struct factors f;
 
     for (; g + BATCH <= end; g += BATCH, first += (size_t)chunks) {
-        expand(acc, &f, t, g, BATCH, type, rows, outputs);
+        expand(acc, &f, t, g, BATCH, type, rows, outputs, to_first);
         for (int c = 0; c < chunks; c++)
             add_chunk(acc, &f, t, first, c, CHUNK, bits, group_size, e2m1, rows, outputs, to_first);
     }
@@ -306,7 +317,7 @@ INLINE void add_groups(__m512 *acc, const struct tile *t, int g, int end, const 
         return;
     int left = (end - g) * group_size * bits / 8;
 
-    expand(acc, &f, t, g, end - g, type, rows, outputs);
+    expand(acc, &f, t, g, end - g, type, rows, outputs, to_first);
     if (rows == 1 && chunks <= UNROLLED) { /* of rows of 768 numbers this is all */
 #pragma GCC unroll 8
         for (int c = 0; c < UNROLLED; c++)

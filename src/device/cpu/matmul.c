@@ -126,12 +126,14 @@ static int64_t take_shares(struct call *c, int64_t *share, bool first)
 }
 
 /* Outputs of a place, n or a few more, so that the next place is far from a multiple of a page
- * away: else each finds what the other reads in its way. */
+ * away, or from one of two pages: else each finds what the other reads in its way. */
 static int outputs_apart(int n, size_t row_bytes)
 {
     size_t most = 0;
     int best = n;
 
+    if (row_bytes % PAGE == 0)
+        return n >= MANY_OUTPUTS ? n | 1 : n;
     for (int more = 0; more <= MOST_MORE && n >= MANY_OUTPUTS; more++) {
         size_t past = (size_t)(n + more) * row_bytes % PAGE;
         size_t apart = past < PAGE - past ? past : PAGE - past;

@@ -14,7 +14,7 @@
 struct cpu_reading {
     int ahead_avx2; /* bytes, in each place, to the first cache */
     int ahead_row;  /* the same by AVX-512, beside a single row */
-    bool to_first;  /* cache, not the second, and in four places, not two */
+    bool to_first;  /* cache, and from further ahead to the second; in four places, not two */
     bool states;    /* of recurrent mixers are called for too */
     int cached;     /* bytes of x and weights for which x stays in the first cache */
     /* The part of all work that the runs are that threads begin with; of less work, in which the
