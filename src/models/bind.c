@@ -438,6 +438,68 @@ static int fill_tied_head(struct binder *b)
     return binder_fill(b, &head, b->pieces[slot]);
 }
 
+/* Three tensors, one after another, as one. NULL with the error. */
+static const struct checkpoint_tensor *joined(const struct binder *b, struct piece *const parts[3])
+{
+    struct checkpoint_tensor *whole = arena_array(b->memory, struct checkpoint_tensor, 1);
+    uint8_t *data = NULL;
+    size_t size = 0;
+
+    for (int i = 0; i < 3; i++)
+        size += parts[i]->part[PART_WEIGHT]->size;
+    if (whole)
+        data = arena_array(b->memory, uint8_t, size);
+    if (!data)
+        return fail_null(b->err, CLM_ERR_NOMEM, "%s: no memory for convolutions", b->path);
+    *whole = *parts[0]->part[PART_WEIGHT];
+    whole->shape[0] = 0;
+    whole->size = 0;
+    for (int i = 0; i < 3; i++) {
+        const struct checkpoint_tensor *t = parts[i]->part[PART_WEIGHT];
+
+        memcpy(data + whole->size, t->data, t->size);
+        whole->size += t->size;
+        whole->shape[0] += t->shape[0];
+    }
+    whole->data = data;
+    return whole;
+}
+
+/* transformers cuts what it has joined into equal parts: the convolutions of queries, keys and
+ * values of a layer, whose values are of another size. */
+static int join_convolutions(struct binder *b, int layer)
+{
+    const struct nn_slot *slots[3];
+    struct piece *parts[3];
+    int64_t wanted = 0, there = 0, before = 0;
+    bool fits = true;
+
+    for (int i = 0; i < 3; i++) {
+        int slot = b->index[index_of(layer, 0, (int)ROLE_DELTA_CONV_Q + i)];
+        const struct checkpoint_tensor *t = slot < 0 ? NULL : b->pieces[slot][0].part[PART_WEIGHT];
+
+        if (!t || b->pieces[slot][0].rows || t->n_dims != 3)
+            return 0;
+        slots[i] = &b->slots[slot];
+        parts[i] = b->pieces[slot];
+        if (t->type != parts[0]->part[PART_WEIGHT]->type)
+            return 0;
+        wanted += slots[i]->n_out;
+        there += numbers_of(t);
+        fits &= numbers_of(t) == slots[i]->n_out;
+    }
+    if (!fits && wanted == there) {
+        const struct checkpoint_tensor *whole = joined(b, parts);
+
+        if (!whole)
+            return -1;
+        for (int i = 0; i < 3; before += slots[i++]->n_out)
+            *parts[i] =
+                (struct piece){.part = {[PART_WEIGHT] = whole}, .rows = there, .row = before};
+    }
+    return 0;
+}
+
 /* While weights go to a device that keeps its memory to itself. Repacking tells of itself. */
 static void show_loading(const struct binder *b, int i)
 {
@@ -471,6 +533,9 @@ int model_bind(struct model *m, const char *path, struct adapter *adapter, const
         goto cleanup;
     if (binder_check_rotations(&b))
         goto cleanup;
+    for (int i = 0; i < m->spec->n_layers; i++)
+        if (m->spec->layers[i].branches[0].op == OP_DELTA && join_convolutions(&b, i))
+            goto cleanup;
     count_packed(&b);
     for (int i = 0; i < b.n_slots; i++) {
         b.dev = nn_part_of(m->nn, b.slots[i].layer, b.slots[i].role)->dev;

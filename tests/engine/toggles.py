@@ -468,6 +468,7 @@ CASES = [
     ("qwen3_5_text", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
     ("qwen3_5_moe_text", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
     ("qwen3_next", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
+    ("olmo_hybrid", {"linear_key_head_dim": 6, "linear_value_head_dim": 20}),
     ("qwen3_5_text", {"linear_conv_kernel_dim": 1}),
     ("minimax", {}),
     ("gpt_oss", {"swiglu_limit": 0.5}),
