@@ -303,29 +303,45 @@ static void pairs_of_any(struct panel *panel, const struct weight *w, int o, int
     }
 }
 
+/* How a weight is best unpacked: affine of 2 to 8 bits, E2M1, or 0. Codes of 4 bits come by 64. */
+static int kind_of(const struct weight *w, int n)
+{
+    if (w->format == WEIGHT_AFFINE)
+        return w->bits == 4 && n % 64 ? 0 : w->bits;
+    return (w->format == WEIGHT_MXFP4 || w->format == WEIGHT_NVFP4) && n % 64 == 0 ? E2M1 : 0;
+}
+
 static void unpack(struct panel *panel, const struct weight *w, int o, int n_cols, int k, int n)
 {
-    bool e2m1 = w->format == WEIGHT_MXFP4 || w->format == WEIGHT_NVFP4;
-    int bits = w->format == WEIGHT_BF16 ? 16 : w->format == WEIGHT_AFFINE || e2m1 ? w->bits : 0;
-
-    if (bits == 16)
-        pairs_of_bf16(panel, w, o, n_cols, k, n);
-    else if (bits == 2)
+    switch (kind_of(w, n)) {
+    case 2:
         pairs_of_codes(panel, w, o, n_cols, k, n, 2, false);
-    else if (bits == 3)
+        break;
+    case 3:
         pairs_of_codes(panel, w, o, n_cols, k, n, 3, false);
-    else if (bits == 4 && !e2m1 && n % 64 == 0)
+        break;
+    case 4:
         pairs_of_codes(panel, w, o, n_cols, k, n, 4, false);
-    else if (bits == 4 && e2m1 && n % 64 == 0)
-        pairs_of_codes(panel, w, o, n_cols, k, n, 4, true);
-    else if (bits == 5)
+        break;
+    case 5:
         pairs_of_codes(panel, w, o, n_cols, k, n, 5, false);
-    else if (bits == 6)
+        break;
+    case 6:
         pairs_of_codes(panel, w, o, n_cols, k, n, 6, false);
-    else if (bits == 8)
+        break;
+    case 8:
         pairs_of_codes(panel, w, o, n_cols, k, n, 8, false);
-    else
-        pairs_of_any(panel, w, o, n_cols, k, n);
+        break;
+    case E2M1:
+        pairs_of_codes(panel, w, o, n_cols, k, n, 4, true);
+        break;
+    default:
+        if (w->format == WEIGHT_BF16)
+            pairs_of_bf16(panel, w, o, n_cols, k, n);
+        else
+            pairs_of_any(panel, w, o, n_cols, k, n);
+        break;
+    }
     for (int i = (n + 1) / 2; i < whole_steps(n) / 2; i++) /* of the last tile */
         memset(panel->w + i * COLS, 0, sizeof *panel->w * COLS);
 }
