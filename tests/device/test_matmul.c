@@ -1051,6 +1051,41 @@ static void test_measure(void **state)
     d->ops->close(d);
 }
 
+/* What is read to find out how fast memory is: all of it, each word once. */
+static void test_read_all(void **state)
+{
+    enum { MOST = 1 << 20 };
+    static const size_t sizes[] = {256,        768, 127 << 10, 128 << 10, (128 << 10) + 256,
+                                   MOST - 256, MOST};
+    uint64_t *data = mem_alloc_aligned(MOST);
+
+    (void)state;
+    assert_non_null(data);
+    for (size_t i = 0; i < MOST / sizeof *data; i++)
+        data[i] = random_u64();
+    for (size_t i = 0; i < COUNT(isa_names); i++) {
+        device *d = open_isa(isa_names[i], 1);
+
+        if (!d)
+            continue;
+
+        const struct cpu_matmul_kernels *k = &cpu_device_of(d)->matmul;
+
+        for (size_t s = 0; s < COUNT(sizes); s++) {
+            const uint64_t *from = data + (MOST - sizes[s]) / sizeof *data;
+            uint64_t all = 0;
+
+            for (size_t j = 0; j < sizes[s] / sizeof *data; j++)
+                all ^= from[j];
+            CHECK(k->read(from, sizes[s]) == all, "%s: %zu bytes", isa_names[i], sizes[s]);
+            CHECK(!k->read_in_order || k->read_in_order(from, sizes[s]) == all,
+                  "%s: %zu bytes in order", isa_names[i], sizes[s]);
+        }
+        d->ops->close(d);
+    }
+    mem_free_aligned(data);
+}
+
 static bool some_times(void *left)
 {
     return (*(int *)left)-- > 0;
@@ -1089,7 +1124,8 @@ int main(void)
         cmocka_unit_test(test_bf16_products), cmocka_unit_test(test_tile_products),
         cmocka_unit_test(test_experts),       cmocka_unit_test(test_readings),
         cmocka_unit_test(test_no_memory),     cmocka_unit_test(test_not_a_number),
-        cmocka_unit_test(test_measure),       cmocka_unit_test(test_measure_stops),
+        cmocka_unit_test(test_read_all),      cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_measure_stops),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

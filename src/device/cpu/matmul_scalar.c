@@ -67,7 +67,7 @@ static uint64_t read_all(const void *data, size_t size)
 
     for (size_t i = 0; i < size; i += 32)
         for (int l = 0; l < 4; l++)
-            sums[l] += load_le64(p + i + 8 * l);
+            sums[l] ^= load_le64(p + i + 8 * l);
     return sums[0] ^ sums[1] ^ sums[2] ^ sums[3];
 }
 
