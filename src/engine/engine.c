@@ -333,14 +333,21 @@ static int reserve(const struct step *s, clm_error *err)
     return 0;
 }
 
-/* Room for what the step gives. */
+/* Does any row of a step of several devices ask for more than its most likely token? */
+static bool wants_logits(const struct step *s)
+{
+    return s->n_best < s->n_logits;
+}
+
+/* Room for what the step gives; of several devices each has the most likely of its tokens. */
 static int reserve_results(engine *e, const struct step *s, clm_error *err)
 {
-    bool any = s->n_best + s->n_drawn < s->n_logits || e->n_shares > 1;
+    bool any = s->n_best + s->n_drawn < s->n_logits || (e->n_shares > 1 && wants_logits(s));
     size_t vocab_size = any ? (size_t)e->model->spec->vocab_size : 0;
 
     return buffer_need(&e->logits, (size_t)s->n_logits * vocab_size, sizeof(float), err) &&
-                   buffer_need(&e->best, (size_t)s->n_logits, sizeof(int32_t), err) &&
+                   buffer_need(&e->best, (size_t)s->n_logits * (size_t)e->n_shares, sizeof(int32_t),
+                               err) &&
                    buffer_need(&e->rules, (size_t)s->n_logits, sizeof(struct draw_rule), err) &&
                    buffer_need(&e->drawn, (size_t)s->n_logits,
                                sizeof(struct drawn) + sizeof(int32_t), err)
@@ -487,6 +494,7 @@ struct joint_step {
     engine *e;
     const struct step *step;
     float *pieces, *logits; /* [n_logits] times each share's; and all, [n_logits, vocab_size] */
+    int32_t *best;          /* [n_shares, n_logits] of each share's, or one of enum none */
     _Atomic int failed;     /* 1 + the first share that did, which is why others then do; 0: none */
     clm_error errors[DEVICE_MAX_GROUP];
 };
@@ -501,47 +509,97 @@ static void join_logits(const struct joint_step *j, int share, const float *piec
         memcpy(j->logits + i * all + m->first_logit, piece + i * n, n * sizeof *piece);
 }
 
+/* In place of the most likely token: as the device's argmax has it, where a logit is no number or
+ * infinite; and where each is minus infinity. */
+enum none { STRANGE = -1, NOTHING = -2 };
+
+/* The first of the largest. Side by side, so that compilers take several at a time. */
+static int32_t largest(const float *x, int n)
+{
+    enum { LANES = 16 };
+    float most[LANES], all = -INFINITY;
+    int strange[LANES] = {0}, any = 0, i = 0;
+
+    for (int l = 0; l < LANES; l++)
+        most[l] = -INFINITY;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            most[l] = x[i + l] > most[l] ? x[i + l] : most[l];
+            strange[l] |= !(x[i + l] <= FLT_MAX);
+        }
+    for (; i < n; i++) {
+        most[0] = x[i] > most[0] ? x[i] : most[0];
+        strange[0] |= !(x[i] <= FLT_MAX);
+    }
+    for (int l = 0; l < LANES; l++) {
+        all = most[l] > all ? most[l] : all;
+        any |= strange[l];
+    }
+    if (any || all < -FLT_MAX)
+        return any ? STRANGE : NOTHING;
+    for (i = 0; x[i] < all;)
+        i++;
+    return i;
+}
+
+static float *piece_of(const struct joint_step *j, int share)
+{
+    return j->pieces + (size_t)j->e->model->shares[share]->first_logit * (size_t)j->step->n_logits;
+}
+
+/* The most likely token of a row by what each share has found, the first of several. */
+static int32_t likeliest(const struct joint_step *j, int row)
+{
+    int32_t best = NOTHING;
+    float most = 0;
+
+    for (int share = 0; share < j->e->n_shares; share++) {
+        const struct nn_model *m = j->e->model->shares[share];
+        int32_t id = j->best[share * j->step->n_logits + row];
+
+        if (id == STRANGE)
+            return -1;
+        if (id == NOTHING)
+            continue;
+        float x = piece_of(j, share)[(size_t)row * (size_t)m->lm_head.w.n_out + (size_t)id];
+
+        if (best < 0 || x > most) {
+            best = m->first_logit + id;
+            most = x;
+        }
+    }
+    return best < 0 ? -1 : best;
+}
+
 static void run_in_thread(void *ctx, int share, int n_shares)
 {
     struct joint_step *j = ctx;
     const struct nn_model *m = j->e->model->shares[share];
-    float *piece = j->pieces + (size_t)m->first_logit * (size_t)j->step->n_logits;
+    float *piece = piece_of(j, share);
+    int32_t *best = j->best + share * j->step->n_logits;
     device *d = m->parts[0].dev;
     int none = 0;
 
     (void)n_shares;
     if (run_share(j->e, j->step, share, piece, false, &j->errors[share]) == 0) {
-        join_logits(j, share, piece);
+        for (int i = 0; j->step->n_best > 0 && i < j->step->n_logits; i++)
+            best[i] = largest(piece + (size_t)i * (size_t)m->lm_head.w.n_out, m->lm_head.w.n_out);
+        if (wants_logits(j->step))
+            join_logits(j, share, piece);
         return;
     }
     atomic_compare_exchange_strong(&j->failed, &none, share + 1);
     d->ops->leave(d);
 }
 
-/* Of joined logits; as the device's argmax has it. */
-static int32_t largest(const float *x, int n)
-{
-    int32_t best = -1;
-
-    for (int32_t i = 0; i < n; i++) {
-        if (!(x[i] <= FLT_MAX))
-            return -1;
-        if (x[i] >= -FLT_MAX && (best < 0 || x[i] > x[best]))
-            best = i;
-    }
-    return best;
-}
-
 static int run_jointly(engine *e, const struct step *s, clm_error *err)
 {
-    struct joint_step j = {.e = e, .step = s, .logits = e->logits.data};
-    int vocab_size = e->model->spec->vocab_size;
-    int32_t *best = e->best.data;
+    struct joint_step j = {.e = e, .step = s, .logits = e->logits.data, .best = e->best.data};
+    size_t vocab_size = (size_t)e->model->spec->vocab_size;
     device *d = share_of(e->model, 0)->parts[0].dev;
     int failed;
 
-    j.pieces =
-        buffer_need(&e->pieces, (size_t)s->n_logits * (size_t)vocab_size, sizeof(float), err);
+    j.pieces = buffer_need(&e->pieces, (size_t)s->n_logits * vocab_size, sizeof(float), err);
     if (!j.pieces || d->ops->rejoin(d, err))
         return -1;
     thread_pool_run(e->threads, run_in_thread, &j);
@@ -549,7 +607,7 @@ static int run_jointly(engine *e, const struct step *s, clm_error *err)
     if (failed)
         return fail(err, j.errors[failed - 1].code, "%s", j.errors[failed - 1].message);
     for (int i = 0; s->n_best > 0 && i < s->n_logits; i++)
-        best[i] = largest(j.logits + (size_t)i * (size_t)vocab_size, vocab_size);
+        j.best[i] = likeliest(&j, i);
     return 0;
 }
 
