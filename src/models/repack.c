@@ -244,7 +244,7 @@ int packed_open(const struct binder *b, struct packed *m, const struct piece *p,
         return fail(b->err, CLM_ERR_UNSUPPORTED, "%s: tensor %s is quantised and transposed",
                     b->path, p->part[PART_WEIGHT]->name);
     if (read_codes(b, m, p, s, expert) || (m->kind == PACK_LEVELS && levels_read(b, m, p)) ||
-        (!m->level && read_scales(b, m, p, s, expert)) || read_zeros(b, m, p, s, expert) ||
+        (m->level == 0 && read_scales(b, m, p, s, expert)) || read_zeros(b, m, p, s, expert) ||
         read_order(b, m, p, s, expert))
         return -1;
     if (b->foreign.bits && b->foreign.bits != m->bits && m->kind != PACK_TERNARY &&
