@@ -270,19 +270,12 @@ INLINE void pairs_of_codes(struct panel *panel, const struct weight *w, int o, i
 static void pairs_of_bf16(struct panel *panel, const struct weight *w, int o, int n_cols, int k,
                           int n)
 {
-    size_t next = COLS * weight_row_bytes(w);
+    size_t next = COLS * weight_row_bytes(w) + 2 * (size_t)k;
 
-    for (int half = 0; half < COLS; half += 16) {
-        const uint8_t *rows[16];
-
-        for (int c = 0; c < 16; c++) {
-            rows[c] =
-                weight_data(w, o + (half + c < n_cols ? half + c : n_cols - 1)) + 2 * (size_t)k;
-            for (int i = 0; i < 2 * n; i += 64)
-                _mm_prefetch((const char *)rows[c] + i + next, _MM_HINT_T1);
-        }
-        avx512_store_pairs(panel->w + half, COLS, rows, n);
-    }
+    for (int c = 0; c < n_cols; c++)
+        for (int i = 0; i < 2 * n; i += 64)
+            _mm_prefetch((const char *)weight_data(w, o + c) + next + i, _MM_HINT_T1);
+    avx512_bf16_pairs(panel->w, w, o, n_cols, k, n);
 }
 
 /* Any format. */

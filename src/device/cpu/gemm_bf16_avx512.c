@@ -10,14 +10,7 @@ INLINE __m512i run_of(const float *x, int n)
 
 static void unpack(struct panel *panel, const struct weight *w, int o, int n_cols, int k, int n)
 {
-    for (int half = 0; half < COLS; half += 16) {
-        const uint8_t *rows[16];
-
-        for (int c = 0; c < 16; c++)
-            rows[c] =
-                weight_data(w, o + (half + c < n_cols ? half + c : n_cols - 1)) + 2 * (size_t)k;
-        avx512_store_pairs(panel->w + half, COLS, rows, n);
-    }
+    avx512_bf16_pairs(panel->w, w, o, n_cols, k, n);
 }
 
 INLINE __m512 multiply_add(__m512 sum, __m512i w, __m512i x)

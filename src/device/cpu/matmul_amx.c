@@ -1,6 +1,7 @@
 /* device/cpu/matmul_amx.c: which products are better in the tiles of AMX, and how fast these are.
  */
 #include "device/cpu/matmul_amx.h"
+#include "device/cpu/matmul_avx512.h"
 #include "device/cpu/tiles_amx.h"
 
 /* Rows up to which the kernels for AVX-512 are better. */
@@ -11,13 +12,11 @@
 
 static const struct cpu_product *choose(const struct weight *w, int n_rows, bool exact)
 {
-    struct cpu_matmul_kernels avx512;
     int few = w->format == WEIGHT_BF16 || weight_is_e4m3(w) ? FEW_DENSE : FEW_INTEGER;
 
     if (!exact && n_rows > few && w->format >= WEIGHT_BF16)
         return &amx_gemm_bf16;
-    cpu_matmul_kernels_avx512(&avx512);
-    return avx512.choose(w, n_rows, exact);
+    return avx512_choose(w, n_rows, exact);
 }
 
 /* What tiles hold makes no difference to their speed, zeros included. */

@@ -14,7 +14,7 @@ static int few_integer(const struct weight *w)
     return w->format == WEIGHT_MXFP4 ? 8 : 4;
 }
 
-static const struct cpu_product *choose(const struct weight *w, int n_rows, bool exact)
+const struct cpu_product *avx2_choose(const struct weight *w, int n_rows, bool exact)
 {
     bool dense = w->format <= WEIGHT_BF16;
 
@@ -144,7 +144,7 @@ void cpu_matmul_kernels_avx2(struct cpu_matmul_kernels *k)
 {
     *k = (struct cpu_matmul_kernels){
         .dequantise = avx2_dequantise,
-        .choose = choose,
+        .choose = avx2_choose,
         .read = cpu_is_intel() ? read_all_twice : read_all,
         .read_in_order = read_in_order,
         .f32_burst = f32_burst,

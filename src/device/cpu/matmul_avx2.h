@@ -15,6 +15,9 @@
 
 /* dequantise_avx2.c */
 
+/* As the slot of struct cpu_matmul_kernels. */
+const struct cpu_product *avx2_choose(const struct weight *w, int n_rows, bool exact);
+
 /* out[i] = the i-th of n scales or biases as f32; out has room for n rounded up to 8. */
 void avx2_scales(float *out, const void *scales, enum dtype type, int n);
 enum dtype avx2_scale_type(const struct weight *w);

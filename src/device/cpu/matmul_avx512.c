@@ -112,10 +112,8 @@ static bool bf16_is_fast(void)
     return answer == 2;
 }
 
-static const struct cpu_product *choose(const struct weight *w, int n_rows, bool exact)
+const struct cpu_product *avx512_choose(const struct weight *w, int n_rows, bool exact)
 {
-    struct cpu_matmul_kernels avx2;
-
     if (!exact && w->format == WEIGHT_BF16 && n_rows > FEW_BF16 && bf16_is_fast())
         return &avx512_gemm_bf16;
     if (!exact && (w->format <= WEIGHT_BF16 || weight_is_e4m3(w)) && n_rows > FEW_F32)
@@ -134,14 +132,13 @@ static const struct cpu_product *choose(const struct weight *w, int n_rows, bool
         return &avx512_bf16_row;
     if (!exact && n_rows <= FEW_INTEGER && choose_gemv(w))
         return choose_gemv(w);
-    cpu_matmul_kernels_avx2(&avx2);
-    return avx2.choose(w, n_rows, exact);
+    return avx2_choose(w, n_rows, exact);
 }
 
 void cpu_matmul_kernels_avx512(struct cpu_matmul_kernels *k)
 {
     cpu_matmul_kernels_avx2(k);
-    k->choose = choose;
+    k->choose = avx512_choose;
     k->f32_burst = f32_burst;
     k->int8_burst = int8_burst;
     k->bf16_burst = bf16_burst;

@@ -8,6 +8,9 @@
 #define AVX512_FEW_OUTPUTS 16 /* and at least so many outputs */
 #define RUN_SIZE 128          /* avx512_gemm_runs takes weights of a multiple of so many numbers */
 
+/* As the slot of struct cpu_matmul_kernels. */
+const struct cpu_product *avx512_choose(const struct weight *w, int n_rows, bool exact);
+
 extern const struct cpu_product avx512_gemm_i8;      /* affine, mxfp4, nvfp4; many rows */
 extern const struct cpu_product avx512_gemm_bf16;    /* bf16; many rows */
 extern const struct cpu_product avx512_gemm_f32;     /* any format, many rows */
@@ -122,6 +125,20 @@ INLINE void avx512_store_pairs(uint32_t *to, int stride, const uint8_t *const ro
         for (int j = 0; j < 8; j++)
             if (i + 2 * j < n)
                 _mm512_store_si512(to + (i / 2 + j) * stride, v[j]);
+    }
+}
+
+/* Numbers k to k + n of 32 outputs of bf16 from o on, of which there are n_cols (past the last: of
+ * that again), as such pairs. */
+INLINE void avx512_bf16_pairs(uint32_t *to, const struct weight *w, int o, int n_cols, int k, int n)
+{
+    for (int half = 0; half < 32; half += 16) {
+        const uint8_t *rows[16];
+
+        for (int c = 0; c < 16; c++)
+            rows[c] =
+                weight_data(w, o + (half + c < n_cols ? half + c : n_cols - 1)) + 2 * (size_t)k;
+        avx512_store_pairs(to + half, 32, rows, n);
     }
 }
 
