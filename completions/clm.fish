@@ -162,7 +162,6 @@ complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l system-prompt -
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l chat-template-file -r -F -d 'a chat template in Jinja, in place of the model\'s'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l chat-template-config -x -d 'variables of the chat template, such as {"enable_thinking"'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l tools -r -F -d 'what the model may call'
-complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l tool-parser -x -d 'how the model writes calls'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l ignore-chat-template -d 'give the prompt to the model as it is, without the model\'s chat template'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -l prefill-step-size -x -d 'how many tokens of the prompt to process at a time'
 complete -c clm -n '__fish_seen_subcommand_from cache-prompt' -s h -l help -d 'show this and exit'

@@ -64,7 +64,7 @@ typedef struct clm_model_options {
     const char *device;
     /* How many layers, the last ones, and with them the head, are on the GPU, where the device is
      * one; the CPU computes the others. 0: as many as its free memory has room for; -1: none;
-     * INT_MAX: all. */
+     * INT_MAX: all. Without a GPU a number is an error, and all is a warning. */
     int gpu_layers;
     /* How many devices compute every layer together, each with its share of the heads, feed-forward
      * blocks and experts: the first GPUs that CUDA shows, or as many groups of the CPU's threads.

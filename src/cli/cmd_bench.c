@@ -64,6 +64,14 @@ static int check_shapes(const struct bench_args *a, clm_error *err)
     return 0;
 }
 
+static bool has_no_groups(const struct ids *bits)
+{
+    for (int i = 0; i < bits->n; i++)
+        if (bits->items[i] != 16)
+            return false;
+    return bits->n > 0;
+}
+
 /* What random weights alone have. */
 static int check_weights(const struct bench_args *a, clm_error *err)
 {
@@ -85,6 +93,8 @@ static int check_weights(const struct bench_args *a, clm_error *err)
         if (bits == 7 || (bits > 8 && bits < 16))
             return fail(err, CLM_ERR_ARG, "--bits must be 2, 3, 4, 5, 6, 8 or 16, not %d", bits);
     }
+    if (a->group_sizes.n && has_no_groups(&a->bits))
+        return fail(err, CLM_ERR_ARG, "--group-size changes nothing of --bits 16, which is bf16");
     for (int i = 0; i < a->group_sizes.n; i++) {
         int size = a->group_sizes.items[i];
 

@@ -520,6 +520,7 @@ static int talk(struct talk *t)
         sampling_open(&t->sampling, &a->sampling, &t->session, seed, false, t->err) ||
         chat_open(&t->chat, &t->session, &t->sampling, &a->chat, &a->kept, t->err))
         return -1;
+    sampling_warn_unused(&a->sampling);
     interrupt_catch();
     t->in = line_input_open(t->err);
     if (!t->in)
@@ -573,6 +574,7 @@ static void chat_defaults(void *args)
 static const struct option chat_options_table[] = {
     {TABLE_OPTION(A, model, options_running)},
     {TABLE_OPTION(A, chat, options_template)},
+    {TABLE_OPTION(A, chat, options_replies)},
     {INT_OR_ALL_OPTION("max-tokens", 'n', A, max_tokens, 1,
                        "how many tokens an answer has at most; all: until it or the model's "
                        "context ends (default: 256)")},

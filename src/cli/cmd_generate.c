@@ -312,6 +312,7 @@ static int run_session(struct run *run, struct session *s, clm_error *err)
         conversation_reply_format(&format, &a->prompt.chat, &prompt.format, s->tokenizer, err) ||
         reply_rules_init(&rules, &format, NULL, err))
         goto cleanup;
+    sampling_warn_unused(&a->sampling);
     interrupt_watch(); /* not before: while the prompt is read, Ctrl-C ends at once */
     if (begin_reply(run, &rules, &prompt) == 0)
         rc = write_all(run, s, &sampling, &prompt, seed, err);
@@ -343,19 +344,35 @@ static int check_batch(const struct generate_args *a, clm_error *err)
     return name ? fail(err, CLM_ERR_ARG, "--batch and --%s exclude each other", name) : 0;
 }
 
+/* What there is of it in memory does not matter to one text. */
+static bool bounds_kept(const struct generate_args *a)
+{
+    struct prefix_args usual = {0};
+
+    prefix_defaults(&usual);
+    return a->kept.entries != usual.entries || a->kept.bytes != usual.bytes;
+}
+
 /* Options of a batch say nothing of a single text, and a folder of caches nothing of one that
  * follows a file. */
 static int check_single(const struct generate_args *a, clm_error *err)
 {
+    const char *name = NULL;
+
     if (a->batch.file)
         return 0;
     if (a->cache_file && a->kept.folder)
         return fail(err, CLM_ERR_ARG,
                     "--prompt-cache-file and --prompt-cache-dir exclude each other");
-    if (!a->batch.size && !a->batch.in_order)
-        return 0;
-    return fail(err, CLM_ERR_ARG, "--%s is for the requests of --batch; give it a file of them",
-                a->batch.size ? "batch-size" : "in-order");
+    if (a->prompt.chat.parser && !a->parse)
+        return fail(err, CLM_ERR_ARG, "--tool-parser changes nothing without --parse or --batch");
+    if (a->batch.size || a->batch.in_order)
+        name = a->batch.size ? "batch-size" : "in-order";
+    else if (bounds_kept(a))
+        name = a->kept.bytes ? "prompt-cache-bytes" : "prompt-cache-size";
+    return name ? fail(err, CLM_ERR_ARG,
+                       "--%s is for the requests of --batch; give it a file of them", name)
+                : 0;
 }
 
 static int run_batch(const struct generate_args *a, struct session *s, speculation *drafts,
@@ -467,6 +484,7 @@ static const struct option generate_options_table[] = {
         "what to begin with; - reads it from standard input; \\n and \\t in it stand for "
         "line ends and tabs (default: Once upon a time)")},
     {TABLE_OPTION(A, prompt.chat, options_template)},
+    {TABLE_OPTION(A, prompt.chat, options_replies)},
     {STRING_OPTION("prefill-response", 0, A, prompt.prefill, "TEXT",
                    "how the model's reply begins; it goes on from there")},
     {FLAG_OPTION("ignore-chat-template", 0, A, prompt.ignore_chat_template,

@@ -17,6 +17,10 @@ const struct option options_template[] = {
     {STRING_OPTION("tools", 0, struct template_args, tools, "FILE",
                    "what the model may call: a JSON list of tools, which is given to the chat "
                    "template")},
+    {0},
+};
+
+const struct option options_replies[] = {
     {STRING_OPTION("tool-parser", 0, struct template_args, parser, "NAME",
                    "how the model writes calls: a name that mlx-lm or docs/tool-calls.md has, or "
                    "none (default: as the model's files tell)")},

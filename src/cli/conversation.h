@@ -17,7 +17,8 @@ struct template_args {
     const char *parser;    /* of calls: a name, "none", or NULL: as the model tells */
 };
 
-extern const struct option options_template[]; /* for a struct template_args */
+/* For a struct template_args: of what a model is told, and of what it answers. */
+extern const struct option options_template[], options_replies[];
 
 /* A model's chat template, ready to be used. Start from {0}. */
 struct chat_template {

@@ -8,7 +8,14 @@
 #include <string.h>
 
 #include "base/distance.h"
+#include "base/strbuf.h"
 #include "cli/other_names.h"
+
+/* The options of a command line, the last one first. */
+struct given {
+    const struct option *option;
+    const struct given *next;
+};
 
 struct parser {
     const struct option *table;
@@ -18,6 +25,7 @@ struct parser {
     char *args;
     arena *memory;
     clm_error *err;
+    const struct given *given;
 };
 
 /* An option found: its line in a table, and where its value goes. */
@@ -421,11 +429,24 @@ static const char *with_home(struct parser *p, const struct option *o, const cha
     return text;
 }
 
+static int note_given(struct parser *p, const struct option *o)
+{
+    struct given *g = arena_array(p->memory, struct given, 1);
+
+    if (!g)
+        return fail(p->err, CLM_ERR_NOMEM, "no memory for the command line");
+    *g = (struct given){o, p->given};
+    p->given = g;
+    return 0;
+}
+
 /* text is the value that stands in the same argument, or NULL: it is the next one. */
 static int take_option(struct parser *p, struct place at, const char *text)
 {
     const struct option *o = at.option;
 
+    if (note_given(p, o))
+        return -1;
     if (o->kind == OPTION_FLAG) {
         if (text)
             return fail(p->err, CLM_ERR_ARG, "--%s takes no value", o->name);
@@ -531,10 +552,52 @@ static int check_operands(const struct parser *p)
     return 0;
 }
 
+static bool is_given(const struct parser *p, const char *name, size_t size)
+{
+    for (const struct given *g = p->given; g; g = g->next)
+        if (strlen(g->option->name) == size && strncmp(g->option->name, name, size) == 0)
+            return true;
+    return false;
+}
+
+/* None of the options without which o changes nothing is there: says which the command has. */
+static int lonely(const struct parser *p, const struct option *o)
+{
+    struct strbuf names = {0};
+
+    for (const char *s = o->with; *s; s += strcspn(s, " "), s += *s == ' ') {
+        int size = (int)strcspn(s, " ");
+
+        if (find_option(p->table, NULL, s, (size_t)size, 0).option)
+            strbuf_addf(&names, "%s--%.*s", names.size ? " or " : "", size, s);
+    }
+    fail(p->err, CLM_ERR_ARG, "--%s changes nothing without %s", o->name,
+         names.data ? names.data : "another option");
+    strbuf_release(&names);
+    return -1;
+}
+
+static int check_company(const struct parser *p)
+{
+    for (const struct given *g = p->given; g; g = g->next) {
+        const char *s = g->option->with;
+
+        if (!s)
+            continue;
+        while (*s && !is_given(p, s, strcspn(s, " "))) {
+            s += strcspn(s, " ");
+            s += *s == ' ';
+        }
+        if (!*s)
+            return lonely(p, g->option);
+    }
+    return 0;
+}
+
 int options_parse(const struct option *table, const struct operands *operands, int argc,
                   char *const *argv, void *args, arena *a, clm_error *err)
 {
-    struct parser p = {table, operands, argc, 0, argv, args, a, err};
+    struct parser p = {table, operands, argc, 0, argv, args, a, err, NULL};
     bool only_operands = false;
 
     while (p.at < argc) {
@@ -554,5 +617,5 @@ int options_parse(const struct option *table, const struct operands *operands, i
         if (rc)
             return -1;
     }
-    return check_operands(&p);
+    return check_operands(&p) || check_company(&p) ? -1 : 0;
 }

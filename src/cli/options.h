@@ -43,6 +43,9 @@ struct option {
     bool or_all;                /* OPTION_INT: "all" stands for high */
     const char *const *choices; /* ends with NULL */
     const struct option *group;
+    /* Names with spaces between them: without one of these options it changes nothing, and is an
+     * error. NULL: it stands alone. */
+    const char *with;
 };
 
 /* Lines of a table, to stand in braces: name, letter, struct and member that take the value, what

@@ -13,7 +13,8 @@ const struct option options_prefix[] = {
                    "a folder where it is kept beyond that, and for later runs")},
     {BYTES_OPTION("prompt-cache-dir-bytes", 0, struct prefix_args, folder_bytes,
                   "how much the folder may hold; what was used longest ago goes (default: 10G; 0: "
-                  "no bound)")},
+                  "no bound)"),
+     .with = "prompt-cache-dir"},
     {0},
 };
 

@@ -20,7 +20,8 @@ const struct option options_sampling[] = {
                  "the temperature follows the entropy of what is left to draw from, from --temp "
                  "less this to --temp and this (default: 0, it is --temp)")},
     {REAL_OPTION("dynatemp-exp", 0, A, sampler.dynatemp_exponent, 0, 1000,
-                 "exponent of the entropy for --dynatemp-range (default: 1)")},
+                 "exponent of the entropy for --dynatemp-range (default: 1)"),
+     .with = "dynatemp-range batch"},
     {REAL_OPTION("top-nsigma", 0, A, sampler.top_n_sigma, -1, 1000,
                  "draw from tokens whose logits are at most this many standard deviations below "
                  "the largest (default: 0, all)")},
@@ -34,19 +35,22 @@ const struct option options_sampling[] = {
                  "draw from tokens at least this probable, as a part of the most likely one's "
                  "probability (default: 0, all)")},
     {INT_OPTION("min-tokens-to-keep", 0, A, sampler.min_tokens_to_keep, 1, INT_MAX,
-                "how many tokens --min-p leaves at least (default: 1)")},
+                "how many tokens --min-p leaves at least (default: 1)"),
+     .with = "min-p batch"},
     {INT_OPTION("top-k", 0, A, sampler.top_k, 0, INT_MAX,
                 "draw from this many of the most likely tokens (default: 0, all)")},
     {REAL_OPTION("xtc-probability", 0, A, sampler.xtc_probability, 0, 1,
                  "how often XTC leaves out the top choices (default: 0)")},
     {REAL_OPTION("xtc-threshold", 0, A, sampler.xtc_threshold, 0, 0.5,
-                 "how probable XTC's top choices are at least (default: 0.1)")},
+                 "how probable XTC's top choices are at least (default: 0.1)"),
+     .with = "xtc-probability batch"},
     {REAL_OPTION(
         "repetition-penalty", 0, A, sampler.repetition.value, 0, 1000,
         "makes tokens that occurred lately less likely: logits are divided by it, negative "
         "ones multiplied (default: 0, off)")},
     {INT_OPTION("repetition-context-size", 0, A, sampler.repetition.context, 0, INT_MAX,
-                "how many tokens the repetition penalty looks back; 0: all (default: 20)")},
+                "how many tokens the repetition penalty looks back; 0: all (default: 20)"),
+     .with = "repetition-penalty batch"},
     {REAL_OPTION("presence-penalty", 0, A, sampler.presence.value, -1000, 1000,
                  "subtracted from the logits of tokens among the last 20 (default: 0)")},
     {REAL_OPTION("frequency-penalty", 0, A, sampler.frequency.value, -1000, 1000,
@@ -55,22 +59,28 @@ const struct option options_sampling[] = {
                  "DRY makes tokens less likely that would go on repeating the text: their logits "
                  "lose this times the base to the power of how much longer the repetition is than "
                  "allowed (default: 0, off)")},
-    {REAL_OPTION("dry-base", 0, A, sampler.dry.base, 1, 1000, "DRY's base (default: 1.75)")},
+    {REAL_OPTION("dry-base", 0, A, sampler.dry.base, 1, 1000, "DRY's base (default: 1.75)"),
+     .with = "dry-multiplier batch"},
     {INT_OPTION("dry-allowed-length", 0, A, sampler.dry.allowed_length, 0, INT_MAX,
-                "from how many repeated tokens on DRY acts (default: 2)")},
+                "from how many repeated tokens on DRY acts (default: 2)"),
+     .with = "dry-multiplier batch"},
     {INT_OPTION("dry-penalty-last-n", 0, A, sampler.dry.last_n, -1, INT_MAX,
-                "how many tokens DRY looks back; -1, the default: all")},
+                "how many tokens DRY looks back; -1, the default: all"),
+     .with = "dry-multiplier batch"},
     {STRINGS_OPTION("dry-sequence-breaker", 0, A, dry_breakers, "TEXT",
                     "texts across which DRY sees no repetition, in place of the usual line end, "
                     "colon, quotation mark and asterisk; \\n stands for a line end; none: without "
-                    "any")},
+                    "any"),
+     .with = "dry-multiplier batch"},
     {INT_OPTION("mirostat", 0, A, sampler.mirostat, 0, 2,
                 "2: Mirostat 2.0, which holds the surprise of the text, in place of every filter "
                 "(default: 0, off)")},
     {REAL_OPTION("mirostat-ent", 0, A, sampler.mirostat_tau, 0, 1000,
-                 "Mirostat's surprise of a token, tau, in bits (default: 5)")},
+                 "Mirostat's surprise of a token, tau, in bits (default: 5)"),
+     .with = "mirostat batch"},
     {REAL_OPTION("mirostat-lr", 0, A, sampler.mirostat_eta, 0, 1000,
-                 "how fast Mirostat corrects it, eta (default: 0.1)")},
+                 "how fast Mirostat corrects it, eta (default: 0.1)"),
+     .with = "mirostat batch"},
     {STRING_OPTION("logit-bias", 0, A, logit_bias, "JSON",
                    "numbers to add to the logits of tokens: an object of token ids, such as "
                    "{\"42\": -100, \"7\": 2.5}")},
@@ -110,6 +120,38 @@ int sampling_read(struct sampling_args *a, clm_error *err)
     a->sampler.logit_bias = a->biases;
     json_free(value);
     return rc;
+}
+
+/* The first filter that is asked for; NULL: none. */
+static const char *filter_named(const struct sampler_options *o)
+{
+    const struct {
+        const char *name;
+        bool is_there;
+    } filters[] = {
+        {"top-p", o->top_p > 0 && o->top_p < 1},
+        {"top-k", o->top_k > 0},
+        {"min-p", o->min_p > 0},
+        {"typical", o->typical_p > 0 && o->typical_p < 1},
+        {"top-nsigma", o->top_n_sigma > 0},
+        {"xtc-probability", o->xtc_probability > 0},
+    };
+
+    for (size_t i = 0; i < COUNT(filters); i++)
+        if (filters[i].is_there)
+            return filters[i].name;
+    return NULL;
+}
+
+void sampling_warn_unused(const struct sampling_args *a)
+{
+    const char *name = sampler_draws(&a->sampler) ? NULL : filter_named(&a->sampler);
+
+    if (name)
+        log_say(&cli_log, LOG_WARNING,
+                "--%s changes nothing while --temp is 0, which takes the most likely token each "
+                "time",
+                name);
 }
 
 void sampling_release(struct sampling_args *a)

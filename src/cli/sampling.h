@@ -26,6 +26,9 @@ void sampling_defaults(struct sampling_args *a);
 int sampling_read(struct sampling_args *a, clm_error *err);
 void sampling_release(struct sampling_args *a);
 
+/* Say which filter has nothing to filter, as nothing is drawn. */
+void sampling_warn_unused(const struct sampling_args *a);
+
 /* The seed given, else another one each time. */
 uint64_t sampling_seed(const struct sampling_args *a);
 

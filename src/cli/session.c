@@ -59,12 +59,14 @@ const struct option options_running[] = {
                    "quantise keys and values to 4 or 8 bits; none, the default: they stay as they "
                    "are")},
     {CHOICE_OPTION(
-        "kv-group-size", 0, struct model_options, kv_group_size, kv_group_sizes,
-        "with --kv-bits, numbers that share a scale: 32, 64 (the default) or 128, or the "
-        "largest smaller of these that the model's heads are made of")},
+         "kv-group-size", 0, struct model_options, kv_group_size, kv_group_sizes,
+         "with --kv-bits, numbers that share a scale: 32, 64 (the default) or 128, or the "
+         "largest smaller of these that the model's heads are made of"),
+     .with = "kv-bits"},
     {INT_OPTION("quantized-kv-start", 0, struct model_options, quantized_kv_start, 0, INT_MAX,
                 "with --kv-bits, so many first tokens are not quantised (default: 5000 where text "
-                "is made, 0 for bench, perplexity, logits and inspect)")},
+                "is made, 0 for bench, perplexity, logits and inspect)"),
+     .with = "kv-bits"},
     {INT_OPTION("max-kv-size", 0, struct model_options, max_kv_size, ENGINE_FIRST_TOKENS + 1,
                 INT_MAX,
                 "keep so many tokens of a text at most: the first 4, and the last; what lies "
@@ -155,6 +157,10 @@ int session_open_devices(struct session *s, const struct model_options *o, clm_e
             : model_devices_open(&s->devices, name, o->threads, gpu_layers, err))
         return -1;
     s->devices.cache_bytes = o->cache_bytes;
+    if (gpu_layers == GPU_LAYERS_ALL && s->devices.dev->ops->reads_host)
+        log_say(&cli_log, LOG_WARNING,
+                "--gpu-layers all: the device is the CPU, so that no layer is on a GPU; clm models "
+                "--devices says what there is");
     return 0;
 }
 

@@ -62,6 +62,9 @@ clm_model *clm_model_open(const char *path, const clm_model_options *options, cl
     else if (o.gpu_layers < GPU_LAYERS_NONE)
         fail(err, CLM_ERR_ARG, "gpu_layers must be -1 or more, not %d", o.gpu_layers);
     else if (open_devices(&m->devices, &o, err) == 0) {
+        if (o.gpu_layers == GPU_LAYERS_ALL && m->devices.dev->ops->reads_host)
+            log_say(&m->log, LOG_WARNING,
+                    "gpu_layers: the device is the CPU, so that no layer is on a GPU");
         m->devices.read_ahead = go_on;
         m->model = model_open_over(path, o.adapter_path, &m->devices, &m->log, err);
     }

@@ -188,6 +188,44 @@ class BadOptions(Case):
         self.fails(2, "temp above 0", "generate", "--mirostat", "2")
         self.fails(2, "mirostat must be 2", "generate", "--mirostat", "1", "--temp", "1")
 
+    def test_what_alone_changes_nothing(self):
+        for option, other in {
+                "--kv-group-size=32": "--kv-bits", "--quantized-kv-start=5": "--kv-bits",
+                "--prompt-cache-dir-bytes=1G": "--prompt-cache-dir", "--tool-parser=none": "--parse or --batch",
+                "--dynatemp-exp=2": "--dynatemp-range or --batch", "--min-tokens-to-keep=2": "--min-p or --batch",
+                "--xtc-threshold=0.2": "--xtc-probability or --batch",
+                "--repetition-context-size=9": "--repetition-penalty or --batch",
+                "--dry-base=2": "--dry-multiplier or --batch", "--dry-allowed-length=3": "--dry-multiplier or --batch",
+                "--dry-penalty-last-n=9": "--dry-multiplier or --batch",
+                "--dry-sequence-breaker=x": "--dry-multiplier or --batch",
+                "--mirostat-ent=3": "--mirostat or --batch", "--mirostat-lr=0.2": "--mirostat or --batch"}.items():
+            self.fails(2, "%s changes nothing without %s (see" % (option.split("=")[0], other), "generate", option)
+        self.fails(2, "--dry-base changes nothing without --dry-multiplier (see", "chat", "--dry-base", "2")
+        self.fails(2, "--kv-group-size changes nothing without --kv-bits (see", "bench", "--kv-group-size", "32")
+        for option in ("--prompt-cache-size", "--prompt-cache-bytes"):
+            self.fails(2, [option, "--batch"], "generate", option, "5")
+        self.fails(2, "unknown option --tool-parser", "cache-prompt", "--tool-parser", "none")
+        self.fails(2, ["--group-size", "16"], "bench", "--shape", "storyteller", "--bits", "16", "--group-size", "64")
+
+    def test_in_company(self):
+        line = json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/completions",
+                           "body": {"prompt": "Hi", "max_tokens": 1}})
+        self.done("generate", "--batch", "-", "--dry-base", "2", "--xtc-threshold", "0.2", "--tool-parser", "none",
+                  "--prompt-cache-size", "5", "--top-p", "0.5", input=line)
+        self.done("generate", "-n", "1", "--kv-group-size", "32", "--kv-bits", "none", "--mirostat-lr", "0.2",
+                  "--mirostat", "0")
+
+    def test_filters_of_nothing(self):
+        """The text is made all the same, as mlx_lm does."""
+        for option, value in {"top-p": "0.9", "top-k": "5", "min-p": "0.1", "typical": "0.5", "top-nsigma": "1",
+                              "xtc-probability": "0.5"}.items():
+            for args in (["generate", "-n", "1"], ["chat"]):
+                told = run(*args, "--" + option, value)
+                self.assertEqual(told.returncode, 0)
+                self.one_line(told.stderr.decode(), "warning: --%s changes nothing while --temp is 0" % option)
+        self.done("generate", "-n", "1", "--top-p", "1", "--top-k", "0", "--min-p", "0")
+        self.done("generate", "-n", "1", "--top-p", "0.9", "--dynatemp-range", "0.5")
+
     def test_logprobs_without_json(self):
         self.fails(2, ["--logprobs is for --json", "both"], "generate", "--logprobs", "2")
         self.fails(2, ["--logprobs is for --json", "line"], "generate", "--logprobs", "2", "--batch", "-")

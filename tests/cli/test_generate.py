@@ -493,7 +493,7 @@ class Parse(Case):
                          size("--chat-template-config", json.dumps({"tools": self.TOOLS})))
 
     def test_refused(self):
-        self.fails(2, ["--tool-parser nonsense", "json_tools", "harmony"], "generate",
+        self.fails(2, ["--tool-parser nonsense", "json_tools", "harmony"], "generate", "--parse",
                    "--tool-parser", "nonsense")
         self.fails(2, ["--json", "--parse"], "generate", "--json", "--parse")
         self.fails(1, "nothing.json", "generate", "--tools", self.folder / "nothing.json")

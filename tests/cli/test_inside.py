@@ -245,8 +245,11 @@ class Models(Case):
         self.done(*logits, "--device", "cpu", env=environment(CLM_DEVICE="none"))
         self.fails(2, "CLM_DEVICE: unknown device none", *logits, env=environment(CLM_DEVICE="none"))
         whole = self.done(*logits, "--device", "cpu")
-        for layers in ("auto", "all", "0"):
+        for layers in ("auto", "0"):
             self.assertEqual(self.done(*logits, "--device", "cpu", "--gpu-layers", layers), whole)
+        told = command.run(*logits, "--device", "cpu", "--gpu-layers", "all")
+        self.assertEqual((told.returncode, told.stdout), (0, whole))
+        self.one_line(told.stderr.decode(), "warning: --gpu-layers all: the device is the CPU")
         self.fails(2, "3 layers on a GPU", *logits, "--device", "cpu", "--gpu-layers", "3")
         self.fails(2, "--gpu-layers must be", *logits, "--gpu-layers", "some")
         if not out["cuda"]["present"]:

@@ -1,7 +1,9 @@
 /* The public interface, used as a stranger would: nothing but clm.h is included. */
 #include "testing.h"
 
+#include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "clm/clm.h"
@@ -70,10 +72,18 @@ static void test_model(void **state)
           "a folder that is not there was opened");
 }
 
-/* Without a GPU layers cannot be on one; none can. */
+static void keep_warning(void *said, const char *message)
+{
+    snprintf(said, 200, "%s", message);
+}
+
+/* Without a GPU layers cannot be on one; none can, and of all it is said that they are not. */
 static void test_gpu_layers(void **state)
 {
+    char said[200] = "";
     clm_model_options bad = {.device = "cpu", .gpu_layers = 2}, none = {.gpu_layers = -1};
+    clm_model_options all = {
+        .device = "cpu", .gpu_layers = INT_MAX, .warn = keep_warning, .warn_ctx = said};
     clm_error err = {0};
     clm_model *m;
 
@@ -83,6 +93,9 @@ static void test_gpu_layers(void **state)
     CHECK(!clm_model_open(BUNDLED_MODEL, &bad, &err) && err.code == CLM_ERR_ARG, "%s", err.message);
     m = clm_model_open(BUNDLED_MODEL, &none, &err);
     CHECK(m, "%s", err.message);
+    clm_model_close(m);
+    m = clm_model_open(BUNDLED_MODEL, &all, &err);
+    CHECK(m && strstr(said, "gpu_layers"), "%s%s", err.message, said);
     clm_model_close(m);
 }
 
