@@ -228,9 +228,8 @@ static int read_messages(struct batch_job *job, struct token_list *prompt, clm_e
                               false, prompt, err);
     if (rc == 0)
         reply_start(&job->reply, rules->replies, l->tools,
-                    thinking_is_open(&rules->replies->format.thinking,
-                                     rules->replies->format.message_end, text.data ? text.data : "",
-                                     text.size),
+                    thinking_is_open(&rules->replies->format.thinking, &rules->replies->format.ends,
+                                     text.data ? text.data : "", text.size),
                     take_part, job);
     strbuf_release(&text);
     return rc;

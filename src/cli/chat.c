@@ -154,7 +154,7 @@ static int render(struct chat *c, bool *thinking, clm_error *err)
     if (conversation_render(&all, &c->format, false, &text, err))
         goto cleanup;
     token_list_clear(&c->text);
-    *thinking = thinking_is_open(&c->rules.format.thinking, c->rules.format.message_end,
+    *thinking = thinking_is_open(&c->rules.format.thinking, &c->rules.format.ends,
                                  text.data ? text.data : "", text.size);
     rc = tokenizer_encode(c->session->tokenizer, text.data ? text.data : "", text.size, false,
                           &c->text, err);

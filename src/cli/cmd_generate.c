@@ -199,7 +199,7 @@ static int begin_reply(struct run *run, const struct reply_rules *rules, const s
 {
     const char *text = p->text.data ? p->text.data : "";
     bool thinking =
-        thinking_is_open(&rules->format.thinking, rules->format.message_end, text, p->reply_at);
+        thinking_is_open(&rules->format.thinking, &rules->format.ends, text, p->reply_at);
 
     if (!run->args->parse)
         return 0;

@@ -151,7 +151,7 @@ clm_reply *clm_reply_open(const clm_chat *c, const char *prompt, size_t size,
     r->event = event;
     r->ctx = ctx;
     reply_start(&r->reply, &c->rules, r->tools,
-                thinking_is_open(&c->rules.format.thinking, c->rules.format.message_end,
+                thinking_is_open(&c->rules.format.thinking, &c->rules.format.ends,
                                  prompt ? prompt : "", size),
                 pass_event, r);
     return r;

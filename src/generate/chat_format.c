@@ -94,6 +94,80 @@ static const char *template_for_tools(const chat_templates *all)
     return t ? chat_templates_text(all, t) : NULL;
 }
 
+/* Conversations whose last message says a word of two, and is a user's or a tool's. */
+static const char *const conversations[][2] = {
+    {"[{\"role\": \"user\", \"content\": \"query\"}]",
+     "[{\"role\": \"user\", \"content\": \"words\"}]"},
+#define CALL                                                                                       \
+    "[{\"role\": \"user\", \"content\": \"ask\"}, {\"role\": \"assistant\", \"content\": \"\", "   \
+    "\"tool_calls\": [{\"type\": \"function\", \"id\": \"call00001\", \"function\": {\"name\": "   \
+    "\"look\", \"arguments\": {}}}]}, {\"role\": \"tool\", \"tool_call_id\": \"call00001\", "      \
+    "\"name\": \"look\", \"content\": "
+    {CALL "\"query\"}]", CALL "\"words\"}]"},
+#undef CALL
+};
+
+static int render_text(const chat_templates *all, const char *messages, const json *tools,
+                       struct strbuf *out)
+{
+    clm_error none = {0};
+    json *list = json_parse(messages, strlen(messages), "messages", &none);
+    struct chat_values v = {.messages = list, .tools = tools};
+    int rc = list ? chat_format_render(all, NULL, &v, out, &none) : -1;
+
+    json_free(list);
+    return rc || out->failed ? -1 : 0;
+}
+
+/* Where in text, from begin on, the first tag of thinking stands, or its end. */
+static size_t before_tags(const struct thinking *t, const struct strbuf *text, size_t begin)
+{
+    const char *s = text->data + begin, *start = strstr(s, t->start), *end = strstr(s, t->end);
+    const char *first = !end || (start && start < end) ? start : end;
+
+    return first ? (size_t)(first - text->data) : text->size;
+}
+
+/* What two conversations have in common at their end, up to a tag, without spaces around it. */
+static void find_lead(char *out, size_t size, const struct thinking *t, const struct strbuf *one,
+                      const struct strbuf *two)
+{
+    size_t n = 0, begin, end;
+
+    while (n < one->size && n < two->size &&
+           one->data[one->size - n - 1] == two->data[two->size - n - 1])
+        n++;
+    begin = one->size - n;
+    end = before_tags(t, one, begin);
+    while (begin < end && strchr(" \t\r\n", one->data[end - 1]))
+        end--;
+    while (begin < end && strchr(" \t\r\n", one->data[begin]))
+        begin++;
+    if (end - begin >= size)
+        begin = end - size + 1;
+    memcpy(out, one->data + begin, end - begin);
+    out[end - begin] = '\0';
+}
+
+/* A template that refuses these conversations tells nothing. */
+static void find_leads(struct message_ends *ends, const struct thinking *t,
+                       const chat_templates *all)
+{
+    json *tools = json_parse("[]", 2, "tools", NULL);
+
+    for (size_t i = 0; i < COUNT(ends->leads); i++) {
+        struct strbuf one = {0}, two = {0};
+        const json *with = i ? tools : NULL;
+
+        if (render_text(all, conversations[i][0], with, &one) == 0 &&
+            render_text(all, conversations[i][1], with, &two) == 0 && one.size && two.size)
+            find_lead(ends->leads[i], sizeof ends->leads[i], t, &one, &two);
+        strbuf_release(&one);
+        strbuf_release(&two);
+    }
+    json_free(tools);
+}
+
 struct reply_format chat_format_replies(const chat_templates *all, const tokenizer *t,
                                         const char *parser)
 {
@@ -103,6 +177,8 @@ struct reply_format chat_format_replies(const chat_templates *all, const tokeniz
                                   .tool_parser = parser ? parser : tokenizer_tool_parser(t)};
     struct reply_format f = reply_format_infer(&traits);
 
-    f.message_end = tokenizer_token(t, tokenizer_role(t, TOKEN_EOS), NULL);
+    f.ends.token = tokenizer_token(t, tokenizer_role(t, TOKEN_EOS), NULL);
+    if (all && f.thinking.start)
+        find_leads(&f.ends, &f.thinking, all);
     return f;
 }

@@ -125,21 +125,28 @@ struct thinking thinking_infer(const struct model_traits *m)
     return found;
 }
 
-static size_t find_last(const char *s, size_t n, const char *what)
+/* Behind the last place of a text; 0: it is nowhere. */
+static size_t behind_last(const char *s, size_t n, const char *what)
 {
     size_t size = strlen(what);
 
     for (size_t i = n >= size ? n - size + 1 : 0; i-- > 0;)
         if (memcmp(s + i, what, size) == 0)
-            return i + 1;
+            return i + size;
     return 0;
 }
 
-bool thinking_is_open(const struct thinking *t, const char *message_end, const char *prompt,
+bool thinking_is_open(const struct thinking *t, const struct message_ends *ends, const char *prompt,
                       size_t n)
 {
-    size_t opened = t->start ? find_last(prompt, n, t->start) : 0;
+    size_t opened = t->start ? behind_last(prompt, n, t->start) : 0, closed = 0;
 
-    return opened > 0 && opened > find_last(prompt, n, t->end) &&
-           (!message_end || opened > find_last(prompt, n, message_end));
+    if (!opened)
+        return false;
+    if (ends->token)
+        closed = behind_last(prompt, n, ends->token);
+    for (size_t i = 0; i < COUNT(ends->leads); i++)
+        if (ends->leads[i][0] && behind_last(prompt, n, ends->leads[i]) > closed)
+            closed = behind_last(prompt, n, ends->leads[i]);
+    return opened > closed && opened > behind_last(prompt, n, t->end);
 }

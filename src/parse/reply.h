@@ -34,7 +34,7 @@ enum reply_layout {
 struct reply_format {
     const struct tool_syntax *syntax; /* NULL: calls are not looked for */
     struct thinking thinking;
-    const char *message_end; /* see thinking_is_open */
+    struct message_ends ends; /* for thinking_is_open */
     enum reply_layout layout;
     const char *const *dropped; /* further markers, not shown to the user; ends with NULL */
 };

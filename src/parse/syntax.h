@@ -31,9 +31,18 @@ struct thinking {
 /* The same for thinking. */
 struct thinking thinking_infer(const struct model_traits *m);
 
+/* What stands in a prompt behind the last message and before what of the reply is given. Start from
+ * {0}: nothing is known. */
+struct message_ends {
+    const char *token; /* that ends a text; NULL: none */
+    /* What the template puts behind a message of a user, and of a tool, before any tag of thinking:
+     * the last bytes of it, NUL-terminated. */
+    char leads[2][48];
+};
+
 /* A prompt has opened a section of thinking that is not closed: the reply begins inside of it. A
- * tag before the last message_end (NULL: not known), as in a question about tags, opens none. */
-bool thinking_is_open(const struct thinking *t, const char *message_end, const char *prompt,
+ * tag before the last of ends, as in a question about tags, opens none. */
+bool thinking_is_open(const struct thinking *t, const struct message_ends *ends, const char *prompt,
                       size_t n);
 
 /* A call in a text that is whole, copied; owned by struct tool_calls. */

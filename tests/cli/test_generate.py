@@ -429,6 +429,32 @@ class Parse(Case):
                           "-n", "40").decode()
         self.assertEqual(plain, thought + "</think>" + text + "\n")
 
+    def test_tag_in_a_message(self):
+        """Where no end token ends a turn, and a reply begins with or without thinking."""
+        folder = self.model("turns", skip=["tokenizer_config.json"])
+        (folder / "tokenizer_config.json").write_text('{"eos_token": "<|end_of_text|>"}')
+        (folder / "chat_template.jinja").write_text(
+            "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if m.role == 'tool' %} (a result){% endif %}"
+            "\n{% endfor %}"
+            "{% if add_generation_prompt %}[assistant]{{ '<think>' if thinks }}{% endif %}{# </think> #}")
+        said = {"role": "user", "content": "What is <think>?"}
+        tool = {"role": "tool", "content": "It is said in <think>", "tool_call_id": "call00001"}
+        for thinks, kind in ((False, "content"), (True, "reasoning")):
+            variables = json.dumps({"thinks": thinks})
+            for text in ("Hello", "What is <think>?", "What is </think>?", "<think>"):
+                runs, last = self.events("-m", folder, "-n", "8", "-p", text, "--chat-template-config", variables)
+                self.assertEqual([run[0] for run in runs], [kind], text)
+            for messages in ([said], [said, tool]):
+                line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions",
+                        "body": {"messages": messages, "max_tokens": 8}}
+                answer = self.json_lines("generate", "-m", folder, "--batch", "-", "--chat-template-config", variables,
+                                         input=json.dumps(line))[0]["response"]["body"]["choices"][0]["message"]
+                self.assertEqual("reasoning_content" in answer, thinks, answer)
+        begun = [said, {"role": "assistant", "content": "<think>It is"}]
+        line["body"]["messages"] = begun
+        answer = self.json_lines("generate", "-m", folder, "--batch", "-", input=json.dumps(line))[0]
+        self.assertIn("reasoning_content", answer["response"]["body"]["choices"][0]["message"])
+
     def test_call_that_the_model_makes(self):
         """As the model's files name the syntax, or the command line does."""
         written = "<tool_call>" + self.CALL + "</tool_call>"

@@ -139,6 +139,8 @@ static void test_reply(void **state)
         check_reply("[assistant]<think>", piece,
                     "|R0:I see.|T0:Well <b>\xC3\xA9 |c0:look|a0:{\"at\": 1}|e0:|f1:");
         check_reply("[assistant]<think>no</think>", piece, "|T0:I see.");
+        check_reply("[user]What is <think>?[assistant]", piece, "|T0:I see.");
+        check_reply("[user]What is </think>?[assistant]<think>", piece, "|R0:I see.|T0:Well");
     }
     CHECK(!clm_reply_open(chat, NULL, 0, &bad, hear, NULL, &err) && err.code == CLM_ERR_FORMAT,
           "tools that are no list were taken");

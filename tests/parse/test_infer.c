@@ -140,13 +140,14 @@ static void test_open(void **state)
                  {"</think>", false},
                  {"<thin", false}};
     struct thinking t = {"<think>", "</think>"}, none = {0};
+    struct message_ends unknown = {0};
 
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++) {
         size_t n = strlen(cases[i].prompt);
 
-        assert_int_equal(thinking_is_open(&t, NULL, cases[i].prompt, n), cases[i].open);
-        assert_false(thinking_is_open(&none, NULL, cases[i].prompt, n));
+        assert_int_equal(thinking_is_open(&t, &unknown, cases[i].prompt, n), cases[i].open);
+        assert_false(thinking_is_open(&none, &unknown, cases[i].prompt, n));
     }
 }
 
@@ -156,10 +157,16 @@ static void test_open_in_message(void **state)
     struct thinking t = {"<think>", "</think>"};
     const char *asked = "user: what is <think>?<end>\nassistant: ";
     const char *begun = "user: what is </think>?<end>\nassistant: <think>\nwell";
+    struct message_ends ends[] = {{.token = "<end>"},
+                                  {.leads = {"assistant:"}},
+                                  {.leads = {"", "<end>\nassistant:"}},
+                                  {"nowhere", {"tool:", "assistant:"}}};
 
     (void)state;
-    assert_false(thinking_is_open(&t, "<end>", asked, strlen(asked)));
-    assert_true(thinking_is_open(&t, "<end>", begun, strlen(begun)));
+    for (size_t i = 0; i < COUNT(ends); i++) {
+        assert_false(thinking_is_open(&t, &ends[i], asked, strlen(asked)));
+        assert_true(thinking_is_open(&t, &ends[i], begun, strlen(begun)));
+    }
 }
 
 /* What the files name goes before what the template shows; an unknown name does not. */
