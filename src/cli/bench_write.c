@@ -260,8 +260,9 @@ static void write_heading(struct strbuf *out, const struct bench_setup *s, const
         strbuf_addf(out, ", %.0f Gop/s in int8", s->limits.int8_ops_per_second / 1e9);
     if (s->limits.bf16_flops_per_second > 0)
         strbuf_addf(out, ", %.0f GFLOP/s in bf16", s->limits.bf16_flops_per_second / 1e9);
-    strbuf_addf(out, "\n%d repetitions, prompts in steps of %d, cache: %s\n\n", s->repetitions,
-                engine_max_rows(s->session->engine), cache_name(s, cache, sizeof cache));
+    strbuf_addf(out, "\n%d repetition%s, prompts in steps of %d, cache: %s\n\n", s->repetitions,
+                s->repetitions == 1 ? "" : "s", engine_max_rows(s->session->engine),
+                cache_name(s, cache, sizeof cache));
     strbuf_addf(out, "%-10s %9s %7s  %-24s %9s %7s %7s %7s %7s\n", "test", "tokens", "depth",
                 "  tokens/s (median)", "MB/token", "read", "f32", "int8", "bf16");
 }

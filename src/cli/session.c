@@ -65,7 +65,7 @@ const struct option options_running[] = {
      .with = "kv-bits"},
     {INT_OPTION("quantized-kv-start", 0, struct model_options, quantized_kv_start, 0, INT_MAX,
                 "with --kv-bits, so many first tokens are not quantised (default: 5000 where text "
-                "is made, 0 for bench, perplexity, logits and inspect)"),
+                "is made, 0 for bench, perplexity, score, logits and inspect)"),
      .with = "kv-bits"},
     {INT_OPTION("max-kv-size", 0, struct model_options, max_kv_size, ENGINE_FIRST_TOKENS + 1,
                 INT_MAX,

@@ -286,9 +286,12 @@ static int parse_text(struct parser *p, struct value *out)
 
 json *json_parse(const char *text, size_t size, const char *name, clm_error *err)
 {
-    struct parser p = {.scan = {.at = text,
+    static const char mark[] = "\xEF\xBB\xBF"; /* which programs put before a file */
+    size_t n = sizeof mark - 1;
+    size_t skipped = size >= n && memcmp(text, mark, n) == 0 ? n : 0;
+    struct parser p = {.scan = {.at = text + skipped,
                                 .end = text + size,
-                                .begin = text,
+                                .begin = text + skipped,
                                 .name = name,
                                 .by_line = true,
                                 .err = err}};

@@ -31,7 +31,8 @@ enum json_kind {
  * Parse a whole text: UTF-8, strict JSON and what Python's json module writes besides. An integer
  * beyond 64 bits is a JSON_REAL; so are Infinity, -Infinity and NaN, also where they are written as
  * transformers does, {"__float__": "Infinity"}. Duplicate keys and depth beyond 512 are errors; NUL
- * inside strings and keys is allowed. name stands for the source in messages.
+ * inside strings and keys is allowed, and a byte order mark before the text. name stands for the
+ * source in messages.
  *
  * A document may be read by several threads at once. It is freed with json_free(root).
  * Errors: CLM_ERR_FORMAT with line and column, CLM_ERR_NOMEM.

@@ -110,7 +110,7 @@ int adapter_open(struct adapter *a, const char *path, arena *memory, clm_error *
     if (!a->path)
         return fail(err, CLM_ERR_NOMEM, "%s: no memory", path);
     if (!file_is_dir(path))
-        return fail(err, CLM_ERR_IO, "%s: no folder of an adapter; it has adapter_config.json",
+        return fail(err, CLM_ERR_IO, "%s is no folder of an adapter, which has adapter_config.json",
                     path);
     if (file_join(name, sizeof name, path, "adapter_config.json", err))
         return -1;

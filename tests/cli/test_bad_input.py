@@ -291,6 +291,10 @@ class BadOptions(Case):
         self.fails(1, "no/folder", "logits", "--tokens", "1", "--out", "no/folder/out")
         self.assertEqual(os.listdir(self.folder), [])
 
+    def test_no_adapter(self):
+        self.fails(1, "config.json is no folder of an adapter", "generate", "--adapter-path", MODEL / "config.json")
+        self.fails(1, "adapter_config.json", "generate", "--adapter-path", self.folder)
+
     def test_nowhere_to_write(self):
         """Said before there is work done: not even the model is looked for."""
         for args in (["cache-prompt", "-p", "a", "--prompt-cache-file"],

@@ -128,6 +128,7 @@ class Bench(Case):
         self.assertRegex(out[0], r"\Astoryteller, 8 layers, 4 bits in groups of 64, 0\.008 GB")
         self.assertRegex(out[1], r"reads up to \d+\.\d GB/s, computes \d+ GFLOP/s in f32")
         self.assertRegex(out[2], r"\A2 repetitions, prompts in steps of 512, cache: f16")
+        self.assertIn("\n1 repetition, ", self.done("bench", "-p", "8", "-n", "0", "-r", "1", "--no-limits").decode())
         self.assertRegex(out[-2], r"\Aprompt +16 +0 +\d+\.\d\d \+- \d+\.\d\d")
         self.assertRegex(out[-1], r"\Ageneration +4 +0 +\d+\.\d\d \+- \d+\.\d\d")
         unmeasured = self.done(*SMALL).decode().splitlines()

@@ -22,6 +22,10 @@ class Tokens(Case):
         return [x["ids"] for x in self.json_lines("tokenize", *args,
                                                   input=lines({"text": t} for t in TEXTS))]
 
+    def test_byte_order_mark(self):
+        text = lines({"text": t} for t in TEXTS)
+        self.assertEqual(self.done("tokenize", input=b"\xef\xbb\xbf" + text.encode()), self.done("tokenize", input=text))
+
     def test_round_trip(self):
         plain = self.ids("--no-special")
         back = self.json_lines("detokenize", input=lines({"ids": i} for i in plain))

@@ -48,6 +48,20 @@ static void test_values(void **state)
     json_free(root);
 }
 
+/* A byte order mark before the text is none of it; elsewhere it is wrong. */
+static void test_mark(void **state)
+{
+    json *root = parse_string("\xEF\xBB\xBF{\"a\": 1}");
+    clm_error err = {0};
+
+    (void)state;
+    CHECK(json_int(json_get(root, "a"), 0) == 1, "behind a mark");
+    json_free(root);
+    CHECK(!json_parse("\xEF\xBB\xBF", 3, "x", &err) && err.code == CLM_ERR_FORMAT, "a mark alone");
+    CHECK(!json_parse("{}\xEF\xBB\xBF", 5, "x", &err), "a mark behind");
+    CHECK(!json_parse("\xEF\xBB", 2, "x", &err), "a part of one");
+}
+
 static void test_absent(void **state)
 {
     json *root = parse_string("[1]");
@@ -331,12 +345,13 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),     cmocka_unit_test(test_absent),
-        cmocka_unit_test(test_order),      cmocka_unit_test(test_nul),
-        cmocka_unit_test(test_python),     cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_depth),      cmocka_unit_test(test_file),
-        cmocka_unit_test(test_goldens),    cmocka_unit_test(test_many_keys),
-        cmocka_unit_test(test_alike_keys), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_values),    cmocka_unit_test(test_mark),
+        cmocka_unit_test(test_absent),    cmocka_unit_test(test_order),
+        cmocka_unit_test(test_nul),       cmocka_unit_test(test_python),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_file),      cmocka_unit_test(test_goldens),
+        cmocka_unit_test(test_many_keys), cmocka_unit_test(test_alike_keys),
+        cmocka_unit_test(test_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
