@@ -62,9 +62,9 @@ def quantise(w, bits):
     bias = bf16(low)
     step, base = numbers("BF16", scale)[..., None], numbers("BF16", bias)[..., None]
     codes = np.clip(np.rint((groups - base) / step), 0, 2**bits - 1).astype(np.uint32)
-    codes = codes.reshape(rows, -1, 32 // bits)
-    words = np.bitwise_or.reduce(codes << (np.arange(32 // bits, dtype=np.uint32) * np.uint32(bits)), axis=2)
-    return words.astype(np.uint32), scale, bias
+    in_order = np.unpackbits(codes.astype(np.uint8)[..., None], axis=3, count=bits, bitorder="little")
+    words = np.packbits(in_order.reshape(rows, -1), axis=1, bitorder="little").view(np.uint32)
+    return words, scale, bias
 
 
 def make(model, folder, bits):
@@ -122,7 +122,7 @@ def main():
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("text", type=pathlib.Path)
     parser.add_argument("--clm", default="build/clm")
-    parser.add_argument("--bits", type=int, nargs="+", default=[16, 8, 4], choices=(2, 4, 8, 16))
+    parser.add_argument("--bits", type=int, nargs="+", default=[16, 8, 4], choices=(2, 3, 4, 5, 6, 8, 16))
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--windows", type=int, default=16)
     args = parser.parse_args()

@@ -412,12 +412,15 @@ static void check_long_products(device *d)
         {.format = WEIGHT_AFFINE, .bits = 4, .group_size = 64, .scale_type = DTYPE_F16},
         {.format = WEIGHT_AFFINE, .bits = 8, .group_size = 32, .scale_type = DTYPE_F32},
         {.format = WEIGHT_AFFINE, .bits = 8, .group_size = 128, .scale_type = DTYPE_BF16},
+        {.format = WEIGHT_AFFINE, .bits = 3, .group_size = 64, .scale_type = DTYPE_BF16},
+        {.format = WEIGHT_AFFINE, .bits = 6, .group_size = 128, .scale_type = DTYPE_F16},
         {.format = WEIGHT_MXFP4, .bits = 4, .group_size = 32},
         {.format = WEIGHT_NVFP4, .bits = 4, .group_size = 16},
     };
 
     for (size_t f = 0; f < COUNT(formats); f++) {
-        int group_size = formats[f].group_size, least = formats[f].bits == 8 ? 6144 : 12288;
+        int group_size = formats[f].group_size, bits = formats[f].bits;
+        int least = bits == 8 ? 6144 : bits == 6 ? 8192 : bits == 4 ? 12288 : 16384;
 
         for (int i = 0; i < 3; i++)
             check_product(d, &formats[f], 1 + (int)random_below(40),

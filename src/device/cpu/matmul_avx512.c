@@ -69,15 +69,16 @@ static double bf16_burst(void)
 #define FEW_NIBBLES AVX512_FEW_ROWS
 #define FEW_EXACT 3
 
-/* Of 4 or 8 bits, by a row or a few; NULL: AVX2 has as good a way. */
+/* By a row or a few; NULL: AVX2 has as good a way. */
 static const struct cpu_product *choose_gemv(const struct weight *w)
 {
-    if (w->format == WEIGHT_AFFINE && w->bits == 8)
-        return &avx512_gemv_bytes;
-    if (w->format == WEIGHT_MXFP4 || w->format == WEIGHT_NVFP4 ||
-        (w->format == WEIGHT_AFFINE && w->bits == 4))
+    if (w->format == WEIGHT_MXFP4 || w->format == WEIGHT_NVFP4)
         return &avx512_gemv_nibbles;
-    return NULL;
+    if (w->format != WEIGHT_AFFINE)
+        return NULL;
+    if (w->bits == 4 || w->bits == 8)
+        return w->bits == 4 ? &avx512_gemv_nibbles : &avx512_gemv_bytes;
+    return w->scale_type == DTYPE_F32 ? NULL : avx512_gemv_bits(w->bits);
 }
 
 static bool is_nibbles(const struct weight *w)

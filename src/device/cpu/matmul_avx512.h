@@ -8,6 +8,9 @@
 #define AVX512_FEW_OUTPUTS 16 /* and at least so many outputs */
 #define RUN_SIZE 128          /* avx512_gemm_runs takes weights of a multiple of so many numbers */
 
+/* Affine of 2, 3, 5 or 6 bits with scales of 16; few rows. */
+const struct cpu_product *avx512_gemv_bits(int bits);
+
 /* As the slot of struct cpu_matmul_kernels. */
 const struct cpu_product *avx512_choose(const struct weight *w, int n_rows, bool exact);
 
