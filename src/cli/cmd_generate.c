@@ -2,6 +2,7 @@
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -241,6 +242,18 @@ static void say_length(const struct generate_args *a, const struct session *s, s
                 engine_context(s->engine));
 }
 
+/* Who pipes a text in means it for the prompt, but without one on the command line it is not read.
+ * Said at the end, as it may come late. */
+static void say_unread(const struct generate_args *a)
+{
+    int n = 0;
+
+    if (a->prompt.text == default_prompt && !isatty(STDIN_FILENO) &&
+        ioctl(STDIN_FILENO, FIONREAD, &n) == 0 && n > 0)
+        log_say(&cli_log, LOG_WARNING,
+                "standard input was not read: --prompt - takes the prompt from there");
+}
+
 static int write_all(struct run *run, struct session *s, const struct sampling *sampling,
                      const struct prompt *given, uint64_t seed, clm_error *err)
 {
@@ -289,6 +302,7 @@ static int write_all(struct run *run, struct session *s, const struct sampling *
         return -1;
     if (!warned)
         say_length(a, s, length, &r);
+    say_unread(a);
     return r.finish == FINISH_CANCELLED ? STATUS_INTERRUPTED : STATUS_DONE;
 }
 

@@ -208,6 +208,7 @@ const struct command command_render = {
         "from standard input and answers each with {\"text\": \"...\"} or {\"error\": \"...\"}. "
         "Every other key of a line is a variable of the template.",
     .options = render_options,
+    .operands = {.instead = "lines are read from standard input: clm render < FILE"},
     .args_size = sizeof(struct render_args),
     .run = render_run,
 };

@@ -283,6 +283,7 @@ const struct command command_score = {
         "logarithms of its tokens' probabilities, and whether each is the most probable one. Lines "
         "that are there at once are evaluated together. See docs/scoring.md.",
     .options = score_options,
+    .operands = {.instead = "lines are read from standard input: clm score < FILE"},
     .args_size = sizeof(struct score_args),
     .run = score_run,
 };

@@ -82,16 +82,26 @@ static void nearest_option(const struct option *table, const char *name, const c
     }
 }
 
-/* What an option of other programs is called here, where this command has it. */
-static const char *option_elsewhere(const struct parser *p, const char *name, size_t size)
+/* Has this command what the answer names? */
+static bool leads_somewhere(const struct parser *p, const char *text)
 {
-    const char *text = other_option(name, size);
-    const char *here = text ? strstr(text, "--") : NULL;
+    const char *here = strstr(text, "--");
 
     if (!here)
-        return text;
+        return !strstr(text, " FILE") || p->operands->name;
     here += 2;
-    return find_option(p->table, NULL, here, strcspn(here, " ,:;"), 0).option ? text : NULL;
+    return find_option(p->table, NULL, here, strcspn(here, " ,:;"), 0).option;
+}
+
+/* What an option of other programs is called here. */
+static const char *option_elsewhere(const struct parser *p, const char *name, size_t size)
+{
+    const char *text;
+
+    for (int i = 0; (text = other_option(name, size, i)); i++)
+        if (leads_somewhere(p, text))
+            return text;
+    return NULL;
 }
 
 /* dashes is how the name begins. */
@@ -517,6 +527,9 @@ static int no_use(const struct parser *p, const char *text)
     const struct option *o = options_find(p->table, "prompt");
     bool prompt = o && o->kind == OPTION_STRING, model = options_find(p->table, "model");
 
+    if (p->operands->instead)
+        return fail(p->err, CLM_ERR_ARG, "there is no use for \"%.60s\"; %s", text,
+                    p->operands->instead);
     return fail(p->err, CLM_ERR_ARG, "there is no use for \"%.60s\"%s%s%s", text,
                 prompt ? "; a prompt is given with --prompt" : "",
                 prompt && model ? ", "

@@ -104,7 +104,8 @@ struct ids {
 struct operands {
     const char *name; /* "FILE"; NULL: there are none */
     int min, max;
-    size_t offset; /* of a struct strings */
+    size_t offset;       /* of a struct strings */
+    const char *instead; /* where there are none: what to do; NULL: as the options say */
 };
 
 /* The most values of OPTION_INTS. */

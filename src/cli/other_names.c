@@ -56,7 +56,8 @@ static const struct answer options[] = {
     {"num-trials ", "it is --repetitions here"},
     {"batch-size ", "it is --concurrent here"},
     {"sequence-length ", "it is --window here"},
-    {"data-path ", "give the text as a FILE, or - for standard input"},
+    {"data-path f file ", "give the text as a FILE, or - for standard input"},
+    {"p prompt ", "a prompt is for clm generate, what is said in clm chat is standard input"},
     {"np parallel max-num-seqs ", "it is --batch-size here"},
     {"num-samples num-return-sequences best-of ", "give --batch a line for each"},
     {"eos-token eos-token-id ", "it is --extra-eos-token here"},
@@ -93,22 +94,24 @@ static const struct answer commands_elsewhere[] = {
     {"train lora finetune ", "clm does not train"},
 };
 
-static const char *find(const struct answer *list, size_t n, const char *name, size_t size)
+/* The answer behind so many others. */
+static const char *find(const struct answer *list, size_t n, const char *name, size_t size,
+                        int others)
 {
     for (size_t i = 0; i < n; i++)
         for (const char *s = list[i].names; *s; s += strcspn(s, " ") + 1)
-            if (strcspn(s, " ") == size && strncmp(s, name, size) == 0)
+            if (strcspn(s, " ") == size && strncmp(s, name, size) == 0 && others-- == 0)
                 return list[i].text;
     return NULL;
 }
 
-const char *other_option(const char *name, size_t size)
+const char *other_option(const char *name, size_t size, int i)
 {
-    return find(options, sizeof options / sizeof options[0], name, size);
+    return find(options, sizeof options / sizeof options[0], name, size, i);
 }
 
 const char *other_command(const char *name)
 {
     return find(commands_elsewhere, sizeof commands_elsewhere / sizeof commands_elsewhere[0], name,
-                strlen(name));
+                strlen(name), 0);
 }

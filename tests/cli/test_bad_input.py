@@ -273,6 +273,8 @@ class BadOptions(Case):
         for name in ("chat", "inspect", "bench"):
             self.fails(2, '"x"; a model with --model', name, "x")
         self.fails(2, 'no use for "x" (see', "models", "x")
+        for name in ("score", "render"):
+            self.fails(2, '"x"; lines are read from standard input: clm %s < FILE' % name, name, "x")
 
     def test_values(self):
         self.fails(2, ["--temp", "needs a value"], "generate", "--temp")
@@ -370,9 +372,15 @@ class OtherNames(Case):
                              "kv-cache-dtype": "--cache-type", "list-devices": "clm models", "num-samples": "--batch"},
                 "bench": {"prompt-tokens": "--prompt ", "generation-tokens": "--generate", "num-trials": "--repetitions",
                           "batch-size": "--concurrent"},
-                "perplexity": {"sequence-length": "--window", "data-path": "FILE"}}.items():
+                "chat": {"prompt": "clm generate"},
+                "perplexity": {"sequence-length": "--window", "data-path": "FILE", "file": "as a FILE"}}.items():
             for option, words in options.items():
                 self.fails(2, ["unknown option --" + option + "; ", words], name, "--" + option, "1")
+
+    def test_letters_of_others(self):
+        self.fails(2, "unknown option -p; a prompt is for clm generate", "chat", "-p", "Hello")
+        self.fails(2, "unknown option -f; give the text as a FILE", "perplexity", "-f", "x")
+        self.fails(2, "unknown option -f (see", "inspect", "-f", "x")
 
     def test_only_where_they_lead(self):
         self.fails(2, "unknown option --temperature (", "models", "--temperature")

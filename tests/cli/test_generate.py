@@ -103,6 +103,17 @@ class Prompt(Generate):
         self.assertEqual(self.plain(PLAIN, "-p", "-", "-n", "24", input="Once upon a time"),
                          self.plain(*PROMPT))
 
+    def test_standard_input_that_is_not_read(self):
+        def told(*args, **options):
+            result = command.run("generate", "-n", "1", "--verbose", "false", *args, **options)
+            self.assertEqual(result.returncode, 0)
+            return result.stderr.decode()
+
+        self.one_line(told(input="Tell me"), "warning: standard input was not read: --prompt -")
+        self.assertEqual(told(), "")
+        self.assertEqual(told("-p", "Once", input="Tell me"), "")
+        self.assertEqual(told("-p", "-", input="Tell me"), "")
+
     def test_escapes(self):
         """\\n and \\t written out, as mlx-lm takes them; in standard input they are themselves."""
         for written, meant in (("The\\nfox\\tran", "The\nfox\tran"), ("a\\\\b\\x", "a\\\\b\\x")):
