@@ -295,13 +295,14 @@ INLINE void unpack(__m512i *codes, __m512i bytes, const int bits)
     static const _Alignas(64) uint8_t threes[64] = {FROM(THREE, 0), FROM(THREE, 8)};
     static const _Alignas(64) uint8_t fives[64] = {FROM(FIVE, 0)};
     const __m512i low = _mm512_set1_epi8((char)((1 << bits) - 1));
+    const int n = 8 / bits; /* a loop's bound that divides cannot be unrolled under sanitizers */
 
     if (bits == 8) {
         codes[0] = bytes;
     } else if (bits == 4 || bits == 2) {
         codes[0] = _mm512_and_si512(bytes, low);
 #pragma GCC unroll 3
-        for (int i = 1; i < 8 / bits; i++)
+        for (int i = 1; i < n; i++)
             codes[i] = _mm512_and_si512(_mm512_srli_epi16(bytes, (unsigned)(i * bits)), low);
     } else {
         const long long places = bits == 3   ? PLACES(0, 3, 6, 9, 32, 35, 38, 41)
