@@ -38,10 +38,14 @@ enum {
     INT_TOKENS = 1024,  /* sequences up to here are treated in f32: it costs them little */
     DIRECT_QUERIES = 16, /* at most this many queries go the direct way, or one row */
     RANGE = 16 * CHUNK,  /* keys of a range; by position alone, so that threads change nothing */
-    TURNS = 8,           /* of a thread, where there are many pieces */
-    TOGETHER_BYTES = 262144, /* room for states of pieces that are treated together */
-    MIN_GROUP = 32,          /* of codes that kernels read as they are */
-    ATTEND_PRODUCTS = 131072 /* multiplications that are worth a thread */
+    TURNS = 8,           /* of a thread, where there are many pieces; at the end smaller ones, */
+    LAST_TURNS = 2,      /* instead of so many, */
+    LAST_PARTS = 4,      /* as many of each */
+    TOGETHER_BYTES = 262144,  /* room for states of pieces that are treated together */
+    MIN_GROUP = 32,           /* of codes that kernels read as they are */
+    LINE_NUMBERS = 16,        /* of a line of a cache */
+    ATTEND_PRODUCTS = 131072, /* multiplications that are worth a thread */
+    COMBINED_NUMBERS = 16384  /* of partial results that are, too */
 };
 
 static const float log2_e = 1.44269504088896340736f;
@@ -545,12 +549,25 @@ static int attend_pieces(const struct attend_call *call, const struct piece *pie
     return count;
 }
 
-static void attend_range(void *ctx, int64_t begin, int64_t end, int thread)
+/* The first piece of a turn. */
+static int64_t turn_begins(const struct attend_call *call, int64_t turn)
+{
+    int64_t whole = turn < call->whole_turns ? turn : call->whole_turns;
+    int64_t piece = whole * call->turn + (turn - whole) * call->last_turn;
+
+    return piece < call->n_pieces ? piece : call->n_pieces;
+}
+
+static void attend_turns(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct attend_call *call = ctx;
 
-    for (int64_t i = begin; i < end;)
-        i += attend_pieces(call, &call->pieces[i], end - i, thread);
+    for (int64_t turn = begin; turn < end; turn++) {
+        int64_t to = turn_begins(call, turn + 1);
+
+        for (int64_t i = turn_begins(call, turn); i < to;)
+            i += attend_pieces(call, &call->pieces[i], to - i, thread);
+    }
 }
 
 /* y of one query from the results of n ranges, in order, partials apart. */
@@ -560,8 +577,13 @@ static void combine_query(const struct state *st, int query, int64_t partial, in
     float max = -INFINITY, sum = 0, *y = y_of(st, query);
     int dim = call->kv->v_dim;
 
-    for (int i = 0; i < n; i++)
-        max = fmaxf(max, partial_of(call, partial + (int64_t)i * apart)[0]);
+    for (int i = 0; i < n; i++) {
+        const float *p = partial_of(call, partial + (int64_t)i * apart);
+
+        max = fmaxf(max, p[0]);
+        for (int j = 0; j < dim; j += LINE_NUMBERS) /* another thread has written half of it */
+            __builtin_prefetch(p + call->kernels->panel + j);
+    }
     memset(y, 0, (size_t)dim * sizeof *y);
     for (int i = 0; i < n; i++) {
         const float *p = partial_of(call, partial + (int64_t)i * apart);
@@ -573,6 +595,7 @@ static void combine_query(const struct state *st, int query, int64_t partial, in
     end_query(st, query, y, y, max, sum);
 }
 
+/* The queries of a set of rows are shared out among its pieces. */
 static void combine_ranges(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct attend_call *call = ctx;
@@ -580,19 +603,18 @@ static void combine_ranges(void *ctx, int64_t begin, int64_t end, int thread)
     (void)thread;
     for (int64_t i = begin; i < end; i++) {
         const struct piece *piece = &call->pieces[i];
-        struct state st = {.call = call, .piece = piece, .n_queries = piece->n_rows * call->group};
+        int n = piece->n_rows * call->group;
+        struct state st = {.call = call, .piece = piece, .n_queries = n};
+        int64_t first = piece->partial - (int64_t)piece->range * n;
 
-        if (piece->n_ranges > 1 && piece->range == 0)
-            for (int query = 0; query < st.n_queries; query++)
-                combine_query(&st, query, piece->partial + query, piece->n_ranges, st.n_queries);
+        for (int query = piece->range; piece->n_ranges > 1 && query < n; query += piece->n_ranges)
+            combine_query(&st, query, first + query, piece->n_ranges, n);
     }
 }
 
-/* Pieces that one thread should take at a time: worth a thread, and as many as leave each some
- * turns, for what heads have in common is then read in its order. */
-static int64_t attend_grain(const struct attend_call *call)
+/* Pieces that are worth a thread. */
+static int64_t worth_of(const struct attend_call *call)
 {
-    int64_t turns = call->n_pieces / (TURNS * thread_pool_size(call->d->pool)), worth;
     double products = 0;
 
     for (int64_t i = 0; i < call->n_pieces; i++) {
@@ -601,8 +623,24 @@ static int64_t attend_grain(const struct attend_call *call)
         products += (double)(p->end_key - p->first_key) * p->n_rows;
     }
     products *= (double)call->group * (call->k_cols + call->v_cols);
-    worth = 1 + (int64_t)(ATTEND_PRODUCTS * (double)call->n_pieces / (products + 1));
-    return worth > turns ? worth : turns;
+    return 1 + (int64_t)(ATTEND_PRODUCTS * (double)call->n_pieces / (products + 1));
+}
+
+/* A thread takes as many pieces at a time as leave each some turns, for what heads have in common
+ * is then read in its order, and fewer at the end, where threads wait for each other. */
+static void share_out(struct attend_call *call)
+{
+    int n_threads = thread_pool_size(call->d->pool);
+    int64_t worth = worth_of(call), many = call->n_pieces / (TURNS * n_threads);
+
+    call->turn = worth > many ? worth : many;
+    call->last_turn = call->turn / LAST_PARTS > worth ? call->turn / LAST_PARTS : worth;
+    call->whole_turns = call->n_pieces / call->turn - LAST_TURNS * n_threads;
+    if (call->whole_turns < 0 || call->last_turn == call->turn)
+        call->whole_turns = 0;
+    call->n_turns =
+        call->whole_turns +
+        (call->n_pieces - call->whole_turns * call->turn + call->last_turn - 1) / call->last_turn;
 }
 
 void cpu_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv,
@@ -631,8 +669,11 @@ void cpu_attend(device *d, tensor *y, const tensor *q, const struct kv_layer *kv
     call.partials = (float *)(scratch + pieces_bytes);
     list_pieces(&call, batch);
 
-    int64_t grain = attend_grain(&call);
-    thread_pool_for(c->pool, call.n_pieces, grain, attend_range, &call);
+    share_out(&call);
+    thread_pool_for(c->pool, call.n_turns, 1, attend_turns, &call);
     if (call.n_partials > 0)
-        thread_pool_for(c->pool, call.n_pieces, 4 * grain, combine_ranges, &call);
+        thread_pool_for(c->pool, call.n_pieces,
+                        call.n_partials * partial_size(&call) < COMBINED_NUMBERS ? call.n_pieces
+                                                                                 : call.turn,
+                        combine_ranges, &call);
 }

@@ -49,6 +49,7 @@ struct attend_call {
     int k_cols, v_cols;   /* k_dim and v_dim, rounded up to panels */
     struct piece *pieces; /* in the device's shared scratch, as is partials */
     int64_t n_pieces;
+    int64_t n_turns, whole_turns, turn, last_turn; /* so many of turn pieces, then of last_turn */
     float *partials; /* per query: max, sum, padding to a panel, then v_cols of acc */
     int64_t n_partials;
 };
