@@ -3,26 +3,32 @@
  *
  * Factors are off by 2^-12 at most then, and so is each sum. These stay short: a lane adds up four
  * products of a score for each 32 numbers of a key, and TURN of what weights make of values. Of so
- * many keys in turn scores are made, and of as many of the STEP before values are added up, so that
- * both are read as one goes along. A sum that is too large for f16 is not finite, and others do it
- * all again.
+ * many keys in turn scores are made, and values of as many before are added up, so that both are
+ * read as one goes along. Then scores become weights, in f16 too, for meanwhile nothing is read. A
+ * sum that is too large for f16 is not finite, and others do it all again.
  *
  * Each line is called for twice, first to the second cache, for processors that have these
  * instructions follow no reads beyond a page by themselves.
  */
+#include <math.h>
+
 #include "device/cpu/attention_both.h"
 
-enum { TURN = 16 }; /* keys whose values f16 adds up */
+enum { TURN = 16, EIGHTS = TURN / EIGHT }; /* keys at a time */
 
-#define HEADROOM 4.0f      /* as attention_both_avx512.c has it */
-#define WEIGHT_EXPONENT 2  /* weights are so many powers of 2 larger: f16 ends at 2^-24 */
-#define NO_SCORE -0x1p100f /* of what is no key; finite */
+#define HEADROOM 0x4400   /* 4, see attention_both_avx512.c; all these are bits of f16 */
+#define NO_SCORE 0xFC00   /* -INFINITY, of what is no key */
+#define WEIGHT_SCALE 4.0f /* of weights: f16 ends at 2^-24 */
 
 typedef __m512h halves;
 
+/* A vector of scores has of key j of EIGHT and query h + 2 i lane 2 j + 16 h + i. */
 struct four {
     struct found found;
-    _Alignas(64) uint32_t weights[2][FOUR][STEP]; /* each twice, as f16 */
+    vf sums[2];       /* of weights, halves of such vectors, besides found.sum */
+    halves max, most; /* of each lane's query, and HEADROOM more */
+    halves strange;   /* has NaN where a score was not finite */
+    _Alignas(64) uint32_t weights[2][TURN][FOUR]; /* each twice, as f16 */
     int which, at, n; /* weights[which] are of keys [at, at + n), whose values are yet to come */
 };
 
@@ -31,18 +37,40 @@ INLINE halves load_halves(const uint16_t *p)
     return (halves)_mm512_loadu_si512(p);
 }
 
+INLINE halves set_bits(uint16_t bits)
+{
+    return (halves)_mm512_set1_epi16((short)bits);
+}
+
+INLINE __m256i low_half(halves v)
+{
+    return _mm512_castsi512_si256((__m512i)v);
+}
+
+INLINE __m256i high_half(halves v)
+{
+    return _mm512_extracti64x4_epi64((__m512i)v, 1);
+}
+
 INLINE void call_twice(const struct calls *at, int64_t i)
 {
     __builtin_prefetch(at->ahead + i, 0, 2);
     __builtin_prefetch(at->soon + i, 0, 3);
 }
 
-/* What comes three turns later is called for, and what comes one later to the first cache. */
+/* What is called for between the products that these came of, and others, stays there: a compiler
+ * would bring all calls together, where many in a row wait for each other. */
+INLINE void keep_place(halves *a, halves *b)
+{
+    __asm__ volatile("" : "+v"(*a), "+v"(*b) : : "memory");
+}
+
+/* What comes four turns later is called for, and what comes two later to the first cache. */
 INLINE struct calls calls_of_turns(const struct cpu_stretch *part, int j, int dim, bool ahead)
 {
     int bytes = TURN * 2 * (dim < 64 ? 64 : dim);
 
-    return calls_from(part, j, dim, ahead, 3 * bytes, bytes);
+    return calls_from(part, j, dim, ahead, 4 * bytes, 2 * bytes);
 }
 
 /* --- Scores: as in attention_pairs_avx512.h --- */
@@ -64,17 +92,18 @@ INLINE halves add_odd_quarters(halves a, halves b)
                          (halves)_mm512_shuffle_f32x4(x, y, _MM_SHUFFLE(3, 1, 3, 1)));
 }
 
-/* Of each two. */
-INLINE vf add_pairs(halves v)
+/* Of each two of a, and of b, in turn. */
+INLINE halves add_pairs(halves a, halves b)
 {
-    halves other = (halves)_mm512_srli_epi32((__m512i)v, 16);
+    const __mmask32 odd = 0xAAAAAAAA;
+    __m512i x = (__m512i)a, y = (__m512i)b;
 
-    return f16_to_vf(_mm512_cvtepi32_epi16((__m512i)_mm512_add_ph(v, other)));
+    return _mm512_add_ph((halves)_mm512_mask_mov_epi16(x, odd, _mm512_slli_epi32(y, 16)),
+                         (halves)_mm512_mask_mov_epi16(_mm512_srli_epi32(x, 16), odd, y));
 }
 
-/* s[r][to..to + EIGHT): of so many keys, EIGHT at most. */
-INLINE void score_eight(float s[FOUR][STEP], int to, const uint16_t *q, struct calls at, int n_keys,
-                        int dim, const int rows)
+/* Of so many keys, EIGHT at most. */
+INLINE halves score_eight(const uint16_t *q, struct calls at, int n_keys, int dim, const int rows)
 {
     halves sums[FOUR][2];
 
@@ -90,7 +119,6 @@ INLINE void score_eight(float s[FOUR][STEP], int to, const uint16_t *q, struct c
             int64_t key = j < n_keys ? j : 0;
 
             k[j / FOUR][j % FOUR] = _mm512_loadu_si512(at.rows + key * dim);
-            call_twice(&at, j * STRIP);
         }
         exchange_pairs(k[0]);
         exchange_pairs(k[1]);
@@ -102,92 +130,138 @@ INLINE void score_eight(float s[FOUR][STEP], int to, const uint16_t *q, struct c
 
                 sums[r][0] = _mm512_fmadd_ph((halves)k[0][t], query, sums[r][0]);
                 sums[r][1] = _mm512_fmadd_ph((halves)k[1][t], query, sums[r][1]);
+                if (r % 2 == 0) {
+                    call_twice(&at, (2 * t + r / 2) * STRIP);
+                    keep_place(&sums[r][0], &sums[r][1]);
+                }
             }
         at.rows += STRIP;
         at.ahead += STRIP * EIGHT;
         at.soon += STRIP * EIGHT;
     }
-#pragma GCC unroll 2
-    for (int r = 0; r < rows; r += 2) {
-        vf two = add_pairs(add_odd_quarters(add_last_quarters(sums[r][0], sums[r][1]),
-                                            add_last_quarters(sums[r + 1][0], sums[r + 1][1])));
-
-        _mm256_storeu_ps(s[r] + to, _mm512_castps512_ps256(two));
-        _mm256_storeu_ps(s[r + 1] + to, _mm512_extractf32x8_ps(two, 1));
-    }
+    return add_pairs(add_odd_quarters(add_last_quarters(sums[0][0], sums[0][1]),
+                                      add_last_quarters(sums[1][0], sums[1][1])),
+                     add_odd_quarters(add_last_quarters(sums[2][0], sums[2][1]),
+                                      add_last_quarters(sums[3][0], sums[3][1])));
 }
 
-/* Keys [i, i + TURN) of the n from key j on, as far as there are such; f16 that is not finite makes
- * lanes of strange NaN. */
-INLINE void score_turn(float s[FOUR][STEP], const struct job *job, int j, int i, int n,
-                       const int rows)
+INLINE __mmask32 lanes_of(int n_keys)
 {
-#pragma GCC unroll 1
-    for (int end = i + TURN; i < end && i < n; i += EIGHT) {
-        struct calls at = calls_of_turns(job->keys, j + i, job->k_dim, job->ahead);
+    uint32_t of_two = n_keys >= EIGHT ? 0xFFFF : n_keys > 0 ? (1u << 2 * n_keys) - 1 : 0;
 
-        score_eight(s, i, job->q, at, n == STEP || n - i > EIGHT ? EIGHT : n - i, job->k_dim, rows);
+    return of_two << 16 | of_two;
+}
+
+/* Of n keys from key j on, TURN at most. */
+INLINE void score_turn(halves s[EIGHTS], const struct job *job, int j, int n, const int rows,
+                       halves *strange)
+{
+    struct calls at = calls_of_turns(job->keys, j, job->k_dim, job->ahead);
+    int64_t eight = (int64_t)EIGHT * job->k_dim;
+
+#pragma GCC unroll 1
+    for (int i = 0; i < EIGHTS; i++) {
+        int n_keys = n == TURN ? EIGHT : n - i * EIGHT;
+
+        s[i] = score_eight(job->q, at, n_keys, job->k_dim, rows);
+        *strange = _mm512_fmadd_ph(s[i], _mm512_setzero_ph(), *strange);
+        if (n_keys < EIGHT)
+            s[i] = _mm512_mask_blend_ph(lanes_of(n_keys), set_bits(NO_SCORE), s[i]);
+        at.rows += eight;
+        at.ahead += eight;
+        at.soon += eight;
     }
 }
 
 /* --- Softmax --- */
 
-/* 2^x for x <= HEADROOM + WEIGHT_EXPONENT to 7.5e-5, a sixth of what f16 is off by. */
-INLINE vf power(vf x)
+/* WEIGHT_SCALE 2^x, to 1.1 times what f16 is off by anyway. */
+INLINE halves power(halves x)
 {
-    vf bounded = vf_max(vf_set(POWER_MIN), x);
-    vf t = vf_add(bounded, vf_set(ROUNDER));
-    vf f = vf_sub(bounded, vf_sub(t, vf_set(ROUNDER)));
-    vf p = vf_set(0x1.c3f766p-5f);
+    halves f = _mm512_reduce_ph(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); /* x - floor(x) */
+    halves p = set_bits(0x34EC);                                               /* 4 * 0.0769 */
 
-    p = vf_fma(p, f, vf_set(0x1.f0de2p-3f));
-    p = vf_fma(p, f, vf_set(0x1.62f31ap-1f));
-    return vf_times_power(vf_fma(p, f, vf_set(0x1.fff692p-1f)), t);
+    p = _mm512_fmadd_ph(p, f, set_bits(0x3B47)); /* 4 * 0.2274 */
+    p = _mm512_fmadd_ph(p, f, set_bits(0x4190)); /* 4 * 0.6951 */
+    return _mm512_scalef_ph(_mm512_fmadd_ph(p, f, set_bits(0x4400)), x);
 }
 
-INLINE __m512i each_twice(vf p)
+/* The sums apart by their queries. */
+static void part_sums(struct four *f, int rows)
 {
-    const __m512i twice = _mm512_set_epi16(15, 15, 14, 14, 13, 13, 12, 12, 11, 11, 10, 10, 9, 9, 8,
-                                           8, 7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
-
-    return _mm512_permutexvar_epi16(twice, _mm512_castsi256_si512(vf_to_f16(p)));
+    for (int r = 0; r < rows; r++)
+        f->found.sum[r] =
+            vf_add(f->found.sum[r], _mm512_maskz_mov_ps(r < 2 ? 0x5555 : 0xAAAA, f->sums[r % 2]));
+    f->sums[0] = f->sums[1] = vf_set(0);
 }
 
-INLINE void soften(struct four *f, float s[FOUR][STEP], const int rows, vf *strange)
+/* Of found.max. */
+static void set_max(struct four *f, int rows)
 {
-    uint32_t(*p)[STEP] = f->weights[f->which];
+    const vf *max = f->found.max;
+    vf low = max[0], high = max[1];
 
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-        vf less = vf_sub(f->found.max[r], vf_set(WEIGHT_EXPONENT));
-        vf x = vf_load(s[r]), y = vf_load(s[r] + VF_LANES);
-        vf a = power(vf_sub(x, less)), b = power(vf_sub(y, less));
+    low = _mm512_mask_mov_ps(low, 0xAAAA, max[2]);
+    high = _mm512_mask_mov_ps(high, 0xAAAA, rows > 3 ? max[3] : vf_set(0));
+    f->max = (halves)_mm512_inserti64x4(_mm512_castsi256_si512(vf_to_f16(low)), vf_to_f16(high), 1);
+    f->most = _mm512_add_ph(f->max, set_bits(HEADROOM));
+}
 
-        *strange = vf_fma(vf_add(x, y), vf_set(0), *strange);
-        f->found.sum[r] = vf_add(f->found.sum[r], vf_add(a, b));
-        _mm512_store_si512(p[r], each_twice(a));
-        _mm512_store_si512(p[r] + VF_LANES, each_twice(b));
+static void raise_to(struct four *f, const halves s[EIGHTS], int v_dim, int rows)
+{
+    _Alignas(64) float of_queries[FOUR][STEP], score[EIGHTS][2 * VF_LANES];
+
+    for (int i = 0; i < EIGHTS; i++) {
+        vf_store(score[i], f16_to_vf(low_half(s[i])));
+        vf_store(score[i] + VF_LANES, f16_to_vf(high_half(s[i])));
     }
+    for (int r = 0; r < FOUR; r++)
+        for (int j = 0; j < STEP; j++)
+            of_queries[r][j] =
+                j < TURN ? score[j / EIGHT][2 * (j % EIGHT) + 16 * (r % 2) + r / 2] : -INFINITY;
+    part_sums(f, rows);
+    raise_max(&f->found, of_queries, v_dim, rows);
+    set_max(f, rows);
+}
+
+/* Those of EIGHT keys. */
+INLINE void store_weights(uint32_t to[EIGHT][FOUR], halves w)
+{
+    const __m512i first = _mm512_set_epi16(23, 23, 7, 7, 22, 22, 6, 6, 21, 21, 5, 5, 20, 20, 4, 4,
+                                           19, 19, 3, 3, 18, 18, 2, 2, 17, 17, 1, 1, 16, 16, 0, 0);
+    const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(EIGHT));
+
+    _mm512_store_si512(to[0], _mm512_permutexvar_epi16(first, (__m512i)w));
+    _mm512_store_si512(to[FOUR], _mm512_permutexvar_epi16(second, (__m512i)w));
+}
+
+INLINE void soften(struct four *f, const halves s[EIGHTS])
+{
+    uint32_t(*p)[FOUR] = f->weights[f->which];
+    halves a = power(_mm512_sub_ph(s[0], f->max)), b = power(_mm512_sub_ph(s[1], f->max));
+    halves sum = _mm512_add_ph(a, b);
+
+    f->sums[0] = vf_add(f->sums[0], f16_to_vf(low_half(sum)));
+    f->sums[1] = vf_add(f->sums[1], f16_to_vf(high_half(sum)));
+    store_weights(p, a);
+    store_weights(p + EIGHT, b);
 }
 
 /* --- Values --- */
 
 INLINE void add_halves_to(float *acc, halves v)
 {
-    __m256i low = _mm512_castsi512_si256((__m512i)v);
-    __m256i high = _mm512_extracti64x4_epi64((__m512i)v, 1);
-
-    vf_store(acc, vf_add(vf_load(acc), f16_to_vf(low)));
-    vf_store(acc + VF_LANES, vf_add(vf_load(acc + VF_LANES), f16_to_vf(high)));
+    vf_store(acc, vf_add(vf_load(acc), f16_to_vf(low_half(v))));
+    vf_store(acc + VF_LANES, vf_add(vf_load(acc + VF_LANES), f16_to_vf(high_half(v))));
 }
 
-/* Column strips of the values that wait, [first, end) of them. */
-INLINE void weigh_columns(struct four *f, const struct job *job, int first, int end, int column,
-                          const int strips, const int rows)
+/* Column strips of the values that wait. */
+INLINE void weigh_columns(struct four *f, const struct job *job, int column, const int strips,
+                          const int rows)
 {
-    const uint32_t *p = f->weights[f->which][0];
+    const uint32_t *p = f->weights[f->which][0], *end = p + f->n * FOUR;
     int64_t dim = job->v_dim;
-    struct calls at = calls_of_turns(job->values, f->at + first, job->v_dim, job->ahead);
+    struct calls at = calls_of_turns(job->values, f->at, job->v_dim, job->ahead);
     halves sums[FOUR][4];
 
     at.rows += column;
@@ -199,7 +273,7 @@ INLINE void weigh_columns(struct four *f, const struct job *job, int first, int 
         for (int v = 0; v < strips; v++)
             sums[r][v] = _mm512_setzero_ph();
 #pragma GCC unroll 1
-    for (int i = first; i < end; i++) {
+    for (; p < end; p += FOUR) {
         halves value[4];
 
 #pragma GCC unroll 4
@@ -209,7 +283,7 @@ INLINE void weigh_columns(struct four *f, const struct job *job, int first, int 
         }
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
-            halves weight = (halves)_mm512_set1_epi32((int)p[r * STEP + i]);
+            halves weight = (halves)_mm512_set1_epi32((int)p[r]);
 
 #pragma GCC unroll 4
             for (int v = 0; v < strips; v++)
@@ -226,68 +300,70 @@ INLINE void weigh_columns(struct four *f, const struct job *job, int first, int 
             add_halves_to(f->found.acc[r] + column + v * STRIP, sums[r][v]);
 }
 
-/* Those of the keys [first, first + TURN) that wait. */
-INLINE void weigh_turn(struct four *f, const struct job *job, int first, const int rows)
+INLINE void weigh_turn(struct four *f, const struct job *job, const int rows)
 {
-    int i = 0, end = first + TURN < f->n ? first + TURN : f->n;
+    int i = 0;
 
-    if (first >= end)
+    if (f->n == 0)
         return;
     for (; i + 4 * STRIP <= job->v_dim; i += 4 * STRIP)
-        weigh_columns(f, job, first, end, i, 4, rows);
+        weigh_columns(f, job, i, 4, rows);
     if (i + 2 * STRIP <= job->v_dim) {
-        weigh_columns(f, job, first, end, i, 2, rows);
+        weigh_columns(f, job, i, 2, rows);
         i += 2 * STRIP;
     }
     if (i < job->v_dim)
-        weigh_columns(f, job, first, end, i, 1, rows);
+        weigh_columns(f, job, i, 1, rows);
+    f->n = 0;
 }
 
 /* --- All --- */
 
-/* Of n keys from key j on, STEP at most; 0: only of the values that wait. */
-INLINE void attend_step(struct four *f, const struct job *job, int j, int n, const int rows,
-                        vf *strange)
+/* Of n keys from key j on, TURN at most. */
+INLINE void attend_turn(struct four *f, const struct job *job, int j, int n, const int rows)
 {
-    _Alignas(64) float s[FOUR][STEP];
+    halves s[EIGHTS];
 
-#pragma GCC unroll 1
-    for (int i = 0; i < STEP; i += TURN) {
-        score_turn(s, job, j, i, n, rows);
-        weigh_turn(f, job, i, rows);
-    }
+    score_turn(s, job, j, n, rows, &f->strange);
+    weigh_turn(f, job, rows);
+    if (__builtin_expect(_mm512_cmp_ph_mask(_mm512_max_ph(s[0], s[1]), f->most, _CMP_NLE_UQ) != 0,
+                         0))
+        raise_to(f, s, job->v_dim, rows);
     f->which = !f->which;
     f->at = j;
     f->n = n;
-    if (n == 0)
-        return;
-    for (int r = 0; n < STEP && r < rows; r++)
-        for (int i = n; i < STEP; i++)
-            s[r][i] = NO_SCORE;
-    if (__builtin_expect(is_above(&f->found, s, HEADROOM, rows), 0))
-        raise_max(&f->found, s, job->v_dim, rows);
-    soften(f, s, rows, strange);
+    soften(f, s);
 }
 
-INLINE void begin_four(struct four *f, const float *acc, int64_t ld, const float *max,
+/* False where the largest score so far is too large. */
+INLINE bool begin_four(struct four *f, const float *acc, int64_t ld, const float *max,
                        const float *sum, int v_dim, const int rows)
 {
-    vf scale = vf_set(1 << WEIGHT_EXPONENT);
-
     f->which = f->at = f->n = 0;
+    f->sums[0] = f->sums[1] = vf_set(0);
+    f->strange = _mm512_setzero_ph();
     for (int r = 0; r < rows; r++) {
-        f->found.max[r] = vf_set(max[r]);
+        float rounded = _mm512_cvtss_f32(f16_to_vf(vf_to_f16(vf_set(max[r]))));
+        float lower = rounded == max[r] ? 1 : rounded > -INFINITY ? exp2f(max[r] - rounded) : 0;
+        vf scale = vf_set(lower * WEIGHT_SCALE);
+
+        if (!(rounded < INFINITY))
+            return false;
+        f->found.max[r] = vf_set(rounded);
         f->found.sum[r] = _mm512_maskz_mul_ps(1, vf_set(sum[r]), scale);
         for (int i = 0; i < v_dim; i += VF_LANES)
             vf_store(f->found.acc[r] + i, vf_mul(vf_load(acc + r * ld + i), scale));
     }
+    set_max(f, rows);
+    return true;
 }
 
-INLINE void end_four(const struct four *f, float *acc, int64_t ld, float *max, float *sum,
-                     int v_dim, const int rows)
+INLINE void end_four(struct four *f, float *acc, int64_t ld, float *max, float *sum, int v_dim,
+                     const int rows)
 {
-    const float scale = 1.0f / (1 << WEIGHT_EXPONENT);
+    const float scale = 1 / WEIGHT_SCALE;
 
+    part_sums(f, rows);
     for (int r = 0; r < rows; r++) {
         max[r] = _mm512_cvtss_f32(f->found.max[r]);
         sum[r] = vf_sum(f->found.sum[r]) * scale;
@@ -296,32 +372,35 @@ INLINE void end_four(const struct four *f, float *acc, int64_t ld, float *max, f
     }
 }
 
-INLINE bool is_finite(const struct four *f, vf strange, int v_dim, const int rows)
+INLINE bool is_finite(const struct four *f, int v_dim, const int rows)
 {
+    vf strange = vf_set(0);
+
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < v_dim; i += VF_LANES)
             strange = vf_fma(vf_load(f->found.acc[r] + i), vf_set(0), strange);
-    return _mm512_cmp_ps_mask(strange, strange, _CMP_UNORD_Q) == 0;
+    return _mm512_cmp_ps_mask(strange, strange, _CMP_UNORD_Q) == 0 &&
+           _mm512_cmp_ph_mask(f->strange, f->strange, _CMP_UNORD_Q) == 0;
 }
 
 INLINE bool attend_four(float *acc, int64_t ld, float *max, float *sum, struct job job,
                         int n_stretches, enum dtype type, const int rows)
 {
-    vf strange = vf_set(0);
     struct four f;
 
     (void)type;
-    begin_four(&f, acc, ld, max, sum, job.v_dim, rows);
+    if (!begin_four(&f, acc, ld, max, sum, job.v_dim, rows))
+        return false;
     for (int i = 0; i < n_stretches; i++, job.keys++, job.values++) {
         int j = 0, n = job.keys->n;
 
-        for (; j + STEP <= n; j += STEP)
-            attend_step(&f, &job, j, STEP, rows, &strange);
+        for (; j + TURN <= n; j += TURN)
+            attend_turn(&f, &job, j, TURN, rows);
         if (j < n)
-            attend_step(&f, &job, j, n - j, rows, &strange);
-        attend_step(&f, &job, n, 0, rows, &strange);
+            attend_turn(&f, &job, j, n - j, rows);
+        weigh_turn(&f, &job, rows);
     }
-    if (!is_finite(&f, strange, job.v_dim, rows))
+    if (!is_finite(&f, job.v_dim, rows))
         return false;
     end_four(&f, acc, ld, max, sum, job.v_dim, rows);
     return true;
