@@ -1,8 +1,14 @@
 /* device/cpu/gemm_amx.c: weights of bf16 and quantised ones by many rows, in the tiles of AMX.
  *
  * Weights become bf16, whatever they were, and so does x; sums are f32. A tile of x is 16 rows by
- * 32 numbers as they follow one another, one of weights 32 numbers by 16 outputs, in pairs; 32 rows
- * by 32 outputs are computed at a time, so that each tile loaded is multiplied twice.
+ * 32 numbers as they follow one another, one of weights 32 numbers by 16 outputs, in pairs; 16 rows
+ * by 32 outputs are computed at a time.
+ *
+ * As few tiles as that takes are in use, and those of x and weights are emptied at once: what is
+ * loaded or multiplied needs a place of its own until it is done, and a core that runs two threads
+ * has hardly more of them than each has tiles. With all eight in use one instruction then waits for
+ * the one before it: 32 rows by 32 outputs by 32 numbers take 124 ns in place of 26; like this,
+ * with half as many loads again, 55 and 28.
  *
  * Tiles multiply faster than memory and the second cache bring what they multiply. A panel of
  * weights and a strip of x, of BLOCK numbers each, share the first cache; what the second holds, x
@@ -18,13 +24,19 @@
 
 #define BLOCK 512 /* numbers in a panel, 32 KB */
 
-enum { ROWS = 32, STEP = 32 }; /* rows of a strip, numbers of a tile */
-enum { MOST_ROWS = 512, PANELS = 8 };
+/* Tiles; the others stay empty. */
+#define SUMS_A 0
+#define SUMS_B 1
+#define X 2
+#define W 3
 
-/* Of 32 rows by 32 outputs: rows 0 to 15 by the first 16 outputs and by the others, then the other
- * rows. */
+enum { ROWS = 16, STEP = 32 }; /* rows of a strip, numbers of a tile */
+enum { MOST_ROWS = 512, PANELS = 8 };
+enum { ROWS_AHEAD = 8 }; /* rows of y, called for before they are written */
+
+/* Of the rows of a strip by the first 16 outputs of a panel, and by the others. */
 struct sums {
-    float tiles[4][TILE_ROWS * 16];
+    float tiles[2][TILE_ROWS * 16];
 };
 
 struct panel {
@@ -341,40 +353,39 @@ static void unpack(struct panel *panel, const struct weight *w, int o, int n_col
 
 /* --- products */
 
-/* Sums, from nothing or on from what they are, of a strip by a panel; of 32 rows, or 16. Calls for
- * a part of what comes after the panels to the second cache. */
-INLINE void multiply_strip(struct sums *sums, const uint32_t *w, const uint16_t *x,
-                           const uint16_t *next, int n, bool begin, const int rows)
+/* Empties the tiles that are of no use: a switch to another thread and back fills all. */
+static void empty_others(void)
 {
-    if (begin) {
-        tile_zero(0);
-        tile_zero(1);
-        tile_zero(2);
-        tile_zero(3);
-    } else {
-        tile_load(0, sums->tiles[0], TILE_BYTES);
-        tile_load(1, sums->tiles[1], TILE_BYTES);
-        tile_load(2, sums->tiles[2], TILE_BYTES);
-        tile_load(3, sums->tiles[3], TILE_BYTES);
+    tile_zero(4);
+    tile_zero(5);
+    tile_zero(6);
+    tile_zero(7);
+}
+
+/* Sums, from nothing or on from what they are, of a strip by a panel. Calls for a part of what
+ * comes after the panels to the second cache. */
+INLINE void multiply_strip(struct sums *sums, const uint32_t *w, const uint16_t *x,
+                           const uint16_t *next, int n, bool begin)
+{
+    tile_zero(SUMS_A);
+    tile_zero(SUMS_B);
+    if (!begin) {
+        tile_load(SUMS_A, sums->tiles[0], TILE_BYTES);
+        tile_load(SUMS_B, sums->tiles[1], TILE_BYTES);
     }
     for (int i = 0; i < n; i += STEP, w += STEP / 2 * COLS, x += STEP * ROWS) {
         for (int line = 0; line < ROWS / PANELS; line++, next += STEP)
             _mm_prefetch((const char *)next, _MM_HINT_T1);
-        tile_load(4, w, sizeof *w * COLS);
-        tile_load_once(6, x, TILE_BYTES);
-        tile_multiply_bf16(0, 6, 4);
-        tile_load(5, w + 16, sizeof *w * COLS);
-        tile_multiply_bf16(1, 6, 5);
-        if (rows > 16) {
-            tile_load_once(7, x + STEP * 16, TILE_BYTES);
-            tile_multiply_bf16(2, 7, 4);
-            tile_multiply_bf16(3, 7, 5);
-        }
+        tile_load_once(X, x, TILE_BYTES);
+        tile_load(W, w, sizeof *w * COLS);
+        tile_multiply_bf16(SUMS_A, X, W);
+        tile_load(W, w + 16, sizeof *w * COLS);
+        tile_multiply_bf16(SUMS_B, X, W);
+        tile_zero(X);
+        tile_zero(W);
     }
-    tile_store(0, sums->tiles[0], TILE_BYTES);
-    tile_store(1, sums->tiles[1], TILE_BYTES);
-    tile_store(2, sums->tiles[2], TILE_BYTES);
-    tile_store(3, sums->tiles[3], TILE_BYTES);
+    tile_store(SUMS_A, sums->tiles[0], TILE_BYTES);
+    tile_store(SUMS_B, sums->tiles[1], TILE_BYTES);
 }
 
 /* Adds what numbers k to k + n of panel p give to the sums of rows `first` to last. */
@@ -385,14 +396,12 @@ static void multiply_panel(const struct cpu_task *t, struct panel *panel, int p,
     int next = k + n < t->w->n_in ? k + n : 0;
 
     TILES_MEMORY();
+    empty_others();
     for (; first < last; first += ROWS, sums++) {
         const uint16_t *x = strip_part(t, first, k);
         const uint16_t *after = strip_part(t, first, next) + p * (ROWS * BLOCK / PANELS);
 
-        if (last - first > 16)
-            multiply_strip(sums, panel->w, x, after, n, k == 0, 32);
-        else
-            multiply_strip(sums, panel->w, x, after, n, k == 0, 16);
+        multiply_strip(sums, panel->w, x, after, n, k == 0);
     }
 }
 
@@ -402,10 +411,11 @@ static void write_rows(const struct cpu_task *t, const struct panel *panel, int 
     for (int r = first; r < last; r++)
         for (int p = 0; p < PANELS && o + p * COLS < end; p++) {
             const struct sums *s = &panel->sums[p][(r - first) / ROWS];
-            const float(*tiles)[TILE_ROWS * 16] = s->tiles + (r - first) % ROWS / 16 * 2;
-            int at = (r - first) % 16 * 16, to = o + p * COLS;
-            __m512 sums[2] = {_mm512_load_ps(tiles[0] + at), _mm512_load_ps(tiles[1] + at)};
+            int at = (r - first) % ROWS * 16, to = o + p * COLS;
+            __m512 sums[2] = {_mm512_load_ps(s->tiles[0] + at), _mm512_load_ps(s->tiles[1] + at)};
 
+            if (r + ROWS_AHEAD < last)
+                avx512_prefetch_rows(t, r + ROWS_AHEAD, 1, to);
             avx512_add_row(t, r, sums, to, end - to < COLS ? end - to : COLS, true);
         }
 }
