@@ -294,6 +294,9 @@ int cuda_join(device *const *ds, int n, clm_error *err);
 void cuda_all_reduce(device *d, tensor *x);
 void cuda_leave(device *d);
 int cuda_rejoin(device *d, clm_error *err);
+/* In a group: nothing that was given to the stream is at work any more. Before calls of CUDA that
+ * may wait for the GPU: sums.h. */
+void cuda_quiet(struct cuda_device *c);
 bool cuda_group_left(struct cuda_device *c);  /* one of its group has, and it has not begun anew */
 void cuda_group_close(struct cuda_device *c); /* before the device is closed */
 

@@ -1,10 +1,13 @@
-/* device/cuda/group.cu: GPUs that compute one model together: sums by NCCL, which is loaded when a
- * group is made. Each GPU has a thread that queues for it, and a communicator of its own.
+/* device/cuda/group.cu: GPUs that compute one model together, each of which has a thread that
+ * queues for it. Where they reach each other's memory, sums are sums.cu's; of three and more the
+ * large ones are NCCL's if it is there, which sends less then. Else all of them are NCCL's. It is
+ * loaded when a group is made that wants it; each GPU has a communicator of its own.
  *
  * A sum on one GPU waits for the others. So nothing that makes CUDA wait for several GPUs at a time
- * may be done while some are at work: memory is given back once all of them are idle.
+ * may be done while some are at work: memory is given back once all of them are idle; sums.h has
+ * what else there is to mind.
  */
-#include "device/cuda/cuda.h"
+#include "device/cuda/sums.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -33,10 +36,15 @@ struct nccl {
                      cudaStream_t stream);
 };
 
+enum { LARGE = 256 << 10 }; /* bytes of a sum of three and more GPUs that NCCL is for */
+
 struct cuda_group {
+    struct cuda_sums *sums; /* NULL: NCCL has all of them */
     struct nccl nccl;
+    bool with_nccl;
     int n;
     struct cuda_device *members[DEVICE_MAX_GROUP];
+    int left; /* atomic: one of them has */
     /* Of each member: held to use its communicator, which is NULL once one of them has left. */
     pthread_mutex_t locks[DEVICE_MAX_GROUP];
     nccl_comm comms[DEVICE_MAX_GROUP];
@@ -67,8 +75,8 @@ static int load(struct nccl *n, clm_error *err)
     n->library = open_library();
     if (!n->library)
         return fail(err, CLM_ERR_UNSUPPORTED,
-                    "cuda: several GPUs need NVIDIA's NCCL, and libnccl.so.2 is not in the library "
-                    "path: install it, or set LD_LIBRARY_PATH");
+                    "cuda: GPUs that do not reach each other's memory need NVIDIA's NCCL, and "
+                    "libnccl.so.2 is not in the library path: install it, or set LD_LIBRARY_PATH");
     if (find(n, &n->CommInitAll, "ncclCommInitAll") &&
         find(n, &n->CommDestroy, "ncclCommDestroy") && find(n, &n->CommAbort, "ncclCommAbort") &&
         find(n, &n->GetErrorString, "ncclGetErrorString") &&
@@ -113,7 +121,7 @@ static int sum_once(struct cuda_group *g, size_t n, clm_error *err)
     return result != NCCL_SUCCESS ? nccl_failed(&g->nccl, result, "the first sum", err) : rc;
 }
 
-static int connect(struct cuda_group *g, clm_error *err)
+static int connect_nccl(struct cuda_group *g, clm_error *err)
 {
     int indices[DEVICE_MAX_GROUP], result;
 
@@ -130,6 +138,11 @@ static int connect(struct cuda_group *g, clm_error *err)
 
 static void close_group(struct cuda_group *g)
 {
+    /* Sums that are still queued end at once. */
+    for (int i = 0; g->sums && i < g->n; i++) {
+        cuda_sums_stop(g->sums);
+        cuda_drain(g->members[i]);
+    }
     for (int i = 0; i < g->n; i++) {
         if (g->members[i]->group == g)
             g->members[i]->group = NULL;
@@ -139,9 +152,25 @@ static void close_group(struct cuda_group *g)
         }
         pthread_mutex_destroy(&g->locks[i]);
     }
+    cuda_sums_close(g->sums);
     if (g->nccl.library)
         dlclose(g->nccl.library);
     mem_free(g);
+}
+
+/* What the sums are made by. */
+static int connect(struct cuda_group *g, clm_error *err)
+{
+    clm_error ignored = {};
+    bool needed;
+
+    g->sums = cuda_sums_open(g->members, g->n);
+    needed = !g->sums;
+    if (!needed && g->n == 2)
+        return 0;
+    g->with_nccl =
+        !load(&g->nccl, needed ? err : &ignored) && !connect_nccl(g, needed ? err : &ignored);
+    return needed && !g->with_nccl ? -1 : 0;
 }
 
 int cuda_join(device *const *ds, int n, clm_error *err)
@@ -156,7 +185,7 @@ int cuda_join(device *const *ds, int n, clm_error *err)
         g->members[g->n] = cuda_device_of(ds[g->n]);
     }
     if (g->n < n ? fail(err, CLM_ERR_NOMEM, "cuda: no locks for a group of %d GPUs", n)
-                 : load(&g->nccl, err) || connect(g, err)) {
+                 : connect(g, err)) {
         close_group(g);
         return -1;
     }
@@ -174,12 +203,17 @@ void cuda_group_close(struct cuda_device *c)
     cuda_free_idle(c);
 }
 
-/* Communicators are aborted: kernels that wait for others end. */
+/* Kernels that wait for others end. */
 void cuda_leave(device *d)
 {
     struct cuda_group *g = cuda_device_of(d)->group;
 
-    for (int i = 0; g && i < g->n; i++) {
+    if (!g)
+        return;
+    __atomic_store_n(&g->left, 1, __ATOMIC_SEQ_CST);
+    if (g->sums)
+        cuda_sums_stop(g->sums);
+    for (int i = 0; i < g->n; i++) {
         pthread_mutex_lock(&g->locks[i]);
         if (g->comms[i]) {
             cuda_use(g->members[i]);
@@ -198,20 +232,26 @@ int cuda_rejoin(device *d, clm_error *err)
         return 0;
     for (int i = 0; i < g->n; i++)
         cuda_free_idle(g->members[i]);
-    return g->comms[0] ? 0 : connect(g, err);
+    if (!cuda_group_left(cuda_device_of(d)))
+        return 0;
+    /* What had been queued of sums ends while they are stopped. */
+    for (int i = 0; i < g->n; i++)
+        cuda_drain(g->members[i]);
+    if ((g->sums && cuda_sums_begin(g->sums, err)) || (g->with_nccl && connect_nccl(g, err)))
+        return -1;
+    __atomic_store_n(&g->left, 0, __ATOMIC_SEQ_CST);
+    return 0;
 }
 
 bool cuda_group_left(struct cuda_device *c)
 {
-    struct cuda_group *g = c->group;
-    bool left;
+    return c->group && __atomic_load_n(&c->group->left, __ATOMIC_SEQ_CST);
+}
 
-    if (!g)
-        return false;
-    pthread_mutex_lock(&g->locks[c->rank]);
-    left = !g->comms[c->rank];
-    pthread_mutex_unlock(&g->locks[c->rank]);
-    return left;
+void cuda_quiet(struct cuda_device *c)
+{
+    if (c->group)
+        cuda_check(c, cudaStreamSynchronize(c->stream), "waiting for the device");
 }
 
 /* --- Sums --- */
@@ -231,6 +271,11 @@ static __global__ void sum_kernel(float *x, const float *parts, int n_parts, siz
     }
 }
 
+static void fail_of_others(struct cuda_device *c)
+{
+    cuda_fail(c, CLM_ERR_DEVICE, "cuda: another GPU of its group has failed");
+}
+
 static int call_nccl(struct cuda_device *c, const float *x, float *to, size_t n, bool gather)
 {
     struct cuda_group *g = c->group;
@@ -244,7 +289,7 @@ static int call_nccl(struct cuda_device *c, const float *x, float *to, size_t n,
                    : g->nccl.AllReduce(x, to, n, NCCL_FLOAT32, NCCL_SUM, g->comms[c->rank], stream);
     pthread_mutex_unlock(&g->locks[c->rank]);
     if (result < 0)
-        cuda_fail(c, CLM_ERR_DEVICE, "cuda: another GPU of its group has failed");
+        fail_of_others(c);
     else if (result != NCCL_SUCCESS)
         nccl_failed(&g->nccl, result, "a sum", &c->failure);
     return result == NCCL_SUCCESS ? 0 : -1;
@@ -260,6 +305,13 @@ void cuda_all_reduce(device *d, tensor *x)
 
     if (!c->group || !n || c->failure.code)
         return;
+    if (c->group->sums && !(c->group->with_nccl && n * sizeof(float) > LARGE)) {
+        if (cuda_group_left(c))
+            fail_of_others(c);
+        else
+            cuda_sums_add(c, c->group->sums, x);
+        return;
+    }
     if (!c->exact || c->group->n == 2) {
         call_nccl(c, (const float *)x->data, (float *)x->data, n, false);
         return;

@@ -18,12 +18,16 @@ enum { HANDOVER_TURNS = 1 << 22 };
 enum { HANDOVER_FIRST = 500, HANDOVER_AGAIN = 40 };
 static constexpr uint32_t EMPTY = 0xFFFFFFFF;
 
-static __device__ __forceinline__ void hand_over(float *to, float x)
+static __device__ __forceinline__ uint32_t hand_over_bits(float x)
 {
     uint32_t bits = __float_as_uint(x);
 
-    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to),
-                 "r"(bits == EMPTY ? EMPTY >> 1 : bits)
+    return bits == EMPTY ? EMPTY >> 1 : bits;
+}
+
+static __device__ __forceinline__ void hand_over(float *to, float x)
+{
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(hand_over_bits(x))
                  : "memory");
 }
 

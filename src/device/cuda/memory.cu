@@ -374,6 +374,7 @@ void *cuda_alloc(device *d, size_t size, clm_error *err)
     size_t free_bytes = 0, total = 0;
 
     cuda_use(cuda_device_of(d));
+    cuda_quiet(cuda_device_of(d));
     cudaError_t status =
         mem_fails_now() ? cudaErrorMemoryAllocation : cudaMalloc(&p, size ? size : 1);
     if (status == cudaSuccess)

@@ -106,8 +106,9 @@ static uint32_t alignment_of(const void *p, int64_t stride_bytes)
     return (uint32_t)(all & (~all + 1));
 }
 
-/* The algorithm for a shape, asked for once. */
-static const cublasLtMatmulAlgo_t *find_algo(struct cuda_blas *b, cublasLtMatmulDesc_t product,
+/* The algorithm for a shape, asked for once; cuBLASLt then loads kernels. */
+static const cublasLtMatmulAlgo_t *find_algo(struct cuda_device *c, struct cuda_blas *b,
+                                             cublasLtMatmulDesc_t product,
                                              const cublasLtMatrixLayout_t m[3],
                                              const struct cuda_blas_shape *shape)
 {
@@ -119,6 +120,8 @@ static const cublasLtMatmulAlgo_t *find_algo(struct cuda_blas *b, cublasLtMatmul
     for (int i = 0; i < CUDA_BLAS_PLANS; i++)
         if (!memcmp(&b->plans[i].shape, shape, sizeof *shape))
             return &b->plans[i].algo;
+    cuda_flush(c);
+    cuda_quiet(c);
     if (b->MatmulPreferenceCreate(&wish) != CUBLAS_STATUS_SUCCESS)
         return NULL;
     b->MatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
@@ -160,7 +163,7 @@ static bool multiply(struct cuda_device *c, struct cuda_blas *b, cublasLtMatmulD
                                d[1].stride) == CUBLAS_STATUS_SUCCESS &&
          b->MatrixLayoutCreate(&m[2], d[2].type, (uint64_t)shape->n_out, (uint64_t)shape->n_rows,
                                d[2].stride) == CUBLAS_STATUS_SUCCESS;
-    algo = ok ? find_algo(b, product, m, shape) : NULL;
+    algo = ok ? find_algo(c, b, product, m, shape) : NULL;
     ok = algo && b->Matmul(b->handle, product, &one, d[0].data, m[0], d[1].data, m[1], &zero,
                            d[2].data, m[2], d[2].data, m[2], algo, b->workspace, b->workspace_size,
                            cuda_flush(c)) == CUBLAS_STATUS_SUCCESS;

@@ -24,7 +24,8 @@ enum {
     MOST_LAUNCHES = 256,
     GRAPH_LAUNCHES = 4, /* fewer are not worth a graph */
     MAX_ARGUMENTS = 32,
-    N_PLANS = 256
+    N_PLANS = 256,
+    MOST_KERNELS = 4096 /* a power of two, well above the number that there are */
 };
 
 struct launch {
@@ -57,6 +58,7 @@ struct cuda_queue {
     bool whole;       /* the last launch was such that the next begins when it has ended */
     struct plan plans[N_PLANS];
     uint64_t clock;
+    const void *loaded[MOST_KERNELS]; /* of a group: by the hash of their address, or the next */
 };
 
 static size_t align16(size_t n)
@@ -140,6 +142,27 @@ static void ask_for_shared(struct cuda_device *c, const struct launch *launch)
                    "asking for shared memory");
 }
 
+/* CUDA loads a kernel when it is first launched, and may wait for the GPU then. */
+static void load_quietly(struct cuda_device *c, const void *kernel)
+{
+    const void **loaded = c->queue->loaded;
+    unsigned at = (unsigned)(((uintptr_t)kernel / 16 * 0x9E3779B97F4A7C15u) >> 40);
+    cudaFuncAttributes own;
+
+    for (int i = 0; i < MOST_KERNELS; i++) {
+        const void **place = &loaded[(at + (unsigned)i) % MOST_KERNELS];
+
+        if (*place == kernel)
+            return;
+        if (!*place) {
+            *place = kernel;
+            break;
+        }
+    }
+    cuda_quiet(c);
+    cuda_check(c, cudaFuncGetAttributes(&own, kernel), "loading a kernel");
+}
+
 /* Launches what lies at p; its size. */
 static size_t launch_one(struct cuda_device *c, char *p)
 {
@@ -175,6 +198,8 @@ static size_t launch_one(struct cuda_device *c, char *p)
     config.stream = c->stream;
     config.attrs = attributes;
     config.numAttrs = n_attributes;
+    if (c->group)
+        load_quietly(c, launch.kernel);
     if (launch.shared > 0)
         ask_for_shared(c, &launch);
     cuda_check(c, cudaLaunchKernelExC(&config, launch.kernel, values), "launching a kernel");
@@ -226,10 +251,13 @@ static struct plan *find_plan(struct cuda_queue *q, uint64_t hash, struct plan *
 }
 
 /* The list becomes a plan; without memory it does not, which costs speed alone. */
-static void keep_plan(struct cuda_queue *q, struct plan *p, uint64_t hash)
+static void keep_plan(struct cuda_device *c, struct plan *p, uint64_t hash)
 {
+    struct cuda_queue *q = c->queue;
     struct list copy = {};
 
+    if (p->graph)
+        cuda_quiet(c);
     drop_plan(p);
     if (!extend(&copy, q->now.size))
         return;
@@ -246,6 +274,7 @@ static cudaGraphExec_t capture(struct cuda_device *c, const struct list *list)
     cudaGraph_t graph = NULL;
     cudaGraphExec_t exec = NULL;
 
+    cuda_quiet(c);
     if (cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
         (void)cudaGetLastError();
         return NULL;
@@ -256,6 +285,9 @@ static cudaGraphExec_t capture(struct cuda_device *c, const struct list *list)
         (void)cudaGetLastError();
         exec = NULL;
     }
+    /* Else its first launch does this. */
+    if (exec && c->group && cudaGraphUpload(exec, c->stream) == cudaSuccess)
+        cuda_quiet(c);
     if (graph)
         cudaGraphDestroy(graph);
     return exec;
@@ -275,7 +307,7 @@ static void give(struct cuda_device *c)
     q->clock++;
     plan = find_plan(q, hash, &oldest);
     if (!plan) {
-        keep_plan(q, oldest, hash);
+        keep_plan(c, oldest, hash);
         launch_all(c, &q->now);
         return;
     }

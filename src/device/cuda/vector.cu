@@ -40,7 +40,7 @@ void cuda_add(device *d, tensor *y, const tensor *x, float scale)
     struct cuda_device *c = cuda_device_of(d);
     struct cuda_addition a = {*y, *x, scale};
 
-    if (cuda_product_add(c, &a) || cuda_combination_add(c, &a))
+    if (cuda_product_add(c, &a) || cuda_combination_add(c, &a) || cuda_sum_add(c, &a))
         return;
     cuda_settle(c);
     c->waiting.addition = a;

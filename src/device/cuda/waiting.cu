@@ -34,6 +34,9 @@ void cuda_settle(struct cuda_device *c)
     case CUDA_COMBINATION:
         cuda_launch_combination(c, &w->combination);
         break;
+    case CUDA_SUM:
+        cuda_launch_sum(c, &w->sum);
+        break;
     }
 }
 

@@ -28,7 +28,8 @@ enum cuda_kind {
     CUDA_NORM,
     CUDA_PRODUCT,
     CUDA_ROUTING,
-    CUDA_COMBINATION
+    CUDA_COMBINATION,
+    CUDA_SUM
 };
 
 /* y += scale x: a norm of the sum takes it along. */
@@ -127,6 +128,12 @@ struct cuda_combination {
     tensor y, x, weights;
 };
 
+/* x becomes the sum over the group: an addition of it goes along. */
+struct cuda_sum {
+    tensor x;
+    const struct cuda_sums *sums;
+};
+
 struct cuda_waiting {
     enum cuda_kind kind;
     struct cuda_addition addition;
@@ -135,6 +142,7 @@ struct cuda_waiting {
     struct cuda_product product;
     struct cuda_routing routing;
     struct cuda_combination combination;
+    struct cuda_sum sum;
 };
 
 /* Launches what waits. */
@@ -168,13 +176,15 @@ void cuda_launch_product(struct cuda_device *c,
 
 void cuda_launch_routing(struct cuda_device *c, const struct cuda_routing *r); /* router.cu */
 void cuda_launch_combination(struct cuda_device *c,
-                             const struct cuda_combination *m); /* router.cu */
+                             const struct cuda_combination *m);        /* router.cu */
+void cuda_launch_sum(struct cuda_device *c, const struct cuda_sum *s); /* sums.cu */
 
 /* The norm of each n numbers of x, in place, to go with what follows of them; false where they are
  * too many. heads.cu */
 bool cuda_norm_heads(struct cuda_device *c, const tensor *x, const float *w, int n, float eps);
 
 bool cuda_combination_add(struct cuda_device *c, const struct cuda_addition *a); /* router.cu */
+bool cuda_sum_add(struct cuda_device *c, const struct cuda_addition *a);         /* sums.cu */
 
 /* Has the product that waits room for what comes next? It is launched with it then. matmul.cu */
 bool cuda_product_add(struct cuda_device *c, const struct cuda_addition *a);
