@@ -1,7 +1,6 @@
 /* engine/engine.c: from a ragged batch to one forward pass. */
 #include "engine/engine.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -27,7 +26,7 @@ struct engine {
     int max_rows;
     bool exact;
     struct rows rows; /* of the last step */
-    struct buffer logits, pieces, best, rules, drawn;
+    struct buffer logits, pieces, found, best, rules, drawn;
     struct device_mail *mail; /* of mail_size bytes; NULL: none so far */
     size_t mail_size;
     device *mail_dev;
@@ -179,6 +178,7 @@ void engine_close(engine *e)
     rows_release(&e->rows);
     buffer_release(&e->logits);
     buffer_release(&e->pieces);
+    buffer_release(&e->found);
     buffer_release(&e->best);
     buffer_release(&e->rules);
     buffer_release(&e->drawn);
@@ -339,15 +339,13 @@ static bool wants_logits(const struct step *s)
     return s->n_best < s->n_logits;
 }
 
-/* Room for what the step gives; of several devices each has the most likely of its tokens. */
 static int reserve_results(engine *e, const struct step *s, clm_error *err)
 {
     bool any = s->n_best + s->n_drawn < s->n_logits || (e->n_shares > 1 && wants_logits(s));
     size_t vocab_size = any ? (size_t)e->model->spec->vocab_size : 0;
 
     return buffer_need(&e->logits, (size_t)s->n_logits * vocab_size, sizeof(float), err) &&
-                   buffer_need(&e->best, (size_t)s->n_logits * (size_t)e->n_shares, sizeof(int32_t),
-                               err) &&
+                   buffer_need(&e->best, (size_t)s->n_logits, sizeof(int32_t), err) &&
                    buffer_need(&e->rules, (size_t)s->n_logits, sizeof(struct draw_rule), err) &&
                    buffer_need(&e->drawn, (size_t)s->n_logits,
                                sizeof(struct drawn) + sizeof(int32_t), err)
@@ -459,12 +457,66 @@ static void fetch_tokens(engine *e, const struct step *s, pass *p, const tensor 
         e->mailed = true;
 }
 
-/* The pass of a share; logits [n_logits, those of its head]. alone: it is the model, and what the
- * inputs ask for goes to the engine; else there are logits of all of them. */
-static int run_share(engine *e, const struct step *s, int share, float *logits, bool alone,
+/* What a share finds for a row of logits: the most likely of its own tokens, or -1, and that logit;
+ * where there is none -inf if all of them are, else infinity. */
+struct found {
+    int32_t token;
+    float logit;
+};
+
+static void *host_room(pass *p, size_t size)
+{
+    void *room = arena_zeroed(p->host, size, 1);
+
+    p->failed |= !room;
+    if (!room)
+        fail(p->err, CLM_ERR_NOMEM, "engine: no memory for %zu bytes of results", size);
+    return room;
+}
+
+static float none_of(pass *p, const float *row, int n)
+{
+    float *x = host_room(p, (size_t)n * sizeof *x), most = -INFINITY;
+
+    if (x)
+        p->ops->download(p->dev, x, row, (size_t)n * sizeof *x);
+    for (int i = 0; x && i < n; i++)
+        most = x[i] == -INFINITY ? most : INFINITY;
+    return most;
+}
+
+static const float *logits_at(const tensor *out, int row)
+{
+    return (const float *)out->data + row * out->stride;
+}
+
+static void fetch_found(const struct step *s, pass *p, const tensor *out, struct found *found)
+{
+    size_t size = (size_t)s->n_logits * sizeof(int32_t);
+    int32_t *ids = pass_bytes(p, size), *tokens = host_room(p, size);
+    float *logits = pass_bytes(p, size), *most = host_room(p, size);
+
+    if (p->failed)
+        return;
+    p->ops->argmax(p->dev, ids, out);
+    p->ops->download(p->dev, tokens, ids, size);
+    for (int i = 0; i < s->n_logits; i++)
+        p->ops->copy(p->dev, logits + i, logits_at(out, i) + (tokens[i] > 0 ? tokens[i] : 0),
+                     sizeof *logits);
+    p->ops->download(p->dev, most, logits, size);
+    for (int i = 0; i < s->n_logits && !p->failed; i++)
+        found[i] = (struct found){
+            tokens[i], tokens[i] < 0 ? none_of(p, logits_at(out, i), out->cols) : most[i]};
+}
+
+/* The pass of a share; logits [n_logits, those of its head]. found NULL: it is the model, and what
+ * the inputs ask for goes to the engine; else what it finds goes there if any token is asked for,
+ * and if any logits are there are those of all inputs. */
+static int run_share(engine *e, const struct step *s, int share, float *logits, struct found *found,
                      clm_error *err)
 {
     const struct nn_model *m = share_of(e->model, share);
+    bool alone = !found;
     struct rules rules = {0};
     pass p;
     tensor *out;
@@ -478,8 +530,10 @@ static int run_share(engine *e, const struct step *s, int share, float *logits, 
     }
     out = nn_forward(&p);
     /* Before pass_done, so that the device is waited for once. */
-    if (out && !p.failed)
+    if (out && !p.failed && (alone || wants_logits(s)))
         fetch_logits(s, &p, out, logits, !alone);
+    if (out && !p.failed && !alone && s->n_best > 0)
+        fetch_found(s, &p, out, found);
     if (out && !p.failed && alone && s->n_best + s->n_drawn > 0)
         fetch_tokens(e, s, &p, out, &rules);
     if (alone && out && !p.failed && s->n_drawn > 0) {
@@ -493,9 +547,10 @@ static int run_share(engine *e, const struct step *s, int share, float *logits, 
 struct joint_step {
     engine *e;
     const struct step *step;
-    float *pieces, *logits; /* [n_logits] times each share's; and all, [n_logits, vocab_size] */
-    int32_t *best;          /* [n_shares, n_logits] of each share's, or one of enum none */
-    _Atomic int failed;     /* 1 + the first share that did, which is why others then do; 0: none */
+    /* [n_logits] times each share's; and all, [n_logits, vocab_size]; if any are asked for */
+    float *pieces, *logits;
+    struct found *found; /* [n_shares, n_logits] */
+    _Atomic int failed;  /* 1 + the first share that did, which is why others then do; 0: none */
     clm_error errors[DEVICE_MAX_GROUP];
 };
 
@@ -509,81 +564,33 @@ static void join_logits(const struct joint_step *j, int share, const float *piec
         memcpy(j->logits + i * all + m->first_logit, piece + i * n, n * sizeof *piece);
 }
 
-/* In place of the most likely token: as the device's argmax has it, where a logit is no number or
- * infinite; and where each is minus infinity. */
-enum none { STRANGE = -1, NOTHING = -2 };
-
-/* The first of the largest. Side by side, so that compilers take several at a time. */
-static int32_t largest(const float *x, int n)
-{
-    enum { LANES = 16 };
-    float most[LANES], all = -INFINITY;
-    int strange[LANES] = {0}, any = 0, i = 0;
-
-    for (int l = 0; l < LANES; l++)
-        most[l] = -INFINITY;
-    for (; i + LANES <= n; i += LANES)
-        for (int l = 0; l < LANES; l++) {
-            most[l] = x[i + l] > most[l] ? x[i + l] : most[l];
-            strange[l] |= !(x[i + l] <= FLT_MAX);
-        }
-    for (; i < n; i++) {
-        most[0] = x[i] > most[0] ? x[i] : most[0];
-        strange[0] |= !(x[i] <= FLT_MAX);
-    }
-    for (int l = 0; l < LANES; l++) {
-        all = most[l] > all ? most[l] : all;
-        any |= strange[l];
-    }
-    if (any || all < -FLT_MAX)
-        return any ? STRANGE : NOTHING;
-    for (i = 0; x[i] < all;)
-        i++;
-    return i;
-}
-
-static float *piece_of(const struct joint_step *j, int share)
-{
-    return j->pieces + (size_t)j->e->model->shares[share]->first_logit * (size_t)j->step->n_logits;
-}
-
-/* The most likely token of a row by what each share has found, the first of several. */
+/* By what each share has found, the first of several; -1 as argmax has it. */
 static int32_t likeliest(const struct joint_step *j, int row)
 {
-    int32_t best = NOTHING;
-    float most = 0;
+    struct found best = {-1, -INFINITY};
 
     for (int share = 0; share < j->e->n_shares; share++) {
-        const struct nn_model *m = j->e->model->shares[share];
-        int32_t id = j->best[share * j->step->n_logits + row];
+        struct found f = j->found[share * j->step->n_logits + row];
 
-        if (id == STRANGE)
+        if (f.token < 0 && f.logit > 0)
             return -1;
-        if (id == NOTHING)
-            continue;
-        float x = piece_of(j, share)[(size_t)row * (size_t)m->lm_head.w.n_out + (size_t)id];
-
-        if (best < 0 || x > most) {
-            best = m->first_logit + id;
-            most = x;
-        }
+        if (f.token >= 0 && f.logit > best.logit)
+            best = (struct found){j->e->model->shares[share]->first_logit + f.token, f.logit};
     }
-    return best < 0 ? -1 : best;
+    return best.token;
 }
 
 static void run_in_thread(void *ctx, int share, int n_shares)
 {
     struct joint_step *j = ctx;
     const struct nn_model *m = j->e->model->shares[share];
-    float *piece = piece_of(j, share);
-    int32_t *best = j->best + share * j->step->n_logits;
+    float *piece = j->pieces + (size_t)m->first_logit * (size_t)j->step->n_logits;
+    struct found *found = j->found + share * j->step->n_logits;
     device *d = m->parts[0].dev;
     int none = 0;
 
     (void)n_shares;
-    if (run_share(j->e, j->step, share, piece, false, &j->errors[share]) == 0) {
-        for (int i = 0; j->step->n_best > 0 && i < j->step->n_logits; i++)
-            best[i] = largest(piece + (size_t)i * (size_t)m->lm_head.w.n_out, m->lm_head.w.n_out);
+    if (run_share(j->e, j->step, share, piece, found, &j->errors[share]) == 0) {
         if (wants_logits(j->step))
             join_logits(j, share, piece);
         return;
@@ -594,20 +601,23 @@ static void run_in_thread(void *ctx, int share, int n_shares)
 
 static int run_jointly(engine *e, const struct step *s, clm_error *err)
 {
-    struct joint_step j = {.e = e, .step = s, .logits = e->logits.data, .best = e->best.data};
-    size_t vocab_size = (size_t)e->model->spec->vocab_size;
+    struct joint_step j = {.e = e, .step = s, .logits = e->logits.data};
+    size_t n = (size_t)s->n_logits, n_pieces = wants_logits(s) ? n : 0;
     device *d = share_of(e->model, 0)->parts[0].dev;
+    int32_t *best = e->best.data;
     int failed;
 
-    j.pieces = buffer_need(&e->pieces, (size_t)s->n_logits * vocab_size, sizeof(float), err);
-    if (!j.pieces || d->ops->rejoin(d, err))
+    j.pieces =
+        buffer_need(&e->pieces, n_pieces * (size_t)e->model->spec->vocab_size, sizeof(float), err);
+    j.found = buffer_need(&e->found, (size_t)e->n_shares * n, sizeof *j.found, err);
+    if (!j.pieces || !j.found || d->ops->rejoin(d, err))
         return -1;
     thread_pool_run(e->threads, run_in_thread, &j);
     failed = atomic_load(&j.failed);
     if (failed)
         return fail(err, j.errors[failed - 1].code, "%s", j.errors[failed - 1].message);
     for (int i = 0; s->n_best > 0 && i < s->n_logits; i++)
-        j.best[i] = likeliest(&j, i);
+        best[i] = likeliest(&j, i);
     return 0;
 }
 
@@ -638,7 +648,7 @@ static int begin(engine *e, const struct step *s, clm_error *err)
     }
     e->mailed = false;
     if ((e->n_shares > 1 ? run_jointly(e, s, err)
-                         : run_share(e, s, 0, e->logits.data, true, err)) == 0)
+                         : run_share(e, s, 0, e->logits.data, NULL, err)) == 0)
         return 0;
     for (int i = 0; i < s->n_inputs; i++)
         kv_seq_fail(s->inputs[i].seq);
