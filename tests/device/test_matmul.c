@@ -1035,6 +1035,44 @@ static void test_not_a_number(void **state)
     }
 }
 
+/* A code of e4m3 that is no number, anywhere in its row: its output is none, others are. */
+static void check_no_number(device *d, const struct weight *format, int rows)
+{
+    int n_in = 32 * (1 + (int)random_below(20)), n_out = 2 + (int)random_below(9);
+    struct weight w = random_weight(*format, n_out, n_in);
+    tensor x = new_tensor(rows, n_in, n_in), y = new_tensor(rows, n_out, n_out);
+    size_t without = random_below((size_t)n_out), at = random_below((size_t)n_in);
+
+    fill_rows(&x);
+    ((uint8_t *)(uintptr_t)w.data)[without * (size_t)n_in + at] = random_below(2) ? 0x7F : 0xFF;
+    d->ops->matmul(d, &(struct matmul_job){.y = &y, .w = &w}, 1, &x);
+    for (int r = 0; r < rows; r++)
+        for (int o = 0; o < n_out; o++)
+            CHECK(!isnan(row_of(&y, r)[o]) == (o != (int)without),
+                  "%s: %s: row %d of %d, output %d", device_cpu_isa(d), describe(&w), r, rows, o);
+    free_weight(&w);
+    free(x.data);
+    free(y.data);
+}
+
+static void test_weights_without_number(void **state)
+{
+    struct weight formats[MAX_FORMATS];
+    int n = all_formats(formats);
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(isa_names); i++) {
+        device *d = open_isa(isa_names[i], 2);
+
+        if (!d)
+            continue;
+        for (int f = 0; f < n; f++)
+            for (int j = 0; j < 12 && weight_is_e4m3(&formats[f]); j++)
+                check_no_number(d, &formats[f], 1 + j % 2 * (int)random_below(20));
+        d->ops->close(d);
+    }
+}
+
 static void test_measure(void **state)
 {
     struct device_limits limits;
@@ -1122,12 +1160,19 @@ static void test_measure_stops(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dequantise),    cmocka_unit_test(test_products),
-        cmocka_unit_test(test_exact),         cmocka_unit_test(test_jobs),
-        cmocka_unit_test(test_bf16_products), cmocka_unit_test(test_tile_products),
-        cmocka_unit_test(test_experts),       cmocka_unit_test(test_readings),
-        cmocka_unit_test(test_no_memory),     cmocka_unit_test(test_not_a_number),
-        cmocka_unit_test(test_read_all),      cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_dequantise),
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_jobs),
+        cmocka_unit_test(test_bf16_products),
+        cmocka_unit_test(test_tile_products),
+        cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_readings),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_weights_without_number),
+        cmocka_unit_test(test_read_all),
+        cmocka_unit_test(test_measure),
         cmocka_unit_test(test_measure_stops),
     };
 

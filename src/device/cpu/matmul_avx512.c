@@ -86,6 +86,12 @@ static bool is_nibbles(const struct weight *w)
     return w->format == WEIGHT_MXFP4 || (w->format == WEIGHT_AFFINE && w->bits == 4);
 }
 
+/* Whether 32 numbers in a row have one scale, wherever they begin. */
+static bool is_fp8_by_32(const struct weight *w)
+{
+    return w->format == WEIGHT_FP8 && (w->group_size % 32 == 0 || w->group_size >= w->n_in);
+}
+
 /* Seconds for an operation, of the best of some bursts. */
 static double least_time(double (*burst)(void))
 {
@@ -131,6 +137,8 @@ const struct cpu_product *avx512_choose(const struct weight *w, int n_rows, bool
         return &avx512_exact_row;
     if (w->format == WEIGHT_BF16 && n_rows == 1 && cpu_is_intel())
         return &avx512_bf16_row;
+    if (n_rows == 1 && (w->format == WEIGHT_MXFP8 || is_fp8_by_32(w)))
+        return &avx512_e4m3_row;
     if (!exact && n_rows <= FEW_INTEGER && choose_gemv(w))
         return choose_gemv(w);
     return avx2_choose(w, n_rows, exact);

@@ -23,6 +23,7 @@ extern const struct cpu_product avx512_gemv_nibbles; /* affine of 4 bits, mxfp4,
 extern const struct cpu_product avx512_gemv_bytes;   /* affine of 8 bits; few rows */
 extern const struct cpu_product avx512_exact_row;    /* affine of 4 and 8 bits, exact; few rows */
 extern const struct cpu_product avx512_bf16_row;     /* bf16, exact; a row */
+extern const struct cpu_product avx512_e4m3_row;     /* mxfp8; fp8, scales of whole 32 numbers */
 
 /* Has v computed here, in its register: else gcc copies sums about in loops, and spills them. */
 INLINE __m512i avx512_now(__m512i v)
