@@ -12,16 +12,52 @@ static void prepare_i16(void *strip, const struct cpu_task *t, int first, int n)
     prepare(strip, cpu_task_x(t, first), t->w->n_in, t->w->group_size, 2);
 }
 
-/* What meets a unit. */
+/* Of code j of 8 that lie end to end from byte `start` on: the bytes that it is in, what brings it
+ * to the top of 16 bits. */
+#define FIRST(j, bits) (j) * (bits) / 8
+#define OFFSET(j, bits) (j) * (bits) % 8
+#define IN(start, j, bits)                                                                         \
+    (char)((start) + FIRST(j, bits)),                                                              \
+        (char)(OFFSET(j, bits) + (bits) > 8 ? (start) + FIRST(j, bits) + 1 : -1)
+#define BYTES(start, bits)                                                                         \
+    IN(start, 0, bits), IN(start, 1, bits), IN(start, 2, bits), IN(start, 3, bits),                \
+        IN(start, 4, bits), IN(start, 5, bits), IN(start, 6, bits), IN(start, 7, bits)
+#define UP(j, bits) (short)(1 << (16 - (bits)-OFFSET(j, bits)))
+
+/* 16 codes that begin with byte `start` of `bytes`, the same 16 in both halves. */
+INLINE __m256i codes16(__m256i bytes, const int start, const int bits)
+{
+    const __m256i at = _mm256_setr_epi8(BYTES(start, bits), BYTES(start + bits, bits));
+    const __m256i up = _mm256_broadcastsi128_si256(
+        _mm_setr_epi16(UP(0, bits), UP(1, bits), UP(2, bits), UP(3, bits), UP(4, bits), UP(5, bits),
+                       UP(6, bits), UP(7, bits)));
+
+    return _mm256_srli_epi16(_mm256_mullo_epi16(_mm256_shuffle_epi8(bytes, at), up), 16 - bits);
+}
+
+/* What meets a unit: 32 codes. Those of the second half are read from a few bytes before them, so
+ * that none beyond the last is touched. */
 INLINE struct codes load_codes(const uint8_t *p, const int kind)
 {
+    const int before = kind == 6 ? 4 : kind == 5 ? 6 : kind == 3 ? 2 : 0;
+    const uint8_t *second = p + 2 * kind - before;
+
     if (kind == 8)
         return (struct codes){_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p)),
                               _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(p + 16)))};
-    __m256i v = codes32(p, kind);
+    if (kind == 2) {
+        __m256i all = _mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)p));
 
-    return (struct codes){_mm256_cvtepu8_epi16(_mm256_castsi256_si128(v)),
-                          _mm256_cvtepu8_epi16(_mm256_extracti128_si256(v, 1))};
+        return (struct codes){codes16(all, 0, 2), codes16(all, 4, 2)};
+    }
+    if (kind == 3)
+        return (struct codes){
+            codes16(_mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)p)), 0, 3),
+            codes16(_mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)second)), before, 3)};
+    return (struct codes){
+        codes16(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p)), 0, kind),
+        codes16(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)second)), before,
+                kind)};
 }
 
 /* Sums of the products with a unit, of 4 neighbours each. */
