@@ -41,7 +41,7 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   set(CLM_ISA neon)
 endif()
 set(CLM_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi2 -ffp-contract=fast)
-set(CLM_ISA_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mavx512vbmi
+set(CLM_ISA_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mavx512vbmi -mgfni
     -mavx2 -mfma -mf16c -mbmi2 -ffp-contract=fast)
 set(CLM_ISA_FLAGS_fp16 ${CLM_ISA_FLAGS_avx512} -mavx512fp16)
 set(CLM_ISA_FLAGS_amx ${CLM_ISA_FLAGS_avx512} -mamx-tile -mamx-int8 -mamx-bf16)

@@ -446,6 +446,35 @@ static void check_halved_products(device *d)
                       5 + (int)random_below(12), INT8);
 }
 
+/* Sums as great as they get: all codes the greatest, all numbers alike. */
+static void check_greatest_products(device *d)
+{
+    static const int groups[] = {32, 64, 128};
+
+    for (int i = 0; i < 12; i++) {
+        struct weight format = {.format = WEIGHT_AFFINE,
+                                .bits = 4,
+                                .group_size = groups[i % 3],
+                                .scale_type = DTYPE_BF16};
+        int rows = 1 + i / 6, n_in = 2048 + format.group_size;
+        struct weight w = random_weight(format, 9, n_in);
+        tensor x = new_tensor(rows, n_in, n_in), y = new_tensor(rows, 9, 9);
+
+        memset((uint8_t *)(uintptr_t)w.data, 0xFF, 9 * weight_row_bytes(&w));
+        for (int r = 0; r < rows; r++)
+            for (int k = 0; k < n_in; k++)
+                row_of(&x, r)[k] = i / 3 % 2 ? -3e8f : 3e-8f;
+        d->ops->set_exact(d, false);
+        d->ops->matmul(d, &(struct matmul_job){.y = &y, .w = &w}, 1, &x);
+        assert_int_equal(d->ops->sync(d, NULL), 0);
+        for (int r = 0; r < rows; r++)
+            check_output(&y, r, &w, NULL, row_of(&x, r), WHOLE, device_cpu_isa(d));
+        free_weight(&w);
+        free(x.data);
+        free(y.data);
+    }
+}
+
 static void test_products(void **state)
 {
     (void)state;
@@ -459,6 +488,7 @@ static void test_products(void **state)
         check_long_products(d);
         check_short_products(d);
         check_halved_products(d);
+        check_greatest_products(d);
         d->ops->close(d);
     }
 }

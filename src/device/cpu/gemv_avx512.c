@@ -52,7 +52,7 @@ INLINE void add_short(__m512 acc[UNROLLED], const float *factors, const struct p
         else
             _mm_prefetch((const char *)p + c * CHUNK + ahead, _MM_HINT_T1);
         __m512i codes[2];
-        unpack(codes, avx512_now(_mm512_loadu_si512(p + c * CHUNK)), 4);
+        unpack(codes, load_bytes(p + c * CHUNK, CHUNK), 4, false);
         __m512i sum = multiply_chunk(codes, x->chunks + 2 * CHUNK * (c % chunks), 4);
 
         acc[c / chunks] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum),

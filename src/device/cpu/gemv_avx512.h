@@ -6,7 +6,8 @@
  * x is rounded to xq with a step for each group of the weights: to 8 bits beside weights of 2 to 4,
  * and to 16 beside those of 5 to 8, as 256 times one byte and another, both signed. Weights meet it
  * by chunks, of which a lane of 32 bits sums what belongs to one group, as its neighbours do: it
- * becomes f32 once a chunk. Prepared, a row of x is
+ * becomes f32 once a chunk. Affine codes of 4 bits are 16 times themselves there, as they are had
+ * from bytes by one instruction each then, and steps beside 4 bits a 16th. Prepared, a row of x is
  *
  *     int8 [chunk, x_bytes]  64 numbers of a chunk, and 64, as its codes come out of the weights:
  *                            4 bits: of 128 those at even places, those at odd ones
@@ -20,6 +21,16 @@
  * what is read next, as it does of scales that are called for to the first cache. Those of Intel
  * want these calls, and weights called for twice, to the first cache and, further ahead, to the
  * second.
+ *
+ * How far reading stays behind memory depends on what is done with a chunk, too. Beside a row or
+ * two, affine weights of 4 bits take nine instructions: integer sums do not begin anew with each
+ * chunk c of a batch but run on, S_1, S_2, ..., as with f the factors
+ *
+ *     sum_c f_c (S_c - S_(c-1)) = sum_c (f_c - f_(c+1)) S_c,   f = 0 behind the last
+ *
+ * and are not converted: begun with the bits of 1.5 2^23 they are, as f32, that and what they
+ * should be, while that is within 2^22. Of this 1.5 2^23 f_1 is too much. It costs each chunk a
+ * rounding to f or so, where a step of x is 16 f.
  *
  * A single row of x has to stay in the first cache beside the weights that pass through it. Where
  * they are too long for that some outputs are gone through together, a block of numbers of each in
@@ -35,7 +46,8 @@
 #define CHUNK 64        /* bytes that are multiplied at a time */
 #define BATCH 16        /* groups whose scales are expanded at a time */
 #define AHEAD 512       /* bytes of weights; beside a single row see struct cpu_reading */
-#define FAR 2048        /* the same, to the second cache, where others go to the first */
+#define NEAR 1024       /* the same, to the first cache, where others go to the second, */
+#define FAR 2048        /* and before that to the second */
 #define SCALES 256      /* bytes of scales that are called for ahead, there too */
 #define BLOCK 4096      /* numbers of a long row that are treated at a time */
 #define BLOCK_OUTPUTS 2 /* that are gone through together, in each place */
@@ -44,6 +56,7 @@
 #define OUTPUTS 4       /* side by side, at most */
 #define FEW_OUTPUTS 2   /* beside a single row, of some processors */
 #define TURNS 4         /* outputs of a place, one after another, whose sums are stored together */
+#define RUN_ON 2        /* rows, at most, of which registers hold sums that run on */
 #define LIMIT_8 127     /* of xq */
 #define LIMIT_16 32512  /* 127 times 256: its nearest multiple of 256 fits, whatever the sign */
 #define SMALLEST 1e-30f /* runs that do not get there are taken for zeros */
@@ -192,7 +205,7 @@ INLINE void prepare(void *strip, const float *x, int n_in, int group_size, const
             store_numbers(p.chunks + x_size * (size_t)(i / chunk), i % chunk, q, bits);
             sum = _mm512_add_epi32(sum, q);
         }
-        p.steps[g] = step;
+        p.steps[g] = bits == 4 ? step * (1.0f / 16) : step;
         p.sums[g] = step * (float)_mm512_reduce_add_epi32(sum);
     }
     for (; g < padded_groups(n_in, group_size); g++)
@@ -235,8 +248,8 @@ INLINE void expand(__m512 *acc, struct factors *f, const struct tile *t, int g, 
                 _mm_prefetch((const char *)t->biases[o] + at + SCALES, _MM_HINT_T0);
         }
         if (e2m1) {
-            scale = _mm512_mul_ps(scale, _mm512_set1_ps(0.5f));
-            bias = _mm512_mul_ps(scale, _mm512_set1_ps(-E2M1_ZERO));
+            bias = _mm512_mul_ps(scale, _mm512_set1_ps(-0.5f * E2M1_ZERO));
+            scale = _mm512_mul_ps(scale, _mm512_set1_ps(0.5f * 16));
         } else {
             bias = avx512_scales(t->biases[o] + at, n, type);
         }
@@ -289,21 +302,41 @@ INLINE __m512i multiply_chunk(const __m512i *codes, const int8_t *x, const int b
     ((long long)(h) << 56 | (long long)(g) << 48 | (long long)(f) << 40 | (long long)(e) << 32 |   \
      (d) << 24 | (c) << 16 | (b) << 8 | (a))
 
+/* Each byte's low 4 bits moved up and its high 4 bits moved down, zeros in their place: matrices
+ * of bits, the row of the highest first. */
+#define LOW_UP 0x0000000001020408
+#define HIGH_DOWN 0x1020408000000000
+
+/* The two halves of bytes: times 16, or for e2m1 as the numbers that they say. */
+INLINE void halve(__m512i codes[2], __m512i bytes, const bool e2m1)
+{
+    const __m512i move = _mm512_set1_epi64(e2m1 ? HIGH_DOWN : LOW_UP);
+    const __m512i kept = _mm512_set1_epi8(e2m1 ? 0x0F : (char)0xF0);
+
+    codes[e2m1] = _mm512_gf2p8affine_epi64_epi8(bytes, move, 0);
+    codes[!e2m1] = _mm512_and_si512(bytes, kept);
+    if (e2m1) {
+        codes[0] = avx512_e2m1(codes[0]);
+        codes[1] = avx512_e2m1(codes[1]);
+    }
+}
+
 /* The codes of a chunk from its bytes: 64 a vector, of as many vectors as meet x. */
-INLINE void unpack(__m512i *codes, __m512i bytes, const int bits)
+INLINE void unpack(__m512i *codes, __m512i bytes, const int bits, const bool e2m1)
 {
     static const _Alignas(64) uint8_t threes[64] = {FROM(THREE, 0), FROM(THREE, 8)};
     static const _Alignas(64) uint8_t fives[64] = {FROM(FIVE, 0)};
     const __m512i low = _mm512_set1_epi8((char)((1 << bits) - 1));
-    const int n = 8 / bits; /* a loop's bound that divides cannot be unrolled under sanitizers */
 
     if (bits == 8) {
         codes[0] = bytes;
-    } else if (bits == 4 || bits == 2) {
+    } else if (bits == 4) {
+        halve(codes, bytes, e2m1);
+    } else if (bits == 2) {
         codes[0] = _mm512_and_si512(bytes, low);
 #pragma GCC unroll 3
-        for (int i = 1; i < n; i++)
-            codes[i] = _mm512_and_si512(_mm512_srli_epi16(bytes, (unsigned)(i * bits)), low);
+        for (unsigned i = 1; i < 4; i++)
+            codes[i] = _mm512_and_si512(_mm512_srli_epi16(bytes, 2 * i), low);
     } else {
         const long long places = bits == 3   ? PLACES(0, 3, 6, 9, 32, 35, 38, 41)
                                  : bits == 5 ? PLACES(0, 5, 10, 15, 20, 25, 30, 35)
@@ -315,6 +348,24 @@ INLINE void unpack(__m512i *codes, __m512i bytes, const int bits)
         if (bits == 3)
             codes[1] = _mm512_and_si512(
                 _mm512_multishift_epi64_epi8(_mm512_add_epi8(at, later), bytes), low);
+    }
+}
+
+/* The first n bytes of a chunk, zeros behind them. */
+INLINE __m512i load_bytes(const uint8_t *p, int n)
+{
+    return n == CHUNK ? avx512_now(_mm512_loadu_si512(p))
+                      : _mm512_maskz_loadu_epi8(~0ull >> (CHUNK - n), p);
+}
+
+/* Calls for what follows a chunk. */
+INLINE void call_ahead(const struct tile *t, const uint8_t *p, const bool to_first)
+{
+    if (to_first) {
+        _mm_prefetch((const char *)p + NEAR, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + FAR, _MM_HINT_T1);
+    } else {
+        _mm_prefetch((const char *)p + t->ahead, _MM_HINT_T1);
     }
 }
 
@@ -331,19 +382,9 @@ INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t
         const uint8_t *p = t->data[o] + at * (size_t)size;
         __m512i codes[4];
 
-        if (n == size && to_first) {
-            _mm_prefetch((const char *)p + t->ahead, _MM_HINT_T0);
-            _mm_prefetch((const char *)p + FAR, _MM_HINT_T1);
-        } else if (n == size) {
-            _mm_prefetch((const char *)p + t->ahead, _MM_HINT_T1);
-        }
-        __m512i bytes = n == CHUNK ? avx512_now(_mm512_loadu_si512(p))
-                                   : _mm512_maskz_loadu_epi8(~0ull >> (CHUNK - n), p);
-        unpack(codes, bytes, bits);
-        if (e2m1) {
-            codes[0] = avx512_e2m1(codes[0]);
-            codes[1] = avx512_e2m1(codes[1]);
-        }
+        if (n == size)
+            call_ahead(t, p, to_first);
+        unpack(codes, load_bytes(p, n), bits, e2m1);
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
             __m512i sum = multiply_chunk(codes, t->x[r].chunks + x_bytes(bits) * at, bits);
@@ -353,6 +394,73 @@ INLINE void add_chunk(__m512 *acc, const struct factors *f, const struct tile *t
                                   lane_factors(f->of[o * rows + r], c, bits, group_size), *to);
         }
     }
+}
+
+/* Adds what sums of affine codes of 4 bits, running on, make with the chunk at a place of x, of
+ * which the first n bytes are there; groups: of the lanes, in the batch; less: by what their
+ * factors are more than those of the next chunk. */
+INLINE void run_chunk(__m512 *acc, __m512i *sums, const struct factors *less, const struct tile *t,
+                      size_t at, __m512i groups, int n, const int rows, const int outputs,
+                      const bool to_first)
+{
+#pragma GCC unroll 4
+    for (int o = 0; o < outputs; o++) {
+        const uint8_t *p = t->data[o] + at * CHUNK;
+        __m512i codes[2];
+
+        if (n == CHUNK)
+            call_ahead(t, p, to_first);
+        unpack(codes, load_bytes(p, n), 4, false);
+#pragma GCC unroll 2
+        for (int r = 0; r < rows; r++) {
+            const int8_t *x = t->x[r].chunks + 2 * CHUNK * at;
+            const int s = o * rows + r;
+
+            sums[s] = _mm512_dpbusd_epi32(sums[s], codes[0], _mm512_load_si512(x));
+            sums[s] =
+                avx512_now(_mm512_dpbusd_epi32(sums[s], codes[1], _mm512_load_si512(x + CHUNK)));
+            acc[s] =
+                _mm512_fmadd_ps(_mm512_castsi512_ps(sums[s]),
+                                _mm512_permutexvar_ps(groups, _mm512_load_ps(less->of[s])), acc[s]);
+        }
+    }
+}
+
+/* What begins sums that run on: the bits of 1.5 2^23. Of a batch a lane gets eight products from
+ * each of BATCH chunks at most. */
+#define FLOATING 0x4B400000
+_Static_assert(BATCH * 8 * 0xF0 * LIMIT_8 < 1 << 22, "they stay f32 of that exponent");
+
+/* Adds the products of affine codes of 4 bits with n groups from g on, a batch or what is left. */
+INLINE void run_batch(__m512 *acc, const struct tile *t, int g, int n, const enum dtype type,
+                      const int group_size, const int rows, const int outputs, const bool to_first)
+{
+    const int lanes = group_size / 8, each = 16 / lanes; /* of a group; groups of a chunk */
+    const int bytes = n * group_size / 2;
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i floating = _mm512_set1_epi32(FLOATING);
+    __m512i groups = _mm512_srli_epi32(lane, (unsigned)__builtin_ctz((unsigned)lanes));
+    __m512i sums[OUTPUTS * RUN_ON];
+    size_t at = (size_t)g * (size_t)lanes / 16;
+    struct factors f;
+
+    expand(acc, &f, t, g, n, type, rows, outputs, to_first);
+#pragma GCC unroll 8
+    for (int s = 0; s < outputs * rows; s++) {
+        __m512 of = _mm512_load_ps(f.of[s]);
+        __m512i next = _mm512_alignr_epi32(_mm512_setzero_si512(), _mm512_castps_si512(of), each);
+
+        acc[s] = _mm512_fnmadd_ps(_mm512_castsi512_ps(floating), _mm512_permutexvar_ps(groups, of),
+                                  acc[s]);
+        _mm512_store_ps(f.of[s], _mm512_sub_ps(of, _mm512_castsi512_ps(next)));
+        sums[s] = floating;
+    }
+    for (int c = 0; c < bytes / CHUNK; c++) {
+        run_chunk(acc, sums, &f, t, at++, groups, CHUNK, rows, outputs, to_first);
+        groups = _mm512_add_epi32(groups, _mm512_set1_epi32(each));
+    }
+    if (bytes % CHUNK)
+        run_chunk(acc, sums, &f, t, at, groups, bytes % CHUNK, rows, outputs, to_first);
 }
 
 /* Adds the products with groups [g, end). g is a multiple of BATCH, as is end but for the last of
@@ -366,6 +474,13 @@ INLINE void add_groups(__m512 *acc, const struct tile *t, int g, int end, const 
     size_t first = (size_t)(g / BATCH) * (size_t)chunks;
     struct factors f;
 
+    if (bits == 4 && !e2m1 && rows <= RUN_ON) {
+        for (; g + BATCH <= end; g += BATCH)
+            run_batch(acc, t, g, BATCH, type, group_size, rows, outputs, to_first);
+        if (g < end)
+            run_batch(acc, t, g, end - g, type, group_size, rows, outputs, to_first);
+        return;
+    }
     for (; g + BATCH <= end; g += BATCH, first += (size_t)chunks) {
         expand(acc, &f, t, g, BATCH, type, rows, outputs, to_first);
         for (int c = 0; c < chunks; c++)

@@ -57,7 +57,8 @@ static unsigned detect(void)
     const uint32_t fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29; /* 1.ecx */
     const uint32_t avx2 = 1u << 5, bmi2 = 1u << 8;                     /* 7.0.ebx */
     const uint32_t avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* 7.0.ebx: F DQ BW VL */
-    const uint32_t vnni = 1u << 1 | 1u << 11, bf16 = 1u << 5; /* VBMI and VNNI; 7.0.ecx, 7.1.eax */
+    const uint32_t vnni = 1u << 1 | 1u << 8 | 1u << 11;                /* 7.0.ecx: VBMI GFNI VNNI */
+    const uint32_t bf16 = 1u << 5;                                     /* 7.1.eax */
 #ifdef CLM_FP16
     const uint32_t fp16 = 1u << 23; /* 7.0.edx */
 #endif

@@ -45,11 +45,14 @@ INLINE __m512 avx512_scales(const uint8_t *p, int n, const enum dtype type)
 
     if (type == DTYPE_F32)
         return _mm512_maskz_loadu_ps(there, p);
-    if (type == DTYPE_F16)
-        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, p));
-    if (type == DTYPE_BF16)
-        return _mm512_castsi512_ps(
-            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, p)), 16));
+    if (type == DTYPE_F16 || type == DTYPE_BF16) {
+        __m256i v = n < 16 ? _mm256_maskz_loadu_epi16(there, p)
+                           : _mm256_loadu_si256((const __m256i *)(const void *)p);
+
+        return type == DTYPE_F16
+                   ? _mm512_cvtph_ps(v)
+                   : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
+    }
     __m128i low = _mm_maskz_loadu_epi8(there, p), high = _mm_unpackhi_epi64(low, low);
     __m256 first = type == DTYPE_F8_E4M3 ? e4m3_to_f32(low) : e8m0_to_f32x8(low);
     __m256 last = type == DTYPE_F8_E4M3 ? e4m3_to_f32(high) : e8m0_to_f32x8(high);
