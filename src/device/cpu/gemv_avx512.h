@@ -431,6 +431,18 @@ INLINE void run_chunk(__m512 *acc, __m512i *sums, const struct factors *less, co
 #define FLOATING 0x4B400000
 _Static_assert(BATCH * 8 * 0xF0 * LIMIT_8 < 1 << 22, "they stay f32 of that exponent");
 
+/* The factors less those of n groups on, zeros behind the last; n is 1, 2 or 4, what is shifted by
+ * has to be written out. */
+INLINE __m512 less_next(__m512 f, const int n)
+{
+    const __m512i v = _mm512_castps_si512(f), zero = _mm512_setzero_si512();
+    __m512i next = n == 1   ? _mm512_alignr_epi32(zero, v, 1)
+                   : n == 2 ? _mm512_alignr_epi32(zero, v, 2)
+                            : _mm512_alignr_epi32(zero, v, 4);
+
+    return _mm512_sub_ps(f, _mm512_castsi512_ps(next));
+}
+
 /* Adds the products of affine codes of 4 bits with n groups from g on, a batch or what is left. */
 INLINE void run_batch(__m512 *acc, const struct tile *t, int g, int n, const enum dtype type,
                       const int group_size, const int rows, const int outputs, const bool to_first)
@@ -448,11 +460,10 @@ INLINE void run_batch(__m512 *acc, const struct tile *t, int g, int n, const enu
 #pragma GCC unroll 8
     for (int s = 0; s < outputs * rows; s++) {
         __m512 of = _mm512_load_ps(f.of[s]);
-        __m512i next = _mm512_alignr_epi32(_mm512_setzero_si512(), _mm512_castps_si512(of), each);
 
         acc[s] = _mm512_fnmadd_ps(_mm512_castsi512_ps(floating), _mm512_permutexvar_ps(groups, of),
                                   acc[s]);
-        _mm512_store_ps(f.of[s], _mm512_sub_ps(of, _mm512_castsi512_ps(next)));
+        _mm512_store_ps(f.of[s], less_next(of, each));
         sums[s] = floating;
     }
     for (int c = 0; c < bytes / CHUNK; c++) {
