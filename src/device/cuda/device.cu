@@ -110,6 +110,7 @@ static void cuda_close(device *d)
     if (c->counted)
         count_open(c, -1);
     mem_free(c);
+    (void)cudaGetLastError(); /* else another device of this thread took it for its own */
 }
 
 static void cuda_set_exact(device *d, bool exact)
