@@ -57,7 +57,7 @@ static unsigned detect(void)
     const uint32_t fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29; /* 1.ecx */
     const uint32_t avx2 = 1u << 5, bmi2 = 1u << 8;                     /* 7.0.ebx */
     const uint32_t avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* 7.0.ebx: F DQ BW VL */
-    const uint32_t vnni = 1u << 1 | 1u << 8 | 1u << 11;                /* 7.0.ecx: VBMI GFNI VNNI */
+    const uint32_t bytes = 1u << 1 | 1u << 8 | 1u << 11;               /* 7.0.ecx: VBMI GFNI VNNI */
     const uint32_t bf16 = 1u << 5;                                     /* 7.1.eax */
 #ifdef CLM_FP16
     const uint32_t fp16 = 1u << 23; /* 7.0.edx */
@@ -70,8 +70,8 @@ static unsigned detect(void)
     if ((state & XCR0_AVX) != XCR0_AVX || !__get_cpuid_count(7, 0, &eax, &ebx7, &ecx7, &edx7) ||
         !has(ebx7, avx2 | bmi2))
         return CPU_SCALAR;
-    if ((state & XCR0_AVX512) != XCR0_AVX512 || !has(ebx7, avx512) || !has(ecx7, vnni) || eax < 1 ||
-        !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !has(eax, bf16))
+    if ((state & XCR0_AVX512) != XCR0_AVX512 || !has(ebx7, avx512) || !has(ecx7, bytes) ||
+        eax < 1 || !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !has(eax, bf16))
         return CPU_AVX2;
     unsigned isa = CPU_AVX2 | CPU_AVX512;
 #ifdef CLM_FP16
